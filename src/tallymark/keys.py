@@ -1,0 +1,137 @@
+"""The key schema: how (event, period, user id) becomes (key, offset), and back.
+
+Pure. The format is that of bitmapist, byte for byte, so that both can share a
+database: ``{prefix}{event}_{suffix}`` with the prefix ``trackist_``. A suffix
+never contains ``_``, hence the last one always ends the event's name and
+every key reads back as exactly one event and period.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from typing import Final
+
+from .errors import InvalidTypeError, InvalidValueError
+from .periods import UNIQUE_SUFFIX, Period, parse_suffix
+
+__all__ = ["DEFAULT_PREFIX", "MAX_USER_ID", "KeySchema"]
+
+DEFAULT_PREFIX: Final = "trackist_"
+
+#: The last bit that Redis can address: a string holds 512 MB, 2**32 bits
+#: (https://redis.io/docs/latest/commands/setbit/).
+MAX_USER_ID: Final = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class KeySchema:
+    """Names the bitmaps of one database and checks what goes into the names.
+
+    Attributes:
+        prefix: what every key begins with.
+        max_user_id: the largest user id accepted, at most `MAX_USER_ID`.
+    """
+
+    prefix: str = DEFAULT_PREFIX
+    max_user_id: int = MAX_USER_ID
+
+    def __post_init__(self) -> None:
+        check_name("prefix", self.prefix)
+        if not _is_int(self.max_user_id):
+            raise InvalidTypeError(
+                f"max_user_id must be an int, got {_described(self.max_user_id)}"
+            )
+        if not 0 <= self.max_user_id <= MAX_USER_ID:
+            raise InvalidValueError(
+                f"max_user_id must be in [0, {MAX_USER_ID}], got {_short(self.max_user_id)}"
+            )
+
+    def key(self, event: str, period: Period | None) -> bytes:
+        """Return the key of an event's bitmap for a period; ``None`` for the dateless one.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: the event's name is not allowed.
+        """
+        check_name("event", event)
+        suffix = UNIQUE_SUFFIX if period is None else period.suffix
+        # Concatenated, since format() shows a str Enum as its name on some Pythons.
+        return (self.prefix + event + "_" + suffix).encode()
+
+    def offset(self, user_id: int) -> int:
+        """Return the bit that stands for a user in every bitmap.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: the id is no int (a bool is
+                none here) or lies outside ``[0, max_user_id]``.
+        """
+        if not _is_int(user_id):
+            raise InvalidTypeError(
+                f"user id must be an int in [0, {self.max_user_id}], got {_described(user_id)}"
+            )
+        if not 0 <= user_id <= self.max_user_id:
+            raise InvalidValueError(
+                f"user id must be in [0, {self.max_user_id}], got {_short(user_id)}"
+            )
+        return int(user_id)  # an IntEnum would format as its name
+
+    def parse(self, key: bytes | str) -> tuple[str, Period | None]:
+        """Return the event and the period of a key: the inverse of `key`.
+
+        Raises:
+            InvalidValueError: this schema has no such key.
+        """
+        try:
+            name = key.decode() if isinstance(key, bytes) else key
+        except UnicodeDecodeError as error:
+            raise InvalidValueError(f"not a key of {self.prefix!r}: {key!r}") from error
+        event, separator, suffix = name.removeprefix(self.prefix).rpartition("_")
+        if not name.startswith(self.prefix) or not separator:
+            raise InvalidValueError(f"not a key of {self.prefix!r}: {key!r}")
+        check_name("event", event)
+        return event, parse_suffix(suffix)
+
+
+def check_name(what: str, name: str) -> None:
+    """Raise unless ``name`` is a non-empty str that UTF-8 can encode, without control characters.
+
+    Control characters are Unicode's category Cc. They never belong in a name
+    on purpose, and they break the lines of every tool that lists keys.
+    """
+    if not isinstance(name, str):
+        raise InvalidTypeError(
+            f"{what} must be a non-empty str without control characters, got {_described(name)}"
+        )
+    if not name:
+        raise InvalidValueError(
+            f"{what} must be a non-empty str without control characters, got ''"
+        )
+    if name.isprintable():  # the common case, in C
+        return
+    for character in name:
+        category = unicodedata.category(character)
+        if category == "Cc":
+            raise InvalidValueError(
+                f"{what} must not contain control characters, got {character!r} in {_short(name)}"
+            )
+        if category == "Cs":
+            raise InvalidValueError(
+                f"{what} must be valid Unicode, got a lone surrogate in {_short(name)}"
+            )
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _described(value: object) -> str:
+    return f"{_short(value)} of type {type(value).__name__}"
+
+
+def _short(value: object) -> str:
+    """Return a repr that fits into one line of a log, whatever a stranger sent."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - an int of more than 4,300 digits, or a broken __repr__
+        return "a value that cannot be shown"
+    return text if len(text) <= 80 else f"{text[:77]}..."

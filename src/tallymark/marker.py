@@ -1,0 +1,170 @@
+"""The write verbs: from what a caller says to the mark that says it.
+
+Pure: the clock is passed in. This is the one place where switches, time zones
+and defaults decide which bitmaps a verb touches.
+"""
+
+from __future__ import annotations
+
+import functools
+from datetime import date, datetime
+from typing import TYPE_CHECKING
+
+from .errors import InvalidTypeError, InvalidValueError
+from .keys import check_name
+from .marks import Bitmaps, BitMark, ExactUnmark
+from .periods import Granularity, Period
+from .switches import switches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .marks import Mark
+    from .options import Options
+
+__all__ = ["Marker"]
+
+#: How many (event, hour) keep their keys ready. The keys of an event change at
+#: most once an hour, so this serves thousands of events; the bound keeps names
+#: that come from strangers from filling the memory.
+_CACHED_BITMAPS = 4096
+
+#: What an exact unmark clears only where no other day of the period has the user.
+_KEPT_BY_OTHER_DAYS = Granularity.WEEK | Granularity.MONTH | Granularity.YEAR
+
+_Hour = tuple[int, int, int, int]
+
+
+class Marker:
+    """Turns the arguments of a write verb into a mark.
+
+    Raises, from every verb and before anything is sent:
+        InvalidTypeError, InvalidValueError: an argument is not allowed.
+    """
+
+    def __init__(self, options: Options, clock: Callable[[], datetime]) -> None:
+        """Prepare for one tally.
+
+        Arguments:
+            options: the tally's.
+            clock: returns the present moment in the tally's zone.
+        """
+        self._clock = clock
+        self._zone = options.zone
+        self._schema = options.schema()
+        self._hourly = options.track_hourly
+        self._unique = options.track_unique
+        self._always = Granularity.MONTH | Granularity.WEEK | Granularity.DAY
+        if options.track_yearly:
+            self._always |= Granularity.YEAR
+        self._cached_bitmaps = functools.lru_cache(_CACHED_BITMAPS)(self._make_bitmaps)
+
+    def mark_event(
+        self,
+        event: str,
+        user_id: int,
+        now: date | None,
+        track_hourly: bool | None,
+        track_unique: bool | None,
+    ) -> BitMark:
+        """Return the mark that sets a user's bits of a moment."""
+        granularities = self._granularities(track_hourly, track_unique)
+        bitmaps = self._bitmaps(event, self._local(now), granularities)
+        return BitMark(bitmaps, self._schema.offset(user_id), 1)
+
+    def unmark_event(
+        self,
+        event: str,
+        user_id: int,
+        now: date | None,
+        track_hourly: bool | None,
+        track_unique: bool | None,
+        exact: bool,
+    ) -> Mark:
+        """Return the mark that clears a user's bits of a moment."""
+        granularities = self._granularities(track_hourly, track_unique)
+        moment = self._local(now)
+        bitmaps = self._bitmaps(event, moment, granularities)
+        offset = self._schema.offset(user_id)
+        _check_flag("exact", exact)
+        if not exact:
+            return BitMark(bitmaps, offset, 0)
+        witnesses = [
+            self._other_days(event, Period.containing(granularity, moment), moment)
+            if granularity in _KEPT_BY_OTHER_DAYS
+            else ()
+            for granularity in bitmaps.granularities
+        ]
+        return ExactUnmark(bitmaps, offset, tuple(witnesses))
+
+    def mark_unique(self, event: str, user_id: int) -> BitMark:
+        """Return the mark that sets a user's dateless bit."""
+        bitmaps = self._bitmaps(event, None, Granularity.UNIQUE)
+        return BitMark(bitmaps, self._schema.offset(user_id), 1)
+
+    def unmark_unique(self, event: str, user_id: int) -> BitMark:
+        """Return the mark that clears a user's dateless bit."""
+        bitmaps = self._bitmaps(event, None, Granularity.UNIQUE)
+        return BitMark(bitmaps, self._schema.offset(user_id), 0)
+
+    def _granularities(self, track_hourly: bool | None, track_unique: bool | None) -> Granularity:
+        """Return what an event is marked in: the call wins, then the tally, then the global."""
+        granularities = self._always
+        if _decided("track_hourly", track_hourly, self._hourly, switches.track_hourly):
+            granularities |= Granularity.HOUR
+        if _decided("track_unique", track_unique, self._unique, switches.track_unique):
+            granularities |= Granularity.UNIQUE
+        return granularities
+
+    def _bitmaps(self, event: str, moment: datetime | None, granularities: Granularity) -> Bitmaps:
+        if not isinstance(event, str):  # may have no hash to look it up by
+            check_name("event", event)
+        hour = moment and (moment.year, moment.month, moment.day, moment.hour)
+        return self._cached_bitmaps(event, hour, granularities)
+
+    def _make_bitmaps(self, event: str, hour: _Hour | None, granularities: Granularity) -> Bitmaps:
+        moment = hour and datetime(*hour)
+        keys = [
+            self._schema.key(
+                event,
+                # A unique bitmap has no period, also beside those that have one.
+                None
+                if moment is None or granularity is Granularity.UNIQUE
+                else Period.containing(granularity, moment),
+            )
+            for granularity in granularities
+        ]
+        return Bitmaps(event, granularities, keys)
+
+    def _other_days(self, event: str, period: Period, moment: datetime) -> tuple[bytes, ...]:
+        today = Period.containing(Granularity.DAY, moment)
+        return tuple(self._schema.key(event, day) for day in period.days() if day != today)
+
+    def _local(self, now: date | None) -> datetime:
+        """Return a moment as the wall clock of the tally's zone shows it, naive."""
+        if now is None:
+            return self._clock().replace(tzinfo=None)
+        if isinstance(now, datetime):
+            if now.utcoffset() is None:
+                return now.replace(tzinfo=None)
+            try:
+                return now.astimezone(self._zone).replace(tzinfo=None)
+            except OverflowError as error:
+                raise InvalidValueError(
+                    f"now must lie in the years 1 to 9999 in the tally's zone, got {now!r}"
+                ) from error
+        if isinstance(now, date):
+            return datetime(now.year, now.month, now.day)
+        raise InvalidTypeError(f"now must be a date or datetime, got {now!r:.80}")
+
+
+def _decided(name: str, call: bool | None, tally: bool | None, everywhere: bool) -> bool:
+    if call is not None:
+        _check_flag(name, call)
+        return call
+    return everywhere if tally is None else tally
+
+
+def _check_flag(name: str, value: bool) -> None:
+    if not isinstance(value, bool):
+        raise InvalidTypeError(f"{name} must be True or False, got {value!r:.80}")

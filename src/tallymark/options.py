@@ -1,0 +1,115 @@
+"""The options of a tally: their types, their defaults, their checks. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from datetime import timezone as fixed_timezone
+from datetime import tzinfo
+from typing import TypedDict
+from zoneinfo import ZoneInfo
+
+from .errors import InvalidTypeError, InvalidValueError
+from .keys import DEFAULT_PREFIX, MAX_USER_ID, KeySchema
+
+__all__ = ["DEFAULT_TIMEOUT", "Options", "TallyOptions"]
+
+DEFAULT_TIMEOUT = 5.0
+
+
+class TallyOptions(TypedDict, total=False):
+    """What `Tally`, `SyncTally`, their ``from_url`` and `configure` take by keyword.
+
+    Attributes:
+        prefix: what every key begins with; ``trackist_``, bitmapist's, by default.
+        timezone: the zone that decides which day, week or hour a moment falls
+            in: a name of the IANA database (``"Europe/Berlin"``) or a
+            ``tzinfo``. UTC by default. Do not change it for a database that
+            has marks.
+        track_hourly: also mark the hour; ``None`` (the default) leaves it to
+            the global ``TRACK_HOURLY``.
+        track_unique: also mark the dateless bitmap; ``None`` (the default)
+            leaves it to the global ``TRACK_UNIQUE``.
+        track_yearly: also mark the year; off by default (bitmapist has no
+            year keys).
+        max_user_id: the largest user id accepted, at most and by default
+            ``2**32 - 1``. Redis allocates ``id / 8`` bytes for each bitmap
+            that an id touches, 512 MB for the largest, so set this to what
+            your ids can reach if they come from outside.
+        bitfield: write several bits of one key with one ``BITFIELD`` (the
+            default); False for servers that lack the command.
+        timeout: how many seconds a call may take, retries included; 5 by
+            default, ``math.inf`` for no limit.
+    """
+
+    prefix: str
+    timezone: str | tzinfo
+    track_hourly: bool | None
+    track_unique: bool | None
+    track_yearly: bool
+    max_user_id: int
+    bitfield: bool
+    timeout: float
+
+
+@dataclass(frozen=True)
+class Options:
+    """`TallyOptions` with the defaults filled in and every value checked.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: an option has no such value.
+    """
+
+    prefix: str = DEFAULT_PREFIX
+    timezone: str | tzinfo = fixed_timezone.utc
+    track_hourly: bool | None = None
+    track_unique: bool | None = None
+    track_yearly: bool = False
+    max_user_id: int = MAX_USER_ID
+    bitfield: bool = True
+    timeout: float = DEFAULT_TIMEOUT
+    #: The time zone, whichever way it was given.
+    zone: tzinfo = field(init=False)
+
+    def __post_init__(self) -> None:
+        _check_flag("track_hourly", self.track_hourly, optional=True)
+        _check_flag("track_unique", self.track_unique, optional=True)
+        _check_flag("track_yearly", self.track_yearly)
+        _check_flag("bitfield", self.bitfield)
+        if not isinstance(self.timeout, (int, float)) or isinstance(self.timeout, bool):
+            raise InvalidTypeError(f"timeout must be a number of seconds, got {self.timeout!r}")
+        if not self.timeout > 0:  # a NaN fails too
+            raise InvalidValueError(f"timeout must be more than 0 seconds, got {self.timeout!r}")
+        object.__setattr__(self, "zone", _zone(self.timezone))
+        self.schema()  # checks the prefix and max_user_id
+
+    @property
+    def seconds(self) -> float | None:
+        """The timeout as most libraries want it: ``None`` for no limit."""
+        return None if self.timeout == math.inf else self.timeout
+
+    def schema(self) -> KeySchema:
+        """Return the key schema these options describe."""
+        return KeySchema(self.prefix, self.max_user_id)
+
+
+def _check_flag(name: str, value: object, *, optional: bool = False) -> None:
+    if not (isinstance(value, bool) or (optional and value is None)):
+        choices = "True, False or None" if optional else "True or False"
+        raise InvalidTypeError(f"{name} must be {choices}, got {value!r}")
+
+
+def _zone(timezone: str | tzinfo) -> tzinfo:
+    if isinstance(timezone, tzinfo):
+        return timezone
+    if not isinstance(timezone, str):
+        raise InvalidTypeError(
+            f"timezone must be a tzinfo or a name such as 'Europe/Berlin', got {timezone!r}"
+        )
+    try:
+        return ZoneInfo(timezone)
+    except (ValueError, OSError, KeyError) as error:  # ZoneInfoNotFoundError is a KeyError
+        raise InvalidValueError(
+            f"unknown time zone {timezone!r} (on a system without a time zone database, "
+            "as Windows is, run: pip install tzdata)"
+        ) from error

@@ -1,0 +1,194 @@
+"""Granularities and calendar periods, and their place in a key.
+
+Pure: no clock, no time zone, no I/O. Every datetime in this module is naive
+wall-clock time; `tallymark.marker` converts to the tally's zone before it gets
+here. The suffix format is bitmapist's (https://github.com/Doist/bitmapist):
+unpadded numbers, and the ISO 8601 year beside the ISO week.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from .errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["UNIQUE_SUFFIX", "Granularity", "Period", "parse_suffix"]
+
+#: The suffix of a bitmap without a date.
+UNIQUE_SUFFIX = "u"
+
+
+class Granularity(enum.Flag):
+    """How wide a bitmap's period is; values combine with ``|``.
+
+    Marks return the combination of the granularities whose bit they flipped:
+    it is falsy when nothing changed, ``Granularity.DAY in flipped`` asks for
+    one of them, and iterating yields the single ones.
+    """
+
+    MONTH = enum.auto()
+    WEEK = enum.auto()
+    DAY = enum.auto()
+    HOUR = enum.auto()
+    UNIQUE = enum.auto()
+    YEAR = enum.auto()
+
+    def __iter__(self) -> Iterator[Granularity]:  # enum brings it from 3.11 on only
+        """Yield the single granularities in the order of their definition."""
+        return (member for member in type(self) if member in self)
+
+    def __str__(self) -> str:
+        """Return the names in lower case, such as ``month|week|day``, or ``none``."""
+        return "|".join(str(member.name).lower() for member in self) or "none"
+
+
+@dataclass(frozen=True)
+class Period:
+    """One calendar unit, such as the day 2026-11-23 or the ISO week 2026-W48.
+
+    Attributes:
+        granularity: one of YEAR, MONTH, WEEK, DAY, HOUR.
+        start: its first moment, as naive wall-clock time of the tally's zone.
+            Build periods with `containing`, which finds it.
+
+    Where the clock is set back an hour, both passes of that hour are one
+    period, since their keys are the same.
+    """
+
+    granularity: Granularity
+    start: datetime
+
+    def __post_init__(self) -> None:
+        if self.start != _start(self.granularity, self.start):
+            raise InvalidValueError(f"{self.start} is not the start of a {self.granularity}")
+
+    @classmethod
+    def containing(cls, granularity: Granularity, moment: datetime) -> Period:
+        """Return the period of this granularity that holds a naive moment."""
+        return cls(granularity, _start(granularity, moment))
+
+    @property
+    def end(self) -> datetime:
+        """The first moment after the period (naive; excluded from it).
+
+        Raises:
+            InvalidValueError: it lies after the year 9999.
+        """
+        return self.shift(1).start
+
+    def shift(self, count: int) -> Period:
+        """Return the period ``count`` units later (earlier, if negative).
+
+        Raises:
+            InvalidValueError: the result lies outside the years 1 to 9999.
+        """
+        try:
+            return Period(self.granularity, _shifted(self.granularity, self.start, count))
+        except (OverflowError, ValueError) as error:
+            raise InvalidValueError(
+                f"{self.granularity} {self.suffix} shifted by {count} leaves the years 1 to 9999"
+            ) from error
+
+    def days(self) -> Iterator[Period]:
+        """Yield every day of the period, in order; of an hour, its one day."""
+        day = Period.containing(Granularity.DAY, self.start)
+        while True:
+            yield day
+            try:
+                day = day.shift(1)
+            except InvalidValueError:  # it was 9999-12-31
+                return
+            if Period.containing(self.granularity, day.start) != self:
+                return
+
+    @property
+    def suffix(self) -> str:
+        """The period's part of a key, such as ``2026-11-23`` or ``W2026-48``."""
+        start = self.start
+        if self.granularity is Granularity.YEAR:
+            return f"{start.year}"
+        if self.granularity is Granularity.MONTH:
+            return f"{start.year}-{start.month}"
+        if self.granularity is Granularity.WEEK:
+            year, week, _ = start.isocalendar()
+            return f"W{year}-{week}"
+        if self.granularity is Granularity.DAY:
+            return f"{start.year}-{start.month}-{start.day}"
+        return f"{start.year}-{start.month}-{start.day}-{start.hour}"
+
+
+def parse_suffix(suffix: str) -> Period | None:
+    """Return the period that a key's suffix names: the inverse of `Period.suffix`.
+
+    Returns:
+        The period, or ``None`` for `UNIQUE_SUFFIX`.
+
+    Raises:
+        InvalidValueError: no key of ours ends so (``2026-01``, ``2026-13``).
+    """
+    if suffix == UNIQUE_SUFFIX:
+        return None
+    try:
+        period = _parse_period(suffix)
+    except (ValueError, OverflowError) as error:
+        raise InvalidValueError(f"not a period's suffix: {suffix!r}") from error
+    if period.suffix != suffix:  # zero padding, "+1", " 1", other scripts' digits
+        raise InvalidValueError(f"not a period's suffix: {suffix!r}")
+    return period
+
+
+def _parse_period(suffix: str) -> Period:
+    if suffix.startswith("W"):
+        year, week = map(int, suffix[1:].split("-"))
+        return Period(Granularity.WEEK, datetime.fromisocalendar(year, week, 1))
+    numbers = [int(part) for part in suffix.split("-")]
+    granularity = _BY_NUMBERS.get(len(numbers))
+    if granularity is None:
+        raise ValueError(suffix)
+    year, month, day, hour = numbers + _FIRST[len(numbers) :]
+    return Period(granularity, datetime(year, month, day, hour))
+
+
+#: How many numbers a dated suffix has.
+_BY_NUMBERS = {
+    1: Granularity.YEAR,
+    2: Granularity.MONTH,
+    3: Granularity.DAY,
+    4: Granularity.HOUR,
+}
+#: What the numbers that a suffix leaves out stand for: the first of each.
+_FIRST = [1, 1, 1, 0]
+
+
+def _start(granularity: Granularity, moment: datetime) -> datetime:
+    if granularity is Granularity.HOUR:
+        return moment.replace(minute=0, second=0, microsecond=0, fold=0)
+    midnight = datetime(moment.year, moment.month, moment.day)
+    if granularity is Granularity.DAY:
+        return midnight
+    if granularity is Granularity.WEEK:
+        return midnight - timedelta(days=moment.weekday())
+    if granularity is Granularity.MONTH:
+        return midnight.replace(day=1)
+    if granularity is Granularity.YEAR:
+        return midnight.replace(month=1, day=1)
+    raise InvalidValueError(f"a period has one of the dated granularities, not {granularity}")
+
+
+def _shifted(granularity: Granularity, start: datetime, count: int) -> datetime:
+    if granularity is Granularity.HOUR:
+        return start + timedelta(hours=count)
+    if granularity is Granularity.DAY:
+        return start + timedelta(days=count)
+    if granularity is Granularity.WEEK:
+        return start + timedelta(weeks=count)
+    if granularity is Granularity.YEAR:
+        return start.replace(year=start.year + count)
+    years, month = divmod(start.month - 1 + count, 12)
+    return start.replace(year=start.year + years, month=month + 1)

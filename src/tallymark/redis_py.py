@@ -1,0 +1,112 @@
+"""What both drivers know about redis-py: its errors, its options, its replies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from redis import exceptions
+from redis.backoff import DecorrelatedJitterBackoff
+
+from .errors import (
+    CommandError,
+    InvalidTypeError,
+    InvalidValueError,
+    StoreError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+    WrongKeyTypeError,
+)
+
+if TYPE_CHECKING:
+    from .marks import Batch
+
+__all__ = [
+    "MAX_CONNECTIONS",
+    "RETRY_FOREVER",
+    "backoff",
+    "checked_client",
+    "plain_reply",
+    "raise_if_final",
+    "refused_reply",
+    "refused_url",
+    "translated",
+]
+
+#: How many connections a tally that made its own client opens at most. Calls
+#: beyond that wait for one.
+MAX_CONNECTIONS = 50
+
+#: redis-py retries without end for a negative count; the deadline is the end.
+RETRY_FOREVER = -1
+
+
+def backoff() -> DecorrelatedJitterBackoff:
+    """Return the pauses between attempts: 10 ms at first, at most a second, jittered.
+
+    Retries of many clients must not come in step: see "Exponential Backoff And
+    Jitter", https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/.
+    """
+    return DecorrelatedJitterBackoff(cap=1.0, base=0.01)
+
+
+def raise_if_final(error: Exception) -> None:
+    """Raise a connection error again that another attempt cannot mend."""
+    if isinstance(error, (exceptions.AuthenticationError, exceptions.AuthorizationError)):
+        raise error
+
+
+def checked_client(client: Any, wanted: type, facade: str, remedy: str) -> Any:
+    """Return the client if it is of the kind that this facade drives."""
+    if not isinstance(client, wanted):
+        raise InvalidTypeError(
+            f"{facade} takes a {wanted.__module__.split('.client')[0]}.{wanted.__name__}, "
+            f"got a {type(client).__module__}.{type(client).__name__}; {remedy}"
+        )
+    return client
+
+
+def plain_reply(reply: Any) -> Any:
+    """Return a reply with our errors in the place of redis-py's, one level deep."""
+    if isinstance(reply, list):
+        return [refused_reply(item) if isinstance(item, Exception) else item for item in reply]
+    return reply
+
+
+def refused_reply(error: Exception) -> CommandError:
+    """Return our error for one that the server gave as a reply."""
+    # From within a script, Redis 6 puts its own words before the code.
+    kind = WrongKeyTypeError if "WRONGTYPE" in str(error) else CommandError
+    refused = kind(str(error))
+    refused.__cause__ = error
+    return refused
+
+
+def refused_url(error: Exception) -> InvalidValueError:
+    """Return our error for a URL or URL option that redis-py does not accept.
+
+    Its message may quote the URL, and with it a password, so it is left out,
+    and the cause should be suppressed too.
+    """
+    return InvalidValueError(
+        f"the store's URL has a part that redis-py does not accept ({type(error).__name__}); "
+        "check the port, the database number and the options behind '?'"
+    )
+
+
+def translated(error: Exception, batch: Batch, timeout: float) -> StoreError:
+    """Return our error for what kept a batch from being answered.
+
+    Arguments:
+        error: what went wrong last: redis-py's error, or the deadline's
+            ``TimeoutError`` if nothing went wrong but the time.
+        batch: tells whether anything had been sent.
+        timeout: the deadline, in seconds.
+    """
+    if isinstance(error, exceptions.ResponseError):
+        return refused_reply(error)
+    fate = "marks may or may not have been applied" if batch.sent else "nothing was sent"
+    if isinstance(error, (TimeoutError, exceptions.TimeoutError)):
+        return StoreTimeoutError(f"Redis did not answer within {timeout:g} s; {fate}")
+    if isinstance(error, (exceptions.ConnectionError, OSError)):
+        return StoreUnavailableError(f"{error}; {fate}")
+    return StoreError(f"{type(error).__name__}: {error}; {fate}")

@@ -1,0 +1,329 @@
+"""The blocking driver: `SyncTally`, and the module-level functions on the default tally.
+
+The functions have the names, arguments and results of those in `tallymark`::
+
+    from tallymark import sync as tm
+
+    tm.mark_event("active", 123)
+
+No event loop and no thread: the same core as the async driver, on
+``redis.Redis``. Calls may come from many threads, and go on after ``fork``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import threading
+import time
+from datetime import datetime
+from queue import Empty
+from typing import TYPE_CHECKING, Any
+
+from redis import BlockingConnectionPool, Redis
+from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry
+
+from . import defaults, memory, redis_py
+from . import switches as _switches
+from .defaults import configure
+from .errors import ClosedError
+from .marker import Marker
+from .marks import Batch
+from .options import Options
+from .periods import Granularity
+from .transaction import Transaction, unwrapped
+from .urls import check_url, store_name
+from .verbs import MarkVerbs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import date
+    from types import TracebackType
+
+    from typing_extensions import Self, Unpack
+
+    from .marks import Mark, Result
+    from .options import TallyOptions
+
+__all__ = [
+    "TRACK_HOURLY",
+    "TRACK_UNIQUE",
+    "SyncTally",
+    "configure",
+    "mark_event",
+    "mark_unique",
+    "transaction",
+    "unmark_event",
+    "unmark_unique",
+]
+
+TRACK_HOURLY: bool
+TRACK_UNIQUE: bool
+_switches.install(__name__)
+
+
+class SyncTally(MarkVerbs[Granularity]):
+    """Marks events of users on one Redis database, for programs without an event loop.
+
+    The blocking twin of `tallymark.Tally`: same verbs, arguments, results and
+    guarantees. Make one and share it between threads. After ``fork``, a child
+    process opens connections of its own.
+
+    The timeout bounds each wait for Redis and ends the attempts, so a call
+    during which a connection broke may take up to twice as long.
+    """
+
+    def __init__(self, client: Redis, **options: Unpack[TallyOptions]) -> None:
+        """Use a client that the caller owns; closing the tally leaves it open.
+
+        Arguments:
+            client: a ``redis.Redis``. Its own ``socket_timeout`` is what bounds
+                each wait for Redis.
+            options: see `tallymark.TallyOptions`.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: the client or an option is not
+                what is described there.
+        """
+        self._client: Any = redis_py.checked_client(
+            client, Redis, "SyncTally", "for asyncio clients there is tallymark.Tally"
+        )
+        self._owns_client = False
+        self._options = Options(**options)
+        zone = self._options.zone
+        self._marker = Marker(self._options, lambda: datetime.now(zone))
+        self._closed = False
+
+    @classmethod
+    def from_url(cls, url: str, **options: Unpack[TallyOptions]) -> Self:
+        """Make a tally with a client of its own, which `close` closes.
+
+        Takes the same URLs and raises the same errors as
+        `tallymark.Tally.from_url`.
+        """
+        tally = cls(_make_client(url, Options(**options)), **options)
+        tally._owns_client = True
+        return tally
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Collect several marks and apply them in one ``MULTI``/``EXEC``.
+
+        ``with tally.transaction() as tx:`` works as the ``async with`` of
+        `tallymark.Tally.transaction` does, and raises the same errors.
+        """
+        self._check_usable()
+        transaction = Transaction(self._marker, Batch(bitfield=self._options.bitfield))
+        with transaction.collecting():
+            yield transaction
+        if transaction.batch:
+            transaction.settle(self._commit(transaction.batch))
+
+    def close(self) -> None:
+        """Accept no later call and close the connections the tally made.
+
+        Calls that other threads have in flight end as they would have, and
+        their connections are closed then. May be called again. A client that
+        was passed in stays open.
+        """
+        self._closed = True
+        if self._owns_client:
+            self._client.connection_pool.disconnect_idle()
+
+    def __enter__(self) -> Self:
+        """Return the tally; leaving the block closes it."""
+        self._check_usable()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the tally."""
+        self.close()
+
+    def _take(self, mark: Mark) -> Granularity:
+        batch = Batch(bitfield=self._options.bitfield)
+        batch.add(mark)
+        (result,) = self._commit(batch)
+        return unwrapped(result)
+
+    def _commit(self, batch: Batch) -> list[Result]:
+        """Send a batch, again if its connection breaks, and return its results."""
+        self._check_usable()
+        data = batch.encode()
+        deadline = time.monotonic() + self._options.timeout
+
+        def note(failure: Exception) -> None:
+            redis_py.raise_if_final(failure)
+            if time.monotonic() >= deadline:
+                raise failure
+
+        try:
+            retry = Retry(redis_py.backoff(), redis_py.RETRY_FOREVER)
+            replies = retry.call_with_retry(lambda: self._attempt(batch, data), note)
+        except (RedisError, OSError) as error:
+            raise redis_py.translated(error, batch, self._options.timeout) from error
+        return batch.settle(replies)
+
+    def _attempt(self, batch: Batch, data: bytes) -> list[Any]:
+        """Send a batch over one connection and return the replies to all its commands."""
+        pool = self._client.connection_pool
+        connection = pool.get_connection()
+        try:
+            batch.sent = True
+            connection.send_packed_command([data])
+            return [_read(connection) for _ in range(batch.reply_count())]
+        except BaseException:
+            # Replies may be left unread: on this connection, every later answer
+            # would be taken for that of another command.
+            connection.disconnect()
+            raise
+        finally:
+            pool.release(connection)
+            if self._closed and self._owns_client:  # close() saw this connection in use
+                connection.disconnect()
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise ClosedError("this tally is closed")
+
+
+def _read(connection: Any) -> Any:
+    try:
+        return redis_py.plain_reply(connection.read_response())
+    except ResponseError as error:
+        return redis_py.refused_reply(error)
+
+
+class _Pool(BlockingConnectionPool):
+    """redis-py's pool, able on all its versions to close only what is not in use."""
+
+    def disconnect_idle(self) -> None:
+        taken = []
+        with contextlib.suppress(Empty):
+            while True:
+                taken.append(self.pool.get_nowait())
+        for connection in taken:
+            if connection is not None:  # None stands for a connection yet to be made
+                connection.disconnect()
+            self.pool.put_nowait(connection)
+
+
+def _make_client(url: str, options: Options) -> Redis:
+    check_url(url)
+    name = store_name(url)
+    if name is not None:
+        fake: Redis = memory.fakeredis().FakeRedis(
+            server=memory.store(name),
+            connection_pool_class=_Pool,
+            max_connections=redis_py.MAX_CONNECTIONS,
+        )
+        return fake
+    try:
+        pool = _Pool.from_url(
+            url,
+            max_connections=redis_py.MAX_CONNECTIONS,
+            timeout=options.seconds,
+            socket_timeout=options.seconds,
+            socket_connect_timeout=options.seconds,
+        )
+    except (ValueError, TypeError) as error:
+        raise redis_py.refused_url(error) from None
+    return Redis.from_pool(pool)
+
+
+class _Default:
+    """The default tally of this process, and what it was made of."""
+
+    def __init__(self) -> None:
+        self.configured = defaults.configured()
+        self.tally = SyncTally.from_url(defaults.url(self.configured), **self.configured.options)
+
+
+_default: _Default | None = None
+_replacing = threading.Lock()
+
+
+def default_tally() -> SyncTally:
+    """Return this process's default tally, made of what `configure` said last."""
+    current = _default
+    if current is None or current.configured is not defaults.configured():
+        current = _replace_default()
+    return current.tally
+
+
+def _replace_default() -> _Default:
+    global _default
+    with _replacing:
+        before = _default
+        if before is not None and before.configured is defaults.configured():
+            return before  # another thread was first
+        _default = _Default()
+        if before is not None:
+            before.tally.close()
+        return _default
+
+
+def _close_default() -> None:
+    if _default is not None:
+        _default.tally.close()
+
+
+def _unlock_after_fork() -> None:
+    """Replace the lock in a child process: a thread that does not exist there may hold it."""
+    global _replacing
+    _replacing = threading.Lock()
+
+
+atexit.register(_close_default)
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_unlock_after_fork)
+
+
+def mark_event(
+    event: str,
+    user_id: int,
+    *,
+    now: date | None = None,
+    track_hourly: bool | None = None,
+    track_unique: bool | None = None,
+) -> Granularity:
+    """Call `SyncTally.mark_event` of the default tally."""
+    return default_tally().mark_event(
+        event, user_id, now=now, track_hourly=track_hourly, track_unique=track_unique
+    )
+
+
+def unmark_event(
+    event: str,
+    user_id: int,
+    *,
+    now: date | None = None,
+    track_hourly: bool | None = None,
+    track_unique: bool | None = None,
+    exact: bool = False,
+) -> Granularity:
+    """Call `SyncTally.unmark_event` of the default tally."""
+    return default_tally().unmark_event(
+        event, user_id, now=now, track_hourly=track_hourly, track_unique=track_unique, exact=exact
+    )
+
+
+def mark_unique(event: str, user_id: int) -> Granularity:
+    """Call `SyncTally.mark_unique` of the default tally."""
+    return default_tally().mark_unique(event, user_id)
+
+
+def unmark_unique(event: str, user_id: int) -> Granularity:
+    """Call `SyncTally.unmark_unique` of the default tally."""
+    return default_tally().unmark_unique(event, user_id)
+
+
+def transaction() -> contextlib.AbstractContextManager[Transaction]:
+    """Call `SyncTally.transaction` of the default tally."""
+    return default_tally().transaction()

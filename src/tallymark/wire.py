@@ -1,0 +1,53 @@
+"""Commands in the bytes of Redis's protocol.
+
+Pure. RESP sends a command as an array of bulk strings
+(https://redis.io/docs/latest/develop/reference/protocol-spec/). redis-py can
+pack them too, at about 14 us of Python per command of a pipeline; a mark has
+three to five commands that differ in nothing but the key, so packing the
+pieces that they share once is most of what makes marking fast.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["EXEC", "MULTI", "bitfield", "bulk", "command", "setbit"]
+
+
+def bulk(data: bytes) -> bytes:
+    """Encode one argument."""
+    return b"$%d\r\n%b\r\n" % (len(data), data)
+
+
+def command(*arguments: bytes) -> bytes:
+    """Encode one command with all its arguments."""
+    return b"*%d\r\n%b" % (len(arguments), b"".join(map(bulk, arguments)))
+
+
+def setbit(bulk_keys: tuple[bytes, ...], offset: int, value: int) -> bytes:
+    """Encode one ``SETBIT`` for each of the keys, which come as `bulk` made them."""
+    digits = b"%d" % offset
+    tail = b"$%d\r\n%b\r\n$1\r\n%d\r\n" % (len(digits), digits, value)
+    return b"".join([b"*4\r\n$6\r\nSETBIT\r\n%b%b" % (key, tail) for key in bulk_keys])
+
+
+def bitfield(bulk_keys: tuple[bytes, ...], bits: list[tuple[int, int]]) -> bytes:
+    """Encode one ``BITFIELD key SET u1 offset value ...`` for each of the keys.
+
+    Arguments:
+        bulk_keys: the keys as `bulk` made them.
+        bits: (offset, value) of every bit, set in this order.
+    """
+    pieces = []
+    for offset, value in bits:
+        digits = b"%d" % offset
+        pieces.append(
+            b"$3\r\nSET\r\n$2\r\nu1\r\n$%d\r\n%b\r\n$1\r\n%d\r\n" % (len(digits), digits, value)
+        )
+    tail = b"".join(pieces)
+    head = b"*%d\r\n$8\r\nBITFIELD\r\n" % (2 + 4 * len(bits))
+    return b"".join([b"%b%b%b" % (head, key, tail) for key in bulk_keys])
+
+
+MULTI: Final = command(b"MULTI")
+EXEC: Final = command(b"EXEC")
