@@ -12,7 +12,7 @@ import anyio
 from anyio.lowlevel import RunVar
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from . import defaults, memory, redis_py
 from .errors import ClosedError, WrongEventLoopError
@@ -275,7 +275,7 @@ class Tally:
             with anyio.fail_after(self._timeout):
                 retry = Retry(redis_py.backoff(), redis_py.RETRY_FOREVER)
                 replies = await retry.call_with_retry(attempt, note)
-        except (RedisError, OSError) as error:  # the deadline's TimeoutError is an OSError
+        except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
             cause = failures[-1] if failures and isinstance(error, TimeoutError) else error
             raise redis_py.translated(cause, batch, self._options.timeout) from cause
         finally:

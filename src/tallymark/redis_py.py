@@ -40,6 +40,10 @@ MAX_CONNECTIONS = 50
 RETRY_FOREVER = -1
 
 
+#: Answers of the server that redis-py counts as errors of the connection.
+_REFUSED_LOGINS = (exceptions.AuthenticationError, exceptions.AuthorizationError)
+
+
 def backoff() -> DecorrelatedJitterBackoff:
     """Return the pauses between attempts: 10 ms at first, at most a second, jittered.
 
@@ -51,7 +55,7 @@ def backoff() -> DecorrelatedJitterBackoff:
 
 def raise_if_final(error: Exception) -> None:
     """Raise a connection error again that another attempt cannot mend."""
-    if isinstance(error, (exceptions.AuthenticationError, exceptions.AuthorizationError)):
+    if isinstance(error, _REFUSED_LOGINS):
         raise error
 
 
@@ -102,7 +106,7 @@ def translated(error: Exception, batch: Batch, timeout: float) -> StoreError:
         batch: tells whether anything had been sent.
         timeout: the deadline, in seconds.
     """
-    if isinstance(error, exceptions.ResponseError):
+    if isinstance(error, (exceptions.ResponseError, *_REFUSED_LOGINS)):
         return refused_reply(error)
     fate = "marks may or may not have been applied" if batch.sent else "nothing was sent"
     if isinstance(error, (TimeoutError, exceptions.TimeoutError)):

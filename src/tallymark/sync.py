@@ -22,7 +22,7 @@ from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from redis import BlockingConnectionPool, Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from . import defaults, memory, redis_py
@@ -166,7 +166,7 @@ class SyncTally(MarkVerbs[Granularity]):
         try:
             retry = Retry(redis_py.backoff(), redis_py.RETRY_FOREVER)
             replies = retry.call_with_retry(lambda: self._attempt(batch, data), note)
-        except (RedisError, OSError) as error:
+        except Exception as error:  # redis-py has let AttributeErrors out
             raise redis_py.translated(error, batch, self._options.timeout) from error
         return batch.settle(replies)
 

@@ -1,0 +1,105 @@
+"""Fixtures: a real Redis beside the embedded store, and both facades as one."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import fakeredis
+import pytest
+import redis
+
+import tallymark
+from facades import FACADES, Facade
+from servers import running_server
+from tallymark import defaults, memory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_names = itertools.count()
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store to mark in, and a client of its own to look at it with."""
+
+    url: str
+    raw: Any  # redis.Redis, whose stubs promise awaitables too
+
+    def names(self) -> set[str]:
+        """Return the names of all keys."""
+        return {key.decode() for key in self.raw.keys("*")}
+
+    def bits(self) -> dict[str, set[int]]:
+        """Return the users in every bitmap that has any."""
+        found = {}
+        for key in self.names():
+            users = {
+                8 * index + bit
+                for index, byte in enumerate(self.raw.get(key))
+                if byte
+                for bit in range(8)
+                if byte & (128 >> bit)
+            }
+            if users:
+                found[key] = users
+        return found
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """Yield the URL of a real, empty Redis database."""
+    given = os.environ.get("TALLYMARK_TEST_REDIS_URL")
+    if given:
+        with redis.Redis.from_url(given) as client:
+            if client.dbsize():
+                pytest.exit("TALLYMARK_TEST_REDIS_URL: that database is not empty; tests flush it")
+        yield given
+    else:
+        with running_server() as url:
+            yield url
+
+
+@pytest.fixture
+def redis_store(redis_server: str) -> Iterator[Store]:
+    """Yield the real Redis, empty."""
+    with redis.Redis.from_url(redis_server) as raw:
+        raw.flushdb()
+        yield Store(redis_server, raw)
+        raw.flushdb()
+
+
+@pytest.fixture
+def memory_store() -> Iterator[Store]:
+    """Yield an embedded store of its own."""
+    name = f"test-{next(_names)}"
+    with fakeredis.FakeRedis(server=memory.store(name)) as raw:
+        yield Store(f"memory://{name}", raw)
+
+
+@pytest.fixture(params=["redis", "memory"])
+def store(request: pytest.FixtureRequest) -> Store:
+    """Yield each kind of store in turn."""
+    found: Store = request.getfixturevalue(f"{request.param}_store")
+    return found
+
+
+@pytest.fixture(params=FACADES, ids=lambda facade: facade.name)
+def facade(request: pytest.FixtureRequest) -> Facade:
+    """Yield each facade in turn."""
+    found: Facade = request.param
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _fresh_globals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what a test did to the switches and to the default tallies."""
+    monkeypatch.delenv(defaults.URL_VARIABLE, raising=False)
+    before = defaults.configured()
+    yield
+    tallymark.TRACK_HOURLY = tallymark.TRACK_UNIQUE = False
+    if defaults.configured() is not before:
+        tallymark.configure()

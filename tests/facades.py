@@ -1,0 +1,69 @@
+"""Both facades behind one async interface, so that one suite runs over both."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, cast
+
+import tallymark
+from tallymark import SyncTally, Tally, Transaction
+from tallymark import sync as tm
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tallymark import TallyOptions
+
+
+class Awaited:
+    """Blocking verbs as coroutines: they block the loop, which is all right in a test."""
+
+    def __init__(self, verbs: Any) -> None:
+        self._verbs = verbs
+
+    def __getattr__(self, name: str) -> Any:
+        verb = getattr(self._verbs, name)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            return verb(*args, **kwargs)
+
+        return call
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        with self._verbs.transaction() as transaction:
+            yield transaction
+
+
+class Facade:
+    """One way to use the library: how to open a tally, and the module-level verbs."""
+
+    def __init__(self, name: str, tally: Any, module: Any) -> None:
+        self.name = name
+        self.tally = tally
+        self.module = module
+
+    def verbs(self, source: Any) -> Any:
+        """Return the verbs of a tally or module of this facade, as coroutines."""
+        return source if self.name == "async" else Awaited(source)
+
+    @contextlib.asynccontextmanager
+    async def open(self, url: str, **options: Any) -> AsyncIterator[Tally]:
+        """Open a tally; the blocking one looks like an async one."""
+        made = self.tally.from_url(url, **cast("TallyOptions", options))
+        try:
+            yield self.verbs(made)
+        finally:
+            await self.close(made)
+
+    async def close(self, made: Any) -> None:
+        """Close a tally of this facade."""
+        if self.name == "async":
+            await made.aclose()
+        else:
+            made.close()
+
+
+ASYNC = Facade("async", Tally, tallymark)
+SYNC = Facade("sync", SyncTally, tm)
+FACADES = [ASYNC, SYNC]

@@ -1,0 +1,101 @@
+"""A TCP proxy in threads of its own, which records, holds back and cuts."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Proxy:
+    """Stands between a client and a Redis server.
+
+    Attributes:
+        url: where clients connect to.
+        sent: what each single receive from a client returned, in order.
+        passing: while it is not set, marks' replies are held back.
+        held: set as soon as a reply is being held back.
+        cuts: how many of the next replies to marks are cut off, with their connection.
+    """
+
+    def __init__(self, url: str) -> None:
+        target = urlsplit(url)
+        assert target.hostname is not None
+        self._target = (target.hostname, target.port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}{target.path}"
+        self.sent: list[bytes] = []
+        self.passing = threading.Event()
+        self.passing.set()
+        self.held = threading.Event()
+        self.cuts = 0
+        self._start(self._accept)
+
+    def transactions(self) -> list[bytes]:
+        """Return what was received of marks: all but the connections' greetings."""
+        return [data for data in self.sent if b"MULTI" in data or b"EXEC" in data]
+
+    def close(self) -> None:
+        """Close all connections and wait for the threads."""
+        self.passing.set()
+        # A thread in accept() or recv() does not notice a close, but a shutdown.
+        for connection in (self._listener, *self._sockets):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for connection in (self._listener, *self._sockets):
+            connection.close()
+
+    def _start(self, run: object, *arguments: object) -> None:
+        thread = threading.Thread(target=run, args=arguments, daemon=True)  # type: ignore[arg-type]
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._target)
+                self._sockets += [client, server]
+                self._start(self._pump_requests, client, server)
+                self._start(self._pump_replies, server, client)
+
+    def _pump_requests(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := client.recv(2**20):
+                self.sent.append(data)
+                server.sendall(data)
+            server.shutdown(socket.SHUT_RDWR)
+
+    def _pump_replies(self, server: socket.socket, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := server.recv(2**20):
+                if b"QUEUED" in data:
+                    if not self.passing.is_set():
+                        self.held.set()
+                        self.passing.wait()
+                    if self.cuts:
+                        self.cuts -= 1
+                        client.sendall(data[: len(data) // 2])
+                        break
+                client.sendall(data)
+            client.shutdown(socket.SHUT_RDWR)
+            server.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def proxied(url: str) -> Iterator[Proxy]:
+    """Run a proxy in front of a server."""
+    proxy = Proxy(url)
+    try:
+        yield proxy
+    finally:
+        proxy.close()

@@ -1,0 +1,312 @@
+"""What crosses the network, and what happens when it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from facades import ASYNC
+from proxy import Proxy, proxied
+from servers import running_server
+from tallymark import (
+    CommandError,
+    Granularity,
+    StoreError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+    SyncTally,
+    Tally,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from conftest import Store
+    from facades import Facade
+
+
+@pytest.fixture
+def proxy(redis_store: Store) -> Iterator[Proxy]:
+    """Yield a proxy in front of the real Redis."""
+    with proxied(redis_store.url) as running:
+        yield running
+
+
+async def test_a_mark_is_one_write_of_one_transaction(facade: Facade, proxy: Proxy) -> None:
+    async with facade.open(proxy.url) as tally:
+        await tally.mark_event("active", 123, track_hourly=True, track_unique=True)
+        await tally.unmark_event("active", 123, exact=True)
+        async with tally.transaction() as tx:
+            for user_id in range(100):
+                tx.mark_event("active", user_id)
+    writes = proxy.transactions()
+    assert len(writes) == 3
+    for write in writes:
+        assert write.startswith(b"*1\r\n$5\r\nMULTI\r\n")
+        assert write.endswith(b"*1\r\n$4\r\nEXEC\r\n")
+        assert write.count(b"MULTI") == write.count(b"EXEC") == 1
+    assert writes[0].count(b"SETBIT") == 5
+    assert writes[2].count(b"BITFIELD") == 3
+
+
+async def test_an_empty_transaction_sends_nothing(facade: Facade, proxy: Proxy) -> None:
+    async with facade.open(proxy.url) as tally, tally.transaction():
+        pass
+    assert proxy.sent == []
+
+
+async def test_a_broken_connection_is_retried(
+    facade: Facade, proxy: Proxy, redis_store: Store
+) -> None:
+    async with facade.open(proxy.url) as tally:
+        await tally.mark_unique("a", 1)
+        proxy.cuts = 2
+        await tally.mark_unique("a", 2)
+        assert proxy.cuts == 0
+        assert await tally.mark_unique("a", 3) == Granularity.UNIQUE
+        assert not await tally.mark_unique("a", 2)
+    assert redis_store.bits() == {"trackist_a_u": {1, 2, 3}}
+
+
+async def test_a_connection_closed_by_the_server_while_idle(
+    facade: Facade, redis_store: Store
+) -> None:
+    async with facade.open(redis_store.url) as tally:
+        await tally.mark_unique("a", 1)
+        redis_store.raw.client_kill_filter(skipme=True)
+        assert await tally.mark_unique("a", 2) == Granularity.UNIQUE
+
+
+async def test_a_silent_server_ends_in_a_timeout(facade: Facade, proxy: Proxy) -> None:
+    async with facade.open(proxy.url, timeout=0.2) as tally:
+        await tally.mark_unique("a", 1)
+        proxy.passing.clear()
+        with pytest.raises(StoreTimeoutError, match="may or may not have been applied") as raised:
+            await tally.mark_unique("a", 2)
+        proxy.passing.set()
+        assert isinstance(raised.value, TimeoutError)
+        assert raised.value.__cause__ is not None
+        assert await tally.mark_unique("a", 3) == Granularity.UNIQUE
+
+
+async def test_nobody_listens(facade: Facade) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    async with facade.open(f"redis://:secret@127.0.0.1:{port}", timeout=0.1) as tally:
+        with pytest.raises(StoreUnavailableError, match="nothing was sent") as raised:
+            await tally.mark_unique("a", 1)
+    assert isinstance(raised.value, ConnectionError)
+    assert type(raised.value.__cause__).__module__ == "redis.exceptions"
+    assert "secret" not in str(raised.value)
+
+
+async def test_a_server_that_accepts_and_says_nothing(facade: Facade) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"redis://127.0.0.1:{listener.getsockname()[1]}"
+        async with facade.open(url, timeout=0.2) as tally:
+            with pytest.raises(StoreTimeoutError, match="nothing was sent"):
+                await tally.mark_unique("a", 1)
+
+
+async def test_a_wrong_password_is_told_at_once(facade: Facade) -> None:
+    with running_server("--requirepass", "right") as url:
+        wrong = url.replace("//", "//:wrong@")
+        async with facade.open(wrong, timeout=60) as tally:
+            with anyio.fail_after(20), pytest.raises(CommandError) as raised:
+                await tally.mark_unique("a", 1)
+        assert "wrong@" not in str(raised.value)
+        async with facade.open(url, timeout=60) as tally:
+            with anyio.fail_after(20), pytest.raises(CommandError, match="uthenticat"):
+                await tally.mark_unique("a", 1)
+        async with facade.open(url.replace("//", "//:right@")) as tally:
+            assert await tally.mark_unique("a", 1)
+
+
+async def test_commands_that_the_user_may_not_run(facade: Facade, redis_store: Store) -> None:
+    redis_store.raw.acl_setuser(
+        "limited",
+        enabled=True,
+        nopass=True,
+        keys=["trackist_ok*"],
+        commands=["+@all", "-info"],
+        reset=True,
+    )
+    try:
+        async with facade.open(redis_store.url.replace("//", "//limited@")) as tally:
+            assert await tally.mark_unique("ok", 1)
+            with pytest.raises(CommandError, match="nothing was applied: refused"):
+                await tally.mark_unique("denied", 1)
+            with pytest.raises(CommandError, match="another mark"):
+                async with tally.transaction() as tx:
+                    tx.mark_unique("ok", 2)
+                    tx.mark_unique("denied", 2)
+    finally:
+        redis_store.raw.acl_deluser("limited")
+    assert redis_store.bits() == {"trackist_ok_u": {1}}
+
+
+async def test_a_user_without_multi(facade: Facade, redis_store: Store) -> None:
+    redis_store.raw.acl_setuser(
+        "limited", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-multi"], reset=True
+    )
+    try:
+        async with facade.open(redis_store.url.replace("//", "//limited@")) as tally:
+            with pytest.raises(CommandError, match="MULTI was refused"):
+                await tally.mark_unique("a", 1)
+    finally:
+        redis_store.raw.acl_deluser("limited")
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"HTTP/1.1 400 Bad Request\r\n\r\n", b":1\r\n" * 20, b"\x00" * 100],
+    ids=["http", "numbers", "zeros"],
+)
+async def test_something_else_than_redis_answers(facade: Facade, garbage: bytes) -> None:
+    def answer(listener: socket.socket) -> None:
+        try:
+            while True:
+                with listener.accept()[0] as client:
+                    client.recv(1000)
+                    client.sendall(garbage)
+        except OSError:
+            pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer, args=(listener,))
+        thread.start()
+        try:
+            url = f"redis://127.0.0.1:{listener.getsockname()[1]}"
+            async with facade.open(url, timeout=0.3) as tally:
+                with pytest.raises(StoreError):
+                    await tally.mark_unique("a", 1)
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize("query", ["?protocol=2", "?protocol=3", "?decode_responses=yes"])
+async def test_protocols(facade: Facade, redis_store: Store, query: str) -> None:
+    async with facade.open(redis_store.url + query) as tally, tally.transaction() as tx:
+        marks = [tx.mark_event("active", user_id) for user_id in (1, 2, 1)]
+        exact = tx.unmark_event("active", 1, exact=True)
+    assert [bool(mark.flipped) for mark in marks] == [True, True, False]
+    assert exact.flipped == Granularity.DAY | Granularity.WEEK | Granularity.MONTH
+
+
+async def test_unix_sockets(facade: Facade, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("s") / "redis.sock"
+    with running_server("--unixsocket", str(path)):
+        async with facade.open(f"unix://{path}?db=3") as tally:
+            assert await tally.mark_unique("a", 1) == Granularity.UNIQUE
+
+
+# --- cancellation: async only, since a blocking call has nobody to cancel it
+
+
+def in_use(tally: Tally) -> int:
+    return len(tally._client.connection_pool._in_use_connections)
+
+
+async def held_mark(tally: Tally, proxy: Proxy, user_id: int) -> asyncio.Task[Any]:
+    """Start a mark and wait until its reply is held back by the proxy."""
+    proxy.held.clear()
+    proxy.passing.clear()
+    task = asyncio.create_task(tally.mark_unique("a", user_id))
+    await asyncio.to_thread(proxy.held.wait)
+    return task
+
+
+async def test_cancelled_on_the_wire(proxy: Proxy, redis_store: Store) -> None:
+    async with Tally.from_url(proxy.url) as tally:
+        await tally.mark_unique("a", 1)
+        first = await held_mark(tally, proxy, 2)
+        second = await held_mark(tally, proxy, 3)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert in_use(tally) == 1
+        proxy.passing.set()
+        assert await second == Granularity.UNIQUE
+        # Were a connection with unread replies in use, these answers would be shifted.
+        for user_id in range(10, 20):
+            assert await tally.mark_unique("a", user_id) == Granularity.UNIQUE
+            assert not await tally.mark_unique("a", user_id)
+        assert in_use(tally) == 0
+    assert redis_store.bits()["trackist_a_u"] >= {1, 3, *range(10, 20)}
+
+
+async def test_a_deadline_of_the_callers(proxy: Proxy) -> None:
+    async with Tally.from_url(proxy.url) as tally:
+        await tally.mark_unique("a", 1)
+        proxy.passing.clear()
+        with anyio.move_on_after(0.05) as scope:
+            await tally.mark_unique("a", 2)
+        assert scope.cancelled_caught
+        assert in_use(tally) == 0
+        proxy.passing.set()
+        assert await tally.mark_unique("a", 3) == Granularity.UNIQUE
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_cancelled_after_any_number_of_steps(redis_store: Store, steps: int) -> None:
+    async with Tally.from_url(redis_store.url) as tally:
+        await tally.mark_unique("a", 0)
+        task = asyncio.create_task(tally.mark_event("a", 1))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert in_use(tally) == 0
+        assert not await tally.mark_unique("a", 0)
+    counts = {redis_store.raw.getbit(key, 1) for key in redis_store.names() - {"trackist_a_u"}}
+    assert len(counts) <= 1  # whole or not at all
+
+
+async def test_cancelled_while_waiting_for_a_connection(proxy: Proxy, redis_store: Store) -> None:
+    async with Tally.from_url(f"{proxy.url}?max_connections=1") as tally:
+        first = await held_mark(tally, proxy, 0)
+        waiting = [asyncio.create_task(tally.mark_unique("a", user)) for user in range(1, 41)]
+        await asyncio.sleep(0)
+        for task in waiting[::2]:
+            task.cancel()
+        proxy.passing.set()
+        assert await first
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert all(isinstance(result, asyncio.CancelledError) for result in results[::2])
+        assert results[1::2] == [Granularity.UNIQUE] * 20
+        assert in_use(tally) == 0
+    assert redis_store.bits()["trackist_a_u"] == {0, *range(2, 41, 2)}
+
+
+# --- many at once
+
+
+async def test_many_concurrent_calls_share_a_bounded_pool(store: Store) -> None:
+    async with ASYNC.open(store.url) as tally:
+        results = await asyncio.gather(*(tally.mark_unique("a", user) for user in range(2000)))
+        assert results == [Granularity.UNIQUE] * 2000
+        pool = tally._client.connection_pool
+        assert len(pool._available_connections) <= 50
+    assert store.bits()["trackist_a_u"] == set(range(2000))
+
+
+def test_many_threads_share_a_tally(store: Store) -> None:
+    with SyncTally.from_url(store.url) as tally:
+
+        def mark(first: int) -> None:
+            results.extend(tally.mark_unique("a", user) for user in range(first, first + 50))
+
+        results: list[Granularity] = []
+        threads = [threading.Thread(target=mark, args=(50 * index,)) for index in range(64)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert results == [Granularity.UNIQUE] * 3200
+    assert store.bits()["trackist_a_u"] == set(range(3200))
