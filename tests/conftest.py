@@ -15,6 +15,7 @@ import tallymark
 from facades import FACADES, Facade
 from servers import running_server
 from tallymark import defaults, memory
+from tallymark import sync as tm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,3 +104,4 @@ def _fresh_globals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     tallymark.TRACK_HOURLY = tallymark.TRACK_UNIQUE = False
     if defaults.configured() is not before:
         tallymark.configure()
+        tm._close_default()

@@ -26,6 +26,7 @@ class Proxy:
     def __init__(self, url: str) -> None:
         target = urlsplit(url)
         assert target.hostname is not None
+        assert target.port is not None
         self._target = (target.hostname, target.port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []

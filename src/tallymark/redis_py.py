@@ -24,6 +24,7 @@ __all__ = [
     "MAX_CONNECTIONS",
     "RETRY_FOREVER",
     "backoff",
+    "check_options",
     "checked_client",
     "plain_reply",
     "raise_if_final",
@@ -69,6 +70,15 @@ def checked_client(client: Any, wanted: type, facade: str, remedy: str) -> Any:
     return client
 
 
+def check_options(pool: Any) -> None:
+    """Raise redis-py's error if a URL held options that no connection takes.
+
+    redis-py looks at them when it makes the first connection; a program should
+    hear of them when it starts, not at its first mark.
+    """
+    pool.connection_class(**pool.connection_kwargs)
+
+
 def plain_reply(reply: Any) -> Any:
     """Return a reply with our errors in the place of redis-py's, one level deep."""
     if isinstance(reply, list):
@@ -93,7 +103,7 @@ def refused_url(error: Exception) -> InvalidValueError:
     """
     return InvalidValueError(
         f"the store's URL has a part that redis-py does not accept ({type(error).__name__}); "
-        "check the port, the database number and the options behind '?'"
+        "check the host, the port and the options behind '?'"
     )
 
 

@@ -232,6 +232,7 @@ def _make_client(url: str, options: Options) -> Redis:
             socket_timeout=options.seconds,
             socket_connect_timeout=options.seconds,
         )
+        redis_py.check_options(pool)
     except (ValueError, TypeError) as error:
         raise redis_py.refused_url(error) from None
     return Redis.from_pool(pool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from .errors import InvalidTypeError, InvalidValueError
@@ -9,6 +10,8 @@ from .errors import InvalidTypeError, InvalidValueError
 __all__ = ["check_url", "store_name"]
 
 MEMORY_SCHEME: Final = "memory"
+#: redis-py would take database 0 for a path that is no number.
+_DATABASE: Final = re.compile(r"[^:]+://[^/?]*(/[0-9]*)?(\?.*)?")
 SCHEMES: Final = ("redis", "rediss", "unix", MEMORY_SCHEME)
 
 
@@ -25,6 +28,11 @@ def check_url(url: str) -> None:
         got = f"{scheme!r:.40}" if separator else "none"
         raise InvalidValueError(f"the URL of a store begins with one of {known}; got {got}")
     store_name(url)
+    if scheme in {"redis", "rediss"} and not _DATABASE.fullmatch(url):
+        raise InvalidValueError(
+            f"the path of a {scheme}:// URL is the number of a database; "
+            "a '/' in a password is written %2F"
+        )
 
 
 def store_name(url: str) -> str | None:
