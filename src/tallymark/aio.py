@@ -96,6 +96,12 @@ class Tally:
         tally._owns_client = True
         return tally
 
+    @property
+    def client(self) -> Redis:
+        """The redis-py client that the tally uses, for what tallymark does not do."""
+        client: Redis = self._client
+        return client
+
     async def mark_event(
         self,
         event: str,

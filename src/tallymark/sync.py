@@ -107,6 +107,12 @@ class SyncTally(MarkVerbs[Granularity]):
         tally._owns_client = True
         return tally
 
+    @property
+    def client(self) -> Redis:
+        """The redis-py client that the tally uses, for what tallymark does not do."""
+        client: Redis = self._client
+        return client
+
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Collect several marks and apply them in one ``MULTI``/``EXEC``.

@@ -1,0 +1,85 @@
+"""An aiohttp app whose handlers queue events, and a worker that marks them.
+
+    pip install aiohttp "tallymark[memory]"
+    python examples/aiohttp_worker.py
+
+Set TALLYMARK_URL to a Redis database; without it, the marks go to a store
+inside this process.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator
+from datetime import datetime, timezone
+from typing import NamedTuple
+
+from aiohttp import web
+
+from tallymark import InvalidTypeError, InvalidValueError, StoreError, Tally
+
+log = logging.getLogger(__name__)
+
+
+class Event(NamedTuple):
+    """What a handler puts into the queue."""
+
+    name: str
+    user_id: int
+    moment: datetime
+
+
+TALLY = web.AppKey("tally", Tally)
+QUEUE = web.AppKey("queue", asyncio.Queue[Event])
+
+
+async def tally_context(app: web.Application) -> AsyncIterator[None]:
+    """Open one tally for the whole app, and close it when the app stops."""
+    async with Tally.from_url(os.environ.get("TALLYMARK_URL", "memory://")) as tally:
+        app[TALLY] = tally
+        yield
+
+
+async def worker_context(app: web.Application) -> AsyncIterator[None]:
+    """Run the worker; when the app stops, let it finish what is queued."""
+    worker = asyncio.create_task(work(app[QUEUE], app[TALLY]))
+    yield
+    await app[QUEUE].join()
+    worker.cancel()
+    await asyncio.gather(worker, return_exceptions=True)
+
+
+async def work(queue: asyncio.Queue[Event], tally: Tally) -> None:
+    """Mark what comes through the queue, at the moment that it happened."""
+    while True:
+        event = await queue.get()
+        try:
+            await tally.mark_event(event.name, event.user_id, now=event.moment)
+        except (InvalidValueError, InvalidTypeError, StoreError):
+            log.exception("not marked: %s", event)
+        finally:
+            queue.task_done()
+
+
+async def post_event(request: web.Request) -> web.Response:
+    """Take ``{"event": "active", "user_id": 123}`` and answer before it is marked."""
+    body = await request.json()
+    event = Event(body["event"], body["user_id"], datetime.now(timezone.utc))
+    try:
+        request.app[QUEUE].put_nowait(event)
+    except asyncio.QueueFull:
+        raise web.HTTPServiceUnavailable(text="too many events are waiting") from None
+    return web.json_response({"queued": True}, status=202)
+
+
+def make_app() -> web.Application:
+    """Build the app; contexts are entered in this order and left in the reverse one."""
+    app = web.Application()
+    app[QUEUE] = asyncio.Queue(maxsize=10_000)
+    app.cleanup_ctx.extend([tally_context, worker_context])
+    app.router.add_post("/events", post_event)
+    return app
+
+
+if __name__ == "__main__":
+    web.run_app(make_app(), host="127.0.0.1", port=8080)

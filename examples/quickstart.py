@@ -1,0 +1,48 @@
+"""Mark some events and show which bits Redis holds then.
+
+Runs as it stands, on a store inside this process; set TALLYMARK_URL to a Redis
+database to run it there.
+"""
+
+import asyncio
+import os
+from datetime import datetime, timedelta, timezone
+
+from tallymark import SyncTally, Tally
+
+URL = os.environ.get("TALLYMARK_URL", "memory://")
+MONDAY = datetime(2026, 11, 23, 9, 30, tzinfo=timezone.utc)
+
+
+async def mark() -> None:
+    """Mark, and say what each call returned."""
+    async with Tally.from_url(URL) as tally:
+        first = await tally.mark_event("active", 123, now=MONDAY)
+        again = await tally.mark_event("active", 123, now=MONDAY + timedelta(days=1))
+        print("user 123 is active on Monday:  first time this", first)
+        print("user 123 is active on Tuesday: first time this", again)
+
+        async with tally.transaction() as tx:
+            for user_id in (7, 8, 9):
+                tx.mark_event("active", user_id, now=MONDAY, track_hourly=True)
+            tx.mark_unique("premium", 8)
+        print("users 7, 8, 9 are active, 8 is premium: one transaction")
+
+        await tally.unmark_event("active", 9, now=MONDAY, exact=True)
+        print("user 9 was not, after all")
+
+
+def show() -> None:
+    """Print every bitmap, read with plain Redis commands."""
+    with SyncTally.from_url(URL) as tally:
+        redis = tally.client
+        print("\nbits set:")
+        for key in sorted(redis.keys("trackist_*")):
+            users = [user_id for user_id in range(200) if redis.getbit(key, user_id)]
+            name = key if isinstance(key, str) else key.decode()
+            print(f"  {name:32} {users}")
+
+
+if __name__ == "__main__":
+    asyncio.run(mark())
+    show()

@@ -1,0 +1,233 @@
+"""The examples, each run as it stands; the web apps are asked over real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import threading
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+import uvicorn
+from aiohttp.test_utils import TestClient, TestServer
+
+from servers import running_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+    from conftest import Store
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def load(name: str) -> ModuleType:
+    """Import an example as a module of its own."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where annotations are looked up
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(name: str, *arguments: str, url: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run an example as a program, with every warning an error."""
+    env = {key: value for key, value in os.environ.items() if key != "TALLYMARK_URL"}
+    if url is not None:
+        env["TALLYMARK_URL"] = url
+    return subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", str(EXAMPLES / f"{name}.py"), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=env,
+    )
+
+
+def today() -> str:
+    now = datetime.now(timezone.utc)
+    return f"{now.year}-{now.month}-{now.day}"
+
+
+# --- quickstart
+
+
+def test_quickstart_prints_what_was_marked_and_the_bits(store: Store) -> None:
+    url = store.url if store.url.startswith("redis") else None
+    done = run("quickstart", url=url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Monday:  first time this month|week|day\n" in done.stdout
+    assert "Tuesday: first time this day\n" in done.stdout
+    lines = done.stdout.partition("bits set:\n")[2].splitlines()
+    assert [line.split(maxsplit=1) for line in lines] == [
+        ["trackist_active_2026-11", "[7, 8, 123]"],
+        ["trackist_active_2026-11-23", "[7, 8, 123]"],
+        ["trackist_active_2026-11-23-9", "[7, 8, 9]"],
+        ["trackist_active_2026-11-24", "[123]"],
+        ["trackist_active_W2026-48", "[7, 8, 123]"],
+        ["trackist_premium_u", "[8]"],
+    ]
+
+
+# --- the script
+
+
+def test_script_marks_the_file_it_ships(redis_store: Store) -> None:
+    done = run("sync_script", url=redis_store.url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "active: 6 new\nsignup: 2 new\ntask:completed: 1 new\n"
+    bits = redis_store.bits()
+    assert bits["trackist_active_W2026-48"] == {101, 102, 103, 104}
+    assert bits["trackist_active_2026-11-24"] == {101, 102, 103, 104}  # 103's is the 24th in UTC
+    again = run("sync_script", url=redis_store.url)
+    assert again.stdout == "active: 0 new\nsignup: 0 new\ntask:completed: 0 new\n"
+
+
+def test_script_runs_without_a_server() -> None:
+    assert "signup: 2 new" in run("sync_script").stdout
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("2026-11-23,active,-1", "user id must be in"),
+        ("2026-11-23,active,x", "invalid literal"),
+        ("yesterday,active,1", "yesterday"),
+        ("2026-11-23,,1", "event must be"),
+    ],
+)
+def test_script_says_which_row_is_wrong(tmp_path: Path, row: str, message: str) -> None:
+    source = tmp_path / "bad.csv"
+    source.write_text(f"time,event,user_id\n{row}\n")
+    done = run("sync_script", str(source))
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --- FastAPI, by uvicorn, over HTTP
+
+
+@contextlib.contextmanager
+def served(app: Any) -> Iterator[str]:
+    """Serve an app in a thread of its own, and yield its URL."""
+    started = threading.Event()
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            started.set()
+
+    server = Server(uvicorn.Config(app, port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        assert started.wait(20)
+        host, port = server.servers[0].sockets[0].getsockname()[:2]
+        yield f"http://{host}:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def ask(method: str, url: str) -> tuple[int, Any]:
+    """Send one request, and return the status and the JSON of the answer."""
+    try:
+        with urlopen(Request(url, method=method), timeout=20) as response:
+            return response.status, json.load(response)
+    except HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+@pytest.mark.parametrize("kind", ["redis_store", "memory_store"])
+def test_fastapi(
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store: Store = request.getfixturevalue(kind)
+    monkeypatch.setenv("TALLYMARK_URL", store.url)
+    with served(load("fastapi_app").app) as url:
+        assert ask("POST", f"{url}/users/7/login") == (200, {"first_today": True})
+        assert ask("POST", f"{url}/users/7/login") == (200, {"first_today": False})
+        assert ask("POST", f"{url}/users/8/login") == (200, {"first_today": True})
+        assert ask("GET", f"{url}/stats/login/today") == (200, {"users": 2})
+        assert ask("GET", f"{url}/stats/other/today") == (200, {"users": 0})
+        assert ask("GET", f"{url}/pages/home?user_id=9") == (200, {"page": "home"})
+
+        status, answer = ask("POST", f"{url}/users/10000001/login")
+        assert status == 422
+        assert "[0, 10000000]" in answer["detail"]
+        assert ask("GET", f"{url}/stats/%0A/today")[0] == 422
+    bits = store.bits()
+    assert bits[f"trackist_login_{today()}"] == {7, 8}
+    assert bits[f"trackist_page:view_{today()}"] == {9}
+
+
+def test_fastapi_without_a_usable_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_server("--requirepass", "unknown to the app") as redis_url:
+        monkeypatch.setenv("TALLYMARK_URL", redis_url)
+        with served(load("fastapi_app").app) as url:
+            status, answer = ask("POST", f"{url}/users/7/login")
+    assert status == 503
+    assert "cannot be counted" in answer["detail"]
+
+
+# --- aiohttp
+
+
+@pytest.mark.parametrize("kind", ["redis_store", "memory_store"])
+async def test_aiohttp(
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store: Store = request.getfixturevalue(kind)
+    monkeypatch.setenv("TALLYMARK_URL", store.url)
+    example = load("aiohttp_worker")
+    async with TestClient(TestServer(example.make_app())) as client:
+        for user_id in range(50):
+            async with client.post("/events", json={"event": "a", "user_id": user_id}) as answer:
+                assert answer.status == 202
+        async with client.post("/events", json={"event": "", "user_id": 1}) as answer:
+            assert answer.status == 202  # refused by the worker, which goes on
+        async with client.post("/events", json={"event": "b", "user_id": 1}) as answer:
+            assert answer.status == 202
+    # Leaving the block stopped the app, which waits for what is queued.
+    assert store.bits()[f"trackist_a_{today()}"] == set(range(50))
+    assert store.bits()[f"trackist_b_{today()}"] == {1}
+
+
+async def test_aiohttp_with_a_full_queue(
+    memory_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TALLYMARK_URL", memory_store.url)
+    example = load("aiohttp_worker")
+    app = example.make_app()
+    app[example.QUEUE] = asyncio.Queue(maxsize=1)
+    release = asyncio.Event()
+
+    async def stuck(queue: asyncio.Queue[Any], _: Any) -> None:
+        await release.wait()
+        while True:
+            await queue.get()
+            queue.task_done()
+
+    monkeypatch.setattr(example, "work", stuck)
+    async with TestClient(TestServer(app)) as client:
+        statuses = []
+        for user_id in range(2):
+            async with client.post("/events", json={"event": "a", "user_id": user_id}) as answer:
+                statuses.append(answer.status)
+        release.set()
+    assert statuses == [202, 503]
