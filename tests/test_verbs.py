@@ -262,14 +262,16 @@ async def test_bad_input_fails_before_anything_is_sent(
 
 async def test_bad_input_of_the_other_verbs(facade: Facade) -> None:
     edge = datetime.max.replace(tzinfo=UTC)
+    number: Any = 1
+    flag: Any = "yes"
     async with facade.open("redis://nowhere.invalid:1", timezone="Europe/Berlin") as tally:
         for verb in (tally.mark_unique, tally.unmark_unique):
             with pytest.raises(InvalidValueError, match="user id"):
                 await verb("a", -1)
             with pytest.raises(InvalidTypeError, match="event"):
-                await verb(1, 1)  # type: ignore[arg-type]
+                await verb(number, 1)
         with pytest.raises(InvalidTypeError, match="exact must be True or False"):
-            await tally.unmark_event("a", 1, exact="yes")  # type: ignore[arg-type]
+            await tally.unmark_event("a", 1, exact=flag)
         with pytest.raises(InvalidValueError, match="years 1 to 9999"):
             await tally.mark_event("a", 1, now=edge)
 
@@ -319,13 +321,14 @@ async def test_a_transaction_tells_each_marks_own_result(
 
 async def test_an_exception_in_the_block_sends_nothing(facade: Facade, store: Store) -> None:
     async with facade.open(store.url) as tally:
+        pending = []
         with pytest.raises(ZeroDivisionError):
             async with tally.transaction() as tx:
-                pending = tx.mark_event("signup", 7)
+                pending.append(tx.mark_event("signup", 7))
                 raise ZeroDivisionError
         assert store.names() == set()
         with pytest.raises(TallymarkError, match="not been confirmed"):
-            _ = pending.flipped
+            _ = pending[0].flipped
 
 
 async def test_a_transaction_ends_with_its_block(facade: Facade, store: Store) -> None:
@@ -341,13 +344,14 @@ async def test_a_transaction_raises_the_first_error_and_keeps_the_rest(
     facade: Facade, store: Store
 ) -> None:
     store.raw.lpush("trackist_bad_u", "not a bitmap")
+    pending = []
     async with facade.open(store.url) as tally:
         with pytest.raises(WrongKeyTypeError, match="trackist_bad_u"):
             async with tally.transaction() as tx:
-                good, bad = tx.mark_unique("good", 1), tx.mark_unique("bad", 1)
-    assert good.flipped == Granularity.UNIQUE
+                pending = [tx.mark_unique(event, 1) for event in ("good", "bad")]
+    assert pending[0].flipped == Granularity.UNIQUE
     with pytest.raises(WrongKeyTypeError):
-        _ = bad.flipped
+        _ = pending[1].flipped
 
 
 async def test_the_result_is_not_known_inside_the_block(facade: Facade, store: Store) -> None:

@@ -32,7 +32,7 @@ from .keys import KeySchema
 from .options import TallyOptions
 from .periods import Granularity, Period
 from .sync import SyncTally
-from .transaction import PendingMark, Transaction
+from .transactions import PendingMark, Transaction
 
 __all__ = [
     "TRACK_HOURLY",

@@ -19,7 +19,7 @@ from .errors import ClosedError, WrongEventLoopError
 from .marker import Marker
 from .marks import Batch
 from .options import Options
-from .transaction import Transaction, unwrapped
+from .transactions import Transaction, unwrapped
 from .urls import check_url, store_name
 
 if TYPE_CHECKING:

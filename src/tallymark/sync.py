@@ -33,7 +33,7 @@ from .marker import Marker
 from .marks import Batch
 from .options import Options
 from .periods import Granularity
-from .transaction import Transaction, unwrapped
+from .transactions import Transaction, unwrapped
 from .urls import check_url, store_name
 from .verbs import MarkVerbs
 

@@ -1,0 +1,122 @@
+"""The public names: complete, documented, and the same in both facades."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import tallymark
+from tallymark import SyncTally, Tally, Transaction
+from tallymark import sync as tm
+
+VERBS = ["mark_event", "unmark_event", "mark_unique", "unmark_unique"]
+MODULES = [
+    importlib.import_module(f"tallymark.{module.name}")
+    for module in pkgutil.iter_modules(tallymark.__path__)
+]
+
+
+@pytest.mark.parametrize("module", [tallymark, *MODULES], ids=lambda module: module.__name__)
+def test_all_tells_the_truth(module: ModuleType) -> None:
+    promised = set(module.__all__)
+    assert len(promised) == len(module.__all__)
+    for name in promised:
+        getattr(module, name)
+    defined = {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    }
+    if module is tallymark:  # defines nothing, shows everything
+        defined = {
+            name
+            for name, value in vars(module).items()
+            if not name.startswith("_") and not isinstance(value, ModuleType)
+        } - {"annotations"}
+        assert defined <= promised
+    inspected = {name for name in promised if hasattr(getattr(module, name), "__module__")}
+    assert inspected <= set(dir(module))
+
+
+def public_members() -> list[tuple[str, Any]]:
+    members: list[tuple[str, Any]] = [(module.__name__, module) for module in MODULES]
+    for name in tallymark.__all__:
+        value = getattr(tallymark, name)
+        members.append((name, value))
+        if inspect.isclass(value):
+            members += [
+                (f"{name}.{attribute}", member)
+                for attribute, member in inspect.getmembers(value)
+                if not attribute.startswith("_")
+                and (inspect.isfunction(member) or isinstance(member, property))
+            ]
+    members += [(f"sync.{name}", getattr(tm, name)) for name in tm.__all__]
+    return [(name, value) for name, value in members if not isinstance(value, bool)]
+
+
+@pytest.mark.parametrize(("name", "value"), public_members(), ids=lambda value: str(value)[:40])
+def test_every_public_name_has_a_docstring(name: str, value: Any) -> None:
+    doc = inspect.getdoc(value)
+    assert doc, name
+    assert doc[0].isupper() or doc.startswith("``"), name
+    assert doc != inspect.getdoc(object), name
+
+
+def parameters(function: Any) -> list[tuple[str, Any, Any, Any]]:
+    return [
+        (parameter.name, parameter.kind, parameter.default, parameter.annotation)
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.name != "self"
+    ]
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "transaction"])
+def test_facades_have_the_same_signatures(verb: str) -> None:
+    wanted = parameters(getattr(Tally, verb))
+    owners: list[Any] = [SyncTally, tallymark, tm]
+    if verb in VERBS:
+        owners.append(Transaction)
+    for owner in owners:
+        assert parameters(getattr(owner, verb)) == wanted, owner
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_async_verbs_are_coroutine_functions(verb: str) -> None:
+    # What Starlette's background tasks, among others, ask before they call.
+    assert inspect.iscoroutinefunction(getattr(Tally, verb))
+    assert inspect.iscoroutinefunction(getattr(tallymark, verb))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_all_but_event_and_user_is_keyword_only(verb: str) -> None:
+    kinds = [kind for _, kind, _, _ in parameters(getattr(Tally, verb))]
+    assert kinds[:2] == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * 2
+    assert set(kinds[2:]) <= {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_options_are_documented_and_complete() -> None:
+    from tallymark.options import Options, TallyOptions
+
+    settable = {name for name, field in Options.__dataclass_fields__.items() if field.init}
+    assert set(TallyOptions.__annotations__) == settable
+    assert TallyOptions.__doc__ is not None
+    for name in settable:
+        assert f"{name}: " in TallyOptions.__doc__
+
+
+def test_errors_are_what_python_users_expect() -> None:
+    for error, builtin in {
+        tallymark.InvalidValueError: ValueError,
+        tallymark.InvalidTypeError: TypeError,
+        tallymark.MissingExtraError: ImportError,
+        tallymark.ClosedError: RuntimeError,
+        tallymark.StoreUnavailableError: ConnectionError,
+        tallymark.StoreTimeoutError: TimeoutError,
+    }.items():
+        assert issubclass(error, builtin)
+        assert issubclass(error, tallymark.TallymarkError)

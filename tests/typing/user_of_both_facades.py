@@ -1,0 +1,90 @@
+"""What a user's type checker sees. Checked by mypy and pyright, never run."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+
+import redis
+import redis.asyncio
+from typing_extensions import assert_type
+
+import tallymark
+from tallymark import (
+    Granularity,
+    KeySchema,
+    PendingMark,
+    Period,
+    SyncTally,
+    Tally,
+    Transaction,
+    configure,
+    mark_event,
+    mark_unique,
+    transaction,
+    unmark_event,
+    unmark_unique,
+)
+from tallymark import sync as tm
+
+
+async def async_functions(now: datetime, day: date) -> None:
+    assert_type(await mark_event("active", 123), Granularity)
+    assert_type(await mark_event("active", 123, now=now, track_hourly=True), Granularity)
+    assert_type(await unmark_event("active", 123, now=day, exact=True), Granularity)
+    assert_type(await mark_unique("premium", 1), Granularity)
+    assert_type(await unmark_unique("premium", 1), Granularity)
+    async with transaction() as tx:
+        assert_type(tx, Transaction)
+        assert_type(tx.mark_event("signup", 7), PendingMark)
+        assert_type(tx.mark_unique("trial", 7).flipped, Granularity)
+    assert_type(tallymark.TRACK_HOURLY, bool)
+    tallymark.TRACK_UNIQUE = True
+    await mark_event("active", "123")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await mark_event("active", 123, now)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await mark_event("active", 123, when=now)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+async def async_tally(client: redis.asyncio.Redis, blocking: redis.Redis) -> None:
+    async with Tally.from_url("redis://localhost", timezone="Europe/Berlin") as tally:
+        assert_type(tally, Tally)
+        assert_type(await tally.mark_event("active", 123), Granularity)
+        async with tally.transaction() as tx:
+            assert_type(tx, Transaction)
+        assert_type(tally.client, redis.asyncio.Redis)
+    assert_type(await Tally(client, track_yearly=True).aclose(), None)
+    Tally(blocking)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Tally(client, track_yaerly=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Tally(client, timeout="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def blocking_functions(now: datetime, day: date) -> None:
+    assert_type(tm.mark_event("active", 123, now=now, track_unique=None), Granularity)
+    assert_type(tm.unmark_event("active", 123, now=day, exact=True), Granularity)
+    assert_type(tm.mark_unique("premium", 1), Granularity)
+    assert_type(tm.unmark_unique("premium", 1), Granularity)
+    with tm.transaction() as tx:
+        assert_type(tx, Transaction)
+    assert_type(tm.TRACK_HOURLY, bool)
+    tm.TRACK_HOURLY = True
+    assert_type(configure("memory://", prefix="x_"), None)
+    tm.configure(track_hourly=None)
+    tm.mark_event("active", "123")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def blocking_tally(client: redis.Redis) -> None:
+    with SyncTally.from_url("redis://localhost", max_user_id=1000) as tally:
+        assert_type(tally, SyncTally)
+        assert_type(tally.mark_event("active", 123), Granularity)
+        assert_type(tally.unmark_unique("active", 123), Granularity)
+        with tally.transaction() as tx:
+            assert_type(tx, Transaction)
+        assert_type(tally.client, redis.Redis)
+    assert_type(SyncTally(client).close(), None)
+
+
+def values(moment: datetime) -> None:
+    period = Period.containing(Granularity.DAY, moment)
+    assert_type(period.shift(-1).start, datetime)
+    assert_type(KeySchema().key("active", period), bytes)
+    assert_type(KeySchema().parse(b"trackist_active_u"), "tuple[str, Period | None]")
+    assert_type(list(Granularity.DAY | Granularity.WEEK), list[Granularity])
