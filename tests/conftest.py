@@ -20,6 +20,9 @@ from tallymark import sync as tm
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+#: bitmapist needs a Python of its own: `nox -s compat` makes one.
+collect_ignore = [] if os.environ.get("TALLYMARK_BITMAPIST_PYTHON") else ["compat"]
+
 _names = itertools.count()
 
 
