@@ -63,8 +63,11 @@ async def work(queue: asyncio.Queue[Event], tally: Tally) -> None:
 
 async def post_event(request: web.Request) -> web.Response:
     """Take ``{"event": "active", "user_id": 123}`` and answer before it is marked."""
-    body = await request.json()
-    event = Event(body["event"], body["user_id"], datetime.now(timezone.utc))
+    try:
+        body = await request.json()
+        event = Event(body["event"], body["user_id"], datetime.now(timezone.utc))
+    except (ValueError, KeyError, TypeError):
+        raise web.HTTPBadRequest(text='send {"event": "...", "user_id": 1}') from None
     try:
         request.app[QUEUE].put_nowait(event)
     except asyncio.QueueFull:

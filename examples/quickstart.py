@@ -28,7 +28,7 @@ async def mark() -> None:
             tx.mark_unique("premium", 8)
         print("users 7, 8, 9 are active, 8 is premium: one transaction")
 
-        await tally.unmark_event("active", 9, now=MONDAY, exact=True)
+        await tally.unmark_event("active", 9, now=MONDAY, track_hourly=True, exact=True)
         print("user 9 was not, after all")
 
 

@@ -26,7 +26,7 @@ def mark_file(path: Path) -> Counter[str]:
             try:
                 moment = datetime.fromisoformat(row["time"])
                 flipped = tm.mark_event(row["event"], int(row["user_id"]), now=moment)
-            except (ValueError, TallymarkError) as error:
+            except (ValueError, KeyError, TypeError, TallymarkError) as error:
                 sys.exit(f"{path}: {row}: {error}")
             new[row["event"]] += bool(flipped)
     return new
