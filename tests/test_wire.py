@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+import redis
+import redis.asyncio
 
 from facades import ASYNC
 from proxy import Proxy, proxied
@@ -71,6 +73,20 @@ async def test_a_broken_connection_is_retried(
         assert await tally.mark_unique("a", 3) == Granularity.UNIQUE
         assert not await tally.mark_unique("a", 2)
     assert redis_store.bits() == {"trackist_a_u": {1, 2, 3}}
+
+
+async def test_a_broken_connection_of_a_client_of_ones_own_is_retried(proxy: Proxy) -> None:
+    async with redis.asyncio.Redis.from_url(proxy.url) as client, Tally(client) as tally:
+        await tally.mark_unique("a", 1)
+        proxy.cuts = 2
+        await tally.mark_unique("a", 2)
+        assert await tally.mark_unique("a", 3) == Granularity.UNIQUE
+    with redis.Redis.from_url(proxy.url) as blocking, SyncTally(blocking) as sync_tally:
+        sync_tally.mark_unique("b", 1)
+        proxy.cuts = 2
+        sync_tally.mark_unique("b", 2)
+        assert sync_tally.mark_unique("b", 3) == Granularity.UNIQUE
+    assert proxy.cuts == 0
 
 
 async def test_a_connection_closed_by_the_server_while_idle(

@@ -13,6 +13,8 @@ run gets the reply it would have got alone.
 
 from __future__ import annotations
 
+import functools
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +30,9 @@ __all__ = ["Batch", "BitMark", "Bitmaps", "ExactUnmark", "Mark", "Result"]
 #: What one mark came to: the granularities whose bit it flipped, or its error.
 Result = Granularity | TallymarkError
 
+#: What a mark flipped, by the bits that it found and the value that it wrote.
+_KnownFlips = dict[tuple[tuple[int, ...], int], Granularity]
+
 
 class Bitmaps:
     """The bitmaps of one event that a mark touches together. Immutable and shared.
@@ -36,10 +41,10 @@ class Bitmaps:
         event: the event's name.
         granularities: one for each bitmap.
         keys: one for each bitmap, in the same order.
-        bulk_keys: the keys, encoded for the wire once and for all.
+        bulk_keys, setbit_heads: the keys, encoded for the wire once and for all.
     """
 
-    __slots__ = ("bulk_keys", "event", "granularities", "keys")
+    __slots__ = ("bulk_keys", "event", "granularities", "keys", "setbit_heads")
 
     def __init__(
         self, event: str, granularities: Iterable[Granularity], keys: Iterable[bytes]
@@ -48,6 +53,7 @@ class Bitmaps:
         self.granularities = tuple(granularities)
         self.keys = tuple(keys)
         self.bulk_keys = tuple(map(wire.bulk, self.keys))
+        self.setbit_heads = tuple(map(wire.setbit_head, self.keys))
 
 
 class BitMark:
@@ -122,29 +128,43 @@ class _BitRun:
         if self._is_joined():
             bits = [(mark.offset, mark.value) for mark in self.marks]
             return wire.bitfield(self.bitmaps.bulk_keys, bits)
+        if len(self.marks) == 1:
+            (mark,) = self.marks
+            return wire.setbit(self.bitmaps.setbit_heads, mark.offset, mark.value)
         return b"".join(
-            wire.setbit((key,), mark.offset, mark.value)
-            for key in self.bitmaps.bulk_keys
+            wire.setbit((head,), mark.offset, mark.value)
+            for head in self.bitmaps.setbit_heads
             for mark in self.marks
         )
 
     def settle(self, replies: Iterator[Any]) -> Iterator[tuple[int, Result]]:
         """Yield each mark's index and result; takes this step's replies, no more."""
-        by_bitmap = [self._old_bits(replies) for _ in self.bitmaps.keys]
+        known = _known_flips(self.bitmaps.granularities)
         for index, mark, old_bits in zip(
-            self.indexes, self.marks, zip(*by_bitmap, strict=True), strict=True
+            self.indexes, self.marks, self._old_bits(replies), strict=True
         ):
-            flips = [bit if isinstance(bit, CommandError) else bit ^ mark.value for bit in old_bits]
-            yield index, _result(self.bitmaps, flips)
+            yield index, self._result_of(mark, old_bits, known)
 
-    def _old_bits(self, replies: Iterator[Any]) -> list[int | CommandError]:
-        """Return what each mark found in one bitmap."""
+    def _result_of(self, mark: BitMark, old_bits: tuple[Any, ...], known: _KnownFlips) -> Result:
+        try:
+            return known[old_bits, mark.value]
+        except (KeyError, TypeError):  # a TypeError if there is no hash to look it up by
+            bits = _checked(old_bits, len(self.bitmaps.keys))
+            flips = [bit if isinstance(bit, CommandError) else bit ^ mark.value for bit in bits]
+            return _result(self.bitmaps, flips)
+
+    def _old_bits(self, replies: Iterator[Any]) -> Iterable[tuple[Any, ...]]:
+        """Return for each mark what it found in each bitmap, which nobody has looked at yet."""
+        keys, marks = len(self.bitmaps.keys), len(self.marks)
         if not self._is_joined():
-            return _checked([next(replies) for _ in self.marks], len(self.marks))
-        reply = next(replies)
-        if isinstance(reply, CommandError):
-            return [reply for _ in self.marks]
-        return _checked(reply, len(self.marks))
+            bits = tuple(itertools.islice(replies, keys * marks))
+            return (bits[mark::marks] for mark in range(marks))
+        columns = [
+            # One error stands for all bits of its key.
+            [bits] * marks if isinstance(bits, CommandError) else _checked(bits, marks)
+            for bits in itertools.islice(replies, keys)
+        ]
+        return zip(*columns, strict=True)
 
     def _is_joined(self) -> bool:
         """Tell whether one BITFIELD writes all marks' bits of a key."""
@@ -286,15 +306,35 @@ class Batch:
         return results
 
 
-def _checked(bits: Any, count: int) -> list[int | CommandError]:
+def _checked(bits: Any, count: int) -> Sequence[int | CommandError]:
     """Return the replies if they are ``count`` bits or errors; never guess at others."""
     if (
-        not isinstance(bits, list)
+        not isinstance(bits, list | tuple)
         or len(bits) != count
         or not all(bit in (0, 1) or isinstance(bit, CommandError) for bit in bits)
     ):
         raise _misfit(bits)
     return bits
+
+
+@functools.cache
+def _known_flips(granularities: tuple[Granularity, ...]) -> _KnownFlips:
+    """Return the result of a mark without errors, for all bits it can find and both values."""
+    return {
+        (old_bits, value): _flipped(granularities, [bit ^ value for bit in old_bits])
+        for old_bits in itertools.product((0, 1), repeat=len(granularities))
+        for value in (0, 1)
+    }
+
+
+def _flipped(
+    granularities: tuple[Granularity, ...], flips: Sequence[int | CommandError]
+) -> Granularity:
+    flipped = Granularity(0)
+    for granularity, flip in zip(granularities, flips, strict=True):
+        if flip == 1:
+            flipped |= granularity
+    return flipped
 
 
 def _misfit(reply: object) -> StoreError:
@@ -303,10 +343,7 @@ def _misfit(reply: object) -> StoreError:
 
 def _result(bitmaps: Bitmaps, flips: Sequence[int | CommandError]) -> Result:
     """Turn one mark's flips, a 0, 1 or error for each bitmap, into its result."""
-    flipped = Granularity(0)
-    for granularity, flip in zip(bitmaps.granularities, flips, strict=True):
-        if flip == 1:
-            flipped |= granularity
+    flipped = _flipped(bitmaps.granularities, flips)
     for key, flip in zip(bitmaps.keys, flips, strict=True):
         if isinstance(flip, CommandError):
             return _explained(

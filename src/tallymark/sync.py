@@ -18,15 +18,15 @@ import os
 import threading
 import time
 from datetime import datetime
-from queue import Empty
 from typing import TYPE_CHECKING, Any
 
-from redis import BlockingConnectionPool, Redis
+from redis import Redis
 from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from . import defaults, memory, redis_py
 from . import switches as _switches
+from .blocking_pool import BlockingPool
 from .defaults import configure
 from .errors import ClosedError
 from .marker import Marker
@@ -178,21 +178,33 @@ class SyncTally(MarkVerbs[Granularity]):
 
     def _attempt(self, batch: Batch, data: bytes) -> list[Any]:
         """Send a batch over one connection and return the replies to all its commands."""
-        pool = self._client.connection_pool
-        connection = pool.get_connection()
+        connection = self._borrow()
+        intact = False
         try:
             batch.sent = True
             connection.send_packed_command([data])
-            return [_read(connection) for _ in range(batch.reply_count())]
-        except BaseException:
-            # Replies may be left unread: on this connection, every later answer
-            # would be taken for that of another command.
-            connection.disconnect()
-            raise
+            replies = [_read(connection) for _ in range(batch.reply_count())]
+            intact = True
         finally:
-            pool.release(connection)
-            if self._closed and self._owns_client:  # close() saw this connection in use
-                connection.disconnect()
+            # If not intact, replies may be left unread: on this connection, every
+            # later answer would be taken for that of another command.
+            self._give_back(connection, intact)
+        return replies
+
+    def _borrow(self) -> Any:
+        pool = self._client.connection_pool
+        return pool.borrow() if self._owns_client else pool.get_connection()
+
+    def _give_back(self, connection: Any, intact: bool) -> None:
+        pool = self._client.connection_pool
+        if self._owns_client:
+            pool.give_back(connection, intact=intact)
+            if self._closed:  # close() saw this connection in use
+                pool.disconnect_idle()
+            return
+        if not intact:
+            connection.disconnect()
+        pool.release(connection)
 
     def _check_usable(self) -> None:
         if self._closed:
@@ -206,32 +218,18 @@ def _read(connection: Any) -> Any:
         return redis_py.refused_reply(error)
 
 
-class _Pool(BlockingConnectionPool):
-    """redis-py's pool, able on all its versions to close only what is not in use."""
-
-    def disconnect_idle(self) -> None:
-        taken = []
-        with contextlib.suppress(Empty):
-            while True:
-                taken.append(self.pool.get_nowait())
-        for connection in taken:
-            if connection is not None:  # None stands for a connection yet to be made
-                connection.disconnect()
-            self.pool.put_nowait(connection)
-
-
 def _make_client(url: str, options: Options) -> Redis:
     check_url(url)
     name = store_name(url)
     if name is not None:
         fake: Redis = memory.fakeredis().FakeRedis(
             server=memory.store(name),
-            connection_pool_class=_Pool,
+            connection_pool_class=BlockingPool,
             max_connections=redis_py.MAX_CONNECTIONS,
         )
         return fake
     try:
-        pool = _Pool.from_url(
+        pool = BlockingPool.from_url(
             url,
             max_connections=redis_py.MAX_CONNECTIONS,
             timeout=options.seconds,

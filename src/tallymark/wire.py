@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["EXEC", "MULTI", "bitfield", "bulk", "command", "setbit"]
+__all__ = ["EXEC", "MULTI", "bitfield", "bulk", "command", "setbit", "setbit_head"]
 
 
 def bulk(data: bytes) -> bytes:
@@ -24,11 +24,16 @@ def command(*arguments: bytes) -> bytes:
     return b"*%d\r\n%b" % (len(arguments), b"".join(map(bulk, arguments)))
 
 
-def setbit(bulk_keys: tuple[bytes, ...], offset: int, value: int) -> bytes:
-    """Encode one ``SETBIT`` for each of the keys, which come as `bulk` made them."""
+def setbit_head(key: bytes) -> bytes:
+    """Encode the part of a ``SETBIT`` that all marks on one key share."""
+    return b"*4\r\n$6\r\nSETBIT\r\n" + bulk(key)
+
+
+def setbit(heads: tuple[bytes, ...], offset: int, value: int) -> bytes:
+    """Encode one ``SETBIT`` for each of the keys, whose heads `setbit_head` made."""
     digits = b"%d" % offset
     tail = b"$%d\r\n%b\r\n$1\r\n%d\r\n" % (len(digits), digits, value)
-    return b"".join([b"*4\r\n$6\r\nSETBIT\r\n%b%b" % (key, tail) for key in bulk_keys])
+    return tail.join((*heads, b""))
 
 
 def bitfield(bulk_keys: tuple[bytes, ...], bits: list[tuple[int, int]]) -> bytes:
