@@ -1,0 +1,93 @@
+"""The README tells the truth: its Python runs and prints what it says, its commands exist."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from markdown_it import MarkdownIt
+
+import tallymark
+from tallymark import TallymarkError, TallyOptions, memory
+
+if TYPE_CHECKING:
+    import pytest
+
+    from conftest import Store
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FENCES = [token for token in MarkdownIt().parse(README) if token.type == "fence"]
+BLOCKS = [token for token in FENCES if token.info == "python"]
+COMMANDS = [token.content.strip() for token in FENCES if token.info == "sh"]
+
+#: The URL that stands for the reader's own Redis.
+READERS_URL = "redis://localhost:6379/0"
+
+
+def test_python_blocks_print_what_they_say(
+    store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run all blocks in order, as one program that a reader types in from the top."""
+    monkeypatch.setattr(memory, "_stores", dict(memory._stores))  # a second run begins anew
+    names: dict[str, Any] = {"__name__": "readme"}
+    for block in BLOCKS:
+        assert block.map is not None
+        # So that an error points at the README's own line.
+        source = "\n" * (block.map[0] + 1) + block.content.replace(READERS_URL, store.url)
+        code = compile(source, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        running = eval(code, names)  # None, and all done, unless it awaits something
+        if inspect.iscoroutine(running):
+            asyncio.run(running)
+        # A print without a comment is one that must not be reached.
+        said = re.findall(r"print\(.*\)  +# (.*)", block.content)
+        assert capsys.readouterr().out.splitlines() == said, block.content
+
+
+def test_it_names_every_verb_option_and_error() -> None:
+    """What the README leaves out, nobody finds."""
+    errors = {
+        name
+        for name in tallymark.__all__
+        if isinstance(getattr(tallymark, name), type)
+        if issubclass(getattr(tallymark, name), TallymarkError)
+    } - {"StoreError"}  # the root of those about Redis
+    verbs = {name for name in tallymark.__all__ if name.islower()}
+    for name in {*errors, *verbs, *TallyOptions.__annotations__, "Tally", "SyncTally"}:
+        assert re.search(rf"\b{name}\b", README), name
+
+
+def test_ci_runs_the_command_that_passes_the_tests() -> None:
+    quickstart, tests = COMMANDS
+    assert quickstart.endswith("nox -s quickstart")
+    assert tests.endswith("nox -s tests")
+    script = ROOT / ".ci" / "run"
+    assert tests in script.read_text(encoding="utf-8").splitlines()
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_every_link_and_session_exists() -> None:
+    inline = [child for token in MarkdownIt().parse(README) for child in token.children or []]
+    links = [str(token.attrs["href"]) for token in inline if token.type == "link_open"]
+    assert len(links) >= 4
+    for link in links:
+        assert link.startswith("https://") or (ROOT / link).is_file(), link
+    noxfile = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8"))
+    sessions = {
+        node.name
+        for node in noxfile.body
+        if isinstance(node, ast.FunctionDef)
+        if any("nox.session" in ast.unparse(decorator) for decorator in node.decorator_list)
+    }
+    named = {name for names in re.findall(r"nox -s ([a-z_ ]+)", README) for name in names.split()}
+    assert named == sessions
+
+
+def test_the_example_of_the_first_screen_has_ten_lines() -> None:
+    assert README.index(BLOCKS[0].content) < 1500
+    assert len([line for line in BLOCKS[0].content.splitlines() if line]) <= 10
