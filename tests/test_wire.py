@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import threading
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ from tallymark import (
     StoreUnavailableError,
     SyncTally,
     Tally,
+    aio,
+    sync,
 )
 
 if TYPE_CHECKING:
@@ -220,6 +223,34 @@ async def test_unix_sockets(facade: Facade, tmp_path_factory: pytest.TempPathFac
     with running_server("--unixsocket", str(path)):
         async with facade.open(f"unix://{path}?db=3") as tally:
             assert await tally.mark_unique("a", 1) == Granularity.UNIQUE
+
+
+async def test_interrupted_between_two_replies(
+    facade: Facade, redis_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever ends the reading early, nobody gets the replies that are left."""
+    driver = aio if facade is ASYNC else sync
+    read = driver._read
+    replies = itertools.count(1)
+
+    async def interrupted(connection: Any) -> Any:
+        return stop(await read(connection))
+
+    def stop(reply: Any) -> Any:
+        if next(replies) == 2:
+            raise KeyboardInterrupt
+        return reply
+
+    async with facade.open(redis_store.url) as tally:
+        await tally.mark_unique("a", 0)
+        if facade is ASYNC:
+            monkeypatch.setattr(driver, "_read", interrupted)
+        else:
+            monkeypatch.setattr(driver, "_read", lambda connection: stop(read(connection)))
+        with pytest.raises(KeyboardInterrupt):
+            await tally.mark_unique("a", 1)
+        assert await tally.mark_unique("a", 2) == Granularity.UNIQUE
+        assert not await tally.mark_unique("a", 1)
 
 
 # --- cancellation: async only, since a blocking call has nobody to cancel it

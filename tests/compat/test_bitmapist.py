@@ -68,7 +68,7 @@ class Bitmapist:
             seen_by = {call.user_id, call.user_id + 1}
             for granularity, key in model.keys(call.event, options).items():
                 found = self.call(
-                    "read", CLASSES[granularity], call.event, list(seen_by), now=options["now"]
+                    "read", CLASSES[granularity], call.event, sorted(seen_by), now=options["now"]
                 )
                 marked = model.bits[key]
                 assert found == {
