@@ -48,7 +48,7 @@ def run(name: str, *arguments: str, url: str | None = None) -> subprocess.Comple
     if url is not None:
         env["TALLYMARK_URL"] = url
     return subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", str(EXAMPLES / f"{name}.py"), *arguments],
+        [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py"), *arguments],
         capture_output=True,
         text=True,
         check=False,

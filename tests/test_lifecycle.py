@@ -374,7 +374,7 @@ async def test_an_unreachable_default_is_an_error_not_a_fallback(facade: Facade)
 def run_script(script: str, *arguments: str) -> str:
     """Run a script with every warning an error; fail on anything it says on stderr."""
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(script), *arguments],
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(script), *arguments],
         capture_output=True,
         text=True,
         check=False,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import weakref
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -65,8 +65,7 @@ class Tally:
         )
         self._owns_client = False
         self._options = Options(**options)
-        zone = self._options.zone
-        self._marker = Marker(self._options, lambda: datetime.now(zone))
+        self._marker = Marker(self._options, time.time)
         self._timeout = self._options.seconds
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
         self._closed = False

@@ -7,8 +7,9 @@ and defaults decide which bitmaps a verb touches.
 from __future__ import annotations
 
 import functools
+import math
 from datetime import date, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import InvalidTypeError, InvalidValueError
 from .keys import check_name
@@ -29,10 +30,29 @@ __all__ = ["Marker"]
 #: that come from strangers from filling the memory.
 _CACHED_BITMAPS = 4096
 
+#: Events that are marked in the present find their keys without a look at the
+#: calendar; this bounds how many of them, as above.
+_PRESENT_BITMAPS = 4096
+
 #: What an exact unmark clears only where no other day of the period has the user.
 _KEPT_BY_OTHER_DAYS = Granularity.WEEK | Granularity.MONTH | Granularity.YEAR
 
 _Hour = tuple[int, int, int, int]
+
+
+class _Present(NamedTuple):
+    """The hour that it is: while it lasts, an event's keys do not change.
+
+    Attributes:
+        begins, ends: the times, in seconds since 1970, between which that is known.
+        local: a moment of that hour as the wall clock shows it.
+        bitmaps: what was marked in it, by event and switches.
+    """
+
+    begins: float
+    ends: float
+    local: datetime
+    bitmaps: dict[tuple[str, bool, bool], Bitmaps]
 
 
 class Marker:
@@ -42,22 +62,24 @@ class Marker:
         InvalidTypeError, InvalidValueError: an argument is not allowed.
     """
 
-    def __init__(self, options: Options, clock: Callable[[], datetime]) -> None:
+    def __init__(self, options: Options, clock: Callable[[], float]) -> None:
         """Prepare for one tally.
 
         Arguments:
             options: the tally's.
-            clock: returns the present moment in the tally's zone.
+            clock: returns the present moment in seconds since 1970.
         """
         self._clock = clock
         self._zone = options.zone
         self._schema = options.schema()
+        self._max_user_id = options.max_user_id
         self._hourly = options.track_hourly
         self._unique = options.track_unique
         self._always = Granularity.MONTH | Granularity.WEEK | Granularity.DAY
         if options.track_yearly:
             self._always |= Granularity.YEAR
         self._cached_bitmaps = functools.lru_cache(_CACHED_BITMAPS)(self._make_bitmaps)
+        self._present = _Present(0.0, 0.0, datetime.min, {})  # is over
 
     def mark_event(
         self,
@@ -68,9 +90,8 @@ class Marker:
         track_unique: bool | None,
     ) -> BitMark:
         """Return the mark that sets a user's bits of a moment."""
-        granularities = self._granularities(track_hourly, track_unique)
-        bitmaps = self._bitmaps(event, self._local(now), granularities)
-        return BitMark(bitmaps, self._schema.offset(user_id), 1)
+        bitmaps = self.bitmaps(event, now, track_hourly, track_unique)
+        return BitMark(bitmaps, self._offset(user_id), 1)
 
     def unmark_event(
         self,
@@ -82,10 +103,9 @@ class Marker:
         exact: bool,
     ) -> Mark:
         """Return the mark that clears a user's bits of a moment."""
-        granularities = self._granularities(track_hourly, track_unique)
         moment = self._local(now)
-        bitmaps = self._bitmaps(event, moment, granularities)
-        offset = self._schema.offset(user_id)
+        bitmaps = self.bitmaps(event, moment, track_hourly, track_unique)
+        offset = self._offset(user_id)
         _check_flag("exact", exact)
         if not exact:
             return BitMark(bitmaps, offset, 0)
@@ -99,28 +119,52 @@ class Marker:
 
     def mark_unique(self, event: str, user_id: int) -> BitMark:
         """Return the mark that sets a user's dateless bit."""
-        bitmaps = self._bitmaps(event, None, Granularity.UNIQUE)
-        return BitMark(bitmaps, self._schema.offset(user_id), 1)
+        return BitMark(self._unique_bitmaps(event), self._offset(user_id), 1)
 
     def unmark_unique(self, event: str, user_id: int) -> BitMark:
         """Return the mark that clears a user's dateless bit."""
-        bitmaps = self._bitmaps(event, None, Granularity.UNIQUE)
-        return BitMark(bitmaps, self._schema.offset(user_id), 0)
+        return BitMark(self._unique_bitmaps(event), self._offset(user_id), 0)
 
-    def _granularities(self, track_hourly: bool | None, track_unique: bool | None) -> Granularity:
-        """Return what an event is marked in: the call wins, then the tally, then the global."""
-        granularities = self._always
-        if _decided("track_hourly", track_hourly, self._hourly, switches.track_hourly):
-            granularities |= Granularity.HOUR
-        if _decided("track_unique", track_unique, self._unique, switches.track_unique):
-            granularities |= Granularity.UNIQUE
-        return granularities
+    def bitmaps(
+        self,
+        event: str,
+        now: date | None,
+        track_hourly: bool | None,
+        track_unique: bool | None,
+    ) -> Bitmaps:
+        """Return the bitmaps of an event and a moment.
 
-    def _bitmaps(self, event: str, moment: datetime | None, granularities: Granularity) -> Bitmaps:
+        The switches: the call wins, then the tally, then the global.
+        """
+        hourly = _decided("track_hourly", track_hourly, self._hourly, switches.track_hourly)
+        unique = _decided("track_unique", track_unique, self._unique, switches.track_unique)
         if not isinstance(event, str):  # may have no hash to look it up by
             check_name("event", event)
-        hour = moment and (moment.year, moment.month, moment.day, moment.hour)
+        if now is not None:
+            return self._bitmaps_of(event, self._local(now), hourly, unique)
+        present = self._present_hour()
+        key = (event, hourly, unique)
+        bitmaps = present.bitmaps.get(key)
+        if bitmaps is None:
+            if len(present.bitmaps) >= _PRESENT_BITMAPS:
+                present.bitmaps.clear()
+            bitmaps = self._bitmaps_of(event, present.local, hourly, unique)
+            present.bitmaps[key] = bitmaps
+        return bitmaps
+
+    def _bitmaps_of(self, event: str, moment: datetime, hourly: bool, unique: bool) -> Bitmaps:
+        granularities = self._always
+        if hourly:
+            granularities |= Granularity.HOUR
+        if unique:
+            granularities |= Granularity.UNIQUE
+        hour = (moment.year, moment.month, moment.day, moment.hour)
         return self._cached_bitmaps(event, hour, granularities)
+
+    def _unique_bitmaps(self, event: str) -> Bitmaps:
+        if not isinstance(event, str):
+            check_name("event", event)
+        return self._cached_bitmaps(event, None, Granularity.UNIQUE)
 
     def _make_bitmaps(self, event: str, hour: _Hour | None, granularities: Granularity) -> Bitmaps:
         moment = hour and datetime(*hour)
@@ -140,10 +184,34 @@ class Marker:
         today = Period.containing(Granularity.DAY, moment)
         return tuple(self._schema.key(event, day) for day in period.days() if day != today)
 
+    def _offset(self, user_id: int) -> int:
+        if type(user_id) is int and 0 <= user_id <= self._max_user_id:
+            return user_id
+        return self._schema.offset(user_id)  # says what is wrong, or converts
+
+    def _present_hour(self) -> _Present:
+        now = self._clock()
+        present = self._present
+        if not present.begins <= now < present.ends:
+            # Assigned in one step: threads share a marker.
+            self._present = present = self._hour_at(now)
+        return present
+
+    def _hour_at(self, now: float) -> _Present:
+        local = datetime.fromtimestamp(now, self._zone)
+        ends = math.floor(now) + 3600 - 60 * local.minute - local.second
+        last = datetime.fromtimestamp(ends - 0.001, self._zone)
+        # Where the zone's offset changes before the hour is over, or has fractions
+        # of a second, the hour's end is not where it seems: know this moment only.
+        offset = local.utcoffset()
+        if last.utcoffset() != offset or (offset is not None and offset.microseconds):
+            ends = math.floor(now)
+        return _Present(now, ends, local.replace(tzinfo=None), {})
+
     def _local(self, now: date | None) -> datetime:
         """Return a moment as the wall clock of the tally's zone shows it, naive."""
         if now is None:
-            return self._clock().replace(tzinfo=None)
+            return self._present_hour().local
         if isinstance(now, datetime):
             if now.utcoffset() is None:
                 return now.replace(tzinfo=None)

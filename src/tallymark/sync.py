@@ -17,7 +17,6 @@ import contextlib
 import os
 import threading
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from redis import Redis
@@ -92,8 +91,7 @@ class SyncTally(MarkVerbs[Granularity]):
         )
         self._owns_client = False
         self._options = Options(**options)
-        zone = self._options.zone
-        self._marker = Marker(self._options, lambda: datetime.now(zone))
+        self._marker = Marker(self._options, time.time)
         self._closed = False
 
     @classmethod

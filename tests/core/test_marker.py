@@ -1,0 +1,87 @@
+"""Which bitmaps the present has: they change with the wall clock's hour, never later."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone, tzinfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moments import BERLIN
+from tallymark.marker import _PRESENT_BITMAPS, Marker
+from tallymark.options import Options
+
+LORD_HOWE = "Australia/Lord_Howe"  # its summer time is half an hour
+ODD = timezone(timedelta(hours=5, minutes=17, microseconds=500_000))
+
+
+class Clock:
+    def __init__(self, time: float = 0.0) -> None:
+        self.time = time
+
+    def __call__(self) -> float:
+        return self.time
+
+
+def last_key(marker: Marker, event: str = "a") -> str:
+    return marker.mark_event(event, 1, None, True, None).bitmaps.keys[-1].decode()
+
+
+def hour_key(time: float, zone: tzinfo) -> str:
+    moment = datetime.fromtimestamp(time, zone)
+    return f"trackist_a_{moment.year}-{moment.month}-{moment.day}-{moment.hour}"
+
+
+# Steps from a fraction of a second to days, also back, around each change of the clocks.
+steps = st.lists(st.floats(-4000, 4000) | st.floats(-200_000, 200_000), max_size=30)
+changes = st.sampled_from(
+    [
+        datetime(2026, 3, 29, 1, tzinfo=timezone.utc),  # Berlin
+        datetime(2026, 10, 25, 1, tzinfo=timezone.utc),
+        datetime(2026, 4, 4, 15, tzinfo=timezone.utc),  # Lord Howe Island
+        datetime(2026, 10, 3, 15, 30, tzinfo=timezone.utc),
+        datetime(2026, 12, 31, 23, 59, 59, tzinfo=timezone.utc),
+    ]
+)
+
+
+@given(
+    change=changes,
+    steps=steps,
+    zone=st.sampled_from([timezone.utc, BERLIN, LORD_HOWE, "Asia/Kolkata", "Pacific/Chatham", ODD]),
+)
+def test_the_present_has_the_keys_of_its_hour(
+    change: datetime, steps: list[float], zone: str | tzinfo
+) -> None:
+    options = Options(timezone=zone)
+    clock = Clock(change.timestamp())
+    marker = Marker(options, clock)
+    for step in steps:
+        clock.time += step
+        assert last_key(marker) == hour_key(clock.time, options.zone)
+
+
+@pytest.mark.parametrize(("seconds", "same"), [(3599.999, True), (3600.0, False), (-0.001, False)])
+def test_within_an_hour_the_calendar_is_left_alone(seconds: float, same: bool) -> None:
+    clock = Clock(datetime(2026, 11, 23, 9, tzinfo=timezone.utc).timestamp())
+    marker = Marker(Options(), clock)
+    first = marker.mark_event("a", 1, None, None, None).bitmaps
+    begun = marker._present
+    clock.time += seconds
+    assert (marker.mark_event("a", 1, None, None, None).bitmaps is first) == same
+    assert (marker._present is begun) == same
+
+
+def test_names_from_strangers_do_not_fill_the_memory() -> None:
+    marker = Marker(Options(), Clock())
+    for number in range(_PRESENT_BITMAPS + 10):
+        marker.mark_event(f"event {number}", 1, None, None, None)
+    assert len(marker._present.bitmaps) == 10
+
+
+def test_an_exact_unmark_looks_at_the_clock_once() -> None:
+    times = iter([3599.9, 3600.1])
+    marker = Marker(Options(), lambda: next(times))
+    mark = marker.unmark_event("a", 1, None, True, None, True)
+    assert mark.bitmaps.keys[-1] == b"trackist_a_1970-1-1-0"
