@@ -15,9 +15,9 @@ from redis.asyncio.retry import Retry
 from redis.exceptions import ResponseError
 
 from . import defaults, memory, redis_py
+from .batches import Batch
 from .errors import ClosedError, WrongEventLoopError
 from .marker import Marker
-from .marks import Batch
 from .options import Options
 from .transactions import Transaction, unwrapped
 from .urls import check_url, store_name

@@ -158,7 +158,8 @@ class Marker:
             granularities |= Granularity.HOUR
         if unique:
             granularities |= Granularity.UNIQUE
-        hour = (moment.year, moment.month, moment.day, moment.hour)
+        # All hours of a day share the bitmaps that have no hour, and so a command.
+        hour = (moment.year, moment.month, moment.day, moment.hour if hourly else 0)
         return self._cached_bitmaps(event, hour, granularities)
 
     def _unique_bitmaps(self, event: str) -> Bitmaps:

@@ -18,7 +18,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .marks import Batch
+    from .batches import Batch
 
 __all__ = [
     "MAX_CONNECTIONS",

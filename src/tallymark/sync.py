@@ -25,11 +25,11 @@ from redis.retry import Retry
 
 from . import defaults, memory, redis_py
 from . import switches as _switches
+from .batches import Batch
 from .blocking_pool import BlockingPool
 from .defaults import configure
 from .errors import ClosedError
 from .marker import Marker
-from .marks import Batch
 from .options import Options
 from .periods import Granularity
 from .transactions import Transaction, unwrapped

@@ -11,8 +11,9 @@ from .verbs import MarkVerbs
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .batches import Batch
     from .marker import Marker
-    from .marks import Batch, Mark, Result
+    from .marks import Mark, Result
     from .periods import Granularity
 
 __all__ = ["PendingMark", "Transaction"]

@@ -66,10 +66,10 @@ def test_the_present_has_the_keys_of_its_hour(
 def test_within_an_hour_the_calendar_is_left_alone(seconds: float, same: bool) -> None:
     clock = Clock(datetime(2026, 11, 23, 9, tzinfo=timezone.utc).timestamp())
     marker = Marker(Options(), clock)
-    first = marker.mark_event("a", 1, None, None, None).bitmaps
+    first = marker.mark_event("a", 1, None, True, None).bitmaps
     begun = marker._present
     clock.time += seconds
-    assert (marker.mark_event("a", 1, None, None, None).bitmaps is first) == same
+    assert (marker.mark_event("a", 1, None, True, None).bitmaps is first) == same
     assert (marker._present is begun) == same
 
 

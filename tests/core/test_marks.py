@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tallymark import CommandError, Granularity, StoreError, WrongKeyTypeError
-from tallymark.marks import Batch, Bitmaps, BitMark, ExactUnmark
+from tallymark.batches import Batch
+from tallymark.marks import Bitmaps, BitMark, ExactUnmark
 
 D, W = Granularity.DAY, Granularity.WEEK
 ACTIVE = Bitmaps("active", D | W, [b"aW", b"aD"])
@@ -84,6 +85,25 @@ def test_other_bitmaps_of_the_event_keep_the_call_order() -> None:
     ]
 
 
+def test_marks_of_other_users_join_the_runs_that_are_there() -> None:
+    batch = batch_of(
+        BitMark(ACTIVE, 1, 1),
+        BitMark(ACTIVE_DAY, 2, 1),
+        BitMark(ACTIVE, 3, 1),
+        BitMark(ACTIVE_DAY, 4, 1),
+        BitMark(ACTIVE_DAY, 3, 0),
+        BitMark(ACTIVE_DAY, 5, 1),
+    )
+    assert commands(batch)[1:-1] == [
+        "BITFIELD aW SET u1 1 1 SET u1 3 1",
+        "BITFIELD aD SET u1 1 1 SET u1 3 1",
+        "BITFIELD aD SET u1 2 1 SET u1 4 1",
+        "BITFIELD aD SET u1 3 0 SET u1 5 1",
+    ]
+    replies = [b"OK", *[b"QUEUED"] * 4, [[0, 1], [0, 0], [1, 0], [1, 0]]]
+    assert batch.settle(replies) == [W | D, Granularity(0), D, D, D, D]
+
+
 def test_an_exact_unmark_keeps_the_call_order() -> None:
     exact = ExactUnmark(ACTIVE, 7, ((b"aD1", b"aD2"), ()))
     batch = batch_of(BitMark(ACTIVE, 7, 1), exact, BitMark(ACTIVE, 7, 1), BitMark(LOGIN, 7, 1))
@@ -137,6 +157,7 @@ def test_a_refused_command_fails_all_marks_and_says_which_was_to_blame() -> None
     assert "another mark of the transaction was refused (NOPERM lD)" in str(active)
     assert isinstance(login, CommandError)
     assert str(login) == "nothing was applied: refused (NOPERM lD)"
+    assert batch.blameless == {0}
 
 
 def test_a_refused_exec_fails_all_marks() -> None:

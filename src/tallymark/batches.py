@@ -1,0 +1,176 @@
+"""A batch: marks in, the commands of one transaction out, replies in, results out.
+
+Pure. A driver encodes the batch, moves the bytes, and hands back the replies;
+what they mean for each mark is decided here, once for all drivers.
+
+In a batch, marks act in call order. Marks of different events never share a
+key, and marks of different users never a bit, so only the order of marks on
+one event and one user matters. Marks of one event on the same bitmaps form a
+`BitRun`, which is written with one command per key; Redis answers a `BITFIELD`
+bit by bit, in order, so each mark of a run gets the reply it would have got
+alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import wire
+from .errors import CommandError
+from .marks import BitMark
+from .periods import Granularity
+from .steps import BitRun, ScriptStep, explained, misfit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .marks import Mark, Result
+    from .steps import Step
+
+__all__ = ["Batch"]
+
+
+class _EventRuns:
+    """The runs of one event that its next mark may join."""
+
+    __slots__ = ("runs", "sole", "touched")
+
+    def __init__(self, sole: BitRun) -> None:
+        #: The run of an event that has one run only, as most have.
+        self.sole: BitRun | None = sole
+        self.runs = {sole.bitmaps: sole}
+        #: The users that the runs touch, known when there are several runs.
+        self.touched: set[int] = set()
+
+    def open_for(self, mark: BitMark) -> BitRun | None:
+        """Return the run that a mark may join, or None if it needs one of its own.
+
+        It may join any of several, as long as none touches its user; else it
+        might overtake an earlier mark. Then all runs end, and a new one begins.
+        """
+        if self.sole is not None:
+            self.touched = {each.offset for each in self.sole.marks}
+            self.sole = None
+        if mark.offset in self.touched:
+            self.runs.clear()
+            self.touched.clear()
+        self.touched.add(mark.offset)
+        return self.runs.get(mark.bitmaps)
+
+
+class Batch:
+    """Marks that share one transaction.
+
+    Attributes:
+        sent: a driver sets it before it writes the batch's first byte. Until
+            then it is certain that no mark was applied.
+        blameless: after `settle`, the indexes of marks that were not applied
+            only because another mark was refused. They may be sent again.
+    """
+
+    __slots__ = ("_bitfield", "_count", "_events", "_steps", "blameless", "sent")
+
+    def __init__(self, *, bitfield: bool = True) -> None:
+        """Begin an empty batch.
+
+        Arguments:
+            bitfield: write several bits of one key with one ``BITFIELD``;
+                False for servers that lack this command.
+        """
+        self._bitfield = bitfield
+        self._steps: list[Step] = []
+        self._events: dict[str, _EventRuns] = {}
+        self._count = 0
+        self.sent = False
+        self.blameless: set[int] = set()
+
+    def __len__(self) -> int:
+        """Return how many marks the batch holds."""
+        return self._count
+
+    def add(self, mark: Mark) -> int:
+        """Append a mark and return its index, at which `settle` puts its result."""
+        index = self._count
+        self._count += 1
+        if isinstance(mark, BitMark):
+            run = self._run_for(mark)
+            run.indexes.append(index)
+            run.marks.append(mark)
+        else:  # nothing on this event may overtake it
+            self._events.pop(mark.bitmaps.event, None)
+            self._steps.append(ScriptStep(index, mark))
+        return index
+
+    def _run_for(self, mark: BitMark) -> BitRun:
+        bitmaps = mark.bitmaps
+        event = self._events.get(bitmaps.event)
+        if event is not None:
+            if event.sole is not None and event.sole.bitmaps is bitmaps:
+                return event.sole
+            run = event.open_for(mark)
+            if run is not None:
+                return run
+        run = BitRun(bitmaps, self._bitfield)
+        self._steps.append(run)
+        if event is None:
+            self._events[bitmaps.event] = _EventRuns(run)
+        else:
+            event.runs[bitmaps] = run
+        return run
+
+    def encode(self) -> bytes:
+        """Return the whole transaction, ``MULTI`` to ``EXEC``, as bytes to send at once."""
+        return b"".join([wire.MULTI, *(step.encode() for step in self._steps), wire.EXEC])
+
+    def reply_count(self) -> int:
+        """Return how many replies the server gives to `encode`'s bytes."""
+        return 2 + sum(step.command_count() for step in self._steps)
+
+    def settle(self, replies: Sequence[Any]) -> list[Result]:
+        """Return the result of each mark, in call order.
+
+        Arguments:
+            replies: the server's answers to all commands, `reply_count` many,
+                with a `CommandError` wherever the server gave an error.
+
+        Raises:
+            StoreError: the replies do not fit the commands, so nothing can be
+                said about any mark.
+        """
+        multi, *queued, executed = replies
+        if isinstance(executed, CommandError):
+            return self._refused(multi, queued, executed)
+        if not isinstance(executed, list) or len(executed) != len(queued):
+            raise misfit(executed)
+        results: list[Result] = [Granularity(0)] * self._count
+        values = iter(executed)
+        for step in self._steps:
+            for index, result in zip(step.indexes, step.settle(values), strict=True):
+                results[index] = result
+        return results
+
+    def _refused(self, multi: Any, queued: Sequence[Any], executed: CommandError) -> list[Result]:
+        """Return an error for each mark of a transaction that was not executed."""
+        if isinstance(multi, CommandError):
+            # Without MULTI, the server has run the commands one by one as they came.
+            reason = "MULTI was refused; single bits may have been changed without a transaction"
+            return [explained(multi, reason) for _ in range(self._count)]
+        refusals = [reply for reply in queued if isinstance(reply, CommandError)]
+        results: list[Result] = [
+            explained(
+                refusals[0], "nothing was applied: another mark of the transaction was refused"
+            )
+            if refusals
+            else explained(executed, "nothing was applied: the transaction was refused")
+            for _ in range(self._count)
+        ]
+        answers = iter(queued)
+        for step in self._steps:
+            own = [next(answers) for _ in range(step.command_count())]
+            refusal = next((reply for reply in own if isinstance(reply, CommandError)), None)
+            if refusal is not None:
+                for index in step.indexes:
+                    results[index] = explained(refusal, "nothing was applied: refused")
+            elif refusals:
+                self.blameless.update(step.indexes)
+        return results

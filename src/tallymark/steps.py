@@ -1,0 +1,213 @@
+"""Steps: how marks are written to Redis, and what its replies mean for each. Pure.
+
+A step is one or more commands of a transaction that belong together. It
+encodes itself, and takes its own replies to tell the result of each mark.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import TYPE_CHECKING, Any, Final
+
+from . import wire
+from .errors import CommandError, StoreError
+from .periods import Granularity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from .marks import Bitmaps, BitMark, ExactUnmark, Result
+
+__all__ = ["BitRun", "ScriptStep", "Step", "explained", "misfit"]
+
+#: What a mark flipped, by the value that it wrote and the bits that it found.
+_KnownFlips = tuple[dict[tuple[int, ...], Granularity], dict[tuple[int, ...], Granularity]]
+
+#: KEYS holds each bitmap, followed by its witnesses. ARGV holds the offset, then
+#: how many witnesses each bitmap has. All is read before anything is written,
+#: so a key of the wrong type leaves every bitmap as it was, and only bits that
+#: are set get cleared, so no bitmap grows and no key comes into being.
+_EXACT_UNMARK: Final = b"""
+local offset, at = ARGV[1], 1
+local flips = {}
+for i = 2, #ARGV do
+  local last = at + tonumber(ARGV[i])
+  local flip = redis.call('GETBIT', KEYS[at], offset)
+  for witness = at + 1, last do
+    if redis.call('GETBIT', KEYS[witness], offset) == 1 then flip = 0 end
+  end
+  flips[i - 1] = {KEYS[at], flip}
+  at = last + 1
+end
+local flipped = {}
+for i, pair in ipairs(flips) do
+  if pair[2] == 1 then redis.call('SETBIT', pair[1], offset, 0) end
+  flipped[i] = pair[2]
+end
+return flipped
+"""
+
+
+class BitRun:
+    """Bit marks of one event on the same bitmaps, in call order."""
+
+    __slots__ = ("_bitfield", "bitmaps", "indexes", "marks")
+
+    def __init__(self, bitmaps: Bitmaps, bitfield: bool) -> None:
+        self.bitmaps = bitmaps
+        self.indexes: list[int] = []
+        self.marks: list[BitMark] = []
+        self._bitfield = bitfield
+
+    def command_count(self) -> int:
+        """Return how many commands it takes."""
+        return len(self.bitmaps.keys) * (1 if self._is_joined() else len(self.marks))
+
+    def encode(self) -> bytes:
+        """Return its commands."""
+        if self._is_joined():
+            bits = [(mark.offset, mark.value) for mark in self.marks]
+            return wire.bitfield(self.bitmaps.bulk_keys, bits)
+        if len(self.marks) == 1:
+            (mark,) = self.marks
+            return wire.setbit(self.bitmaps.setbit_heads, mark.offset, mark.value)
+        return b"".join(
+            wire.setbit((head,), mark.offset, mark.value)
+            for head in self.bitmaps.setbit_heads
+            for mark in self.marks
+        )
+
+    def settle(self, replies: Iterator[Any]) -> list[Result]:
+        """Return each mark's result; takes this step's replies, no more."""
+        known = _known_flips(self.bitmaps.granularities)
+        all_old_bits = self._old_bits(replies)
+        return [
+            self._result_of(mark, old_bits, known)
+            for mark, old_bits in zip(self.marks, all_old_bits, strict=True)
+        ]
+
+    def _result_of(self, mark: BitMark, old_bits: tuple[Any, ...], known: _KnownFlips) -> Result:
+        try:
+            return known[mark.value][old_bits]
+        except (KeyError, TypeError):  # a TypeError if there is no hash to look it up by
+            bits = _checked(old_bits, len(self.bitmaps.keys))
+            flips = [bit if isinstance(bit, CommandError) else bit ^ mark.value for bit in bits]
+            return _result(self.bitmaps, flips)
+
+    def _old_bits(self, replies: Iterator[Any]) -> Iterable[tuple[Any, ...]]:
+        """Return for each mark what it found in each bitmap, which nobody has looked at yet."""
+        keys, marks = len(self.bitmaps.keys), len(self.marks)
+        if not self._is_joined():
+            bits = tuple(itertools.islice(replies, keys * marks))
+            return (bits[mark::marks] for mark in range(marks))
+        columns = [
+            # One error stands for all bits of its key.
+            [bits] * marks if isinstance(bits, CommandError) else _listed(bits, marks)
+            for bits in itertools.islice(replies, keys)
+        ]
+        return zip(*columns, strict=True)
+
+    def _is_joined(self) -> bool:
+        """Tell whether one BITFIELD writes all marks' bits of a key."""
+        return self._bitfield and len(self.marks) > 1
+
+
+class ScriptStep:
+    """One exact unmark."""
+
+    __slots__ = ("bitmaps", "indexes", "mark")
+
+    def __init__(self, index: int, mark: ExactUnmark) -> None:
+        self.indexes = [index]
+        self.bitmaps = mark.bitmaps
+        self.mark = mark
+
+    def command_count(self) -> int:
+        """Return how many commands it takes."""
+        return 1
+
+    def encode(self) -> bytes:
+        """Return its commands."""
+        keys = []
+        for key, witnesses in zip(self.bitmaps.keys, self.mark.witnesses, strict=True):
+            keys += [key, *witnesses]
+        counts = [b"%d" % len(witnesses) for witnesses in self.mark.witnesses]
+        return wire.command(
+            b"EVAL", _EXACT_UNMARK, b"%d" % len(keys), *keys, b"%d" % self.mark.offset, *counts
+        )
+
+    def settle(self, replies: Iterator[Any]) -> list[Result]:
+        """Return the mark's result, alone in a list."""
+        reply = next(replies)
+        if isinstance(reply, CommandError):
+            reason = f"exact unmark of {self.bitmaps.event!r}: nothing was changed"
+            return [explained(reply, reason)]
+        return [_result(self.bitmaps, _checked(reply, len(self.bitmaps.keys)))]
+
+
+Step = BitRun | ScriptStep
+
+
+def _listed(bits: Any, count: int) -> Sequence[Any]:
+    """Return the replies if they are ``count`` many; never guess at others."""
+    if not isinstance(bits, list | tuple) or len(bits) != count:
+        raise misfit(bits)
+    return bits
+
+
+def _checked(bits: Any, count: int) -> Sequence[int | CommandError]:
+    """Return the replies if they are ``count`` bits or errors."""
+    for bit in _listed(bits, count):
+        if not isinstance(bit, CommandError) and bit not in (0, 1):
+            raise misfit(bits)
+    checked: Sequence[int | CommandError] = bits
+    return checked
+
+
+@functools.cache
+def _known_flips(granularities: tuple[Granularity, ...]) -> _KnownFlips:
+    """Return the result of a mark without errors, for both values and all bits it can find."""
+    found = list(itertools.product((0, 1), repeat=len(granularities)))
+    return (
+        {bits: _flipped(granularities, bits) for bits in found},
+        {bits: _flipped(granularities, [1 - bit for bit in bits]) for bits in found},
+    )
+
+
+def _flipped(
+    granularities: tuple[Granularity, ...], flips: Sequence[int | CommandError]
+) -> Granularity:
+    flipped = Granularity(0)
+    for granularity, flip in zip(granularities, flips, strict=True):
+        if flip == 1:
+            flipped |= granularity
+    return flipped
+
+
+def misfit(reply: object) -> StoreError:
+    """Return the error for a reply that no command of ours gets."""
+    return StoreError(f"the server's reply does not fit the commands: {reply!r:.80}")
+
+
+def _result(bitmaps: Bitmaps, flips: Sequence[int | CommandError]) -> Result:
+    """Turn one mark's flips, a 0, 1 or error for each bitmap, into its result."""
+    flipped = _flipped(bitmaps.granularities, flips)
+    for key, flip in zip(bitmaps.keys, flips, strict=True):
+        if isinstance(flip, CommandError):
+            return explained(
+                flip,
+                f"{key.decode()} was not changed; flipped in the mark's other bitmaps: {flipped}",
+            )
+    return flipped
+
+
+def explained(error: CommandError, reason: str) -> CommandError:
+    """Return a new error of the same class that says what it means for a mark.
+
+    Every mark gets an instance of its own: one that is raised in several tasks
+    would gather the tracebacks of all.
+    """
+    explained = type(error)(f"{reason} ({error})")
+    explained.__cause__ = error.__cause__
+    return explained
