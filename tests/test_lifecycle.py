@@ -32,7 +32,7 @@ from tallymark import (
     SyncTally,
     Tally,
     WrongEventLoopError,
-    aio,
+    default_tally,
     defaults,
     memory,
 )
@@ -171,7 +171,7 @@ def test_a_tally_belongs_to_one_event_loop(redis_store: Store) -> None:
 
     async def use() -> None:
         await tally.mark_unique("a", 1)
-        await tally._client.aclose()
+        await tally._link.close(gently=True)
 
     asyncio.run(use())
     with pytest.raises(WrongEventLoopError, match="another event loop"):
@@ -323,7 +323,7 @@ def test_one_default_for_each_event_loop(redis_store: Store) -> None:
             await asyncio.gather(*(tallymark.mark_unique("a", next(users)) for _ in range(10)))
             == [NEW] * 10
         )
-        return await aio.default_tally()
+        return await default_tally.default_tally()
 
     first, second = asyncio.run(mark_some()), asyncio.run(mark_some())
     assert first is not second

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import socket
 import threading
@@ -13,7 +12,6 @@ import pytest
 import redis
 import redis.asyncio
 
-from facades import ASYNC
 from proxy import Proxy, proxied
 from servers import running_server
 from tallymark import (
@@ -24,8 +22,7 @@ from tallymark import (
     StoreUnavailableError,
     SyncTally,
     Tally,
-    aio,
-    sync,
+    redis_py,
 )
 
 if TYPE_CHECKING:
@@ -109,7 +106,6 @@ async def test_a_silent_server_ends_in_a_timeout(facade: Facade, proxy: Proxy) -
             await tally.mark_unique("a", 2)
         proxy.passing.set()
         assert isinstance(raised.value, TimeoutError)
-        assert raised.value.__cause__ is not None
         assert await tally.mark_unique("a", 3) == Granularity.UNIQUE
 
 
@@ -229,118 +225,22 @@ async def test_interrupted_between_two_replies(
     facade: Facade, redis_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever ends the reading early, nobody gets the replies that are left."""
-    driver = aio if facade is ASYNC else sync
-    read = driver._read
+    plain_reply = redis_py.plain_reply
     replies = itertools.count(1)
 
-    async def interrupted(connection: Any) -> Any:
-        return stop(await read(connection))
-
-    def stop(reply: Any) -> Any:
+    def interrupted(reply: Any) -> Any:
         if next(replies) == 2:
             raise KeyboardInterrupt
-        return reply
+        return plain_reply(reply)
 
     async with facade.open(redis_store.url) as tally:
         await tally.mark_unique("a", 0)
-        if facade is ASYNC:
-            monkeypatch.setattr(driver, "_read", interrupted)
-        else:
-            monkeypatch.setattr(driver, "_read", lambda connection: stop(read(connection)))
-        with pytest.raises(KeyboardInterrupt):
-            await tally.mark_unique("a", 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(redis_py, "plain_reply", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                await tally.mark_unique("a", 1)
         assert await tally.mark_unique("a", 2) == Granularity.UNIQUE
         assert not await tally.mark_unique("a", 1)
-
-
-# --- cancellation: async only, since a blocking call has nobody to cancel it
-
-
-def in_use(tally: Tally) -> int:
-    return len(tally._client.connection_pool._in_use_connections)
-
-
-async def held_mark(tally: Tally, proxy: Proxy, user_id: int) -> asyncio.Task[Any]:
-    """Start a mark and wait until its reply is held back by the proxy."""
-    proxy.held.clear()
-    proxy.passing.clear()
-    task = asyncio.create_task(tally.mark_unique("a", user_id))
-    await asyncio.to_thread(proxy.held.wait)
-    return task
-
-
-async def test_cancelled_on_the_wire(proxy: Proxy, redis_store: Store) -> None:
-    async with Tally.from_url(proxy.url) as tally:
-        await tally.mark_unique("a", 1)
-        first = await held_mark(tally, proxy, 2)
-        second = await held_mark(tally, proxy, 3)
-        first.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await first
-        assert in_use(tally) == 1
-        proxy.passing.set()
-        assert await second == Granularity.UNIQUE
-        # Were a connection with unread replies in use, these answers would be shifted.
-        for user_id in range(10, 20):
-            assert await tally.mark_unique("a", user_id) == Granularity.UNIQUE
-            assert not await tally.mark_unique("a", user_id)
-        assert in_use(tally) == 0
-    assert redis_store.bits()["trackist_a_u"] >= {1, 3, *range(10, 20)}
-
-
-async def test_a_deadline_of_the_callers(proxy: Proxy) -> None:
-    async with Tally.from_url(proxy.url) as tally:
-        await tally.mark_unique("a", 1)
-        proxy.passing.clear()
-        with anyio.move_on_after(0.05) as scope:
-            await tally.mark_unique("a", 2)
-        assert scope.cancelled_caught
-        assert in_use(tally) == 0
-        proxy.passing.set()
-        assert await tally.mark_unique("a", 3) == Granularity.UNIQUE
-
-
-@pytest.mark.parametrize("steps", range(12))
-async def test_cancelled_after_any_number_of_steps(redis_store: Store, steps: int) -> None:
-    async with Tally.from_url(redis_store.url) as tally:
-        await tally.mark_unique("a", 0)
-        task = asyncio.create_task(tally.mark_event("a", 1))
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        assert in_use(tally) == 0
-        assert not await tally.mark_unique("a", 0)
-    counts = {redis_store.raw.getbit(key, 1) for key in redis_store.names() - {"trackist_a_u"}}
-    assert len(counts) <= 1  # whole or not at all
-
-
-async def test_cancelled_while_waiting_for_a_connection(proxy: Proxy, redis_store: Store) -> None:
-    async with Tally.from_url(f"{proxy.url}?max_connections=1") as tally:
-        first = await held_mark(tally, proxy, 0)
-        waiting = [asyncio.create_task(tally.mark_unique("a", user)) for user in range(1, 41)]
-        await asyncio.sleep(0)
-        for task in waiting[::2]:
-            task.cancel()
-        proxy.passing.set()
-        assert await first
-        results = await asyncio.gather(*waiting, return_exceptions=True)
-        assert all(isinstance(result, asyncio.CancelledError) for result in results[::2])
-        assert results[1::2] == [Granularity.UNIQUE] * 20
-        assert in_use(tally) == 0
-    assert redis_store.bits()["trackist_a_u"] == {0, *range(2, 41, 2)}
-
-
-# --- many at once
-
-
-async def test_many_concurrent_calls_share_a_bounded_pool(store: Store) -> None:
-    async with ASYNC.open(store.url) as tally:
-        results = await asyncio.gather(*(tally.mark_unique("a", user) for user in range(2000)))
-        assert results == [Granularity.UNIQUE] * 2000
-        pool = tally._client.connection_pool
-        assert len(pool._available_connections) <= 50
-    assert store.bits()["trackist_a_u"] == set(range(2000))
 
 
 def test_many_threads_share_a_tally(store: Store) -> None:

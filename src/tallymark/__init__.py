@@ -13,7 +13,8 @@ a name that was imported from here keeps the value of that moment.
 from __future__ import annotations
 
 from . import switches as _switches
-from .aio import Tally, mark_event, mark_unique, transaction, unmark_event, unmark_unique
+from .aio import Tally
+from .default_tally import mark_event, mark_unique, transaction, unmark_event, unmark_unique
 from .defaults import configure
 from .errors import (
     ClosedError,
@@ -31,6 +32,7 @@ from .errors import (
 from .keys import KeySchema
 from .options import TallyOptions
 from .periods import Granularity, Period
+from .stats import Stats
 from .sync import SyncTally
 from .transactions import PendingMark, Transaction
 
@@ -46,6 +48,7 @@ __all__ = [
     "MissingExtraError",
     "PendingMark",
     "Period",
+    "Stats",
     "StoreError",
     "StoreTimeoutError",
     "StoreUnavailableError",

@@ -64,11 +64,13 @@ class Batch:
     Attributes:
         sent: a driver sets it before it writes the batch's first byte. Until
             then it is certain that no mark was applied.
+        size: about how many bytes its marks take on the wire.
+        refused: after `settle`, whether nothing was applied at all.
         blameless: after `settle`, the indexes of marks that were not applied
             only because another mark was refused. They may be sent again.
     """
 
-    __slots__ = ("_bitfield", "_count", "_events", "_steps", "blameless", "sent")
+    __slots__ = ("_bitfield", "_count", "_events", "_steps", "blameless", "refused", "sent", "size")
 
     def __init__(self, *, bitfield: bool = True) -> None:
         """Begin an empty batch.
@@ -82,6 +84,8 @@ class Batch:
         self._events: dict[str, _EventRuns] = {}
         self._count = 0
         self.sent = False
+        self.size = 0
+        self.refused = False
         self.blameless: set[int] = set()
 
     def __len__(self) -> int:
@@ -91,31 +95,31 @@ class Batch:
     def add(self, mark: Mark) -> int:
         """Append a mark and return its index, at which `settle` puts its result."""
         index = self._count
-        self._count += 1
+        self._count = index + 1
         if isinstance(mark, BitMark):
-            run = self._run_for(mark)
+            bitmaps = mark.bitmaps
+            event = self._events.get(bitmaps.event)
+            run = None if event is None else event.sole
+            if run is None or run.bitmaps is not bitmaps:
+                run = self._run_for(mark, event)
             run.indexes.append(index)
             run.marks.append(mark)
+            self.size += bitmaps.size
         else:  # nothing on this event may overtake it
             self._events.pop(mark.bitmaps.event, None)
             self._steps.append(ScriptStep(index, mark))
+            self.size += mark.size
         return index
 
-    def _run_for(self, mark: BitMark) -> BitRun:
-        bitmaps = mark.bitmaps
-        event = self._events.get(bitmaps.event)
-        if event is not None:
-            if event.sole is not None and event.sole.bitmaps is bitmaps:
-                return event.sole
-            run = event.open_for(mark)
-            if run is not None:
-                return run
-        run = BitRun(bitmaps, self._bitfield)
-        self._steps.append(run)
-        if event is None:
-            self._events[bitmaps.event] = _EventRuns(run)
-        else:
-            event.runs[bitmaps] = run
+    def _run_for(self, mark: BitMark, event: _EventRuns | None) -> BitRun:
+        run = None if event is None else event.open_for(mark)
+        if run is None:
+            run = BitRun(mark.bitmaps, self._bitfield)
+            self._steps.append(run)
+            if event is None:
+                self._events[mark.bitmaps.event] = _EventRuns(run)
+            else:
+                event.runs[mark.bitmaps] = run
         return run
 
     def encode(self) -> bytes:
@@ -151,6 +155,7 @@ class Batch:
 
     def _refused(self, multi: Any, queued: Sequence[Any], executed: CommandError) -> list[Result]:
         """Return an error for each mark of a transaction that was not executed."""
+        self.refused = True
         if isinstance(multi, CommandError):
             # Without MULTI, the server has run the commands one by one as they came.
             reason = "MULTI was refused; single bits may have been changed without a transaction"

@@ -8,6 +8,8 @@ code that knows nothing of tallymark still catches them.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 __all__ = [
     "ClosedError",
     "CommandError",
@@ -20,6 +22,8 @@ __all__ = [
     "TallymarkError",
     "WrongEventLoopError",
     "WrongKeyTypeError",
+    "repeated",
+    "with_fate",
 ]
 
 
@@ -84,3 +88,34 @@ class WrongKeyTypeError(CommandError):
     Only the marks that touch this key get this error. The message says which
     of the mark's other bitmaps were changed all the same.
     """
+
+
+ErrorT = TypeVar("ErrorT", bound=TallymarkError)
+
+
+def with_fate(failure: ErrorT, *, sent: bool, timeout: float) -> ErrorT:
+    """Return what kept a mark from being confirmed as its error, which tells what became of it.
+
+    Arguments:
+        failure: what went wrong last.
+        sent: whether a byte of the mark was written.
+        timeout: how many seconds were tried.
+    """
+    if isinstance(failure, CommandError):
+        return repeated(failure, str(failure))
+    message = str(failure)
+    if isinstance(failure, StoreTimeoutError):
+        message = f"Redis did not answer within {timeout:g} s"
+    fate = "marks may or may not have been applied" if sent else "nothing was sent"
+    return repeated(failure, f"{message}; {fate}")
+
+
+def repeated(error: ErrorT, message: str) -> ErrorT:
+    """Return an error of the same class and cause with another message.
+
+    Every mark gets an instance of its own: one that is raised in several tasks
+    would gather the tracebacks of all.
+    """
+    copy = type(error)(message)
+    copy.__cause__ = error.__cause__
+    return copy

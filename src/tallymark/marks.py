@@ -59,11 +59,6 @@ class BitMark:
         self.offset = offset
         self.value = value
 
-    @property
-    def size(self) -> int:
-        """About how many bytes it takes on the wire."""
-        return self.bitmaps.size
-
 
 @dataclass(frozen=True)
 class ExactUnmark:

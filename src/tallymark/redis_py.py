@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from redis import exceptions
 from redis.backoff import DecorrelatedJitterBackoff
@@ -17,20 +17,17 @@ from .errors import (
     WrongKeyTypeError,
 )
 
-if TYPE_CHECKING:
-    from .batches import Batch
-
 __all__ = [
     "MAX_CONNECTIONS",
     "RETRY_FOREVER",
     "backoff",
     "check_options",
     "checked_client",
+    "failure",
     "plain_reply",
     "raise_if_final",
     "refused_reply",
     "refused_url",
-    "translated",
 ]
 
 #: How many connections a tally that made its own client opens at most. Calls
@@ -107,20 +104,17 @@ def refused_url(error: Exception) -> InvalidValueError:
     )
 
 
-def translated(error: Exception, batch: Batch, timeout: float) -> StoreError:
-    """Return our error for what kept a batch from being answered.
+def failure(error: Exception) -> StoreError:
+    """Return our error for what kept commands from being sent or answered.
 
-    Arguments:
-        error: what went wrong last: redis-py's error, or the deadline's
-            ``TimeoutError`` if nothing went wrong but the time.
-        batch: tells whether anything had been sent.
-        timeout: the deadline, in seconds.
+    A `StoreUnavailableError` or a `StoreTimeoutError` might not come again on
+    another connection; any other would.
     """
     if isinstance(error, (exceptions.ResponseError, *_REFUSED_LOGINS)):
         return refused_reply(error)
-    fate = "marks may or may not have been applied" if batch.sent else "nothing was sent"
     if isinstance(error, (TimeoutError, exceptions.TimeoutError)):
-        return StoreTimeoutError(f"Redis did not answer within {timeout:g} s; {fate}")
+        return StoreTimeoutError(f"{error}")
     if isinstance(error, (exceptions.ConnectionError, OSError)):
-        return StoreUnavailableError(f"{error}; {fate}")
-    return StoreError(f"{type(error).__name__}: {error}; {fate}")
+        return StoreUnavailableError(f"{error}")
+    # redis-py has let AttributeErrors out.
+    return StoreError(f"{type(error).__name__}: {error}")

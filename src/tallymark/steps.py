@@ -11,7 +11,7 @@ import itertools
 from typing import TYPE_CHECKING, Any, Final
 
 from . import wire
-from .errors import CommandError, StoreError
+from .errors import CommandError, StoreError, repeated
 from .periods import Granularity
 
 if TYPE_CHECKING:
@@ -203,11 +203,5 @@ def _result(bitmaps: Bitmaps, flips: Sequence[int | CommandError]) -> Result:
 
 
 def explained(error: CommandError, reason: str) -> CommandError:
-    """Return a new error of the same class that says what it means for a mark.
-
-    Every mark gets an instance of its own: one that is raised in several tasks
-    would gather the tracebacks of all.
-    """
-    explained = type(error)(f"{reason} ({error})")
-    explained.__cause__ = error.__cause__
-    return explained
+    """Return a new error of the same class that says what it means for a mark."""
+    return repeated(error, f"{reason} ({error})")

@@ -28,7 +28,7 @@ from . import switches as _switches
 from .batches import Batch
 from .blocking_pool import BlockingPool
 from .defaults import configure
-from .errors import ClosedError
+from .errors import ClosedError, with_fate
 from .marker import Marker
 from .options import Options
 from .periods import Granularity
@@ -37,7 +37,7 @@ from .urls import check_url, store_name
 from .verbs import MarkVerbs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import date
     from types import TracebackType
 
@@ -119,11 +119,11 @@ class SyncTally(MarkVerbs[Granularity]):
         `tallymark.Tally.transaction` does, and raises the same errors.
         """
         self._check_usable()
-        transaction = Transaction(self._marker, Batch(bitfield=self._options.bitfield))
+        transaction = Transaction(self._marker)
         with transaction.collecting():
             yield transaction
-        if transaction.batch:
-            transaction.settle(self._commit(transaction.batch))
+        if transaction.marks:
+            transaction.settle(self._commit(transaction.marks))
 
     def close(self) -> None:
         """Accept no later call and close the connections the tally made.
@@ -151,14 +151,15 @@ class SyncTally(MarkVerbs[Granularity]):
         self.close()
 
     def _take(self, mark: Mark) -> Granularity:
-        batch = Batch(bitfield=self._options.bitfield)
-        batch.add(mark)
-        (result,) = self._commit(batch)
+        (result,) = self._commit((mark,))
         return unwrapped(result)
 
-    def _commit(self, batch: Batch) -> list[Result]:
-        """Send a batch, again if its connection breaks, and return its results."""
+    def _commit(self, marks: Sequence[Mark]) -> list[Result]:
+        """Send marks in one transaction, again if its connection breaks; return their results."""
         self._check_usable()
+        batch = Batch(bitfield=self._options.bitfield)
+        for mark in marks:
+            batch.add(mark)
         data = batch.encode()
         deadline = time.monotonic() + self._options.timeout
 
@@ -171,7 +172,9 @@ class SyncTally(MarkVerbs[Granularity]):
             retry = Retry(redis_py.backoff(), redis_py.RETRY_FOREVER)
             replies = retry.call_with_retry(lambda: self._attempt(batch, data), note)
         except Exception as error:  # redis-py has let AttributeErrors out
-            raise redis_py.translated(error, batch, self._options.timeout) from error
+            failure = redis_py.failure(error)
+            timeout = self._options.timeout
+            raise with_fate(failure, sent=batch.sent, timeout=timeout) from error
         return batch.settle(replies)
 
     def _attempt(self, batch: Batch, data: bytes) -> list[Any]:

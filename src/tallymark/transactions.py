@@ -11,7 +11,6 @@ from .verbs import MarkVerbs
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .batches import Batch
     from .marker import Marker
     from .marks import Mark, Result
     from .periods import Granularity
@@ -56,11 +55,12 @@ class Transaction(MarkVerbs[PendingMark]):
     Not for use from several threads at once.
     """
 
-    def __init__(self, marker: Marker, batch: Batch) -> None:
+    def __init__(self, marker: Marker) -> None:
         self._marker = marker
         self._pending: list[PendingMark] = []
         self._ended = False
-        self.batch = batch
+        #: What was collected, in call order.
+        self.marks: list[Mark] = []
 
     @contextlib.contextmanager
     def collecting(self) -> Iterator[None]:
@@ -85,7 +85,7 @@ class Transaction(MarkVerbs[PendingMark]):
     def _take(self, mark: Mark) -> PendingMark:
         if self._ended:
             raise ClosedError("this transaction has ended; open another one")
-        self.batch.add(mark)
+        self.marks.append(mark)
         pending = PendingMark()
         self._pending.append(pending)
         return pending

@@ -1,0 +1,524 @@
+"""Group commit: marks of concurrent tasks share transactions.
+
+While one batch is on the wire, the marks of other tasks gather, and leave
+together in the next one: an idle tally sends at once, a busy one fills its
+batches by itself. There is no timer to wait for and no task that outlives the
+work. As in the write groups of storage engines, the first caller leads: it
+sends its own mark without a detour. If others have gathered meanwhile, a task
+sends for them, for as long as marks keep coming.
+
+Each mark has a future of its own, so a caller that is cancelled takes nobody
+with it. Where a leader is cancelled, its batch stays on the wire, and whoever
+comes next reads the rest of its replies: the connection stays in step, and no
+later mark can overtake one that was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from .batches import Batch
+from .errors import (
+    ClosedError,
+    StoreError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+    TallymarkError,
+    WrongEventLoopError,
+    with_fate,
+)
+from .room import Room
+from .stats import Stats
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+
+    from .link import Link
+    from .marks import Mark, Result
+
+__all__ = ["MAX_BATCH_MARKS", "MAX_BATCH_SIZE", "MAX_WAITING", "GroupCommit"]
+
+#: Redis does nothing else while it runs a transaction. A thousand marks on three
+#: keys hold it for 1.6 ms, and larger batches save next to nothing.
+MAX_BATCH_MARKS: Final = 1000
+
+#: The same bound in bytes, for marks that take more of them than others.
+MAX_BATCH_SIZE: Final = 256 * 1024
+
+#: How many marks wait for a batch at most; callers beyond that wait for room.
+MAX_WAITING: Final = 10_000
+
+#: Calls whose time is up are told so at most this many seconds late.
+_WATCH_EVERY: Final = 0.01
+
+
+#: The marks of one call, which belong into one transaction: where the caller waits,
+#: when it gives up, and its only mark or all of several. A plain tuple, because there
+#: is one for each mark, and classes take longer to make and for the collector to see.
+#:
+#: The future never holds an exception, which would go unretrieved if the caller is
+#: cancelled in that moment: an error is a result like any other.
+_Write = tuple[asyncio.Future[Any], float, "Mark | None", "Sequence[Mark]"]
+
+
+def _count(writes: Iterable[_Write]) -> int:
+    """Return how many marks some writes have."""
+    return sum(len(marks) or 1 for _, _, _, marks in writes)
+
+
+def _live(writes: Iterable[_Write]) -> Iterator[_Write]:
+    """Return the writes whose callers wait."""
+    return (write for write in writes if not write[0].done())
+
+
+def _add(write: _Write, batch: Batch) -> None:
+    _, _, mark, marks = write
+    if mark is not None:
+        batch.add(mark)
+    for mark in marks:
+        batch.add(mark)
+
+
+class _Flight:
+    """A batch on its way."""
+
+    __slots__ = ("batch", "data", "on_the_wire", "replies", "sent", "writes")
+
+    def __init__(self, writes: Sequence[_Write], batch: Batch) -> None:
+        self.writes = writes
+        self.batch = batch
+        self.data = batch.encode()
+        self.replies: list[Any] = []
+        #: Whether a byte of it may have reached the server.
+        self.sent = False
+        #: Whether all of it was written, so that the connection owes its replies.
+        self.on_the_wire = False
+
+    @property
+    def deadline(self) -> float:
+        """When the last of its callers gives up."""
+        return self.writes[-1][1]
+
+
+class GroupCommit:
+    """Sends marks over one connection, those of several callers in one transaction.
+
+    Belongs to one event loop.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        *,
+        bitfield: bool,
+        timeout: float,
+        backoff: Callable[[], Callable[[int], float]],
+    ) -> None:
+        """Begin idle.
+
+        Arguments:
+            link: the connection, which nobody else uses.
+            bitfield: as for `Batch`.
+            timeout: how many seconds a call may take; ``math.inf`` for no limit.
+            backoff: begins a series of attempts; what it returns tells the
+                seconds to pause after so many failures.
+        """
+        self._link = link
+        self._bitfield = bitfield
+        self._timeout = timeout
+        self._backoff = backoff
+        #: How often in a row the connection has failed, why, and how long to pause then.
+        self._failures = 0
+        self._failure: StoreError | None = None
+        self._pause = backoff()
+        self._room = Room(MAX_WAITING)
+        self._waiting: deque[_Write] = deque()
+        self._flight: _Flight | None = None
+        #: Where a flight is being prepared.
+        self._scope: anyio.CancelScope | None = None
+        self._aborting: asyncio.Task[None] | None = None
+        #: Whether a caller or the task is sending, or about to.
+        self._led = False
+        self._task: asyncio.Task[None] | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._became_idle: anyio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._abandoned = False
+        self._marks = self._batches = self._bytes_sent = self._retries = self._errors = 0
+
+    def submit(self, mark: Mark) -> Awaitable[Result]:
+        """Send a mark. What is returned must be awaited at once.
+
+        Cancelled: the mark is not sent, or it is applied whole.
+
+        Raises:
+            ClosedError, WrongEventLoopError: it cannot be used, or not here.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._bind(loop)
+        future = loop.create_future()
+        write = (future, loop.time() + self._timeout, mark, ())
+        room = self._room
+        if not self._led or room.crowded:
+            return self._enter(write, loop)
+        # What `_enter` would do, for the many that follow a leader.
+        room.enter(1)
+        self._waiting.append(write)
+        return future
+
+    def submit_together(self, marks: Sequence[Mark]) -> Awaitable[list[Result]]:
+        """Send one or more marks in one transaction. What is returned must be awaited at once.
+
+        Cancelled: no mark is sent, or all are applied. Raises as `submit`.
+        """
+        loop = asyncio.get_running_loop()
+        self._bind(loop)
+        write = (loop.create_future(), loop.time() + self._timeout, None, marks)
+        return self._enter(write, loop)
+
+    def check_usable(self) -> None:
+        """Raise as `submit` would."""
+        self._bind(asyncio.get_running_loop())
+
+    def stats(self) -> Stats:
+        """Return what was done so far."""
+        return Stats(
+            marks=self._marks,
+            batches=self._batches,
+            bytes_sent=self._bytes_sent,
+            retries=self._retries,
+            errors=self._errors,
+            waiting=_count(self._unsettled()) + self._room.outside,
+        )
+
+    async def close(self) -> None:
+        """Accept nothing more, wait until nothing is left to send, then disconnect.
+
+        Cancelled: fails what is left, and disconnects. May be called again.
+        """
+        self._closed = True
+        self._loop = None
+        try:
+            await self._until_idle()
+        except BaseException:
+            self._abandon()
+            with anyio.CancelScope(shield=True):
+                await self._until_idle()
+            raise
+        finally:
+            if self._watch is not None:
+                self._watch.cancel()
+            await self._link.close(gently=True)
+
+    # --- callers
+
+    def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Belong to a loop, or raise."""
+        if self._closed:
+            raise ClosedError("this tally is closed")
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise WrongEventLoopError(
+                "this Tally has connections of another event loop; make one for each loop, "
+                "or use the module-level functions, which do"
+            )
+
+    def _enter(self, write: _Write, loop: asyncio.AbstractEventLoop) -> Awaitable[Any]:
+        if self._room.crowded:
+            return self._enter_later(write, loop)
+        return self._queue(write, loop)
+
+    async def _enter_later(self, write: _Write, loop: asyncio.AbstractEventLoop) -> Any:
+        """Wait for room, then do as all others."""
+        future, places = write[0], _count([write])
+        try:
+            with anyio.move_on_after(None if self._timeout == math.inf else self._timeout) as wait:
+                await self._room.wait(places)
+            if wait.cancelled_caught:
+                self._fail([write], StoreTimeoutError(), sent=False)
+                return await future
+            if self._abandoned:
+                self._fail([write], _closed(), sent=False)
+            result = future if future.done() else self._queue(write, loop)
+            self._room.entered(places)
+        finally:
+            self._tell_if_idle()
+        return await result
+
+    def _queue(self, write: _Write, loop: asyncio.AbstractEventLoop) -> Awaitable[Any]:
+        self._watch_until(write[1], loop)
+        if not self._led and self._flight is None and self._link.ready:
+            self._led = True
+            return self._lead(write)
+        self._room.enter(_count([write]))
+        self._waiting.append(write)
+        if not self._led:
+            self._led = True
+            self._task = loop.create_task(self._commit())
+        return write[0]
+
+    async def _lead(self, write: _Write) -> Any:
+        """Send the one write there is over a connection that is ready, and let others go on."""
+        future = write[0]
+        try:
+            flight = self._flight = self._boarded((write,))
+            await self._fly(flight)
+        except BaseException:
+            future.cancel()
+            raise
+        finally:
+            self._hand_over()
+        return await future
+
+    async def _commit(self) -> None:
+        """Send batches for as long as marks keep coming."""
+        try:
+            while self._is_wanted():
+                flight = self._flight = self._next_flight()
+                await self._fly(flight)
+                if self._waiting or self._flight is not None:
+                    continue
+                if len(flight.writes) == 1:  # a single caller is served faster without a task
+                    break
+                # Those who have just got their results may have more to send.
+                await asyncio.sleep(0)
+            await self._link.rest()
+        finally:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Let a task go on if anybody waits; else be idle."""
+        if (self._flight is not None or self._waiting) and self._is_wanted():
+            self._task = asyncio.get_running_loop().create_task(self._commit())
+            return
+        self._led = False
+        self._task = None
+        if self._waiting:
+            # They have all gone, and others may wait for their room.
+            self._room.leave(_count(self._waiting))
+            self._waiting.clear()
+        self._tell_if_idle()
+
+    def _unsettled(self) -> Iterator[_Write]:
+        """Return the writes whose callers wait, in call order."""
+        flying = self._flight.writes if self._flight is not None else ()
+        return _live(itertools.chain(flying, self._waiting))
+
+    def _is_wanted(self) -> bool:
+        return next(self._unsettled(), None) is not None
+
+    def _tell_if_idle(self) -> None:
+        if self._became_idle is not None and not self._led and not self._room.outside:
+            self._became_idle.set()
+            self._became_idle = None
+
+    async def _until_idle(self) -> None:
+        while self._led or self._room.outside:
+            self._became_idle = self._became_idle or anyio.Event()
+            await self._became_idle.wait()
+
+    # --- flights
+
+    async def _fly(self, flight: _Flight) -> None:
+        """Make one attempt to bring a batch to its end.
+
+        Cancelled: leaves the flight for others to go on with.
+        """
+        try:
+            if flight.on_the_wire:
+                self._check_time(flight)
+            else:
+                if not self._link.ready:
+                    await self._prepare(flight)
+                flight.sent = True
+                await self._link.send(flight.data)
+                flight.on_the_wire = True
+                self._bytes_sent += len(flight.data)
+            await self._link.receive(flight.replies, flight.batch.reply_count())
+            results = flight.batch.settle(flight.replies)
+        except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits
+            failure = error if isinstance(error, StoreError) else StoreError(repr(error))
+            await self._link.close()
+            self._interrupted(flight, failure)
+        except BaseException as error:
+            # The connection owes replies, which whoever comes next will read.
+            in_step = flight.on_the_wire and isinstance(error, asyncio.CancelledError)
+            if not in_step or not self._link.owned:
+                flight.on_the_wire = False
+                await self._link.close()
+            raise
+        else:
+            self._flight = None
+            self._settle(flight, results)
+
+    async def _prepare(self, flight: _Flight) -> None:
+        """Connect; after a failure, pause before that."""
+        loop = asyncio.get_running_loop()
+        seconds = flight.deadline - loop.time()
+        with anyio.move_on_after(None if seconds == math.inf else seconds) as scope:
+            self._scope = scope
+            try:
+                if self._failures:
+                    await anyio.sleep(self._pause(self._failures))
+                await self._link.connect()
+            finally:
+                self._scope = None
+        if scope.cancelled_caught:
+            raise self._failure or StoreTimeoutError
+
+    def _check_time(self, flight: _Flight) -> None:
+        """See to it that a flight that was left behind does not keep others for ever."""
+        loop = asyncio.get_running_loop()
+        if loop.time() >= flight.deadline:
+            raise StoreTimeoutError
+        self._watch_until(flight.deadline, loop)
+
+    def _next_flight(self) -> _Flight:
+        """Return the flight to go on with, or a new one of what is waiting; somebody waits."""
+        flight = self._flight
+        if flight is None:
+            return self._take_waiting()
+        if flight.on_the_wire:
+            return flight
+        # To be sent again, but for those who have gone meanwhile.
+        writes = list(_live(flight.writes))
+        if not writes:
+            return self._take_waiting()
+        again = self._boarded(writes)
+        again.sent = flight.sent
+        self._retries += flight.sent
+        return again
+
+    def _boarded(self, writes: Sequence[_Write]) -> _Flight:
+        batch = Batch(bitfield=self._bitfield)
+        for write in writes:
+            _add(write, batch)
+        return _Flight(writes, batch)
+
+    def _take_waiting(self) -> _Flight:
+        """Take as many of the waiting writes as one transaction may hold."""
+        taken: list[_Write] = []
+        batch = Batch(bitfield=self._bitfield)
+        waiting = self._waiting
+        left = 0
+        while waiting:
+            write = waiting[0]
+            future, _, mark, marks = write
+            count = len(marks) or 1
+            if not future.done():  # else it was cancelled, or its time is up
+                if taken and (len(batch) + count > MAX_BATCH_MARKS or batch.size > MAX_BATCH_SIZE):
+                    break
+                if mark is not None:
+                    batch.add(mark)
+                else:
+                    _add(write, batch)
+                taken.append(write)
+            waiting.popleft()
+            left += count
+        self._room.leave(left)
+        return _Flight(taken, batch)
+
+    def _interrupted(self, flight: _Flight, failure: StoreError) -> None:
+        """See to a flight whose connection has gone: it is tried again, or fails."""
+        flight.on_the_wire = False
+        time_is_up = asyncio.get_running_loop().time() >= flight.deadline
+        if time_is_up or not isinstance(failure, StoreUnavailableError | StoreTimeoutError):
+            self._flight = None
+            self._fail(flight.writes, failure, sent=flight.sent)
+        else:
+            self._failures += 1
+            self._failure = failure
+
+    def _settle(self, flight: _Flight, results: list[Result]) -> None:
+        """Give every caller its results."""
+        if self._failures:
+            self._failures = 0
+            self._failure = None
+            self._pause = self._backoff()
+        blameless = flight.batch.blameless
+        again: list[_Write] = []
+        at = 0
+        for write in flight.writes:
+            future, _, mark, marks = write
+            begin = at
+            at += len(marks) or 1
+            if blameless and blameless.issuperset(range(begin, at)):
+                again.append(write)
+            elif not future.done():
+                future.set_result(results[begin:at] if mark is None else results[begin])
+        # Nothing was applied of what shared a transaction with a mark that was
+        # refused. It goes again, before all others and without that mark.
+        postponed = _count(again)
+        self._waiting.extendleft(reversed(again))
+        self._room.enter(postponed)
+        errors = -postponed
+        if any(issubclass(kind, TallymarkError) for kind in set(map(type, results))):
+            errors += sum(isinstance(result, TallymarkError) for result in results)
+        self._errors += errors
+        self._marks += len(results) - postponed - errors
+        self._batches += not flight.batch.refused
+
+    def _fail(self, writes: Sequence[_Write], failure: TallymarkError, *, sent: bool) -> None:
+        """End calls with an error."""
+        for future, _, mark, marks in _live(writes):
+            self._errors += len(marks) or 1
+            error = with_fate(failure, sent=sent, timeout=self._timeout)
+            future.set_result([error] * len(marks) if mark is None else error)
+
+    # --- time
+
+    def _give_up(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Fail the calls whose time is up, and look again when the next one's is."""
+        now = loop.time()
+        flight = self._flight
+        failure = self._failure or StoreTimeoutError()
+        if flight is not None:
+            self._fail(_due(flight.writes, now), failure, sent=flight.sent)
+        self._fail(_due(self._waiting, now), failure, sent=False)
+        following = [deadline for _, deadline, _, _ in itertools.islice(self._unsettled(), 1)]
+        if self._led:
+            following.append(now + self._timeout)  # those who come from now on
+            if flight is not None and now < flight.deadline:
+                following.append(flight.deadline)
+            elif flight is not None and flight.on_the_wire:
+                self._aborting = loop.create_task(self._link.abort())
+        self._watch = None
+        if following:
+            self._watch_until(max(min(following), now + _WATCH_EVERY), loop)
+
+    def _watch_until(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Call `_give_up` no later than then."""
+        if self._watch is not None:
+            if self._watch.when() <= deadline:
+                return
+            self._watch.cancel()
+        if deadline != math.inf:
+            self._watch = loop.call_at(deadline, self._give_up, loop)
+
+    def _abandon(self) -> None:
+        """Fail everything now."""
+        self._abandoned = True
+        if self._flight is not None:
+            self._fail(self._flight.writes, _closed(), sent=self._flight.sent)
+        self._fail(list(self._waiting), _closed(), sent=False)
+        if self._scope is not None:
+            self._scope.cancel()
+        else:
+            self._aborting = asyncio.get_running_loop().create_task(self._link.abort())
+
+
+def _due(writes: Iterable[_Write], now: float) -> list[_Write]:
+    return list(itertools.takewhile(lambda write: write[1] <= now, writes))
+
+
+def _closed() -> ClosedError:
+    return ClosedError("the tally was closed")

@@ -1,0 +1,100 @@
+"""The async driver's connection: bytes out, replies in, redis-py's errors translated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+from redis.exceptions import ResponseError
+
+from . import redis_py
+
+__all__ = ["Link"]
+
+
+class Link:
+    """Moves batches over one connection of a redis-py client, one at a time.
+
+    The connection of a client that the tally made itself is kept for as long
+    as it works, outside the pool, which is then the caller's alone. One from a
+    client of the caller's is borrowed from its pool while there are marks to
+    send, and given back when there are none.
+
+    Raises, from every method but `close` and `rest`:
+        StoreUnavailableError, StoreTimeoutError: the connection is broken; try
+            again after `close`.
+        StoreError: trying again would not help.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._pool = client.connection_pool
+        self._connection: Any = None
+        #: Whether the tally made the client.
+        self.owned = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is nothing that `connect` would have to do."""
+        return self._connection is not None and self._connection.is_connected
+
+    async def connect(self) -> None:
+        """Have a connection that is ready to send."""
+        try:
+            if self._connection is None:
+                self._connection = (
+                    self._pool.make_connection()
+                    if self.owned
+                    else await self._pool.get_connection()
+                )
+            if not self.ready:
+                await self._connection.connect()
+        except Exception as error:
+            raise redis_py.failure(error) from error
+
+    async def send(self, data: bytes) -> None:
+        """Write commands. If it is cancelled, the connection is of no use any more."""
+        try:
+            await self._connection.send_packed_command(data)
+        except Exception as error:
+            raise redis_py.failure(error) from error
+
+    async def receive(self, replies: list[Any], count: int) -> None:
+        """Read until there are ``count`` replies.
+
+        Cancelled: what was read so far is in ``replies``, and another call
+        reads the rest.
+        """
+        read = self._connection.read_response
+        try:
+            while len(replies) < count:
+                try:
+                    replies.append(redis_py.plain_reply(await read(disconnect_on_error=False)))
+                except ResponseError as error:  # noqa: PERF203 - one for each reply
+                    replies.append(redis_py.refused_reply(error))
+        except Exception as error:
+            raise redis_py.failure(error) from error
+
+    async def rest(self) -> None:
+        """Give a borrowed connection back, with no reply left unread."""
+        if not self.owned and self._connection is not None:
+            connection, self._connection = self._connection, None
+            with anyio.CancelScope(shield=True):
+                await self._pool.release(connection)
+
+    async def abort(self) -> None:
+        """Disconnect under a call of `send` or `receive`, which fails then."""
+        if self._connection is not None:
+            await self._connection.disconnect(nowait=True)
+
+    async def close(self, *, gently: bool = False) -> None:
+        """Disconnect, whatever is left unread; `connect` begins anew.
+
+        Arguments:
+            gently: wait until it is closed, for its other end too.
+        """
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with anyio.CancelScope(shield=True):
+                await connection.disconnect(nowait=not gently)
+                if not self.owned:
+                    await self._pool.release(connection)

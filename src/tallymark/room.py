@@ -1,0 +1,82 @@
+"""Room for a bounded number of waiting marks; callers beyond it wait for their turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+__all__ = ["Room"]
+
+
+class Room:
+    """Lets callers in as long as there is room, strictly in the order in which they came.
+
+    Belongs to one event loop.
+    """
+
+    __slots__ = ("_entering", "_free", "_turns")
+
+    def __init__(self, size: int) -> None:
+        """Begin empty.
+
+        Arguments:
+            size: how many places there are. A caller that wants several is let
+                in if one is free, so that no caller is too large ever to enter.
+        """
+        self._free = size
+        self._turns: deque[tuple[asyncio.Future[None], int]] = deque()
+        #: Places of callers that were let in and have not yet come.
+        self._entering = 0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether a caller that comes now has to `wait`."""
+        return self._free <= 0 or bool(self._entering) or bool(self._turns)
+
+    @property
+    def outside(self) -> int:
+        """How many places the callers want who are not in yet."""
+        return self._entering + sum(places for turn, places in self._turns if not turn.done())
+
+    def enter(self, places: int) -> None:
+        """Take places, if it is not crowded."""
+        self._free -= places
+
+    def leave(self, places: int) -> None:
+        """Give places back."""
+        self._free += places
+        self._let_in()
+
+    async def wait(self, places: int) -> None:
+        """Wait for one's turn.
+
+        The places are reserved then. A caller has to call `entered` and, if it
+        still wants them, `enter`, without awaiting anything before: nobody else
+        is let in until then.
+        """
+        turn = asyncio.get_running_loop().create_future()
+        self._turns.append((turn, places))
+        try:
+            await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled():  # cancelled in the moment of its turn
+                self.entered(places)
+            raise
+
+    def entered(self, places: int) -> None:
+        """Tell that a caller whose turn had come is here: it enters now, or never."""
+        self._entering -= places
+        self._free += places
+        self._let_in()
+
+    def _let_in(self) -> None:
+        # Those who were let in come one loop step later. Until they all are in,
+        # nobody else is, or a newcomer might pass them.
+        if self._entering:
+            return
+        while self._turns and self._free > 0:
+            turn, places = self._turns.popleft()
+            if not turn.done():
+                self._free -= places
+                self._entering += places
+                turn.set_result(None)
