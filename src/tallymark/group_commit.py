@@ -57,6 +57,9 @@ MAX_WAITING: Final = 10_000
 #: Calls whose time is up are told so at most this many seconds late.
 _WATCH_EVERY: Final = 0.01
 
+#: So many marks leave together even if that is all there are.
+_UNDIVIDED: Final = 16
+
 
 #: The marks of one call, which belong into one transaction: where the caller waits,
 #: when it gives up, and its only mark or all of several. A plain tuple, because there
@@ -139,6 +142,8 @@ class GroupCommit:
         self._pause = backoff()
         self._room = Room(MAX_WAITING)
         self._waiting: deque[_Write] = deque()
+        #: How many marks the last flight had, whose callers may come again.
+        self._landed = 0
         self._flight: _Flight | None = None
         #: Where a flight is being prepared.
         self._scope: anyio.CancelScope | None = None
@@ -410,12 +415,15 @@ class GroupCommit:
         batch = Batch(bitfield=self._bitfield)
         waiting = self._waiting
         left = 0
+        # While Redis works on one half of the callers' marks, we work on the other.
+        half = (self._room.taken + self._landed) // 2
+        limit = min(MAX_BATCH_MARKS, max(_UNDIVIDED, half))
         while waiting:
             write = waiting[0]
             future, _, mark, marks = write
             count = len(marks) or 1
             if not future.done():  # else it was cancelled, or its time is up
-                if taken and (len(batch) + count > MAX_BATCH_MARKS or batch.size > MAX_BATCH_SIZE):
+                if taken and (len(batch) + count > limit or batch.size > MAX_BATCH_SIZE):
                     break
                 if mark is not None:
                     batch.add(mark)
@@ -444,6 +452,7 @@ class GroupCommit:
             self._failures = 0
             self._failure = None
             self._pause = self._backoff()
+        self._landed = len(results)
         blameless = flight.batch.blameless
         again: list[_Write] = []
         at = 0

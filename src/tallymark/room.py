@@ -14,7 +14,7 @@ class Room:
     Belongs to one event loop.
     """
 
-    __slots__ = ("_entering", "_free", "_turns")
+    __slots__ = ("_entering", "_free", "_size", "_turns")
 
     def __init__(self, size: int) -> None:
         """Begin empty.
@@ -23,7 +23,7 @@ class Room:
             size: how many places there are. A caller that wants several is let
                 in if one is free, so that no caller is too large ever to enter.
         """
-        self._free = size
+        self._size = self._free = size
         self._turns: deque[tuple[asyncio.Future[None], int]] = deque()
         #: Places of callers that were let in and have not yet come.
         self._entering = 0
@@ -32,6 +32,11 @@ class Room:
     def crowded(self) -> bool:
         """Whether a caller that comes now has to `wait`."""
         return self._free <= 0 or bool(self._entering) or bool(self._turns)
+
+    @property
+    def taken(self) -> int:
+        """How many places are taken."""
+        return self._size - self._free
 
     @property
     def outside(self) -> int:
