@@ -14,7 +14,15 @@ from __future__ import annotations
 
 from . import switches as _switches
 from .aio import Tally
-from .default_tally import mark_event, mark_unique, transaction, unmark_event, unmark_unique
+from .default_tally import (
+    mark_event,
+    mark_many,
+    mark_unique,
+    transaction,
+    unmark_event,
+    unmark_many,
+    unmark_unique,
+)
 from .defaults import configure
 from .errors import (
     ClosedError,
@@ -61,9 +69,11 @@ __all__ = [
     "WrongKeyTypeError",
     "configure",
     "mark_event",
+    "mark_many",
     "mark_unique",
     "transaction",
     "unmark_event",
+    "unmark_many",
     "unmark_unique",
 ]
 

@@ -19,7 +19,7 @@ from . import wire
 from .errors import CommandError
 from .marks import BitMark
 from .periods import Granularity
-from .steps import BitRun, ScriptStep, explained, misfit
+from .steps import BitRun, explained, misfit, step_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,7 +107,7 @@ class Batch:
             self.size += bitmaps.size
         else:  # nothing on this event may overtake it
             self._events.pop(mark.bitmaps.event, None)
-            self._steps.append(ScriptStep(index, mark))
+            self._steps.append(step_for(index, mark, self._bitfield))
             self.size += mark.size
         return index
 

@@ -14,7 +14,7 @@ from . import defaults
 from .aio import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
     from datetime import date
 
     from .periods import Granularity
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 __all__ = [
     "default_tally",
     "mark_event",
+    "mark_many",
     "mark_unique",
     "transaction",
     "unmark_event",
+    "unmark_many",
     "unmark_unique",
 ]
 
@@ -122,6 +124,37 @@ async def unmark_event(
     tally = _usual_tally() or await default_tally()
     return await tally.unmark_event(
         event, user_id, now=now, track_hourly=track_hourly, track_unique=track_unique, exact=exact
+    )
+
+
+async def mark_many(
+    event: str,
+    user_ids: Iterable[int] | AsyncIterable[int],
+    *,
+    now: date | None = None,
+    track_hourly: bool | None = None,
+    track_unique: bool | None = None,
+) -> dict[Granularity, int]:
+    """Call `Tally.mark_many` of the running event loop's default tally."""
+    tally = _usual_tally() or await default_tally()
+    return await tally.mark_many(
+        event, user_ids, now=now, track_hourly=track_hourly, track_unique=track_unique
+    )
+
+
+async def unmark_many(
+    event: str,
+    user_ids: Iterable[int] | AsyncIterable[int],
+    *,
+    now: date | None = None,
+    track_hourly: bool | None = None,
+    track_unique: bool | None = None,
+    exact: bool = False,
+) -> dict[Granularity, int]:
+    """Call `Tally.unmark_many` of the running event loop's default tally."""
+    tally = _usual_tally() or await default_tally()
+    return await tally.unmark_many(
+        event, user_ids, now=now, track_hourly=track_hourly, track_unique=track_unique, exact=exact
     )
 
 

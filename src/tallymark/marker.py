@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 import math
+import uuid
 from datetime import date, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import InvalidTypeError, InvalidValueError
 from .keys import check_name
+from .many import Many
 from .marks import Bitmaps, BitMark, ExactUnmark
 from .periods import Granularity, Period
 from .switches import switches
@@ -73,6 +75,8 @@ class Marker:
         self._zone = options.zone
         self._schema = options.schema()
         self._max_user_id = options.max_user_id
+        # Servers that lack BITFIELD lack more.
+        self._scripts = options.bitfield
         self._hourly = options.track_hourly
         self._unique = options.track_unique
         self._always = Granularity.MONTH | Granularity.WEEK | Granularity.DAY
@@ -109,13 +113,39 @@ class Marker:
         _check_flag("exact", exact)
         if not exact:
             return BitMark(bitmaps, offset, 0)
-        witnesses = [
-            self._other_days(event, Period.containing(granularity, moment), moment)
-            if granularity in _KEPT_BY_OTHER_DAYS
-            else ()
-            for granularity in bitmaps.granularities
-        ]
-        return ExactUnmark(bitmaps, offset, tuple(witnesses))
+        return ExactUnmark(bitmaps, offset, self._witnesses(bitmaps, moment))
+
+    def mark_many(
+        self,
+        event: str,
+        now: date | None,
+        track_hourly: bool | None,
+        track_unique: bool | None,
+    ) -> Many:
+        """Return what sets many users' bits of a moment."""
+        bitmaps = self.bitmaps(event, now, track_hourly, track_unique)
+        return Many(bitmaps, self._schema, value=1, scratch=self._scratch())
+
+    def unmark_many(
+        self,
+        event: str,
+        now: date | None,
+        track_hourly: bool | None,
+        track_unique: bool | None,
+        exact: bool,
+    ) -> Many:
+        """Return what clears many users' bits of a moment."""
+        moment = self._local(now)
+        bitmaps = self.bitmaps(event, moment, track_hourly, track_unique)
+        _check_flag("exact", exact)
+        exactly = None
+        if exact:
+            witnesses = self._witnesses(bitmaps, moment)
+
+            def exactly(offset: int) -> ExactUnmark:
+                return ExactUnmark(bitmaps, offset, witnesses)
+
+        return Many(bitmaps, self._schema, value=0, scratch=self._scratch(), exact=exactly)
 
     def mark_unique(self, event: str, user_id: int) -> BitMark:
         """Return the mark that sets a user's dateless bit."""
@@ -180,6 +210,22 @@ class Marker:
             for granularity in granularities
         ]
         return Bitmaps(event, granularities, keys)
+
+    def _scratch(self) -> tuple[bytes, bytes] | None:
+        """Return the names of two keys that nobody else uses, and that no schema can parse."""
+        if not self._scripts:
+            return None
+        name = f"{self._schema.prefix}tmp:{uuid.uuid4().hex}"
+        return f"{name}:1".encode(), f"{name}:2".encode()
+
+    def _witnesses(self, bitmaps: Bitmaps, moment: datetime) -> tuple[tuple[bytes, ...], ...]:
+        """Return for each bitmap the keys of the other days that keep a user in it."""
+        return tuple(
+            self._other_days(bitmaps.event, Period.containing(granularity, moment), moment)
+            if granularity in _KEPT_BY_OTHER_DAYS
+            else ()
+            for granularity in bitmaps.granularities
+        )
 
     def _other_days(self, event: str, period: Period, moment: datetime) -> tuple[bytes, ...]:
         today = Period.containing(Granularity.DAY, moment)

@@ -16,10 +16,22 @@ from .periods import Granularity
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["BitMark", "Bitmaps", "ExactUnmark", "Mark", "Result"]
+__all__ = [
+    "BitMark",
+    "Bitmaps",
+    "Counts",
+    "DenseMarks",
+    "ExactUnmark",
+    "Mark",
+    "Result",
+    "SparseMarks",
+]
+
+#: What marks of many users came to: how many bits they flipped, for each granularity.
+Counts = dict[Granularity, int]
 
 #: What one mark came to: the granularities whose bit it flipped, or its error.
-Result = Granularity | TallymarkError
+Result = Granularity | Counts | TallymarkError
 
 #: The bytes around a key in a command, roughly: the command's name, the offset, the value.
 _AROUND_A_KEY = 50
@@ -81,7 +93,45 @@ class ExactUnmark:
         return self.bitmaps.size + sum(map(_size, self.witnesses))
 
 
-Mark = BitMark | ExactUnmark
+class SparseMarks:
+    """Set or clear the bits of some users, one by one."""
+
+    __slots__ = ("bitmaps", "commands", "offsets", "size", "value")
+
+    def __init__(self, bitmaps: Bitmaps, offsets: list[int], value: int) -> None:
+        self.bitmaps = bitmaps
+        self.offsets = offsets
+        self.value = value
+        self.size = bitmaps.size * len(offsets)
+        #: With BITFIELD. Made here, which may be while another batch is on the wire.
+        self.commands = wire.bitfield(bitmaps.bulk_keys, [(offset, value) for offset in offsets])
+
+
+@dataclass(frozen=True)
+class DenseMarks:
+    """Set or clear the bits of many users who are neighbours.
+
+    Attributes:
+        bitmaps: where.
+        first: the index of the first byte.
+        bits: the bytes from there on, with a 1 for each of the users.
+        value: the bit to write.
+        scratch: two keys for temporary values.
+    """
+
+    bitmaps: Bitmaps
+    first: int
+    bits: bytes
+    value: int
+    scratch: tuple[bytes, bytes]
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes on the wire."""
+        return self.bitmaps.size + len(self.bits)
+
+
+Mark = BitMark | ExactUnmark | SparseMarks | DenseMarks
 
 
 def _size(keys: tuple[bytes, ...]) -> int:

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import wire
 from .errors import CommandError, StoreError, repeated
+from .marks import DenseMarks, ExactUnmark, SparseMarks
 from .periods import Granularity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from .marks import Bitmaps, BitMark, ExactUnmark, Result
+    from .marks import Bitmaps, BitMark, Result
 
-__all__ = ["BitRun", "ScriptStep", "Step", "explained", "misfit"]
+__all__ = ["BitRun", "Step", "explained", "misfit", "step_for"]
 
 #: What a mark flipped, by the value that it wrote and the bits that it found.
 _KnownFlips = tuple[dict[tuple[int, ...], Granularity], dict[tuple[int, ...], Granularity]]
@@ -46,6 +47,40 @@ for i, pair in ipairs(flips) do
   flipped[i] = pair[2]
 end
 return flipped
+"""
+
+
+#: KEYS holds the bitmaps, and two scratch keys. ARGV holds the index of a byte, the
+#: bits from there on, and the value to write. Only that part of a bitmap is touched, so
+#: it takes as long as the part is, and SETRANGE leaves the expiry as it was. All is read
+#: before anything is written, so a key of the wrong type leaves every bitmap as it was;
+#: clearing makes no bitmap longer.
+_DENSE_WRITE: Final = b"""
+local first, bits, mark = tonumber(ARGV[1]), ARGV[2], ARGV[3] == '1'
+local old, new = KEYS[#KEYS - 1], KEYS[#KEYS]
+local found, changed = {}, {}
+for i = 1, #KEYS - 2 do
+  found[i] = redis.call('GETRANGE', KEYS[i], first, first + #bits - 1)
+end
+for i = 1, #KEYS - 2 do
+  redis.call('SET', old, found[i])
+  redis.call('SET', new, bits)
+  if mark then
+    redis.call('BITOP', 'OR', new, old, new)
+    changed[i] = redis.call('BITCOUNT', new) - redis.call('BITCOUNT', old)
+  else
+    redis.call('BITOP', 'AND', new, old, new)
+    changed[i] = redis.call('BITCOUNT', new)
+    redis.call('BITOP', 'XOR', new, old, new)
+  end
+  if changed[i] > 0 then
+    local bytes = redis.call('GET', new)
+    if not mark then bytes = string.sub(bytes, 1, #found[i]) end
+    redis.call('SETRANGE', KEYS[i], first, bytes)
+  end
+end
+redis.call('UNLINK', old, new)
+return changed
 """
 
 
@@ -146,7 +181,94 @@ class ScriptStep:
         return [_result(self.bitmaps, _checked(reply, len(self.bitmaps.keys)))]
 
 
-Step = BitRun | ScriptStep
+class SparseStep:
+    """Bits of some users, one by one."""
+
+    __slots__ = ("_bitfield", "bitmaps", "indexes", "mark")
+
+    def __init__(self, index: int, mark: SparseMarks, bitfield: bool) -> None:
+        self.indexes = [index]
+        self.bitmaps = mark.bitmaps
+        self.mark = mark
+        self._bitfield = bitfield
+
+    def command_count(self) -> int:
+        """Return how many commands it takes."""
+        return len(self.bitmaps.keys) * (1 if self._bitfield else len(self.mark.offsets))
+
+    def encode(self) -> bytes:
+        """Return its commands."""
+        if self._bitfield:
+            return self.mark.commands
+        return b"".join(
+            wire.setbit((head,), offset, self.mark.value)
+            for head in self.bitmaps.setbit_heads
+            for offset in self.mark.offsets
+        )
+
+    def settle(self, replies: Iterator[Any]) -> list[Result]:
+        """Return the marks' counts, alone in a list."""
+        users = len(self.mark.offsets)
+        columns = [
+            next(replies) if self._bitfield else list(itertools.islice(replies, users))
+            for _ in self.bitmaps.keys
+        ]
+        counts = {}
+        for key, granularity, column in zip(
+            self.bitmaps.keys, self.bitmaps.granularities, columns, strict=True
+        ):
+            bits = [column] if isinstance(column, CommandError) else _listed(column, users)
+            error = next((bit for bit in bits if isinstance(bit, CommandError)), None)
+            if error is not None:
+                return [explained(error, f"{key.decode()} was not changed; others may have been")]
+            if not {0, 1}.issuperset(bits):
+                raise misfit(bits)
+            counts[granularity] = bits.count(1 - self.mark.value)
+        return [counts]
+
+
+class DenseStep:
+    """Bits of many neighbours."""
+
+    __slots__ = ("bitmaps", "indexes", "mark")
+
+    def __init__(self, index: int, mark: DenseMarks) -> None:
+        self.indexes = [index]
+        self.bitmaps = mark.bitmaps
+        self.mark = mark
+
+    def command_count(self) -> int:
+        """Return how many commands it takes."""
+        return 1
+
+    def encode(self) -> bytes:
+        """Return its commands."""
+        keys = (*self.bitmaps.keys, *self.mark.scratch)
+        arguments = (b"%d" % self.mark.first, self.mark.bits, b"%d" % self.mark.value)
+        return wire.command(b"EVAL", _DENSE_WRITE, b"%d" % len(keys), *keys, *arguments)
+
+    def settle(self, replies: Iterator[Any]) -> list[Result]:
+        """Return the marks' counts, alone in a list."""
+        reply = next(replies)
+        if isinstance(reply, CommandError):
+            reason = f"users of {self.bitmaps.event!r}: nothing was changed"
+            return [explained(reply, reason)]
+        counts = _listed(reply, len(self.bitmaps.keys))
+        if not all(isinstance(count, int) and count >= 0 for count in counts):
+            raise misfit(reply)
+        return [dict(zip(self.bitmaps.granularities, counts, strict=True))]
+
+
+Step = BitRun | ScriptStep | SparseStep | DenseStep
+
+
+def step_for(index: int, mark: ExactUnmark | SparseMarks | DenseMarks, bitfield: bool) -> Step:
+    """Return the step of a mark that shares its commands with no other."""
+    if isinstance(mark, ExactUnmark):
+        return ScriptStep(index, mark)
+    if isinstance(mark, SparseMarks):
+        return SparseStep(index, mark, bitfield)
+    return DenseStep(index, mark)
 
 
 def _listed(bits: Any, count: int) -> Sequence[Any]:

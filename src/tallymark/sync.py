@@ -28,8 +28,9 @@ from . import switches as _switches
 from .batches import Batch
 from .blocking_pool import BlockingPool
 from .defaults import configure
-from .errors import ClosedError, with_fate
+from .errors import ClosedError, InvalidTypeError, InvalidValueError, StoreError, with_fate
 from .marker import Marker
+from .offsets import blocks
 from .options import Options
 from .periods import Granularity
 from .transactions import Transaction, unwrapped
@@ -37,12 +38,13 @@ from .urls import check_url, store_name
 from .verbs import MarkVerbs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import date
     from types import TracebackType
 
     from typing_extensions import Self, Unpack
 
+    from .many import Many
     from .marks import Mark, Result
     from .options import TallyOptions
 
@@ -52,9 +54,11 @@ __all__ = [
     "SyncTally",
     "configure",
     "mark_event",
+    "mark_many",
     "mark_unique",
     "transaction",
     "unmark_event",
+    "unmark_many",
     "unmark_unique",
 ]
 
@@ -110,6 +114,41 @@ class SyncTally(MarkVerbs[Granularity]):
         """The redis-py client that the tally uses, for what tallymark does not do."""
         client: Redis = self._client
         return client
+
+    def mark_many(
+        self,
+        event: str,
+        user_ids: Iterable[int],
+        *,
+        now: date | None = None,
+        track_hourly: bool | None = None,
+        track_unique: bool | None = None,
+    ) -> dict[Granularity, int]:
+        """Record that many users did something at the same time.
+
+        Same arguments (but for async iterables), results, errors and
+        guarantees as `tallymark.Tally.mark_many`.
+        """
+        many = self._marker.mark_many(event, now, track_hourly, track_unique)
+        return self._write_many(many, user_ids)
+
+    def unmark_many(
+        self,
+        event: str,
+        user_ids: Iterable[int],
+        *,
+        now: date | None = None,
+        track_hourly: bool | None = None,
+        track_unique: bool | None = None,
+        exact: bool = False,
+    ) -> dict[Granularity, int]:
+        """Take back what `mark_many` with the same arguments sets.
+
+        Same arguments (but for async iterables), results, errors and
+        guarantees as `tallymark.Tally.unmark_many`.
+        """
+        many = self._marker.unmark_many(event, now, track_hourly, track_unique, exact)
+        return self._write_many(many, user_ids)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -191,6 +230,18 @@ class SyncTally(MarkVerbs[Granularity]):
             # later answer would be taken for that of another command.
             self._give_back(connection, intact)
         return replies
+
+    def _write_many(self, many: Many, user_ids: Iterable[int]) -> dict[Granularity, int]:
+        self._check_usable()
+        found, all_there = blocks(user_ids)
+        checked = map(many.checked, found)
+        try:
+            for offsets in list(checked) if all_there else checked:
+                for chunk in many.chunks(offsets):
+                    many.settle(chunk, self._commit(chunk.marks))
+        except (InvalidValueError, InvalidTypeError, StoreError) as error:
+            raise many.told(error) from error.__cause__
+        return many.counts
 
     def _borrow(self) -> Any:
         pool = self._client.connection_pool
@@ -317,6 +368,35 @@ def unmark_event(
     """Call `SyncTally.unmark_event` of the default tally."""
     return default_tally().unmark_event(
         event, user_id, now=now, track_hourly=track_hourly, track_unique=track_unique, exact=exact
+    )
+
+
+def mark_many(
+    event: str,
+    user_ids: Iterable[int],
+    *,
+    now: date | None = None,
+    track_hourly: bool | None = None,
+    track_unique: bool | None = None,
+) -> dict[Granularity, int]:
+    """Call `SyncTally.mark_many` of the default tally."""
+    return default_tally().mark_many(
+        event, user_ids, now=now, track_hourly=track_hourly, track_unique=track_unique
+    )
+
+
+def unmark_many(
+    event: str,
+    user_ids: Iterable[int],
+    *,
+    now: date | None = None,
+    track_hourly: bool | None = None,
+    track_unique: bool | None = None,
+    exact: bool = False,
+) -> dict[Granularity, int]:
+    """Call `SyncTally.unmark_many` of the default tally."""
+    return default_tally().unmark_many(
+        event, user_ids, now=now, track_hourly=track_hourly, track_unique=track_unique, exact=exact
     )
 
 

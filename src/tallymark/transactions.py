@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from .errors import ClosedError, TallymarkError
 from .verbs import MarkVerbs
@@ -92,7 +92,7 @@ class Transaction(MarkVerbs[PendingMark]):
 
 
 def unwrapped(result: Result) -> Granularity:
-    """Return a mark's flips, or raise its error."""
+    """Return what the mark of one user flipped, or raise its error."""
     if isinstance(result, TallymarkError):
         raise result
-    return result
+    return cast("Granularity", result)

@@ -1,0 +1,439 @@
+"""Marks of many users at once: whatever the ids come in, and however they are sent."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter, deque
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import tallymark
+from proxy import proxied
+from tallymark import (
+    ClosedError,
+    Granularity,
+    InvalidTypeError,
+    InvalidValueError,
+    StoreTimeoutError,
+    SyncTally,
+    Tally,
+    WrongKeyTypeError,
+)
+from tallymark.keys import KeySchema
+from tallymark.many import Many
+from tallymark.marks import Bitmaps, DenseMarks, SparseMarks
+from tallymark.offsets import BLOCK, WINDOW, as_bits, blocks, windows
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from conftest import Store
+    from facades import Facade
+
+M, W, D, H = Granularity.MONTH, Granularity.WEEK, Granularity.DAY, Granularity.HOUR
+MONDAY = date(2026, 11, 23)
+KEYS = ["trackist_a_2026-11", "trackist_a_W2026-48", "trackist_a_2026-11-23"]
+
+
+def each(count: int) -> dict[Granularity, int]:
+    return dict.fromkeys((M, W, D), count)
+
+
+async def streamed(ids: list[int]) -> AsyncIterator[int]:
+    for user_id in ids:
+        yield user_id
+
+
+CONTAINERS: list[Callable[[list[int]], Any]] = [
+    list,
+    tuple,
+    set,
+    deque,
+    iter,
+    lambda ids: (user_id for user_id in ids),
+    lambda ids: np.array(ids, dtype=np.int64),
+    lambda ids: np.array(ids, dtype=np.uint32),
+    lambda ids: np.array(ids * 2, dtype=np.uint64)[: len(ids)],
+]
+NAMES = ["list", "tuple", "set", "deque", "iterator", "generator", "int64", "uint32", "uint64"]
+
+
+@pytest.mark.parametrize("container", CONTAINERS, ids=NAMES)
+@pytest.mark.parametrize("ids", [[], [5], [9, 3, 4_000_000], list(range(3, 900))])
+async def test_any_iterable_of_ids(
+    facade: Facade, store: Store, container: Callable[[list[int]], Any], ids: list[int]
+) -> None:
+    async with facade.open(store.url) as tally:
+        assert await tally.mark_many("a", container(ids), now=MONDAY) == each(len(ids))
+        assert await tally.mark_many("a", container(ids), now=MONDAY) == each(0)
+        assert store.bits() == ({key: set(ids) for key in KEYS} if ids else {})
+        assert await tally.unmark_many("a", container(ids), now=MONDAY) == each(len(ids))
+    assert store.bits() == {}
+
+
+async def test_async_iterables_of_ids(store: Store) -> None:
+    ids = list(range(0, 3 * BLOCK, 2))
+    async with Tally.from_url(store.url) as tally:
+        assert await tally.mark_many("a", streamed(ids), now=MONDAY) == each(len(ids))
+        assert await tally.mark_many("a", streamed([]), now=MONDAY) == each(0)
+        assert await tally.mark_many("a", streamed([1, 1]), now=MONDAY) == each(1)
+    assert store.raw.bitcount(KEYS[0]) == len(ids) + 1
+
+
+# Clusters of neighbours, and far ones; few enough to meet, and to be told apart by hand.
+ids = st.lists(
+    st.integers(0, 300) | st.integers(100_000, 100_200) | st.integers(0, 20_000_000), max_size=200
+)
+runs = st.builds(range, st.integers(0, 400), st.integers(0, 600), st.integers(1, 3)).map(list)
+programs = st.lists(st.tuples(st.booleans(), ids | runs, st.sampled_from(CONTAINERS)), max_size=6)
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(program=programs, bitfield=st.booleans())
+async def test_random_programs_agree_with_sets(
+    facade: Facade, store: Store, program: list[Any], bitfield: bool
+) -> None:
+    store.raw.flushdb()
+    model: set[int] = set()
+    async with facade.open(store.url, bitfield=bitfield) as tally:
+        for mark, user_ids, container in program:
+            before = set(model)
+            if mark:
+                model |= set(user_ids)
+                counts = await tally.mark_many("a", container(user_ids), now=MONDAY)
+            else:
+                model -= set(user_ids)
+                counts = await tally.unmark_many("a", container(user_ids), now=MONDAY)
+            assert counts == each(len(before ^ model))
+    assert store.bits() == (dict.fromkeys(KEYS, model) if model else {})
+    assert store.names() <= set(KEYS)
+
+
+async def test_switches_and_the_default_tally(facade: Facade, store: Store) -> None:
+    tallymark.configure(store.url)
+    verbs = facade.verbs(facade.module)
+    counts = await verbs.mark_many("a", range(100), track_hourly=True, track_unique=True)
+    assert set(counts) == {M, W, D, H, Granularity.UNIQUE}
+    assert set(counts.values()) == {100}
+    assert set((await verbs.unmark_many("a", range(50), track_unique=True)).values()) == {50}
+    assert store.raw.bitcount("trackist_a_u") == 50
+
+
+@pytest.mark.parametrize("exact", [True, False])
+async def test_exact_or_not_as_for_one_user(facade: Facade, store: Store, exact: bool) -> None:
+    tuesday = date(2026, 11, 24)
+    async with facade.open(store.url) as tally:
+        await tally.mark_many("a", range(100), now=MONDAY)
+        await tally.mark_many("a", range(50), now=tuesday)
+        counts = await tally.unmark_many("a", range(20, 200), now=MONDAY, exact=exact)
+    assert counts == ({M: 50, W: 50, D: 80} if exact else each(80))
+
+
+# --- what is sent
+
+
+async def test_neighbours_go_as_bitmaps_and_others_bit_by_bit(
+    facade: Facade, redis_store: Store
+) -> None:
+    crowd, few = list(range(5000, 9000)), list(range(10_000_000, 50_000_000, 1_000_000))
+    with proxied(redis_store.url) as proxy:
+        async with facade.open(proxy.url) as tally:
+            await tally.mark_many("a", few + crowd, now=MONDAY)
+    sent = b"".join(proxy.transactions())
+    assert sent.count(b"EVAL") == 1
+    assert sent.count(b"BITFIELD") == 3
+    assert len(sent) < 8000
+    assert redis_store.bits() == {key: {*few, *crowd} for key in KEYS}
+
+
+async def test_an_expiry_is_kept_and_nothing_is_left_behind(facade: Facade, store: Store) -> None:
+    async with facade.open(store.url) as tally:
+        await tally.mark_many("a", [1], now=MONDAY)
+        for key in KEYS:
+            store.raw.expire(key, 1000)
+        await tally.mark_many("a", range(10_000), now=MONDAY)
+        await tally.mark_many("a", [2**20], now=MONDAY)
+        await tally.unmark_many("a", range(5000), now=MONDAY)
+    assert all(900 < store.raw.ttl(key) <= 1000 for key in KEYS)
+    assert store.names() == set(KEYS)
+
+
+async def test_unmarking_a_crowd_makes_no_bitmap_longer(facade: Facade, store: Store) -> None:
+    async with facade.open(store.url) as tally:
+        await tally.mark_many("a", [8], now=MONDAY)
+        assert await tally.unmark_many("a", range(1000), now=MONDAY) == each(1)
+        assert {store.raw.strlen(key) for key in KEYS} == {2}
+        assert await tally.unmark_many("b", range(1000), now=MONDAY) == each(0)
+    assert store.names() == set(KEYS)
+
+
+async def test_few_far_users_need_no_more_memory_than_their_bitmaps(
+    facade: Facade, redis_store: Store
+) -> None:
+    far = list(range(0, 2**26, 50_000))
+    async with facade.open(redis_store.url) as tally:
+        await tally.mark_many("b", [1], now=MONDAY)
+        before = redis_store.raw.info("memory")["used_memory"]
+        await tally.mark_many("a", far, now=MONDAY)
+        after = redis_store.raw.info("memory")["used_memory"]
+    needed = len(KEYS) * (max(far) // 8)
+    slack = len(KEYS) * 2**20  # Redis rounds up when a string grows
+    assert after - before <= needed + slack + 2**20
+
+
+# --- errors
+
+
+BAD: list[tuple[Any, type[Exception], str]] = [
+    (-1, InvalidValueError, r"user id must be in \[0, 4294967295\], got -1"),
+    (2**32, InvalidValueError, "got 4294967296"),
+    (True, InvalidTypeError, "got True of type bool"),
+    ("7", InvalidTypeError, "got '7' of type str"),
+    (None, InvalidTypeError, "got None"),
+    (1.0, InvalidTypeError, "got 1.0 of type float"),
+]
+
+
+@pytest.mark.parametrize(("bad", "error", "message"), BAD)
+@pytest.mark.parametrize("verb", ["mark_many", "unmark_many"])
+@pytest.mark.parametrize("container", [list, tuple, deque])
+async def test_a_bad_id_fails_before_anything_is_sent(
+    facade: Facade, verb: str, container: Any, bad: Any, error: type[Exception], message: str
+) -> None:
+    many = container([*range(2 * BLOCK), bad, 5])
+    async with facade.open("redis://nowhere.invalid:1") as tally:
+        with pytest.raises(error, match=message):
+            await getattr(tally, verb)("a", many)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([3, -1, 5]),
+        np.array([2**40]),
+        np.array([1.0, 2.0]),
+        np.array([True]),
+        np.array([[1, 2], [3, 4]]),
+        np.array(["x"]),
+    ],
+    ids=str,
+)
+async def test_bad_arrays(facade: Facade, array: Any) -> None:
+    async with facade.open("redis://nowhere.invalid:1") as tally:
+        with pytest.raises((InvalidValueError, InvalidTypeError)):
+            await tally.mark_many("a", array)
+
+
+@pytest.mark.parametrize("wrong", [5, None, "123", b"123"])
+async def test_what_holds_no_ids(facade: Facade, wrong: Any) -> None:
+    async with facade.open("redis://nowhere.invalid:1") as tally:
+        with pytest.raises(InvalidTypeError, match="iterable of ints"):
+            await tally.mark_many("a", wrong)
+
+
+def test_async_iterables_are_for_the_async_tally() -> None:
+    wrong: Any = streamed([1])
+    with SyncTally.from_url("redis://nowhere.invalid:1") as tally:
+        with pytest.raises(InvalidTypeError, match="got a async_generator"):
+            tally.mark_many("a", wrong)
+
+
+async def test_the_other_arguments_are_checked_too(facade: Facade) -> None:
+    async with facade.open("redis://nowhere.invalid:1") as opened:
+        tally: Any = opened
+        with pytest.raises(InvalidValueError, match="event"):
+            await tally.mark_many("", [1])
+        with pytest.raises(InvalidTypeError, match="now must be"):
+            await tally.mark_many("a", [1], now="today")
+        with pytest.raises(InvalidTypeError, match="exact must be"):
+            await tally.unmark_many("a", [1], exact=1)
+        with pytest.raises(TypeError, match="positional"):
+            await tally.mark_many("a", [1], MONDAY)
+
+
+async def test_a_stream_tells_how_many_were_marked_before(facade: Facade, store: Store) -> None:
+    def stream() -> Iterator[int]:
+        yield from range(BLOCK + 10)
+        yield -1
+
+    async with facade.open(store.url) as tally:
+        with pytest.raises(InvalidValueError, match=f"got -1; {BLOCK} ids before were written"):
+            await tally.mark_many("a", stream(), now=MONDAY)
+    assert store.raw.bitcount(KEYS[0]) == BLOCK
+
+
+async def test_an_async_stream_tells_it_too(store: Store) -> None:
+    async with Tally.from_url(store.url) as tally:
+        with pytest.raises(InvalidValueError, match=f"{BLOCK} ids before were written"):
+            await tally.mark_many("a", streamed([*range(BLOCK), -1]), now=MONDAY)
+
+
+@pytest.mark.parametrize(
+    ("count", "written", "message"),
+    [
+        (5, 5, "trackist_a_W2026-48 was not changed; others may have been"),
+        (5000, 0, "users of 'a': nothing was changed"),  # a crowd is looked at first
+    ],
+)
+async def test_a_key_of_the_wrong_type(
+    facade: Facade, store: Store, count: int, written: int, message: str
+) -> None:
+    store.raw.lpush(KEYS[1], "not a bitmap")
+    async with facade.open(store.url) as tally:
+        with pytest.raises(WrongKeyTypeError, match=message):
+            await tally.mark_many("a", range(count), now=MONDAY)
+        assert store.raw.bitcount(KEYS[2]) == written
+        with pytest.raises(WrongKeyTypeError, match=message):
+            await tally.unmark_many("a", range(count), now=MONDAY)
+        assert store.raw.bitcount(KEYS[2]) == 0
+    assert store.names() <= set(KEYS)
+
+
+async def test_a_closed_tally(facade: Facade, store: Store) -> None:
+    made = facade.tally.from_url(store.url)
+    await facade.close(made)
+    with pytest.raises(ClosedError):
+        await facade.verbs(made).mark_many("a", [1])
+
+
+async def test_a_stream_that_breaks_leaves_what_came_before(facade: Facade, store: Store) -> None:
+    def stream() -> Iterator[int]:
+        yield from range(BLOCK)
+        raise ZeroDivisionError
+
+    async with facade.open(store.url) as tally:
+        with pytest.raises(ZeroDivisionError):
+            await tally.mark_many("a", stream(), now=MONDAY)
+    assert store.raw.bitcount(KEYS[0]) == BLOCK
+
+
+async def test_a_failure_tells_how_far_it_got(facade: Facade, redis_store: Store) -> None:
+    with proxied(redis_store.url) as proxy:
+        async with facade.open(proxy.url, timeout=0.3) as tally:
+
+            def stream() -> Iterator[int]:
+                yield from range(2 * BLOCK)
+                proxy.passing.clear()  # from here on, nobody answers
+                yield from range(2 * BLOCK, 3 * BLOCK)
+
+            with pytest.raises(StoreTimeoutError, match=r"\d+ ids before were written") as raised:
+                await tally.mark_many("a", stream(), now=MONDAY)
+            done = int(str(raised.value).split("; ")[-1].split()[0])
+            assert BLOCK <= done <= 2 * BLOCK
+            assert redis_store.raw.bitcount(KEYS[0]) >= done
+
+
+async def test_a_broken_connection_is_retried(facade: Facade, redis_store: Store) -> None:
+    with proxied(redis_store.url) as proxy:
+        async with facade.open(proxy.url) as tally:
+            await tally.mark_unique("a", 0)
+            proxy.cuts = 3
+            await tally.mark_many("a", range(5 * BLOCK), now=MONDAY)
+            assert proxy.cuts == 0
+    assert [redis_store.raw.bitcount(key) for key in KEYS] == [5 * BLOCK] * 3
+    assert redis_store.names() == {*KEYS, "trackist_a_u"}
+
+
+async def test_cancelled_it_leaves_whole_pieces(redis_store: Store) -> None:
+    with proxied(redis_store.url) as proxy:
+        async with Tally.from_url(proxy.url) as tally:
+            await tally.mark_unique("b", 0)
+            proxy.passing.clear()
+            task = asyncio.create_task(tally.mark_many("a", range(10 * BLOCK), now=MONDAY))
+            await asyncio.to_thread(proxy.held.wait)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            proxy.passing.set()
+            assert await tally.mark_unique("b", 1)
+            assert tally.stats().waiting == 0
+    assert redis_store.raw.bitcount(KEYS[0]) in {BLOCK, 0}
+    assert redis_store.names() <= {*KEYS, "trackist_b_u"}
+
+
+async def test_other_tasks_mark_in_between(redis_store: Store) -> None:
+    async with Tally.from_url(redis_store.url) as tally:
+        many = asyncio.create_task(tally.mark_many("a", range(30 * BLOCK), now=MONDAY))
+        singles = 0
+        while not many.done():
+            await tally.mark_unique("b", singles)
+            singles += 1
+        await many
+        assert singles > 10
+
+
+# --- the pieces
+
+
+@given(ids.filter(bool) | runs.filter(bool), st.booleans())
+def test_windows_hold_each_offset_once(offsets: list[int], array: bool) -> None:
+    given_ids = np.array(offsets) if array else offsets
+    found: list[int] = []
+    for low, high, neighbours in windows(given_ids):
+        assert high - low < WINDOW
+        assert low == min(neighbours)
+        assert high == max(neighbours)
+        found += [int(offset) for offset in neighbours]
+    assert Counter(found) == Counter(offsets)
+    assert list(given_ids) == offsets  # not sorted in place
+
+
+@given(
+    st.lists(st.integers(0, 2000), min_size=1) | runs.filter(bool),
+    st.integers(0, 2**32 - 2001),
+    st.booleans(),
+)
+def test_bits_are_those_of_a_bitmap(distances: list[int], start: int, array: bool) -> None:
+    offsets = [start + distance for distance in distances]
+    low, high = min(offsets), max(offsets)
+    first, bits = as_bits(np.array(offsets) if array else offsets, low, high)
+    found = {
+        8 * (first + index) + bit
+        for index, byte in enumerate(bits)
+        for bit in range(8)
+        if byte & (128 >> bit)
+    }
+    assert found == set(offsets)
+    assert bits[0]
+    assert bits[-1]
+
+
+@pytest.mark.parametrize(
+    ("ids_given", "kinds"),
+    [
+        (range(64), [DenseMarks]),
+        (range(63), [SparseMarks]),
+        (range(0, 4000 * 64, 3900), [DenseMarks]),
+        (range(0, 4000 * 70, 4100), [SparseMarks]),
+        (range(0, 4100 * 1001, 4100), [SparseMarks, SparseMarks]),
+        (itertools.chain(range(100), range(WINDOW, WINDOW + 100)), [DenseMarks, DenseMarks]),
+    ],
+)
+def test_which_pieces_go_as_bitmaps(ids_given: Any, kinds: list[type]) -> None:
+    bitmaps = Bitmaps("a", D, [b"aD"])
+    for scratch in ((b"1", b"2"), None):
+        many = Many(bitmaps, KeySchema(), value=1, scratch=scratch)
+        offsets = many.checked(list(ids_given)) if scratch else list(range(100))
+        chunks = list(many.chunks(offsets))
+        found = [type(mark) for chunk in chunks for mark in chunk.marks]
+        assert found == (kinds if scratch else [SparseMarks])
+        assert sum(chunk.ids for chunk in chunks) == len(offsets)
+
+
+def test_blocks_bound_what_is_looked_at_in_one_go() -> None:
+    found, all_there = blocks(range(2 * BLOCK + 1))
+    assert ([len(block) for block in found], all_there) == ([BLOCK, BLOCK, 1], True)
+    found, all_there = blocks(iter(range(BLOCK)))
+    assert ([len(block) for block in found], all_there) == ([BLOCK], False)
+    found, all_there = blocks(np.arange(300_000))
+    assert ([len(block) for block in found], all_there) == ([131_072, 131_072, 37_856], True)
