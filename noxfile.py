@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -104,8 +105,9 @@ def types(session: nox.Session) -> None:
 def compat(session: nox.Session) -> None:
     """Prove on random data that bitmapist 3.119 and tallymark share a database."""
     env = install_with_tests(session)
-    python = bitmapist_python(session)
-    session.run("pytest", "tests/compat", *session.posargs, env={**env, **python})
+    python = rival_python(session, "bitmapist==3.119", "hiredis")
+    env["TALLYMARK_BITMAPIST_PYTHON"] = python
+    session.run("pytest", "tests/compat", *session.posargs, env=env)
 
 
 @nox.session
@@ -117,19 +119,25 @@ def quickstart(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure marking beside bitmapist and the obvious redis-py code, in one run."""
-    session.install(".")
-    env = {"PATH": with_redis_server(session), **bitmapist_python(session)}
-    session.run("python", "benchmarks/marking.py", *session.posargs, env=env)
+    """Measure tallymark beside its alternatives, in one run; `-- --quick` takes a minute.
+
+    If `wrk` is on PATH, it makes the load for the web app.
+    """
+    session.install(".", *nox.project.dependency_groups(PYPROJECT, "bench"))
+    pythons = {
+        "TALLYMARK_BITMAPIST_PYTHON": rival_python(session, "bitmapist==3.119", "hiredis"),
+        "TALLYMARK_BITMAPIST4_PYTHON": rival_python(session, "bitmapist4", "hiredis"),
+        "TALLYMARK_RIVALS_PYTHON": rival_python(session, "coredis", "valkey-glide"),
+    }
+    env = {"PATH": with_redis_server(session), **pythons}
+    session.run("python", "benchmarks/run.py", *session.posargs, env=env)
 
 
-def bitmapist_python(session: nox.Session) -> dict[str, str]:
-    """Give bitmapist an environment of its own, since it wants an older redis-py than ours."""
-    home = Path(session.create_tmp()).resolve() / "bitmapist"
+def rival_python(session: nox.Session, *packages: str) -> str:
+    """Give rivals an environment of their own: they want another redis-py than ours, or none."""
+    home = Path(session.create_tmp()).resolve() / re.sub(r"\W.*", "", packages[0])
     python = home / "bin" / "python"
     if not python.exists():
         session.run("python", "-m", "venv", str(home))
-    session.run(
-        str(python), "-m", "pip", "install", "--quiet", "bitmapist==3.119", "hiredis", external=True
-    )
-    return {"TALLYMARK_BITMAPIST_PYTHON": str(python)}
+    session.run(str(python), "-m", "pip", "install", "--quiet", *packages, external=True)
+    return str(python)

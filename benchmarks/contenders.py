@@ -1,133 +1,224 @@
 """One way of marking each, to be timed in a process of its own.
 
-Run by `marking.py` as ``python contenders.py NAME URL CALLERS``: for each
-number on standard input it marks that many times, and answers with the seconds
-it took. Imports are inside the functions since not every contender's Python
-has every library.
+Started as ``python contenders.py NAME URL``. Each line on standard input asks
+for a round as JSON: the workload, how many marks, how many callers, and whether
+to time each mark. The answer is the seconds that it took, and latencies.
+Imports are inside the functions since not every contender's Python has every
+library.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
+import json
+import statistics
 import sys
+import threading
 import time
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from workloads import keys, schedule
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-EVENT = "active"
-USERS = 100_000
+    Blocking = Callable[[str, int], Any]
+    Async = Callable[[str, int], Awaitable[Any]]
+
 CONNECTIONS = 50
 
 
-def keys() -> tuple[str, str, str]:
-    """Return the month's, week's and day's key, as handwritten code makes them."""
-    now = datetime.now(timezone.utc)
-    iso_year, iso_week, _ = now.isocalendar()
-    return (
-        f"trackist_{EVENT}_{now.year}-{now.month}",
-        f"trackist_{EVENT}_W{iso_year}-{iso_week}",
-        f"trackist_{EVENT}_{now.year}-{now.month}-{now.day}",
-    )
+# --- blocking
 
 
-def bitmapist_marks(url: str) -> Callable[[int], Any]:
+def bitmapist(url: str) -> Blocking:
     """Return bitmapist's mark."""
-    import bitmapist  # pyright: ignore[reportMissingImports]
+    import bitmapist as library  # pyright: ignore[reportMissingImports]
     import redis
 
-    bitmapist.SYSTEMS["default"] = redis.Redis.from_url(url)
-    return lambda user: bitmapist.mark_event(EVENT, user)
+    library.SYSTEMS["default"] = redis.Redis.from_url(url)
+    mark: Blocking = library.mark_event
+    return mark
 
 
-def redis_py_marks(url: str) -> Callable[[int], Any]:
+def bitmapist4(url: str) -> Blocking:
+    """Return bitmapist4's mark, told to do what the others do."""
+    import bitmapist4 as library  # pyright: ignore[reportMissingImports]
+    import redis
+
+    client = redis.Redis.from_url(url)
+    mark: Blocking = library.Bitmapist(
+        client, track_unique=False, key_prefix="trackist_"
+    ).mark_event
+    return mark
+
+
+def redis_py(url: str) -> Blocking:
     """Return a mark as one writes it with redis-py."""
     import redis
 
     client = redis.Redis.from_url(url)
 
-    def mark(user: int) -> None:
+    def mark(event: str, user: int) -> None:
         with client.pipeline(transaction=True) as pipeline:
-            for key in keys():
+            for key in keys(event):
                 pipeline.setbit(key, user, 1)
             pipeline.execute()
 
     return mark
 
 
-def tallymark_sync_marks(url: str) -> Callable[[int], Any]:
+def tallymark_sync(url: str) -> Blocking:
     """Return tallymark's blocking mark."""
     import tallymark
     from tallymark import sync
 
     tallymark.configure(url)
-    return lambda user: sync.mark_event(EVENT, user)
+    return sync.mark_event
 
 
-def redis_asyncio_marks(url: str) -> Callable[[int], Awaitable[Any]]:
+# --- async
+
+
+async def redis_asyncio(url: str) -> Async:
     """Return a mark as one writes it with redis.asyncio."""
     from redis.asyncio import BlockingConnectionPool, Redis
 
     pool = BlockingConnectionPool.from_url(url, max_connections=CONNECTIONS)
     client = Redis.from_pool(pool)
 
-    async def mark(user: int) -> None:
+    async def mark(event: str, user: int) -> None:
         async with client.pipeline(transaction=True) as pipeline:
-            for key in keys():
+            for key in keys(event):
                 pipeline.setbit(key, user, 1)
             await pipeline.execute()
 
     return mark
 
 
-def tallymark_marks(url: str) -> Callable[[int], Awaitable[Any]]:
-    """Return tallymark's mark."""
-    import tallymark
+async def coredis(url: str) -> Async:
+    """Return a mark as one writes it with coredis."""
+    import coredis as library  # pyright: ignore[reportMissingImports]
 
-    tallymark.configure(url)
-    return lambda user: tallymark.mark_event(EVENT, user)
+    client = library.Redis.from_url(url)
+    await client.__aenter__()
+
+    async def mark(event: str, user: int) -> None:
+        async with client.pipeline(transaction=True) as pipeline:
+            for key in keys(event):
+                pipeline.setbit(key, user, 1)
+
+    return mark
+
+
+async def valkey_glide(url: str) -> Async:
+    """Return a mark as one writes it with valkey-glide: an atomic batch."""
+    import glide  # pyright: ignore[reportMissingImports]
+
+    where = urlsplit(url)
+    address = glide.NodeAddress(where.hostname, where.port)
+    client = await glide.GlideClient.create(glide.GlideClientConfiguration([address]))
+
+    async def mark(event: str, user: int) -> None:
+        batch = glide.Batch(is_atomic=True)
+        for key in keys(event):
+            batch.setbit(key, user, 1)
+        await client.exec(batch, raise_on_error=True)
+
+    return mark
+
+
+async def tallymark(url: str) -> Async:
+    """Return tallymark's mark."""
+    from tallymark import Tally
+
+    return Tally.from_url(url).mark_event
 
 
 BLOCKING = {
-    "bitmapist": bitmapist_marks,
-    "redis-py": redis_py_marks,
-    "tallymark.sync": tallymark_sync_marks,
+    "bitmapist": bitmapist,
+    "bitmapist4": bitmapist4,
+    "redis-py pipeline": redis_py,
+    "tallymark.sync": tallymark_sync,
 }
-ASYNC = {"redis.asyncio": redis_asyncio_marks, "tallymark": tallymark_marks}
+ASYNC = {
+    "redis.asyncio pipeline": redis_asyncio,
+    "coredis": coredis,
+    "valkey-glide": valkey_glide,
+    "tallymark": tallymark,
+    "tallymark, uvloop": tallymark,
+}
 
 
-def time_blocking(mark: Callable[[int], Any]) -> None:
-    """Answer each number with the seconds that a plain loop took."""
+def answer(seconds: float, latencies: list[float]) -> str:
+    """Return a round's result as a line of JSON."""
+    found: dict[str, float] = {"seconds": seconds}
+    if len(latencies) > 1:
+        percentiles = statistics.quantiles(latencies, n=100)
+        found |= {"p50": percentiles[49], "p99": percentiles[98]}
+    return json.dumps(found)
+
+
+def serve_blocking(mark: Blocking) -> None:
+    """Run rounds: one caller is a plain loop, more are threads."""
     for line in sys.stdin:
-        users = itertools.islice(itertools.cycle(range(USERS)), int(line))
+        order = json.loads(line)
+        marks = iter(schedule(order["workload"], order["marks"]))
+        taking = threading.Lock()
+
+        def work() -> None:
+            while True:
+                with taking:  # noqa: B023 - not every iterator lets threads share it
+                    found = next(marks, None)  # noqa: B023 - used within the round
+                if found is None:
+                    return
+                mark(*found)
+
         begun = time.perf_counter()
-        for user in users:
-            mark(user)
-        print(time.perf_counter() - begun, flush=True)
+        if order["callers"] == 1:
+            for event, user in marks:
+                mark(event, user)
+        else:
+            threads = [threading.Thread(target=work) for _ in range(order["callers"])]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        print(answer(time.perf_counter() - begun, []), flush=True)
 
 
-async def time_async(make: Callable[[str], Callable[[int], Any]], url: str, callers: int) -> None:
-    """Answer each number with the seconds that so many callers took together."""
-    mark = make(url)
+async def serve_async(make: Callable[[str], Awaitable[Async]], url: str) -> None:
+    """Run rounds: all callers draw from one schedule."""
+    mark = await make(url)
     while line := await asyncio.to_thread(sys.stdin.readline):
-        users = itertools.islice(itertools.cycle(range(USERS)), int(line))
+        order = json.loads(line)
+        marks = iter(schedule(order["workload"], order["marks"]))
+        latencies: list[float] = []
 
         async def call() -> None:
-            # All callers draw from the one iterator.
-            for user in users:  # noqa: B023 - awaited within the round
-                await mark(user)
+            for event, user in marks:  # noqa: B023 - awaited within the round
+                await mark(event, user)
 
+        async def timed() -> None:
+            for event, user in marks:  # noqa: B023
+                begun = time.perf_counter()
+                await mark(event, user)
+                latencies.append(time.perf_counter() - begun)  # noqa: B023
+
+        run = timed if order["latencies"] else call
         begun = time.perf_counter()
-        await asyncio.gather(*(call() for _ in range(callers)))
-        print(time.perf_counter() - begun, flush=True)
+        await asyncio.gather(*(run() for _ in range(order["callers"])))
+        print(answer(time.perf_counter() - begun, latencies), flush=True)
 
 
 if __name__ == "__main__":
-    name, store_url, caller_count = sys.argv[1:]
+    name, store_url = sys.argv[1:]
     if name in BLOCKING:
-        time_blocking(BLOCKING[name](store_url))
+        serve_blocking(BLOCKING[name](store_url))
+    elif name.endswith("uvloop"):
+        import uvloop  # pyright: ignore[reportMissingImports]
+
+        uvloop.run(serve_async(ASYNC[name], store_url))
     else:
-        asyncio.run(time_async(ASYNC[name], store_url, int(caller_count)))
+        asyncio.run(serve_async(ASYNC[name], store_url))

@@ -29,8 +29,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
 
 
-def get_tally(request: Request) -> Tally:
-    """Return the app's tally, as a dependency."""
+async def get_tally(request: Request) -> Tally:
+    """Return the app's tally, as a dependency (async, or FastAPI would call it in a thread)."""
     tally: Tally = request.app.state.tally
     return tally
 

@@ -26,6 +26,7 @@ from tallymark import (
     StoreUnavailableError,
     Tally,
     WrongKeyTypeError,
+    group_commit,
 )
 from tallymark.group_commit import MAX_BATCH_MARKS
 from tallymark.room import Room
@@ -128,13 +129,30 @@ async def test_marks_that_come_meanwhile_share_the_next_transaction(
 
 
 async def test_many_leave_in_halves_so_that_redis_and_we_work_at_once(
-    tally: Tally, proxy: Proxy
+    tally: Tally, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(group_commit, "_SECONDS_PER_MARK", 60)  # as if Redis were near
     first = await on_the_wire(tally, proxy)
     others = await gathered(tally, *range(99))
     proxy.passing.set()
     await asyncio.gather(first, *others)
     assert batch_sizes(proxy)[1] == 50
+
+
+async def test_over_a_long_way_all_leave_together(tally: Tally, proxy: Proxy) -> None:
+    """To wait for two flights instead of one costs more than any overlap can save."""
+    first = await on_the_wire(tally, proxy)
+    others = await gathered(tally, *range(99))
+    await asyncio.sleep(0.01)
+    proxy.passing.set()
+    await asyncio.gather(first, *others)
+    assert batch_sizes(proxy)[1] == 99
+
+
+async def test_a_burst_after_a_burst_leaves_in_one_piece(tally: Tally, proxy: Proxy) -> None:
+    for _ in range(3):
+        await asyncio.gather(*(tally.mark_unique("a", user) for user in range(10)))
+    assert batch_sizes(proxy) == [0, 9, 10, 10]  # the very first one could not know
 
 
 async def test_a_batch_is_capped_in_marks_and_in_bytes(tally: Tally, proxy: Proxy) -> None:

@@ -28,7 +28,7 @@ from tallymark import (
 from tallymark.keys import KeySchema
 from tallymark.many import Many
 from tallymark.marks import Bitmaps, DenseMarks, SparseMarks
-from tallymark.offsets import BLOCK, WINDOW, as_bits, blocks, windows
+from tallymark.offsets import BLOCK, WINDOW, as_bits, blocks, bounded, windows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -379,11 +379,10 @@ async def test_other_tasks_mark_in_between(redis_store: Store) -> None:
 def test_windows_hold_each_offset_once(offsets: list[int], array: bool) -> None:
     given_ids = np.array(offsets) if array else offsets
     found: list[int] = []
-    for low, high, neighbours in windows(given_ids):
-        assert high - low < WINDOW
-        assert low == min(neighbours)
-        assert high == max(neighbours)
-        found += [int(offset) for offset in neighbours]
+    for some in windows(bounded(given_ids)):
+        assert some.high - some.low < WINDOW
+        assert some == bounded(some.values) or array
+        found += [int(offset) for offset in some.values]
     assert Counter(found) == Counter(offsets)
     assert list(given_ids) == offsets  # not sorted in place
 
@@ -395,8 +394,7 @@ def test_windows_hold_each_offset_once(offsets: list[int], array: bool) -> None:
 )
 def test_bits_are_those_of_a_bitmap(distances: list[int], start: int, array: bool) -> None:
     offsets = [start + distance for distance in distances]
-    low, high = min(offsets), max(offsets)
-    first, bits = as_bits(np.array(offsets) if array else offsets, low, high)
+    first, bits = as_bits(bounded(np.array(offsets) if array else offsets))
     found = {
         8 * (first + index) + bit
         for index, byte in enumerate(bits)
@@ -423,11 +421,11 @@ def test_which_pieces_go_as_bitmaps(ids_given: Any, kinds: list[type]) -> None:
     bitmaps = Bitmaps("a", D, [b"aD"])
     for scratch in ((b"1", b"2"), None):
         many = Many(bitmaps, KeySchema(), value=1, scratch=scratch)
-        offsets = many.checked(list(ids_given)) if scratch else list(range(100))
+        offsets = many.checked(list(ids_given) if scratch else list(range(100)))
         chunks = list(many.chunks(offsets))
         found = [type(mark) for chunk in chunks for mark in chunk.marks]
         assert found == (kinds if scratch else [SparseMarks])
-        assert sum(chunk.ids for chunk in chunks) == len(offsets)
+        assert sum(chunk.ids for chunk in chunks) == len(offsets.values)
 
 
 def test_blocks_bound_what_is_looked_at_in_one_go() -> None:

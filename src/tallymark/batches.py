@@ -31,26 +31,21 @@ __all__ = ["Batch"]
 
 
 class _EventRuns:
-    """The runs of one event that its next mark may join."""
+    """The runs that the next mark of one event may join, where there are several."""
 
-    __slots__ = ("runs", "sole", "touched")
+    __slots__ = ("runs", "touched")
 
-    def __init__(self, sole: BitRun) -> None:
-        #: The run of an event that has one run only, as most have.
-        self.sole: BitRun | None = sole
-        self.runs = {sole.bitmaps: sole}
-        #: The users that the runs touch, known when there are several runs.
-        self.touched: set[int] = set()
+    def __init__(self, first: BitRun) -> None:
+        self.runs = {first.bitmaps: first}
+        #: The users that the runs touch.
+        self.touched = {mark.offset for mark in first.marks}
 
     def open_for(self, mark: BitMark) -> BitRun | None:
         """Return the run that a mark may join, or None if it needs one of its own.
 
-        It may join any of several, as long as none touches its user; else it
+        It may join any of them, as long as none touches its user; else it
         might overtake an earlier mark. Then all runs end, and a new one begins.
         """
-        if self.sole is not None:
-            self.touched = {each.offset for each in self.sole.marks}
-            self.sole = None
         if mark.offset in self.touched:
             self.runs.clear()
             self.touched.clear()
@@ -81,7 +76,7 @@ class Batch:
         """
         self._bitfield = bitfield
         self._steps: list[Step] = []
-        self._events: dict[str, _EventRuns] = {}
+        self._events: dict[str, BitRun | _EventRuns] = {}
         self._count = 0
         self.sent = False
         self.size = 0
@@ -98,10 +93,9 @@ class Batch:
         self._count = index + 1
         if isinstance(mark, BitMark):
             bitmaps = mark.bitmaps
-            event = self._events.get(bitmaps.event)
-            run = None if event is None else event.sole
-            if run is None or run.bitmaps is not bitmaps:
-                run = self._run_for(mark, event)
+            run = self._events.get(bitmaps.event)
+            if not isinstance(run, BitRun) or run.bitmaps is not bitmaps:
+                run = self._run_for(mark, run)
             run.indexes.append(index)
             run.marks.append(mark)
             self.size += bitmaps.size
@@ -111,15 +105,18 @@ class Batch:
             self.size += mark.size
         return index
 
-    def _run_for(self, mark: BitMark, event: _EventRuns | None) -> BitRun:
-        run = None if event is None else event.open_for(mark)
+    def _run_for(self, mark: BitMark, open_runs: BitRun | _EventRuns | None) -> BitRun:
+        event = mark.bitmaps.event
+        if isinstance(open_runs, BitRun):
+            open_runs = self._events[event] = _EventRuns(open_runs)
+        run = None if open_runs is None else open_runs.open_for(mark)
         if run is None:
             run = BitRun(mark.bitmaps, self._bitfield)
             self._steps.append(run)
-            if event is None:
-                self._events[mark.bitmaps.event] = _EventRuns(run)
+            if open_runs is None:
+                self._events[event] = run
             else:
-                event.runs[mark.bitmaps] = run
+                open_runs.runs[mark.bitmaps] = run
         return run
 
     def encode(self) -> bytes:

@@ -60,6 +60,10 @@ _WATCH_EVERY: Final = 0.01
 #: So many marks leave together even if that is all there are.
 _UNDIVIDED: Final = 16
 
+#: About what a mark takes us. A flight that takes longer than its marks do has a long
+#: way to go; splitting what waits in two would only make half of it wait for two flights.
+_SECONDS_PER_MARK: Final = 10e-6
+
 
 #: The marks of one call, which belong into one transaction: where the caller waits,
 #: when it gives up, and its only mark or all of several. A plain tuple, because there
@@ -91,7 +95,7 @@ def _add(write: _Write, batch: Batch) -> None:
 class _Flight:
     """A batch on its way."""
 
-    __slots__ = ("batch", "data", "on_the_wire", "replies", "sent", "writes")
+    __slots__ = ("batch", "data", "left", "on_the_wire", "replies", "sent", "writes")
 
     def __init__(self, writes: Sequence[_Write], batch: Batch) -> None:
         self.writes = writes
@@ -102,6 +106,8 @@ class _Flight:
         self.sent = False
         #: Whether all of it was written, so that the connection owes its replies.
         self.on_the_wire = False
+        #: When it was sent.
+        self.left = 0.0
 
     @property
     def deadline(self) -> float:
@@ -142,8 +148,10 @@ class GroupCommit:
         self._pause = backoff()
         self._room = Room(MAX_WAITING)
         self._waiting: deque[_Write] = deque()
-        #: How many marks the last flight had, whose callers may come again.
+        #: How many marks the last flight had, whose callers may come again, and
+        #: whether it was done in no more time than that many marks take us.
         self._landed = 0
+        self._quick = False
         self._flight: _Flight | None = None
         #: Where a flight is being prepared.
         self._scope: anyio.CancelScope | None = None
@@ -246,10 +254,8 @@ class GroupCommit:
         """Wait for room, then do as all others."""
         future, places = write[0], _count([write])
         try:
-            with anyio.move_on_after(None if self._timeout == math.inf else self._timeout) as wait:
-                await self._room.wait(places)
-            if wait.cancelled_caught:
-                self._fail([write], StoreTimeoutError(), sent=False)
+            if not await self._room.wait(places, write[1]):
+                self._fail([write], self._failure or StoreTimeoutError(), sent=False)
                 return await future
             if self._abandoned:
                 self._fail([write], _closed(), sent=False)
@@ -261,7 +267,10 @@ class GroupCommit:
 
     def _queue(self, write: _Write, loop: asyncio.AbstractEventLoop) -> Awaitable[Any]:
         self._watch_until(write[1], loop)
-        if not self._led and self._flight is None and self._link.ready:
+        # Where the last batch was of several callers, more of them will follow in this
+        # step of the loop, as web requests come in bursts: a task sends in the next one.
+        solitary = self._landed <= 1 and self._flight is None and self._link.ready
+        if solitary and not self._led:
             self._led = True
             return self._lead(write)
         self._room.enter(_count([write]))
@@ -345,6 +354,7 @@ class GroupCommit:
                 if not self._link.ready:
                     await self._prepare(flight)
                 flight.sent = True
+                flight.left = asyncio.get_running_loop().time()
                 await self._link.send(flight.data)
                 flight.on_the_wire = True
                 self._bytes_sent += len(flight.data)
@@ -414,23 +424,26 @@ class GroupCommit:
         taken: list[_Write] = []
         batch = Batch(bitfield=self._bitfield)
         waiting = self._waiting
-        left = 0
-        # While Redis works on one half of the callers' marks, we work on the other.
-        half = (self._room.taken + self._landed) // 2
-        limit = min(MAX_BATCH_MARKS, max(_UNDIVIDED, half))
+        boarded = left = 0
+        limit = MAX_BATCH_MARKS
+        if self._quick:
+            # While Redis works on one half of the callers' marks, we work on the other.
+            half = (self._room.taken + self._landed) // 2
+            limit = min(limit, max(_UNDIVIDED, half))
         while waiting:
-            write = waiting[0]
+            write = waiting.popleft()
             future, _, mark, marks = write
             count = len(marks) or 1
             if not future.done():  # else it was cancelled, or its time is up
-                if taken and (len(batch) + count > limit or batch.size > MAX_BATCH_SIZE):
+                boarded += count
+                if taken and (boarded > limit or batch.size > MAX_BATCH_SIZE):
+                    waiting.appendleft(write)
                     break
                 if mark is not None:
                     batch.add(mark)
                 else:
                     _add(write, batch)
                 taken.append(write)
-            waiting.popleft()
             left += count
         self._room.leave(left)
         return _Flight(taken, batch)
@@ -453,6 +466,8 @@ class GroupCommit:
             self._failure = None
             self._pause = self._backoff()
         self._landed = len(results)
+        took = asyncio.get_running_loop().time() - flight.left
+        self._quick = took < self._landed * _SECONDS_PER_MARK
         blameless = flight.batch.blameless
         again: list[_Write] = []
         at = 0
@@ -496,6 +511,9 @@ class GroupCommit:
         following = [deadline for _, deadline, _, _ in itertools.islice(self._unsettled(), 1)]
         if self._led:
             following.append(now + self._timeout)  # those who come from now on
+            outside = self._room.give_up(now)
+            if outside is not None:
+                following.append(outside)
             if flight is not None and now < flight.deadline:
                 following.append(flight.deadline)
             elif flight is not None and flight.on_the_wire:

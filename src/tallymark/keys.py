@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from .errors import InvalidTypeError, InvalidValueError
-from .offsets import is_array
+from .offsets import Numbers, Offsets, as_list, bounded, is_array
 from .periods import UNIQUE_SUFFIX, Period, parse_suffix
 
 __all__ = ["DEFAULT_PREFIX", "MAX_USER_ID", "KeySchema"]
@@ -76,28 +76,23 @@ class KeySchema:
             )
         return int(user_id)  # an IntEnum would format as its name
 
-    def offsets(self, user_ids: Any) -> Any:
-        """Return the bits that stand for many users: a list, or the array of a numpy array.
+    def offsets(self, user_ids: Numbers) -> Offsets:
+        """Return the bits that stand for many users.
 
         Arguments:
             user_ids: a list of ids, or a one-dimensional numpy array of an
-                integer type.
+                integer type; at least one id.
 
         Raises:
             InvalidTypeError, InvalidValueError: as `offset`, about the first
                 id that is not allowed.
         """
-        if is_array(user_ids):
-            wrong = (user_ids < 0) | (user_ids > self.max_user_id)
-            if wrong.any():
-                self.offset(int(user_ids[wrong.argmax()]))
-            return user_ids.astype("int64", copy=False)
         # In C, and so in a tenth of the time that a look at each takes.
-        if {int}.issuperset(map(type, user_ids)) and (
-            not user_ids or (min(user_ids) >= 0 and max(user_ids) <= self.max_user_id)
-        ):
-            return user_ids
-        return [self.offset(user_id) for user_id in user_ids]
+        if is_array(user_ids) or {int}.issuperset(map(type, user_ids)):
+            offsets = bounded(user_ids)
+            if offsets.low >= 0 and offsets.high <= self.max_user_id:
+                return offsets
+        return bounded([self.offset(user_id) for user_id in as_list(user_ids)])
 
     def parse(self, key: bytes | str) -> tuple[str, Period | None]:
         """Return the event and the period of a key: the inverse of `key`.

@@ -8,6 +8,7 @@ import anyio
 from redis.exceptions import ResponseError
 
 from . import redis_py
+from .buffered import buffered_replies
 
 __all__ = ["Link"]
 
@@ -65,12 +66,14 @@ class Link:
         reads the rest.
         """
         read = self._connection.read_response
+        read_at_once = buffered_replies(self._connection)
         try:
             while len(replies) < count:
                 try:
                     replies.append(redis_py.plain_reply(await read(disconnect_on_error=False)))
-                except ResponseError as error:  # noqa: PERF203 - one for each reply
+                except ResponseError as error:
                     replies.append(redis_py.refused_reply(error))
+                replies += read_at_once(count - len(replies))
         except Exception as error:
             raise redis_py.failure(error) from error
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .keys import KeySchema
     from .marks import Bitmaps, Mark, Result
-    from .offsets import Offsets
+    from .offsets import Numbers, Offsets
     from .periods import Granularity
 
 __all__ = ["Chunk", "Many"]
@@ -83,7 +83,7 @@ class Many:
         self.done = 0
         self.counts: dict[Granularity, int] = dict.fromkeys(bitmaps.granularities, 0)
 
-    def checked(self, block: Offsets) -> Offsets:
+    def checked(self, block: Numbers) -> Offsets:
         """Return the offsets of a block of ids.
 
         Raises:
@@ -94,20 +94,20 @@ class Many:
     def chunks(self, offsets: Offsets) -> Iterator[Chunk]:
         """Yield what to send for a block of offsets."""
         singles: list[int] = []
-        for low, high, neighbours in windows(offsets) if self._exact is None else ():
-            count = len(neighbours)
-            if self._scratch is not None and count >= _DENSE_FROM and (count * _DENSE > high - low):
-                first, bits = as_bits(neighbours, low, high)
-                dense = DenseMarks(self._bitmaps, first, bits, self._value, self._scratch)
+        for some in windows(offsets) if self._exact is None else ():
+            count = len(some.values)
+            crowded = count >= _DENSE_FROM and count * _DENSE > some.high - some.low
+            if crowded and self._scratch is not None:
+                dense = DenseMarks(self._bitmaps, *as_bits(some), self._value, self._scratch)
                 yield Chunk((dense,), count)
             else:
-                singles += as_list(neighbours)
+                singles += as_list(some.values)
         # From the highest on: each bitmap has to grow only once.
         for end in range(len(singles), 0, -_SPARSE):
-            some = singles[max(0, end - _SPARSE) : end]
-            yield Chunk((SparseMarks(self._bitmaps, some, self._value),), len(some))
+            few = singles[max(0, end - _SPARSE) : end]
+            yield Chunk((SparseMarks(self._bitmaps, few, self._value),), len(few))
         if self._exact is not None:
-            each = as_list(offsets)
+            each = as_list(offsets.values)
             for at in range(0, len(each), _EXACT):
                 marks = [self._exact(offset) for offset in each[at : at + _EXACT]]
                 yield Chunk(marks, len(marks))

@@ -48,13 +48,14 @@ class _Present(NamedTuple):
     Attributes:
         begins, ends: the times, in seconds since 1970, between which that is known.
         local: a moment of that hour as the wall clock shows it.
-        bitmaps: what was marked in it, by event and switches.
+        bitmaps: what was marked in it, by event; one table for each of the four
+            positions of the two switches.
     """
 
     begins: float
     ends: float
     local: datetime
-    bitmaps: dict[tuple[str, bool, bool], Bitmaps]
+    bitmaps: tuple[dict[str, Bitmaps], ...]
 
 
 class Marker:
@@ -74,7 +75,7 @@ class Marker:
         self._clock = clock
         self._zone = options.zone
         self._schema = options.schema()
-        self._max_user_id = options.max_user_id
+        self._highest = options.max_user_id
         # Servers that lack BITFIELD lack more.
         self._scripts = options.bitfield
         self._hourly = options.track_hourly
@@ -83,7 +84,7 @@ class Marker:
         if options.track_yearly:
             self._always |= Granularity.YEAR
         self._cached_bitmaps = functools.lru_cache(_CACHED_BITMAPS)(self._make_bitmaps)
-        self._present = _Present(0.0, 0.0, datetime.min, {})  # is over
+        self._present = _Present(0.0, 0.0, datetime.min, ())  # is over
 
     def mark_event(
         self,
@@ -94,8 +95,17 @@ class Marker:
         track_unique: bool | None,
     ) -> BitMark:
         """Return the mark that sets a user's bits of a moment."""
+        if now is None is track_hourly is track_unique and type(event) is str:
+            # What nearly all marks are: of the present, as the tally has it.
+            present = self._present
+            if present.begins <= self._clock() < present.ends:
+                hourly = switches.track_hourly if self._hourly is None else self._hourly
+                unique = switches.track_unique if self._unique is None else self._unique
+                known = present.bitmaps[2 * hourly + unique].get(event)
+                if known is not None and type(user_id) is int and 0 <= user_id <= self._highest:
+                    return BitMark(known, user_id, 1)
         bitmaps = self.bitmaps(event, now, track_hourly, track_unique)
-        return BitMark(bitmaps, self._offset(user_id), 1)
+        return BitMark(bitmaps, self._schema.offset(user_id), 1)
 
     def unmark_event(
         self,
@@ -109,7 +119,7 @@ class Marker:
         """Return the mark that clears a user's bits of a moment."""
         moment = self._local(now)
         bitmaps = self.bitmaps(event, moment, track_hourly, track_unique)
-        offset = self._offset(user_id)
+        offset = self._schema.offset(user_id)
         _check_flag("exact", exact)
         if not exact:
             return BitMark(bitmaps, offset, 0)
@@ -149,11 +159,11 @@ class Marker:
 
     def mark_unique(self, event: str, user_id: int) -> BitMark:
         """Return the mark that sets a user's dateless bit."""
-        return BitMark(self._unique_bitmaps(event), self._offset(user_id), 1)
+        return BitMark(self._unique_bitmaps(event), self._schema.offset(user_id), 1)
 
     def unmark_unique(self, event: str, user_id: int) -> BitMark:
         """Return the mark that clears a user's dateless bit."""
-        return BitMark(self._unique_bitmaps(event), self._offset(user_id), 0)
+        return BitMark(self._unique_bitmaps(event), self._schema.offset(user_id), 0)
 
     def bitmaps(
         self,
@@ -173,13 +183,12 @@ class Marker:
         if now is not None:
             return self._bitmaps_of(event, self._local(now), hourly, unique)
         present = self._present_hour()
-        key = (event, hourly, unique)
-        bitmaps = present.bitmaps.get(key)
+        known = present.bitmaps[2 * hourly + unique]
+        bitmaps = known.get(event)
         if bitmaps is None:
-            if len(present.bitmaps) >= _PRESENT_BITMAPS:
-                present.bitmaps.clear()
-            bitmaps = self._bitmaps_of(event, present.local, hourly, unique)
-            present.bitmaps[key] = bitmaps
+            if len(known) >= _PRESENT_BITMAPS:
+                known.clear()
+            bitmaps = known[event] = self._bitmaps_of(event, present.local, hourly, unique)
         return bitmaps
 
     def _bitmaps_of(self, event: str, moment: datetime, hourly: bool, unique: bool) -> Bitmaps:
@@ -231,11 +240,6 @@ class Marker:
         today = Period.containing(Granularity.DAY, moment)
         return tuple(self._schema.key(event, day) for day in period.days() if day != today)
 
-    def _offset(self, user_id: int) -> int:
-        if type(user_id) is int and 0 <= user_id <= self._max_user_id:
-            return user_id
-        return self._schema.offset(user_id)  # says what is wrong, or converts
-
     def _present_hour(self) -> _Present:
         now = self._clock()
         present = self._present
@@ -253,7 +257,7 @@ class Marker:
         offset = local.utcoffset()
         if last.utcoffset() != offset or (offset is not None and offset.microseconds):
             ends = math.floor(now)
-        return _Present(now, ends, local.replace(tzinfo=None), {})
+        return _Present(now, ends, local.replace(tzinfo=None), ({}, {}, {}, {}))
 
     def _local(self, now: date | None) -> datetime:
         """Return a moment as the wall clock of the tally's zone shows it, naive."""

@@ -6,18 +6,39 @@ not imported here: who passes an array has done that already.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import sys
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from .errors import InvalidTypeError
 
-__all__ = ["BLOCK", "WINDOW", "Offsets", "as_bits", "as_list", "blocks", "is_array", "windows"]
+__all__ = [
+    "BLOCK",
+    "WINDOW",
+    "Numbers",
+    "Offsets",
+    "as_bits",
+    "as_list",
+    "blocks",
+    "bounded",
+    "is_array",
+    "windows",
+]
 
-#: Ids or offsets: a sequence, or a numpy array of integers.
-Offsets = Any
+#: Ids or offsets: a list, or a numpy array of integers.
+Numbers = Any
+
+
+class Offsets(NamedTuple):
+    """Offsets, of which there is at least one, and the lowest and the highest."""
+
+    values: Numbers
+    low: int
+    high: int
+
 
 #: How many ids are looked at in one go. For arrays, whose numbers cost far less,
 #: it is more. Neither keeps an event loop for as long as 20 ms.
@@ -39,7 +60,7 @@ def is_array(ids: object) -> bool:
     return numpy is not None and isinstance(ids, numpy.ndarray)
 
 
-def blocks(user_ids: Iterable[int]) -> tuple[Iterator[Offsets], bool]:
+def blocks(user_ids: Iterable[int]) -> tuple[Iterator[Numbers], bool]:
     """Return an iterator over blocks of ids, and whether all of them are there already.
 
     Raises:
@@ -60,7 +81,7 @@ def blocks(user_ids: Iterable[int]) -> tuple[Iterator[Offsets], bool]:
     )
 
 
-def _array_blocks(array: Any) -> Iterator[Offsets]:
+def _array_blocks(array: Any) -> Iterator[Numbers]:
     if array.ndim != 1:
         raise InvalidTypeError(f"user ids must be a one-dimensional array, got {array.ndim}")
     if array.dtype.kind not in "iu":
@@ -69,72 +90,67 @@ def _array_blocks(array: Any) -> Iterator[Offsets]:
     return (array[at : at + size] for at in range(0, len(array), size))
 
 
-def windows(offsets: Offsets) -> Iterator[tuple[int, int, Offsets]]:
+def bounded(values: Numbers) -> Offsets:
+    """Return offsets with the lowest and the highest of them."""
+    if is_array(values):
+        return Offsets(values, int(values.min()), int(values.max()))
+    return Offsets(values, min(values), max(values))
+
+
+def windows(offsets: Offsets) -> Iterator[Offsets]:
     """Cut a block of offsets, in any order, into pieces of neighbours.
 
     Yields:
-        (lowest, highest, offsets) of each piece that has any; at most `WINDOW` bits apart.
+        Pieces that are at most `WINDOW` bits wide.
     """
-    low, high = _bounds(offsets)
+    values, low, high = offsets
     if high - low < WINDOW:
-        yield low, high, offsets
+        yield offsets
         return
-    if is_array(offsets):
-        ordered = offsets.copy()
+    if is_array(values):
+        ordered = values.copy()
         ordered.sort()
         find = ordered.searchsorted
     else:
-        ordered = sorted(offsets)
-
-        def find(offset: int) -> int:
-            return bisect_left(ordered, offset)
-
+        ordered = sorted(values)
+        find = functools.partial(bisect_left, ordered)
     at = 0
     while at < len(ordered):
         first = int(ordered[at])
         end = int(find(first + WINDOW))
-        yield first, int(ordered[end - 1]), ordered[at:end]
+        yield Offsets(ordered[at:end], first, int(ordered[end - 1]))
         at = end
 
 
-def _bounds(offsets: Offsets) -> tuple[int, int]:
-    if is_array(offsets):
-        return int(offsets.min()), int(offsets.max())
-    return min(offsets), max(offsets)
-
-
-def as_bits(offsets: Offsets, low: int, high: int) -> tuple[int, bytes]:
+def as_bits(offsets: Offsets) -> tuple[int, bytes]:
     """Return offsets as a part of a bitmap.
-
-    Arguments:
-        offsets: all of them between the other two.
-        low, high: the lowest and the highest.
 
     Returns:
         The index of the first byte, and the bytes. Redis counts the bits of a
         byte from its most significant one.
     """
+    values, low, high = offsets
     first = low >> 3
     size = (high >> 3) - first + 1
     base = first << 3
-    if is_array(offsets):
+    if is_array(values):
         numpy = sys.modules["numpy"]
         flags = numpy.zeros(8 * size, dtype=numpy.uint8)
-        flags[offsets - base] = 1
+        flags[values - base] = 1
         return first, numpy.packbits(flags).tobytes()
-    if len(offsets) * _CROWDED > 8 * size:
+    if len(values) * _CROWDED > 8 * size:
         digits = bytearray(b"0") * (8 * size)
-        for offset in offsets:
+        for offset in values:
             digits[offset - base] = _ONE
         return first, int(digits, 2).to_bytes(size, "big")
     bits = bytearray(size)
-    for offset in offsets:
+    for offset in values:
         distance = offset - base
         bits[distance >> 3] |= 128 >> (distance & 7)
     return first, bytes(bits)
 
 
-def as_list(offsets: Offsets) -> list[int]:
-    """Return offsets as Python's ints."""
-    plain: list[int] = offsets.tolist() if is_array(offsets) else list(offsets)
+def as_list(values: Numbers) -> list[int]:
+    """Return numbers as Python's ints."""
+    plain: list[int] = values.tolist() if is_array(values) else list(values)
     return plain

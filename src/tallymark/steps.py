@@ -116,6 +116,9 @@ class BitRun:
     def settle(self, replies: Iterator[Any]) -> list[Result]:
         """Return each mark's result; takes this step's replies, no more."""
         known = _known_flips(self.bitmaps.granularities)
+        if len(self.marks) == 1:
+            old_bits = tuple(itertools.islice(replies, len(self.bitmaps.keys)))
+            return [self._result_of(self.marks[0], old_bits, known)]
         all_old_bits = self._old_bits(replies)
         return [
             self._result_of(mark, old_bits, known)

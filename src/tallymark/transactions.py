@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, cast
 
 from .errors import ClosedError, TallymarkError
+from .periods import Granularity
 from .verbs import MarkVerbs
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
     from .marker import Marker
     from .marks import Mark, Result
-    from .periods import Granularity
 
 __all__ = ["PendingMark", "Transaction"]
 
@@ -93,6 +93,6 @@ class Transaction(MarkVerbs[PendingMark]):
 
 def unwrapped(result: Result) -> Granularity:
     """Return what the mark of one user flipped, or raise its error."""
-    if isinstance(result, TallymarkError):
-        raise result
-    return cast("Granularity", result)
+    if isinstance(result, Granularity):
+        return result
+    raise cast("TallymarkError", result)

@@ -1,0 +1,172 @@
+"""Contenders in processes of their own, who take turns, and whose bits are checked."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import redis
+from workloads import expected, schedule
+
+from tallymark import KeySchema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = Path(__file__).parent
+#: Contenders that need another Python than ours: what names it.
+PYTHONS = {
+    "bitmapist": "TALLYMARK_BITMAPIST_PYTHON",
+    "bitmapist4": "TALLYMARK_BITMAPIST4_PYTHON",
+    "coredis": "TALLYMARK_RIVALS_PYTHON",
+    "valkey-glide": "TALLYMARK_RIVALS_PYTHON",
+}
+
+
+class WrongBitsError(Exception):
+    """A contender did not set exactly the bits that it was asked to."""
+
+
+@dataclass
+class Contender:
+    """A process that marks, and what its rounds took."""
+
+    name: str
+    requests: IO[str]
+    answers: IO[str]
+    #: Seconds per mark of each round.
+    rounds: list[float] = field(default_factory=list)
+    p50: list[float] = field(default_factory=list)
+    p99: list[float] = field(default_factory=list)
+    #: How many marks make a round of about the time that is wanted.
+    marks: int = 0
+
+    def ask(self, workload: str, marks: int, callers: int, *, latencies: bool) -> dict[str, float]:
+        """Run one round and return what it measured."""
+        order = {
+            "workload": workload,
+            "marks": marks,
+            "callers": callers,
+            "latencies": latencies,
+        }
+        self.requests.write(json.dumps(order) + "\n")
+        self.requests.flush()
+        found: dict[str, float] = json.loads(self.answers.readline())
+        return found
+
+
+@contextlib.contextmanager
+def running(name: str, url: str) -> Iterator[Contender | None]:
+    """Start a contender, and end it; None if this machine does not have it."""
+    variable = PYTHONS.get(name)
+    python = sys.executable if variable is None else os.environ.get(variable, "")
+    if not python:
+        print(f"  without {name}: {variable} names no Python that has it")
+        yield None
+        return
+    command = [python, str(HERE / "contenders.py"), name, url]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        yield Contender(name, process.stdin, process.stdout)
+        process.stdin.close()
+
+
+def check(store: redis.Redis, workload: str, marks: int) -> None:
+    """Raise unless exactly the bits of a round are set, in months, weeks and days."""
+    wanted = {}
+    for event, users in expected(schedule(workload, marks)).items():
+        bits = bytearray(max(users) // 8 + 1)
+        for user in users:
+            bits[user >> 3] |= 128 >> (user & 7)
+        wanted[event] = int.from_bytes(bits.ljust(2**14, b"\0"), "big")
+    found: dict[tuple[str, str], int] = {}
+    schema = KeySchema()
+    for key in store.scan_iter(count=10_000):  # a round at midnight has two days
+        event, period = schema.parse(key)
+        value: Any = store.get(key)
+        place = (event, str(period.granularity) if period else "")
+        found[place] = found.get(place, 0) | int.from_bytes(value.ljust(2**14, b"\0"), "big")
+    for event, number in wanted.items():
+        for granularity in ("month", "week", "day"):
+            if found.pop((event, granularity), 0) != number:
+                raise WrongBitsError(f"{event}, {granularity}")
+    if found:
+        raise WrongBitsError(f"{sorted(found)} should not be there")
+
+
+def contest(
+    names: list[str],
+    url: str,
+    workload: str,
+    callers: int,
+    *,
+    rounds: int,
+    seconds: float,
+    latencies: bool = False,
+    checked: bool = True,
+) -> list[dict[str, Any]]:
+    """Let contenders take turns at one workload; return a row for each.
+
+    Arguments:
+        names: the first is what the others are compared to.
+        url: the store, which is emptied before each round.
+        workload: see `workloads.schedule`.
+        callers: how many tasks or threads mark at the same time.
+        rounds: how many turns each has, after one to warm up.
+        seconds: about how long a round takes.
+        latencies: also time each mark.
+        checked: whether to compare all bits after each round.
+    """
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(redis.Redis.from_url(url))
+        found = [stack.enter_context(running(name, url)) for name in names]
+        contenders = [each for each in found if each is not None]
+        for each in contenders:
+            count = max(500, 2 * callers)
+            took = each.ask(workload, count, callers, latencies=latencies)["seconds"]
+            took = each.ask(workload, count, callers, latencies=latencies)["seconds"]
+            each.marks = max(2 * callers, int(seconds * count / took))
+        for _ in range(rounds):
+            for each in contenders:
+                store.flushdb()
+                round_ = each.ask(workload, each.marks, callers, latencies=latencies)
+                each.rounds.append(round_["seconds"] / each.marks)
+                if latencies:
+                    each.p50.append(round_["p50"])
+                    each.p99.append(round_["p99"])
+                if checked:
+                    check(store, workload, each.marks)
+        return [_row(each, contenders[0], workload, callers) for each in contenders]
+
+
+def _row(each: Contender, first: Contender, workload: str, callers: int) -> dict[str, Any]:
+    row = {
+        "workload": workload,
+        "callers": callers,
+        "contender": each.name,
+        "marks_per_second": 1 / statistics.median(each.rounds),
+        "ratio": median_ratio(first.rounds, each.rounds),
+    }
+    if each.p99:
+        row |= {
+            "p50_us": 1e6 * statistics.median(each.p50),
+            "p99_us": 1e6 * statistics.median(each.p99),
+            "p50_ratio": median_ratio(each.p50, first.p50),
+            "p99_ratio": median_ratio(each.p99, first.p99),
+        }
+    return row
+
+
+def median_ratio(over: list[float], under: list[float]) -> float:
+    """Return the median of the ratios, turn by turn: the machine's speed drifts."""
+    return statistics.median(a / b for a, b in zip(over, under, strict=True))

@@ -1,0 +1,179 @@
+"""Tallymark beside its alternatives, in one run: `nox -s bench`, or `nox -s bench -- --quick`.
+
+Contenders take turns, a short round each, so a busy spell of the machine slows
+them all. After each round all bits are checked. Quote the ratios, which are
+medians over the turns, and never a number of one machine alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import redis
+
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+
+from contenders import ASYNC, BLOCKING
+from contest import contest
+from crowds import crowds, longest_stops
+from report import machine, show, write
+from slow_link import slow_link
+from web import generator, web
+
+from servers import running_server  # pyright: ignore[reportMissingImports]
+
+#: The code that everybody writes first is what all is compared to.
+OBVIOUS = "redis.asyncio pipeline"
+MARKING = {
+    "workload": "{}",
+    "callers": "{}",
+    "contender": "{}",
+    "marks_per_second": "{:,.0f}",
+    "ratio": "{:.2f}x",
+}
+LATENCY = {
+    "callers": "{}",
+    "contender": "{}",
+    "p50_us": "{:,.0f}",
+    "p50_ratio": "{:.2f}",
+    "p99_us": "{:,.0f}",
+    "p99_ratio": "{:.2f}",
+}
+
+
+def main() -> None:
+    """Run all of it, or a part."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a minute, with fewer contenders")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=["async", "blocking", "latency", "links", "crowds", "web"],
+        help="leave out the rest, and write no files",
+    )
+    arguments = parser.parse_args()
+    wanted = arguments.only or ["async", "latency", "blocking", "links", "crowds", "web"]
+    begun = time.monotonic()
+    with running_server() as url, redis.Redis.from_url(url) as store:
+        results: dict[str, Any] = {"machine": machine(store), "quick": arguments.quick}
+        print(", ".join(f"{name} {value}" for name, value in results["machine"].items()))
+        for part in wanted:
+            results[part] = PARTS[part](url, arguments.quick)
+    if not arguments.only:
+        write(results)
+    print(f"took {time.monotonic() - begun:.0f} s")
+
+
+def run_async(url: str, quick: bool) -> list[dict[str, Any]]:
+    """Let tasks of one event loop await their marks."""
+    names = [OBVIOUS, "tallymark", "tallymark, uvloop"] if quick else list(ASYNC)
+    rows = []
+    for workload in ("hot", "zipf"):
+        for callers in (1, 10, 50, 200, 1000):
+            rows += contest(
+                names,
+                url,
+                workload,
+                callers,
+                rounds=5 if quick else 9,
+                # With many callers, so long that starting their tasks does not count.
+                seconds=(0.06 if callers < 200 else 0.2) if quick else 0.4,
+            )
+    show("Concurrent callers on one event loop", rows, MARKING)
+    return rows
+
+
+def run_latency(url: str, quick: bool) -> list[dict[str, Any]]:
+    """Measure how long a single mark takes its caller."""
+    rows = []
+    for callers in (1, 50):
+        rows += contest(
+            [OBVIOUS, "tallymark"],
+            url,
+            "hot",
+            callers,
+            rounds=5 if quick else 9,
+            seconds=0.12 if quick else 0.5,
+            latencies=True,
+        )
+    show("Latency of a mark, beside the obvious code's", rows, LATENCY)
+    return rows
+
+
+def run_blocking(url: str, quick: bool) -> list[dict[str, Any]]:
+    """Mark in plain loops and in threads."""
+    rows = []
+    for callers in (1, 16):
+        rows += contest(
+            list(BLOCKING),
+            url,
+            "hot",
+            callers,
+            rounds=5 if quick else 11,
+            seconds=0.06 if quick else 0.3,
+        )
+    show("Blocking calls in a loop, and in 16 threads", rows, MARKING)
+    return rows
+
+
+def run_links(url: str, quick: bool) -> list[dict[str, Any]]:
+    """Delay each answer by 1 ms and by 5 ms."""
+    rows = []
+    for milliseconds in (1, 5):
+        with slow_link(url, milliseconds) as slow_url:
+            for callers in (50, 1000):
+                found = contest(
+                    [OBVIOUS, "tallymark"],
+                    slow_url,
+                    "hot",
+                    callers,
+                    rounds=3 if quick else 7,
+                    seconds=0.06 if quick else 0.4,
+                )
+                rows += [{"round_trip_ms": milliseconds, **row} for row in found]
+    show("Over a slow link", rows, {"round_trip_ms": "{}", **MARKING})
+    return rows
+
+
+def run_crowds(url: str, quick: bool) -> dict[str, Any]:
+    """Measure mark_many, and what 200,000 marks at once do to others."""
+    rows = asyncio.run(crowds(url, 3 if quick else 7))
+    columns = {"ids": "{}", "contender": "{}", "marks_per_second": "{:,.0f}", "ratio": "{:.1f}x"}
+    show("Many users at once", rows, columns)
+    memory = rows[-1]
+    print(
+        f"  1 in 50,000 of 2**28: Redis grew by {memory.get('memory_mb', 0):.1f} MB,"
+        f" the bitmaps need {memory.get('bitmaps_mb', 0):.1f} MB"
+    )
+    stops = asyncio.run(longest_stops(url))
+    print(
+        "  other tasks beside {marks:,} waiting marks stood still for {longest_ms:.1f} ms at most"
+        " (p99 {p99_ms:.1f} ms, median {median_ms:.1f} ms)".format(**stops)
+    )
+    return {"rows": rows, "stops": stops}
+
+
+def run_web(url: str, quick: bool) -> list[dict[str, Any]]:
+    """Put the FastAPI example under load."""
+    rows = web(url, 3 if quick else 7, 1 if quick else 3)
+    columns = {"contender": "{}", "requests_per_second": "{:,.0f}", "ratio": "{:.3f}"}
+    show(f"The FastAPI example under uvicorn, load from {generator()}", rows, columns)
+    return rows
+
+
+PARTS = {
+    "async": run_async,
+    "latency": run_latency,
+    "blocking": run_blocking,
+    "links": run_links,
+    "crowds": run_crowds,
+    "web": run_web,
+}
+
+if __name__ == "__main__":
+    main()
