@@ -10,6 +10,7 @@ library.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import statistics
 import sys
@@ -21,7 +22,7 @@ from urllib.parse import urlsplit
 from workloads import keys, schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     Blocking = Callable[[str, int], Any]
     Async = Callable[[str, int], Awaitable[Any]]
@@ -78,42 +79,44 @@ def tallymark_sync(url: str) -> Blocking:
     return sync.mark_event
 
 
-# --- async
+# --- async: opened, used and closed within one task
 
 
-async def redis_asyncio(url: str) -> Async:
-    """Return a mark as one writes it with redis.asyncio."""
+@contextlib.asynccontextmanager
+async def redis_asyncio(url: str) -> AsyncIterator[Async]:
+    """Yield a mark as one writes it with redis.asyncio."""
     from redis.asyncio import BlockingConnectionPool, Redis
 
     pool = BlockingConnectionPool.from_url(url, max_connections=CONNECTIONS)
-    client = Redis.from_pool(pool)
+    async with Redis.from_pool(pool) as client:
 
-    async def mark(event: str, user: int) -> None:
-        async with client.pipeline(transaction=True) as pipeline:
-            for key in keys(event):
-                pipeline.setbit(key, user, 1)
-            await pipeline.execute()
+        async def mark(event: str, user: int) -> None:
+            async with client.pipeline(transaction=True) as pipeline:
+                for key in keys(event):
+                    pipeline.setbit(key, user, 1)
+                await pipeline.execute()
 
-    return mark
+        yield mark
 
 
-async def coredis(url: str) -> Async:
-    """Return a mark as one writes it with coredis."""
+@contextlib.asynccontextmanager
+async def coredis(url: str) -> AsyncIterator[Async]:
+    """Yield a mark as one writes it with coredis."""
     import coredis as library  # pyright: ignore[reportMissingImports]
 
-    client = library.Redis.from_url(url)
-    await client.__aenter__()
+    async with library.Redis.from_url(url) as client:
 
-    async def mark(event: str, user: int) -> None:
-        async with client.pipeline(transaction=True) as pipeline:
-            for key in keys(event):
-                pipeline.setbit(key, user, 1)
+        async def mark(event: str, user: int) -> None:
+            async with client.pipeline(transaction=True) as pipeline:
+                for key in keys(event):
+                    pipeline.setbit(key, user, 1)
 
-    return mark
+        yield mark
 
 
-async def valkey_glide(url: str) -> Async:
-    """Return a mark as one writes it with valkey-glide: an atomic batch."""
+@contextlib.asynccontextmanager
+async def valkey_glide(url: str) -> AsyncIterator[Async]:
+    """Yield a mark as one writes it with valkey-glide: an atomic batch."""
     import glide  # pyright: ignore[reportMissingImports]
 
     where = urlsplit(url)
@@ -126,14 +129,17 @@ async def valkey_glide(url: str) -> Async:
             batch.setbit(key, user, 1)
         await client.exec(batch, raise_on_error=True)
 
-    return mark
+    yield mark
+    await client.close()
 
 
-async def tallymark(url: str) -> Async:
-    """Return tallymark's mark."""
+@contextlib.asynccontextmanager
+async def tallymark(url: str) -> AsyncIterator[Async]:
+    """Yield tallymark's mark."""
     from tallymark import Tally
 
-    return Tally.from_url(url).mark_event
+    async with Tally.from_url(url) as tally:
+        yield tally.mark_event
 
 
 BLOCKING = {
@@ -188,28 +194,34 @@ def serve_blocking(mark: Blocking) -> None:
         print(answer(time.perf_counter() - begun, []), flush=True)
 
 
-async def serve_async(make: Callable[[str], Awaitable[Async]], url: str) -> None:
-    """Run rounds: all callers draw from one schedule."""
-    mark = await make(url)
-    while line := await asyncio.to_thread(sys.stdin.readline):
-        order = json.loads(line)
-        marks = iter(schedule(order["workload"], order["marks"]))
-        latencies: list[float] = []
+async def serve_async(
+    opened: Callable[[str], contextlib.AbstractAsyncContextManager[Async]], url: str
+) -> None:
+    """Run rounds."""
+    async with opened(url) as mark:
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            print(await run_round(mark, json.loads(line)), flush=True)
 
-        async def call() -> None:
-            for event, user in marks:  # noqa: B023 - awaited within the round
-                await mark(event, user)
 
-        async def timed() -> None:
-            for event, user in marks:  # noqa: B023
-                begun = time.perf_counter()
-                await mark(event, user)
-                latencies.append(time.perf_counter() - begun)  # noqa: B023
+async def run_round(mark: Async, order: dict[str, Any]) -> str:
+    """Let all callers draw from one schedule."""
+    marks = iter(schedule(order["workload"], order["marks"]))
+    latencies: list[float] = []
 
-        run = timed if order["latencies"] else call
-        begun = time.perf_counter()
-        await asyncio.gather(*(run() for _ in range(order["callers"])))
-        print(answer(time.perf_counter() - begun, latencies), flush=True)
+    async def call() -> None:
+        for event, user in marks:
+            await mark(event, user)
+
+    async def timed() -> None:
+        for event, user in marks:
+            begun = time.perf_counter()
+            await mark(event, user)
+            latencies.append(time.perf_counter() - begun)
+
+    run = timed if order["latencies"] else call
+    begun = time.perf_counter()
+    await asyncio.gather(*(run() for _ in range(order["callers"])))
+    return answer(time.perf_counter() - begun, latencies)
 
 
 if __name__ == "__main__":

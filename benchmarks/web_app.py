@@ -23,7 +23,7 @@ client = Redis.from_pool(
 
 
 @app.post("/obvious/{user_id}/login")
-async def obvious(user_id: int, _: Marks) -> dict[str, bool]:
+async def obvious(user_id: int, tally: Marks) -> dict[str, bool]:
     """Do what the example's login does with a redis.asyncio pipeline."""
     *_, day = wanted = keys("obvious")
     async with client.pipeline(transaction=True) as pipeline:
@@ -35,6 +35,6 @@ async def obvious(user_id: int, _: Marks) -> dict[str, bool]:
 
 
 @app.post("/nothing/{user_id}/login")
-async def nothing(user_id: int, _: Marks) -> dict[str, bool]:
+async def nothing(user_id: int, tally: Marks) -> dict[str, bool]:
     """Answer without a mark."""
     return {"first_today": bool(user_id)}

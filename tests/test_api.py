@@ -15,6 +15,7 @@ from tallymark import SyncTally, Tally, Transaction
 from tallymark import sync as tm
 
 VERBS = ["mark_event", "unmark_event", "mark_unique", "unmark_unique"]
+MANY = ["mark_many", "unmark_many"]
 MODULES = [
     importlib.import_module(f"tallymark.{module.name}")
     for module in pkgutil.iter_modules(tallymark.__path__)
@@ -75,6 +76,17 @@ def parameters(function: Any) -> list[tuple[str, Any, Any, Any]]:
     ]
 
 
+@pytest.mark.parametrize("verb", MANY)
+def test_verbs_of_many_differ_only_in_async_iterables(verb: str) -> None:
+    wanted = parameters(getattr(Tally, verb))
+    assert parameters(getattr(tallymark, verb)) == wanted
+    blocking = [
+        (name, kind, default, str(annotation).replace(" | AsyncIterable[int]", ""))
+        for name, kind, default, annotation in wanted
+    ]
+    assert parameters(getattr(SyncTally, verb)) == parameters(getattr(tm, verb)) == blocking
+
+
 @pytest.mark.parametrize("verb", [*VERBS, "transaction"])
 def test_facades_have_the_same_signatures(verb: str) -> None:
     wanted = parameters(getattr(Tally, verb))
@@ -85,14 +97,14 @@ def test_facades_have_the_same_signatures(verb: str) -> None:
         assert parameters(getattr(owner, verb)) == wanted, owner
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", VERBS + MANY)
 def test_async_verbs_are_coroutine_functions(verb: str) -> None:
     # What Starlette's background tasks, among others, ask before they call.
     assert inspect.iscoroutinefunction(getattr(Tally, verb))
     assert inspect.iscoroutinefunction(getattr(tallymark, verb))
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", VERBS + MANY)
 def test_all_but_event_and_user_is_keyword_only(verb: str) -> None:
     kinds = [kind for _, kind, _, _ in parameters(getattr(Tally, verb))]
     assert kinds[:2] == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * 2

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,10 @@ from tallymark import (
     ClosedError,
     CommandError,
     Granularity,
+    Stats,
     StoreTimeoutError,
     StoreUnavailableError,
+    SyncTally,
     Tally,
     WrongKeyTypeError,
     group_commit,
@@ -568,7 +571,7 @@ async def test_other_tasks_keep_running_beside_many_marks(redis_store: Store) ->
         before, most = 0, 0
         while not tasks[-1].done():
             await asyncio.sleep(0)
-            marks = tally._commits._marks
+            marks = tally._commits._totals.marks
             before, most = marks, max(most, marks - before)
         await asyncio.gather(*tasks)
     assert most == MAX_BATCH_MARKS
@@ -633,6 +636,35 @@ async def test_closing_with_the_server_gone_does_not_hang(redis_store: Store) ->
 
 
 # --- numbers
+
+
+def test_stats_of_many_threads(redis_store: Store) -> None:
+    redis_store.raw.lpush("trackist_bad_u", "not a bitmap")
+    with proxied(redis_store.url) as proxy, SyncTally.from_url(proxy.url) as tally:
+
+        def work() -> None:
+            for user_id in range(50):
+                tally.mark_unique("a", user_id)
+            with tally.transaction() as tx:
+                tx.mark_unique("a", 1)
+                tx.mark_unique("a", 2)
+            with pytest.raises(WrongKeyTypeError):
+                tally.mark_unique("bad", 1)
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        stats = tally.stats()
+        sent = sum(map(len, proxy.transactions()))
+        assert stats == Stats(8 * 52, 8 * 52, sent, retries=0, errors=8, waiting=0)
+        proxy.cuts = 2
+        tally.mark_unique("a", 1)
+        assert tally.stats().retries == 2
+    with pytest.raises(ClosedError):
+        tally.mark_unique("a", 1)
+    assert tally.stats().errors == 8  # that call was refused, not lost
 
 
 async def test_stats_count(tally: Tally, proxy: Proxy, redis_store: Store) -> None:

@@ -34,13 +34,14 @@ from .errors import (
     with_fate,
 )
 from .room import Room
-from .stats import Stats
+from .stats import Totals
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from .link import Link
     from .marks import Mark, Result
+    from .stats import Stats
 
 __all__ = ["MAX_BATCH_MARKS", "MAX_BATCH_SIZE", "MAX_WAITING", "GroupCommit"]
 
@@ -164,7 +165,7 @@ class GroupCommit:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._abandoned = False
-        self._marks = self._batches = self._bytes_sent = self._retries = self._errors = 0
+        self._totals = Totals()
 
     def submit(self, mark: Mark) -> Awaitable[Result]:
         """Send a mark. What is returned must be awaited at once.
@@ -203,14 +204,7 @@ class GroupCommit:
 
     def stats(self) -> Stats:
         """Return what was done so far."""
-        return Stats(
-            marks=self._marks,
-            batches=self._batches,
-            bytes_sent=self._bytes_sent,
-            retries=self._retries,
-            errors=self._errors,
-            waiting=_count(self._unsettled()) + self._room.outside,
-        )
+        return self._totals.stats(_count(self._unsettled()) + self._room.outside)
 
     async def close(self) -> None:
         """Accept nothing more, wait until nothing is left to send, then disconnect.
@@ -357,7 +351,7 @@ class GroupCommit:
                 flight.left = asyncio.get_running_loop().time()
                 await self._link.send(flight.data)
                 flight.on_the_wire = True
-                self._bytes_sent += len(flight.data)
+                self._totals.bytes_sent += len(flight.data)
             await self._link.receive(flight.replies, flight.batch.reply_count())
             results = flight.batch.settle(flight.replies)
         except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits
@@ -410,7 +404,7 @@ class GroupCommit:
             return self._take_waiting()
         again = self._boarded(writes)
         again.sent = flight.sent
-        self._retries += flight.sent
+        self._totals.retries += flight.sent
         return again
 
     def _boarded(self, writes: Sequence[_Write]) -> _Flight:
@@ -484,17 +478,13 @@ class GroupCommit:
         postponed = _count(again)
         self._waiting.extendleft(reversed(again))
         self._room.enter(postponed)
-        errors = -postponed
-        if any(issubclass(kind, TallymarkError) for kind in set(map(type, results))):
-            errors += sum(isinstance(result, TallymarkError) for result in results)
-        self._errors += errors
-        self._marks += len(results) - postponed - errors
-        self._batches += not flight.batch.refused
+        refused = flight.batch.refused
+        self._totals.settle(results, refused=refused, postponed=postponed)
 
     def _fail(self, writes: Sequence[_Write], failure: TallymarkError, *, sent: bool) -> None:
         """End calls with an error."""
         for future, _, mark, marks in _live(writes):
-            self._errors += len(marks) or 1
+            self._totals.errors += len(marks) or 1
             error = with_fate(failure, sent=sent, timeout=self._timeout)
             future.set_result([error] * len(marks) if mark is None else error)
 

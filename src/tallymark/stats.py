@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-__all__ = ["Stats"]
+from .errors import TallymarkError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .marks import Result
+
+__all__ = ["Stats", "Totals"]
 
 
 @dataclass(frozen=True)
@@ -31,3 +39,32 @@ class Stats:
     def marks_per_batch(self) -> float:
         """How many marks shared a transaction, on average; 0.0 before the first one."""
         return self.marks / self.batches if self.batches else 0.0
+
+
+class Totals:
+    """The numbers behind `Stats`, as they grow."""
+
+    __slots__ = ("batches", "bytes_sent", "errors", "marks", "retries")
+
+    def __init__(self) -> None:
+        self.marks = self.batches = self.bytes_sent = self.retries = self.errors = 0
+
+    def settle(self, results: Sequence[Result], *, refused: bool, postponed: int = 0) -> None:
+        """Count what came of a batch.
+
+        Arguments:
+            results: of all its marks.
+            refused: whether Redis has thrown the transaction away.
+            postponed: how many of the errors are not final.
+        """
+        errors = -postponed
+        # Mostly there are none, which is seen faster so.
+        if any(issubclass(kind, TallymarkError) for kind in set(map(type, results))):
+            errors += sum(isinstance(result, TallymarkError) for result in results)
+        self.errors += errors
+        self.marks += len(results) - postponed - errors
+        self.batches += not refused
+
+    def stats(self, waiting: int) -> Stats:
+        """Return a snapshot."""
+        return Stats(self.marks, self.batches, self.bytes_sent, self.retries, self.errors, waiting)

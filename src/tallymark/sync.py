@@ -1,52 +1,33 @@
-"""The blocking driver: `SyncTally`, and the module-level functions on the default tally.
+"""The blocking functions, on this process's default tally.
 
-The functions have the names, arguments and results of those in `tallymark`::
+They have the names, arguments and results of those in `tallymark`::
 
     from tallymark import sync as tm
 
     tm.mark_event("active", 123)
 
-No event loop and no thread: the same core as the async driver, on
-``redis.Redis``. Calls may come from many threads, and go on after ``fork``.
+No event loop and no thread: see `tallymark.SyncTally`.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import threading
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from redis import Redis
-from redis.exceptions import ResponseError
-from redis.retry import Retry
-
-from . import defaults, memory, redis_py
+from . import defaults
 from . import switches as _switches
-from .batches import Batch
-from .blocking_pool import BlockingPool
 from .defaults import configure
-from .errors import ClosedError, InvalidTypeError, InvalidValueError, StoreError, with_fate
-from .marker import Marker
-from .offsets import blocks
-from .options import Options
-from .periods import Granularity
-from .transactions import Transaction, unwrapped
-from .urls import check_url, store_name
-from .verbs import MarkVerbs
+from .sync_tally import SyncTally
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    import contextlib
+    from collections.abc import Iterable
     from datetime import date
-    from types import TracebackType
 
-    from typing_extensions import Self, Unpack
-
-    from .many import Many
-    from .marks import Mark, Result
-    from .options import TallyOptions
+    from .periods import Granularity
+    from .transactions import Transaction
 
 __all__ = [
     "TRACK_HOURLY",
@@ -65,233 +46,6 @@ __all__ = [
 TRACK_HOURLY: bool
 TRACK_UNIQUE: bool
 _switches.install(__name__)
-
-
-class SyncTally(MarkVerbs[Granularity]):
-    """Marks events of users on one Redis database, for programs without an event loop.
-
-    The blocking twin of `tallymark.Tally`: same verbs, arguments, results and
-    guarantees. Make one and share it between threads. After ``fork``, a child
-    process opens connections of its own.
-
-    The timeout bounds each wait for Redis and ends the attempts, so a call
-    during which a connection broke may take up to twice as long.
-    """
-
-    def __init__(self, client: Redis, **options: Unpack[TallyOptions]) -> None:
-        """Use a client that the caller owns; closing the tally leaves it open.
-
-        Arguments:
-            client: a ``redis.Redis``. Its own ``socket_timeout`` is what bounds
-                each wait for Redis.
-            options: see `tallymark.TallyOptions`.
-
-        Raises:
-            InvalidTypeError, InvalidValueError: the client or an option is not
-                what is described there.
-        """
-        self._client: Any = redis_py.checked_client(
-            client, Redis, "SyncTally", "for asyncio clients there is tallymark.Tally"
-        )
-        self._owns_client = False
-        self._options = Options(**options)
-        self._marker = Marker(self._options, time.time)
-        self._closed = False
-
-    @classmethod
-    def from_url(cls, url: str, **options: Unpack[TallyOptions]) -> Self:
-        """Make a tally with a client of its own, which `close` closes.
-
-        Takes the same URLs and raises the same errors as
-        `tallymark.Tally.from_url`.
-        """
-        tally = cls(_make_client(url, Options(**options)), **options)
-        tally._owns_client = True
-        return tally
-
-    @property
-    def client(self) -> Redis:
-        """The redis-py client that the tally uses, for what tallymark does not do."""
-        client: Redis = self._client
-        return client
-
-    def mark_many(
-        self,
-        event: str,
-        user_ids: Iterable[int],
-        *,
-        now: date | None = None,
-        track_hourly: bool | None = None,
-        track_unique: bool | None = None,
-    ) -> dict[Granularity, int]:
-        """Record that many users did something at the same time.
-
-        Same arguments (but for async iterables), results, errors and
-        guarantees as `tallymark.Tally.mark_many`.
-        """
-        many = self._marker.mark_many(event, now, track_hourly, track_unique)
-        return self._write_many(many, user_ids)
-
-    def unmark_many(
-        self,
-        event: str,
-        user_ids: Iterable[int],
-        *,
-        now: date | None = None,
-        track_hourly: bool | None = None,
-        track_unique: bool | None = None,
-        exact: bool = False,
-    ) -> dict[Granularity, int]:
-        """Take back what `mark_many` with the same arguments sets.
-
-        Same arguments (but for async iterables), results, errors and
-        guarantees as `tallymark.Tally.unmark_many`.
-        """
-        many = self._marker.unmark_many(event, now, track_hourly, track_unique, exact)
-        return self._write_many(many, user_ids)
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[Transaction]:
-        """Collect several marks and apply them in one ``MULTI``/``EXEC``.
-
-        ``with tally.transaction() as tx:`` works as the ``async with`` of
-        `tallymark.Tally.transaction` does, and raises the same errors.
-        """
-        self._check_usable()
-        transaction = Transaction(self._marker)
-        with transaction.collecting():
-            yield transaction
-        if transaction.marks:
-            transaction.settle(self._commit(transaction.marks))
-
-    def close(self) -> None:
-        """Accept no later call and close the connections the tally made.
-
-        Calls that other threads have in flight end as they would have, and
-        their connections are closed then. May be called again. A client that
-        was passed in stays open.
-        """
-        self._closed = True
-        if self._owns_client:
-            self._client.connection_pool.disconnect_idle()
-
-    def __enter__(self) -> Self:
-        """Return the tally; leaving the block closes it."""
-        self._check_usable()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the tally."""
-        self.close()
-
-    def _take(self, mark: Mark) -> Granularity:
-        (result,) = self._commit((mark,))
-        return unwrapped(result)
-
-    def _commit(self, marks: Sequence[Mark]) -> list[Result]:
-        """Send marks in one transaction, again if its connection breaks; return their results."""
-        self._check_usable()
-        batch = Batch(bitfield=self._options.bitfield)
-        for mark in marks:
-            batch.add(mark)
-        data = batch.encode()
-        deadline = time.monotonic() + self._options.timeout
-
-        def note(failure: Exception) -> None:
-            redis_py.raise_if_final(failure)
-            if time.monotonic() >= deadline:
-                raise failure
-
-        try:
-            retry = Retry(redis_py.backoff(), redis_py.RETRY_FOREVER)
-            replies = retry.call_with_retry(lambda: self._attempt(batch, data), note)
-        except Exception as error:  # redis-py has let AttributeErrors out
-            failure = redis_py.failure(error)
-            timeout = self._options.timeout
-            raise with_fate(failure, sent=batch.sent, timeout=timeout) from error
-        return batch.settle(replies)
-
-    def _attempt(self, batch: Batch, data: bytes) -> list[Any]:
-        """Send a batch over one connection and return the replies to all its commands."""
-        connection = self._borrow()
-        intact = False
-        try:
-            batch.sent = True
-            connection.send_packed_command([data])
-            replies = [_read(connection) for _ in range(batch.reply_count())]
-            intact = True
-        finally:
-            # If not intact, replies may be left unread: on this connection, every
-            # later answer would be taken for that of another command.
-            self._give_back(connection, intact)
-        return replies
-
-    def _write_many(self, many: Many, user_ids: Iterable[int]) -> dict[Granularity, int]:
-        self._check_usable()
-        found, all_there = blocks(user_ids)
-        checked = map(many.checked, found)
-        try:
-            for offsets in list(checked) if all_there else checked:
-                for chunk in many.chunks(offsets):
-                    many.settle(chunk, self._commit(chunk.marks))
-        except (InvalidValueError, InvalidTypeError, StoreError) as error:
-            raise many.told(error) from error.__cause__
-        return many.counts
-
-    def _borrow(self) -> Any:
-        pool = self._client.connection_pool
-        return pool.borrow() if self._owns_client else pool.get_connection()
-
-    def _give_back(self, connection: Any, intact: bool) -> None:
-        pool = self._client.connection_pool
-        if self._owns_client:
-            pool.give_back(connection, intact=intact)
-            if self._closed:  # close() saw this connection in use
-                pool.disconnect_idle()
-            return
-        if not intact:
-            connection.disconnect()
-        pool.release(connection)
-
-    def _check_usable(self) -> None:
-        if self._closed:
-            raise ClosedError("this tally is closed")
-
-
-def _read(connection: Any) -> Any:
-    try:
-        return redis_py.plain_reply(connection.read_response())
-    except ResponseError as error:
-        return redis_py.refused_reply(error)
-
-
-def _make_client(url: str, options: Options) -> Redis:
-    check_url(url)
-    name = store_name(url)
-    if name is not None:
-        fake: Redis = memory.fakeredis().FakeRedis(
-            server=memory.store(name),
-            connection_pool_class=BlockingPool,
-            max_connections=redis_py.MAX_CONNECTIONS,
-        )
-        return fake
-    try:
-        pool = BlockingPool.from_url(
-            url,
-            max_connections=redis_py.MAX_CONNECTIONS,
-            timeout=options.seconds,
-            socket_timeout=options.seconds,
-            socket_connect_timeout=options.seconds,
-        )
-        redis_py.check_options(pool)
-    except (ValueError, TypeError) as error:
-        raise redis_py.refused_url(error) from None
-    return Redis.from_pool(pool)
 
 
 class _Default:

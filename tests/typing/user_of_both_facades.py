@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import date, datetime
 
 import redis
@@ -14,20 +15,27 @@ from tallymark import (
     KeySchema,
     PendingMark,
     Period,
+    Stats,
     SyncTally,
     Tally,
     Transaction,
     configure,
     mark_event,
+    mark_many,
     mark_unique,
     transaction,
     unmark_event,
+    unmark_many,
     unmark_unique,
 )
 from tallymark import sync as tm
 
 
-async def async_functions(now: datetime, day: date) -> None:
+async def async_functions(now: datetime, day: date, stream: AsyncIterator[int]) -> None:
+    assert_type(await mark_many("active", [1, 2]), dict[Granularity, int])
+    assert_type(await mark_many("active", stream, now=now), dict[Granularity, int])
+    assert_type(await unmark_many("active", {1, 2}, exact=True), dict[Granularity, int])
+    await mark_many("active", 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(await mark_event("active", 123), Granularity)
     assert_type(await mark_event("active", 123, now=now, track_hourly=True), Granularity)
     assert_type(await unmark_event("active", 123, now=day, exact=True), Granularity)
@@ -51,13 +59,19 @@ async def async_tally(client: redis.asyncio.Redis, blocking: redis.Redis) -> Non
         async with tally.transaction() as tx:
             assert_type(tx, Transaction)
         assert_type(tally.client, redis.asyncio.Redis)
+        assert_type(tally.stats(), Stats)
+        assert_type(tally.stats().marks_per_batch, float)
+        assert_type(await tally.mark_many("active", range(10)), dict[Granularity, int])
     assert_type(await Tally(client, track_yearly=True).aclose(), None)
     Tally(blocking)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Tally(client, track_yaerly=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     Tally(client, timeout="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def blocking_functions(now: datetime, day: date) -> None:
+def blocking_functions(now: datetime, day: date, stream: AsyncIterator[int]) -> None:
+    assert_type(tm.mark_many("active", (1, 2), now=day), dict[Granularity, int])
+    assert_type(tm.unmark_many("active", [1], now=now), dict[Granularity, int])
+    tm.mark_many("active", stream)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(tm.mark_event("active", 123, now=now, track_unique=None), Granularity)
     assert_type(tm.unmark_event("active", 123, now=day, exact=True), Granularity)
     assert_type(tm.mark_unique("premium", 1), Granularity)
@@ -79,6 +93,8 @@ def blocking_tally(client: redis.Redis) -> None:
         with tally.transaction() as tx:
             assert_type(tx, Transaction)
         assert_type(tally.client, redis.Redis)
+        assert_type(tally.stats(), Stats)
+        assert_type(tally.mark_many("active", range(10)), dict[Granularity, int])
     assert_type(SyncTally(client).close(), None)
 
 
