@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent.parent / "examples"))
 
-from fastapi_app import Marks, app
+from fastapi_app import Marks, app  # pyright: ignore[reportMissingImports]
 from redis.asyncio import BlockingConnectionPool, Redis
 from workloads import keys
 

@@ -148,13 +148,10 @@ class Marker:
         moment = self._local(now)
         bitmaps = self.bitmaps(event, moment, track_hourly, track_unique)
         _check_flag("exact", exact)
-        exactly = None
+        exactly: Callable[[int], Mark] | None = None
         if exact:
             witnesses = self._witnesses(bitmaps, moment)
-
-            def exactly(offset: int) -> ExactUnmark:
-                return ExactUnmark(bitmaps, offset, witnesses)
-
+            exactly = functools.partial(_exact_unmark, bitmaps, witnesses)
         return Many(bitmaps, self._schema, value=0, scratch=self._scratch(), exact=exactly)
 
     def mark_unique(self, event: str, user_id: int) -> BitMark:
@@ -275,6 +272,12 @@ class Marker:
         if isinstance(now, date):
             return datetime(now.year, now.month, now.day)
         raise InvalidTypeError(f"now must be a date or datetime, got {now!r:.80}")
+
+
+def _exact_unmark(
+    bitmaps: Bitmaps, witnesses: tuple[tuple[bytes, ...], ...], offset: int
+) -> ExactUnmark:
+    return ExactUnmark(bitmaps, offset, witnesses)
 
 
 def _decided(name: str, call: bool | None, tally: bool | None, everywhere: bool) -> bool:

@@ -220,7 +220,8 @@ class SparseStep:
         for key, granularity, column in zip(
             self.bitmaps.keys, self.bitmaps.granularities, columns, strict=True
         ):
-            bits = [column] if isinstance(column, CommandError) else _listed(column, users)
+            # One error stands for all bits of its key.
+            bits = _listed([column] * users if isinstance(column, CommandError) else column, users)
             error = next((bit for bit in bits if isinstance(bit, CommandError)), None)
             if error is not None:
                 return [explained(error, f"{key.decode()} was not changed; others may have been")]

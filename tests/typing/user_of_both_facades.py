@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import date, datetime
+from typing import TYPE_CHECKING
 
 import redis
 import redis.asyncio
@@ -29,6 +29,9 @@ from tallymark import (
     unmark_unique,
 )
 from tallymark import sync as tm
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 async def async_functions(now: datetime, day: date, stream: AsyncIterator[int]) -> None:
