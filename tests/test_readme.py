@@ -75,8 +75,13 @@ def test_every_link_and_session_exists() -> None:
     inline = [child for token in MarkdownIt().parse(README) for child in token.children or []]
     links = [str(token.attrs["href"]) for token in inline if token.type == "link_open"]
     assert len(links) >= 4
-    for link in links:
-        assert link.startswith("https://") or (ROOT / link).is_file(), link
+    headings = {line.lstrip("# ").lower() for line in README.splitlines() if line.startswith("#")}
+    images = [str(token.attrs["src"]) for token in inline if token.type == "image"]
+    for link in links + images:
+        if link.startswith("#"):
+            assert link[1:] in headings
+        else:
+            assert link.startswith("https://") or (ROOT / link).is_file(), link
     noxfile = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8"))
     sessions = {
         node.name
