@@ -37,11 +37,17 @@ class Proxy:
         self.passing.set()
         self.held = threading.Event()
         self.cuts = 0
+        self._connections = 0
+        self._deaf = 0
         self._start(self._accept)
 
     def transactions(self) -> list[bytes]:
         """Return what was received of marks: all but the connections' greetings."""
         return [data for data in self.sent if b"MULTI" in data or b"EXEC" in data]
+
+    def lose_replies(self) -> None:
+        """Let nothing through any more that servers answer on the connections there are."""
+        self._deaf = self._connections
 
     def close(self) -> None:
         """Close all connections and wait for the threads."""
@@ -67,7 +73,8 @@ class Proxy:
                 server = socket.create_connection(self._target)
                 self._sockets += [client, server]
                 self._start(self._pump_requests, client, server)
-                self._start(self._pump_replies, server, client)
+                self._connections += 1
+                self._start(self._pump_replies, server, client, self._connections)
 
     def _pump_requests(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -76,9 +83,11 @@ class Proxy:
                 server.sendall(data)
             server.shutdown(socket.SHUT_RDWR)
 
-    def _pump_replies(self, server: socket.socket, client: socket.socket) -> None:
+    def _pump_replies(self, server: socket.socket, client: socket.socket, number: int) -> None:
         with contextlib.suppress(OSError):
             while data := server.recv(2**20):
+                if number <= self._deaf:
+                    continue
                 if b"QUEUED" in data:
                     if not self.passing.is_set():
                         self.held.set()

@@ -6,7 +6,9 @@ Async only: a blocking call has its transaction to itself.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import socket
 import threading
 import time
 from datetime import date, datetime, timedelta
@@ -350,6 +352,22 @@ async def test_a_lone_leader_is_cancelled_and_the_next_caller_reads_its_replies(
     await in_step(tally)
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.35])
+async def test_a_flight_that_was_left_behind_keeps_nobody_for_long(
+    proxy: Proxy, redis_store: Store, pause: float
+) -> None:
+    """Its connection is dead, and nobody waits for it any more but the next caller."""
+    async with Tally.from_url(proxy.url, timeout=0.3) as tally:
+        await tally.mark_unique("first", 0)
+        proxy.lose_replies()
+        with anyio.move_on_after(0.1):
+            await tally.mark_unique("a", 1)
+        await asyncio.sleep(pause)
+        assert await tally.mark_unique("a", 2) == NEW
+        await in_step(tally)
+    assert redis_store.bits()["trackist_a_u"] == {1, 2}
+
+
 async def test_the_task_that_sends_is_cancelled(any_tally: Tally, proxy: Proxy) -> None:
     """An application that cancels all tasks but its own may go on to use the tally."""
     first = await on_the_wire(any_tally, proxy)
@@ -513,7 +531,44 @@ async def test_a_dead_server_fails_every_caller(redis_store: Store) -> None:
     await tally.aclose()
 
 
+async def test_attempts_pause_longer_and_longer() -> None:
+    accepted = 0
+
+    def hang_up(listener: socket.socket) -> None:
+        nonlocal accepted
+        with contextlib.suppress(OSError):
+            while True:
+                listener.accept()[0].close()
+                accepted += 1
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=hang_up, args=(listener,))
+        thread.start()
+        url = f"redis://127.0.0.1:{listener.getsockname()[1]}"
+        async with Tally.from_url(url, timeout=0.5) as tally:
+            with pytest.raises(StoreUnavailableError):
+                await tally.mark_unique("a", 1)
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert 2 <= accepted < 60  # without a pause, it is hundreds
+
+
 # --- room
+
+
+async def test_room_is_passed_on_by_a_caller_that_is_cancelled_at_its_turn() -> None:
+    room = Room(1)
+    room.enter(1)
+    first, second = [asyncio.create_task(room.wait(1)) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert (room.crowded, room.outside) == (True, 2)
+    room.leave(1)
+    first.cancel()  # its turn has come, but it does not know yet
+    await asyncio.gather(first, return_exceptions=True)
+    with anyio.fail_after(5):
+        await second
+    room.entered(1)
+    assert (room.crowded, room.outside, room.taken) == (False, 0, 0)
 
 
 async def test_callers_beyond_the_bound_wait_for_room_in_order(
@@ -534,15 +589,19 @@ async def test_callers_beyond_the_bound_wait_for_room_in_order(
     for number in (150, 151, 700, 701):  # outside
         tasks[number].cancel()
     proxy.passing.set()
-    late: list[asyncio.Task[Any]] = []
-    while not tasks[-1].done():
+    while not tasks[999].done():
         await asyncio.sleep(0)
-        if len(late) < 50:
-            late += await gathered(tally, len(late), event="late")
-    results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [r for r in results if not isinstance(r, asyncio.CancelledError)] == [NEW] * 997
-    assert await asyncio.gather(first, *late) == [NEW] * (1 + len(late))
-    assert redis_store.raw.getbit("trackist_a_u", 1) == 1
+        if len(tasks) < 1200:  # those who come while others are being let in
+            number = len(tasks)
+            tasks += [
+                asyncio.create_task(
+                    tally.unmark_unique("a", 1) if odd % 2 else tally.mark_unique("a", 1)
+                )
+                for odd in range(number, number + 3)
+            ]
+    results = await asyncio.gather(first, *tasks, return_exceptions=True)
+    served = [r for r in results if not isinstance(r, asyncio.CancelledError)]
+    assert served == [NEW] * (len(tasks) + 1 - 4)
     assert tally.stats().waiting == 0
     assert not tally._commits._room.crowded
     await in_step(tally)

@@ -414,7 +414,8 @@ def test_after_fork_parent_and_child_have_their_own_connections(redis_store: Sto
         injected = SyncTally.from_url(sys.argv[1])
         tm.mark_unique("a", 0)
         injected.mark_unique("b", 0)
-        tm._replacing.acquire()  # as if another thread held it at the fork
+        tm._replacing.acquire()  # as if another thread held them at the fork
+        injected._counting.acquire()
         children = []
         for child in range(1, 5):
             pid = os.fork()
@@ -429,6 +430,7 @@ def test_after_fork_parent_and_child_have_their_own_connections(redis_store: Sto
                 os._exit(0)
             children.append(pid)
         tm._replacing.release()
+        injected._counting.release()
         for user in range(1, 100):
             assert tm.mark_unique("a", user)
             assert injected.mark_unique("b", user)

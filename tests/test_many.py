@@ -361,6 +361,28 @@ async def test_cancelled_it_leaves_whole_pieces(redis_store: Store) -> None:
     assert redis_store.names() <= {*KEYS, "trackist_b_u"}
 
 
+async def test_cancelled_while_it_waits_for_a_stream(redis_store: Store) -> None:
+    async def stalled() -> AsyncIterator[int]:
+        for user_id in range(BLOCK):
+            yield user_id
+        await asyncio.Event().wait()
+
+    with proxied(redis_store.url) as proxy:
+        async with Tally.from_url(proxy.url) as tally:
+            await tally.mark_unique("b", 0)
+            tasks = asyncio.all_tasks()
+            proxy.passing.clear()
+            task = asyncio.create_task(tally.mark_many("a", stalled(), now=MONDAY))
+            await asyncio.to_thread(proxy.held.wait)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await asyncio.sleep(0)
+            assert tally.stats().waiting == 0
+            assert asyncio.all_tasks() <= tasks | {tally._commits._task}
+            proxy.passing.set()
+
+
 async def test_other_tasks_mark_in_between(redis_store: Store) -> None:
     async with Tally.from_url(redis_store.url) as tally:
         many = asyncio.create_task(tally.mark_many("a", range(30 * BLOCK), now=MONDAY))

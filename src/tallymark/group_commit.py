@@ -248,9 +248,7 @@ class GroupCommit:
         """Wait for room, then do as all others."""
         future, places = write[0], _count([write])
         try:
-            if not await self._room.wait(places, write[1]):
-                self._fail([write], self._failure or StoreTimeoutError(), sent=False)
-                return await future
+            await self._room.wait(places)
             if self._abandoned:
                 self._fail([write], _closed(), sent=False)
             result = future if future.done() else self._queue(write, loop)
@@ -492,18 +490,15 @@ class GroupCommit:
 
     def _give_up(self, loop: asyncio.AbstractEventLoop) -> None:
         """Fail the calls whose time is up, and look again when the next one's is."""
+        # Those who wait have been called later, and are looked after when they fly.
         now = loop.time()
         flight = self._flight
-        failure = self._failure or StoreTimeoutError()
         if flight is not None:
+            failure = self._failure or StoreTimeoutError()
             self._fail(_due(flight.writes, now), failure, sent=flight.sent)
-        self._fail(_due(self._waiting, now), failure, sent=False)
         following = [deadline for _, deadline, _, _ in itertools.islice(self._unsettled(), 1)]
         if self._led:
             following.append(now + self._timeout)  # those who come from now on
-            outside = self._room.give_up(now)
-            if outside is not None:
-                following.append(outside)
             if flight is not None and now < flight.deadline:
                 following.append(flight.deadline)
             elif flight is not None and flight.on_the_wire:

@@ -24,7 +24,7 @@ class Room:
                 in if one is free, so that no caller is too large ever to enter.
         """
         self._size = self._free = size
-        self._turns: deque[tuple[asyncio.Future[bool], int, float]] = deque()
+        self._turns: deque[tuple[asyncio.Future[None], int]] = deque()
         #: Places of callers that were let in and have not yet come.
         self._entering = 0
 
@@ -41,7 +41,7 @@ class Room:
     @property
     def outside(self) -> int:
         """How many places the callers want who are not in yet."""
-        return self._entering + sum(places for turn, places, _ in self._turns if not turn.done())
+        return self._entering + sum(places for turn, places in self._turns if not turn.done())
 
     def enter(self, places: int) -> None:
         """Take places, if it is not crowded."""
@@ -52,38 +52,21 @@ class Room:
         self._free += places
         self._let_in()
 
-    async def wait(self, places: int, deadline: float) -> bool:
-        """Wait for one's turn; tell whether it came before the deadline.
+    async def wait(self, places: int) -> None:
+        """Wait for one's turn.
 
         The places are reserved then. A caller has to call `entered` and, if it
         still wants them, `enter`, without awaiting anything before: nobody else
         is let in until then.
-
-        Arguments:
-            places: how many the caller wants.
-            deadline: what `give_up` will compare with; no earlier than that of
-                those who came before. A timer for each caller would be one too
-                many: asyncio tidies them up in one go, which takes long.
         """
-        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._turns.append((turn, places, deadline))
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._turns.append((turn, places))
         try:
-            return await turn
+            await turn
         except BaseException:
-            if turn.done() and not turn.cancelled() and turn.result():
-                self.entered(places)  # cancelled in the moment of its turn
+            if turn.done() and not turn.cancelled():  # cancelled in the moment of its turn
+                self.entered(places)
             raise
-
-    def give_up(self, now: float) -> float | None:
-        """Tell those whose deadline has passed; return the next one's."""
-        while self._turns:
-            turn, _, deadline = self._turns[0]
-            if not turn.done():
-                if deadline > now:
-                    return deadline
-                turn.set_result(False)
-            self._turns.popleft()
-        return None
 
     def entered(self, places: int) -> None:
         """Tell that a caller whose turn had come is here: it enters now, or never."""
@@ -97,8 +80,8 @@ class Room:
         if self._entering:
             return
         while self._turns and self._free > 0:
-            turn, places, _ = self._turns.popleft()
+            turn, places = self._turns.popleft()
             if not turn.done():
                 self._free -= places
                 self._entering += places
-                turn.set_result(True)
+                turn.set_result(None)
