@@ -556,6 +556,18 @@ async def test_attempts_pause_longer_and_longer() -> None:
 # --- room
 
 
+async def test_newcomers_do_not_pass_those_who_were_let_in() -> None:
+    room = Room(3)
+    room.enter(3)
+    waiting = asyncio.create_task(room.wait(1))
+    await asyncio.sleep(0)
+    room.leave(3)  # enough for a newcomer too, but who has waited has not come yet
+    assert room.crowded
+    await waiting
+    room.entered(1)
+    assert not room.crowded
+
+
 async def test_room_is_passed_on_by_a_caller_that_is_cancelled_at_its_turn() -> None:
     room = Room(1)
     room.enter(1)

@@ -55,9 +55,9 @@ class Room:
     async def wait(self, places: int) -> None:
         """Wait for one's turn.
 
-        The places are reserved then. A caller has to call `entered` and, if it
-        still wants them, `enter`, without awaiting anything before: nobody else
-        is let in until then.
+        The places are reserved then, and no newcomer is let in, who might pass:
+        a caller has to call `entered` and, if it still wants them, `enter`,
+        without awaiting anything before.
         """
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._turns.append((turn, places))
@@ -75,10 +75,6 @@ class Room:
         self._let_in()
 
     def _let_in(self) -> None:
-        # Those who were let in come one loop step later. Until they all are in,
-        # nobody else is, or a newcomer might pass them.
-        if self._entering:
-            return
         while self._turns and self._free > 0:
             turn, places = self._turns.popleft()
             if not turn.done():
