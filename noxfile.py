@@ -16,7 +16,7 @@ nox.options.sessions = ["tests", "lint", "types"]
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 #: The oldest releases that pyproject.toml admits, and where they run.
-LOWEST = ("redis[hiredis]==5.3.0", "anyio==4.4.0", "fakeredis[lua]==2.35.0")
+LOWEST = ("redis[hiredis]==5.3.0", "anyio==4.4.0", "fakeredis[lua]==2.39.0")
 
 
 def install_with_tests(session: nox.Session, *pins: str) -> dict[str, str]:

@@ -19,6 +19,7 @@ class Proxy:
         url: where clients connect to.
         sent: what each single receive from a client returned, in order.
         passing: while it is not set, marks' replies are held back.
+        reading: while it is not set, nothing is taken from the clients.
         held: set as soon as a reply is being held back.
         cuts: how many of the next replies to marks are cut off, with their connection.
     """
@@ -35,6 +36,8 @@ class Proxy:
         self.sent: list[bytes] = []
         self.passing = threading.Event()
         self.passing.set()
+        self.reading = threading.Event()
+        self.reading.set()
         self.held = threading.Event()
         self.cuts = 0
         self._connections = 0
@@ -52,6 +55,7 @@ class Proxy:
     def close(self) -> None:
         """Close all connections and wait for the threads."""
         self.passing.set()
+        self.reading.set()
         # A thread in accept() or recv() does not notice a close, but a shutdown.
         for connection in (self._listener, *self._sockets):
             with contextlib.suppress(OSError):
@@ -78,7 +82,7 @@ class Proxy:
 
     def _pump_requests(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            while data := client.recv(2**20):
+            while self.reading.wait() and (data := client.recv(2**20)):
                 self.sent.append(data)
                 server.sendall(data)
             server.shutdown(socket.SHUT_RDWR)

@@ -33,7 +33,7 @@ from tallymark import (
     WrongKeyTypeError,
     group_commit,
 )
-from tallymark.group_commit import MAX_BATCH_MARKS
+from tallymark.flights import MAX_BATCH_MARKS
 from tallymark.room import Room
 
 if TYPE_CHECKING:
@@ -483,6 +483,20 @@ async def test_what_was_not_sent_in_time_says_so(proxy: Proxy, redis_store: Stor
         proxy.passing.set()
         await in_step(tally)
     assert "trackist_a_u" not in redis_store.bits()
+
+
+async def test_a_server_that_takes_nothing_in(proxy: Proxy) -> None:
+    """Not even the writing ends, since what is written is more than the network holds."""
+    async with Tally.from_url(proxy.url, timeout=0.3) as tally:
+        await tally.mark_unique("first", 0)
+        proxy.reading.clear()
+        with anyio.fail_after(5):
+            with pytest.raises(StoreTimeoutError, match="may or may not have been applied"):
+                async with tally.transaction() as tx:
+                    for user_id in range(400_000):
+                        tx.mark_unique("a", user_id)
+        proxy.reading.set()
+        await in_step(tally)
 
 
 async def test_a_broken_connection_is_retried_for_all(

@@ -18,12 +18,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from .batches import Batch
 from .errors import (
     ClosedError,
     StoreError,
@@ -33,24 +33,19 @@ from .errors import (
     WrongEventLoopError,
     with_fate,
 )
+from .flights import MAX_BATCH_MARKS, boarded, boarding, count, due, live
 from .room import Room
 from .stats import Totals
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
+    from .flights import Flight, Write
     from .link import Link
     from .marks import Mark, Result
     from .stats import Stats
 
-__all__ = ["MAX_BATCH_MARKS", "MAX_BATCH_SIZE", "MAX_WAITING", "GroupCommit"]
-
-#: Redis does nothing else while it runs a transaction. A thousand marks on three
-#: keys hold it for 1.6 ms, and larger batches save next to nothing.
-MAX_BATCH_MARKS: Final = 1000
-
-#: The same bound in bytes, for marks that take more of them than others.
-MAX_BATCH_SIZE: Final = 256 * 1024
+__all__ = ["MAX_WAITING", "GroupCommit"]
 
 #: How many marks wait for a batch at most; callers beyond that wait for room.
 MAX_WAITING: Final = 10_000
@@ -64,56 +59,6 @@ _UNDIVIDED: Final = 16
 #: About what a mark takes us. A flight that takes longer than its marks do has a long
 #: way to go; splitting what waits in two would only make half of it wait for two flights.
 _SECONDS_PER_MARK: Final = 10e-6
-
-
-#: The marks of one call, which belong into one transaction: where the caller waits,
-#: when it gives up, and its only mark or all of several. A plain tuple, because there
-#: is one for each mark, and classes take longer to make and for the collector to see.
-#:
-#: The future never holds an exception, which would go unretrieved if the caller is
-#: cancelled in that moment: an error is a result like any other.
-_Write = tuple[asyncio.Future[Any], float, "Mark | None", "Sequence[Mark]"]
-
-
-def _count(writes: Iterable[_Write]) -> int:
-    """Return how many marks some writes have."""
-    return sum(len(marks) or 1 for _, _, _, marks in writes)
-
-
-def _live(writes: Iterable[_Write]) -> Iterator[_Write]:
-    """Return the writes whose callers wait."""
-    return (write for write in writes if not write[0].done())
-
-
-def _add(write: _Write, batch: Batch) -> None:
-    _, _, mark, marks = write
-    if mark is not None:
-        batch.add(mark)
-    for mark in marks:
-        batch.add(mark)
-
-
-class _Flight:
-    """A batch on its way."""
-
-    __slots__ = ("batch", "data", "left", "on_the_wire", "replies", "sent", "writes")
-
-    def __init__(self, writes: Sequence[_Write], batch: Batch) -> None:
-        self.writes = writes
-        self.batch = batch
-        self.data = batch.encode()
-        self.replies: list[Any] = []
-        #: Whether a byte of it may have reached the server.
-        self.sent = False
-        #: Whether all of it was written, so that the connection owes its replies.
-        self.on_the_wire = False
-        #: When it was sent.
-        self.left = 0.0
-
-    @property
-    def deadline(self) -> float:
-        """When the last of its callers gives up."""
-        return self.writes[-1][1]
 
 
 class GroupCommit:
@@ -148,12 +93,12 @@ class GroupCommit:
         self._failure: StoreError | None = None
         self._pause = backoff()
         self._room = Room(MAX_WAITING)
-        self._waiting: deque[_Write] = deque()
+        self._waiting: deque[Write] = deque()
         #: How many marks the last flight had, whose callers may come again, and
         #: whether it was done in no more time than that many marks take us.
         self._landed = 0
         self._quick = False
-        self._flight: _Flight | None = None
+        self._flight: Flight | None = None
         #: Where a flight is being prepared.
         self._scope: anyio.CancelScope | None = None
         self._aborting: asyncio.Task[None] | None = None
@@ -204,7 +149,7 @@ class GroupCommit:
 
     def stats(self) -> Stats:
         """Return what was done so far."""
-        return self._totals.stats(_count(self._unsettled()) + self._room.outside)
+        return self._totals.stats(count(self._unsettled()) + self._room.outside)
 
     async def close(self) -> None:
         """Accept nothing more, wait until nothing is left to send, then disconnect.
@@ -239,14 +184,14 @@ class GroupCommit:
                 "or use the module-level functions, which do"
             )
 
-    def _enter(self, write: _Write, loop: asyncio.AbstractEventLoop) -> Awaitable[Any]:
+    def _enter(self, write: Write, loop: asyncio.AbstractEventLoop) -> Awaitable[Any]:
         if self._room.crowded:
             return self._enter_later(write, loop)
         return self._queue(write, loop)
 
-    async def _enter_later(self, write: _Write, loop: asyncio.AbstractEventLoop) -> Any:
+    async def _enter_later(self, write: Write, loop: asyncio.AbstractEventLoop) -> Any:
         """Wait for room, then do as all others."""
-        future, places = write[0], _count([write])
+        future, places = write[0], count([write])
         try:
             await self._room.wait(places)
             if self._abandoned:
@@ -257,7 +202,7 @@ class GroupCommit:
             self._tell_if_idle()
         return await result
 
-    def _queue(self, write: _Write, loop: asyncio.AbstractEventLoop) -> Awaitable[Any]:
+    def _queue(self, write: Write, loop: asyncio.AbstractEventLoop) -> Awaitable[Any]:
         self._watch_until(write[1], loop)
         # Where the last batch was of several callers, more of them will follow in this
         # step of the loop, as web requests come in bursts: a task sends in the next one.
@@ -265,18 +210,18 @@ class GroupCommit:
         if solitary and not self._led:
             self._led = True
             return self._lead(write)
-        self._room.enter(_count([write]))
+        self._room.enter(count([write]))
         self._waiting.append(write)
         if not self._led:
             self._led = True
             self._task = loop.create_task(self._commit())
         return write[0]
 
-    async def _lead(self, write: _Write) -> Any:
+    async def _lead(self, write: Write) -> Any:
         """Send the one write there is over a connection that is ready, and let others go on."""
         future = write[0]
         try:
-            flight = self._flight = self._boarded((write,))
+            flight = self._flight = boarded((write,), bitfield=self._bitfield)
             await self._fly(flight)
         except BaseException:
             future.cancel()
@@ -310,14 +255,14 @@ class GroupCommit:
         self._task = None
         if self._waiting:
             # They have all gone, and others may wait for their room.
-            self._room.leave(_count(self._waiting))
+            self._room.leave(count(self._waiting))
             self._waiting.clear()
         self._tell_if_idle()
 
-    def _unsettled(self) -> Iterator[_Write]:
+    def _unsettled(self) -> Iterator[Write]:
         """Return the writes whose callers wait, in call order."""
         flying = self._flight.writes if self._flight is not None else ()
-        return _live(itertools.chain(flying, self._waiting))
+        return live(itertools.chain(flying, self._waiting))
 
     def _is_wanted(self) -> bool:
         return next(self._unsettled(), None) is not None
@@ -334,7 +279,7 @@ class GroupCommit:
 
     # --- flights
 
-    async def _fly(self, flight: _Flight) -> None:
+    async def _fly(self, flight: Flight) -> None:
         """Make one attempt to bring a batch to its end.
 
         Cancelled: leaves the flight for others to go on with.
@@ -346,7 +291,7 @@ class GroupCommit:
                 if not self._link.ready:
                     await self._prepare(flight)
                 flight.sent = True
-                flight.left = asyncio.get_running_loop().time()
+                flight.left = time.perf_counter()
                 await self._link.send(flight.data)
                 flight.on_the_wire = True
                 self._totals.bytes_sent += len(flight.data)
@@ -367,7 +312,7 @@ class GroupCommit:
             self._flight = None
             self._settle(flight, results)
 
-    async def _prepare(self, flight: _Flight) -> None:
+    async def _prepare(self, flight: Flight) -> None:
         """Connect; after a failure, pause before that."""
         loop = asyncio.get_running_loop()
         seconds = flight.deadline - loop.time()
@@ -382,14 +327,14 @@ class GroupCommit:
         if scope.cancelled_caught:
             raise self._failure or StoreTimeoutError
 
-    def _check_time(self, flight: _Flight) -> None:
+    def _check_time(self, flight: Flight) -> None:
         """See to it that a flight that was left behind does not keep others for ever."""
         loop = asyncio.get_running_loop()
         if loop.time() >= flight.deadline:
             raise StoreTimeoutError
         self._watch_until(flight.deadline, loop)
 
-    def _next_flight(self) -> _Flight:
+    def _next_flight(self) -> Flight:
         """Return the flight to go on with, or a new one of what is waiting; somebody waits."""
         flight = self._flight
         if flight is None:
@@ -397,50 +342,26 @@ class GroupCommit:
         if flight.on_the_wire:
             return flight
         # To be sent again, but for those who have gone meanwhile.
-        writes = list(_live(flight.writes))
+        writes = list(live(flight.writes))
         if not writes:
             return self._take_waiting()
-        again = self._boarded(writes)
+        again = boarded(writes, bitfield=self._bitfield)
         again.sent = flight.sent
         self._totals.retries += flight.sent
         return again
 
-    def _boarded(self, writes: Sequence[_Write]) -> _Flight:
-        batch = Batch(bitfield=self._bitfield)
-        for write in writes:
-            _add(write, batch)
-        return _Flight(writes, batch)
-
-    def _take_waiting(self) -> _Flight:
-        """Take as many of the waiting writes as one transaction may hold."""
-        taken: list[_Write] = []
-        batch = Batch(bitfield=self._bitfield)
-        waiting = self._waiting
-        boarded = left = 0
+    def _take_waiting(self) -> Flight:
+        """Take as many of the waiting writes as should share a transaction."""
         limit = MAX_BATCH_MARKS
         if self._quick:
             # While Redis works on one half of the callers' marks, we work on the other.
             half = (self._room.taken + self._landed) // 2
             limit = min(limit, max(_UNDIVIDED, half))
-        while waiting:
-            write = waiting.popleft()
-            future, _, mark, marks = write
-            count = len(marks) or 1
-            if not future.done():  # else it was cancelled, or its time is up
-                boarded += count
-                if taken and (boarded > limit or batch.size > MAX_BATCH_SIZE):
-                    waiting.appendleft(write)
-                    break
-                if mark is not None:
-                    batch.add(mark)
-                else:
-                    _add(write, batch)
-                taken.append(write)
-            left += count
+        flight, left = boarding(self._waiting, limit, bitfield=self._bitfield)
         self._room.leave(left)
-        return _Flight(taken, batch)
+        return flight
 
-    def _interrupted(self, flight: _Flight, failure: StoreError) -> None:
+    def _interrupted(self, flight: Flight, failure: StoreError) -> None:
         """See to a flight whose connection has gone: it is tried again, or fails."""
         flight.on_the_wire = False
         time_is_up = asyncio.get_running_loop().time() >= flight.deadline
@@ -451,17 +372,17 @@ class GroupCommit:
             self._failures += 1
             self._failure = failure
 
-    def _settle(self, flight: _Flight, results: list[Result]) -> None:
+    def _settle(self, flight: Flight, results: list[Result]) -> None:
         """Give every caller its results."""
         if self._failures:
             self._failures = 0
             self._failure = None
             self._pause = self._backoff()
         self._landed = len(results)
-        took = asyncio.get_running_loop().time() - flight.left
+        took = time.perf_counter() - flight.left
         self._quick = took < self._landed * _SECONDS_PER_MARK
         blameless = flight.batch.blameless
-        again: list[_Write] = []
+        again: list[Write] = []
         at = 0
         for write in flight.writes:
             future, _, mark, marks = write
@@ -473,15 +394,15 @@ class GroupCommit:
                 future.set_result(results[begin:at] if mark is None else results[begin])
         # Nothing was applied of what shared a transaction with a mark that was
         # refused. It goes again, before all others and without that mark.
-        postponed = _count(again)
+        postponed = count(again)
         self._waiting.extendleft(reversed(again))
         self._room.enter(postponed)
         refused = flight.batch.refused
         self._totals.settle(results, refused=refused, postponed=postponed)
 
-    def _fail(self, writes: Sequence[_Write], failure: TallymarkError, *, sent: bool) -> None:
+    def _fail(self, writes: Sequence[Write], failure: TallymarkError, *, sent: bool) -> None:
         """End calls with an error."""
-        for future, _, mark, marks in _live(writes):
+        for future, _, mark, marks in live(writes):
             self._totals.errors += len(marks) or 1
             error = with_fate(failure, sent=sent, timeout=self._timeout)
             future.set_result([error] * len(marks) if mark is None else error)
@@ -495,13 +416,13 @@ class GroupCommit:
         flight = self._flight
         if flight is not None:
             failure = self._failure or StoreTimeoutError()
-            self._fail(_due(flight.writes, now), failure, sent=flight.sent)
+            self._fail(due(flight.writes, now), failure, sent=flight.sent)
         following = [deadline for _, deadline, _, _ in itertools.islice(self._unsettled(), 1)]
         if self._led:
             following.append(now + self._timeout)  # those who come from now on
             if flight is not None and now < flight.deadline:
                 following.append(flight.deadline)
-            elif flight is not None and flight.on_the_wire:
+            elif flight is not None and self._scope is None:
                 self._aborting = loop.create_task(self._link.abort())
         self._watch = None
         if following:
@@ -526,10 +447,6 @@ class GroupCommit:
             self._scope.cancel()
         else:
             self._aborting = asyncio.get_running_loop().create_task(self._link.abort())
-
-
-def _due(writes: Iterable[_Write], now: float) -> list[_Write]:
-    return list(itertools.takewhile(lambda write: write[1] <= now, writes))
 
 
 def _closed() -> ClosedError:

@@ -87,7 +87,7 @@ class Link:
     async def abort(self) -> None:
         """Disconnect under a call of `send` or `receive`, which fails then."""
         if self._connection is not None:
-            await self._connection.disconnect(nowait=True)
+            await _break(self._connection)
 
     async def close(self, *, gently: bool = False) -> None:
         """Disconnect, whatever is left unread; `connect` begins anew.
@@ -98,6 +98,18 @@ class Link:
         connection, self._connection = self._connection, None
         if connection is not None:
             with anyio.CancelScope(shield=True):
-                await connection.disconnect(nowait=not gently)
+                await (connection.disconnect() if gently else _break(connection))
                 if not self.owned:
                     await self._pool.release(connection)
+
+
+async def _break(connection: Any) -> None:
+    """Disconnect at once, whatever is unread or unwritten.
+
+    redis-py would leave it to the transport to get rid of what is unwritten, for
+    which it waits as long as the other end lives, and takes nothing in.
+    """
+    transport = getattr(getattr(connection, "_writer", None), "transport", None)
+    if transport is not None:
+        transport.abort()
+    await connection.disconnect(nowait=True)

@@ -1,0 +1,131 @@
+"""Writes, and the flights in which they leave: what group commit has in its hands."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import TYPE_CHECKING, Any, Final
+
+from .batches import Batch
+
+if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from .marks import Mark
+
+__all__ = [
+    "MAX_BATCH_MARKS",
+    "MAX_BATCH_SIZE",
+    "Flight",
+    "Write",
+    "boarded",
+    "boarding",
+    "count",
+    "due",
+    "live",
+]
+
+#: Redis does nothing else while it runs a transaction. A thousand marks on three
+#: keys hold it for 1.6 ms, and larger batches save next to nothing.
+MAX_BATCH_MARKS: Final = 1000
+
+#: The same bound in bytes, for marks that take more of them than others.
+MAX_BATCH_SIZE: Final = 256 * 1024
+
+#: The marks of one call, which belong into one transaction: where the caller waits,
+#: when it gives up, and its only mark or all of several. A plain tuple, because there
+#: is one for each mark, and classes take longer to make and for the collector to see.
+#:
+#: The future never holds an exception, which would go unretrieved if the caller is
+#: cancelled in that moment: an error is a result like any other.
+Write = tuple[asyncio.Future[Any], float, "Mark | None", "Sequence[Mark]"]
+
+
+class Flight:
+    """A batch on its way."""
+
+    __slots__ = ("batch", "data", "left", "on_the_wire", "replies", "sent", "writes")
+
+    def __init__(self, writes: Sequence[Write], batch: Batch) -> None:
+        self.writes = writes
+        self.batch = batch
+        self.data = batch.encode()
+        self.replies: list[Any] = []
+        #: Whether a byte of it may have reached the server.
+        self.sent = False
+        #: Whether all of it was written, so that the connection owes its replies.
+        self.on_the_wire = False
+        #: When it was sent.
+        self.left = 0.0
+
+    @property
+    def deadline(self) -> float:
+        """When the last of its callers gives up."""
+        return self.writes[-1][1]
+
+
+def count(writes: Iterable[Write]) -> int:
+    """Return how many marks some writes have."""
+    return sum(len(marks) or 1 for _, _, _, marks in writes)
+
+
+def live(writes: Iterable[Write]) -> Iterator[Write]:
+    """Return the writes whose callers wait."""
+    return (write for write in writes if not write[0].done())
+
+
+def due(writes: Iterable[Write], now: float) -> list[Write]:
+    """Return the writes whose time is up; they are in the order of their deadlines."""
+    return list(itertools.takewhile(lambda write: write[1] <= now, writes))
+
+
+def boarded(writes: Sequence[Write], *, bitfield: bool) -> Flight:
+    """Return a flight of just these writes."""
+    batch = Batch(bitfield=bitfield)
+    for write in writes:
+        _add(write, batch)
+    return Flight(writes, batch)
+
+
+def boarding(waiting: deque[Write], limit: int, *, bitfield: bool) -> tuple[Flight, int]:
+    """Take writes out of a queue, as many as one transaction may hold.
+
+    A write is never divided, so one that is too large flies alone. Those whose
+    callers have gone are taken out, and left behind.
+
+    Arguments:
+        waiting: the queue, in which somebody waits.
+        limit: how many marks to take at most.
+        bitfield: as for `Batch`.
+
+    Returns:
+        The flight, and how many marks were taken out of the queue.
+    """
+    taken: list[Write] = []
+    batch = Batch(bitfield=bitfield)
+    aboard = left = 0
+    while waiting:
+        write = waiting.popleft()
+        future, _, mark, marks = write
+        size = len(marks) or 1
+        if not future.done():
+            aboard += size
+            if taken and (aboard > limit or batch.size > MAX_BATCH_SIZE):
+                waiting.appendleft(write)
+                break
+            if mark is not None:
+                batch.add(mark)
+            else:
+                _add(write, batch)
+            taken.append(write)
+        left += size
+    return Flight(taken, batch), left
+
+
+def _add(write: Write, batch: Batch) -> None:
+    _, _, mark, marks = write
+    if mark is not None:
+        batch.add(mark)
+    for mark in marks:
+        batch.add(mark)
