@@ -40,13 +40,16 @@ def buffered_replies(connection: Any) -> Callable[[int], list[Any]]:
         found: list[Any] = []
         while len(found) < most:
             reply = take()
-            if reply is not_enough_data:
+            kind = type(reply)
+            if kind is bytes:  # as nearly all are: QUEUED
+                found.append(reply)
+            elif reply is not_enough_data:
                 break
-            if isinstance(reply, ResponseError):
+            elif isinstance(reply, ResponseError):
                 found.append(redis_py.refused_reply(reply))
             elif isinstance(reply, Exception):
                 raise reply
-            elif type(reply) in _PLAIN:
+            elif kind in _PLAIN:
                 found.append(redis_py.plain_reply(reply))
             # What else there is, such as a push message, is not an answer.
         return found

@@ -94,9 +94,10 @@ class GroupCommit:
         self._pause = backoff()
         self._room = Room(MAX_WAITING)
         self._waiting: deque[Write] = deque()
-        #: How many marks the last flight had, whose callers may come again, and
-        #: whether it was done in no more time than that many marks take us.
+        #: How many marks the last flight had, how many of its callers have had no
+        #: chance to come again, and whether it took no longer than its marks take us.
         self._landed = 0
+        self._landing = 0
         self._quick = False
         self._flight: Flight | None = None
         #: Where a flight is being prepared.
@@ -236,12 +237,14 @@ class GroupCommit:
             while self._is_wanted():
                 flight = self._flight = self._next_flight()
                 await self._fly(flight)
-                if self._waiting or self._flight is not None:
+                if self._flight is not None or (self._waiting and self._quick):
                     continue
-                if len(flight.writes) == 1:  # a single caller is served faster without a task
-                    break
-                # Those who have just got their results may have more to send.
+                if len(flight.writes) == 1 and not self._waiting:
+                    break  # a single caller is served faster without a task
+                # Those who have just got their results may have more to send. Over a
+                # long way, they had better not miss the next flight.
                 await asyncio.sleep(0)
+                self._landing = 0
             await self._link.rest()
         finally:
             self._hand_over()
@@ -252,6 +255,7 @@ class GroupCommit:
             self._task = asyncio.get_running_loop().create_task(self._commit())
             return
         self._led = False
+        self._landing = 0
         self._task = None
         if self._waiting:
             # They have all gone, and others may wait for their room.
@@ -355,7 +359,7 @@ class GroupCommit:
         limit = MAX_BATCH_MARKS
         if self._quick:
             # While Redis works on one half of the callers' marks, we work on the other.
-            half = (self._room.taken + self._landed) // 2
+            half = (self._room.taken + self._landing) // 2
             limit = min(limit, max(_UNDIVIDED, half))
         flight, left = boarding(self._waiting, limit, bitfield=self._bitfield)
         self._room.leave(left)
@@ -378,7 +382,7 @@ class GroupCommit:
             self._failures = 0
             self._failure = None
             self._pause = self._backoff()
-        self._landed = len(results)
+        self._landed = self._landing = len(results)
         took = time.perf_counter() - flight.left
         self._quick = took < self._landed * _SECONDS_PER_MARK
         blameless = flight.batch.blameless
