@@ -111,7 +111,11 @@ def web(url: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
             for name, kind in kinds.items():
                 rates[name].append(load(port, kind, seconds))
             for event in ("login", "obvious"):
-                counts = {store.bitcount(key) for key in keys(event)}
+                # At once: the last requests may still be at work, each of which is atomic.
+                with store.pipeline(transaction=True) as counting:
+                    for key in keys(event):
+                        counting.bitcount(key)
+                    counts = set(counting.execute())
                 if len(counts) != 1 or not counts.pop():
                     raise WrongBitsError(f"{event}: months, weeks and days differ")
     return [

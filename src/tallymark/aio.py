@@ -12,7 +12,7 @@ import anyio
 from redis.asyncio import BlockingConnectionPool, Redis
 
 from . import memory, redis_py
-from .errors import InvalidTypeError, InvalidValueError, StoreError
+from .errors import TallymarkError
 from .group_commit import GroupCommit
 from .link import Link
 from .marker import Marker
@@ -22,7 +22,7 @@ from .transactions import Transaction, unwrapped
 from .urls import check_url, store_name
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
     from datetime import date
     from types import TracebackType
 
@@ -265,8 +265,9 @@ class Tally:
         """Take back what `mark_many` with the same arguments sets.
 
         As `unmark_event` for each of the users, ``exact`` included: that needs
-        a script for each user, and so the time of `unmark_event`. Arguments,
-        errors and guarantees are those of `mark_many`.
+        a script for each user, and so the time of `unmark_event`. Without it,
+        the users are out of the whole week and month, and a bitmap may be
+        extended to hold a 0. Arguments, errors and guarantees are those of `mark_many`.
 
         Returns:
             For each granularity, how many bits this call cleared.
@@ -307,16 +308,17 @@ class Tally:
                 many.settle(chunk, await task)
 
         try:
-            async for offsets in _checked_blocks(many, user_ids):
-                # While Redis works on a chunk, the next one is put together.
-                for chunk in many.chunks(offsets):
-                    await land()
-                    under_way = (chunk, asyncio.create_task(self._commit(chunk.marks)))
-                    await asyncio.sleep(0)
+            async with contextlib.aclosing(_checked_blocks(many, user_ids)) as found:
+                async for offsets in found:
+                    # While Redis works on a chunk, the next one is put together.
+                    for chunk in many.chunks(offsets):
+                        await land()
+                        under_way = (chunk, asyncio.create_task(self._commit(chunk.marks)))
+                        await asyncio.sleep(0)
             await land()
         except Exception as error:
             await land()  # what came before a bad id, or before a stream that broke
-            if isinstance(error, (InvalidValueError, InvalidTypeError, StoreError)):
+            if isinstance(error, TallymarkError):
                 raise many.told(error) from error.__cause__
             raise
         finally:
@@ -363,7 +365,7 @@ class Tally:
 
 async def _checked_blocks(
     many: Many, user_ids: Iterable[int] | AsyncIterable[int]
-) -> AsyncIterator[Offsets]:
+) -> AsyncGenerator[Offsets, None]:
     """Yield the offsets in blocks, and let other tasks run in between."""
     if isinstance(user_ids, AsyncIterable):
         block: list[int] = []

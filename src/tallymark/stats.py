@@ -20,7 +20,8 @@ class Stats:
     """What a tally has done since it was made; a snapshot, cheap enough to take at any time.
 
     Attributes:
-        marks: marks and unmarks that Redis has confirmed.
+        marks: marks and unmarks that Redis has confirmed. Of a ``mark_many``, each
+            piece that is a transaction counts as one.
         batches: transactions that Redis has confirmed.
         bytes_sent: how many bytes of commands were written, repetitions included.
         retries: how often a batch was sent again after its connection broke.

@@ -21,7 +21,7 @@ from redis.retry import Retry
 from . import memory, redis_py
 from .batches import Batch
 from .blocking_pool import BlockingPool
-from .errors import ClosedError, InvalidTypeError, InvalidValueError, StoreError, with_fate
+from .errors import ClosedError, TallymarkError, with_fate
 from .marker import Marker
 from .offsets import blocks
 from .options import Options
@@ -249,7 +249,7 @@ class SyncTally(MarkVerbs[Granularity]):
             for offsets in list(checked) if all_there else checked:
                 for chunk in many.chunks(offsets):
                     many.settle(chunk, self._commit(chunk.marks))
-        except (InvalidValueError, InvalidTypeError, StoreError) as error:
+        except TallymarkError as error:
             raise many.told(error) from error.__cause__
         return many.counts
 

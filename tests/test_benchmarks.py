@@ -1,0 +1,59 @@
+"""What makes the benchmark's figures worth something: no contender gets away with wrong bits."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Store
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import the benchmark's modules, which find each other as scripts do."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import contest
+    import report
+    import workloads
+
+    yield contest, report, workloads
+    for name in ("contest", "report", "workloads"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("workload", ["hot", "zipf"])
+def test_wrong_bits_are_found(redis_store: Store, modules: Any, workload: str) -> None:
+    contest, _, workloads = modules
+    marks = workloads.schedule(workload, 300)
+    for event, user in marks:
+        for key in workloads.keys(event):
+            redis_store.raw.setbit(key, user, 1)
+    contest.check(redis_store.raw, workload, 300)
+    event, user = marks[-1]
+    day = workloads.keys(event)[-1]
+    for offset, bit in ((user, 0), (99_999, 1)):
+        redis_store.raw.setbit(day, offset, bit)
+        with pytest.raises(contest.WrongBitsError):
+            contest.check(redis_store.raw, workload, 300)
+        redis_store.raw.setbit(day, offset, 1 - bit)
+    redis_store.raw.setbit("trackist_other_2026-1", 1, 1)
+    with pytest.raises(contest.WrongBitsError, match="other"):
+        contest.check(redis_store.raw, workload, 300)
+
+
+def test_the_chart_shows_every_contender(modules: Any) -> None:
+    _, report, _ = modules
+    results = json.loads((BENCHMARKS / "results" / "latest.json").read_text(encoding="utf-8"))
+    drawn = report.chart(results)
+    assert drawn == (BENCHMARKS / "results" / "latest.svg").read_text(encoding="utf-8")
+    texts = "".join(ElementTree.fromstring(drawn).itertext())
+    for row in results["async"]:
+        assert f"{row['contender']}, {row['callers']} callers" in texts
