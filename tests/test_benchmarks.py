@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -20,13 +21,10 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 def modules(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Import the benchmark's modules, which find each other as scripts do."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import contest
-    import report
-    import workloads
-
-    yield contest, report, workloads
-    for name in ("contest", "report", "workloads"):
-        sys.modules.pop(name, None)
+    names = ("contest", "report", "workloads")
+    yield tuple(importlib.import_module(name) for name in names)
+    for name in names:
+        del sys.modules[name]
 
 
 @pytest.mark.parametrize("workload", ["hot", "zipf"])
