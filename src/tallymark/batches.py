@@ -125,7 +125,7 @@ class Batch:
 
     def reply_count(self) -> int:
         """Return how many replies the server gives to `encode`'s bytes."""
-        return 2 + sum(step.command_count() for step in self._steps)
+        return 2 + sum([step.command_count() for step in self._steps])
 
     def settle(self, replies: Sequence[Any]) -> list[Result]:
         """Return the result of each mark, in call order.

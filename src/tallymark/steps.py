@@ -97,16 +97,16 @@ class BitRun:
 
     def command_count(self) -> int:
         """Return how many commands it takes."""
-        return len(self.bitmaps.keys) * (1 if self._is_joined() else len(self.marks))
+        return len(self.bitmaps.keys) * (1 if self._bitfield else len(self.marks))
 
     def encode(self) -> bytes:
-        """Return its commands."""
-        if self._is_joined():
-            bits = [(mark.offset, mark.value) for mark in self.marks]
-            return wire.bitfield(self.bitmaps.bulk_keys, bits)
+        """Return its commands: one for each key, or without BITFIELD for each bit."""
         if len(self.marks) == 1:
             (mark,) = self.marks
             return wire.setbit(self.bitmaps.setbit_heads, mark.offset, mark.value)
+        if self._bitfield:
+            bits = [(mark.offset, mark.value) for mark in self.marks]
+            return wire.bitfield(self.bitmaps.bulk_keys, bits)
         return b"".join(
             wire.setbit((head,), mark.offset, mark.value)
             for head in self.bitmaps.setbit_heads
@@ -134,9 +134,9 @@ class BitRun:
             return _result(self.bitmaps, flips)
 
     def _old_bits(self, replies: Iterator[Any]) -> Iterable[tuple[Any, ...]]:
-        """Return for each mark what it found in each bitmap, which nobody has looked at yet."""
+        """Return for each of several marks what it found, which nobody has looked at yet."""
         keys, marks = len(self.bitmaps.keys), len(self.marks)
-        if not self._is_joined():
+        if not self._bitfield:
             bits = tuple(itertools.islice(replies, keys * marks))
             return (bits[mark::marks] for mark in range(marks))
         columns = [
@@ -145,10 +145,6 @@ class BitRun:
             for bits in itertools.islice(replies, keys)
         ]
         return zip(*columns, strict=True)
-
-    def _is_joined(self) -> bool:
-        """Tell whether one BITFIELD writes all marks' bits of a key."""
-        return self._bitfield and len(self.marks) > 1
 
 
 class ScriptStep:
