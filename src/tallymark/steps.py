@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from . import wire
 from .errors import CommandError, StoreError, repeated
@@ -147,12 +147,15 @@ class BitRun:
         return zip(*columns, strict=True)
 
 
-class ScriptStep:
-    """One exact unmark."""
+ScriptMarkT = TypeVar("ScriptMarkT", bound=ExactUnmark | DenseMarks)
+
+
+class _OneScript(Generic[ScriptMarkT]):
+    """What a script on the server does: one mark, one command."""
 
     __slots__ = ("bitmaps", "indexes", "mark")
 
-    def __init__(self, index: int, mark: ExactUnmark) -> None:
+    def __init__(self, index: int, mark: ScriptMarkT) -> None:
         self.indexes = [index]
         self.bitmaps = mark.bitmaps
         self.mark = mark
@@ -160,6 +163,12 @@ class ScriptStep:
     def command_count(self) -> int:
         """Return how many commands it takes."""
         return 1
+
+
+class ScriptStep(_OneScript[ExactUnmark]):
+    """One exact unmark."""
+
+    __slots__ = ()
 
     def encode(self) -> bytes:
         """Return its commands."""
@@ -227,19 +236,10 @@ class SparseStep:
         return [counts]
 
 
-class DenseStep:
+class DenseStep(_OneScript[DenseMarks]):
     """Bits of many neighbours."""
 
-    __slots__ = ("bitmaps", "indexes", "mark")
-
-    def __init__(self, index: int, mark: DenseMarks) -> None:
-        self.indexes = [index]
-        self.bitmaps = mark.bitmaps
-        self.mark = mark
-
-    def command_count(self) -> int:
-        """Return how many commands it takes."""
-        return 1
+    __slots__ = ()
 
     def encode(self) -> bytes:
         """Return its commands."""
