@@ -57,15 +57,13 @@ class Batch:
     """Marks that share one transaction.
 
     Attributes:
-        sent: a driver sets it before it writes the batch's first byte. Until
-            then it is certain that no mark was applied.
         size: about how many bytes its marks take on the wire.
         refused: after `settle`, whether nothing was applied at all.
         blameless: after `settle`, the indexes of marks that were not applied
             only because another mark was refused. They may be sent again.
     """
 
-    __slots__ = ("_bitfield", "_count", "_events", "_steps", "blameless", "refused", "sent", "size")
+    __slots__ = ("_bitfield", "_count", "_events", "_steps", "blameless", "refused", "size")
 
     def __init__(self, *, bitfield: bool = True) -> None:
         """Begin an empty batch.
@@ -78,7 +76,6 @@ class Batch:
         self._steps: list[Step] = []
         self._events: dict[str, BitRun | _EventRuns] = {}
         self._count = 0
-        self.sent = False
         self.size = 0
         self.refused = False
         self.blameless: set[int] = set()

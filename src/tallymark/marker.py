@@ -9,18 +9,20 @@ from __future__ import annotations
 import functools
 import math
 import uuid
-from datetime import date, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from .errors import InvalidTypeError, InvalidValueError
+from .errors import InvalidTypeError
 from .keys import check_name
 from .many import Many
 from .marks import Bitmaps, BitMark, ExactUnmark
 from .periods import Granularity, Period
 from .switches import switches
+from .wall_clock import wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import date
 
     from .marks import Mark
     from .options import Options
@@ -258,20 +260,7 @@ class Marker:
 
     def _local(self, now: date | None) -> datetime:
         """Return a moment as the wall clock of the tally's zone shows it, naive."""
-        if now is None:
-            return self._present_hour().local
-        if isinstance(now, datetime):
-            if now.utcoffset() is None:
-                return now.replace(tzinfo=None)
-            try:
-                return now.astimezone(self._zone).replace(tzinfo=None)
-            except OverflowError as error:
-                raise InvalidValueError(
-                    f"now must lie in the years 1 to 9999 in the tally's zone, got {now!r}"
-                ) from error
-        if isinstance(now, date):
-            return datetime(now.year, now.month, now.day)
-        raise InvalidTypeError(f"now must be a date or datetime, got {now!r:.80}")
+        return self._present_hour().local if now is None else wall_clock(now, self._zone)
 
 
 def _exact_unmark(

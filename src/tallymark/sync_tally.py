@@ -7,7 +7,6 @@ No event loop and no thread: the same core as the async driver, on
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import threading
 import time
@@ -15,13 +14,12 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from redis import Redis
-from redis.exceptions import ResponseError
-from redis.retry import Retry
 
 from . import memory, redis_py
 from .batches import Batch
+from .blocking_link import BlockingLink, Sent
 from .blocking_pool import BlockingPool
-from .errors import ClosedError, TallymarkError, with_fate
+from .errors import ClosedError, StoreError, TallymarkError, with_fate
 from .marker import Marker
 from .offsets import blocks
 from .options import Options
@@ -72,9 +70,9 @@ class SyncTally(MarkVerbs[Granularity]):
         self._client: Any = redis_py.checked_client(
             client, Redis, "SyncTally", "for asyncio clients there is tallymark.Tally"
         )
-        self._owns_client = False
         self._options = Options(**options)
         self._marker = Marker(self._options, time.time)
+        self._link = BlockingLink(client, timeout=self._options.timeout)
         self._closed = False
         self._counting = threading.Lock()
         self._totals = Totals()
@@ -89,7 +87,7 @@ class SyncTally(MarkVerbs[Granularity]):
         `tallymark.Tally.from_url`.
         """
         tally = cls(_make_client(url, Options(**options)), **options)
-        tally._owns_client = True
+        tally._link.owned = True
         return tally
 
     @property
@@ -159,8 +157,7 @@ class SyncTally(MarkVerbs[Granularity]):
         was passed in stays open.
         """
         self._closed = True
-        if self._owns_client:
-            self._client.connection_pool.disconnect_idle()
+        self._link.close()
 
     def __enter__(self) -> Self:
         """Return the tally; leaving the block closes it."""
@@ -188,58 +185,24 @@ class SyncTally(MarkVerbs[Granularity]):
             batch.add(mark)
         with self._counting:
             self._waiting += len(marks)
-        attempts = itertools.count()
+        sent = Sent()
         results: list[Result] = []
         try:
-            results = self._answered(batch, attempts)
+            replies = self._link.exchange(batch.encode(), batch.reply_count(), sent)
+            results = batch.settle(replies)
+        except StoreError as failure:
+            timeout = self._options.timeout
+            raise with_fate(failure, sent=sent.bytes > 0, timeout=timeout) from failure.__cause__
         finally:
             with self._counting:
                 self._waiting -= len(marks)
-                self._totals.retries += max(0, next(attempts) - 1)
+                self._totals.bytes_sent += sent.bytes
+                self._totals.retries += max(0, sent.attempts - 1)
                 if results:
                     self._totals.settle(results, refused=batch.refused)
                 else:
                     self._totals.errors += len(marks)
         return results
-
-    def _answered(self, batch: Batch, attempts: Iterator[int]) -> list[Result]:
-        data = batch.encode()
-        deadline = time.monotonic() + self._options.timeout
-
-        def attempt() -> list[Any]:
-            next(attempts)
-            return self._attempt(batch, data)
-
-        def note(failure: Exception) -> None:
-            redis_py.raise_if_final(failure)
-            if time.monotonic() >= deadline:
-                raise failure
-
-        try:
-            retry = Retry(redis_py.backoff(), redis_py.RETRY_FOREVER)
-            replies = retry.call_with_retry(attempt, note)
-        except Exception as error:  # redis-py has let AttributeErrors out
-            failure = redis_py.failure(error)
-            timeout = self._options.timeout
-            raise with_fate(failure, sent=batch.sent, timeout=timeout) from error
-        return batch.settle(replies)
-
-    def _attempt(self, batch: Batch, data: bytes) -> list[Any]:
-        """Send a batch over one connection and return the replies to all its commands."""
-        connection = self._borrow()
-        intact = False
-        try:
-            batch.sent = True
-            connection.send_packed_command([data])
-            with self._counting:
-                self._totals.bytes_sent += len(data)
-            replies = [_read(connection) for _ in range(batch.reply_count())]
-            intact = True
-        finally:
-            # If not intact, replies may be left unread: on this connection, every
-            # later answer would be taken for that of another command.
-            self._give_back(connection, intact)
-        return replies
 
     def _write_many(self, many: Many, user_ids: Iterable[int]) -> dict[Granularity, int]:
         self._check_usable()
@@ -253,31 +216,9 @@ class SyncTally(MarkVerbs[Granularity]):
             raise many.told(error) from error.__cause__
         return many.counts
 
-    def _borrow(self) -> Any:
-        pool = self._client.connection_pool
-        return pool.borrow() if self._owns_client else pool.get_connection()
-
-    def _give_back(self, connection: Any, intact: bool) -> None:
-        pool = self._client.connection_pool
-        if self._owns_client:
-            pool.give_back(connection, intact=intact)
-            if self._closed:  # close() saw this connection in use
-                pool.disconnect_idle()
-            return
-        if not intact:
-            connection.disconnect()
-        pool.release(connection)
-
     def _check_usable(self) -> None:
         if self._closed:
             raise ClosedError("this tally is closed")
-
-
-def _read(connection: Any) -> Any:
-    try:
-        return redis_py.plain_reply(connection.read_response())
-    except ResponseError as error:
-        return redis_py.refused_reply(error)
 
 
 def _make_client(url: str, options: Options) -> Redis:
