@@ -111,6 +111,19 @@ def compat(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """Look at the retention page in a real Chromium; `-- --picture` takes the README's."""
+    env = {**install_with_tests(session), "TALLYMARK_BROWSER_TESTS": "1"}
+    session.install(*nox.project.dependency_groups(PYPROJECT, "browser"))
+    if session.posargs == ["--picture"]:
+        page = str(Path(session.create_tmp()) / "retention.html")
+        session.run("python", "examples/retention.py", page)
+        session.run("python", "tests/browser/picture.py", page, "docs/retention.png")
+    else:
+        session.run("pytest", "tests/browser", *session.posargs, env=env)
+
+
+@nox.session
 def quickstart(session: nox.Session) -> None:
     """Mark some events in the embedded store and show the bits."""
     session.install(".[memory]")

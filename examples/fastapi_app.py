@@ -10,13 +10,12 @@ inside this process.
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime, timezone
 from typing import Annotated
 
 from fastapi import BackgroundTasks, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from tallymark import Granularity, InvalidValueError, KeySchema, Period, StoreError, Tally
+from tallymark import Granularity, InvalidValueError, StoreError, Tally
 
 
 @asynccontextmanager
@@ -67,6 +66,14 @@ async def page(page: str, user_id: int, tally: Marks, tasks: BackgroundTasks) ->
 
 @app.get("/stats/{event}/today")
 async def today(event: str, tally: Marks) -> dict[str, int]:
-    """Count an event's users of today with a plain BITCOUNT."""
-    day = Period.containing(Granularity.DAY, datetime.now(timezone.utc).replace(tzinfo=None))
-    return {"users": await tally.client.bitcount(KeySchema().key(event, day))}
+    """Count an event's users of today, and how many of them were there yesterday too."""
+    day = tally.day(event)
+    users, again = await tally.counts([day, day & day.prev()])
+    return {"users": users, "again": again}
+
+
+@app.get("/stats/{event}/users")
+async def users(event: str, tally: Marks, start: int = 0, limit: int = 100) -> list[int]:
+    """List an event's users of this month, page by page."""
+    found = tally.users(tally.month(event), start=start, limit=limit)
+    return [user_id async for user_id in found]

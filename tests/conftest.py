@@ -20,8 +20,16 @@ from tallymark import sync as tm
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: bitmapist needs a Python of its own: `nox -s compat` makes one.
-collect_ignore = [] if os.environ.get("TALLYMARK_BITMAPIST_PYTHON") else ["compat"]
+#: bitmapist needs a Python of its own, which `nox -s compat` makes; and pages need a
+#: browser, which `nox -s browser` looks for.
+collect_ignore = [
+    folder
+    for folder, variable in (
+        ("compat", "TALLYMARK_BITMAPIST_PYTHON"),
+        ("browser", "TALLYMARK_BROWSER_TESTS"),
+    )
+    if not os.environ.get(variable)
+]
 
 _names = itertools.count()
 

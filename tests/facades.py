@@ -8,11 +8,22 @@ from typing import TYPE_CHECKING, Any, cast
 import tallymark
 from tallymark import SyncTally, Tally, Transaction
 from tallymark import sync as tm
+from tallymark.event_sets import EventSets
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
     from tallymark import TallyOptions
+
+
+#: The methods that build event sets, which are no coroutines in either facade.
+BUILDERS = [name for name in vars(EventSets) if not name.startswith("_")]
+STREAMS = ["users", "user_chunks"]
+
+
+async def _streamed(items: Iterable[Any]) -> AsyncIterator[Any]:
+    for item in items:
+        yield item
 
 
 class Awaited:
@@ -23,6 +34,10 @@ class Awaited:
 
     def __getattr__(self, name: str) -> Any:
         verb = getattr(self._verbs, name)
+        if name in BUILDERS:
+            return verb
+        if name in STREAMS:
+            return lambda *args, **kwargs: _streamed(verb(*args, **kwargs))
 
         async def call(*args: Any, **kwargs: Any) -> Any:
             return verb(*args, **kwargs)

@@ -13,9 +13,15 @@ import pytest
 import tallymark
 from tallymark import SyncTally, Tally, Transaction
 from tallymark import sync as tm
+from tallymark.async_reads import AsyncReads
+from tallymark.event_sets import EventSets
+from tallymark.sync_reads import SyncReads
 
 VERBS = ["mark_event", "unmark_event", "mark_unique", "unmark_unique"]
 MANY = ["mark_many", "unmark_many"]
+#: What a tally has beside the verbs that mark.
+READS = [name for name in vars(AsyncReads) if not name.startswith("_")]
+STREAMS = ["users", "user_chunks"]
 MODULES = [
     importlib.import_module(f"tallymark.{module.name}")
     for module in pkgutil.iter_modules(tallymark.__path__)
@@ -95,6 +101,28 @@ def test_facades_have_the_same_signatures(verb: str) -> None:
         owners.append(Transaction)
     for owner in owners:
         assert parameters(getattr(owner, verb)) == wanted, owner
+
+
+@pytest.mark.parametrize("verb", READS)
+def test_reads_are_the_same_in_both_facades(verb: str) -> None:
+    ours, theirs = getattr(Tally, verb), getattr(SyncTally, verb)
+    assert parameters(ours) == parameters(theirs)
+    awaited = inspect.signature(ours).return_annotation
+    if verb in STREAMS:
+        awaited = awaited.replace("AsyncGenerator", "Iterator").replace(", None", "")
+    assert awaited == inspect.signature(theirs).return_annotation
+    assert inspect.iscoroutinefunction(ours) == (verb not in STREAMS)
+    first = (inspect.getdoc(ours) or "").splitlines()[0]
+    assert (inspect.getdoc(theirs) or "").splitlines()[0] == first
+
+
+def test_both_facades_have_the_same_methods() -> None:
+    def named(owner: type) -> set[str]:
+        return {name for name in dir(owner) if not name.startswith("_")}
+
+    assert named(AsyncReads) == named(SyncReads)
+    assert named(EventSets) < named(AsyncReads)
+    assert named(Tally) - {"aclose"} == named(SyncTally) - {"close"}
 
 
 @pytest.mark.parametrize("verb", VERBS + MANY)

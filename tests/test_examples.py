@@ -164,8 +164,11 @@ def test_fastapi(
         assert ask("POST", f"{url}/users/7/login") == (200, {"first_today": True})
         assert ask("POST", f"{url}/users/7/login") == (200, {"first_today": False})
         assert ask("POST", f"{url}/users/8/login") == (200, {"first_today": True})
-        assert ask("GET", f"{url}/stats/login/today") == (200, {"users": 2})
-        assert ask("GET", f"{url}/stats/other/today") == (200, {"users": 0})
+        assert ask("GET", f"{url}/stats/login/today") == (200, {"users": 2, "again": 0})
+        assert ask("GET", f"{url}/stats/other/today") == (200, {"users": 0, "again": 0})
+        assert ask("GET", f"{url}/stats/login/users") == (200, [7, 8])
+        assert ask("GET", f"{url}/stats/login/users?start=8&limit=1") == (200, [8])
+        assert ask("GET", f"{url}/stats/login/users?start=-1")[0] == 422
         assert ask("GET", f"{url}/pages/home?user_id=9") == (200, {"page": "home"})
 
         status, answer = ask("POST", f"{url}/users/10000001/login")
@@ -184,6 +187,18 @@ def test_fastapi_without_a_usable_redis(monkeypatch: pytest.MonkeyPatch) -> None
             status, answer = ask("POST", f"{url}/users/7/login")
     assert status == 503
     assert "cannot be counted" in answer["detail"]
+
+
+# --- retention
+
+
+def test_retention_writes_a_page(tmp_path: Path) -> None:
+    page = tmp_path / "table.html"
+    done = run("retention", str(page))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "9,809 signed up in 13 weeks\n" in done.stdout
+    assert "back after 1 weeks: 68%\n" in done.stdout
+    assert page.read_text(encoding="utf-8").count("<tr") == 15
 
 
 # --- aiohttp

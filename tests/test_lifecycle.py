@@ -323,7 +323,7 @@ def test_one_default_for_each_event_loop(redis_store: Store) -> None:
             await asyncio.gather(*(tallymark.mark_unique("a", next(users)) for _ in range(10)))
             == [NEW] * 10
         )
-        return await default_tally.default_tally()
+        return await default_tally.current_tally()
 
     first, second = asyncio.run(mark_some()), asyncio.run(mark_some())
     assert first is not second
@@ -349,7 +349,7 @@ def test_one_blocking_default_for_all_threads(redis_store: Store) -> None:
     def mark(user: int) -> None:
         barrier.wait()
         tm.mark_unique("a", user)
-        tallies.append(tm.default_tally())
+        tallies.append(tm.current_tally())
 
     threads = [threading.Thread(target=mark, args=(user,)) for user in range(16)]
     for thread in threads:
@@ -426,7 +426,7 @@ def test_after_fork_parent_and_child_have_their_own_connections(redis_store: Sto
                 tallymark.configure(sys.argv[1])
                 tm.mark_unique("a", 0)
                 injected.close()
-                tm.default_tally().close()
+                tm.current_tally().close()
                 os._exit(0)
             children.append(pid)
         tm._replacing.release()

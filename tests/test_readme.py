@@ -36,6 +36,7 @@ def test_python_blocks_print_what_they_say(
     """Run all blocks in order, as one program that a reader types in from the top."""
     monkeypatch.setattr(memory, "_stores", dict(memory._stores))  # a second run begins anew
     names: dict[str, Any] = {"__name__": "readme"}
+    loop = asyncio.new_event_loop()
     for block in BLOCKS:
         assert block.map is not None
         # So that an error points at the README's own line.
@@ -43,10 +44,12 @@ def test_python_blocks_print_what_they_say(
         code = compile(source, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         running = eval(code, names)  # None, and all done, unless it awaits something
         if inspect.iscoroutine(running):
-            asyncio.run(running)
+            loop.run_until_complete(running)
         # A print without a comment is one that must not be reached.
         said = re.findall(r"print\(.*\)  +# (.*)", block.content)
         assert capsys.readouterr().out.splitlines() == said, block.content
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
 
 
 def test_it_names_every_verb_option_and_error() -> None:

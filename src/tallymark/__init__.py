@@ -15,6 +15,7 @@ from __future__ import annotations
 from . import switches as _switches
 from .aio import Tally
 from .default_tally import (
+    current_tally,
     mark_event,
     mark_many,
     mark_unique,
@@ -37,9 +38,12 @@ from .errors import (
     WrongEventLoopError,
     WrongKeyTypeError,
 )
+from .events import EventSet, all_of, any_of
 from .keys import KeySchema
 from .options import TallyOptions
 from .periods import Granularity, Period
+from .reports import Funnel, FunnelStep, Stickiness
+from .retention import Cell, CellState, Cohort, Retention
 from .stats import Stats
 from .sync import SyncTally
 from .transactions import PendingMark, Transaction
@@ -47,8 +51,14 @@ from .transactions import PendingMark, Transaction
 __all__ = [
     "TRACK_HOURLY",
     "TRACK_UNIQUE",
+    "Cell",
+    "CellState",
     "ClosedError",
+    "Cohort",
     "CommandError",
+    "EventSet",
+    "Funnel",
+    "FunnelStep",
     "Granularity",
     "InvalidTypeError",
     "InvalidValueError",
@@ -56,7 +66,9 @@ __all__ = [
     "MissingExtraError",
     "PendingMark",
     "Period",
+    "Retention",
     "Stats",
+    "Stickiness",
     "StoreError",
     "StoreTimeoutError",
     "StoreUnavailableError",
@@ -67,7 +79,10 @@ __all__ = [
     "Transaction",
     "WrongEventLoopError",
     "WrongKeyTypeError",
+    "all_of",
+    "any_of",
     "configure",
+    "current_tally",
     "mark_event",
     "mark_many",
     "mark_unique",

@@ -12,12 +12,15 @@ import anyio
 from redis.asyncio import BlockingConnectionPool, Redis
 
 from . import memory, redis_py
+from .async_reads import AsyncReads
+from .context import Context
 from .errors import TallymarkError
 from .group_commit import GroupCommit
 from .link import Link
 from .marker import Marker
 from .offsets import BLOCK, blocks
 from .options import Options
+from .reader import Reader
 from .transactions import Transaction, unwrapped
 from .urls import check_url, store_name
 
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Tally"]
 
 
-class Tally:
+class Tally(AsyncReads):
     """Marks events of users on one Redis database, for asyncio programs.
 
     A tally is made to be shared: make one when the program starts, use it from
@@ -76,6 +79,12 @@ class Tally:
             timeout=self._options.timeout,
             backoff=lambda: redis_py.backoff().compute,
         )
+        self._context = Context.of(redis_py.database(client), self._options, time.time)
+        self._reader = Reader(
+            client,
+            timeout=self._options.timeout,
+            check_usable=self._commits.check_usable,
+        )
 
     @classmethod
     def from_url(cls, url: str, **options: Unpack[TallyOptions]) -> Self:
@@ -98,7 +107,7 @@ class Tally:
             MissingExtraError: ``memory://`` without fakeredis.
         """
         tally = cls(_make_client(url, Options(**options)), **options)
-        tally._link.owned = True
+        tally._link.owned = tally._reader.owned = True
         return tally
 
     @property
@@ -342,7 +351,10 @@ class Tally:
         was passed in stays open.
         """
         try:
-            await self._commits.close()
+            try:
+                await self._commits.close()
+            finally:
+                await self._reader.close()
         finally:
             if self._link.owned:
                 with anyio.CancelScope(shield=True):

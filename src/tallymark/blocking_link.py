@@ -109,6 +109,7 @@ class BlockingLink:
 
 def _read(connection: Any) -> Any:
     try:
-        return redis_py.plain_reply(connection.read_response())
+        # Bytes, also from a client that decodes: bitmaps are no text.
+        return redis_py.plain_reply(connection.read_response(disable_decoding=True))
     except ResponseError as error:
         return redis_py.refused_reply(error)

@@ -39,7 +39,7 @@ def buffered_replies(connection: Any) -> Callable[[int], list[Any]]:
     def replies(most: int) -> list[Any]:
         found: list[Any] = []
         while len(found) < most:
-            reply = take()
+            reply = take(False)  # not decoded
             kind = type(reply)
             if kind is bytes:  # as nearly all are: QUEUED
                 found.append(reply)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .transactions import Transaction
 
 __all__ = [
-    "default_tally",
+    "current_tally",
     "mark_event",
     "mark_many",
     "mark_unique",
@@ -42,7 +42,7 @@ class _Default:
         self.closing = self._close_with_the_loop()
 
     async def _close_with_the_loop(self) -> AsyncGenerator[None, None]:
-        """Close the tally when this generator is closed, by `default_tally` or by asyncio.
+        """Close the tally when this generator is closed, by `current_tally` or by asyncio.
 
         Before a loop ends, `asyncio.run` and its like close every async
         generator that was begun on it (`loop.shutdown_asyncgens`); that is the
@@ -83,8 +83,13 @@ def _usual_tally() -> Tally | None:
     return None
 
 
-async def default_tally() -> Tally:
-    """Return the running loop's default tally, made of what `configure` said last."""
+async def current_tally() -> Tally:
+    """Return the running event loop's default tally, which the functions of this module use.
+
+    For what they do not do, such as reading. It is made of what `configure`
+    said last, and closed when the loop ends or `configure` is called again, so
+    ask for it anew instead of keeping it.
+    """
     current = _default.get()
     if current is None or current.configured is not defaults.configured():
         before, current = current, _Default()
@@ -105,7 +110,7 @@ async def mark_event(
     track_unique: bool | None = None,
 ) -> Granularity:
     """Call `Tally.mark_event` of the running event loop's default tally."""
-    tally = _usual_tally() or await default_tally()
+    tally = _usual_tally() or await current_tally()
     return await tally.mark_event(
         event, user_id, now=now, track_hourly=track_hourly, track_unique=track_unique
     )
@@ -121,7 +126,7 @@ async def unmark_event(
     exact: bool = False,
 ) -> Granularity:
     """Call `Tally.unmark_event` of the running event loop's default tally."""
-    tally = _usual_tally() or await default_tally()
+    tally = _usual_tally() or await current_tally()
     return await tally.unmark_event(
         event, user_id, now=now, track_hourly=track_hourly, track_unique=track_unique, exact=exact
     )
@@ -136,7 +141,7 @@ async def mark_many(
     track_unique: bool | None = None,
 ) -> dict[Granularity, int]:
     """Call `Tally.mark_many` of the running event loop's default tally."""
-    tally = _usual_tally() or await default_tally()
+    tally = _usual_tally() or await current_tally()
     return await tally.mark_many(
         event, user_ids, now=now, track_hourly=track_hourly, track_unique=track_unique
     )
@@ -152,7 +157,7 @@ async def unmark_many(
     exact: bool = False,
 ) -> dict[Granularity, int]:
     """Call `Tally.unmark_many` of the running event loop's default tally."""
-    tally = _usual_tally() or await default_tally()
+    tally = _usual_tally() or await current_tally()
     return await tally.unmark_many(
         event, user_ids, now=now, track_hourly=track_hourly, track_unique=track_unique, exact=exact
     )
@@ -160,16 +165,16 @@ async def unmark_many(
 
 async def mark_unique(event: str, user_id: int) -> Granularity:
     """Call `Tally.mark_unique` of the running event loop's default tally."""
-    return await (_usual_tally() or await default_tally()).mark_unique(event, user_id)
+    return await (_usual_tally() or await current_tally()).mark_unique(event, user_id)
 
 
 async def unmark_unique(event: str, user_id: int) -> Granularity:
     """Call `Tally.unmark_unique` of the running event loop's default tally."""
-    return await (_usual_tally() or await default_tally()).unmark_unique(event, user_id)
+    return await (_usual_tally() or await current_tally()).unmark_unique(event, user_id)
 
 
 @contextlib.asynccontextmanager
 async def transaction() -> AsyncIterator[Transaction]:
     """Call `Tally.transaction` of the running event loop's default tally."""
-    async with (await default_tally()).transaction() as collected:
+    async with (await current_tally()).transaction() as collected:
         yield collected

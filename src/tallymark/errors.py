@@ -93,12 +93,12 @@ class WrongKeyTypeError(CommandError):
 ErrorT = TypeVar("ErrorT", bound=TallymarkError)
 
 
-def with_fate(failure: ErrorT, *, sent: bool, timeout: float) -> ErrorT:
-    """Return what kept a mark from being confirmed as its error, which tells what became of it.
+def with_fate(failure: ErrorT, *, sent: bool | None, timeout: float) -> ErrorT:
+    """Return what kept a call from its answer as its error, which tells what became of it.
 
     Arguments:
         failure: what went wrong last.
-        sent: whether a byte of the mark was written.
+        sent: whether a byte of the mark was written; ``None`` if it was no mark.
         timeout: how many seconds were tried.
     """
     if isinstance(failure, CommandError):
@@ -106,6 +106,8 @@ def with_fate(failure: ErrorT, *, sent: bool, timeout: float) -> ErrorT:
     message = str(failure)
     if isinstance(failure, StoreTimeoutError):
         message = f"Redis did not answer within {timeout:g} s"
+    if sent is None:
+        return repeated(failure, message)
     fate = "marks may or may not have been applied" if sent else "nothing was sent"
     return repeated(failure, f"{message}; {fate}")
 

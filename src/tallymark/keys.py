@@ -16,7 +16,7 @@ from .errors import InvalidTypeError, InvalidValueError
 from .offsets import Numbers, Offsets, as_list, bounded, is_array
 from .periods import UNIQUE_SUFFIX, Period, parse_suffix
 
-__all__ = ["DEFAULT_PREFIX", "MAX_USER_ID", "KeySchema"]
+__all__ = ["DEFAULT_PREFIX", "MAX_USER_ID", "KeySchema", "bitmap_key", "check_name", "checked_int"]
 
 DEFAULT_PREFIX: Final = "trackist_"
 
@@ -39,10 +39,7 @@ class KeySchema:
 
     def __post_init__(self) -> None:
         check_name("prefix", self.prefix)
-        if not _is_int(self.max_user_id):
-            raise InvalidTypeError(
-                f"max_user_id must be an int, got {_described(self.max_user_id)}"
-            )
+        checked_int("max_user_id", self.max_user_id)
         if not 0 <= self.max_user_id <= MAX_USER_ID:
             raise InvalidValueError(
                 f"max_user_id must be in [0, {MAX_USER_ID}], got {_short(self.max_user_id)}"
@@ -55,9 +52,7 @@ class KeySchema:
             InvalidTypeError, InvalidValueError: the event's name is not allowed.
         """
         check_name("event", event)
-        suffix = UNIQUE_SUFFIX if period is None else period.suffix
-        # Concatenated, since format() shows a str Enum as its name on some Pythons.
-        return (self.prefix + event + "_" + suffix).encode()
+        return bitmap_key(self.prefix, event, period)
 
     def offset(self, user_id: int) -> int:
         """Return the bit that stands for a user in every bitmap.
@@ -111,6 +106,13 @@ class KeySchema:
         return event, parse_suffix(suffix)
 
 
+def bitmap_key(prefix: str, event: str, period: Period | None) -> bytes:
+    """Return the key of a bitmap, of names that are known to be allowed."""
+    suffix = UNIQUE_SUFFIX if period is None else period.suffix
+    # Concatenated, since format() shows a str Enum as its name on some Pythons.
+    return (prefix + event + "_" + suffix).encode()
+
+
 def check_name(what: str, name: str) -> None:
     """Raise unless ``name`` is a non-empty str that UTF-8 can encode, without control characters.
 
@@ -137,6 +139,13 @@ def check_name(what: str, name: str) -> None:
             raise InvalidValueError(
                 f"{what} must be valid Unicode, got a lone surrogate in {_short(name)}"
             )
+
+
+def checked_int(what: str, value: int) -> int:
+    """Return a value if it is an int; a bool is none here."""
+    if not _is_int(value):
+        raise InvalidTypeError(f"{what} must be an int, got {_described(value)}")
+    return int(value)
 
 
 def _is_int(value: object) -> bool:

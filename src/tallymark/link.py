@@ -27,11 +27,11 @@ class Link:
         StoreError: trying again would not help.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, *, owned: bool = False) -> None:
         self._pool = client.connection_pool
         self._connection: Any = None
         #: Whether the tally made the client.
-        self.owned = False
+        self.owned = owned
 
     @property
     def ready(self) -> bool:
@@ -70,7 +70,9 @@ class Link:
         try:
             while len(replies) < count:
                 try:
-                    replies.append(redis_py.plain_reply(await read(disconnect_on_error=False)))
+                    # Bytes, also from a client that decodes: bitmaps are no text.
+                    reply = await read(disable_decoding=True, disconnect_on_error=False)
+                    replies.append(redis_py.plain_reply(reply))
                 except ResponseError as error:
                     replies.append(redis_py.refused_reply(error))
                 replies += read_at_once(count - len(replies))

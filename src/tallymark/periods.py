@@ -11,14 +11,22 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from .errors import InvalidValueError
+from .errors import InvalidTypeError, InvalidValueError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["UNIQUE_SUFFIX", "Granularity", "Period", "parse_suffix"]
+__all__ = [
+    "UNIQUE_SUFFIX",
+    "By",
+    "Granularity",
+    "Period",
+    "dated",
+    "parse_suffix",
+    "periods_between",
+]
 
 #: The suffix of a bitmap without a date.
 UNIQUE_SUFFIX = "u"
@@ -48,6 +56,39 @@ class Granularity(enum.Flag):
         return "|".join(str(member.name).lower() for member in self) or "none"
 
 
+#: A dated granularity, or its name.
+By = Granularity | Literal["hour", "day", "week", "month", "year"]
+
+
+def dated(by: By) -> Granularity:
+    """Return one dated granularity, which may be given by its name.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: it is none, or several, or not dated.
+    """
+    if isinstance(by, Granularity):
+        if by in _DATED.values():
+            return by
+    elif not isinstance(by, str):
+        raise InvalidTypeError(f"a granularity is {_DATED_NAMES}, got {by!r:.80}")
+    elif by in _DATED:
+        return _DATED[by]
+    raise InvalidValueError(f"a granularity with periods is {_DATED_NAMES}, got {str(by)!r:.80}")
+
+
+_DATED = {
+    str(granularity): granularity
+    for granularity in (
+        Granularity.HOUR,
+        Granularity.DAY,
+        Granularity.WEEK,
+        Granularity.MONTH,
+        Granularity.YEAR,
+    )
+}
+_DATED_NAMES = "one of " + ", ".join(map(repr, _DATED))
+
+
 @dataclass(frozen=True)
 class Period:
     """One calendar unit, such as the day 2026-11-23 or the ISO week 2026-W48.
@@ -58,7 +99,8 @@ class Period:
             Build periods with `containing`, which finds it.
 
     Where the clock is set back an hour, both passes of that hour are one
-    period, since their keys are the same.
+    period, since their keys are the same. ``str()`` gives ISO 8601's notation:
+    ``2026``, ``2026-11``, ``2026-W48``, ``2026-11-23``, ``2026-11-23T09``.
     """
 
     granularity: Granularity
@@ -107,6 +149,13 @@ class Period:
             if Period.containing(self.granularity, day.start) != self:
                 return
 
+    def __str__(self) -> str:
+        start = self.start
+        if self.granularity is Granularity.WEEK:
+            year, week, _ = start.isocalendar()
+            return f"{year:04}-W{week:02}"
+        return start.isoformat()[: _ISO_LENGTHS[self.granularity]]
+
     @property
     def suffix(self) -> str:
         """The period's part of a key, such as ``2026-11-23`` or ``W2026-48``."""
@@ -121,6 +170,17 @@ class Period:
         if self.granularity is Granularity.DAY:
             return f"{start.year}-{start.month}-{start.day}"
         return f"{start.year}-{start.month}-{start.day}-{start.hour}"
+
+
+def periods_between(granularity: Granularity, begin: datetime, end: datetime) -> Iterator[Period]:
+    """Yield in order the periods that have a moment in ``[begin, end)``, which are naive."""
+    period = Period.containing(granularity, begin)
+    while period.start < end:
+        yield period
+        try:
+            period = period.shift(1)
+        except InvalidValueError:  # it was the last one of the year 9999
+            return
 
 
 def parse_suffix(suffix: str) -> Period | None:
@@ -161,6 +221,13 @@ _BY_NUMBERS = {
     2: Granularity.MONTH,
     3: Granularity.DAY,
     4: Granularity.HOUR,
+}
+#: How much of ``2026-11-23T09:00:00`` a period needs.
+_ISO_LENGTHS = {
+    Granularity.YEAR: 4,
+    Granularity.MONTH: 7,
+    Granularity.DAY: 10,
+    Granularity.HOUR: 13,
 }
 #: What the numbers that a suffix leaves out stand for: the first of each.
 _FIRST = [1, 1, 1, 0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redis import exceptions
 from redis.backoff import DecorrelatedJitterBackoff
@@ -17,12 +17,16 @@ from .errors import (
     WrongKeyTypeError,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
 __all__ = [
     "MAX_CONNECTIONS",
     "RETRY_FOREVER",
     "backoff",
     "check_options",
     "checked_client",
+    "database",
     "failure",
     "plain_reply",
     "raise_if_final",
@@ -65,6 +69,21 @@ def checked_client(client: Any, wanted: type, facade: str, remedy: str) -> Any:
             f"got a {type(client).__module__}.{type(client).__name__}; {remedy}"
         )
     return client
+
+
+def database(client: Any) -> Hashable:
+    """Return what is equal for two clients only if they are on one database."""
+    pool = client.connection_pool
+    told = pool.connection_kwargs
+    number = told.get("db") or 0
+    if told.get("server") is not None:  # fakeredis, where each client has another host
+        return told["server"], number
+    if told.get("path") is not None:
+        return told["path"], number
+    if told.get("host") is not None:
+        return told["host"], told.get("port", 6379), number
+    found: Hashable = pool  # of a kind that finds its server in other ways
+    return found
 
 
 def check_options(pool: Any) -> None:

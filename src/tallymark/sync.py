@@ -34,6 +34,7 @@ __all__ = [
     "TRACK_UNIQUE",
     "SyncTally",
     "configure",
+    "current_tally",
     "mark_event",
     "mark_many",
     "mark_unique",
@@ -60,8 +61,13 @@ _default: _Default | None = None
 _replacing = threading.Lock()
 
 
-def default_tally() -> SyncTally:
-    """Return this process's default tally, made of what `configure` said last."""
+def current_tally() -> SyncTally:
+    """Return this process's default tally, which the functions of this module use.
+
+    For what they do not do, such as reading. It is made of what `configure`
+    said last, and closed when `configure` is called again, so ask for it anew
+    instead of keeping it.
+    """
     current = _default
     if current is None or current.configured is not defaults.configured():
         current = _replace_default()
@@ -105,7 +111,7 @@ def mark_event(
     track_unique: bool | None = None,
 ) -> Granularity:
     """Call `SyncTally.mark_event` of the default tally."""
-    return default_tally().mark_event(
+    return current_tally().mark_event(
         event, user_id, now=now, track_hourly=track_hourly, track_unique=track_unique
     )
 
@@ -120,7 +126,7 @@ def unmark_event(
     exact: bool = False,
 ) -> Granularity:
     """Call `SyncTally.unmark_event` of the default tally."""
-    return default_tally().unmark_event(
+    return current_tally().unmark_event(
         event, user_id, now=now, track_hourly=track_hourly, track_unique=track_unique, exact=exact
     )
 
@@ -134,7 +140,7 @@ def mark_many(
     track_unique: bool | None = None,
 ) -> dict[Granularity, int]:
     """Call `SyncTally.mark_many` of the default tally."""
-    return default_tally().mark_many(
+    return current_tally().mark_many(
         event, user_ids, now=now, track_hourly=track_hourly, track_unique=track_unique
     )
 
@@ -149,21 +155,21 @@ def unmark_many(
     exact: bool = False,
 ) -> dict[Granularity, int]:
     """Call `SyncTally.unmark_many` of the default tally."""
-    return default_tally().unmark_many(
+    return current_tally().unmark_many(
         event, user_ids, now=now, track_hourly=track_hourly, track_unique=track_unique, exact=exact
     )
 
 
 def mark_unique(event: str, user_id: int) -> Granularity:
     """Call `SyncTally.mark_unique` of the default tally."""
-    return default_tally().mark_unique(event, user_id)
+    return current_tally().mark_unique(event, user_id)
 
 
 def unmark_unique(event: str, user_id: int) -> Granularity:
     """Call `SyncTally.unmark_unique` of the default tally."""
-    return default_tally().unmark_unique(event, user_id)
+    return current_tally().unmark_unique(event, user_id)
 
 
 def transaction() -> contextlib.AbstractContextManager[Transaction]:
     """Call `SyncTally.transaction` of the default tally."""
-    return default_tally().transaction()
+    return current_tally().transaction()

@@ -19,12 +19,15 @@ from . import memory, redis_py
 from .batches import Batch
 from .blocking_link import BlockingLink, Sent
 from .blocking_pool import BlockingPool
+from .blocking_reader import BlockingReader
+from .context import Context
 from .errors import ClosedError, StoreError, TallymarkError, with_fate
 from .marker import Marker
 from .offsets import blocks
 from .options import Options
 from .periods import Granularity
 from .stats import Totals
+from .sync_reads import SyncReads
 from .transactions import Transaction, unwrapped
 from .urls import check_url, store_name
 from .verbs import MarkVerbs
@@ -44,7 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["SyncTally"]
 
 
-class SyncTally(MarkVerbs[Granularity]):
+class SyncTally(SyncReads, MarkVerbs[Granularity]):
     """Marks events of users on one Redis database, for programs without an event loop.
 
     The blocking twin of `tallymark.Tally`: same verbs, arguments, results and
@@ -73,6 +76,10 @@ class SyncTally(MarkVerbs[Granularity]):
         self._options = Options(**options)
         self._marker = Marker(self._options, time.time)
         self._link = BlockingLink(client, timeout=self._options.timeout)
+        self._context = Context.of(redis_py.database(client), self._options, time.time)
+        self._reader = BlockingReader(
+            self._link, timeout=self._options.timeout, check_usable=self._check_usable
+        )
         self._closed = False
         self._counting = threading.Lock()
         self._totals = Totals()

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from moments import naive_moments
-from tallymark import Granularity, InvalidValueError, Period
-from tallymark.periods import parse_suffix
+from tallymark import Granularity, InvalidTypeError, InvalidValueError, Period
+from tallymark.periods import dated, parse_suffix, periods_between
 
 DATED = [g for g in Granularity if g is not Granularity.UNIQUE]
 any_moment = naive_moments | st.datetimes()
@@ -122,6 +123,55 @@ def test_a_period_starts_at_its_start() -> None:
         Period(Granularity.WEEK, datetime(2026, 11, 24))
     with pytest.raises(InvalidValueError, match="dated granularities"):
         Period(Granularity.UNIQUE, datetime(2026, 11, 24))
+
+
+@pytest.mark.parametrize(
+    ("granularity", "text"),
+    [
+        (Granularity.HOUR, "0987-01-02T03"),
+        (Granularity.DAY, "0987-01-02"),
+        (Granularity.WEEK, "0987-W01"),
+        (Granularity.MONTH, "0987-01"),
+        (Granularity.YEAR, "0987"),
+    ],
+)
+def test_a_period_reads_as_iso_8601_has_it(granularity: Granularity, text: str) -> None:
+    assert str(Period.containing(granularity, datetime(987, 1, 2, 3, 4))) == text
+
+
+@given(st.sampled_from(DATED), any_moment, st.integers(0, 3))
+def test_periods_between_are_those_with_a_moment_in_it(
+    granularity: Granularity, begin: datetime, count: int
+) -> None:
+    first = Period.containing(granularity, begin)
+    try:
+        last = first.shift(count)
+        end = last.start + timedelta(microseconds=1)
+    except InvalidValueError:
+        return
+    found = list(periods_between(granularity, begin, end))
+    assert found == [first.shift(step) for step in range(count + 1)]
+    assert list(periods_between(granularity, begin, last.start))[-1:] in ([], [last.shift(-1)])
+
+
+def test_periods_between_end_with_the_calendar() -> None:
+    found = periods_between(Granularity.YEAR, datetime(9998, 5, 1), datetime.max)
+    assert [str(year) for year in found] == ["9998", "9999"]
+
+
+def test_a_granularity_may_be_named() -> None:
+    name: Any
+    for granularity in DATED:
+        assert dated(granularity) is granularity
+        name = str(granularity)
+        assert dated(name) is granularity
+    wrong: Any
+    for wrong in ("unique", "days", "", Granularity.UNIQUE, Granularity.DAY | Granularity.WEEK):
+        with pytest.raises(InvalidValueError, match="one of 'hour', 'day'"):
+            dated(wrong)
+    for wrong in (None, 7, b"day"):
+        with pytest.raises(InvalidTypeError, match="one of 'hour', 'day'"):
+            dated(wrong)
 
 
 def test_granularity_reads_well() -> None:

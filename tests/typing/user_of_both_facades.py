@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from datetime import date, datetime
-from typing import TYPE_CHECKING
 
 import redis
 import redis.asyncio
@@ -11,15 +11,23 @@ from typing_extensions import assert_type
 
 import tallymark
 from tallymark import (
+    Cell,
+    EventSet,
+    Funnel,
     Granularity,
     KeySchema,
     PendingMark,
     Period,
+    Retention,
     Stats,
+    Stickiness,
     SyncTally,
     Tally,
     Transaction,
+    all_of,
+    any_of,
     configure,
+    current_tally,
     mark_event,
     mark_many,
     mark_unique,
@@ -29,9 +37,6 @@ from tallymark import (
     unmark_unique,
 )
 from tallymark import sync as tm
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 
 async def async_functions(now: datetime, day: date, stream: AsyncIterator[int]) -> None:
@@ -107,3 +112,57 @@ def values(moment: datetime) -> None:
     assert_type(KeySchema().key("active", period), bytes)
     assert_type(KeySchema().parse(b"trackist_active_u"), "tuple[str, Period | None]")
     assert_type(list(Granularity.DAY | Granularity.WEEK), list[Granularity])
+
+
+def event_sets(tally: Tally, blocking: SyncTally, now: datetime, day: date) -> None:
+    both = tally.day("active", now) & blocking.month("active", day).prev()
+    assert_type(both, EventSet)
+    assert_type((both | tally.unique("premium")) - both.shift(-2) ^ both, EventSet)
+    assert_type(both.start, "datetime | None")
+    assert_type(any_of([both, tally.last("active", 7)]), EventSet)
+    assert_type(all_of({both}), EventSet)
+    tally.between("active", day)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    both & "active"  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue, reportUnusedExpression]
+
+
+async def async_reads(event_set: EventSet, day: date) -> None:
+    tally = await current_tally()
+    assert_type(tally, Tally)
+    assert_type(await tally.count(event_set), int)
+    assert_type(await tally.counts([event_set]), list[int])
+    assert_type(await tally.contains(event_set, 1), bool)
+    assert_type(await tally.contains_many(event_set, range(9)), list[bool])
+    assert_type(tally.users(event_set, start=3, limit=None), AsyncGenerator[int, None])
+    assert_type([user async for user in tally.users(event_set)], list[int])
+    assert_type([chunk async for chunk in tally.user_chunks(event_set)], list[list[int]])
+    assert_type(await tally.is_empty(event_set), bool)
+    assert_type(await tally.delete(event_set), int)
+    assert_type(await tally.event_names(), list[str])
+    assert_type(await tally.periods("active", "week"), list[Period])
+    assert_type(await tally.memory("active"), dict[Granularity, int])
+    assert_type(await tally.history(1, "active", day), dict[str, list[Period]])
+    assert_type(await tally.forget(1), int)
+    assert_type(await tally.delete_all("trackist_"), int)
+    table = await tally.retention("a", lambda period: tally.during("b", period), by="day")
+    assert_type(table, Retention)
+    assert_type(table.cohorts[0].cells[0], Cell)
+    assert_type(table.rates[0][0], "float | None")
+    assert_type(table.to_html(), str)
+    assert_type(await tally.stickiness("active"), Stickiness)
+    assert_type(await tally.funnel(["a", event_set]), Funnel)
+    await tally.periods("active", "weeks")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await tally.retention("a", "b", mode="first")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await tally.count("active")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def blocking_reads(event_set: EventSet, day: date) -> None:
+    tally = tm.current_tally()
+    assert_type(tally, SyncTally)
+    assert_type(tally.count(event_set), int)
+    assert_type(tally.counts([event_set]), list[int])
+    assert_type(tally.contains_many(event_set, [1]), list[bool])
+    assert_type(tally.users(event_set), Iterator[int])
+    assert_type(tally.user_chunks(event_set), Iterator[list[int]])
+    assert_type(tally.history(1, ["a", "b"], day, day, "hour"), dict[str, list[Period]])
+    assert_type(tally.retention("a", "b", by=Granularity.WEEK, until=day), Retention)
+    assert_type(tally.stickiness("active", day).ratio, "float | None")

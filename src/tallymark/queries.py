@@ -1,0 +1,264 @@
+"""The read verbs that take event sets: each a generator of what to send. Pure.
+
+`tallymark.requests` says what these yield, and drivers run them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from .bits import algebra
+from .errors import InvalidTypeError, InvalidValueError
+from .events import Bitmap, Combination, evaluate
+from .keys import MAX_USER_ID, checked_int
+from .offsets import blocks, windows
+from .programs import Program
+from .requests import Found, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from .context import Context
+    from .events import EventSet
+    from .offsets import Offsets
+    from .requests import Command, Query
+
+__all__ = [
+    "contains",
+    "contains_many",
+    "count",
+    "counts",
+    "delete",
+    "is_empty",
+    "next_candidate",
+    "part",
+    "users",
+]
+
+#: How many bytes of each bitmap a stream of users begins with; and how many bytes
+#: of all bitmaps together it fetches at most.
+_SMALLEST: Final = 8 * 1024
+_LARGEST: Final = 2 * 1024 * 1024
+
+#: A part with fewer users is followed by a larger part, one with more by a smaller one.
+_FEW: Final = 4_096
+_MANY: Final = 65_536
+
+#: How many bytes of all bitmaps together are searched at once: this takes Redis
+#: about a millisecond.
+_LOOKAHEAD: Final = 8 * 1024 * 1024
+
+#: How many bits are looked up one by one in a transaction.
+_SINGLES: Final = 1000
+
+#: A range is fetched if it has this many bytes, or fewer, for each user that is asked about.
+_BYTES_PER_USER: Final = 24
+
+
+def count(context: Context, event_set: EventSet) -> Query[int]:
+    """Return how many users are in an event set."""
+    (number,) = yield from counts(context, [event_set])
+    return number
+
+
+def counts(context: Context, event_sets: Iterable[EventSet]) -> Query[list[int]]:
+    """Return how many users are in each of some event sets, all at one moment."""
+    return (yield from _ask(context, event_sets, lambda key: (b"BITCOUNT", key)))
+
+
+def is_empty(context: Context, event_set: EventSet) -> Query[bool]:
+    """Return whether nobody is in an event set."""
+    (first,) = yield from _ask(context, [event_set], lambda key: (b"BITPOS", key, b"1"))
+    return bool(first < 0)
+
+
+def contains(context: Context, event_set: EventSet, user_id: int) -> Query[bool]:
+    """Return whether a user is in an event set: one ``GETBIT`` for each of its bitmaps."""
+    bitmaps = context.bitmaps(event_set)
+    offset = b"%d" % context.schema.offset(user_id)
+    commands = [(b"GETBIT", bitmap.key, offset) for bitmap in bitmaps]
+    bits = yield Request(commands, atomic=len(commands) > 1)
+    return bool(evaluate(event_set, dict(zip(bitmaps, bits, strict=True))))
+
+
+def contains_many(
+    context: Context, event_set: EventSet, user_ids: Iterable[int]
+) -> Query[list[bool]]:
+    """Return for each of some users whether they are in an event set."""
+    bitmaps = context.bitmaps(event_set)
+    found, _ = blocks(user_ids)
+    every = [context.schema.offsets(block) for block in found]  # before anything is sent
+    answers: list[bool] = []
+    for offsets in every:
+        contained: set[int] = set()
+        singles: list[int] = []
+        for some in windows(offsets):
+            if len(some.values) * _BYTES_PER_USER >= (some.high - some.low) >> 3:
+                contained |= yield from _in_range(event_set, bitmaps, some)
+            else:
+                singles += map(int, some.values)
+        for at in range(0, len(singles), _SINGLES):
+            few = singles[at : at + _SINGLES]
+            contained |= yield from _one_by_one(context, event_set, bitmaps, few)
+        answers += [int(offset) in contained for offset in offsets.values]
+    return answers
+
+
+def users(context: Context, event_set: EventSet, start: int, limit: int | None) -> Query[None]:
+    """Find the users of an event set from an id on, in ascending order, part by part."""
+    bitmaps = context.bitmaps(event_set)
+    if not 0 <= checked_int("start", start) <= MAX_USER_ID:
+        raise InvalidValueError(f"start must be in [0, {MAX_USER_ID}]")
+    if limit is not None and checked_int("limit", limit) < 0:
+        raise InvalidValueError("limit must be 0 or more, or None for no limit")
+    return _users(bitmaps, event_set, start, limit)
+
+
+def _users(
+    bitmaps: Sequence[Bitmap], event_set: EventSet, start: int, limit: int | None
+) -> Query[None]:
+    left = MAX_USER_ID + 1 if limit is None else limit
+    reckon = algebra()
+    at: int | None = start >> 3
+    size = _SMALLEST
+    while left and at is not None:
+        data = yield part(bitmaps, at, size)
+        length = max(map(len, data))
+        values = {
+            bitmap: reckon.load(some, length) for bitmap, some in zip(bitmaps, data, strict=True)
+        }
+        number = 0
+        for ids in reckon.ids(evaluate(event_set, values), length, 8 * at):
+            some = ids if ids[0] >= start else [user_id for user_id in ids if user_id >= start]
+            some = some[:left]
+            number += len(some)
+            left -= len(some)
+            yield Found(some)
+            if not left:
+                return
+        if length < size:
+            return
+        at += size
+        if not number:
+            at = yield from next_candidate(event_set, bitmaps, at)
+        if number < _FEW:
+            size = min(2 * size, max(_SMALLEST, _LARGEST // len(bitmaps)))
+        elif number > _MANY:
+            size = max(size // 2, _SMALLEST)
+
+
+def part(bitmaps: Sequence[Bitmap], at: int, size: int) -> Request:
+    """Return a request for the same bytes of some bitmaps, all at one moment."""
+    begin, end = b"%d" % at, b"%d" % (at + size - 1)
+    commands = [(b"GETRANGE", bitmap.key, begin, end) for bitmap in bitmaps]
+    return Request(commands, atomic=len(commands) > 1)
+
+
+def next_candidate(event_set: EventSet, bitmaps: Sequence[Bitmap], at: int) -> Query[int | None]:
+    """Return the first byte from one on that may have a user; None if none has.
+
+    The server looks for the next bit of each bitmap, which is much faster than
+    to fetch the nothing in between.
+    """
+    while True:
+        end = at + max(_LOOKAHEAD // len(bitmaps), _SMALLEST)
+        commands: list[Command] = []
+        for bitmap in bitmaps:
+            commands.append((b"BITPOS", bitmap.key, b"1", b"%d" % at, b"%d" % (end - 1)))
+            commands.append((b"STRLEN", bitmap.key))
+        replies = yield Request(commands)
+        nexts = {
+            bitmap: position >> 3 if position >= 0 else end if end < length else None
+            for bitmap, position, length in zip(bitmaps, replies[::2], replies[1::2], strict=True)
+        }
+        candidate = _candidate(event_set, nexts)
+        if candidate is None or candidate < end:
+            return candidate
+        at = end
+
+
+def delete(context: Context, event_set: EventSet) -> Query[int]:
+    """Delete the bitmaps of an event set, which has to be a bitmap or a union of some."""
+    bitmaps = context.bitmaps(event_set)
+    _check_deletable(event_set)
+    (number,) = yield Request([(b"UNLINK", *(bitmap.key for bitmap in bitmaps))])
+    return int(number)
+
+
+def _ask(
+    context: Context, event_sets: Iterable[EventSet], question: Callable[[bytes], Command]
+) -> Query[list[Any]]:
+    """Ask the same about each of some event sets, all at one moment."""
+    program = Program(context.origin.prefix)
+    asked = [program.ask(event_set, question) for event_set in context.checked_many(event_sets)]
+    if not asked:
+        return []
+    commands = program.finished()
+    replies = yield Request(commands, atomic=len(commands) > 1)
+    return [replies[index] for index in asked]
+
+
+def _in_range(event_set: EventSet, bitmaps: Sequence[Bitmap], offsets: Offsets) -> Query[set[int]]:
+    """Return who of some neighbours are in an event set, from the bytes that they are in."""
+    first = offsets.low >> 3
+    size = (offsets.high >> 3) - first + 1
+    data = yield part(bitmaps, first, size)
+    values = {
+        bitmap: int.from_bytes(some, "little") for bitmap, some in zip(bitmaps, data, strict=True)
+    }
+    together = evaluate(event_set, values).to_bytes(size, "little")
+    return {
+        int(offset)
+        for offset in offsets.values
+        if together[(offset >> 3) - first] & (128 >> (offset & 7))
+    }
+
+
+def _one_by_one(
+    context: Context, event_set: EventSet, bitmaps: Sequence[Bitmap], offsets: list[int]
+) -> Query[set[int]]:
+    """Return who of some users are in an event set, from a look at each of their bits."""
+    digits = [b"%d" % offset for offset in offsets]
+    commands: list[Command] = []
+    for bitmap in bitmaps:
+        key = bitmap.key
+        if context.options.bitfield:
+            gets = [argument for each in digits for argument in (b"GET", b"u1", each)]
+            commands.append((b"BITFIELD", key, *gets))
+        else:
+            commands += [(b"GETBIT", key, each) for each in digits]
+    replies = yield Request(commands, atomic=len(commands) > 1)
+    if not context.options.bitfield:
+        step = len(offsets)
+        replies = [replies[at : at + step] for at in range(0, len(replies), step)]
+    # The bits of all users as one number, so that one operation evaluates them all.
+    values = {
+        bitmap: int("".join(map(str, bits)), 2)
+        for bitmap, bits in zip(bitmaps, replies, strict=True)
+    }
+    together = f"{evaluate(event_set, values):0{len(offsets)}b}"
+    return {offset for offset, bit in zip(offsets, together, strict=True) if bit == "1"}
+
+
+def _candidate(event_set: EventSet, nexts: dict[Bitmap, int | None]) -> int | None:
+    """Return the first byte that may have a user, from the first byte of each bitmap."""
+    if isinstance(event_set, Combination):
+        found = [_candidate(one, nexts) for one in event_set.operands]
+        if event_set.operator == "-":
+            return found[0]
+        if event_set.operator == "&":
+            known = [one for one in found if one is not None]
+            return max(known) if len(known) == len(found) else None
+    else:
+        found = [nexts[bitmap] for bitmap in event_set.bitmaps()]
+    return min((one for one in found if one is not None), default=None)
+
+
+def _check_deletable(event_set: EventSet) -> None:
+    if isinstance(event_set, Combination) and event_set.operator == "|":
+        for one in event_set.operands:
+            _check_deletable(one)
+    elif not isinstance(event_set, Bitmap):
+        raise InvalidTypeError(
+            f"what is deleted are bitmaps, one or a union of several, which {event_set!r} is not"
+        )

@@ -1,0 +1,127 @@
+"""Small reports that are counts of a few event sets: stickiness and funnels. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from .errors import InvalidTypeError, InvalidValueError
+from .events import DayRange, EventSet, all_of
+from .periods import Granularity, Period, dated
+from .queries import counts
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from .context import Context
+    from .periods import By
+    from .requests import Query
+
+__all__ = ["Funnel", "FunnelStep", "Stickiness", "funnel", "stickiness"]
+
+#: What a month is for stickiness: four weeks, so that each day of the week counts equally.
+ROLLING_DAYS = 28
+
+
+@dataclass(frozen=True)
+class Stickiness:
+    """How many of a month's users are there on a given day.
+
+    Attributes:
+        day: the day.
+        daily: users on that day (DAU).
+        monthly: users on that day or the 27 days before it (rolling MAU).
+    """
+
+    day: Period
+    daily: int
+    monthly: int
+
+    @property
+    def ratio(self) -> float | None:
+        """``daily / monthly``, from 0 to 1; ``None`` if nobody was there all month."""
+        return self.daily / self.monthly if self.monthly else None
+
+
+@dataclass(frozen=True)
+class FunnelStep:
+    """One step of a funnel.
+
+    Attributes:
+        name: the event's name, or how the event set reads.
+        count: how many users took this step and all those before it.
+        of_previous: their share of those who took the step before; ``None``
+            where those are none. Of the first step, 1.
+        of_first: their share of those who took the first step; ``None`` where
+            those are none.
+    """
+
+    name: str
+    count: int
+    of_previous: float | None
+    of_first: float | None
+
+
+@dataclass(frozen=True)
+class Funnel:
+    """How many users of a period took the first step, the first two, and so on.
+
+    Attributes:
+        period: the period.
+        steps: the steps, in order.
+    """
+
+    period: Period
+    steps: tuple[FunnelStep, ...]
+
+
+def stickiness(context: Context, event: str, day: date | None) -> Query[Stickiness]:
+    """Count a day's users and those of the 28 days that end with it, at one moment."""
+    period = Period.containing(Granularity.DAY, context.local(day, "day"))
+    if day is None:
+        period = period.shift(-1)  # today is not over
+    try:
+        after = period.end
+        first = after - timedelta(days=ROLLING_DAYS)
+    except OverflowError as error:
+        raise InvalidValueError(f"the {ROLLING_DAYS} days before {period} leave year 1") from error
+    month = DayRange(context.origin, event, first, after, context.options.track_yearly)
+    daily, monthly = yield from counts(context, [context.during(event, period), month])
+    return Stickiness(period, daily, monthly)
+
+
+def funnel(
+    context: Context, steps: Iterable[str | EventSet], by: By, moment: date | None
+) -> Query[Funnel]:
+    """Count who is in the first step, in the first two, and so on, all at one moment."""
+    if isinstance(steps, (str, EventSet)) or not isinstance(steps, Iterable):
+        raise InvalidTypeError(f"steps are several names or event sets, got {steps!r:.80}")
+    period = Period.containing(dated(by), context.local(moment))
+    named = [(step if isinstance(step, str) else repr(step), step) for step in steps]
+    if not named:
+        raise InvalidValueError("a funnel has one step or more")
+    chosen = [
+        context.during(step, period) if isinstance(step, str) else context.checked(step)
+        for _, step in named
+    ]
+    numbers = yield from counts(
+        context, [all_of(chosen[: index + 1]) for index in range(len(chosen))]
+    )
+    return Funnel(
+        period,
+        tuple(
+            FunnelStep(
+                name,
+                number,
+                _share(number, numbers[max(0, index - 1)]),
+                _share(number, numbers[0]),
+            )
+            for index, ((name, _), number) in enumerate(zip(named, numbers, strict=True))
+        ),
+    )
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

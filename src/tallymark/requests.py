@@ -1,0 +1,100 @@
+"""What a query asks of its driver: commands to send, work to do, results to hand on. Pure.
+
+A query is a generator. It yields one of these at a time, is sent what came of
+it, and returns the answer; so each verb is written once, and whether anybody
+awaits anything is the driver's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from . import wire
+from .errors import CommandError, repeated
+from .steps import misfit
+
+__all__ = ["Command", "Found", "Query", "Request", "Work"]
+
+#: A command's name and arguments.
+Command = tuple[bytes, ...]
+
+
+class Request(NamedTuple):
+    """Commands that are sent with one write; the query is sent their replies, as a list.
+
+    Attributes:
+        commands: one or more.
+        atomic: whether they have to see one moment, in ``MULTI``/``EXEC``.
+        tolerant: whether the query wants errors of commands among the replies;
+            else the first one is raised.
+        meanwhile: steps of `Work` to do until the replies are there.
+    """
+
+    commands: Sequence[Command]
+    atomic: bool = False
+    tolerant: bool = False
+    meanwhile: Iterator[None] | None = None
+
+    def encode(self) -> bytes:
+        """Return the bytes to send."""
+        encoded = [wire.command(*command) for command in self.commands]
+        if self.atomic:
+            encoded = [wire.MULTI, *encoded, wire.EXEC]
+        return b"".join(encoded)
+
+    def reply_count(self) -> int:
+        """Return how many replies the server gives."""
+        return len(self.commands) + 2 * self.atomic
+
+    def settle(self, replies: Sequence[Any]) -> list[Any]:
+        """Return what the commands came to, each.
+
+        Arguments:
+            replies: the server's, with a `CommandError` wherever it gave an error.
+
+        Raises:
+            CommandError: it refused a command.
+            StoreError: the replies do not fit the commands.
+        """
+        found = list(replies)
+        if self.atomic:
+            *queued, executed = replies
+            if isinstance(executed, CommandError):
+                refusals = [reply for reply in queued if isinstance(reply, CommandError)]
+                raise _own(refusals[0] if refusals else executed)
+            if not isinstance(executed, list) or len(executed) != len(self.commands):
+                raise misfit(executed)
+            found = executed
+        if not self.tolerant:
+            for reply in found:
+                if isinstance(reply, CommandError):
+                    raise _own(reply)
+        return found
+
+
+class Work(NamedTuple):
+    """Something that takes the processor long; the query is sent ``None`` when it is done.
+
+    An async driver does it in a thread, and lets other threads in between two
+    steps, so a step should take no more than about a millisecond.
+
+    Attributes:
+        steps: does one step whenever it is asked for the next item.
+    """
+
+    steps: Iterator[None]
+
+
+class Found(NamedTuple):
+    """A part of the answer of a query whose answer is a stream; the query is sent ``None``."""
+
+    items: Sequence[Any]
+
+
+AnswerT = TypeVar("AnswerT")
+Query = Generator[Request | Work | Found, Any, AnswerT]
+
+
+def _own(error: CommandError) -> CommandError:
+    return repeated(error, f"Redis refused: {error}")
