@@ -63,7 +63,7 @@ class Contender:
 
 
 @contextlib.contextmanager
-def running(name: str, url: str) -> Iterator[Contender | None]:
+def running(name: str, url: str, script: str = "contenders.py") -> Iterator[Contender | None]:
     """Start a contender, and end it; None if this machine does not have it."""
     variable = PYTHONS.get(name)
     python = sys.executable if variable is None else os.environ.get(variable, "")
@@ -71,7 +71,7 @@ def running(name: str, url: str) -> Iterator[Contender | None]:
         print(f"  without {name}: {variable} names no Python that has it")
         yield None
         return
-    command = [python, str(HERE / "contenders.py"), name, url]
+    command = [python, str(HERE / script), name, url]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

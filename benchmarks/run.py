@@ -21,6 +21,7 @@ sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from contenders import ASYNC, BLOCKING
 from contest import contest
 from crowds import crowds, longest_stops
+from reads import beside_reports, reads
 from report import machine, show, write
 from slow_link import slow_link
 from web import generator, web
@@ -35,6 +36,21 @@ MARKING = {
     "contender": "{}",
     "marks_per_second": "{:,.0f}",
     "ratio": "{:.2f}x",
+}
+READING = {
+    "task": "{}",
+    "contender": "{}",
+    "ms": "{:,.3f}",
+    "ratio": "{:.2f}x",
+    "ratio_tidied": "{:.2f}x",
+}
+BESIDE = {
+    "contender": "{}",
+    "task": "{}",
+    "users": "{:,}",
+    "reports": "{}",
+    "p50_ms": "{:.2f}",
+    "p99_ms": "{:.2f}",
 }
 LATENCY = {
     "callers": "{}",
@@ -53,11 +69,11 @@ def main() -> None:
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=["async", "blocking", "latency", "links", "crowds", "web"],
+        choices=["async", "blocking", "latency", "links", "crowds", "web", "reads"],
         help="leave out the rest, and write no files",
     )
     arguments = parser.parse_args()
-    wanted = arguments.only or ["async", "latency", "blocking", "links", "crowds", "web"]
+    wanted = arguments.only or ["async", "latency", "blocking", "links", "crowds", "web", "reads"]
     begun = time.monotonic()
     with running_server() as url, redis.Redis.from_url(url) as store:
         results: dict[str, Any] = {"machine": machine(store), "quick": arguments.quick}
@@ -166,6 +182,16 @@ def run_web(url: str, quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
+def run_reads(url: str, quick: bool) -> dict[str, Any]:
+    """Ask what bitmapist can be asked too; and mark while reports run."""
+    rows = reads(url, 3 if quick else 9)
+    show("Reads of one million users, beside bitmapist", rows, READING)
+    print("  tidied: bitmapist as it is and when it deletes the key that it leaves")
+    beside = beside_reports(url, 2_000_000 if quick else 10_000_000)
+    show("Marks, while retention of millions of users is reported", beside, BESIDE)
+    return {"rows": rows, "beside": beside}
+
+
 PARTS = {
     "async": run_async,
     "latency": run_latency,
@@ -173,6 +199,7 @@ PARTS = {
     "links": run_links,
     "crowds": run_crowds,
     "web": run_web,
+    "reads": run_reads,
 }
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     names = ("contest", "report", "workloads")
     yield tuple(importlib.import_module(name) for name in names)
-    for name in names:
-        del sys.modules[name]
+    for name in (*names, "reads", "readers"):
+        sys.modules.pop(name, None)
 
 
 @pytest.mark.parametrize("workload", ["hot", "zipf"])
@@ -55,3 +55,18 @@ def test_the_chart_shows_every_contender(modules: Any) -> None:
     texts = "".join(ElementTree.fromstring(drawn).itertext())
     for row in results["async"]:
         assert f"{row['contender']}, {row['callers']} callers" in texts
+
+
+def test_wrong_answers_are_found(modules: Any) -> None:
+    reads = importlib.import_module("reads")
+    wrong = modules[0].WrongBitsError
+    reads.compare("count", {"one": 3, "other": 3})
+    with pytest.raises(wrong):
+        reads.compare("count", {"one": 3, "other": 4})
+    table = {f"day {number}": [9, *range(12)] for number in range(31)}
+    half = {day: [*cells[:11], "", None] for day, cells in table.items()}
+    reads.compare("retention", {"one": table, "other": half})
+    with pytest.raises(wrong, match="day 7"):
+        reads.compare("retention", {"one": table, "other": {**half, "day 7": [9] * 13}})
+    with pytest.raises(wrong, match="only 13 cells"):
+        reads.compare("retention", {"one": table, "other": {"day 7": table["day 7"]}})

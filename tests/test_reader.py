@@ -117,7 +117,7 @@ async def test_a_read_that_waits_for_its_answer_keeps_no_mark_waiting(redis_stor
         async with Tally.from_url(proxy.url) as tally:
             day = tally.day("a", MONDAY)
             proxy.passing.clear()  # for transactions; what comes alone passes
-            reading = [asyncio.create_task(tally.count(day & day)) for _ in range(4)]
+            reading = [asyncio.create_task(tally.count(day & day))]
             await asyncio.to_thread(proxy.held.wait)
             marking = asyncio.create_task(tally.mark_event("a", 7, now=MONDAY))
             while not await tally.contains(day, 7):
@@ -134,7 +134,54 @@ async def test_so_many_requests_are_under_way_and_no_more(redis_store: Store) ->
         counts = await asyncio.gather(*(tally.count(day & day) for _ in range(100)))
         assert counts == [0] * 100
         clients = len(redis_store.raw.client_list(_type="normal")) - 1
-        assert 1 <= clients <= reader.MAX_CONNECTIONS
+        assert clients == 2  # the round trips that they share
+        await asyncio.gather(*(tally.event_names() for _ in range(100)))
+        clients = len(redis_store.raw.client_list(_type="normal")) - 1
+        assert clients == reader.MAX_LONG_REQUESTS
+
+
+async def test_requests_that_share_a_round_trip_fail_and_come_again_alike(
+    redis_store: Store,
+) -> None:
+    with proxied(redis_store.url) as proxy:
+        async with Tally.from_url(proxy.url, timeout=5) as tally:
+            await tally.mark_many("a", range(50), now=MONDAY)
+            both = tally.day("a", MONDAY) & tally.week("a", MONDAY)
+            for cuts in (0, 1, 2, 5):
+                proxy.cuts = cuts
+                asked = [tally.contains(both, user_id) for user_id in range(100)]
+                counted = [tally.count(both) for _ in range(20)]
+                assert await asyncio.gather(*asked) == [user_id < 50 for user_id in range(100)]
+                assert await asyncio.gather(*counted) == [50] * 20
+                assert proxy.cuts == 0
+        async with Tally.from_url(proxy.url, timeout=0.2) as tally:
+            both = tally.day("a", MONDAY) & tally.week("a", MONDAY)
+            proxy.passing.clear()
+            asked = [tally.contains(both, user_id) for user_id in range(100)]
+            ended = await asyncio.gather(*asked, return_exceptions=True)
+            assert {type(end) for end in ended} == {StoreTimeoutError}
+            assert len({id(end) for end in ended}) == 100
+            proxy.passing.set()
+            assert await tally.contains(both, 7)
+
+
+async def test_one_that_is_cancelled_takes_nobody_with_it(redis_store: Store) -> None:
+    with proxied(redis_store.url) as proxy:
+        async with Tally.from_url(proxy.url) as tally:
+            await tally.mark_many("a", range(50), now=MONDAY)
+            both = tally.day("a", MONDAY) & tally.week("a", MONDAY)
+            for gone in range(0, 40, 3):
+                proxy.passing.clear()
+                asked = [
+                    asyncio.create_task(tally.contains(both, user_id)) for user_id in range(40)
+                ]
+                await asyncio.to_thread(proxy.held.wait)
+                asked[gone].cancel()
+                proxy.passing.set()
+                ended = await asyncio.gather(*asked, return_exceptions=True)
+                assert isinstance(ended.pop(gone), asyncio.CancelledError)
+                assert ended == [True] * 39
+                proxy.held.clear()
 
 
 async def test_closing_waits_for_reads_under_way(redis_store: Store) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from . import redis_py
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["BlockingLink", "Sent"]
 
@@ -46,13 +49,16 @@ class BlockingLink:
         self.owned = False
         self._closed = False
 
-    def exchange(self, data: bytes, count: int, sent: Sent) -> list[Any]:
+    def exchange(
+        self, data: bytes, count: int, sent: Sent, meanwhile: Iterable[object] = ()
+    ) -> list[Any]:
         """Send commands and return their replies; again, if the connection breaks.
 
         Arguments:
             data: the commands.
             count: how many replies they have.
             sent: is kept up to date, also if it fails.
+            meanwhile: is iterated over once they are sent, while the server works.
 
         Raises:
             StoreError: there is no answer, with redis-py's error as its cause.
@@ -61,7 +67,7 @@ class BlockingLink:
 
         def attempt() -> list[Any]:
             sent.attempts += 1
-            return self._attempt(data, count, sent)
+            return self._attempt(data, count, sent, meanwhile)
 
         def note(failure: Exception) -> None:
             redis_py.raise_if_final(failure)
@@ -79,12 +85,16 @@ class BlockingLink:
         if self.owned:
             self._pool.disconnect_idle()
 
-    def _attempt(self, data: bytes, count: int, sent: Sent) -> list[Any]:
+    def _attempt(
+        self, data: bytes, count: int, sent: Sent, meanwhile: Iterable[object]
+    ) -> list[Any]:
         connection = self._borrow()
         intact = False
         try:
             sent.bytes += len(data)
             connection.send_packed_command([data])
+            for _ in meanwhile:
+                pass
             replies = [_read(connection) for _ in range(count)]
             intact = True
         finally:

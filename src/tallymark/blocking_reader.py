@@ -66,8 +66,6 @@ class BlockingReader:
 
     def _done(self, step: Request | Work | Found) -> Any:
         if isinstance(step, Request):
-            for _ in step.meanwhile or ():
-                pass
             return self._ask(step)
         if isinstance(step, Work):
             for _ in step.steps:
@@ -78,7 +76,9 @@ class BlockingReader:
     def _ask(self, request: Request) -> list[Any]:
         self._check_usable()
         try:
-            replies = self._link.exchange(request.encode(), request.reply_count(), Sent())
+            replies = self._link.exchange(
+                request.encode(), request.reply_count(), Sent(), request.meanwhile or ()
+            )
         except StoreError as failure:
             raise with_fate(failure, sent=None, timeout=self._timeout) from failure.__cause__
         return request.settle(replies)

@@ -7,7 +7,6 @@ look.
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -49,7 +48,7 @@ class Origin:
     prefix: str
 
 
-class EventSet(abc.ABC):
+class EventSet:
     """A set of users that bitmaps define: those of an event in a period, or with a flag.
 
     Get them from a tally (`day`, `week`, `unique`, `between`, ...), and combine
@@ -84,7 +83,6 @@ class EventSet(abc.ABC):
         """
         return self._bounds()[1]
 
-    @abc.abstractmethod
     def shift(self, count: int) -> EventSet:
         """Return the same set so many periods later (earlier, if negative).
 
@@ -96,10 +94,11 @@ class EventSet(abc.ABC):
             InvalidTypeError: the count is no int.
             InvalidValueError: a period would leave the years 1 to 9999.
         """
+        raise NotImplementedError
 
-    @abc.abstractmethod
     def bitmaps(self) -> Iterator[Bitmap]:
         """Yield the bitmaps that define it; one that is used twice comes twice."""
+        raise NotImplementedError
 
     def prev(self) -> EventSet:
         """Return the same set one period earlier: ``shift(-1)``."""
@@ -139,9 +138,9 @@ class EventSet(abc.ABC):
             "not with `and`, `or`, `not`; ask a tally's is_empty() whether there is anybody in it"
         )
 
-    @abc.abstractmethod
     def _bounds(self) -> _Bounds:
         """Return `start` and `end`."""
+        raise NotImplementedError
 
     def _combined(self, operator: Operator, other: EventSet) -> EventSet:
         if not isinstance(other, EventSet):
@@ -201,9 +200,9 @@ class Union(EventSet):
 
     __slots__ = ()
 
-    @abc.abstractmethod
     def periods(self) -> tuple[Period, ...]:
         """Return the periods whose bitmaps are united."""
+        raise NotImplementedError
 
     event: str
 
@@ -338,6 +337,8 @@ def evaluate(event_set: EventSet, bits: dict[Bitmap, Any]) -> Any:
     Ints and numpy arrays have; of ints, only the bits that any of the bitmaps
     has are set, since ``~`` is used together with ``&``.
     """
+    if isinstance(event_set, Bitmap):
+        return bits[event_set]
     if isinstance(event_set, Combination):
         values = [evaluate(one, bits) for one in event_set.operands]
         operator = event_set.operator

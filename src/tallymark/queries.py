@@ -35,6 +35,11 @@ __all__ = [
     "users",
 ]
 
+#: How many look-ups of a user, or how many counts, may go to the server together. A
+#: count over ten million users takes it about a millisecond.
+_LOOKUPS: Final = 64
+_COUNTS: Final = 4
+
 #: How many bytes of each bitmap a stream of users begins with; and how many bytes
 #: of all bitmaps together it fetches at most.
 _SMALLEST: Final = 8 * 1024
@@ -77,7 +82,7 @@ def contains(context: Context, event_set: EventSet, user_id: int) -> Query[bool]
     bitmaps = context.bitmaps(event_set)
     offset = b"%d" % context.schema.offset(user_id)
     commands = [(b"GETBIT", bitmap.key, offset) for bitmap in bitmaps]
-    bits = yield Request(commands, atomic=len(commands) > 1)
+    bits = yield Request(commands, atomic=len(commands) > 1, share=_LOOKUPS)
     return bool(evaluate(event_set, dict(zip(bitmaps, bits, strict=True))))
 
 
@@ -194,7 +199,8 @@ def _ask(
     if not asked:
         return []
     commands = program.finished()
-    replies = yield Request(commands, atomic=len(commands) > 1)
+    share = _COUNTS if len(asked) == 1 else 1
+    replies = yield Request(commands, atomic=len(commands) > 1, share=share)
     return [replies[index] for index in asked]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -18,16 +17,17 @@ import anyio.to_thread
 
 from . import redis_py
 from .bits import algebra
-from .errors import StoreError, StoreTimeoutError, StoreUnavailableError, with_fate
+from .errors import StoreTimeoutError, StoreUnavailableError, with_fate
 from .link import Link
 from .requests import Found, Request, Work
+from .sharing import SharedFlights
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
 
     from .requests import Query
 
-__all__ = ["MAX_CONNECTIONS", "Reader"]
+__all__ = ["MAX_LONG_REQUESTS", "Reader"]
 
 #: A thread that reckons without a break keeps the event loop from running for up to 5 ms
 #: each time (`sys.getswitchinterval`), and Python hands over to whoever waits only while
@@ -35,9 +35,10 @@ __all__ = ["MAX_CONNECTIONS", "Reader"]
 _PAUSE: Final = 50e-6
 _BETWEEN_PAUSES: Final = 5e-4
 
-#: How many requests are on their way at the same time; others wait. Redis does one
-#: thing at a time, so more of them would not be answered sooner.
-MAX_CONNECTIONS: Final = 8
+#: How many long requests are on their way at the same time, beside the small ones that
+#: share two round trips; others wait. Redis does one thing at a time, so more of them
+#: would not be answered sooner.
+MAX_LONG_REQUESTS: Final = 6
 
 AnswerT = TypeVar("AnswerT")
 
@@ -60,7 +61,8 @@ class Reader:
         #: Whether the tally made the client.
         self.owned = False
         self._idle: list[Link] = []
-        self._places = anyio.Semaphore(MAX_CONNECTIONS, fast_acquire=True)
+        self._shared = SharedFlights(self._attempt)
+        self._places = anyio.Semaphore(MAX_LONG_REQUESTS)
         self._asking = 0
         self._became_idle: anyio.Event | None = None
         self._closed = False
@@ -110,6 +112,7 @@ class Reader:
             while self._asking:
                 self._became_idle = self._became_idle or anyio.Event()
                 await self._became_idle.wait()
+            await self._shared.close()
         finally:
             while self._idle:
                 await self._idle.pop().close(gently=True)
@@ -143,30 +146,43 @@ class Reader:
         return request.settle(replies)
 
     async def _replies(self, request: Request) -> list[Any]:
-        failure: StoreError = StoreTimeoutError()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
         pause = None
-        seconds = None if self._timeout == math.inf else self._timeout
-        with anyio.move_on_after(seconds):
-            async with self._places:
-                while True:
-                    try:
-                        return await self._attempt(request)
-                    except (StoreUnavailableError, StoreTimeoutError) as error:
-                        failure = error
-                    pause = pause or redis_py.backoff()
-                    await anyio.sleep(pause.compute(1))
-        raise with_fate(failure, sent=None, timeout=self._timeout)
+        while True:
+            try:
+                if request.share > 1:
+                    return await self._shared.replies(request, deadline)
+                return await self._alone(request, deadline)
+            except (StoreUnavailableError, StoreTimeoutError) as failure:
+                pause = pause or redis_py.backoff()
+                seconds = pause.compute(1)
+                if loop.time() + seconds >= deadline:
+                    raise with_fate(failure, sent=None, timeout=self._timeout) from None
+            await anyio.sleep(seconds)
 
-    async def _attempt(self, request: Request) -> list[Any]:
+    async def _alone(self, request: Request, deadline: float) -> list[Any]:
+        """Send a request that may take the server or the network long."""
+        with anyio.CancelScope(deadline=deadline):
+            await self._places.acquire()
+            try:
+                return await self._attempt(request.encode(), request.reply_count(), deadline)
+            finally:
+                self._places.release()
+        raise StoreTimeoutError
+
+    async def _attempt(self, data: bytes, count: int, deadline: float) -> list[Any]:
+        """Send commands over a connection that nobody uses, and return their replies."""
         link = self._idle.pop() if self._idle else Link(self._client, owned=self.owned)
         replies: list[Any] = []
         intact = False
         try:
-            if not link.ready:
-                await link.connect()
-            await link.send(request.encode())
-            await link.receive(replies, request.reply_count())
-            intact = True
+            with anyio.CancelScope(deadline=deadline):
+                if not link.ready:
+                    await link.connect()
+                await link.send(data)
+                await link.receive(replies, count)
+                intact = True
         finally:
             if not intact or self._closed:
                 await link.close()
@@ -174,6 +190,8 @@ class Reader:
                 self._idle.append(link)
             else:
                 await link.rest()
+        if not intact:
+            raise StoreTimeoutError
         return replies
 
 

@@ -29,12 +29,15 @@ class Request(NamedTuple):
         tolerant: whether the query wants errors of commands among the replies;
             else the first one is raised.
         meanwhile: steps of `Work` to do until the replies are there.
+        share: how many requests like this one may go together without holding
+            up the server for long; 1 if it should go alone.
     """
 
     commands: Sequence[Command]
     atomic: bool = False
     tolerant: bool = False
     meanwhile: Iterator[None] | None = None
+    share: int = 1
 
     def encode(self) -> bytes:
         """Return the bytes to send."""

@@ -236,9 +236,9 @@ def _heat_cell(cell: Cell, size: int) -> HeatCell:
 _WHY = {CellState.UNFINISHED: "not over yet", CellState.FUTURE: "in the future"}
 
 
-def table_cell(period: Period, until: datetime, count: int, size: int) -> Cell:
-    """Return a cell, whose count is left out unless its period is over by then."""
-    if period.end <= until:
+def table_cell(period: Period, until: datetime, end: datetime, count: int, size: int) -> Cell:
+    """Return a cell, whose count is left out unless its period has ended by then."""
+    if end <= until:
         return Cell(period, CellState.FINISHED, count, _share(count, size))
     state = CellState.UNFINISHED if period.start < until else CellState.FUTURE
     return Cell(period, state, None, None)

@@ -78,7 +78,9 @@ def retention(
     if until is not None:
         moment = min(moment, context.local(until, "until"))
     last = Period.containing(granularity, moment).shift(-1)  # the last that is over
-    rows = [last.shift(count) for count in range(1 - number, 1)]
+    # The rows' periods, the columns' beyond them, and one more, where the last of these ends.
+    calendar = [last.shift(count) for count in range(1 - number, periods + 2)]
+    rows = calendar[:number]
     chosen = [_selected(context, cohort, period) for period in rows]
     active = [_selected(context, activity, period) for period in rows]
     earlier = (yield from _earlier(context, cohort, rows[0], chosen[0])) if first_time else []
@@ -92,22 +94,19 @@ def retention(
         first_time=first_time,
         until=moment,
         cohorts=tuple(
-            Cohort(
-                period,
-                tallies.sizes[row],
-                tuple(
-                    table_cell(
-                        period.shift(offset),
-                        moment,
-                        tallies.counts[row][offset],
-                        tallies.sizes[row],
-                    )
-                    for offset in range(periods + 1)
-                ),
-            )
-            for row, period in enumerate(rows)
+            _row(calendar[row:], moment, tallies.sizes[row], tallies.counts[row])
+            for row in range(number)
         ),
     )
+
+
+def _row(calendar: Sequence[Period], moment: datetime, size: int, counts: Sequence[int]) -> Cohort:
+    """Return a row, from its period and those that follow."""
+    cells = [
+        table_cell(period, moment, following.start, count, size)
+        for period, following, count in zip(calendar, calendar[1:], counts, strict=False)
+    ]
+    return Cohort(calendar[0], size, tuple(cells))
 
 
 class _Tallies:
