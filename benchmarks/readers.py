@@ -228,7 +228,8 @@ def asynchronous(url: str) -> Tasks:
 def main(name: str, url: str) -> None:
     """Do what each line asks for."""
     if name.endswith(", no numpy"):
-        sys.modules["numpy"] = None  # type: ignore[assignment]
+        absent: Any = None
+        sys.modules["numpy"] = absent  # which makes importing it fail
     readers = {"bitmapist": bitmapist, "tallymark.sync": blocking, "tallymark": asynchronous}
     tasks = readers[name.partition(",")[0]](url)
     for line in sys.stdin:

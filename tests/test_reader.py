@@ -15,7 +15,14 @@ import pytest
 import redis.asyncio
 
 from proxy import proxied
-from tallymark import StoreTimeoutError, StoreUnavailableError, SyncTally, Tally, reader
+from tallymark import (
+    CommandError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+    SyncTally,
+    Tally,
+    reader,
+)
 
 if TYPE_CHECKING:
     from conftest import Store
@@ -163,6 +170,16 @@ async def test_requests_that_share_a_round_trip_fail_and_come_again_alike(
             assert len({id(end) for end in ended}) == 100
             proxy.passing.set()
             assert await tally.contains(both, 7)
+
+
+async def test_each_caller_gets_an_error_of_its_own(redis_store: Store) -> None:
+    url = redis_store.url.replace("//", "//nobody:wrong@")
+    async with Tally.from_url(url) as tally:
+        day = tally.day("a")
+        asked = [tally.contains(day, user_id) for user_id in range(50)]
+        ended = await asyncio.gather(*asked, return_exceptions=True)
+        assert {type(end) for end in ended} == {CommandError}
+        assert len({id(end) for end in ended}) == 50
 
 
 async def test_one_that_is_cancelled_takes_nobody_with_it(redis_store: Store) -> None:

@@ -423,6 +423,8 @@ async def test_event_names_and_periods(facade: Facade, store: Store) -> None:
             "2026-W48",
         ]
         assert await tally.periods("active", Granularity.YEAR) == []
+        assert await tally.periods("a", "day") == []  # but "a_2026" has one
+        assert await tally.memory("a") == {}
         assert [str(each) for each in await tally.periods("act*ive", "hour")] == ["2026-11-23T00"]
         day = tally.during("active", found[0])
         assert await tally.count(day) == 1

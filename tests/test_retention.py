@@ -20,6 +20,7 @@ from tallymark import (
     MissingExtraError,
     Period,
     Retention,
+    heatmap,
     retention_tables,
 )
 
@@ -360,6 +361,25 @@ def test_the_page_shows_the_table_and_needs_nothing_else(table: Retention) -> No
     assert not names & {"script", "link", "img", "iframe"}
     for outside in ("://", "url(", "@import"):
         assert outside not in page
+
+
+@pytest.mark.parametrize(
+    ("rate", "shade", "text"),
+    [
+        (0.0, "r0", "0%"),
+        (0.0004, "r1", "&lt;0.1%"),
+        (0.1, "r1", "10.0%"),
+        (0.101, "r2", "10.1%"),
+        (0.7, "r7", "70.0%"),
+        (0.71, "r8", "71.0%"),
+        (0.9996, "r10", "&gt;99.9%"),
+        (1.0, "r10", "100%"),
+    ],
+)
+def test_shades_go_by_tens(rate: float, shade: str, text: str) -> None:
+    row = heatmap.HeatRow("row", 1, [heatmap.HeatCell(rate, "why")])
+    page = heatmap.HeatMap("title", "caption", "corner", ["0"], [row], []).page()
+    assert f'<td class="{shade}" title="why">{text}</td>' in page
 
 
 def test_titles_are_escaped_and_notebooks_get_a_fragment(table: Retention) -> None:

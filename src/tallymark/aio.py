@@ -42,13 +42,14 @@ __all__ = ["Tally"]
 
 
 class Tally(AsyncReads):
-    """Marks events of users on one Redis database, for asyncio programs.
+    """Marks events of users on one Redis database and reads them back, for asyncio programs.
 
     A tally is made to be shared: make one when the program starts, use it from
-    all tasks of one event loop, close it at the end. It keeps one connection.
-    A call that finds it idle is sent at once; calls that come while a
-    transaction is on the wire share the next one, so a tally does the more in
-    a second the more tasks use it.
+    all tasks of one event loop, close it at the end. It keeps one connection
+    for marks, and some others for reads. A call that finds a connection idle is
+    sent at once; calls that come while others are on the wire go together as
+    soon as these are back, so a tally does the more in a second the more tasks
+    use it.
 
     A connection that breaks is replaced and the marks are sent again, until
     the timeout; setting or clearing a bit twice does what doing it once does.
@@ -59,7 +60,8 @@ class Tally(AsyncReads):
 
         Arguments:
             client: a ``redis.asyncio.Redis``. The tally borrows a connection
-                from its pool while there are marks to send. Its own
+                from its pool while there are marks to send, and one for each
+                request of a read, up to eight at a time. Its own
                 ``socket_timeout`` holds beside the tally's timeout.
             options: see `tallymark.TallyOptions`.
 
@@ -90,9 +92,9 @@ class Tally(AsyncReads):
     def from_url(cls, url: str, **options: Unpack[TallyOptions]) -> Self:
         """Make a tally with a client of its own, which `aclose` closes.
 
-        Connects at the first mark. The tally keeps a connection of its own
-        beside those of its `client`, which are 50 at most, or what
-        ``max_connections`` in the URL says.
+        Connects at the first call. The tally keeps a connection for marks, and
+        up to eight for reads, beside those of its `client`, which are 50 at
+        most, or what ``max_connections`` in the URL says.
 
         Arguments:
             url: ``redis://[[user]:password@]host[:port][/database]``,

@@ -39,7 +39,8 @@ class TallyOptions(TypedDict, total=False):
         bitfield: write several bits of one key with one ``BITFIELD`` (the
             default); False for servers that lack the command.
         timeout: how many seconds a call may take, retries included; 5 by
-            default, ``math.inf`` for no limit.
+            default, ``math.inf`` for no limit. Of a call that sends several
+            requests one after the other, each may take as long.
     """
 
     prefix: str

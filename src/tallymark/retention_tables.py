@@ -45,7 +45,7 @@ _SMALLEST: Final = 64 * 1024
 _LARGEST: Final = 1024 * 1024
 
 #: How many bytes are fetched with one request, at most.
-_REQUEST: Final = 2 * 1024 * 1024
+_REQUEST: Final = 1024 * 1024
 
 #: Nobody is taken to have done anything before.
 _BEGIN: Final = datetime(1970, 1, 1)
@@ -279,18 +279,19 @@ def _earlier(
             if period.start < first.start
         )
         return [_selected(context, cohort, period) for period in before]
+    midnight = Period.containing(Granularity.DAY, first.start).start
     past: list[EventSet] = []
     for month in months:
-        if month.end <= first.start:
-            past.append(context.during(cohort, month))
-            continue
-        midnight = Period.containing(Granularity.DAY, first.start).start
         if month.start < midnight:
-            past += DayRange(context.origin, cohort, month.start, midnight, False).bitmaps()
-        past += [
-            context.during(cohort, hour)
-            for hour in periods_between(Granularity.HOUR, midnight, first.start)
-        ]
+            days = DayRange(
+                context.origin, cohort, month.start, min(month.end, midnight), yearly=False
+            )
+            past += days.bitmaps()
+    # Of a cohort of an hour, the hours before it on the same day.
+    past += [
+        context.during(cohort, hour)
+        for hour in periods_between(Granularity.HOUR, midnight, first.start)
+    ]
     return past
 
 

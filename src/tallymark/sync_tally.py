@@ -48,7 +48,7 @@ __all__ = ["SyncTally"]
 
 
 class SyncTally(SyncReads, MarkVerbs[Granularity]):
-    """Marks events of users on one Redis database, for programs without an event loop.
+    """Marks events of users and reads them back, for programs without an event loop.
 
     The blocking twin of `tallymark.Tally`: same verbs, arguments, results and
     guarantees. Make one and share it between threads. After ``fork``, a child
