@@ -1,8 +1,9 @@
 """Mark events of users on Redis bitmaps: who did what and when, in megabytes.
 
 ``await mark_event("active", 123)`` sets user 123's bit in the month, week and
-day bitmaps of the event ``active``, in one transaction. `tallymark.sync` holds
-the same verbs for programs without an event loop.
+day bitmaps of the event ``active``, in one transaction. A `Tally` reads them back:
+``await tally.count(tally.month("active") - tally.day("active"))``. `tallymark.sync`
+holds the same verbs for programs without an event loop.
 
 ``TRACK_HOURLY`` and ``TRACK_UNIQUE`` are switches: set
 ``tallymark.TRACK_HOURLY = True`` to mark the hour too, everywhere where neither

@@ -35,16 +35,6 @@ class AsyncReads(EventSets):
     What a verb promises about one moment is meant literally: marks that are
     made meanwhile are in the answer whole or not at all. No verb leaves a key
     behind, and none but `delete`, `delete_all` and `forget` changes anything.
-
-    Raises, from every verb:
-        InvalidTypeError, InvalidValueError: an argument is not allowed, or an
-            event set is of another database; nothing was sent.
-        CommandError: Redis refused, such as for a key that holds no bitmap.
-        StoreUnavailableError, StoreTimeoutError: no answer within the timeout,
-            which is that of each request where a verb sends several.
-        ClosedError, WrongEventLoopError: the tally cannot be used here.
-
-    Cancelled: no other call notices.
     """
 
     _reader: Reader
@@ -54,6 +44,16 @@ class AsyncReads(EventSets):
 
         An expression is computed by the server on temporary keys that no
         other client ever sees, in the same transaction.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or
+                an event set is of another database; nothing was sent.
+            CommandError: Redis refused, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the
+                timeout, which is that of each request where a verb sends several.
+            ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+        Cancelled: no other call notices, and nothing is left behind.
         """
         return await self._answer(queries.count(self._context, event_set))
 
@@ -62,6 +62,8 @@ class AsyncReads(EventSets):
 
         Redis does nothing else meanwhile: an operation on two bitmaps of 10
         million users takes it about 0.5 ms.
+
+        Raises as `count`, and is as safe to cancel.
         """
         return await self._answer(queries.counts(self._context, event_sets))
 
@@ -70,6 +72,8 @@ class AsyncReads(EventSets):
 
         Costs one bit's look-up for each bitmap of the expression, however
         many users there are.
+
+        Raises as `count`, and is as safe to cancel.
         """
         return await self._answer(queries.contains(self._context, event_set, user_id))
 
@@ -84,6 +88,8 @@ class AsyncReads(EventSets):
 
         Asks about a thousand users at once, or fetches ranges of the bitmaps
         where users lie close together; each user's answer is of one moment.
+
+        Raises as `count`, and is as safe to cancel.
         """
         return await self._answer(queries.contains_many(self._context, event_set, user_ids))
 
@@ -101,6 +107,8 @@ class AsyncReads(EventSets):
         The bitmaps are fetched part by part as you go, each part of one
         moment, and neither side ever holds more than that. Nothing is kept
         open in between: you may stop at any time.
+
+        Raises as `count`, and is as safe to cancel.
         """
         return self._reader.stream(queries.users(self._context, event_set, start, limit))
 
@@ -114,11 +122,16 @@ class AsyncReads(EventSets):
 
         Yields:
             Lists of 1 to 8,192 ids.
+
+        Raises as `count`, and is as safe to cancel.
         """
         return self._reader.parts(queries.users(self._context, event_set, start, limit))
 
     async def is_empty(self, event_set: EventSet) -> bool:
-        """Return whether nobody is in an event set, at one moment."""
+        """Return whether nobody is in an event set, at one moment.
+
+        Raises as `count`, and is as safe to cancel.
+        """
         return await self._answer(queries.is_empty(self._context, event_set))
 
     async def delete(self, event_set: EventSet) -> int:
@@ -132,6 +145,9 @@ class AsyncReads(EventSets):
 
         Returns:
             How many of them there were.
+
+        Raises as `count`. Cancelled: it may or may not have been done, or in part;
+        call it again.
         """
         return await self._answer(queries.delete(self._context, event_set))
 
@@ -176,6 +192,8 @@ class AsyncReads(EventSets):
         other clients of Redis go on meanwhile. It needs about 64 MiB, however
         many users there are, unless cohorts are made of very many bitmaps.
         Marks that are made meanwhile may be in one cell and not in another.
+
+        Raises as `count`, and is as safe to cancel.
         """
         return await self._answer(
             retention_tables.retention(
@@ -201,6 +219,8 @@ class AsyncReads(EventSets):
                 week counts equally.
 
         One request, one moment.
+
+        Raises as `count`, and is as safe to cancel.
         """
         return await self._answer(reports.stickiness(self._context, event, day))
 
@@ -225,6 +245,8 @@ class AsyncReads(EventSets):
             moment: a moment of it; the present by default.
 
         One request, one moment.
+
+        Raises as `count`, and is as safe to cancel.
         """
         return await self._answer(reports.funnel(self._context, steps, by, moment))
 
@@ -236,6 +258,8 @@ class AsyncReads(EventSets):
 
         Walks over all keys of the database, a thousand at a time. Events that
         come or go meanwhile may be missing or listed.
+
+        Raises as `count`, and is as safe to cancel.
         """
         return await self._answer(keyspace.event_names(self._context, prefix))
 
@@ -250,6 +274,8 @@ class AsyncReads(EventSets):
 
         Walks over all keys, as `event_names` does. `during` turns a period
         into an event set.
+
+        Raises as `count`, and is as safe to cancel.
         """
         return await self._answer(keyspace.periods(self._context, event, granularity))
 
@@ -259,6 +285,8 @@ class AsyncReads(EventSets):
         As Redis reckons them (``MEMORY USAGE``, key and overhead included); on
         a server that does not tell, the bare lengths. Walks over all keys, as
         `event_names` does.
+
+        Raises as `count`, and is as safe to cancel.
         """
         return await self._answer(keyspace.memory(self._context, event))
 
@@ -287,6 +315,8 @@ class AsyncReads(EventSets):
 
         A thousand bits are looked up in a request, each for itself: marks that
         are made meanwhile may be in the answer or not.
+
+        Raises as `count`, and is as safe to cancel.
         """
         return await self._answer(
             keyspace.history(self._context, user_id, events, since, until, granularity)
@@ -306,6 +336,9 @@ class AsyncReads(EventSets):
         Returns:
             How many bits were set. After a broken connection and a
             repetition it may be less than that.
+
+        Raises as `count`. Cancelled: it may or may not have been done, or in part;
+        call it again.
         """
         return await self._answer(keyspace.forget(self._context, user_id))
 
@@ -319,6 +352,9 @@ class AsyncReads(EventSets):
         Returns:
             How many there were. Keys that are no bitmaps of tallymark's (or
             bitmapist's, its temporary keys included) stay.
+
+        Raises as `count`. Cancelled: it may or may not have been done, or in part;
+        call it again.
         """
         return await self._answer(keyspace.delete_all(self._context, prefix))
 

@@ -45,7 +45,7 @@ _SMALLEST: Final = 64 * 1024
 _LARGEST: Final = 1024 * 1024
 
 #: How many bytes are fetched with one request, at most.
-_REQUEST: Final = 1024 * 1024
+_REQUEST: Final = 2 * 1024 * 1024
 
 #: Nobody is taken to have done anything before.
 _BEGIN: Final = datetime(1970, 1, 1)
