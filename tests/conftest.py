@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import fakeredis
 import pytest
 import redis
+from hypothesis import settings
 
 import tallymark
 from facades import FACADES, Facade
@@ -30,6 +31,10 @@ collect_ignore = [
     )
     if not os.environ.get(variable)
 ]
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("tallymark", deadline=None)
+settings.load_profile("tallymark")
 
 _names = itertools.count()
 
