@@ -300,3 +300,41 @@ def test_streaming_five_million_users_keeps_memory_flat(redis_store: Store) -> N
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert int(done.stdout) < 20  # MB; the ids alone would be 180
+
+
+def test_without_numpy_all_is_the_same(redis_store: Store) -> None:
+    """Also beside others: the thread that reckons then lets them run now and then."""
+    with SyncTally.from_url(redis_store.url) as tally:
+        tally.mark_many("a", range(0, 3_000_000, 3), now=MONDAY)
+        tally.mark_many("b", range(0, 3_000_000, 7), now=date(2026, 11, 24))
+    program = textwrap.dedent(
+        """
+        import asyncio, sys
+        sys.modules["numpy"] = None
+        from datetime import date
+        from tallymark import Tally
+
+        async def main(url):
+            async with Tally.from_url(url) as tally:
+                table = await tally.retention(
+                    "a", "b", by="day", periods=1, cohorts=2, until=date(2026, 11, 25)
+                )
+                print(table.sizes, table.counts)
+                both = tally.day("a", date(2026, 11, 23)) & tally.day("b", date(2026, 11, 24))
+                print(sum([len(chunk) async for chunk in tally.user_chunks(both)]))
+
+        asyncio.run(main(sys.argv[1]))
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, redis_store.url],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "(1000000, 0) ((0, 142858), (0, None))",
+        "142858",
+    ]
