@@ -262,12 +262,24 @@ async def test_an_abandoned_stream_holds_nothing(redis_store: Store) -> None:
         assert clients == 2  # one for marks, one for reads
 
 
+def printed_by(program: str, url: str) -> str:
+    """Run a program in a process of its own, and return what it printed; any warning fails it."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program), url],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
 def test_streaming_five_million_users_keeps_memory_flat(redis_store: Store) -> None:
     """In a process of its own, so that nothing else is in its peak."""
     with SyncTally.from_url(redis_store.url) as tally:
         tally.mark_many("a", range(5_000_000), now=MONDAY)
-    program = textwrap.dedent(
-        """
+    program = """
         import asyncio, resource, sys
         from datetime import date
         from tallymark import SyncTally, Tally
@@ -290,16 +302,8 @@ def test_streaming_five_million_users_keeps_memory_flat(redis_store: Store) -> N
 
         asyncio.run(main(sys.argv[1]))
         """
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program, redis_store.url],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert int(done.stdout) < 20  # MB; the ids alone would be 180
+    printed = printed_by(program, redis_store.url)
+    assert int(printed) < 20  # MB; the ids alone would be 180
 
 
 def test_without_numpy_all_is_the_same(redis_store: Store) -> None:
@@ -307,8 +311,7 @@ def test_without_numpy_all_is_the_same(redis_store: Store) -> None:
     with SyncTally.from_url(redis_store.url) as tally:
         tally.mark_many("a", range(0, 3_000_000, 3), now=MONDAY)
         tally.mark_many("b", range(0, 3_000_000, 7), now=date(2026, 11, 24))
-    program = textwrap.dedent(
-        """
+    program = """
         import asyncio, sys
         sys.modules["numpy"] = None
         from datetime import date
@@ -325,16 +328,8 @@ def test_without_numpy_all_is_the_same(redis_store: Store) -> None:
 
         asyncio.run(main(sys.argv[1]))
         """
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program, redis_store.url],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == [
+    printed = printed_by(program, redis_store.url)
+    assert printed.splitlines() == [
         "(1000000, 0) ((0, 142858), (0, None))",
         "142858",
     ]

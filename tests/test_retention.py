@@ -100,18 +100,16 @@ async def test_cells_agree_with_sets(
         def on_web_or_ios(period: Period) -> Any:
             return tally.during("web", period) | tally.during("ios", period)
 
-        by: Any
         for by, rows, periods in (("day", 12, 5), ("week", 5, 12), ("month", 2, 2), ("year", 1, 0)):
-            table = await tally.retention(
-                "signup",
-                on_web_or_ios,
-                by=by,
-                periods=periods,
-                cohorts=rows,
-                until=UNTIL,
-                mode=mode,
-                first_time=first_time,
-            )
+            options: Any = {
+                "by": by,
+                "periods": periods,
+                "cohorts": rows,
+                "until": UNTIL,
+                "mode": mode,
+                "first_time": first_time,
+            }
+            table = await tally.retention("signup", on_web_or_ios, **options)
             wanted = expected(
                 marked,
                 table.granularity,
@@ -126,16 +124,7 @@ async def test_cells_agree_with_sets(
             with monkeypatch.context() as tiny:
                 for limit in ("_WINDOWS", "_SMALLEST", "_LARGEST", "_REQUEST"):
                     tiny.setattr(retention_tables, limit, 8)
-                assert table == await tally.retention(
-                    "signup",
-                    on_web_or_ios,
-                    by=by,
-                    periods=periods,
-                    cohorts=rows,
-                    until=UNTIL,
-                    mode=mode,
-                    first_time=first_time,
-                )
+                assert table == await tally.retention("signup", on_web_or_ios, **options)
         assert store.names() == before
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from .errors import InvalidTypeError, InvalidValueError
-from .events import Bitmap, EventSet, Origin, YearOfMonths, checked
+from .events import Bitmap, DayRange, EventSet, Origin, YearOfMonths, checked
 from .periods import Granularity
 from .wall_clock import wall_clock
 
@@ -56,6 +56,10 @@ class Context:
         if period.granularity is Granularity.YEAR and not self.options.track_yearly:
             return YearOfMonths(self.origin, event, period)
         return Bitmap(self.origin, event, period)
+
+    def days(self, event: str, first: datetime, after: datetime) -> EventSet:
+        """Return the users of an event on any day from one midnight to another."""
+        return DayRange(self.origin, event, first, after, self.options.track_yearly)
 
     def checked(self, event_set: EventSet) -> EventSet:
         """Return an event set if it is one of this database.

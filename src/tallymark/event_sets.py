@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from .errors import InvalidTypeError, InvalidValueError
-from .events import Bitmap, DayRange
+from .events import Bitmap
 from .keys import checked_int
 from .periods import Granularity, Period
 
@@ -85,7 +85,7 @@ class EventSets:
         after = _midnight(last)
         if after < last:
             after = _shifted(after, 1)
-        return DayRange(context.origin, event, first, after, context.options.track_yearly)
+        return context.days(event, first, after)
 
     def last(self, event: str, days: int = 28, moment: date | None = None) -> EventSet:
         """Return the users of an event on the day of a moment or the days before it.
@@ -99,9 +99,9 @@ class EventSets:
         context = self._context
         if checked_int("days", days) < 1:
             raise InvalidValueError(f"days must be 1 or more, got {days}")
-        after = _shifted(_midnight(self._context.local(moment)), 1)
+        after = _shifted(_midnight(context.local(moment)), 1)
         first = _shifted(after, -days)
-        return DayRange(context.origin, event, first, after, context.options.track_yearly)
+        return context.days(event, first, after)
 
     def _containing(self, granularity: Granularity, event: str, moment: date | None) -> EventSet:
         period = Period.containing(granularity, self._context.local(moment))

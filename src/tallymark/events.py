@@ -200,11 +200,11 @@ class Union(EventSet):
 
     __slots__ = ()
 
+    event: str
+
     def periods(self) -> tuple[Period, ...]:
         """Return the periods whose bitmaps are united."""
         raise NotImplementedError
-
-    event: str
 
     def bitmaps(self) -> Iterator[Bitmap]:
         """Yield the bitmaps of all its periods."""
@@ -359,7 +359,7 @@ def evaluate(event_set: EventSet, bits: dict[Bitmap, Any]) -> Any:
 
 
 def _many(name: str, operator: Operator, event_sets: Iterable[EventSet]) -> EventSet:
-    if isinstance(event_sets, EventSet) or not isinstance(event_sets, Iterable):
+    if not isinstance(event_sets, Iterable):
         raise InvalidTypeError(f"{name} takes an iterable of event sets, got {event_sets!r:.80}")
     # One that is there twice changes nothing.
     found = tuple(dict.fromkeys(checked(one) for one in event_sets))

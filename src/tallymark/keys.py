@@ -16,7 +16,15 @@ from .errors import InvalidTypeError, InvalidValueError
 from .offsets import Numbers, Offsets, as_list, bounded, is_array
 from .periods import UNIQUE_SUFFIX, Period, parse_suffix
 
-__all__ = ["DEFAULT_PREFIX", "MAX_USER_ID", "KeySchema", "bitmap_key", "check_name", "checked_int"]
+__all__ = [
+    "DEFAULT_PREFIX",
+    "MAX_USER_ID",
+    "KeySchema",
+    "bitmap_key",
+    "check_flag",
+    "check_name",
+    "checked_int",
+]
 
 DEFAULT_PREFIX: Final = "trackist_"
 
@@ -146,6 +154,12 @@ def checked_int(what: str, value: int) -> int:
     if not _is_int(value):
         raise InvalidTypeError(f"{what} must be an int, got {_described(value)}")
     return int(value)
+
+
+def check_flag(what: str, value: bool) -> None:
+    """Raise unless a value is True or False."""
+    if not isinstance(value, bool):
+        raise InvalidTypeError(f"{what} must be True or False, got {value!r:.80}")
 
 
 def _is_int(value: object) -> bool:

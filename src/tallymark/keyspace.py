@@ -20,7 +20,6 @@ from .periods import Granularity, dated, periods_between
 from .requests import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
     from datetime import date
 
     from .context import Context
@@ -53,10 +52,9 @@ def event_names(context: Context, prefix: str) -> Query[list[str]]:
     if prefix != "":  # which any name begins with, but which is no name
         check_name("prefix", prefix)
     found: set[str] = set()
-    cursor: bytes | None = b"0"
-    while cursor is not None:
-        cursor, keys = yield from _step(context, cursor, prefix)
-        found.update(event for _, event, _ in keys)
+    walk = _Walk(context, prefix)
+    while walk.goes_on:
+        found.update(event for _, event, _ in (yield from walk.step()))
     return sorted(found)
 
 
@@ -64,11 +62,12 @@ def periods(context: Context, event: str, granularity: By) -> Query[list[Period]
     """Return the periods for which an event has a bitmap, in order."""
     wanted = dated(granularity)
     found: set[Period] = set()
-    cursor: bytes | None = b"0"
-    while cursor is not None:
-        cursor, keys = yield from _step_of_event(context, cursor, event)
+    walk = _walk_of_event(context, event)
+    while walk.goes_on:
         found.update(
-            period for _, period in keys if period is not None and period.granularity is wanted
+            period
+            for _, name, period in (yield from walk.step())
+            if name == event and period is not None and period.granularity is wanted
         )
     return sorted(found, key=lambda period: period.start)
 
@@ -76,15 +75,17 @@ def periods(context: Context, event: str, granularity: By) -> Query[list[Period]
 def memory(context: Context, event: str) -> Query[dict[Granularity, int]]:
     """Return how many bytes an event's bitmaps take, for each granularity that has any."""
     keys: dict[bytes, Granularity] = {}
-    cursor: bytes | None = b"0"
-    while cursor is not None:
-        cursor, found = yield from _step_of_event(context, cursor, event)
+    walk = _walk_of_event(context, event)
+    while walk.goes_on:
         keys |= {
             key: Granularity.UNIQUE if period is None else period.granularity
-            for key, period in found
+            for key, name, period in (yield from walk.step())
+            if name == event
         }
-    sizes: dict[Granularity, int] = dict.fromkeys(sorted(keys.values(), key=_order), 0)
-    for some in _cut(list(keys)):
+    in_order = sorted(keys.values(), key=lambda granularity: int(granularity.value))
+    sizes: dict[Granularity, int] = dict.fromkeys(in_order, 0)
+    every = iter(keys)
+    while some := list(itertools.islice(every, _STEP)):
         usages = yield Request([(b"MEMORY", b"USAGE", key) for key in some], tolerant=True)
         if any(isinstance(usage, CommandError) for usage in usages):
             # A server that does not tell, such as the embedded store: the bare bitmaps.
@@ -139,10 +140,9 @@ def forget(context: Context, user_id: int) -> Query[int]:
     """Clear a user's bit in all bitmaps; return how many were set."""
     offset = b"%d" % context.schema.offset(user_id)
     cleared = 0
-    cursor: bytes | None = b"0"
-    while cursor is not None:
-        cursor, found = yield from _step(context, cursor, "", also_temporary=True)
-        keys = [key for key, _, _ in found]
+    walk = _Walk(context, also_temporary=True)
+    while walk.goes_on:
+        keys = [key for key, _, _ in (yield from walk.step())]
         if keys and context.options.bitfield:
             (number,) = yield Request([(b"EVAL", _FORGET, b"%d" % len(keys), *keys, offset)])
             cleared += number
@@ -166,60 +166,61 @@ def delete_all(context: Context, prefix: str) -> Query[int]:
             f"pass just that, not {prefix!r:.80}"
         )
     deleted = 0
-    cursor: bytes | None = b"0"
-    while cursor is not None:
-        cursor, found = yield from _step(context, cursor, "", also_temporary=True)
-        if found:
-            (number,) = yield Request([(b"UNLINK", *(key for key, _, _ in found))])
+    walk = _Walk(context, also_temporary=True)
+    while walk.goes_on:
+        keys = [key for key, _, _ in (yield from walk.step())]
+        if keys:
+            (number,) = yield Request([(b"UNLINK", *keys)])
             deleted += number
     return deleted
 
 
-def _step(
-    context: Context, cursor: bytes, beginning: str, *, also_temporary: bool = False
-) -> Query[tuple[bytes | None, list[tuple[bytes, str, Period | None]]]]:
-    """Go one step over all keys, from where a cursor stands.
+class _Walk:
+    """A walk over all keys of the database, for the bitmaps that are ours.
 
-    Arguments:
-        context: which keys are ours.
-        cursor: ``b"0"`` to begin with.
-        beginning: what the events' names begin with.
-        also_temporary: whether to include what bitmapist computed and left.
-
-    Returns:
-        The cursor for the next step, ``None`` if this was the last one; and
-        the bitmaps that were found: their keys, events and periods.
+    Attributes:
+        goes_on: whether there is another step.
     """
-    prefix = context.origin.prefix
-    pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix + beginning) + "*"
-    (reply,) = yield Request(
-        [(b"SCAN", cursor, b"MATCH", pattern.encode(), b"COUNT", b"%d" % _STEP)]
-    )
-    found = []
-    temporary = _LEFT_BY_BITMAPIST.format(re.escape(prefix)).encode()
-    for key in reply[1]:
-        try:
-            event, period = context.schema.parse(key)
-        except InvalidValueError:  # not a bitmap of ours
-            continue
-        if also_temporary or not re.match(temporary, key):
-            found.append((key, event, period))
-    return (None if reply[0] in {b"0", 0} else reply[0]), found
+
+    def __init__(
+        self, context: Context, beginning: str = "", *, also_temporary: bool = False
+    ) -> None:
+        """Stand at the begin.
+
+        Arguments:
+            context: which keys are ours.
+            beginning: what the events' names begin with.
+            also_temporary: whether to include what bitmapist computed and left.
+        """
+        prefix = context.origin.prefix
+        pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix + beginning) + "*"
+        self._pattern = pattern.encode()
+        self._temporary = re.compile(_LEFT_BY_BITMAPIST.format(re.escape(prefix)).encode())
+        self._also_temporary = also_temporary
+        self._schema = context.schema
+        self._cursor = b"0"
+        self.goes_on = True
+
+    def step(self) -> Query[list[tuple[bytes, str, Period | None]]]:
+        """Go one step; return the bitmaps that it found: their keys, events and periods."""
+        scan = (b"SCAN", self._cursor, b"MATCH", self._pattern, b"COUNT", b"%d" % _STEP)
+        ((self._cursor, keys),) = yield Request([scan])
+        self.goes_on = self._cursor not in {b"0", 0}
+        found = []
+        for key in keys:
+            if self._temporary.match(key) and not self._also_temporary:
+                continue
+            try:
+                found.append((key, *self._schema.parse(key)))
+            except InvalidValueError:  # not a bitmap of ours
+                continue
+        return found
 
 
-def _step_of_event(
-    context: Context, cursor: bytes, event: str
-) -> Query[tuple[bytes | None, list[tuple[bytes, Period | None]]]]:
-    """Go one step over all keys, for the bitmaps of one event."""
+def _walk_of_event(context: Context, event: str) -> _Walk:
+    """Return a walk that finds the bitmaps of an event, and of some others.
+
+    "a" has the keys "a_u" and "a_2026", but "a_b_u" is one of "a_b".
+    """
     check_name("event", event)
-    following, keys = yield from _step(context, cursor, event + "_")
-    # "a" has the keys "a_u" and "a_2026", but "a_b_u" is one of "a_b".
-    return following, [(key, period) for key, name, period in keys if name == event]
-
-
-def _cut(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    return (keys[at : at + _STEP] for at in range(0, len(keys), _STEP))
-
-
-def _order(granularity: Granularity) -> int:
-    return list(Granularity).index(granularity)
+    return _Walk(context, event + "_")

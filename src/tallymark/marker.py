@@ -12,8 +12,7 @@ import uuid
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from .errors import InvalidTypeError
-from .keys import check_name
+from .keys import check_flag, check_name
 from .many import Many
 from .marks import Bitmaps, BitMark, ExactUnmark
 from .periods import Granularity, Period
@@ -122,7 +121,7 @@ class Marker:
         moment = self._local(now)
         bitmaps = self.bitmaps(event, moment, track_hourly, track_unique)
         offset = self._schema.offset(user_id)
-        _check_flag("exact", exact)
+        check_flag("exact", exact)
         if not exact:
             return BitMark(bitmaps, offset, 0)
         return ExactUnmark(bitmaps, offset, self._witnesses(bitmaps, moment))
@@ -149,7 +148,7 @@ class Marker:
         """Return what clears many users' bits of a moment."""
         moment = self._local(now)
         bitmaps = self.bitmaps(event, moment, track_hourly, track_unique)
-        _check_flag("exact", exact)
+        check_flag("exact", exact)
         exactly: Callable[[int], Mark] | None = None
         if exact:
             witnesses = self._witnesses(bitmaps, moment)
@@ -271,11 +270,6 @@ def _exact_unmark(
 
 def _decided(name: str, call: bool | None, tally: bool | None, everywhere: bool) -> bool:
     if call is not None:
-        _check_flag(name, call)
+        check_flag(name, call)
         return call
     return everywhere if tally is None else tally
-
-
-def _check_flag(name: str, value: bool) -> None:
-    if not isinstance(value, bool):
-        raise InvalidTypeError(f"{name} must be True or False, got {value!r:.80}")

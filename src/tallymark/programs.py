@@ -88,11 +88,7 @@ class Program:
     def _difference(self, first: EventSet, *others: EventSet, free: int) -> bytes:
         """Take all others away from the first."""
         whole = self._key(first, free)
-        less = (
-            self._key(others[0], free + 1)
-            if len(others) == 1
-            else self._operation("|", others, free + 1)
-        )
+        less = self._operation("|", others, free + 1)
         common = self._folded(b"AND", [whole, less], free + 1)
         return self._folded(b"XOR", [whole, common], free)
 

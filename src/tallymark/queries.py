@@ -31,7 +31,7 @@ __all__ = [
     "delete",
     "is_empty",
     "next_candidate",
-    "part",
+    "ranges",
     "users",
 ]
 
@@ -127,7 +127,7 @@ def _users(
     at: int | None = start >> 3
     size = _SMALLEST
     while left and at is not None:
-        data = yield part(bitmaps, at, size)
+        data = yield Request(ranges(bitmaps, at, size), atomic=len(bitmaps) > 1)
         length = max(map(len, data))
         values = {
             bitmap: reckon.load(some, length) for bitmap, some in zip(bitmaps, data, strict=True)
@@ -152,11 +152,10 @@ def _users(
             size = max(size // 2, _SMALLEST)
 
 
-def part(bitmaps: Sequence[Bitmap], at: int, size: int) -> Request:
-    """Return a request for the same bytes of some bitmaps, all at one moment."""
+def ranges(bitmaps: Sequence[Bitmap], at: int, size: int) -> list[Command]:
+    """Return the commands that fetch the same bytes of some bitmaps."""
     begin, end = b"%d" % at, b"%d" % (at + size - 1)
-    commands = [(b"GETRANGE", bitmap.key, begin, end) for bitmap in bitmaps]
-    return Request(commands, atomic=len(commands) > 1)
+    return [(b"GETRANGE", bitmap.key, begin, end) for bitmap in bitmaps]
 
 
 def next_candidate(event_set: EventSet, bitmaps: Sequence[Bitmap], at: int) -> Query[int | None]:
@@ -208,7 +207,7 @@ def _in_range(event_set: EventSet, bitmaps: Sequence[Bitmap], offsets: Offsets) 
     """Return who of some neighbours are in an event set, from the bytes that they are in."""
     first = offsets.low >> 3
     size = (offsets.high >> 3) - first + 1
-    data = yield part(bitmaps, first, size)
+    data = yield Request(ranges(bitmaps, first, size), atomic=len(bitmaps) > 1)
     values = {
         bitmap: int.from_bytes(some, "little") for bitmap, some in zip(bitmaps, data, strict=True)
     }

@@ -8,9 +8,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from .errors import InvalidTypeError, InvalidValueError
-from .events import DayRange, EventSet, all_of
+from .events import EventSet, all_of
 from .periods import Granularity, Period, dated
 from .queries import counts
+from .retention import share
 
 if TYPE_CHECKING:
     from datetime import date
@@ -42,7 +43,7 @@ class Stickiness:
     @property
     def ratio(self) -> float | None:
         """``daily / monthly``, from 0 to 1; ``None`` if nobody was there all month."""
-        return self.daily / self.monthly if self.monthly else None
+        return share(self.daily, self.monthly)
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def stickiness(context: Context, event: str, day: date | None) -> Query[Stickine
         first = after - timedelta(days=ROLLING_DAYS)
     except OverflowError as error:
         raise InvalidValueError(f"the {ROLLING_DAYS} days before {period} leave year 1") from error
-    month = DayRange(context.origin, event, first, after, context.options.track_yearly)
+    month = context.days(event, first, after)
     daily, monthly = yield from counts(context, [context.during(event, period), month])
     return Stickiness(period, daily, monthly)
 
@@ -96,7 +97,7 @@ def funnel(
     context: Context, steps: Iterable[str | EventSet], by: By, moment: date | None
 ) -> Query[Funnel]:
     """Count who is in the first step, in the first two, and so on, all at one moment."""
-    if isinstance(steps, (str, EventSet)) or not isinstance(steps, Iterable):
+    if isinstance(steps, str) or not isinstance(steps, Iterable):
         raise InvalidTypeError(f"steps are several names or event sets, got {steps!r:.80}")
     period = Period.containing(dated(by), context.local(moment))
     named = [(step if isinstance(step, str) else repr(step), step) for step in steps]
@@ -115,13 +116,9 @@ def funnel(
             FunnelStep(
                 name,
                 number,
-                _share(number, numbers[max(0, index - 1)]),
-                _share(number, numbers[0]),
+                share(number, numbers[max(0, index - 1)]),
+                share(number, numbers[0]),
             )
             for index, ((name, _), number) in enumerate(zip(named, numbers, strict=True))
         ),
     )
-
-
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None

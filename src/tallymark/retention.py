@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .periods import Granularity, Period
 
-__all__ = ["Cell", "CellState", "Cohort", "Mode", "Retention", "table_cell"]
+__all__ = ["Cell", "CellState", "Cohort", "Mode", "Retention", "share", "table_cell"]
 
 #: What counts as being back: in that very period, or in that or any later one.
 Mode = Literal["classic", "unbounded"]
@@ -113,7 +113,7 @@ class Retention:
         where there are no such users.
         """
         return tuple(
-            _share(
+            share(
                 sum(cell.count for _, cell in finished),
                 sum(size for size, _ in finished),
             )
@@ -239,10 +239,11 @@ _WHY = {CellState.UNFINISHED: "not over yet", CellState.FUTURE: "in the future"}
 def table_cell(period: Period, until: datetime, end: datetime, count: int, size: int) -> Cell:
     """Return a cell, whose count is left out unless its period has ended by then."""
     if end <= until:
-        return Cell(period, CellState.FINISHED, count, _share(count, size))
+        return Cell(period, CellState.FINISHED, count, share(count, size))
     state = CellState.UNFINISHED if period.start < until else CellState.FUTURE
     return Cell(period, state, None, None)
 
 
-def _share(part: int, whole: int) -> float | None:
+def share(part: int, whole: int) -> float | None:
+    """Return a part of a whole, from 0 to 1; ``None`` of nothing."""
     return part / whole if whole else None

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 from .bits import algebra
 from .errors import InvalidTypeError, InvalidValueError
-from .events import DayRange, EventSet, any_of, evaluate
-from .keys import bitmap_key, checked_int
+from .events import EventSet, any_of, evaluate
+from .keys import bitmap_key, check_flag, checked_int
 from .periods import Granularity, Period, dated, periods_between
-from .queries import next_candidate
+from .queries import next_candidate, ranges
 from .requests import Request, Work
 from .retention import Cohort, Mode, Retention, table_cell
 
@@ -72,8 +72,7 @@ def retention(
         raise InvalidValueError(f"cohorts must be 1 or more, got {number}")
     if mode not in get_args(Mode):
         raise InvalidValueError(f"mode is 'classic' or 'unbounded', got {mode!r:.80}{_hint(mode)}")
-    if not isinstance(first_time, bool):
-        raise InvalidTypeError(f"first_time must be True or False, got {first_time!r:.80}")
+    check_flag("first_time", first_time)
     moment = context.local(None)
     if until is not None:
         moment = min(moment, context.local(until, "until"))
@@ -194,15 +193,12 @@ def _use(uses: Sequence[_Use], at: int, size: int) -> Query[None]:
 
     While one group of them is used, the next one is on its way.
     """
-    begin, end = b"%d" % at, b"%d" % (at + size - 1)
     work: Iterator[None] = iter(())
     most = max(1, _REQUEST // size)
     for some, bitmaps in _grouped(uses, most):
         parts: list[bytes] = []
         for first in range(0, len(bitmaps), most):
-            commands = [
-                (b"GETRANGE", bitmap.key, begin, end) for bitmap in bitmaps[first : first + most]
-            ]
+            commands = ranges(bitmaps[first : first + most], at, size)
             parts += yield Request(commands, meanwhile=work)
             work = iter(())
         work = _used(some, dict(zip(bitmaps, parts, strict=True)), size)
@@ -283,10 +279,7 @@ def _earlier(
     past: list[EventSet] = []
     for month in months:
         if month.start < midnight:
-            days = DayRange(
-                context.origin, cohort, month.start, min(month.end, midnight), yearly=False
-            )
-            past += days.bitmaps()
+            past += context.days(cohort, month.start, min(month.end, midnight)).bitmaps()
     # Of a cohort of an hour, the hours before it on the same day.
     past += [
         context.during(cohort, hour)
