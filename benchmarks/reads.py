@@ -33,7 +33,7 @@ TASKS = {
     "contains, concurrently": (800, ("contains, concurrently",)),
     "iterate": (1, ("iterate",)),
     "iterate, chunks": (1, ("iterate",)),
-    "retention": (1, ("retention",)),
+    "retention": (5, ("retention",)),
 }
 
 

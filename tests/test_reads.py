@@ -38,7 +38,7 @@ def _either_algebra(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     """Reckon with each of the two ways in turn."""
     made = bits.Arrays(np) if request.param == "numpy" else bits.Ints()
     monkeypatch.setattr(bits, "algebra", lambda: made)
-    for module in ("queries", "retention_tables", "reader"):
+    for module in ("queries", "retention_counts", "reader"):
         monkeypatch.setattr(f"tallymark.{module}.algebra", lambda: made)
 
 

@@ -20,11 +20,15 @@ from tallymark import (
     MissingExtraError,
     Period,
     Retention,
+    bits,
     heatmap,
-    retention_tables,
+    programs,
+    retention_counts,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from conftest import Store
     from facades import Facade
 
@@ -33,10 +37,13 @@ UNTIL = datetime(2025, 4, 2, 15)
 FIRST = date(2025, 1, 1)
 DAYS = (UNTIL.date() - FIRST).days + 1
 
+#: Ids are below this.
+SPREAD = 3000
+
 Marked = dict[tuple[str, date], set[int]]
 
 
-async def plausible(tally: Any, *, spread: int = 3000) -> Marked:
+async def plausible(tally: Any, *, spread: int = SPREAD) -> Marked:
     """Mark three months of three events, and return who did what when."""
     chance = random.Random(5)
     marked: Marked = {}
@@ -48,7 +55,7 @@ async def plausible(tally: Any, *, spread: int = 3000) -> Marked:
     return marked
 
 
-def users_in(marked: Marked, events: list[str], period: Period) -> set[int]:
+def users_in(marked: Marked, events: Sequence[str], period: Period) -> set[int]:
     found: set[int] = set()
     for (event, day), users in marked.items():
         if (
@@ -61,14 +68,21 @@ def users_in(marked: Marked, events: list[str], period: Period) -> set[int]:
 
 
 def expected(
-    marked: Marked, by: Granularity, rows: int, columns: int, *, unbounded: bool, first_time: bool
+    marked: Marked,
+    by: Granularity,
+    rows: int,
+    columns: int,
+    *,
+    active: tuple[str, ...] = ("web", "ios"),
+    unbounded: bool = False,
+    first_time: bool = False,
 ) -> list[tuple[int, list[int | None]]]:
     """Return the sizes and counts of "signup, then web or iOS", in the words of the issue."""
     last = Period.containing(by, UNTIL).shift(-1)
     table = []
     for row in range(rows):
         period = last.shift(row - rows + 1)
-        cohort = users_in(marked, ["signup"], period)
+        cohort = users_in(marked, ("signup",), period)
         if first_time:
             for (event, day), users in marked.items():
                 if event == "signup" and day < period.start.date():
@@ -79,10 +93,10 @@ def expected(
             if at.end > UNTIL:
                 counts.append(None)
                 continue
-            back = users_in(marked, ["web", "ios"], at)
+            back = users_in(marked, active, at)
             while unbounded and at != last:
                 at = at.shift(1)
-                back |= users_in(marked, ["web", "ios"], at)
+                back |= users_in(marked, active, at)
             counts.append(len(cohort & back))
         table.append((len(cohort), counts))
     return table
@@ -123,9 +137,53 @@ async def test_cells_agree_with_sets(
             # In windows of 64 bits, with a request for each bitmap: the same.
             with monkeypatch.context() as tiny:
                 for limit in ("_WINDOWS", "_SMALLEST", "_LARGEST", "_REQUEST"):
-                    tiny.setattr(retention_tables, limit, 8)
+                    tiny.setattr(retention_counts, limit, 8)
                 assert table == await tally.retention("signup", on_web_or_ios, **options)
         assert store.names() == before
+
+
+@pytest.mark.parametrize(
+    ("limit", "transactions"),
+    [
+        pytest.param(2 << 20, [1], id="all rows at once"),
+        # Those of the last days have few columns, so some go together.
+        pytest.param(14 * (SPREAD // 8 + 1), range(10, 20), id="row by row"),
+        pytest.param(8, [0], id="bitmaps too long"),
+    ],
+)
+async def test_without_numpy_redis_counts_plain_cells(
+    facade: Facade,
+    store: Store,
+    limit: int,
+    transactions: Sequence[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+
+    class Watched(programs.Program):
+        def finished(self) -> Any:
+            asked.append(len(self.commands))
+            return super().finished()
+
+    ints = bits.Ints()
+    for module in ("retention_counts", "reader"):
+        monkeypatch.setattr(f"tallymark.{module}.algebra", lambda: ints)
+    monkeypatch.setattr(retention_counts, "Program", Watched)
+    monkeypatch.setattr(retention_counts, "_TRANSACTION", limit)
+    async with facade.open(store.url) as tally:
+        marked = await plausible(tally)
+        before = store.names()
+        table = await tally.retention(
+            "signup", "web", by="day", periods=12, cohorts=20, until=UNTIL
+        )
+        wanted = expected(marked, table.granularity, 20, 13, active=("web",))
+        assert list(table.sizes) == [size for size, _ in wanted]
+        assert [list(counts) for counts in table.counts] == [counts for _, counts in wanted]
+        assert len(asked) in transactions
+        assert store.names() == before
+        # An empty cohort, or an empty day, is no reason to ask.
+        nobody = await tally.retention("nobody", "web", periods=2, until=UNTIL)
+        assert nobody.sizes == (0, 0)
 
 
 async def test_first_time_looks_back_beyond_the_table(facade: Facade, store: Store) -> None:

@@ -423,6 +423,7 @@ def _make_client(url: str, options: Options) -> Redis:
             timeout=None,
             socket_timeout=None,
             socket_connect_timeout=options.seconds,
+            socket_read_size=redis_py.READ_SIZE,
         )
         redis_py.check_options(pool)
     except (ValueError, TypeError) as error:

@@ -245,8 +245,7 @@ def _make_client(url: str, options: Options) -> Redis:
             timeout=options.seconds,
             socket_timeout=options.seconds,
             socket_connect_timeout=options.seconds,
-            # Reports receive megabytes; with redis-py's 32 KiB that takes a third longer.
-            socket_read_size=256 * 1024,
+            socket_read_size=redis_py.READ_SIZE,
         )
         redis_py.check_options(pool)
     except (ValueError, TypeError) as error:

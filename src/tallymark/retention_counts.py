@@ -1,0 +1,247 @@
+"""How the cells of a retention table are counted, and what is fetched for it. Pure.
+
+The server hands out parts of bitmaps, a few at a time, which holds it up for
+about a millisecond. They are combined on this side, window by window of the
+ids, so neither the number of users nor that of earlier periods decides how
+much memory is needed. Only where that is slow, for want of numpy, the server
+counts the plain cells of small bitmaps, a few at a time too.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from .bits import algebra
+from .events import Bitmap, EventSet, any_of, evaluate
+from .programs import Program
+from .queries import next_candidate, ranges
+from .requests import Request, Work
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from .context import Context
+    from .requests import Command, Query
+    from .retention import Mode
+
+__all__ = ["Tallies", "count_cells"]
+
+#: An event set, and what to do with its bits: a step with each item of what it returns.
+_Use = tuple[EventSet, Callable[[Any], "Iterator[None]"]]
+
+#: How many bytes all cohorts of one window take, and the limits of what one takes.
+_WINDOWS: Final = 32 * 1024 * 1024
+_SMALLEST: Final = 64 * 1024
+_LARGEST: Final = 1024 * 1024
+
+#: How many bytes are fetched with one request, at most.
+_REQUEST: Final = 4 * 1024 * 1024
+
+#: How many bytes the server combines in one transaction, at most: this takes it a millisecond.
+_TRANSACTION: Final = 2 * 1024 * 1024
+
+
+class Tallies:
+    """What is counted, window by window.
+
+    Attributes:
+        sizes: how many users each cohort has.
+        counts: how many of each were back after how many periods; 0 where
+            nothing is known yet.
+        columns: how many cells a row has.
+        cells_are_independent: whether no cell needs more than its own two sets.
+    """
+
+    def __init__(self, rows: int, periods: int, mode: Mode, first_time: bool) -> None:
+        self._reckon = algebra()
+        self._unbounded = mode == "unbounded"
+        self._first_time = first_time
+        self.columns = periods + 1
+        self.cells_are_independent = not (self._unbounded or first_time)
+        self.sizes = [0] * rows
+        self.counts = [[0] * self.columns for _ in range(rows)]
+        self.begin_window()
+
+    def begin_window(self) -> None:
+        """Forget the bits of the window before."""
+        self._cohorts: list[Any] = []
+        self._earlier: Any = None
+        self._later: Any = None
+
+    def exclude(self, users: Any) -> Iterator[None]:
+        """Take note of users who came before the first cohort."""
+        self._earlier = users if self._earlier is None else self._earlier | users
+        yield
+
+    def add_cohort(self, users: Any) -> Iterator[None]:
+        """Take the next cohort of the window, from the first on, and count it."""
+        if self._first_time:
+            everybody = users
+            if self._earlier is not None:
+                users = users & ~self._earlier
+                everybody = everybody | self._earlier
+            self._earlier = everybody
+        self.sizes[len(self._cohorts)] += self._reckon.count(users)
+        self._cohorts.append(users)
+        yield
+
+    def add_active(self, row: int, users: Any) -> Iterator[None]:
+        """Count who was back in the period of a row. The rows come from the last one on."""
+        if self._unbounded:
+            self._later = users = users if self._later is None else self._later | users
+        for earlier in range(max(0, row + 1 - self.columns), row + 1):
+            back = self._reckon.count(self._cohorts[earlier] & users)
+            self.counts[earlier][row - earlier] += back
+            yield
+
+
+def count_cells(
+    context: Context,
+    cohorts: Sequence[EventSet],
+    active: Sequence[EventSet],
+    earlier: Sequence[EventSet],
+    tallies: Tallies,
+) -> Query[None]:
+    """Count all cells.
+
+    Arguments:
+        context: the database.
+        cohorts: who is in the cohort of each row.
+        active: who was active in the period of each row.
+        earlier: who came before the first cohort, for first-time cohorts.
+        tallies: takes the numbers.
+    """
+    bitmaps = list(dict.fromkeys(any_of(cohorts).bitmaps()))
+    lengths = yield from _lengths(bitmaps)
+    if tallies.cells_are_independent and not algebra().lets_others_run:
+        # Redis does a plain AND faster than the standard library, copying not counted.
+        rows = [row for row in cohorts if isinstance(row, Bitmap)]
+        columns = [column for column in active if isinstance(column, Bitmap)]
+        if len(rows) == len(cohorts) and len(columns) == len(active):
+            lengths |= yield from _lengths(columns)
+            if max(lengths.values()) * (tallies.columns + 1) <= _TRANSACTION:
+                yield from _on_server(context.origin.prefix, rows, columns, lengths, tallies)
+                return
+    yield from _by_windows(cohorts, active, earlier, max(lengths.values()), tallies)
+
+
+def _lengths(bitmaps: Sequence[Bitmap]) -> Query[dict[Bitmap, int]]:
+    replies = yield Request([(b"STRLEN", bitmap.key) for bitmap in bitmaps])
+    return dict(zip(bitmaps, replies, strict=True))
+
+
+def _on_server(
+    prefix: str,
+    cohorts: Sequence[Bitmap],
+    active: Sequence[Bitmap],
+    lengths: Mapping[Bitmap, int],
+    tallies: Tallies,
+) -> Query[None]:
+    """Have the server count, each row at one moment: nobody is in a cell but not in its cohort."""
+    program, cells, size = Program(prefix), dict[tuple[int, int], int](), 0
+    for row, cohort in enumerate(cohorts):
+        columns = active[row : row + tallies.columns] if lengths[cohort] else ()
+        cost = sum(max(lengths[cohort], lengths[users]) for users in columns)
+        if cells and size + cost > _TRANSACTION:
+            yield from _told(program, cells, tallies)
+            program, cells, size = Program(prefix), {}, 0
+        size += cost
+        cells[row, -1] = program.ask(cohort, _bitcount)
+        for column, users in enumerate(columns):
+            if lengths[users]:
+                cells[row, column] = program.ask(cohort & users, _bitcount)
+    yield from _told(program, cells, tallies)
+
+
+def _told(program: Program, cells: Mapping[tuple[int, int], int], tallies: Tallies) -> Query[None]:
+    """Take the server's numbers; column -1 is the cohort itself."""
+    replies = yield Request(program.finished(), atomic=True)
+    for (row, column), reply in cells.items():
+        if column < 0:
+            tallies.sizes[row] = replies[reply]
+        else:
+            tallies.counts[row][column] = replies[reply]
+
+
+def _bitcount(key: bytes) -> Command:
+    return (b"BITCOUNT", key)
+
+
+def _by_windows(
+    cohorts: Sequence[EventSet],
+    active: Sequence[EventSet],
+    earlier: Sequence[EventSet],
+    end: int,
+    tallies: Tallies,
+) -> Query[None]:
+    """Count on this side, window by window of the ids.
+
+    Who is in no cohort is in no cell, so nobody beyond the end of the longest is of interest.
+    """
+    everybody = any_of(cohorts)
+    bitmaps = tuple(dict.fromkeys(everybody.bitmaps()))
+    size = min(max(_WINDOWS // len(cohorts), _SMALLEST), _LARGEST)
+    arrivals = [
+        *((event_set, tallies.exclude) for event_set in earlier),
+        *((event_set, tallies.add_cohort) for event_set in cohorts),
+    ]
+    returns = [
+        (active[row], functools.partial(tallies.add_active, row))
+        for row in range(len(active) - 1, -1, -1)
+    ]
+    at: int | None = 0
+    while at is not None and at < end:
+        before = sum(tallies.sizes)
+        length = min(size, end - at)
+        tallies.begin_window()
+        yield from _use(arrivals, at, length)
+        if sum(tallies.sizes) > before:
+            yield from _use(returns, at, length)
+            at += length
+        else:
+            at = yield from next_candidate(everybody, bitmaps, at + length)
+
+
+def _use(uses: Sequence[_Use], at: int, size: int) -> Query[None]:
+    """Fetch the same bytes of some event sets, a few bitmaps at a time, and use them in order.
+
+    While one group of them is used, the next one is on its way.
+    """
+    work: Iterator[None] = iter(())
+    most = max(1, _REQUEST // size)
+    for some, bitmaps in _grouped(uses, most):
+        parts: list[bytes] = []
+        for first in range(0, len(bitmaps), most):
+            commands = ranges(bitmaps[first : first + most], at, size)
+            parts += yield Request(commands, meanwhile=work)
+            work = iter(())
+        work = _used(some, dict(zip(bitmaps, parts, strict=True)), size)
+    yield Work(work)
+
+
+def _used(some: Sequence[_Use], data: dict[Bitmap, bytes], size: int) -> Iterator[None]:
+    """Use some event sets, step by step."""
+    reckon = algebra()
+    values = {}
+    for bitmap, part in data.items():
+        values[bitmap] = reckon.load(part, size)
+        yield
+    for event_set, use in some:
+        yield from use(evaluate(event_set, values))
+
+
+def _grouped(uses: Sequence[_Use], most: int) -> Iterator[tuple[list[_Use], list[Bitmap]]]:
+    """Yield neighbours with their bitmaps, ``most`` of these unless one event set has more."""
+    group: list[_Use] = []
+    bitmaps: dict[Bitmap, None] = {}
+    for event_set, use in uses:
+        own = dict.fromkeys(event_set.bitmaps())
+        if group and len(bitmaps) + len(own.keys() - bitmaps.keys()) > most:
+            yield group, list(bitmaps)
+            group, bitmaps = [], {}
+        group.append((event_set, use))
+        bitmaps |= own
+    if group:
+        yield group, list(bitmaps)
