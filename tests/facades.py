@@ -45,8 +45,8 @@ class Awaited:
         return call
 
     @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        with self._verbs.transaction() as transaction:
+    async def transaction(self, **options: Any) -> AsyncIterator[Transaction]:
+        with self._verbs.transaction(**options) as transaction:
             yield transaction
 
 

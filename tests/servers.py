@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -37,31 +38,97 @@ def server_binary() -> str:
     raise RuntimeError(HOW_TO_GET_ONE)
 
 
+class RedisProcess:
+    """A server of our own, which can be killed, frozen, and started again where it was.
+
+    Attributes:
+        port: where it listens, the same after each start.
+        url: the same as a URL.
+    """
+
+    def __init__(self, *arguments: str, binary: str = "", port: int = 0) -> None:
+        self.port = port or free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._command = [
+            binary or server_binary(),
+            *([] if arguments[:1] and arguments[0].endswith(".conf") else ["--save", ""]),
+            *arguments,
+        ]
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        process = subprocess.Popen(
+            [*self._command, "--bind", "127.0.0.1", "--port", str(self.port)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:  # ends when the server does
+            said.append(line)
+            if "eady to accept connections" in line or "Sentinel ID is" in line:
+                break
+        else:
+            process.wait()
+            process.stdout.close()
+            raise RuntimeError(f"the Redis server did not start:\n{''.join(said)}")
+        # A full pipe would stop the server at its next log line.
+        self._reader = threading.Thread(target=process.stdout.read, daemon=True)
+        self._reader.start()
+        self._process = process
+
+    def kill(self) -> None:
+        """Kill it on the spot."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Ask it to end, and wait until it has."""
+        self._end(signal.SIGTERM)
+
+    def freeze(self) -> None:
+        """Stop it from running; its connections stay open."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it run again."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            assert process.stdout is not None
+            assert self._reader is not None
+            process.send_signal(how)
+            process.send_signal(signal.SIGCONT)  # a frozen one would not notice
+            process.wait()
+            self._reader.join()
+            process.stdout.close()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def running(server: RedisProcess) -> Iterator[RedisProcess]:
+    """Run a server for as long as the block lasts."""
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
 @contextlib.contextmanager
 def running_server(*arguments: str) -> Iterator[str]:
     """Run a server of our own without persistence, and yield its URL."""
-    command = [server_binary(), "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [*command, "--port", str(port), *arguments], stdout=subprocess.PIPE, text=True
-    )
-    assert server.stdout is not None
-    said = []
-    for line in server.stdout:  # ends when the server does
-        said.append(line)
-        if "eady to accept connections" in line:
-            break
-    else:
-        raise RuntimeError(f"the Redis server did not start:\n{''.join(said)}")
-    # A full pipe would stop the server at its next log line.
-    reader = threading.Thread(target=server.stdout.read, daemon=True)
-    reader.start()
-    try:
-        yield f"redis://127.0.0.1:{port}/0"
-    finally:
-        server.terminate()
-        server.wait()
-        reader.join()
-        server.stdout.close()
+    with running(RedisProcess("--appendonly", "no", *arguments)) as server:
+        yield server.url

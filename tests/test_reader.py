@@ -16,7 +16,7 @@ import redis.asyncio
 
 from proxy import proxied
 from tallymark import (
-    CommandError,
+    PermissionDeniedError,
     StoreTimeoutError,
     StoreUnavailableError,
     SyncTally,
@@ -178,7 +178,7 @@ async def test_each_caller_gets_an_error_of_its_own(redis_store: Store) -> None:
         day = tally.day("a")
         asked = [tally.contains(day, user_id) for user_id in range(50)]
         ended = await asyncio.gather(*asked, return_exceptions=True)
-        assert {type(end) for end in ended} == {CommandError}
+        assert {type(end) for end in ended} == {PermissionDeniedError}
         assert len({id(end) for end in ended}) == 50
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import socket
 import threading
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from tallymark import (
     StoreUnavailableError,
     SyncTally,
     Tally,
-    redis_py,
+    replies,
 )
 
 if TYPE_CHECKING:
@@ -225,18 +224,18 @@ async def test_interrupted_between_two_replies(
     facade: Facade, redis_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever ends the reading early, nobody gets the replies that are left."""
-    plain_reply = redis_py.plain_reply
-    replies = itertools.count(1)
+    taken = replies._taken
 
-    def interrupted(reply: Any) -> Any:
-        if next(replies) == 2:
+    def interrupted(take: Any, most: int) -> list[Any]:
+        found = taken(take, min(1, most))
+        if found and most > 1:
             raise KeyboardInterrupt
-        return plain_reply(reply)
+        return found
 
     async with facade.open(redis_store.url) as tally:
         await tally.mark_unique("a", 0)
         with monkeypatch.context() as patch:
-            patch.setattr(redis_py, "plain_reply", interrupted)
+            patch.setattr(replies, "_taken", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 await tally.mark_unique("a", 1)
         assert await tally.mark_unique("a", 2) == Granularity.UNIQUE

@@ -14,12 +14,12 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from . import memory, redis_py
 from .async_reads import AsyncReads
 from .context import Context
-from .errors import TallymarkError
+from .errors import StoreTimeoutError, TallymarkError
 from .group_commit import GroupCommit
 from .link import Link
 from .marker import Marker
 from .offsets import BLOCK, blocks
-from .options import Options
+from .options import Options, checked_timeout
 from .reader import Reader
 from .transactions import Transaction, unwrapped
 from .urls import check_url, store_name
@@ -79,12 +79,14 @@ class Tally(AsyncReads):
             self._link,
             bitfield=self._options.bitfield,
             timeout=self._options.timeout,
+            max_pending=self._options.max_pending,
             backoff=lambda: redis_py.backoff().compute,
         )
         self._context = Context.of(redis_py.database(client), self._options, time.time)
         self._reader = Reader(
             client,
             timeout=self._options.timeout,
+            max_pending=self._options.max_pending,
             check_usable=self._commits.check_usable,
         )
 
@@ -126,6 +128,7 @@ class Tally(AsyncReads):
         now: date | None = None,
         track_hourly: bool | None = None,
         track_unique: bool | None = None,
+        timeout: float | None = None,
     ) -> Granularity:
         """Record that a user did something: set the bits of the month, week and day.
 
@@ -140,6 +143,8 @@ class Tally(AsyncReads):
             track_unique: also mark the event's dateless bitmap. ``None``
                 leaves it to the tally's option, and that to
                 ``tallymark.TRACK_UNIQUE``.
+            timeout: how many seconds this call may take, more than 0,
+                ``math.inf`` for no limit; ``None`` for the tally's.
 
         Returns:
             The granularities whose bit this call flipped, falsy when the user
@@ -154,13 +159,14 @@ class Tally(AsyncReads):
             StoreUnavailableError, StoreTimeoutError: no answer within the
                 timeout; the message says whether anything was sent. What was
                 sent may or may not have been applied, and may be repeated.
+            OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
             ClosedError, WrongEventLoopError: the tally cannot be used here.
 
         Cancelled: the mark may or may not have been applied, whole if at all.
         The tally and all other calls go on unharmed.
         """
         mark = self._marker.mark_event(event, user_id, now, track_hourly, track_unique)
-        return unwrapped(await self._commits.submit(mark))
+        return unwrapped(await self._commits.submit(mark, timeout))
 
     async def unmark_event(
         self,
@@ -171,6 +177,7 @@ class Tally(AsyncReads):
         track_hourly: bool | None = None,
         track_unique: bool | None = None,
         exact: bool = False,
+        timeout: float | None = None,
     ) -> Granularity:
         """Take a mark back: clear the bits that `mark_event` would set.
 
@@ -186,7 +193,8 @@ class Tally(AsyncReads):
         in any case; other hours of that day keep their bits.
 
         Arguments:
-            event, user_id, now, track_hourly, track_unique: as in `mark_event`.
+            event, user_id, now, track_hourly, track_unique, timeout: as in
+                `mark_event`.
             exact: whether to look at the other days first.
 
         Returns:
@@ -197,9 +205,11 @@ class Tally(AsyncReads):
             key of the wrong type leaves all bitmaps as they were.
         """
         mark = self._marker.unmark_event(event, user_id, now, track_hourly, track_unique, exact)
-        return unwrapped(await self._commits.submit(mark))
+        return unwrapped(await self._commits.submit(mark, timeout))
 
-    async def mark_unique(self, event: str, user_id: int) -> Granularity:
+    async def mark_unique(
+        self, event: str, user_id: int, *, timeout: float | None = None
+    ) -> Granularity:
         """Set a user's flag: the bit in the event's bitmap without a date.
 
         Arguments, errors and guarantees are those of `mark_event`.
@@ -208,9 +218,13 @@ class Tally(AsyncReads):
             ``Granularity.UNIQUE`` if the user did not have the flag, else a
             falsy value.
         """
-        return unwrapped(await self._commits.submit(self._marker.mark_unique(event, user_id)))
+        return unwrapped(
+            await self._commits.submit(self._marker.mark_unique(event, user_id), timeout)
+        )
 
-    async def unmark_unique(self, event: str, user_id: int) -> Granularity:
+    async def unmark_unique(
+        self, event: str, user_id: int, *, timeout: float | None = None
+    ) -> Granularity:
         """Clear a user's flag: the bit in the event's bitmap without a date.
 
         Arguments, errors and guarantees are those of `mark_event`.
@@ -218,7 +232,9 @@ class Tally(AsyncReads):
         Returns:
             ``Granularity.UNIQUE`` if the user had the flag, else a falsy value.
         """
-        return unwrapped(await self._commits.submit(self._marker.unmark_unique(event, user_id)))
+        return unwrapped(
+            await self._commits.submit(self._marker.unmark_unique(event, user_id), timeout)
+        )
 
     async def mark_many(
         self,
@@ -228,6 +244,7 @@ class Tally(AsyncReads):
         now: date | None = None,
         track_hourly: bool | None = None,
         track_unique: bool | None = None,
+        timeout: float | None = None,
     ) -> dict[Granularity, int]:
         """Record that many users did something at the same time.
 
@@ -244,6 +261,8 @@ class Tally(AsyncReads):
                 one-dimensional numpy array of integers, which is not copied
                 to a list. A stream is taken 32,768 ids at a time, and each
                 block is sent when it is full or the last one.
+            timeout: how many seconds the whole call may take. ``None``: as
+                long as each piece is answered within the tally's timeout.
 
         Returns:
             For each granularity, in how many of the bits this call flipped.
@@ -256,12 +275,12 @@ class Tally(AsyncReads):
                 marked before.
             CommandError, StoreUnavailableError, StoreTimeoutError: as
                 `mark_event`, of one piece; the message says how many ids were
-                marked before it. The timeout is that of each piece.
+                marked before it.
 
         Cancelled: all pieces up to one are marked, each whole, and no more.
         """
         many = self._marker.mark_many(event, now, track_hourly, track_unique)
-        return await self._write_many(many, user_ids)
+        return await self._write_many(many, user_ids, timeout)
 
     async def unmark_many(
         self,
@@ -272,6 +291,7 @@ class Tally(AsyncReads):
         track_hourly: bool | None = None,
         track_unique: bool | None = None,
         exact: bool = False,
+        timeout: float | None = None,
     ) -> dict[Granularity, int]:
         """Take back what `mark_many` with the same arguments sets.
 
@@ -284,15 +304,15 @@ class Tally(AsyncReads):
             For each granularity, how many bits this call cleared.
         """
         many = self._marker.unmark_many(event, now, track_hourly, track_unique, exact)
-        return await self._write_many(many, user_ids)
+        return await self._write_many(many, user_ids, timeout)
 
     @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
+    async def transaction(self, *, timeout: float | None = None) -> AsyncIterator[Transaction]:
         """Collect several marks and apply them in one ``MULTI``/``EXEC``.
 
         ``async with tally.transaction() as tx:`` gives a `Transaction` with
         the same verbs as plain methods. The marks are sent when the block
-        ends; if an exception leaves it, nothing is.
+        ends; if an exception leaves it, nothing is. The ``timeout`` begins then.
 
         Raises, when the block ends:
             CommandError: Redis refused a mark; each mark's `PendingMark` tells
@@ -304,12 +324,22 @@ class Tally(AsyncReads):
         with transaction.collecting():
             yield transaction
         if transaction.marks:
-            transaction.settle(await self._commits.submit_together(transaction.marks))
+            transaction.settle(await self._commits.submit_together(transaction.marks, timeout))
 
     async def _write_many(
-        self, many: Many, user_ids: Iterable[int] | AsyncIterable[int]
+        self, many: Many, user_ids: Iterable[int] | AsyncIterable[int], timeout: float | None
     ) -> dict[Granularity, int]:
         self._commits.check_usable()
+        loop = asyncio.get_running_loop()
+        ends = None if timeout is None else loop.time() + checked_timeout(timeout)
+
+        def left() -> float | None:
+            if ends is None:
+                return None
+            if (seconds := ends - loop.time()) <= 0:
+                raise StoreTimeoutError(f"not done within {timeout:g} s")
+            return seconds
+
         under_way: tuple[Chunk, asyncio.Task[list[Result]]] | None = None
 
         async def land() -> None:
@@ -324,7 +354,7 @@ class Tally(AsyncReads):
                     # While Redis works on a chunk, the next one is put together.
                     for chunk in many.chunks(offsets):
                         await land()
-                        under_way = (chunk, asyncio.create_task(self._commit(chunk.marks)))
+                        under_way = (chunk, asyncio.create_task(self._commit(chunk.marks, left())))
                         await asyncio.sleep(0)
             await land()
         except Exception as error:
@@ -337,8 +367,8 @@ class Tally(AsyncReads):
                 under_way[1].cancel()
         return many.counts
 
-    async def _commit(self, marks: Sequence[Mark]) -> list[Result]:
-        return await self._commits.submit_together(marks)
+    async def _commit(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
+        return await self._commits.submit_together(marks, timeout)
 
     def stats(self) -> Stats:
         """Return what the tally has done so far, in numbers."""

@@ -35,11 +35,15 @@ class AsyncReads(EventSets):
     What a verb promises about one moment is meant literally: marks that are
     made meanwhile are in the answer whole or not at all. No verb leaves a key
     behind, and none but `delete`, `delete_all` and `forget` changes anything.
+
+    Every verb takes a ``timeout``: how many seconds the whole call may take. By
+    default it goes on as long as each of its requests is answered within the
+    tally's timeout. Of `users` and `user_chunks`, it is each part's.
     """
 
     _reader: Reader
 
-    async def count(self, event_set: EventSet) -> int:
+    async def count(self, event_set: EventSet, *, timeout: float | None = None) -> int:
         """Return how many users are in an event set: one request, one moment.
 
         An expression is computed by the server on temporary keys that no
@@ -49,15 +53,17 @@ class AsyncReads(EventSets):
             InvalidTypeError, InvalidValueError: an argument is not allowed, or
                 an event set is of another database; nothing was sent.
             CommandError: Redis refused, such as for a key that holds no bitmap.
-            StoreUnavailableError, StoreTimeoutError: no answer within the
-                timeout, which is that of each request where a verb sends several.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
             ClosedError, WrongEventLoopError: the tally cannot be used here.
 
         Cancelled: no other call notices, and nothing is left behind.
         """
-        return await self._answer(queries.count(self._context, event_set))
+        return await self._answer(queries.count(self._context, event_set), timeout)
 
-    async def counts(self, event_sets: Iterable[EventSet]) -> list[int]:
+    async def counts(
+        self, event_sets: Iterable[EventSet], *, timeout: float | None = None
+    ) -> list[int]:
         """Return how many users are in each of some event sets: one request, one moment.
 
         Redis does nothing else meanwhile: an operation on two bitmaps of 10
@@ -65,9 +71,11 @@ class AsyncReads(EventSets):
 
         Raises as `count`, and is as safe to cancel.
         """
-        return await self._answer(queries.counts(self._context, event_sets))
+        return await self._answer(queries.counts(self._context, event_sets), timeout)
 
-    async def contains(self, event_set: EventSet, user_id: int) -> bool:
+    async def contains(
+        self, event_set: EventSet, user_id: int, *, timeout: float | None = None
+    ) -> bool:
         """Return whether a user is in an event set, at one moment.
 
         Costs one bit's look-up for each bitmap of the expression, however
@@ -75,9 +83,11 @@ class AsyncReads(EventSets):
 
         Raises as `count`, and is as safe to cancel.
         """
-        return await self._answer(queries.contains(self._context, event_set, user_id))
+        return await self._answer(queries.contains(self._context, event_set, user_id), timeout)
 
-    async def contains_many(self, event_set: EventSet, user_ids: Iterable[int]) -> list[bool]:
+    async def contains_many(
+        self, event_set: EventSet, user_ids: Iterable[int], *, timeout: float | None = None
+    ) -> list[bool]:
         """Return for each of some users, in their order, whether they are in an event set.
 
         Arguments:
@@ -91,10 +101,17 @@ class AsyncReads(EventSets):
 
         Raises as `count`, and is as safe to cancel.
         """
-        return await self._answer(queries.contains_many(self._context, event_set, user_ids))
+        return await self._answer(
+            queries.contains_many(self._context, event_set, user_ids), timeout
+        )
 
     def users(
-        self, event_set: EventSet, *, start: int = 0, limit: int | None = None
+        self,
+        event_set: EventSet,
+        *,
+        start: int = 0,
+        limit: int | None = None,
+        timeout: float | None = None,
     ) -> AsyncGenerator[int, None]:
         """Yield the users of an event set in ascending order.
 
@@ -110,10 +127,15 @@ class AsyncReads(EventSets):
 
         Raises as `count`, and is as safe to cancel.
         """
-        return self._reader.stream(queries.users(self._context, event_set, start, limit))
+        return self._reader.stream(queries.users(self._context, event_set, start, limit), timeout)
 
     def user_chunks(
-        self, event_set: EventSet, *, start: int = 0, limit: int | None = None
+        self,
+        event_set: EventSet,
+        *,
+        start: int = 0,
+        limit: int | None = None,
+        timeout: float | None = None,
     ) -> AsyncGenerator[list[int], None]:
         """Yield the users of an event set in ascending order, some thousands at a time.
 
@@ -125,16 +147,16 @@ class AsyncReads(EventSets):
 
         Raises as `count`, and is as safe to cancel.
         """
-        return self._reader.parts(queries.users(self._context, event_set, start, limit))
+        return self._reader.parts(queries.users(self._context, event_set, start, limit), timeout)
 
-    async def is_empty(self, event_set: EventSet) -> bool:
+    async def is_empty(self, event_set: EventSet, *, timeout: float | None = None) -> bool:
         """Return whether nobody is in an event set, at one moment.
 
         Raises as `count`, and is as safe to cancel.
         """
-        return await self._answer(queries.is_empty(self._context, event_set))
+        return await self._answer(queries.is_empty(self._context, event_set), timeout)
 
-    async def delete(self, event_set: EventSet) -> int:
+    async def delete(self, event_set: EventSet, *, timeout: float | None = None) -> int:
         """Delete bitmaps.
 
         Arguments:
@@ -149,7 +171,7 @@ class AsyncReads(EventSets):
         Raises as `count`. Cancelled: it may or may not have been done, or in part;
         call it again.
         """
-        return await self._answer(queries.delete(self._context, event_set))
+        return await self._answer(queries.delete(self._context, event_set), timeout)
 
     async def retention(
         self,
@@ -162,6 +184,7 @@ class AsyncReads(EventSets):
         until: date | None = None,
         mode: Mode = "classic",
         first_time: bool = False,
+        timeout: float | None = None,
     ) -> Retention:
         """Return how many of each period's users were back in later periods.
 
@@ -206,10 +229,13 @@ class AsyncReads(EventSets):
                 until=until,
                 mode=mode,
                 first_time=first_time,
-            )
+            ),
+            timeout,
         )
 
-    async def stickiness(self, event: str, day: date | None = None) -> Stickiness:
+    async def stickiness(
+        self, event: str, day: date | None = None, *, timeout: float | None = None
+    ) -> Stickiness:
         """Return how many of a month's users are there on a day: DAU over rolling MAU.
 
         Arguments:
@@ -222,7 +248,7 @@ class AsyncReads(EventSets):
 
         Raises as `count`, and is as safe to cancel.
         """
-        return await self._answer(reports.stickiness(self._context, event, day))
+        return await self._answer(reports.stickiness(self._context, event, day), timeout)
 
     async def funnel(
         self,
@@ -230,6 +256,7 @@ class AsyncReads(EventSets):
         *,
         by: By = "week",
         moment: date | None = None,
+        timeout: float | None = None,
     ) -> Funnel:
         """Return how many users of a period took the first step, the first two, and so on.
 
@@ -248,9 +275,9 @@ class AsyncReads(EventSets):
 
         Raises as `count`, and is as safe to cancel.
         """
-        return await self._answer(reports.funnel(self._context, steps, by, moment))
+        return await self._answer(reports.funnel(self._context, steps, by, moment), timeout)
 
-    async def event_names(self, prefix: str = "") -> list[str]:
+    async def event_names(self, prefix: str = "", *, timeout: float | None = None) -> list[str]:
         """Return the names of all events that have a bitmap, sorted.
 
         Arguments:
@@ -261,9 +288,11 @@ class AsyncReads(EventSets):
 
         Raises as `count`, and is as safe to cancel.
         """
-        return await self._answer(keyspace.event_names(self._context, prefix))
+        return await self._answer(keyspace.event_names(self._context, prefix), timeout)
 
-    async def periods(self, event: str, granularity: By) -> list[Period]:
+    async def periods(
+        self, event: str, granularity: By, *, timeout: float | None = None
+    ) -> list[Period]:
         """Return the periods for which an event has a bitmap, in order.
 
         Arguments:
@@ -277,9 +306,9 @@ class AsyncReads(EventSets):
 
         Raises as `count`, and is as safe to cancel.
         """
-        return await self._answer(keyspace.periods(self._context, event, granularity))
+        return await self._answer(keyspace.periods(self._context, event, granularity), timeout)
 
-    async def memory(self, event: str) -> dict[Granularity, int]:
+    async def memory(self, event: str, *, timeout: float | None = None) -> dict[Granularity, int]:
         """Return how many bytes the bitmaps of an event take, for each granularity it has.
 
         As Redis reckons them (``MEMORY USAGE``, key and overhead included); on
@@ -288,7 +317,7 @@ class AsyncReads(EventSets):
 
         Raises as `count`, and is as safe to cancel.
         """
-        return await self._answer(keyspace.memory(self._context, event))
+        return await self._answer(keyspace.memory(self._context, event), timeout)
 
     async def history(
         self,
@@ -297,6 +326,8 @@ class AsyncReads(EventSets):
         since: date,
         until: date | None = None,
         granularity: By = "day",
+        *,
+        timeout: float | None = None,
     ) -> dict[str, list[Period]]:
         """Return when a user did what.
 
@@ -319,10 +350,10 @@ class AsyncReads(EventSets):
         Raises as `count`, and is as safe to cancel.
         """
         return await self._answer(
-            keyspace.history(self._context, user_id, events, since, until, granularity)
+            keyspace.history(self._context, user_id, events, since, until, granularity), timeout
         )
 
-    async def forget(self, user_id: int) -> int:
+    async def forget(self, user_id: int, *, timeout: float | None = None) -> int:
         """Clear a user's bit in every bitmap, such as for a request to be forgotten.
 
         Makes no bitmap longer and creates none. Walks over all keys of the
@@ -340,9 +371,9 @@ class AsyncReads(EventSets):
         Raises as `count`. Cancelled: it may or may not have been done, or in part;
         call it again.
         """
-        return await self._answer(keyspace.forget(self._context, user_id))
+        return await self._answer(keyspace.forget(self._context, user_id), timeout)
 
-    async def delete_all(self, prefix: str) -> int:
+    async def delete_all(self, prefix: str, *, timeout: float | None = None) -> int:
         """Delete every bitmap of the tally, of all events and all time.
 
         Arguments:
@@ -356,7 +387,7 @@ class AsyncReads(EventSets):
         Raises as `count`. Cancelled: it may or may not have been done, or in part;
         call it again.
         """
-        return await self._answer(keyspace.delete_all(self._context, prefix))
+        return await self._answer(keyspace.delete_all(self._context, prefix), timeout)
 
-    async def _answer(self, query: Query[AnswerT]) -> AnswerT:
-        return await self._reader.answer(query)
+    async def _answer(self, query: Query[AnswerT], timeout: float | None) -> AnswerT:
+        return await self._reader.answer(query, timeout)

@@ -6,10 +6,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import ResponseError
-from redis.retry import Retry
-
 from . import redis_py
+from .errors import StoreTimeoutError, StoreUnavailableError
+from .replies import its_socket, received_replies, seconds_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,48 +35,52 @@ class BlockingLink:
     Threads may share it: each exchange has a connection to itself.
     """
 
-    def __init__(self, client: Any, *, timeout: float) -> None:
+    def __init__(self, client: Any) -> None:
         """Begin.
 
         Arguments:
             client: the client.
-            timeout: for how many seconds an exchange is tried again.
         """
         self._pool = client.connection_pool
-        self._timeout = timeout
         #: Whether the tally made the client, whose pool is a `BlockingPool` then.
         self.owned = False
         self._closed = False
 
     def exchange(
-        self, data: bytes, count: int, sent: Sent, meanwhile: Iterable[object] = ()
+        self,
+        data: bytes,
+        count: int,
+        sent: Sent,
+        deadline: float,
+        meanwhile: Iterable[object] = (),
     ) -> list[Any]:
-        """Send commands and return their replies; again, if the connection breaks.
+        """Send commands and return their replies; again, if that may mend it.
 
         Arguments:
             data: the commands.
             count: how many replies they have.
             sent: is kept up to date, also if it fails.
+            deadline: when to give up, as `time.monotonic` has it.
             meanwhile: is iterated over once they are sent, while the server works.
 
         Raises:
             StoreError: there is no answer, with redis-py's error as its cause.
         """
-        deadline = time.monotonic() + self._timeout
-
-        def attempt() -> list[Any]:
+        pauses = None
+        while True:
             sent.attempts += 1
-            return self._attempt(data, count, sent, meanwhile)
-
-        def note(failure: Exception) -> None:
-            redis_py.raise_if_final(failure)
-            if time.monotonic() >= deadline:
-                raise failure
-
-        try:
-            return Retry(redis_py.backoff(), redis_py.RETRY_FOREVER).call_with_retry(attempt, note)
-        except Exception as error:  # redis-py has let AttributeErrors out
-            raise redis_py.failure(error) from error
+            try:
+                return self._attempt(data, count, sent, deadline, meanwhile)
+            except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
+                left = deadline - time.monotonic()
+                may_pass = isinstance(
+                    redis_py.failure(error), StoreUnavailableError | StoreTimeoutError
+                )
+                if not may_pass or left <= redis_py.TOO_SHORT:
+                    redis_py.raise_failure(error)
+            pauses = pauses or redis_py.backoff()
+            # Where the next pause would be the end, there are some shorter ones.
+            time.sleep(min(pauses.compute(1), left / 2))
 
     def close(self) -> None:
         """Close the connections that the tally made; those in use, when they are given back."""
@@ -86,25 +89,28 @@ class BlockingLink:
             self._pool.disconnect_idle()
 
     def _attempt(
-        self, data: bytes, count: int, sent: Sent, meanwhile: Iterable[object]
+        self, data: bytes, count: int, sent: Sent, deadline: float, meanwhile: Iterable[object]
     ) -> list[Any]:
-        connection = self._borrow()
+        connection = self._pool.borrow(deadline) if self.owned else self._pool.get_connection()
         intact = False
         try:
+            # One deadline for all that is to come, however little of it comes at a time.
+            found = its_socket(connection)
+            if found is not None:
+                found.settimeout(seconds_until(deadline))
             sent.bytes += len(data)
             connection.send_packed_command([data])
             for _ in meanwhile:
                 pass
-            replies = [_read(connection) for _ in range(count)]
+            replies = received_replies(connection, count, deadline)
+            if found is not None:
+                found.settimeout(connection.socket_timeout)
             intact = True
         finally:
             # If not intact, replies may be left unread: on this connection, every
             # later answer would be taken for that of another command.
             self._give_back(connection, intact)
         return replies
-
-    def _borrow(self) -> Any:
-        return self._pool.borrow() if self.owned else self._pool.get_connection()
 
     def _give_back(self, connection: Any, intact: bool) -> None:
         if self.owned:
@@ -115,11 +121,3 @@ class BlockingLink:
         if not intact:
             connection.disconnect()
         self._pool.release(connection)
-
-
-def _read(connection: Any) -> Any:
-    try:
-        # Bytes, also from a client that decodes: bitmaps are no text.
-        return redis_py.plain_reply(connection.read_response(disable_decoding=True))
-    except ResponseError as error:
-        return redis_py.refused_reply(error)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .blocking_link import Sent
 from .errors import StoreError, with_fate
+from .options import checked_timeout
 from .requests import Found, Request, Work
 
 if TYPE_CHECKING:
@@ -38,23 +40,34 @@ class BlockingReader:
         self._timeout = timeout
         self._check_usable = check_usable
 
-    def answer(self, query: Query[AnswerT]) -> AnswerT:
-        """Return a query's answer."""
+    def answer(self, query: Query[AnswerT], timeout: float | None = None) -> AnswerT:
+        """Return a query's answer.
+
+        Arguments:
+            query: the query.
+            timeout: how many seconds all of it may take; ``None`` for the
+                usual ones, which each of its requests has.
+        """
         self._check_usable()
+        seconds, ends = self._timeout, None
+        if timeout is not None:
+            seconds = checked_timeout(timeout)
+            ends = time.monotonic() + seconds
         try:
             step = next(query)
             while True:
-                step = query.send(self._done(step))
+                step = query.send(self._done(step, seconds, ends))
         except StopIteration as end:
             answer: AnswerT = end.value
             return answer
 
-    def stream(self, query: Query[None]) -> Iterator[Any]:
+    def stream(self, query: Query[None], timeout: float | None = None) -> Iterator[Any]:
         """Return an iterator over what a query finds, one by one."""
-        return itertools.chain.from_iterable(self.parts(query))  # in C
+        return itertools.chain.from_iterable(self.parts(query, timeout))  # in C
 
-    def parts(self, query: Query[None]) -> Iterator[Any]:
-        """Yield what a query finds, part by part."""
+    def parts(self, query: Query[None], timeout: float | None = None) -> Iterator[Any]:
+        """Yield what a query finds, part by part; each request has so many seconds."""
+        seconds = self._timeout if timeout is None else checked_timeout(timeout)
         with contextlib.suppress(StopIteration):
             step = next(query)
             while True:
@@ -62,23 +75,24 @@ class BlockingReader:
                     yield step.items
                     step = next(query)
                 else:
-                    step = query.send(self._done(step))
+                    step = query.send(self._done(step, seconds, None))
 
-    def _done(self, step: Request | Work | Found) -> Any:
+    def _done(self, step: Request | Work | Found, seconds: float, ends: float | None) -> Any:
         if isinstance(step, Request):
-            return self._ask(step)
+            deadline = time.monotonic() + seconds if ends is None else ends
+            return self._ask(step, seconds, deadline)
         if isinstance(step, Work):
             for _ in step.steps:
                 pass
             return None
         raise TypeError(step)
 
-    def _ask(self, request: Request) -> list[Any]:
+    def _ask(self, request: Request, seconds: float, deadline: float) -> list[Any]:
         self._check_usable()
         try:
             replies = self._link.exchange(
-                request.encode(), request.reply_count(), Sent(), request.meanwhile or ()
+                request.encode(), request.reply_count(), Sent(), deadline, request.meanwhile or ()
             )
         except StoreError as failure:
-            raise with_fate(failure, sent=None, timeout=self._timeout) from failure.__cause__
+            raise with_fate(failure, sent=None, timeout=seconds) from failure.__cause__
         return request.settle(replies)

@@ -108,11 +108,17 @@ async def mark_event(
     now: date | None = None,
     track_hourly: bool | None = None,
     track_unique: bool | None = None,
+    timeout: float | None = None,
 ) -> Granularity:
     """Call `Tally.mark_event` of the running event loop's default tally."""
     tally = _usual_tally() or await current_tally()
     return await tally.mark_event(
-        event, user_id, now=now, track_hourly=track_hourly, track_unique=track_unique
+        event,
+        user_id,
+        now=now,
+        track_hourly=track_hourly,
+        track_unique=track_unique,
+        timeout=timeout,
     )
 
 
@@ -124,11 +130,18 @@ async def unmark_event(
     track_hourly: bool | None = None,
     track_unique: bool | None = None,
     exact: bool = False,
+    timeout: float | None = None,
 ) -> Granularity:
     """Call `Tally.unmark_event` of the running event loop's default tally."""
     tally = _usual_tally() or await current_tally()
     return await tally.unmark_event(
-        event, user_id, now=now, track_hourly=track_hourly, track_unique=track_unique, exact=exact
+        event,
+        user_id,
+        now=now,
+        track_hourly=track_hourly,
+        track_unique=track_unique,
+        exact=exact,
+        timeout=timeout,
     )
 
 
@@ -139,11 +152,17 @@ async def mark_many(
     now: date | None = None,
     track_hourly: bool | None = None,
     track_unique: bool | None = None,
+    timeout: float | None = None,
 ) -> dict[Granularity, int]:
     """Call `Tally.mark_many` of the running event loop's default tally."""
     tally = _usual_tally() or await current_tally()
     return await tally.mark_many(
-        event, user_ids, now=now, track_hourly=track_hourly, track_unique=track_unique
+        event,
+        user_ids,
+        now=now,
+        track_hourly=track_hourly,
+        track_unique=track_unique,
+        timeout=timeout,
     )
 
 
@@ -155,26 +174,37 @@ async def unmark_many(
     track_hourly: bool | None = None,
     track_unique: bool | None = None,
     exact: bool = False,
+    timeout: float | None = None,
 ) -> dict[Granularity, int]:
     """Call `Tally.unmark_many` of the running event loop's default tally."""
     tally = _usual_tally() or await current_tally()
     return await tally.unmark_many(
-        event, user_ids, now=now, track_hourly=track_hourly, track_unique=track_unique, exact=exact
+        event,
+        user_ids,
+        now=now,
+        track_hourly=track_hourly,
+        track_unique=track_unique,
+        exact=exact,
+        timeout=timeout,
     )
 
 
-async def mark_unique(event: str, user_id: int) -> Granularity:
+async def mark_unique(event: str, user_id: int, *, timeout: float | None = None) -> Granularity:
     """Call `Tally.mark_unique` of the running event loop's default tally."""
-    return await (_usual_tally() or await current_tally()).mark_unique(event, user_id)
+    return await (_usual_tally() or await current_tally()).mark_unique(
+        event, user_id, timeout=timeout
+    )
 
 
-async def unmark_unique(event: str, user_id: int) -> Granularity:
+async def unmark_unique(event: str, user_id: int, *, timeout: float | None = None) -> Granularity:
     """Call `Tally.unmark_unique` of the running event loop's default tally."""
-    return await (_usual_tally() or await current_tally()).unmark_unique(event, user_id)
+    return await (_usual_tally() or await current_tally()).unmark_unique(
+        event, user_id, timeout=timeout
+    )
 
 
 @contextlib.asynccontextmanager
-async def transaction() -> AsyncIterator[Transaction]:
+async def transaction(*, timeout: float | None = None) -> AsyncIterator[Transaction]:
     """Call `Tally.transaction` of the running event loop's default tally."""
-    async with (await current_tally()).transaction() as collected:
+    async with (await current_tally()).transaction(timeout=timeout) as collected:
         yield collected

@@ -16,10 +16,16 @@ __all__ = [
     "InvalidTypeError",
     "InvalidValueError",
     "MissingExtraError",
+    "NotPersistingError",
+    "OverloadedError",
+    "PermissionDeniedError",
     "StoreError",
+    "StoreFullError",
+    "StoreNotReadyError",
     "StoreTimeoutError",
     "StoreUnavailableError",
     "TallymarkError",
+    "UnknownCommandError",
     "WrongEventLoopError",
     "WrongKeyTypeError",
     "repeated",
@@ -78,8 +84,42 @@ class StoreTimeoutError(StoreError, TimeoutError):
     """
 
 
+class StoreNotReadyError(StoreUnavailableError):
+    """Redis is there, and said until the deadline that it cannot serve for now.
+
+    It is loading its data, has become a replica in a failover, has lost its
+    master or its cluster, or is busy with a script. The message holds its words.
+    """
+
+
+class OverloadedError(StoreError):
+    """So many calls of this tally are waiting for Redis already that no more are taken.
+
+    Nothing was sent. The option ``max_pending`` is the bound; see `tallymark.TallyOptions`.
+    """
+
+
 class CommandError(StoreError):
-    """Redis received the command and answered with an error."""
+    """Redis received the command and answered with an error.
+
+    It would give the same answer again, so there was no second attempt.
+    """
+
+
+class PermissionDeniedError(CommandError):
+    """Redis wants a login, or does not let this user do that (``NOAUTH``, ``NOPERM``)."""
+
+
+class StoreFullError(CommandError):
+    """Redis has reached its ``maxmemory`` and may not evict anything (``OOM``)."""
+
+
+class NotPersistingError(CommandError):
+    """Redis takes no writes because it cannot save to disk (``MISCONF``)."""
+
+
+class UnknownCommandError(CommandError):
+    """The server does not know a command that tallymark needs."""
 
 
 class WrongKeyTypeError(CommandError):
@@ -93,19 +133,22 @@ class WrongKeyTypeError(CommandError):
 ErrorT = TypeVar("ErrorT", bound=TallymarkError)
 
 
-def with_fate(failure: ErrorT, *, sent: bool | None, timeout: float) -> ErrorT:
+def with_fate(
+    failure: ErrorT, *, sent: bool | None, timeout: float, missed: str = "Redis did not answer"
+) -> ErrorT:
     """Return what kept a call from its answer as its error, which tells what became of it.
 
     Arguments:
         failure: what went wrong last.
         sent: whether a byte of the mark was written; ``None`` if it was no mark.
         timeout: how many seconds were tried.
+        missed: what did not happen in that time, if nothing else is known.
     """
     if isinstance(failure, CommandError):
         return repeated(failure, str(failure))
     message = str(failure)
     if isinstance(failure, StoreTimeoutError):
-        message = f"Redis did not answer within {timeout:g} s"
+        message = f"{missed} within {round(timeout, 2):g} s"
     if sent is None:
         return repeated(failure, message)
     fate = "marks may or may not have been applied" if sent else "nothing was sent"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from typing import TYPE_CHECKING, Any, Final
 
 from .batches import Batch
@@ -22,7 +21,6 @@ __all__ = [
     "boarded",
     "boarding",
     "count",
-    "due",
     "live",
 ]
 
@@ -34,12 +32,13 @@ MAX_BATCH_MARKS: Final = 1000
 MAX_BATCH_SIZE: Final = 256 * 1024
 
 #: The marks of one call, which belong into one transaction: where the caller waits,
-#: when it gives up, and its only mark or all of several. A plain tuple, because there
-#: is one for each mark, and classes take longer to make and for the collector to see.
+#: when it gives up, its only mark or all of several, and how many seconds it has. A
+#: plain tuple, because there is one for each mark, and classes take longer to make and
+#: for the collector to see.
 #:
 #: The future never holds an exception, which would go unretrieved if the caller is
 #: cancelled in that moment: an error is a result like any other.
-Write = tuple[asyncio.Future[Any], float, "Mark | None", "Sequence[Mark]"]
+Write = tuple[asyncio.Future[Any], float, "Mark | None", "Sequence[Mark]", float]
 
 
 class Flight:
@@ -62,22 +61,17 @@ class Flight:
     @property
     def deadline(self) -> float:
         """When the last of its callers gives up."""
-        return self.writes[-1][1]
+        return max(write[1] for write in self.writes)
 
 
 def count(writes: Iterable[Write]) -> int:
     """Return how many marks some writes have."""
-    return sum(len(marks) or 1 for _, _, _, marks in writes)
+    return sum(len(marks) or 1 for _, _, _, marks, _ in writes)
 
 
 def live(writes: Iterable[Write]) -> Iterator[Write]:
     """Return the writes whose callers wait."""
     return (write for write in writes if not write[0].done())
-
-
-def due(writes: Iterable[Write], now: float) -> list[Write]:
-    """Return the writes whose time is up; they are in the order of their deadlines."""
-    return list(itertools.takewhile(lambda write: write[1] <= now, writes))
 
 
 def boarded(writes: Sequence[Write], *, bitfield: bool) -> Flight:
@@ -88,7 +82,9 @@ def boarded(writes: Sequence[Write], *, bitfield: bool) -> Flight:
     return Flight(writes, batch)
 
 
-def boarding(waiting: deque[Write], limit: int, *, bitfield: bool) -> tuple[Flight, int]:
+def boarding(
+    waiting: deque[Write], limit: int, *, horizon: float, bitfield: bool
+) -> tuple[Flight, list[Write], int]:
     """Take writes out of a queue, as many as one transaction may hold.
 
     A write is never divided, so one that is too large flies alone. Those whose
@@ -97,19 +93,29 @@ def boarding(waiting: deque[Write], limit: int, *, bitfield: bool) -> tuple[Flig
     Arguments:
         waiting: the queue, in which somebody waits.
         limit: how many marks to take at most.
+        horizon: when the flight may be expected to be over. Whoever gives up
+            before is left behind too: under overload, a queue in call order
+            would be served a moment too late throughout. But the flight takes
+            at least one.
         bitfield: as for `Batch`.
 
     Returns:
-        The flight, and how many marks were taken out of the queue.
+        The flight, who was left behind without hope, and how many marks were
+        taken out of the queue.
     """
     taken: list[Write] = []
+    hopeless: list[Write] = []
     batch = Batch(bitfield=bitfield)
     aboard = left = 0
     while waiting:
         write = waiting.popleft()
-        future, _, mark, marks = write
+        future, deadline, mark, marks, _ = write
         size = len(marks) or 1
         if not future.done():
+            if deadline < horizon and waiting:
+                hopeless.append(write)
+                left += size
+                continue
             aboard += size
             if taken and (aboard > limit or batch.size > MAX_BATCH_SIZE):
                 waiting.appendleft(write)
@@ -120,11 +126,14 @@ def boarding(waiting: deque[Write], limit: int, *, bitfield: bool) -> tuple[Flig
                 _add(write, batch)
             taken.append(write)
         left += size
-    return Flight(taken, batch), left
+    if not taken and hopeless:
+        taken.append(hopeless.pop())
+        _add(taken[0], batch)
+    return Flight(taken, batch), hopeless, left
 
 
 def _add(write: Write, batch: Batch) -> None:
-    _, _, mark, marks = write
+    _, _, mark, marks, _ = write
     if mark is not None:
         batch.add(mark)
     for mark in marks:

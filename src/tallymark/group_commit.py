@@ -26,6 +26,7 @@ import anyio
 
 from .errors import (
     ClosedError,
+    OverloadedError,
     StoreError,
     StoreTimeoutError,
     StoreUnavailableError,
@@ -33,12 +34,13 @@ from .errors import (
     WrongEventLoopError,
     with_fate,
 )
-from .flights import MAX_BATCH_MARKS, boarded, boarding, count, due, live
+from .flights import MAX_BATCH_MARKS, boarded, boarding, count, live
+from .options import checked_timeout
 from .room import Room
 from .stats import Totals
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from .flights import Flight, Write
     from .link import Link
@@ -61,6 +63,14 @@ _UNDIVIDED: Final = 16
 _SECONDS_PER_MARK: Final = 10e-6
 
 
+#: After a flight that took less than this part of the time that calls have, the next
+#: one may be twice as large, if they had to be made smaller before.
+_SHORT: Final = 0.25
+
+#: What a call is told that never got that far.
+_NO_TURN: Final = "its turn did not come"
+
+
 class GroupCommit:
     """Sends marks over one connection, those of several callers in one transaction.
 
@@ -73,6 +83,7 @@ class GroupCommit:
         *,
         bitfield: bool,
         timeout: float,
+        max_pending: int,
         backoff: Callable[[], Callable[[int], float]],
     ) -> None:
         """Begin idle.
@@ -80,7 +91,9 @@ class GroupCommit:
         Arguments:
             link: the connection, which nobody else uses.
             bitfield: as for `Batch`.
-            timeout: how many seconds a call may take; ``math.inf`` for no limit.
+            timeout: how many seconds a call may take that does not say so
+                itself; ``math.inf`` for no limit.
+            max_pending: how many marks may wait; the next one is refused.
             backoff: begins a series of attempts; what it returns tells the
                 seconds to pause after so many failures.
         """
@@ -92,13 +105,17 @@ class GroupCommit:
         self._failures = 0
         self._failure: StoreError | None = None
         self._pause = backoff()
-        self._room = Room(MAX_WAITING)
+        self._room = Room(min(MAX_WAITING, max_pending))
+        self._max_pending = max_pending
         self._waiting: deque[Write] = deque()
         #: How many marks the last flight had, how many of its callers have had no
         #: chance to come again, and whether it took no longer than its marks take us.
         self._landed = 0
         self._landing = 0
         self._quick = False
+        #: How long the last two flights took, and how many marks the next one may have.
+        self._took = (0.0, 0.0)
+        self._most = MAX_BATCH_MARKS
         self._flight: Flight | None = None
         #: Where a flight is being prepared.
         self._scope: anyio.CancelScope | None = None
@@ -113,36 +130,43 @@ class GroupCommit:
         self._abandoned = False
         self._totals = Totals()
 
-    def submit(self, mark: Mark) -> Awaitable[Result]:
+    def submit(self, mark: Mark, timeout: float | None = None) -> Awaitable[Result]:
         """Send a mark. What is returned must be awaited at once.
+
+        Arguments:
+            mark: the mark.
+            timeout: how many seconds it has; ``None`` for the usual ones.
 
         Cancelled: the mark is not sent, or it is applied whole.
 
         Raises:
             ClosedError, WrongEventLoopError: it cannot be used, or not here.
+            OverloadedError: too many are waiting.
+            InvalidTypeError, InvalidValueError: there is no such timeout.
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._bind(loop)
-        future = loop.create_future()
-        write = (future, loop.time() + self._timeout, mark, ())
         room = self._room
-        if not self._led or room.crowded:
-            return self._enter(write, loop)
+        if timeout is not None or not self._led or room.crowded:
+            return self._enter(self._write(mark, (), timeout, loop), loop)
         # What `_enter` would do, for the many that follow a leader.
+        seconds = self._timeout
+        future = loop.create_future()
         room.enter(1)
-        self._waiting.append(write)
+        self._waiting.append((future, loop.time() + seconds, mark, (), seconds))
         return future
 
-    def submit_together(self, marks: Sequence[Mark]) -> Awaitable[list[Result]]:
+    def submit_together(
+        self, marks: Sequence[Mark], timeout: float | None = None
+    ) -> Awaitable[list[Result]]:
         """Send one or more marks in one transaction. What is returned must be awaited at once.
 
         Cancelled: no mark is sent, or all are applied. Raises as `submit`.
         """
         loop = asyncio.get_running_loop()
         self._bind(loop)
-        write = (loop.create_future(), loop.time() + self._timeout, None, marks)
-        return self._enter(write, loop)
+        return self._enter(self._write(None, marks, timeout, loop), loop)
 
     def check_usable(self) -> None:
         """Raise as `submit` would."""
@@ -185,20 +209,45 @@ class GroupCommit:
                 "or use the module-level functions, which do"
             )
 
+    def _write(
+        self,
+        mark: Mark | None,
+        marks: Sequence[Mark],
+        timeout: float | None,
+        loop: asyncio.AbstractEventLoop,
+    ) -> Write:
+        seconds = self._timeout if timeout is None else checked_timeout(timeout)
+        return loop.create_future(), loop.time() + seconds, mark, marks, seconds
+
     def _enter(self, write: Write, loop: asyncio.AbstractEventLoop) -> Awaitable[Any]:
-        if self._room.crowded:
+        room = self._room
+        if room.crowded:
+            pending = room.taken + room.outside
+            if pending >= self._max_pending:
+                raise OverloadedError(
+                    f"{pending} marks are waiting for Redis already (max_pending is "
+                    f"{self._max_pending}); nothing was sent"
+                )
             return self._enter_later(write, loop)
         return self._queue(write, loop)
 
     async def _enter_later(self, write: Write, loop: asyncio.AbstractEventLoop) -> Any:
         """Wait for room, then do as all others."""
         future, places = write[0], count([write])
+        result: Awaitable[Any] = future
+        entered = False
         try:
-            await self._room.wait(places)
-            if self._abandoned:
-                self._fail([write], _closed(), sent=False)
-            result = future if future.done() else self._queue(write, loop)
-            self._room.entered(places)
+            with anyio.CancelScope(deadline=write[1]):
+                await self._room.wait(places)
+                entered = True
+                if self._abandoned:
+                    self._fail([write], _closed(), sent=False)
+                elif not future.done():
+                    result = self._queue(write, loop)
+                self._room.entered(places)
+            if not entered:
+                waited = f"no room among {self._room.taken} waiting marks"
+                self._fail([write], StoreTimeoutError(), sent=False, missed=waited)
         finally:
             self._tell_if_idle()
         return await result
@@ -356,19 +405,28 @@ class GroupCommit:
 
     def _take_waiting(self) -> Flight:
         """Take as many of the waiting writes as should share a transaction."""
-        limit = MAX_BATCH_MARKS
+        limit = self._most
         if self._quick:
             # While Redis works on one half of the callers' marks, we work on the other.
             half = (self._room.taken + self._landing) // 2
             limit = min(limit, max(_UNDIVIDED, half))
-        flight, left = boarding(self._waiting, limit, bitfield=self._bitfield)
+        # Of two, for one alone may have been held up by what is over now.
+        horizon = asyncio.get_running_loop().time() + min(self._took)
+        flight, hopeless, left = boarding(
+            self._waiting, limit, horizon=horizon, bitfield=self._bitfield
+        )
         self._room.leave(left)
+        self._fail(hopeless, self._failure or StoreTimeoutError(), sent=False, missed=_NO_TURN)
         return flight
 
     def _interrupted(self, flight: Flight, failure: StoreError) -> None:
         """See to a flight whose connection has gone: it is tried again, or fails."""
         flight.on_the_wire = False
         time_is_up = asyncio.get_running_loop().time() >= flight.deadline
+        if time_is_up and flight.sent:
+            # Where Redis or the network is that slow, fewer marks may arrive in time.
+            self._took = (self._took[1], time.perf_counter() - flight.left)
+            self._most = max(_UNDIVIDED, count(flight.writes) // 2)
         if time_is_up or not isinstance(failure, StoreUnavailableError | StoreTimeoutError):
             self._flight = None
             self._fail(flight.writes, failure, sent=flight.sent)
@@ -385,11 +443,14 @@ class GroupCommit:
         self._landed = self._landing = len(results)
         took = time.perf_counter() - flight.left
         self._quick = took < self._landed * _SECONDS_PER_MARK
+        self._took = (self._took[1], took)
+        if self._most < MAX_BATCH_MARKS and took < _SHORT * self._timeout:
+            self._most = min(MAX_BATCH_MARKS, 2 * self._most)
         blameless = flight.batch.blameless
         again: list[Write] = []
         at = 0
         for write in flight.writes:
-            future, _, mark, marks = write
+            future, _, mark, marks, _ = write
             begin = at
             at += len(marks) or 1
             if blameless and blameless.issuperset(range(begin, at)):
@@ -404,30 +465,33 @@ class GroupCommit:
         refused = flight.batch.refused
         self._totals.settle(results, refused=refused, postponed=postponed)
 
-    def _fail(self, writes: Sequence[Write], failure: TallymarkError, *, sent: bool) -> None:
+    def _fail(
+        self, writes: Iterable[Write], failure: TallymarkError, *, sent: bool, missed: str = ""
+    ) -> None:
         """End calls with an error."""
-        for future, _, mark, marks in live(writes):
+        missed = missed or ("Redis did not answer" if sent else "there was no connection to Redis")
+        for future, _, mark, marks, seconds in live(writes):
             self._totals.errors += len(marks) or 1
-            error = with_fate(failure, sent=sent, timeout=self._timeout)
+            error = with_fate(failure, sent=sent, timeout=seconds, missed=missed)
             future.set_result([error] * len(marks) if mark is None else error)
 
     # --- time
 
     def _give_up(self, loop: asyncio.AbstractEventLoop) -> None:
         """Fail the calls whose time is up, and look again when the next one's is."""
-        # Those who wait have been called later, and are looked after when they fly.
         now = loop.time()
         flight = self._flight
+        following = [now + self._timeout] if self._led else []  # of who comes from now on
         if flight is not None:
-            failure = self._failure or StoreTimeoutError()
-            self._fail(due(flight.writes, now), failure, sent=flight.sent)
-        following = [deadline for _, deadline, _, _ in itertools.islice(self._unsettled(), 1)]
-        if self._led:
-            following.append(now + self._timeout)  # those who come from now on
-            if flight is not None and now < flight.deadline:
+            late = [write for write in flight.writes if write[1] <= now]
+            self._fail(late, self._failure or StoreTimeoutError(), sent=flight.sent)
+            if now < flight.deadline:
                 following.append(flight.deadline)
-            elif flight is not None and self._scope is None:
+            elif self._scope is None:
                 self._aborting = loop.create_task(self._link.abort())
+        late = [write for write in self._waiting if write[1] <= now]
+        self._fail(late, self._failure or StoreTimeoutError(), sent=False, missed=_NO_TURN)
+        following += [write[1] for write in self._unsettled()]
         self._watch = None
         if following:
             self._watch_until(max(min(following), now + _WATCH_EVERY), loop)

@@ -8,7 +8,7 @@ import anyio
 from redis.exceptions import ResponseError
 
 from . import redis_py
-from .buffered import buffered_replies
+from .replies import buffered_replies
 
 __all__ = ["Link"]
 
@@ -49,15 +49,15 @@ class Link:
                 )
             if not self.ready:
                 await self._connection.connect()
-        except Exception as error:
-            raise redis_py.failure(error) from error
+        except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
+            redis_py.raise_failure(error)
 
     async def send(self, data: bytes) -> None:
         """Write commands. If it is cancelled, the connection is of no use any more."""
         try:
             await self._connection.send_packed_command(data)
-        except Exception as error:
-            raise redis_py.failure(error) from error
+        except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
+            redis_py.raise_failure(error)
 
     async def receive(self, replies: list[Any], count: int) -> None:
         """Read until there are ``count`` replies.
@@ -76,8 +76,8 @@ class Link:
                 except ResponseError as error:
                     replies.append(redis_py.refused_reply(error))
                 replies += read_at_once(count - len(replies))
-        except Exception as error:
-            raise redis_py.failure(error) from error
+        except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
+            redis_py.raise_failure(error)
 
     async def rest(self) -> None:
         """Give a borrowed connection back, with no reply left unread."""

@@ -10,11 +10,12 @@ from typing import TypedDict
 from zoneinfo import ZoneInfo
 
 from .errors import InvalidTypeError, InvalidValueError
-from .keys import DEFAULT_PREFIX, MAX_USER_ID, KeySchema
+from .keys import DEFAULT_PREFIX, MAX_USER_ID, KeySchema, checked_int
 
-__all__ = ["DEFAULT_TIMEOUT", "Options", "TallyOptions"]
+__all__ = ["DEFAULT_TIMEOUT", "Options", "TallyOptions", "checked_timeout"]
 
 DEFAULT_TIMEOUT = 5.0
+DEFAULT_MAX_PENDING = 100_000
 
 
 class TallyOptions(TypedDict, total=False):
@@ -38,9 +39,14 @@ class TallyOptions(TypedDict, total=False):
             your ids can reach if they come from outside.
         bitfield: write several bits of one key with one ``BITFIELD`` (the
             default); False for servers that lack the command.
-        timeout: how many seconds a call may take, retries included; 5 by
-            default, ``math.inf`` for no limit. Of a call that sends several
-            requests one after the other, each may take as long.
+        timeout: how many seconds a call may take, whatever Redis and the network
+            do, retries included; 5 by default, ``math.inf`` for no limit. A call
+            that sends several requests one after the other, such as a report,
+            ends that long after the last one that was answered; its own
+            ``timeout`` bounds all of them together.
+        max_pending: how many marks, and how many reads, may be waiting for
+            Redis; 100,000 by default, which takes about 200 MB with the tasks
+            that wait. Whoever comes then gets an `OverloadedError`.
     """
 
     prefix: str
@@ -51,6 +57,7 @@ class TallyOptions(TypedDict, total=False):
     max_user_id: int
     bitfield: bool
     timeout: float
+    max_pending: int
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,7 @@ class Options:
     max_user_id: int = MAX_USER_ID
     bitfield: bool = True
     timeout: float = DEFAULT_TIMEOUT
+    max_pending: int = DEFAULT_MAX_PENDING
     #: The time zone, whichever way it was given.
     zone: tzinfo = field(init=False)
 
@@ -77,10 +85,9 @@ class Options:
         _check_flag("track_unique", self.track_unique, optional=True)
         _check_flag("track_yearly", self.track_yearly)
         _check_flag("bitfield", self.bitfield)
-        if not isinstance(self.timeout, (int, float)) or isinstance(self.timeout, bool):
-            raise InvalidTypeError(f"timeout must be a number of seconds, got {self.timeout!r}")
-        if not self.timeout > 0:  # a NaN fails too
-            raise InvalidValueError(f"timeout must be more than 0 seconds, got {self.timeout!r}")
+        checked_timeout(self.timeout)
+        if checked_int("max_pending", self.max_pending) < 1:
+            raise InvalidValueError(f"max_pending must be 1 or more, got {self.max_pending}")
         object.__setattr__(self, "zone", _zone(self.timezone))
         self.schema()  # checks the prefix and max_user_id
 
@@ -92,6 +99,15 @@ class Options:
     def schema(self) -> KeySchema:
         """Return the key schema these options describe."""
         return KeySchema(self.prefix, self.max_user_id)
+
+
+def checked_timeout(timeout: float) -> float:
+    """Return a number of seconds if it is one that a call may take."""
+    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
+        raise InvalidTypeError(f"timeout must be a number of seconds, got {timeout!r:.80}")
+    if not timeout > 0:  # a NaN fails too
+        raise InvalidValueError(f"timeout must be more than 0 seconds, got {timeout!r:.80}")
+    return timeout
 
 
 def _check_flag(name: str, value: object, *, optional: bool = False) -> None:

@@ -17,8 +17,9 @@ import anyio.to_thread
 
 from . import redis_py
 from .bits import algebra
-from .errors import StoreTimeoutError, StoreUnavailableError, with_fate
+from .errors import OverloadedError, StoreTimeoutError, StoreUnavailableError, with_fate
 from .link import Link
+from .options import checked_timeout
 from .requests import Found, Request, Work
 from .sharing import SharedFlights
 
@@ -46,17 +47,26 @@ AnswerT = TypeVar("AnswerT")
 class Reader:
     """Runs queries over a few connections of a redis-py client. Belongs to one event loop."""
 
-    def __init__(self, client: Any, *, timeout: float, check_usable: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        client: Any,
+        *,
+        timeout: float,
+        max_pending: int,
+        check_usable: Callable[[], None],
+    ) -> None:
         """Begin without a connection.
 
         Arguments:
             client: the client.
             timeout: how many seconds each request may take, attempts to
                 connect included; ``math.inf`` for no limit.
+            max_pending: how many requests may wait; the next one is refused.
             check_usable: raises if the tally cannot be used (here).
         """
         self._client = client
         self._timeout = timeout
+        self._max_pending = max_pending
         self._check_usable = check_usable
         #: Whether the tally made the client.
         self.owned = False
@@ -67,8 +77,13 @@ class Reader:
         self._became_idle: anyio.Event | None = None
         self._closed = False
 
-    async def answer(self, query: Query[AnswerT]) -> AnswerT:
+    async def answer(self, query: Query[AnswerT], timeout: float | None = None) -> AnswerT:
         """Return a query's answer.
+
+        Arguments:
+            query: the query.
+            timeout: how many seconds all of it may take; ``None`` for the
+                usual ones, which each of its requests has.
 
         Cancelled: the server may still do what was sent; the connection is
         closed, and all others go on.
@@ -78,24 +93,37 @@ class Reader:
                 is not allowed; nothing was sent.
             CommandError: Redis refused.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: too many requests are waiting.
         """
         self._check_usable()
+        seconds, ends = self._timeout, None
+        if timeout is not None:
+            seconds = checked_timeout(timeout)
+            ends = asyncio.get_running_loop().time() + seconds
         try:
             step = next(query)
             while True:
-                step = query.send(await self._done(step))
+                step = query.send(await self._done(step, seconds, ends))
         except StopIteration as end:
             answer: AnswerT = end.value
             return answer
 
-    async def stream(self, query: Query[None]) -> AsyncGenerator[Any, None]:
+    async def stream(
+        self, query: Query[None], timeout: float | None = None
+    ) -> AsyncGenerator[Any, None]:
         """Yield what a query finds, one by one. Raises as `answer`, where it gets to that."""
-        async for part in self.parts(query):
+        async for part in self.parts(query, timeout):
             for item in part:
                 yield item
 
-    async def parts(self, query: Query[None]) -> AsyncGenerator[Any, None]:
-        """Yield what a query finds, part by part. Raises as `answer`."""
+    async def parts(
+        self, query: Query[None], timeout: float | None = None
+    ) -> AsyncGenerator[Any, None]:
+        """Yield what a query finds, part by part; each request has so many seconds.
+
+        Raises as `answer`.
+        """
+        seconds = self._timeout if timeout is None else checked_timeout(timeout)
         with contextlib.suppress(StopIteration):
             step = next(query)
             while True:
@@ -103,7 +131,7 @@ class Reader:
                     yield step.items
                     step = next(query)
                 else:
-                    step = query.send(await self._done(step))
+                    step = query.send(await self._done(step, seconds, None))
 
     async def close(self) -> None:
         """Accept no more requests, wait for those under way, and disconnect."""
@@ -117,13 +145,20 @@ class Reader:
             while self._idle:
                 await self._idle.pop().close(gently=True)
 
-    async def _done(self, step: Request | Work | Found) -> Any:
+    async def _done(self, step: Request | Work | Found, seconds: float, ends: float | None) -> Any:
+        """Do a step.
+
+        Arguments:
+            step: what to do.
+            seconds: how many there are for it, or for all steps.
+            ends: when all steps have to be done, if that is known.
+        """
         if isinstance(step, Request):
             if step.meanwhile is None:
-                return await self._ask(step)
+                return await self._ask(step, seconds, ends)
             working = asyncio.create_task(anyio.to_thread.run_sync(_work, step.meanwhile))
             try:
-                replies = await self._ask(step)
+                replies = await self._ask(step, seconds, ends)
                 await working
             finally:
                 working.cancel()
@@ -132,12 +167,17 @@ class Reader:
             return await anyio.to_thread.run_sync(_work, step.steps)
         raise TypeError(step)
 
-    async def _ask(self, request: Request) -> list[Any]:
-        """Return the replies to a request, which is repeated if its connection breaks."""
+    async def _ask(self, request: Request, seconds: float, ends: float | None) -> list[Any]:
+        """Return what a request came to; it is repeated if that may mend it."""
         self._check_usable()
+        if self._asking >= self._max_pending:
+            raise OverloadedError(
+                f"{self._asking} reads are waiting for Redis already (max_pending is "
+                f"{self._max_pending})"
+            )
         self._asking += 1
         try:
-            replies = await self._replies(request)
+            replies = await self._replies(request, seconds, ends)
         finally:
             self._asking -= 1
             if self._became_idle is not None and not self._asking:
@@ -145,21 +185,21 @@ class Reader:
                 self._became_idle = None
         return request.settle(replies)
 
-    async def _replies(self, request: Request) -> list[Any]:
+    async def _replies(self, request: Request, seconds: float, ends: float | None) -> list[Any]:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._timeout
-        pause = None
+        deadline = loop.time() + seconds if ends is None else ends
+        pauses = None
         while True:
             try:
                 if request.share > 1:
                     return await self._shared.replies(request, deadline)
                 return await self._alone(request, deadline)
             except (StoreUnavailableError, StoreTimeoutError) as failure:
-                pause = pause or redis_py.backoff()
-                seconds = pause.compute(1)
-                if loop.time() + seconds >= deadline:
-                    raise with_fate(failure, sent=None, timeout=self._timeout) from None
-            await anyio.sleep(seconds)
+                left = deadline - loop.time()
+                if left <= redis_py.TOO_SHORT:
+                    raise with_fate(failure, sent=None, timeout=seconds) from None
+            pauses = pauses or redis_py.backoff()
+            await anyio.sleep(min(pauses.compute(1), left / 2))
 
     async def _alone(self, request: Request, deadline: float) -> list[Any]:
         """Send a request that may take the server or the network long."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from redis import exceptions
 from redis.backoff import DecorrelatedJitterBackoff
@@ -11,9 +12,14 @@ from .errors import (
     CommandError,
     InvalidTypeError,
     InvalidValueError,
+    NotPersistingError,
+    PermissionDeniedError,
     StoreError,
+    StoreFullError,
+    StoreNotReadyError,
     StoreTimeoutError,
     StoreUnavailableError,
+    UnknownCommandError,
     WrongKeyTypeError,
 )
 
@@ -23,14 +29,14 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_CONNECTIONS",
     "READ_SIZE",
-    "RETRY_FOREVER",
+    "TOO_SHORT",
     "backoff",
     "check_options",
     "checked_client",
     "database",
     "failure",
     "plain_reply",
-    "raise_if_final",
+    "raise_failure",
     "refused_reply",
     "refused_url",
 ]
@@ -39,16 +45,59 @@ __all__ = [
 #: beyond that wait for one.
 MAX_CONNECTIONS = 50
 
+#: No attempt is made with fewer seconds left.
+TOO_SHORT: Final = 0.001
+
 #: How many bytes are taken from a socket at once. Reports receive megabytes; with
 #: redis-py's 32 KiB that takes a third longer.
 READ_SIZE = 256 * 1024
 
-#: redis-py retries without end for a negative count; the deadline is the end.
-RETRY_FOREVER = -1
-
-
 #: Answers of the server that redis-py counts as errors of the connection.
 _REFUSED_LOGINS = (exceptions.AuthenticationError, exceptions.AuthorizationError)
+
+#: What those that redis-py has a class for begin with on the wire; it cuts that off.
+_CODES: Final[dict[type[Exception], str]] = {
+    exceptions.AuthenticationError: "NOAUTH",
+    exceptions.NoPermissionError: "NOPERM",
+    exceptions.OutOfMemoryError: "OOM",
+    exceptions.BusyLoadingError: "LOADING",
+    exceptions.ReadOnlyError: "READONLY",
+    exceptions.TryAgainError: "TRYAGAIN",
+    exceptions.MasterDownError: "MASTERDOWN",
+    exceptions.ClusterDownError: "CLUSTERDOWN",
+}
+
+#: An ``EXEC`` that was refused by itself tells why in its own words.
+_ABORTED: Final = re.compile(r"Transaction discarded because of: ([A-Z]+)\b")
+
+#: What Redis says while it cannot serve; another attempt may find it ready.
+_PASSING: Final = frozenset(
+    ("LOADING", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "BUSY")
+)
+
+#: What will not pass by itself, and what to do about it.
+_REFUSALS: Final[dict[str, tuple[type[CommandError], str]]] = {
+    "NOAUTH": (
+        PermissionDeniedError,
+        "give the user and password in the store's URL, as redis://user:password@host",
+    ),
+    "WRONGPASS": (PermissionDeniedError, "check the user and password in the store's URL"),
+    "NOPERM": (
+        PermissionDeniedError,
+        "grant this Redis user the commands and keys that the README lists (ACL SETUSER)",
+    ),
+    "OOM": (
+        StoreFullError,
+        "raise Redis's maxmemory, expire old bitmaps (option expire), or lower max_user_id",
+    ),
+    "MISCONF": (
+        NotPersistingError,
+        "look for a full disk or a failed save in Redis's log; it takes no writes until then",
+    ),
+}
+_UNKNOWN_COMMAND: Final = (
+    "tallymark needs Redis 6.2, Valkey, or bitfield=False for servers that have only SETBIT"
+)
 
 
 def backoff() -> DecorrelatedJitterBackoff:
@@ -58,12 +107,6 @@ def backoff() -> DecorrelatedJitterBackoff:
     Jitter", https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/.
     """
     return DecorrelatedJitterBackoff(cap=1.0, base=0.01)
-
-
-def raise_if_final(error: Exception) -> None:
-    """Raise a connection error again that another attempt cannot mend."""
-    if isinstance(error, _REFUSED_LOGINS):
-        raise error
 
 
 def checked_client(client: Any, wanted: type, facade: str, remedy: str) -> Any:
@@ -109,12 +152,39 @@ def plain_reply(reply: Any) -> Any:
 
 
 def refused_reply(error: Exception) -> CommandError:
-    """Return our error for one that the server gave as a reply."""
-    # From within a script, Redis 6 puts its own words before the code.
-    kind = WrongKeyTypeError if "WRONGTYPE" in str(error) else CommandError
-    refused = kind(str(error))
+    """Return our error for one that the server gave as a reply.
+
+    Raises:
+        StoreNotReadyError: it is of a kind that passes.
+    """
+    code, message = _code(error), str(error)
+    if code and not message.startswith(code):
+        message = f"{code} {message}"  # redis-py has taken the code for a class of its own
+    if code in _PASSING:
+        raise StoreNotReadyError(message) from error
+    kind, advice = CommandError, ""
+    if "WRONGTYPE" in message:  # from within a script, Redis 6 puts its own words before
+        kind = WrongKeyTypeError
+    elif "unknown command" in message.lower():
+        kind, advice = UnknownCommandError, _UNKNOWN_COMMAND
+    elif code in _REFUSALS:
+        kind, advice = _REFUSALS[code]
+    refused = kind(f"{message}; {advice}" if advice else message)
     refused.__cause__ = error
     return refused
+
+
+def _code(error: Exception) -> str:
+    """Return the code, such as ``OOM``, that begins an error reply; "" if there is none."""
+    found = _ABORTED.search(str(error))
+    if found:
+        return found[1]
+    told = getattr(error, "status_code", None)  # redis-py 7 keeps it for some
+    if isinstance(told, str):
+        return told
+    known = next((code for kind, code in _CODES.items() if isinstance(error, kind)), "")
+    first = str(error).partition(" ")[0]
+    return known or (first if first.isupper() and first.isalpha() else "")
 
 
 def refused_url(error: Exception) -> InvalidValueError:
@@ -129,14 +199,27 @@ def refused_url(error: Exception) -> InvalidValueError:
     )
 
 
+def raise_failure(error: Exception) -> NoReturn:
+    """Raise our error for what kept commands from being sent or answered; see `failure`."""
+    found = failure(error)
+    if found is error:
+        raise found
+    raise found from error
+
+
 def failure(error: Exception) -> StoreError:
     """Return our error for what kept commands from being sent or answered.
 
     A `StoreUnavailableError` or a `StoreTimeoutError` might not come again on
     another connection; any other would.
     """
-    if isinstance(error, (exceptions.ResponseError, *_REFUSED_LOGINS)):
-        return refused_reply(error)
+    if isinstance(error, StoreError):
+        return error
+    if isinstance(error, (exceptions.ResponseError, exceptions.BusyLoadingError, *_REFUSED_LOGINS)):
+        try:
+            return refused_reply(error)
+        except StoreNotReadyError as passing:
+            return passing
     if isinstance(error, (TimeoutError, exceptions.TimeoutError)):
         return StoreTimeoutError(f"{error}")
     if isinstance(error, (exceptions.ConnectionError, OSError)):

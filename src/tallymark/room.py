@@ -14,7 +14,7 @@ class Room:
     Belongs to one event loop.
     """
 
-    __slots__ = ("_entering", "_free", "_size", "_turns")
+    __slots__ = ("_entering", "_free", "_outside", "_size", "_turns")
 
     def __init__(self, size: int) -> None:
         """Begin empty.
@@ -27,6 +27,8 @@ class Room:
         self._turns: deque[tuple[asyncio.Future[None], int]] = deque()
         #: Places of callers that were let in and have not yet come.
         self._entering = 0
+        #: Places of callers that wait for their turn.
+        self._outside = 0
 
     @property
     def crowded(self) -> bool:
@@ -41,7 +43,7 @@ class Room:
     @property
     def outside(self) -> int:
         """How many places the callers want who are not in yet."""
-        return self._entering + sum(places for turn, places in self._turns if not turn.done())
+        return self._entering + self._outside
 
     def enter(self, places: int) -> None:
         """Take places, if it is not crowded."""
@@ -61,11 +63,19 @@ class Room:
         """
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._turns.append((turn, places))
+        self._outside += places
         try:
             await turn
         except BaseException:
             if turn.done() and not turn.cancelled():  # cancelled in the moment of its turn
                 self.entered(places)
+            else:
+                turn.cancel()
+                self._outside -= places
+                # Those whose time is up go in the order in which they came: while
+                # nothing moves for long, they would be all that is left here.
+                while self._turns and self._turns[0][0].done():
+                    self._turns.popleft()
             raise
 
     def entered(self, places: int) -> None:
@@ -79,5 +89,6 @@ class Room:
             turn, places = self._turns.popleft()
             if not turn.done():
                 self._free -= places
+                self._outside -= places
                 self._entering += places
                 turn.set_result(None)

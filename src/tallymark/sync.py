@@ -109,10 +109,16 @@ def mark_event(
     now: date | None = None,
     track_hourly: bool | None = None,
     track_unique: bool | None = None,
+    timeout: float | None = None,
 ) -> Granularity:
     """Call `SyncTally.mark_event` of the default tally."""
     return current_tally().mark_event(
-        event, user_id, now=now, track_hourly=track_hourly, track_unique=track_unique
+        event,
+        user_id,
+        now=now,
+        track_hourly=track_hourly,
+        track_unique=track_unique,
+        timeout=timeout,
     )
 
 
@@ -124,10 +130,17 @@ def unmark_event(
     track_hourly: bool | None = None,
     track_unique: bool | None = None,
     exact: bool = False,
+    timeout: float | None = None,
 ) -> Granularity:
     """Call `SyncTally.unmark_event` of the default tally."""
     return current_tally().unmark_event(
-        event, user_id, now=now, track_hourly=track_hourly, track_unique=track_unique, exact=exact
+        event,
+        user_id,
+        now=now,
+        track_hourly=track_hourly,
+        track_unique=track_unique,
+        exact=exact,
+        timeout=timeout,
     )
 
 
@@ -138,10 +151,16 @@ def mark_many(
     now: date | None = None,
     track_hourly: bool | None = None,
     track_unique: bool | None = None,
+    timeout: float | None = None,
 ) -> dict[Granularity, int]:
     """Call `SyncTally.mark_many` of the default tally."""
     return current_tally().mark_many(
-        event, user_ids, now=now, track_hourly=track_hourly, track_unique=track_unique
+        event,
+        user_ids,
+        now=now,
+        track_hourly=track_hourly,
+        track_unique=track_unique,
+        timeout=timeout,
     )
 
 
@@ -153,23 +172,30 @@ def unmark_many(
     track_hourly: bool | None = None,
     track_unique: bool | None = None,
     exact: bool = False,
+    timeout: float | None = None,
 ) -> dict[Granularity, int]:
     """Call `SyncTally.unmark_many` of the default tally."""
     return current_tally().unmark_many(
-        event, user_ids, now=now, track_hourly=track_hourly, track_unique=track_unique, exact=exact
+        event,
+        user_ids,
+        now=now,
+        track_hourly=track_hourly,
+        track_unique=track_unique,
+        exact=exact,
+        timeout=timeout,
     )
 
 
-def mark_unique(event: str, user_id: int) -> Granularity:
+def mark_unique(event: str, user_id: int, *, timeout: float | None = None) -> Granularity:
     """Call `SyncTally.mark_unique` of the default tally."""
-    return current_tally().mark_unique(event, user_id)
+    return current_tally().mark_unique(event, user_id, timeout=timeout)
 
 
-def unmark_unique(event: str, user_id: int) -> Granularity:
+def unmark_unique(event: str, user_id: int, *, timeout: float | None = None) -> Granularity:
     """Call `SyncTally.unmark_unique` of the default tally."""
-    return current_tally().unmark_unique(event, user_id)
+    return current_tally().unmark_unique(event, user_id, timeout=timeout)
 
 
-def transaction() -> contextlib.AbstractContextManager[Transaction]:
+def transaction(*, timeout: float | None = None) -> contextlib.AbstractContextManager[Transaction]:
     """Call `SyncTally.transaction` of the default tally."""
-    return current_tally().transaction()
+    return current_tally().transaction(timeout=timeout)

@@ -38,65 +38,77 @@ class SyncReads(EventSets):
 
     _reader: BlockingReader
 
-    def count(self, event_set: EventSet) -> int:
+    def count(self, event_set: EventSet, *, timeout: float | None = None) -> int:
         """Return how many users are in an event set: one request, one moment.
 
         See `tallymark.Tally.count`.
         """
-        return self._answer(queries.count(self._context, event_set))
+        return self._answer(queries.count(self._context, event_set), timeout)
 
-    def counts(self, event_sets: Iterable[EventSet]) -> list[int]:
+    def counts(self, event_sets: Iterable[EventSet], *, timeout: float | None = None) -> list[int]:
         """Return how many users are in each of some event sets: one request, one moment.
 
         See `tallymark.Tally.counts`.
         """
-        return self._answer(queries.counts(self._context, event_sets))
+        return self._answer(queries.counts(self._context, event_sets), timeout)
 
-    def contains(self, event_set: EventSet, user_id: int) -> bool:
+    def contains(self, event_set: EventSet, user_id: int, *, timeout: float | None = None) -> bool:
         """Return whether a user is in an event set, at one moment.
 
         See `tallymark.Tally.contains`.
         """
-        return self._answer(queries.contains(self._context, event_set, user_id))
+        return self._answer(queries.contains(self._context, event_set, user_id), timeout)
 
-    def contains_many(self, event_set: EventSet, user_ids: Iterable[int]) -> list[bool]:
+    def contains_many(
+        self, event_set: EventSet, user_ids: Iterable[int], *, timeout: float | None = None
+    ) -> list[bool]:
         """Return for each of some users, in their order, whether they are in an event set.
 
         See `tallymark.Tally.contains_many`.
         """
-        return self._answer(queries.contains_many(self._context, event_set, user_ids))
+        return self._answer(queries.contains_many(self._context, event_set, user_ids), timeout)
 
     def users(
-        self, event_set: EventSet, *, start: int = 0, limit: int | None = None
+        self,
+        event_set: EventSet,
+        *,
+        start: int = 0,
+        limit: int | None = None,
+        timeout: float | None = None,
     ) -> Iterator[int]:
         """Yield the users of an event set in ascending order.
 
         See `tallymark.Tally.users`.
         """
-        return self._reader.stream(queries.users(self._context, event_set, start, limit))
+        return self._reader.stream(queries.users(self._context, event_set, start, limit), timeout)
 
     def user_chunks(
-        self, event_set: EventSet, *, start: int = 0, limit: int | None = None
+        self,
+        event_set: EventSet,
+        *,
+        start: int = 0,
+        limit: int | None = None,
+        timeout: float | None = None,
     ) -> Iterator[list[int]]:
         """Yield the users of an event set in ascending order, some thousands at a time.
 
         See `tallymark.Tally.user_chunks`.
         """
-        return self._reader.parts(queries.users(self._context, event_set, start, limit))
+        return self._reader.parts(queries.users(self._context, event_set, start, limit), timeout)
 
-    def is_empty(self, event_set: EventSet) -> bool:
+    def is_empty(self, event_set: EventSet, *, timeout: float | None = None) -> bool:
         """Return whether nobody is in an event set, at one moment.
 
         See `tallymark.Tally.is_empty`.
         """
-        return self._answer(queries.is_empty(self._context, event_set))
+        return self._answer(queries.is_empty(self._context, event_set), timeout)
 
-    def delete(self, event_set: EventSet) -> int:
+    def delete(self, event_set: EventSet, *, timeout: float | None = None) -> int:
         """Delete bitmaps.
 
         See `tallymark.Tally.delete`.
         """
-        return self._answer(queries.delete(self._context, event_set))
+        return self._answer(queries.delete(self._context, event_set), timeout)
 
     def retention(
         self,
@@ -109,6 +121,7 @@ class SyncReads(EventSets):
         until: date | None = None,
         mode: Mode = "classic",
         first_time: bool = False,
+        timeout: float | None = None,
     ) -> Retention:
         """Return how many of each period's users were back in later periods.
 
@@ -125,15 +138,18 @@ class SyncReads(EventSets):
                 until=until,
                 mode=mode,
                 first_time=first_time,
-            )
+            ),
+            timeout,
         )
 
-    def stickiness(self, event: str, day: date | None = None) -> Stickiness:
+    def stickiness(
+        self, event: str, day: date | None = None, *, timeout: float | None = None
+    ) -> Stickiness:
         """Return how many of a month's users are there on a day: DAU over rolling MAU.
 
         See `tallymark.Tally.stickiness`.
         """
-        return self._answer(reports.stickiness(self._context, event, day))
+        return self._answer(reports.stickiness(self._context, event, day), timeout)
 
     def funnel(
         self,
@@ -141,33 +157,34 @@ class SyncReads(EventSets):
         *,
         by: By = "week",
         moment: date | None = None,
+        timeout: float | None = None,
     ) -> Funnel:
         """Return how many users of a period took the first step, the first two, and so on.
 
         See `tallymark.Tally.funnel`.
         """
-        return self._answer(reports.funnel(self._context, steps, by, moment))
+        return self._answer(reports.funnel(self._context, steps, by, moment), timeout)
 
-    def event_names(self, prefix: str = "") -> list[str]:
+    def event_names(self, prefix: str = "", *, timeout: float | None = None) -> list[str]:
         """Return the names of all events that have a bitmap, sorted.
 
         See `tallymark.Tally.event_names`.
         """
-        return self._answer(keyspace.event_names(self._context, prefix))
+        return self._answer(keyspace.event_names(self._context, prefix), timeout)
 
-    def periods(self, event: str, granularity: By) -> list[Period]:
+    def periods(self, event: str, granularity: By, *, timeout: float | None = None) -> list[Period]:
         """Return the periods for which an event has a bitmap, in order.
 
         See `tallymark.Tally.periods`.
         """
-        return self._answer(keyspace.periods(self._context, event, granularity))
+        return self._answer(keyspace.periods(self._context, event, granularity), timeout)
 
-    def memory(self, event: str) -> dict[Granularity, int]:
+    def memory(self, event: str, *, timeout: float | None = None) -> dict[Granularity, int]:
         """Return how many bytes the bitmaps of an event take, for each granularity it has.
 
         See `tallymark.Tally.memory`.
         """
-        return self._answer(keyspace.memory(self._context, event))
+        return self._answer(keyspace.memory(self._context, event), timeout)
 
     def history(
         self,
@@ -176,28 +193,30 @@ class SyncReads(EventSets):
         since: date,
         until: date | None = None,
         granularity: By = "day",
+        *,
+        timeout: float | None = None,
     ) -> dict[str, list[Period]]:
         """Return when a user did what.
 
         See `tallymark.Tally.history`.
         """
         return self._answer(
-            keyspace.history(self._context, user_id, events, since, until, granularity)
+            keyspace.history(self._context, user_id, events, since, until, granularity), timeout
         )
 
-    def forget(self, user_id: int) -> int:
+    def forget(self, user_id: int, *, timeout: float | None = None) -> int:
         """Clear a user's bit in every bitmap, such as for a request to be forgotten.
 
         See `tallymark.Tally.forget`.
         """
-        return self._answer(keyspace.forget(self._context, user_id))
+        return self._answer(keyspace.forget(self._context, user_id), timeout)
 
-    def delete_all(self, prefix: str) -> int:
+    def delete_all(self, prefix: str, *, timeout: float | None = None) -> int:
         """Delete every bitmap of the tally, of all events and all time.
 
         See `tallymark.Tally.delete_all`.
         """
-        return self._answer(keyspace.delete_all(self._context, prefix))
+        return self._answer(keyspace.delete_all(self._context, prefix), timeout)
 
-    def _answer(self, query: Query[AnswerT]) -> AnswerT:
-        return self._reader.answer(query)
+    def _answer(self, query: Query[AnswerT], timeout: float | None) -> AnswerT:
+        return self._reader.answer(query, timeout)

@@ -21,16 +21,21 @@ from .blocking_link import BlockingLink, Sent
 from .blocking_pool import BlockingPool
 from .blocking_reader import BlockingReader
 from .context import Context
-from .errors import ClosedError, StoreError, TallymarkError, with_fate
+from .errors import (
+    ClosedError,
+    OverloadedError,
+    StoreError,
+    StoreTimeoutError,
+    TallymarkError,
+    with_fate,
+)
 from .marker import Marker
 from .offsets import blocks
-from .options import Options
-from .periods import Granularity
+from .options import Options, checked_timeout
 from .stats import Totals
 from .sync_reads import SyncReads
 from .transactions import Transaction, unwrapped
 from .urls import check_url, store_name
-from .verbs import MarkVerbs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -42,28 +47,30 @@ if TYPE_CHECKING:
     from .many import Many
     from .marks import Mark, Result
     from .options import TallyOptions
+    from .periods import Granularity
     from .stats import Stats
 
 __all__ = ["SyncTally"]
 
 
-class SyncTally(SyncReads, MarkVerbs[Granularity]):
+class SyncTally(SyncReads):
     """Marks events of users and reads them back, for programs without an event loop.
 
     The blocking twin of `tallymark.Tally`: same verbs, arguments, results and
     guarantees. Make one and share it between threads. After ``fork``, a child
     process opens connections of its own.
 
-    The timeout bounds each wait for Redis and ends the attempts, so a call
-    during which a connection broke may take up to twice as long.
+    To connect over a client of the caller's may take as long as that client's
+    own timeouts allow; all else ends at the call's deadline.
     """
 
     def __init__(self, client: Redis, **options: Unpack[TallyOptions]) -> None:
         """Use a client that the caller owns; closing the tally leaves it open.
 
         Arguments:
-            client: a ``redis.Redis``. Its own ``socket_timeout`` is what bounds
-                each wait for Redis.
+            client: a ``redis.Redis``. Give it a ``socket_connect_timeout`` and,
+                as its pool needs, a ``timeout``: waiting for a connection of
+                its pool is the one thing that the tally cannot cut short.
             options: see `tallymark.TallyOptions`.
 
         Raises:
@@ -75,7 +82,7 @@ class SyncTally(SyncReads, MarkVerbs[Granularity]):
         )
         self._options = Options(**options)
         self._marker = Marker(self._options, time.time)
-        self._link = BlockingLink(client, timeout=self._options.timeout)
+        self._link = BlockingLink(client)
         self._context = Context.of(redis_py.database(client), self._options, time.time)
         self._reader = BlockingReader(
             self._link, timeout=self._options.timeout, check_usable=self._check_usable
@@ -103,6 +110,61 @@ class SyncTally(SyncReads, MarkVerbs[Granularity]):
         client: Redis = self._client
         return client
 
+    def mark_event(
+        self,
+        event: str,
+        user_id: int,
+        *,
+        now: date | None = None,
+        track_hourly: bool | None = None,
+        track_unique: bool | None = None,
+        timeout: float | None = None,
+    ) -> Granularity:
+        """Record that a user did something: set the bits of the month, week and day.
+
+        Same arguments, errors and guarantees as `tallymark.Tally.mark_event`.
+        """
+        return self._take(
+            self._marker.mark_event(event, user_id, now, track_hourly, track_unique), timeout
+        )
+
+    def unmark_event(
+        self,
+        event: str,
+        user_id: int,
+        *,
+        now: date | None = None,
+        track_hourly: bool | None = None,
+        track_unique: bool | None = None,
+        exact: bool = False,
+        timeout: float | None = None,
+    ) -> Granularity:
+        """Take a mark back: clear the bits that `mark_event` would set.
+
+        Same arguments, errors and guarantees as `tallymark.Tally.unmark_event`;
+        read there what ``exact`` is for.
+        """
+        return self._take(
+            self._marker.unmark_event(event, user_id, now, track_hourly, track_unique, exact),
+            timeout,
+        )
+
+    def mark_unique(self, event: str, user_id: int, *, timeout: float | None = None) -> Granularity:
+        """Set a user's flag: the bit in the event's bitmap without a date.
+
+        Same arguments, errors and guarantees as `tallymark.Tally.mark_unique`.
+        """
+        return self._take(self._marker.mark_unique(event, user_id), timeout)
+
+    def unmark_unique(
+        self, event: str, user_id: int, *, timeout: float | None = None
+    ) -> Granularity:
+        """Clear a user's flag: the bit in the event's bitmap without a date.
+
+        Same arguments, errors and guarantees as `tallymark.Tally.unmark_unique`.
+        """
+        return self._take(self._marker.unmark_unique(event, user_id), timeout)
+
     def mark_many(
         self,
         event: str,
@@ -111,6 +173,7 @@ class SyncTally(SyncReads, MarkVerbs[Granularity]):
         now: date | None = None,
         track_hourly: bool | None = None,
         track_unique: bool | None = None,
+        timeout: float | None = None,
     ) -> dict[Granularity, int]:
         """Record that many users did something at the same time.
 
@@ -118,7 +181,7 @@ class SyncTally(SyncReads, MarkVerbs[Granularity]):
         guarantees as `tallymark.Tally.mark_many`.
         """
         many = self._marker.mark_many(event, now, track_hourly, track_unique)
-        return self._write_many(many, user_ids)
+        return self._write_many(many, user_ids, timeout)
 
     def unmark_many(
         self,
@@ -129,6 +192,7 @@ class SyncTally(SyncReads, MarkVerbs[Granularity]):
         track_hourly: bool | None = None,
         track_unique: bool | None = None,
         exact: bool = False,
+        timeout: float | None = None,
     ) -> dict[Granularity, int]:
         """Take back what `mark_many` with the same arguments sets.
 
@@ -136,10 +200,10 @@ class SyncTally(SyncReads, MarkVerbs[Granularity]):
         guarantees as `tallymark.Tally.unmark_many`.
         """
         many = self._marker.unmark_many(event, now, track_hourly, track_unique, exact)
-        return self._write_many(many, user_ids)
+        return self._write_many(many, user_ids, timeout)
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[Transaction]:
+    def transaction(self, *, timeout: float | None = None) -> Iterator[Transaction]:
         """Collect several marks and apply them in one ``MULTI``/``EXEC``.
 
         ``with tally.transaction() as tx:`` works as the ``async with`` of
@@ -150,7 +214,7 @@ class SyncTally(SyncReads, MarkVerbs[Granularity]):
         with transaction.collecting():
             yield transaction
         if transaction.marks:
-            transaction.settle(self._commit(transaction.marks))
+            transaction.settle(self._commit(transaction.marks, timeout))
 
     def stats(self) -> Stats:
         """Return what all threads have done with the tally so far, in numbers."""
@@ -180,26 +244,35 @@ class SyncTally(SyncReads, MarkVerbs[Granularity]):
         """Close the tally."""
         self.close()
 
-    def _take(self, mark: Mark) -> Granularity:
-        (result,) = self._commit((mark,))
+    def _take(self, mark: Mark, timeout: float | None) -> Granularity:
+        (result,) = self._commit((mark,), timeout)
         return unwrapped(result)
 
-    def _commit(self, marks: Sequence[Mark]) -> list[Result]:
-        """Send marks in one transaction, again if its connection breaks; return their results."""
+    def _commit(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
+        """Send marks in one transaction, again if that may mend it; return their results."""
         self._check_usable()
+        seconds = self._options.timeout if timeout is None else checked_timeout(timeout)
+        deadline = time.monotonic() + seconds
         batch = Batch(bitfield=self._options.bitfield)
         for mark in marks:
             batch.add(mark)
         with self._counting:
+            if self._waiting >= self._options.max_pending:
+                raise OverloadedError(
+                    f"{self._waiting} marks are waiting for Redis already (max_pending is "
+                    f"{self._options.max_pending}); nothing was sent"
+                )
             self._waiting += len(marks)
         sent = Sent()
         results: list[Result] = []
         try:
-            replies = self._link.exchange(batch.encode(), batch.reply_count(), sent)
+            replies = self._link.exchange(batch.encode(), batch.reply_count(), sent, deadline)
             results = batch.settle(replies)
         except StoreError as failure:
-            timeout = self._options.timeout
-            raise with_fate(failure, sent=sent.bytes > 0, timeout=timeout) from failure.__cause__
+            missed = "Redis did not answer" if sent.bytes else "there was no connection to Redis"
+            raise with_fate(
+                failure, sent=sent.bytes > 0, timeout=seconds, missed=missed
+            ) from failure.__cause__
         finally:
             with self._counting:
                 self._waiting -= len(marks)
@@ -211,14 +284,20 @@ class SyncTally(SyncReads, MarkVerbs[Granularity]):
                     self._totals.errors += len(marks)
         return results
 
-    def _write_many(self, many: Many, user_ids: Iterable[int]) -> dict[Granularity, int]:
+    def _write_many(
+        self, many: Many, user_ids: Iterable[int], timeout: float | None
+    ) -> dict[Granularity, int]:
         self._check_usable()
+        ends = None if timeout is None else time.monotonic() + checked_timeout(timeout)
         found, all_there = blocks(user_ids)
         checked = map(many.checked, found)
         try:
             for offsets in list(checked) if all_there else checked:
                 for chunk in many.chunks(offsets):
-                    many.settle(chunk, self._commit(chunk.marks))
+                    left = None if ends is None else ends - time.monotonic()
+                    if left is not None and left <= 0:
+                        raise StoreTimeoutError(f"not done within {timeout:g} s")
+                    many.settle(chunk, self._commit(chunk.marks, left))
         except TallymarkError as error:
             raise many.told(error) from error.__cause__
         return many.counts

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, cast
 
 from .errors import ClosedError, TallymarkError
 from .periods import Granularity
-from .verbs import MarkVerbs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import date
 
     from .marker import Marker
     from .marks import Mark, Result
@@ -42,7 +42,7 @@ class PendingMark:
         return unwrapped(self.result)
 
 
-class Transaction(MarkVerbs[PendingMark]):
+class Transaction:
     """Collects marks that one ``MULTI``/``EXEC`` applies when the ``with`` block ends.
 
     Get one from ``transaction()`` of a tally. Its verbs check their arguments
@@ -81,6 +81,54 @@ class Transaction(MarkVerbs[PendingMark]):
             pending.result = result
         for result in results:
             unwrapped(result)
+
+    def mark_event(
+        self,
+        event: str,
+        user_id: int,
+        *,
+        now: date | None = None,
+        track_hourly: bool | None = None,
+        track_unique: bool | None = None,
+    ) -> PendingMark:
+        """Record that a user did something: set the bits of the month, week and day.
+
+        Takes the arguments of `tallymark.Tally.mark_event`.
+        """
+        return self._take(self._marker.mark_event(event, user_id, now, track_hourly, track_unique))
+
+    def unmark_event(
+        self,
+        event: str,
+        user_id: int,
+        *,
+        now: date | None = None,
+        track_hourly: bool | None = None,
+        track_unique: bool | None = None,
+        exact: bool = False,
+    ) -> PendingMark:
+        """Take a mark back: clear the bits that `mark_event` would set.
+
+        Takes the arguments of `tallymark.Tally.unmark_event`;
+        read there what ``exact`` is for.
+        """
+        return self._take(
+            self._marker.unmark_event(event, user_id, now, track_hourly, track_unique, exact)
+        )
+
+    def mark_unique(self, event: str, user_id: int) -> PendingMark:
+        """Set a user's flag: the bit in the event's bitmap without a date.
+
+        Takes the arguments of `tallymark.Tally.mark_unique`.
+        """
+        return self._take(self._marker.mark_unique(event, user_id))
+
+    def unmark_unique(self, event: str, user_id: int) -> PendingMark:
+        """Clear a user's flag: the bit in the event's bitmap without a date.
+
+        Takes the arguments of `tallymark.Tally.unmark_unique`.
+        """
+        return self._take(self._marker.unmark_unique(event, user_id))
 
     def _take(self, mark: Mark) -> PendingMark:
         if self._ended:
