@@ -1,0 +1,139 @@
+"""Callers that mark without end, and remember what they were told."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from tallymark import TallymarkError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tallymark import SyncTally, Tally
+
+EVENTS = ("active", "login", "page:view", "search", "buy")
+
+#: All marks are of one day, whatever midnight falls into the run.
+NOW = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
+KEYS = {
+    event: [f"trackist_{event}_{suffix}" for suffix in ("2026-11-24", "W2026-48", "2026-11")]
+    for event in EVENTS
+}
+
+#: So many seconds after its deadline, a call counts as late. The rest of a busy test
+#: machine takes its time too.
+TOLERANCE = 0.3
+
+#: A caller pauses so long between two calls, about.
+PAUSE = 0.01
+
+UNTOUCHED, MARKED, CLEARED, UNKNOWN = range(4)
+
+
+class Load:
+    """What the callers of one tally did.
+
+    Attributes:
+        acknowledged: how many calls returned normally.
+        raised: how many calls raised which error.
+        late: how many calls returned or raised after their deadline.
+        overrun: by how many seconds the worst one did.
+    """
+
+    def __init__(self, callers: int, timeout: float) -> None:
+        self.callers = callers
+        self.timeout = timeout
+        self.acknowledged = 0
+        self.raised: Counter[str] = Counter()
+        self.late = 0
+        self.overrun = 0.0
+        self._states = {event: bytearray() for event in EVENTS}
+        self._lock = threading.Lock()
+        self._stopping = False
+
+    async def run(self, tally: Tally) -> None:
+        """Mark from tasks until `stop`."""
+        await asyncio.gather(*(self._task(tally, caller) for caller in range(self.callers)))
+
+    def run_blocking(self, tally: SyncTally) -> None:
+        """Mark from threads until `stop`."""
+        threads = [
+            threading.Thread(target=self._thread, args=(tally, caller))
+            for caller in range(self.callers)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def stop(self) -> None:
+        """Let every caller end after the call that it is in."""
+        self._stopping = True
+
+    async def _task(self, tally: Tally, caller: int) -> None:
+        for verb, event, user_id in self._calls(caller):
+            begun = time.monotonic()
+            try:
+                await getattr(tally, verb)(event, user_id, now=NOW)
+            except TallymarkError as error:
+                self._note(event, user_id, begun, verb, error)
+            else:
+                self._note(event, user_id, begun, verb, None)
+            await asyncio.sleep(PAUSE)
+
+    def _thread(self, tally: SyncTally, caller: int) -> None:
+        for verb, event, user_id in self._calls(caller):
+            begun = time.monotonic()
+            try:
+                getattr(tally, verb)(event, user_id, now=NOW)
+            except TallymarkError as error:
+                self._note(event, user_id, begun, verb, error)
+            else:
+                self._note(event, user_id, begun, verb, None)
+            time.sleep(PAUSE)
+
+    def _calls(self, caller: int) -> Iterator[tuple[str, str, int]]:
+        """Yield what a caller does: marks of ids that nobody else has, every fourth taken back."""
+        number = 0
+        while not self._stopping:
+            event = EVENTS[number % len(EVENTS)]
+            user_id = number // len(EVENTS) * self.callers + caller
+            yield "mark_event", event, user_id
+            if number % 4 == 0:
+                yield "unmark_event", event, user_id
+            number += 1
+
+    def _note(
+        self, event: str, user_id: int, begun: float, verb: str, error: Exception | None
+    ) -> None:
+        overrun = time.monotonic() - begun - self.timeout
+        with self._lock:
+            self.overrun = max(self.overrun, overrun)
+            self.late += overrun > TOLERANCE
+            states = self._states[event]
+            if user_id >= len(states):
+                states.extend(bytes(user_id - len(states) + 1000))
+            if error is not None:
+                self.raised[type(error).__name__] += 1
+                states[user_id] = UNKNOWN
+            else:
+                self.acknowledged += 1
+                states[user_id] = MARKED if verb == "mark_event" else CLEARED
+
+    def lost(self, raw: Any) -> int:
+        """Return how many acknowledged calls are not in Redis, in any of their bitmaps."""
+        lost = 0
+        for event, states in self._states.items():
+            bitmaps = [raw.get(key) or b"" for key in KEYS[event]]
+            for user_id, state in enumerate(states):
+                if state in (MARKED, CLEARED):
+                    byte, mask = user_id >> 3, 128 >> (user_id & 7)
+                    for bitmap in bitmaps:
+                        found = byte < len(bitmap) and bool(bitmap[byte] & mask)
+                        lost += found != (state == MARKED)
+        return lost

@@ -1,0 +1,126 @@
+"""What goes wrong, and how: each scenario makes faults until its time is over."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from load import KEYS
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Awaitable, Callable
+
+    from world import World
+
+
+async def killed(world: World, chance: random.Random) -> None:
+    """``kill -9``, then a new start, which loads what was written."""
+    await asyncio.sleep(chance.uniform(0, 0.1))
+    world.server.kill()
+    await asyncio.sleep(chance.uniform(0, 0.3))
+    await asyncio.to_thread(world.server.start)
+
+
+async def frozen(world: World, chance: random.Random) -> None:
+    """The process does nothing, and its connections stay open (``SIGSTOP``)."""
+    world.server.freeze()
+    await asyncio.sleep(chance.uniform(0, 1.5))
+    world.server.thaw()
+
+
+async def cut(world: World, chance: random.Random) -> None:
+    """Connections break after a random byte of a batch or of its reply."""
+    before = world.wire.connections
+    direction = chance.choice(("request", "reply"))
+    world.wire.cut_after(direction, chance.randrange(5000))  # type: ignore[arg-type]
+    await world.acknowledge(200)
+    assert before
+
+
+async def black_hole(world: World, chance: random.Random) -> None:
+    """Packets get lost in both directions, and nothing is closed."""
+    world.wire.swallow()
+    await asyncio.sleep(chance.uniform(0, 1.5))
+    world.wire.heal()
+
+
+async def unreachable(world: World, chance: random.Random) -> None:
+    """All connections break, and new ones are closed at once."""
+    world.wire.refusing = True
+    world.wire.cut_all()
+    await asyncio.sleep(chance.uniform(0, 1.2))
+    world.wire.heal()
+
+
+async def slow(world: World, chance: random.Random) -> None:
+    """Everything takes a tenth of a second longer, or trickles."""
+    if chance.random() < 0.5:
+        world.wire.delay = 0.1
+    else:
+        world.wire.pace = chance.choice((200, 2000, 20000))
+    await asyncio.sleep(chance.uniform(0, 1.5))
+    world.wire.heal()
+
+
+async def client_killed(world: World, _: random.Random) -> None:
+    """``CLIENT KILL`` of all clients but the one that says so."""
+    world.raw.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    await world.acknowledge(100)
+
+
+async def paused(world: World, chance: random.Random) -> None:
+    """``CLIENT PAUSE``: Redis takes commands, and does not run them yet."""
+    milliseconds = chance.randrange(1, 1300)
+    world.raw.execute_command("CLIENT", "PAUSE", str(milliseconds))
+    await asyncio.sleep(milliseconds / 1000)
+
+
+async def full(world: World, chance: random.Random) -> None:
+    """``maxmemory`` is reached, and then raised."""
+    world.raw.config_set("maxmemory", "1")
+    await asyncio.sleep(chance.uniform(0, 0.5))
+    world.raw.config_set("maxmemory", "0")
+
+
+async def wrong_type(world: World, chance: random.Random) -> None:
+    """A key of one event holds a list, in the middle of everybody's batches."""
+    (key, *_) = KEYS["active"]
+    with world.raw.pipeline() as pipe:
+        await world.acknowledge(200)
+        pipe.rename(key, "aside").rpush(key, "no bitmap").execute()
+        await asyncio.sleep(chance.uniform(0, 0.3))
+        pipe.delete(key).rename("aside", key).execute()
+
+
+async def demoted(world: World, chance: random.Random) -> None:
+    """The server becomes a replica of nothing, as in a failover, and a master again."""
+    world.raw.execute_command("REPLICAOF", "127.0.0.1", "1")
+    await asyncio.sleep(chance.uniform(0, 0.5))
+    world.raw.execute_command("REPLICAOF", "NO", "ONE")
+
+
+SCENARIOS: dict[str, Callable[[World, random.Random], Awaitable[None]]] = {
+    "kill -9 and restart": killed,
+    "SIGSTOP, SIGCONT": frozen,
+    "cut at a random byte": cut,
+    "black hole": black_hole,
+    "unreachable": unreachable,
+    "slow, or trickling": slow,
+    "CLIENT KILL": client_killed,
+    "CLIENT PAUSE": paused,
+    "maxmemory reached": full,
+    "a key of the wrong type": wrong_type,
+    "demoted to a replica": demoted,
+}
+
+
+async def run(world: World, name: str, chance: random.Random, seconds: float) -> None:
+    """Make a scenario's faults, one after the other, for so many seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        await SCENARIOS[name](world, chance)
+        world.faults += 1
+        await world.healed()
+        await world.acknowledge()

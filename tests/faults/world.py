@@ -1,0 +1,185 @@
+"""A Redis that keeps what it acknowledged, a wire to it, and callers on the other end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import statistics
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import redis
+from load import NOW, Load
+from wires import Wire, wired
+
+from servers import RedisProcess, running
+from tallymark import SyncTally, Tally, TallymarkError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+#: How many seconds a call may take here.
+TIMEOUT = 1.0
+
+CALLERS, THREADS = 200, 8
+
+
+@dataclass
+class Outcome:
+    """What came of a scenario: a row of the table."""
+
+    scenario: str
+    faults: int
+    acknowledged: int
+    raised: dict[str, int]
+    lost: int
+    late: int
+    overrun: float
+    recoveries: list[float] = field(default_factory=list)
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the row's cells as text."""
+        milliseconds = [1e3 * seconds for seconds in self.recoveries] or [0.0]
+        return (
+            self.scenario,
+            f"{self.faults:,}",
+            f"{self.acknowledged:,}",
+            f"{sum(self.raised.values()):,}",
+            f"{self.lost:,}",
+            f"{self.late:,}",
+            f"{max(0.0, self.overrun) * 1e3:.0f} ms",
+            f"{statistics.median(milliseconds):.0f} ms",
+            f"{max(milliseconds):.0f} ms",
+        )
+
+
+HEADER = (
+    "scenario",
+    "faults",
+    "marks acknowledged",
+    "marks raised",
+    "marks lost",
+    "callers late",
+    "worst overrun",
+    "recovery p50",
+    "recovery max",
+)
+
+
+class World:
+    """Where a scenario takes place.
+
+    Attributes:
+        server: the Redis, with every write on its disk before the reply.
+        wire: between the callers and it.
+        raw: a client that looks at the server past the wire.
+        tally: the callers' tally, of either facade.
+        faults: how many faults the scenario has made.
+        recoveries: after how many seconds a mark was acknowledged again, each time.
+        lost: at the end, how many acknowledged marks are not in Redis.
+    """
+
+    def __init__(self, server: RedisProcess, wire: Wire, tally: Any, load: Load) -> None:
+        self.server = server
+        self.wire = wire
+        self.tally = tally
+        self.load = load
+        self.raw: Any = redis.Redis(port=server.port, socket_timeout=30)
+        self.faults = 0
+        self.lost = 0
+        self.recoveries: list[float] = []
+
+    async def acknowledge(self, count: int = 50) -> None:
+        """Wait until so many more calls have returned normally."""
+        wanted = self.load.acknowledged + count
+        end = time.monotonic() + 30
+        while self.load.acknowledged < wanted:
+            assert time.monotonic() < end, "no mark is acknowledged any more"
+            await asyncio.sleep(0.005)
+
+    async def healed(self) -> None:
+        """Wait until a call that begins now returns normally, and note how long that took."""
+        begun = time.monotonic()
+        while True:
+            assert time.monotonic() < begun + 30, "it does not recover"
+            with contextlib.suppress(TallymarkError):
+                await self._probe()
+                break
+        self.recoveries.append(time.monotonic() - begun)
+
+    async def _probe(self) -> None:
+        if isinstance(self.tally, Tally):
+            await self.tally.mark_event("probe", 1, now=NOW)
+        else:
+            await asyncio.to_thread(self.tally.mark_event, "probe", 1, now=NOW)
+
+    def outcome(self, scenario: str) -> Outcome:
+        """Return what came of it, after all callers have ended."""
+        load = self.load
+        return Outcome(
+            scenario,
+            self.faults,
+            load.acknowledged,
+            dict(load.raised),
+            self.lost,
+            load.late,
+            load.overrun,
+            self.recoveries,
+        )
+
+
+@contextlib.contextmanager
+def durable_server(*arguments: str) -> Iterator[RedisProcess]:
+    """Run a server that has every write on its disk before it answers."""
+    with TemporaryDirectory(prefix="tallymark-") as directory:
+        folder = ("--dir", str(Path(directory)))
+        durable = ("--appendonly", "yes", "--appendfsync", "always")
+        with running(RedisProcess(*folder, *durable, *arguments)) as server:
+            yield server
+
+
+@contextlib.asynccontextmanager
+async def world(*, blocking: bool = False, url: str = "{url}") -> AsyncIterator[World]:
+    """Run the load on a server of its own, and look after the block whether all is as before."""
+    with durable_server() as server, wired(server.url) as wire:
+        address = url.format(url=wire.url)
+        if blocking:
+            with SyncTally.from_url(address, timeout=TIMEOUT) as tally:
+                made = World(server, wire, tally, Load(THREADS, TIMEOUT))
+                async with _loaded(made, asyncio.to_thread(made.load.run_blocking, tally)):
+                    yield made
+        else:
+            async with Tally.from_url(address, timeout=TIMEOUT) as tally:
+                made = World(server, wire, tally, Load(CALLERS, TIMEOUT))
+                async with _loaded(made, made.load.run(tally)):
+                    yield made
+        made.raw.close()
+
+
+@contextlib.asynccontextmanager
+async def _loaded(made: World, run: Any) -> AsyncIterator[None]:
+    tasks_before = len(asyncio.all_tasks())
+    running_load = asyncio.ensure_future(run)
+    try:
+        await made.acknowledge()
+        yield
+        await made.healed()
+    finally:
+        made.load.stop()
+        await running_load
+    check_level(made, tasks_before)
+    made.lost = await asyncio.to_thread(made.load.lost, made.raw)
+
+
+def check_level(made: World, tasks: int) -> None:
+    """Raise unless the tally holds no more than an idle one does."""
+    assert made.tally.stats().waiting == 0
+    assert made.wire.connections <= (THREADS + 1 if isinstance(made.tally, SyncTally) else 1)
+    assert len(asyncio.all_tasks()) <= tasks + 1
+    gc.collect()
+    flights = [each for each in gc.get_objects() if type(each).__name__ == "Flight"]
+    assert len(flights) <= 1
