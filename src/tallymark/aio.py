@@ -9,9 +9,10 @@ from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 
-from . import memory, redis_py
+from . import redis_py
+from .async_clients import close_client, make_client, make_read_client
 from .async_reads import AsyncReads
 from .context import Context
 from .errors import StoreTimeoutError, TallymarkError
@@ -22,7 +23,6 @@ from .offsets import BLOCK, blocks
 from .options import Options, checked_timeout
 from .reader import Reader
 from .transactions import Transaction, unwrapped
-from .urls import check_url, store_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
@@ -83,8 +83,10 @@ class Tally(AsyncReads):
             backoff=lambda: redis_py.backoff().compute,
         )
         self._context = Context.of(redis_py.database(client), self._options, time.time)
+        self._replica = make_read_client(client, self._options)
         self._reader = Reader(
             client,
+            self._replica,
             timeout=self._options.timeout,
             max_pending=self._options.max_pending,
             check_usable=self._commits.check_usable,
@@ -100,9 +102,13 @@ class Tally(AsyncReads):
 
         Arguments:
             url: ``redis://[[user]:password@]host[:port][/database]``,
-                ``rediss://`` for TLS, ``unix://`` for a socket, with
-                redis-py's options behind ``?``; or ``memory://name``, a store
-                inside this process that needs no server (extra ``memory``).
+                ``rediss://`` for TLS, ``unix://`` for a socket, or
+                ``redis+sentinel://[[user]:password@]host[:port][,host[:port]]/service[/db]``
+                for the master that Sentinels name (``rediss+sentinel://`` for
+                TLS), with redis-py's options behind ``?``; or
+                ``memory://name``, a store inside this process that needs no
+                server (extra ``memory``). The options ``sentinel_username`` and
+                ``sentinel_password`` are for Sentinels with a login of their own.
             options: see `tallymark.TallyOptions`.
 
         Raises:
@@ -110,7 +116,7 @@ class Tally(AsyncReads):
                 allowed. The message never holds the URL.
             MissingExtraError: ``memory://`` without fakeredis.
         """
-        tally = cls(_make_client(url, Options(**options)), **options)
+        tally = cls(make_client(url, Options(**options)), **options)
         tally._link.owned = tally._reader.owned = True
         return tally
 
@@ -388,9 +394,11 @@ class Tally(AsyncReads):
             finally:
                 await self._reader.close()
         finally:
-            if self._link.owned:
-                with anyio.CancelScope(shield=True):
-                    await self._client.aclose(close_connection_pool=True)
+            with anyio.CancelScope(shield=True):
+                if self._replica is not None:
+                    await close_client(self._replica)
+                if self._link.owned:
+                    await close_client(self._client)
 
     async def __aenter__(self) -> Self:
         """Return the tally; leaving the block closes it."""
@@ -433,29 +441,3 @@ async def _checked_blocks(
     else:
         for some in found:
             yield many.checked(some)
-
-
-def _make_client(url: str, options: Options) -> Redis:
-    check_url(url)
-    name = store_name(url)
-    if name is not None:
-        fake: Redis = memory.fakeredis().FakeAsyncRedis(
-            server=memory.store(name),
-            connection_pool_class=BlockingConnectionPool,
-            max_connections=redis_py.MAX_CONNECTIONS,
-        )
-        return fake
-    try:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=redis_py.MAX_CONNECTIONS,
-            # One deadline around the whole call replaces a timer for each reply.
-            timeout=None,
-            socket_timeout=None,
-            socket_connect_timeout=options.seconds,
-            socket_read_size=redis_py.READ_SIZE,
-        )
-        redis_py.check_options(pool)
-    except (ValueError, TypeError) as error:
-        raise redis_py.refused_url(error) from None
-    return Redis.from_pool(pool)

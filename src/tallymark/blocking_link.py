@@ -35,15 +35,15 @@ class BlockingLink:
     Threads may share it: each exchange has a connection to itself.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, *, owned: bool = False) -> None:
         """Begin.
 
         Arguments:
             client: the client.
+            owned: whether the tally made it; its pool is a `BlockingPool` then.
         """
         self._pool = client.connection_pool
-        #: Whether the tally made the client, whose pool is a `BlockingPool` then.
-        self.owned = False
+        self.owned = owned
         self._closed = False
 
     def exchange(
@@ -67,17 +67,19 @@ class BlockingLink:
             StoreError: there is no answer, with redis-py's error as its cause.
         """
         pauses = None
+        told: Exception | None = None
         while True:
             sent.attempts += 1
             try:
                 return self._attempt(data, count, sent, deadline, meanwhile)
             except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
                 left = deadline - time.monotonic()
-                may_pass = isinstance(
-                    redis_py.failure(error), StoreUnavailableError | StoreTimeoutError
-                )
+                failure = redis_py.failure(error)
+                if not isinstance(failure, StoreTimeoutError):
+                    told = error  # which explains more than that the last attempt took too long
+                may_pass = isinstance(failure, StoreUnavailableError | StoreTimeoutError)
                 if not may_pass or left <= redis_py.TOO_SHORT:
-                    redis_py.raise_failure(error)
+                    redis_py.raise_failure(told or error)
             pauses = pauses or redis_py.backoff()
             # Where the next pause would be the end, there are some shorter ones.
             time.sleep(min(pauses.compute(1), left / 2))

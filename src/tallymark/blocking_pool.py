@@ -8,7 +8,6 @@ its own reply, and is sent again; without the detour it takes an eighth less.
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 from queue import Empty
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from redis import BlockingConnectionPool
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from .replies import its_socket, seconds_until
+from .replies import seconds_until
 
 __all__ = ["BlockingPool"]
 
@@ -53,15 +52,7 @@ class BlockingPool(BlockingConnectionPool):
             raise RedisTimeoutError("all connections were in use") from None
         if connection in self._ready:
             return connection
-        try:
-            if connection is None:
-                connection = self.make_connection()  # type: ignore[no-untyped-call]
-            _connect(connection, deadline)
-        except BaseException:
-            self.pool.put_nowait(connection)
-            raise
-        self._ready.add(connection)
-        return connection
+        return self._connected(connection, deadline)
 
     def give_back(self, connection: Any, *, intact: bool) -> None:
         """Take a connection back; one that is not intact gets disconnected."""
@@ -69,6 +60,14 @@ class BlockingPool(BlockingConnectionPool):
             self._ready.discard(connection)
             connection.disconnect()
         self.pool.put_nowait(connection)
+
+    def disconnect(self, inuse_connections: bool = True) -> None:
+        """Close all connections, or those that nobody uses; redis-py's pool for Sentinels does."""
+        if not inuse_connections:
+            self.disconnect_idle()
+            return
+        self._ready.clear()
+        super().disconnect()
 
     def disconnect_idle(self) -> None:
         """Close the connections that nobody uses."""
@@ -82,33 +81,77 @@ class BlockingPool(BlockingConnectionPool):
                 connection.disconnect()
             self.pool.put_nowait(connection)
 
+    def _connected(self, connection: Any, deadline: float) -> Any:
+        """Connect by a deadline: look up the name, ask Sentinels, connect, log in, select.
 
-def _connect(connection: Any, deadline: float) -> None:
-    """Connect anew, log in and choose the database, all by a deadline."""
-    connection.disconnect()
-    left = seconds_until(deadline)
-    timeouts = connection.socket_timeout, connection.socket_connect_timeout
-    # Each single wait is bounded by these, and all of them by the thread.
-    connection.socket_timeout = connection.socket_connect_timeout = left
-    watch = None
-    if left is not None:
-        watch = threading.Timer(left, _hang_up, (connection,))
-        watch.daemon = True
-        watch.start()
-    try:
-        connection.connect()
-    except Exception:
-        seconds_until(deadline)  # if time is up, that is why, whatever it looks like
-        raise
-    finally:
-        connection.socket_timeout, connection.socket_connect_timeout = timeouts
-        if watch is not None:
-            watch.cancel()
+        Each of these waits has a timeout of its own, or none, as the look-up of
+        a name; so a thread does it. If it is not done in time, nobody waits for it
+        any more, and it puts the connection's place back into the queue itself.
+        """
+        try:
+            attempt = _Attempt(self, connection, seconds_until(deadline))
+        except BaseException:
+            self.pool.put_nowait(connection)
+            raise
+        try:
+            attempt.ended.wait(attempt.seconds)
+        except BaseException:  # such as a KeyboardInterrupt
+            if attempt.taken() and attempt.error is None:
+                self.pool.put_nowait(attempt.connection)
+            raise
+        if not attempt.taken():
+            raise RedisTimeoutError("no connection in time")
+        if attempt.error is not None:
+            seconds_until(deadline)  # if time is up, that is why, whatever it looks like
+            raise attempt.error
+        self._ready.add(attempt.connection)
+        return attempt.connection
 
 
-def _hang_up(connection: Any) -> None:
-    """Break a connection under the thread that uses it, which gets an error."""
-    found = its_socket(connection)
-    if found is not None:
-        with contextlib.suppress(OSError):
-            found.shutdown(socket.SHUT_RDWR)
+class _Attempt:
+    """An attempt to connect, in a thread of its own."""
+
+    def __init__(self, pool: BlockingPool, connection: Any, seconds: float | None) -> None:
+        self.connection = connection
+        self.seconds = seconds
+        self.error: Exception | None = None
+        self._pool = pool
+        self._queue = pool.pool  # after a fork, the pool has another one
+        self._ending = threading.Lock()
+        self._abandoned = False
+        self.ended = threading.Event()
+        thread = threading.Thread(target=self._run, name="tallymark connects", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads, as when the interpreter is ending
+            self._run()
+
+    def taken(self) -> bool:
+        """Return whether it has ended; if not, it is left to itself."""
+        with self._ending:
+            self._abandoned = not self.ended.is_set()
+            return not self._abandoned
+
+    def _run(self) -> None:
+        try:
+            self._connect()
+        except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
+            self.error = error
+        with self._ending:
+            self.ended.set()
+            if self.error is not None or self._abandoned:
+                with contextlib.suppress(Exception):
+                    self.connection.disconnect()
+                self._queue.put_nowait(self.connection)
+
+    def _connect(self) -> None:
+        if self.connection is None:
+            self.connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        connection = self.connection
+        connection.disconnect()
+        timeouts = connection.socket_timeout, connection.socket_connect_timeout
+        connection.socket_timeout = connection.socket_connect_timeout = self.seconds
+        try:
+            connection.connect()
+        finally:
+            connection.socket_timeout, connection.socket_connect_timeout = timeouts

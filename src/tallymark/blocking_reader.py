@@ -27,16 +27,23 @@ class BlockingReader:
     """Runs queries in the calling thread. Raises what `tallymark.reader.Reader` does."""
 
     def __init__(
-        self, link: BlockingLink, *, timeout: float, check_usable: Callable[[], None]
+        self,
+        link: BlockingLink,
+        replica: BlockingLink | None = None,
+        *,
+        timeout: float,
+        check_usable: Callable[[], None],
     ) -> None:
         """Begin.
 
         Arguments:
             link: the connections.
+            replica: those for what changes nothing, if they are others.
             timeout: how many seconds each request may take.
             check_usable: raises if the tally is closed.
         """
         self._link = link
+        self._replica = replica or link
         self._timeout = timeout
         self._check_usable = check_usable
 
@@ -89,8 +96,9 @@ class BlockingReader:
 
     def _ask(self, request: Request, seconds: float, deadline: float) -> list[Any]:
         self._check_usable()
+        link = self._link if request.changes else self._replica
         try:
-            replies = self._link.exchange(
+            replies = link.exchange(
                 request.encode(), request.reply_count(), Sent(), deadline, request.meanwhile or ()
             )
         except StoreError as failure:

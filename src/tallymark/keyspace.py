@@ -144,7 +144,8 @@ def forget(context: Context, user_id: int) -> Query[int]:
     while walk.goes_on:
         keys = [key for key, _, _ in (yield from walk.step())]
         if keys and context.options.bitfield:
-            (number,) = yield Request([(b"EVAL", _FORGET, b"%d" % len(keys), *keys, offset)])
+            script: Command = (b"EVAL", _FORGET, b"%d" % len(keys), *keys, offset)
+            (number,) = yield Request([script], changes=True)
             cleared += number
         elif keys:  # a server without scripts
             bits = yield Request([(b"GETBIT", key, offset) for key in keys], tolerant=True)
@@ -154,7 +155,7 @@ def forget(context: Context, user_id: int) -> Query[int]:
                 if bit == 1
             ]
             if clear:
-                cleared += sum((yield Request(clear)))
+                cleared += sum((yield Request(clear, changes=True)))
     return cleared
 
 
@@ -170,7 +171,7 @@ def delete_all(context: Context, prefix: str) -> Query[int]:
     while walk.goes_on:
         keys = [key for key, _, _ in (yield from walk.step())]
         if keys:
-            (number,) = yield Request([(b"UNLINK", *keys)])
+            (number,) = yield Request([(b"UNLINK", *keys)], changes=True)
             deleted += number
     return deleted
 

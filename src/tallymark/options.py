@@ -6,16 +6,21 @@ import math
 from dataclasses import dataclass, field
 from datetime import timezone as fixed_timezone
 from datetime import tzinfo
-from typing import TypedDict
+from typing import Final, TypedDict
 from zoneinfo import ZoneInfo
 
 from .errors import InvalidTypeError, InvalidValueError
 from .keys import DEFAULT_PREFIX, MAX_USER_ID, KeySchema, checked_int
+from .urls import check_url
 
-__all__ = ["DEFAULT_TIMEOUT", "Options", "TallyOptions", "checked_timeout"]
+__all__ = ["DEFAULT_TIMEOUT", "REPLICAS", "Options", "TallyOptions", "checked_timeout"]
 
 DEFAULT_TIMEOUT = 5.0
 DEFAULT_MAX_PENDING = 100_000
+
+#: What ``read_from`` may be, apart from a URL.
+PRIMARY: Final = "primary"
+REPLICAS: Final = "replicas"
 
 
 class TallyOptions(TypedDict, total=False):
@@ -47,6 +52,13 @@ class TallyOptions(TypedDict, total=False):
         max_pending: how many marks, and how many reads, may be waiting for
             Redis; 100,000 by default, which takes about 200 MB with the tasks
             that wait. Whoever comes then gets an `OverloadedError`.
+        read_from: where reads go: ``"primary"`` (the default), where marks go
+            too; ``"replicas"``, those that a ``redis+sentinel://`` URL leads to, in
+            turn (the primary, while there are none); or the URL of a replica.
+            What a replica tells may be some moments old, even for who has
+            just marked. It is asked for nothing that writes: event sets that
+            take more than one bitmap are counted on this side, part by part.
+            What deletes goes to the primary in any case.
     """
 
     prefix: str
@@ -58,6 +70,7 @@ class TallyOptions(TypedDict, total=False):
     bitfield: bool
     timeout: float
     max_pending: int
+    read_from: str
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,7 @@ class Options:
     bitfield: bool = True
     timeout: float = DEFAULT_TIMEOUT
     max_pending: int = DEFAULT_MAX_PENDING
+    read_from: str = PRIMARY
     #: The time zone, whichever way it was given.
     zone: tzinfo = field(init=False)
 
@@ -88,6 +102,8 @@ class Options:
         checked_timeout(self.timeout)
         if checked_int("max_pending", self.max_pending) < 1:
             raise InvalidValueError(f"max_pending must be 1 or more, got {self.max_pending}")
+        if self.read_from not in {PRIMARY, REPLICAS}:
+            _check_read_url(self.read_from)
         object.__setattr__(self, "zone", _zone(self.timezone))
         self.schema()  # checks the prefix and max_user_id
 
@@ -95,6 +111,11 @@ class Options:
     def seconds(self) -> float | None:
         """The timeout as most libraries want it: ``None`` for no limit."""
         return None if self.timeout == math.inf else self.timeout
+
+    @property
+    def reads_elsewhere(self) -> bool:
+        """Whether reads go to a server that may not be written to."""
+        return self.read_from != PRIMARY
 
     def schema(self) -> KeySchema:
         """Return the key schema these options describe."""
@@ -108,6 +129,13 @@ def checked_timeout(timeout: float) -> float:
     if not timeout > 0:  # a NaN fails too
         raise InvalidValueError(f"timeout must be more than 0 seconds, got {timeout!r:.80}")
     return timeout
+
+
+def _check_read_url(url: str) -> None:
+    try:
+        check_url(url)
+    except (InvalidTypeError, InvalidValueError) as error:
+        raise type(error)(f"read_from is 'primary', 'replicas' or a URL: {error}") from None
 
 
 def _check_flag(name: str, value: object, *, optional: bool = False) -> None:

@@ -68,11 +68,19 @@ def count(context: Context, event_set: EventSet) -> Query[int]:
 
 def counts(context: Context, event_sets: Iterable[EventSet]) -> Query[list[int]]:
     """Return how many users are in each of some event sets, all at one moment."""
+    if context.options.reads_elsewhere:
+        found = context.checked_many(event_sets)
+        numbers = [0] * len(found)
+        for index, event_set in enumerate(found):
+            numbers[index] = yield from _counted(event_set)
+        return numbers
     return (yield from _ask(context, event_sets, lambda key: (b"BITCOUNT", key)))
 
 
 def is_empty(context: Context, event_set: EventSet) -> Query[bool]:
     """Return whether nobody is in an event set."""
+    if context.options.reads_elsewhere:
+        return not (yield from _counted(context.checked(event_set), enough=1))
     (first,) = yield from _ask(context, [event_set], lambda key: (b"BITPOS", key, b"1"))
     return bool(first < 0)
 
@@ -127,11 +135,7 @@ def _users(
     at: int | None = start >> 3
     size = _SMALLEST
     while left and at is not None:
-        data = yield Request(ranges(bitmaps, at, size), atomic=len(bitmaps) > 1)
-        length = max(map(len, data))
-        values = {
-            bitmap: reckon.load(some, length) for bitmap, some in zip(bitmaps, data, strict=True)
-        }
+        values, length = yield from _part(bitmaps, at, size)
         number = 0
         for ids in reckon.ids(evaluate(event_set, values), length, 8 * at):
             some = ids if ids[0] >= start else [user_id for user_id in ids if user_id >= start]
@@ -185,7 +189,8 @@ def delete(context: Context, event_set: EventSet) -> Query[int]:
     """Delete the bitmaps of an event set, which has to be a bitmap or a union of some."""
     bitmaps = context.bitmaps(event_set)
     _check_deletable(event_set)
-    (number,) = yield Request([(b"UNLINK", *(bitmap.key for bitmap in bitmaps))])
+    unlink = (b"UNLINK", *(bitmap.key for bitmap in bitmaps))
+    (number,) = yield Request([unlink], changes=True)
     return int(number)
 
 
@@ -201,6 +206,38 @@ def _ask(
     share = _COUNTS if len(asked) == 1 else 1
     replies = yield Request(commands, atomic=len(commands) > 1, share=share)
     return [replies[index] for index in asked]
+
+
+def _counted(event_set: EventSet, *, enough: int | None = None) -> Query[int]:
+    """Return how many users an event set has, or no less than ``enough`` of them.
+
+    Without temporary keys, which a replica would not write: a bitmap is counted
+    there, all else on this side, part by part.
+    """
+    if isinstance(event_set, Bitmap):
+        (number,) = yield Request([(b"BITCOUNT", event_set.key)], share=_COUNTS)
+        return int(number)
+    bitmaps = tuple(dict.fromkeys(event_set.bitmaps()))
+    reckon = algebra()
+    size = max(_SMALLEST, _LARGEST // len(bitmaps))
+    at: int | None = 0
+    number = 0
+    while at is not None and (enough is None or number < enough):
+        values, length = yield from _part(bitmaps, at, size)
+        here = reckon.count(evaluate(event_set, values))
+        number += here
+        if length < size:
+            break
+        at = at + size if here else (yield from next_candidate(event_set, bitmaps, at + size))
+    return number
+
+
+def _part(bitmaps: Sequence[Bitmap], at: int, size: int) -> Query[tuple[dict[Bitmap, Any], int]]:
+    """Return the same bytes of some bitmaps, and how many bytes the longest has of them."""
+    data = yield Request(ranges(bitmaps, at, size), atomic=len(bitmaps) > 1)
+    length = max(map(len, data))
+    load = algebra().load
+    return {bitmap: load(some, length) for bitmap, some in zip(bitmaps, data, strict=True)}, length
 
 
 def _in_range(event_set: EventSet, bitmaps: Sequence[Bitmap], offsets: Offsets) -> Query[set[int]]:
@@ -229,7 +266,9 @@ def _one_by_one(
         key = bitmap.key
         if context.options.bitfield:
             gets = [argument for each in digits for argument in (b"GET", b"u1", each)]
-            commands.append((b"BITFIELD", key, *gets))
+            # Which only reads, but counts as a write, which a replica does not allow.
+            name = b"BITFIELD_RO" if context.options.reads_elsewhere else b"BITFIELD"
+            commands.append((name, key, *gets))
         else:
             commands += [(b"GETBIT", key, each) for each in digits]
     replies = yield Request(commands, atomic=len(commands) > 1)

@@ -50,6 +50,7 @@ class Reader:
     def __init__(
         self,
         client: Any,
+        replica: Any = None,
         *,
         timeout: float,
         max_pending: int,
@@ -59,18 +60,22 @@ class Reader:
 
         Arguments:
             client: the client.
+            replica: the client for what changes nothing, if it is another one,
+                which is the tally's own.
             timeout: how many seconds each request may take, attempts to
                 connect included; ``math.inf`` for no limit.
             max_pending: how many requests may wait; the next one is refused.
             check_usable: raises if the tally cannot be used (here).
         """
         self._client = client
+        self._replica = replica
         self._timeout = timeout
         self._max_pending = max_pending
         self._check_usable = check_usable
         #: Whether the tally made the client.
         self.owned = False
-        self._idle: list[Link] = []
+        #: Connections that nobody uses, to the server that takes marks or not.
+        self._idle: dict[bool, list[Link]] = {True: [], False: []}
         self._shared = SharedFlights(self._attempt)
         self._places = anyio.Semaphore(MAX_LONG_REQUESTS)
         self._asking = 0
@@ -142,8 +147,9 @@ class Reader:
                 await self._became_idle.wait()
             await self._shared.close()
         finally:
-            while self._idle:
-                await self._idle.pop().close(gently=True)
+            for idle in self._idle.values():
+                while idle:
+                    await idle.pop().close(gently=True)
 
     async def _done(self, step: Request | Work | Found, seconds: float, ends: float | None) -> Any:
         """Do a step.
@@ -189,15 +195,18 @@ class Reader:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds if ends is None else ends
         pauses = None
+        told: StoreUnavailableError | None = None
         while True:
             try:
                 if request.share > 1:
                     return await self._shared.replies(request, deadline)
                 return await self._alone(request, deadline)
             except (StoreUnavailableError, StoreTimeoutError) as failure:
+                if isinstance(failure, StoreUnavailableError):
+                    told = failure  # which explains more than that the last attempt took too long
                 left = deadline - loop.time()
                 if left <= redis_py.TOO_SHORT:
-                    raise with_fate(failure, sent=None, timeout=seconds) from None
+                    raise with_fate(told or failure, sent=None, timeout=seconds) from None
             pauses = pauses or redis_py.backoff()
             await anyio.sleep(min(pauses.compute(1), left / 2))
 
@@ -206,14 +215,21 @@ class Reader:
         with anyio.CancelScope(deadline=deadline):
             await self._places.acquire()
             try:
-                return await self._attempt(request.encode(), request.reply_count(), deadline)
+                return await self._attempt(
+                    request.encode(), request.reply_count(), deadline, changes=request.changes
+                )
             finally:
                 self._places.release()
         raise StoreTimeoutError
 
-    async def _attempt(self, data: bytes, count: int, deadline: float) -> list[Any]:
+    async def _attempt(
+        self, data: bytes, count: int, deadline: float, *, changes: bool = False
+    ) -> list[Any]:
         """Send commands over a connection that nobody uses, and return their replies."""
-        link = self._idle.pop() if self._idle else Link(self._client, owned=self.owned)
+        primary = changes or self._replica is None
+        client, owned = (self._client, self.owned) if primary else (self._replica, True)
+        idle = self._idle[primary]
+        link = idle.pop() if idle else Link(client, owned=owned)
         replies: list[Any] = []
         intact = False
         try:
@@ -226,8 +242,8 @@ class Reader:
         finally:
             if not intact or self._closed:
                 await link.close()
-            elif self.owned:
-                self._idle.append(link)
+            elif owned:
+                idle.append(link)
             else:
                 await link.rest()
         if not intact:

@@ -6,7 +6,9 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from redis import exceptions
-from redis.backoff import DecorrelatedJitterBackoff
+from redis.backoff import DecorrelatedJitterBackoff, NoBackoff
+from redis.connection import parse_url
+from redis.retry import Retry
 
 from .errors import (
     CommandError,
@@ -26,6 +28,9 @@ from .errors import (
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from .options import Options
+    from .urls import SentinelAddress
+
 __all__ = [
     "MAX_CONNECTIONS",
     "READ_SIZE",
@@ -39,6 +44,10 @@ __all__ = [
     "raise_failure",
     "refused_reply",
     "refused_url",
+    "same_connections",
+    "same_sentinels",
+    "sentinel_pool",
+    "sentinel_settings",
 ]
 
 #: How many connections a tally that made its own client opens at most. Calls
@@ -51,6 +60,9 @@ TOO_SHORT: Final = 0.001
 #: How many bytes are taken from a socket at once. Reports receive megabytes; with
 #: redis-py's 32 KiB that takes a third longer.
 READ_SIZE = 256 * 1024
+
+#: A Sentinel that has not answered after so many seconds is not waited for.
+_SENTINEL_SECONDS: Final = 1.0
 
 #: Answers of the server that redis-py counts as errors of the connection.
 _REFUSED_LOGINS = (exceptions.AuthenticationError, exceptions.AuthorizationError)
@@ -130,8 +142,74 @@ def database(client: Any) -> Hashable:
         return told["path"], number
     if told.get("host") is not None:
         return told["host"], told.get("port", 6379), number
+    manager = getattr(pool, "sentinel_manager", None)
+    if manager is not None:
+        return frozenset(same_sentinels(manager)["sentinels"]), pool.service_name, number
     found: Hashable = pool  # of a kind that finds its server in other ways
     return found
+
+
+def sentinel_settings(
+    address: SentinelAddress, settings: dict[str, Any], options: Options
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of connections to Sentinels, and of those to the server.
+
+    Arguments:
+        address: what the URL says.
+        settings: of connections to any server, which the URL may override.
+        options: the tally's.
+
+    Raises:
+        ValueError: the URL has an option with a bad value.
+    """
+    told: dict[str, Any] = dict(parse_url(address.redis))
+    for needless in ("host", "connection_class"):
+        told.pop(needless, None)
+    secure = address.redis.startswith("rediss:")
+    patience = min(options.timeout / 3, _SENTINEL_SECONDS)  # then the next one is asked
+    asking: dict[str, Any] = {
+        "username": told.pop("sentinel_username", None),
+        "password": told.pop("sentinel_password", None),
+        "socket_timeout": patience,
+        "socket_connect_timeout": patience,
+        "retry": Retry(NoBackoff(), 0),  # we do that, until the deadline
+        "ssl": secure,
+        **{name: told[name] for name in told if name.startswith("ssl_")},
+    }
+    return asking, settings | told | {"ssl": secure}
+
+
+def sentinel_pool(client: Any, wanted: type) -> Any:
+    """Return a client's pool if it is one that Sentinels name servers for."""
+    pool = client.connection_pool
+    if not isinstance(pool, wanted):
+        raise InvalidValueError(
+            "read_from='replicas' asks a Sentinel for them, so it needs a redis+sentinel:// URL; "
+            "without Sentinel, read_from may be the URL of a replica"
+        )
+    return pool
+
+
+def same_sentinels(manager: Any) -> dict[str, Any]:
+    """Return what makes another ``Sentinel`` like this one."""
+    asked = [sentinel.connection_pool.connection_kwargs for sentinel in manager.sentinels]
+    return {
+        "sentinels": [(each["host"], each["port"]) for each in asked],
+        "min_other_sentinels": manager.min_other_sentinels,
+        "sentinel_kwargs": manager.sentinel_kwargs,
+    }
+
+
+def same_connections(master: Any) -> dict[str, Any]:
+    """Return the settings of a pool for the replicas of the service that another pool is for."""
+    settings = dict(master.connection_kwargs)
+    settings.pop("connection_pool", None)
+    return {
+        **settings,
+        "connection_class": master.connection_class,
+        "max_connections": MAX_CONNECTIONS,
+        "is_master": False,
+    }
 
 
 def check_options(pool: Any) -> None:

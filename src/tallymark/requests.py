@@ -31,6 +31,7 @@ class Request(NamedTuple):
         meanwhile: steps of `Work` to do until the replies are there.
         share: how many requests like this one may go together without holding
             up the server for long; 1 if it should go alone.
+        changes: whether it changes bitmaps, which no replica would let it.
     """
 
     commands: Sequence[Command]
@@ -38,6 +39,7 @@ class Request(NamedTuple):
     tolerant: bool = False
     meanwhile: Iterator[None] | None = None
     share: int = 1
+    changes: bool = False
 
     def encode(self) -> bytes:
         """Return the bytes to send."""

@@ -115,7 +115,8 @@ def count_cells(
     """
     bitmaps = list(dict.fromkeys(any_of(cohorts).bitmaps()))
     lengths = yield from _lengths(bitmaps)
-    if tallies.cells_are_independent and not algebra().lets_others_run:
+    may_write = not context.options.reads_elsewhere
+    if may_write and tallies.cells_are_independent and not algebra().lets_others_run:
         # Redis does a plain AND faster than the standard library, copying not counted.
         rows = [row for row in cohorts if isinstance(row, Bitmap)]
         columns = [column for column in active if isinstance(column, Bitmap)]

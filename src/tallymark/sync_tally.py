@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from redis import Redis
 
-from . import memory, redis_py
+from . import redis_py
 from .batches import Batch
+from .blocking_clients import make_client, make_read_client
 from .blocking_link import BlockingLink, Sent
-from .blocking_pool import BlockingPool
 from .blocking_reader import BlockingReader
 from .context import Context
 from .errors import (
@@ -35,7 +35,6 @@ from .options import Options, checked_timeout
 from .stats import Totals
 from .sync_reads import SyncReads
 from .transactions import Transaction, unwrapped
-from .urls import check_url, store_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -84,8 +83,13 @@ class SyncTally(SyncReads):
         self._marker = Marker(self._options, time.time)
         self._link = BlockingLink(client)
         self._context = Context.of(redis_py.database(client), self._options, time.time)
+        replica = make_read_client(client, self._options)
+        self._replica = None if replica is None else BlockingLink(replica, owned=True)
         self._reader = BlockingReader(
-            self._link, timeout=self._options.timeout, check_usable=self._check_usable
+            self._link,
+            self._replica,
+            timeout=self._options.timeout,
+            check_usable=self._check_usable,
         )
         self._closed = False
         self._counting = threading.Lock()
@@ -100,7 +104,7 @@ class SyncTally(SyncReads):
         Takes the same URLs and raises the same errors as
         `tallymark.Tally.from_url`.
         """
-        tally = cls(_make_client(url, Options(**options)), **options)
+        tally = cls(make_client(url, Options(**options)), **options)
         tally._link.owned = True
         return tally
 
@@ -229,6 +233,8 @@ class SyncTally(SyncReads):
         """
         self._closed = True
         self._link.close()
+        if self._replica is not None:
+            self._replica.close()
 
     def __enter__(self) -> Self:
         """Return the tally; leaving the block closes it."""
@@ -305,31 +311,6 @@ class SyncTally(SyncReads):
     def _check_usable(self) -> None:
         if self._closed:
             raise ClosedError("this tally is closed")
-
-
-def _make_client(url: str, options: Options) -> Redis:
-    check_url(url)
-    name = store_name(url)
-    if name is not None:
-        fake: Redis = memory.fakeredis().FakeRedis(
-            server=memory.store(name),
-            connection_pool_class=BlockingPool,
-            max_connections=redis_py.MAX_CONNECTIONS,
-        )
-        return fake
-    try:
-        pool = BlockingPool.from_url(
-            url,
-            max_connections=redis_py.MAX_CONNECTIONS,
-            timeout=options.seconds,
-            socket_timeout=options.seconds,
-            socket_connect_timeout=options.seconds,
-            socket_read_size=redis_py.READ_SIZE,
-        )
-        redis_py.check_options(pool)
-    except (ValueError, TypeError) as error:
-        raise redis_py.refused_url(error) from None
-    return Redis.from_pool(pool)
 
 
 _tallies: weakref.WeakSet[SyncTally] = weakref.WeakSet()

@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from .errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["check_url", "store_name"]
+__all__ = ["SentinelAddress", "check_url", "sentinel_address", "store_name"]
 
 MEMORY_SCHEME: Final = "memory"
 #: redis-py would take database 0 for a path that is no number.
 _DATABASE: Final = re.compile(r"[^:]+://[^/?]*(/[0-9]*)?(\?.*)?")
-SCHEMES: Final = ("redis", "rediss", "unix", MEMORY_SCHEME)
+#: A Sentinel's scheme, and that of the Redis that it leads to.
+_SENTINELS: Final = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
+_NUMBER: Final = re.compile(r"[0-9]*")
+SCHEMES: Final = ("redis", "rediss", "unix", *_SENTINELS, MEMORY_SCHEME)
+
+#: Where a Sentinel listens that does not say so.
+_SENTINEL_PORT: Final = 26379
+
+
+class SentinelAddress(NamedTuple):
+    """What a ``redis+sentinel://`` URL says.
+
+    Attributes:
+        sentinels: the host and the port of each.
+        service: the name under which they watch a master and its replicas.
+        redis: a URL with all else that is needed to connect to one of these.
+            Its host has no meaning.
+    """
+
+    sentinels: tuple[tuple[str, int], ...]
+    service: str
+    redis: str
 
 
 def check_url(url: str) -> None:
@@ -28,6 +50,7 @@ def check_url(url: str) -> None:
         got = f"{scheme!r:.40}" if separator else "none"
         raise InvalidValueError(f"the URL of a store begins with one of {known}; got {got}")
     store_name(url)
+    sentinel_address(url)
     if scheme in {"redis", "rediss"} and not _DATABASE.fullmatch(url):
         raise InvalidValueError(
             f"the path of a {scheme}:// URL is the number of a database; "
@@ -45,3 +68,36 @@ def store_name(url: str) -> str | None:
             "an embedded store is memory:// or memory://name, without host, path or options"
         )
     return name
+
+
+def sentinel_address(url: str) -> SentinelAddress | None:
+    """Return whom to ask for the server, or None if the URL names the server itself.
+
+    The form is ``redis+sentinel://[[user]:password@]host[:port][,host[:port]]/service[/db]``,
+    with options behind ``?``. User and password are those of the Redis server.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme not in _SENTINELS:
+        return None
+    address, question, options = rest.partition("?")
+    login, at, address = address.rpartition("@")
+    hosts, _, path = address.partition("/")
+    service, _, database = path.partition("/")
+    if not hosts or not service or "/" in login or not _NUMBER.fullmatch(database):
+        raise InvalidValueError(
+            f"a Sentinel's URL is {scheme}://host:port,host:port/service or, with the number "
+            "of a database, .../service/0; a '/' or '@' in a password is written %2F or %40"
+        )
+    sentinels = tuple(_host_and_port(host) for host in hosts.split(","))
+    redis = f"{_SENTINELS[scheme]}://{login}{at}sentinel/{database}{question}{options}"
+    return SentinelAddress(sentinels, unquote(service), redis)
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    try:
+        found = urlsplit(f"//{text}")
+        if found.hostname:
+            return found.hostname, found.port or _SENTINEL_PORT
+    except ValueError:
+        pass
+    raise InvalidValueError("a Sentinel is host or host:port, an IPv6 address in [brackets]")

