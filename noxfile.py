@@ -102,6 +102,13 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Break Redis and the network for ten minutes under load; `-- --minutes N` for others."""
+    env = install_with_tests(session)
+    session.run("python", "tests/faults/soak.py", *session.posargs, env=env)
+
+
+@nox.session
 def compat(session: nox.Session) -> None:
     """Prove on random data that bitmapist 3.119 and tallymark share a database."""
     env = install_with_tests(session)

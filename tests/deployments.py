@@ -138,6 +138,13 @@ class Sentinels:
             _, port = asking.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", self.SERVICE)
         return next(each for each in self.servers if each.port == int(port))
 
+    def rejoin(self, server: RedisProcess) -> None:
+        """Start a server that was the master as a replica of what is."""
+        # By itself it would take itself for the master, until the Sentinel corrects that
+        # after some seconds.
+        server.start("--replicaof", "127.0.0.1", str(self.master.port))
+        self.wait()
+
     def wait(self) -> None:
         """Wait until there is a master with its replica, and the Sentinel knows of both."""
         with redis.Redis(port=self.sentinel.port) as asking:
@@ -152,7 +159,6 @@ class Sentinels:
             for each in found
             if each["port"] != self.master.port
             and not (each["is_sdown"] or each["is_disconnected"])
-            and each["master-link-status"] == "ok"
         ]
 
     @staticmethod

@@ -71,10 +71,10 @@ class RedisProcess:
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
+    def start(self, *arguments: str) -> None:
+        """Start it, this time with these arguments too, and wait until it answers."""
         process = subprocess.Popen(
-            [*self._command, "--bind", "127.0.0.1", "--port", str(self.port)],
+            [*self._command, "--bind", "127.0.0.1", "--port", str(self.port), *arguments],
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -101,10 +101,12 @@ class GroupCommit:
         self._bitfield = bitfield
         self._timeout = timeout
         self._backoff = backoff
-        #: How often in a row the connection has failed, why, and how long to pause then.
+        #: How often in a row the connection has failed, why, how long to pause after so
+        #: many failures, and so when to try again.
         self._failures = 0
         self._failure: StoreError | None = None
         self._pause = backoff()
+        self._retry_at = 0.0
         self._room = Room(min(MAX_WAITING, max_pending))
         self._max_pending = max_pending
         self._waiting: deque[Write] = deque()
@@ -372,8 +374,10 @@ class GroupCommit:
         with anyio.move_on_after(None if seconds == math.inf else seconds) as scope:
             self._scope = scope
             try:
-                if self._failures:
-                    await anyio.sleep(self._pause(self._failures))
+                # If there is less time than that, the attempt is made all the same.
+                pause = min(self._retry_at - loop.time(), seconds / 2)
+                if self._failures and pause > 0:
+                    await anyio.sleep(pause)
                 await self._link.connect()
             finally:
                 self._scope = None
@@ -422,7 +426,8 @@ class GroupCommit:
     def _interrupted(self, flight: Flight, failure: StoreError) -> None:
         """See to a flight whose connection has gone: it is tried again, or fails."""
         flight.on_the_wire = False
-        time_is_up = asyncio.get_running_loop().time() >= flight.deadline
+        now = asyncio.get_running_loop().time()
+        time_is_up = now >= flight.deadline
         if time_is_up and flight.sent:
             # Where Redis or the network is that slow, fewer marks may arrive in time.
             self._took = (self._took[1], time.perf_counter() - flight.left)
@@ -433,6 +438,7 @@ class GroupCommit:
         else:
             self._failures += 1
             self._failure = failure
+            self._retry_at = now + self._pause(self._failures)
 
     def _settle(self, flight: Flight, results: list[Result]) -> None:
         """Give every caller its results."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from load import KEYS
+from world import WatchedWorld
 
 if TYPE_CHECKING:
     import random
@@ -101,6 +102,28 @@ async def demoted(world: World, chance: random.Random) -> None:
     world.raw.execute_command("REPLICAOF", "NO", "ONE")
 
 
+async def failed_over(world: World, _: random.Random) -> None:
+    """The master dies, its replica takes its place, and it comes back as a replica of that."""
+    assert isinstance(world, WatchedWorld)
+    old = world.server
+    # Replication is asynchronous: what Redis acknowledges in the last moment may not get
+    # there, whoever sent it. So it acknowledges nothing until all of it has.
+    world.raw.execute_command("CLIENT", "PAUSE", "10000", "WRITE")
+    while not await asyncio.to_thread(_replicated, world.raw):
+        await asyncio.sleep(0.005)
+    old.kill()
+    while world.sentinels.master is old:
+        await asyncio.sleep(0.02)
+    world.follow()
+    await world.healed()
+    await asyncio.to_thread(world.sentinels.rejoin, old)
+
+
+def _replicated(raw: Any) -> bool:
+    told = raw.info("replication")
+    return bool(told["slave0"]["offset"] == told["master_repl_offset"])
+
+
 SCENARIOS: dict[str, Callable[[World, random.Random], Awaitable[None]]] = {
     "kill -9 and restart": killed,
     "SIGSTOP, SIGCONT": frozen,
@@ -113,13 +136,29 @@ SCENARIOS: dict[str, Callable[[World, random.Random], Awaitable[None]]] = {
     "maxmemory reached": full,
     "a key of the wrong type": wrong_type,
     "demoted to a replica": demoted,
+    "failover by Sentinel": failed_over,
 }
 
+#: Those that need a Sentinel.
+WATCHED = ("failover by Sentinel",)
 
-async def run(world: World, name: str, chance: random.Random, seconds: float) -> None:
-    """Make a scenario's faults, one after the other, for so many seconds."""
+
+#: What a program with the blocking facade goes through in its own way.
+BLOCKING = (
+    "kill -9 and restart",
+    "SIGSTOP, SIGCONT",
+    "cut at a random byte",
+    "unreachable",
+    "failover by Sentinel",
+)
+
+
+async def run(
+    world: World, name: str, chance: random.Random, seconds: float, fewest: int = 1
+) -> None:
+    """Make a scenario's faults, one after the other, for so many seconds; at least so many."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end or world.faults < fewest:
         await SCENARIOS[name](world, chance)
         world.faults += 1
         await world.healed()

@@ -104,6 +104,19 @@ async def test_a_longer_time_than_the_tallys(facade: Facade) -> None:
             assert await tally.count(tally.day("active"), timeout=30)
 
 
+async def test_the_first_call_after_a_long_outage_finds_the_server(facade: Facade) -> None:
+    """However long the pauses between attempts have become, each call makes one."""
+    with running(RedisProcess()) as server, wired(server.url) as wire:
+        async with facade.open(wire.url, timeout=0.2) as tally:
+            await tally.mark_event("active", 1)
+            for _ in range(8):
+                refuse(wire, server)
+                with pytest.raises(StoreUnavailableError):
+                    await tally.mark_event("active", 2)
+            wire.heal()
+            assert await tally.mark_event("active", 3)
+
+
 async def test_timeouts_that_are_refused(facade: Facade) -> None:
     async with facade.open("memory://") as tally:
         timeouts: list[Any] = [0, -1, float("nan"), "1", True]

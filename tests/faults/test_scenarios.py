@@ -8,14 +8,10 @@ from __future__ import annotations
 import random
 
 import pytest
-from scenarios import SCENARIOS, run
+from scenarios import BLOCKING, SCENARIOS, WATCHED, run
 from world import world
 
 SECONDS = 2.0
-
-
-#: What a program with the blocking facade goes through in its own way.
-BLOCKING = ("kill -9 and restart", "SIGSTOP, SIGCONT", "cut at a random byte", "unreachable")
 
 
 @pytest.mark.parametrize(
@@ -23,7 +19,7 @@ BLOCKING = ("kill -9 and restart", "SIGSTOP, SIGCONT", "cut at a random byte", "
     [(name, False) for name in SCENARIOS] + [(name, True) for name in BLOCKING],
 )
 async def test_scenario(name: str, blocking: bool) -> None:
-    async with world(blocking=blocking) as made:
+    async with world(blocking=blocking, watched=name in WATCHED) as made:
         await run(made, name, random.Random(name), SECONDS)
     outcome = made.outcome(name)
     print(*outcome.cells(), outcome.raised, sep=" | ")

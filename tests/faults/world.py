@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import statistics
 import time
@@ -16,11 +17,14 @@ import redis
 from load import NOW, Load
 from wires import Wire, wired
 
+from deployments import sentinels
 from servers import RedisProcess, running
 from tallymark import SyncTally, Tally, TallymarkError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from deployments import Sentinels
 
 #: How many seconds a call may take here.
 TIMEOUT = 1.0
@@ -71,10 +75,10 @@ HEADER = (
 
 
 class World:
-    """Where a scenario takes place.
+    """Where a scenario takes place: one server, with every write on its disk before the reply.
 
     Attributes:
-        server: the Redis, with every write on its disk before the reply.
+        server: the Redis.
         wire: between the callers and it.
         raw: a client that looks at the server past the wire.
         tally: the callers' tally, of either facade.
@@ -92,6 +96,11 @@ class World:
         self.faults = 0
         self.lost = 0
         self.recoveries: list[float] = []
+
+    @property
+    def connections(self) -> int:
+        """How many the tally has."""
+        return self.wire.connections
 
     async def acknowledge(self, count: int = 50) -> None:
         """Wait until so many more calls have returned normally."""
@@ -132,29 +141,65 @@ class World:
         )
 
 
+class WatchedWorld(World):
+    """Two servers, one of which follows the other, and a Sentinel that puts it in its place.
+
+    Attributes:
+        sentinels: all three. ``server`` and ``raw`` are those of the master there is.
+    """
+
+    def __init__(self, sentinels: Sentinels, wire: Wire, tally: Any, load: Load) -> None:
+        super().__init__(sentinels.master, wire, tally, load)
+        self.sentinels = sentinels
+
+    @property
+    def connections(self) -> int:
+        """How many the tally has to the master; Sentinel's own have names."""
+        clients = self.raw.client_list(_type="normal")
+        return sum(not each["name"] for each in clients) - 1
+
+    def follow(self) -> None:
+        """Look at the server that is the master now."""
+        self.server = self.sentinels.master
+        self.raw.close()
+        self.raw = redis.Redis(port=self.server.port, socket_timeout=30)
+
+
 @contextlib.contextmanager
 def durable_server(*arguments: str) -> Iterator[RedisProcess]:
     """Run a server that has every write on its disk before it answers."""
     with TemporaryDirectory(prefix="tallymark-") as directory:
         folder = ("--dir", str(Path(directory)))
-        durable = ("--appendonly", "yes", "--appendfsync", "always")
-        with running(RedisProcess(*folder, *durable, *arguments)) as server:
+        with running(RedisProcess(*folder, *_DURABLE, *arguments)) as server:
             yield server
 
 
+_DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
+
+
 @contextlib.asynccontextmanager
-async def world(*, blocking: bool = False, url: str = "{url}") -> AsyncIterator[World]:
-    """Run the load on a server of its own, and look after the block whether all is as before."""
-    with durable_server() as server, wired(server.url) as wire:
-        address = url.format(url=wire.url)
+async def world(*, blocking: bool = False, watched: bool = False) -> AsyncIterator[World]:
+    """Run the load on servers of its own, and look after the block whether all is as before."""
+    make: Callable[[Any, Load], World]
+    with contextlib.ExitStack() as stack:
+        if watched:
+            setup = stack.enter_context(sentinels(*_DURABLE))
+            wire = stack.enter_context(wired(setup.master.url))
+            url = setup.url
+            make = functools.partial(WatchedWorld, setup, wire)
+        else:
+            server = stack.enter_context(durable_server())
+            wire = stack.enter_context(wired(server.url))
+            url = wire.url
+            make = functools.partial(World, server, wire)
         if blocking:
-            with SyncTally.from_url(address, timeout=TIMEOUT) as tally:
-                made = World(server, wire, tally, Load(THREADS, TIMEOUT))
+            with SyncTally.from_url(url, timeout=TIMEOUT) as tally:
+                made = make(tally, Load(THREADS, TIMEOUT))
                 async with _loaded(made, asyncio.to_thread(made.load.run_blocking, tally)):
                     yield made
         else:
-            async with Tally.from_url(address, timeout=TIMEOUT) as tally:
-                made = World(server, wire, tally, Load(CALLERS, TIMEOUT))
+            async with Tally.from_url(url, timeout=TIMEOUT) as tally:
+                made = make(tally, Load(CALLERS, TIMEOUT))
                 async with _loaded(made, made.load.run(tally)):
                     yield made
         made.raw.close()
@@ -178,7 +223,7 @@ async def _loaded(made: World, run: Any) -> AsyncIterator[None]:
 def check_level(made: World, tasks: int) -> None:
     """Raise unless the tally holds no more than an idle one does."""
     assert made.tally.stats().waiting == 0
-    assert made.wire.connections <= (THREADS + 1 if isinstance(made.tally, SyncTally) else 1)
+    assert made.connections <= (THREADS + 1 if isinstance(made.tally, SyncTally) else 1)
     assert len(asyncio.all_tasks()) <= tasks + 1
     gc.collect()
     flights = [each for each in gc.get_objects() if type(each).__name__ == "Flight"]

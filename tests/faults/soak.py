@@ -1,0 +1,74 @@
+"""Run every scenario for a good while, and print what came of it: ``nox -s soak``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import platform
+import random
+import re
+import sys
+import warnings
+from datetime import date
+from pathlib import Path
+
+import redis
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+# ruff: noqa: E402 - this is how the tests find each other too
+
+from scenarios import BLOCKING, SCENARIOS, WATCHED, run
+from world import CALLERS, HEADER, THREADS, TIMEOUT, Outcome, durable_server, world
+
+#: What a document has its table between.
+_TABLE = re.compile(r"(?<=<!-- soak -->\n).*?(?=<!-- /soak -->)", re.DOTALL)
+
+#: A scenario goes on until there were so many faults, even if its time is over.
+FEWEST_FAULTS = 20
+
+
+async def outcome(name: str, blocking: bool, seconds: float) -> Outcome:
+    """Run one scenario."""
+    async with world(blocking=blocking, watched=name in WATCHED) as made:
+        # Failovers take seconds each; all else comes to this many soon.
+        fewest = 1 if name in WATCHED else FEWEST_FAULTS
+        await run(made, name, random.Random(), seconds, fewest)
+    facade = f"{THREADS} threads" if blocking else f"{CALLERS} tasks"
+    return made.outcome(f"{name}, {facade}")
+
+
+def table(outcomes: list[Outcome], minutes: float) -> str:
+    """Return all outcomes as Markdown."""
+    with durable_server() as server, redis.Redis(port=server.port) as raw:
+        version = raw.info("server")["redis_version"]
+    rows = [HEADER, ("---",) * len(HEADER), *(each.cells() for each in outcomes)]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return (
+        f"{date.today()}, {minutes:g} minutes, Redis {version} with `appendfsync always`, "
+        f"Python {platform.python_version()}, timeout {TIMEOUT:g} s.\n\n" + "\n".join(lines) + "\n"
+    )
+
+
+def main() -> int:
+    """Run all, and return how many scenarios broke a promise."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10, help="for all scenarios together")
+    parser.add_argument("--write", type=Path, help="put the table into this document")
+    options = parser.parse_args()
+    warnings.simplefilter("error")
+    runs = [(name, False) for name in SCENARIOS] + [(name, True) for name in BLOCKING]
+    found = []
+    print(*HEADER, sep=" | ", flush=True)
+    for name, blocking in runs:
+        found.append(asyncio.run(outcome(name, blocking, 60 * options.minutes / len(runs))))
+        print(*found[-1].cells(), found[-1].raised or "", sep=" | ", flush=True)
+    text = table(found, options.minutes)
+    print(f"\n{text}")
+    if options.write:
+        document = options.write.read_text()
+        options.write.write_text(_TABLE.sub(lambda _: f"\n{text}\n", document))
+    return sum(bool(each.lost or each.late) for each in found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
