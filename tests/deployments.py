@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: What the README says that a user of Redis needs.
 RIGHTS = (
     "+@connection +multi +exec +setbit +getbit +bitfield +bitfield_ro +bitcount +bitop +bitpos "
-    "+get +set +getrange +setrange +strlen +exists +unlink +scan +memory|usage +eval"
+    "+get +set +getrange +setrange +strlen +exists +unlink +expireat +scan +memory|usage +eval"
 )
 
 

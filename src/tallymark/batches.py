@@ -19,7 +19,7 @@ from . import wire
 from .errors import CommandError
 from .marks import BitMark
 from .periods import Granularity
-from .steps import BitRun, explained, misfit, step_for
+from .steps import BitRun, explained, misfit, step_for, with_expiry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,7 +109,7 @@ class Batch:
         run = None if open_runs is None else open_runs.open_for(mark)
         if run is None:
             run = BitRun(mark.bitmaps, self._bitfield)
-            self._steps.append(run)
+            self._steps.append(with_expiry(run))
             if open_runs is None:
                 self._events[event] = run
             else:

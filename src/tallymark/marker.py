@@ -13,6 +13,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from .keys import check_flag, check_name
+from .lifetimes import Lifetimes
+from .limits import EventLimits
 from .many import Many
 from .marks import Bitmaps, BitMark, ExactUnmark
 from .periods import Granularity, Period
@@ -79,6 +81,8 @@ class Marker:
         self._highest = options.max_user_id
         # Servers that lack BITFIELD lack more.
         self._scripts = options.bitfield
+        self._limits = EventLimits(options)
+        self._lifetimes = Lifetimes(options)
         self._hourly = options.track_hourly
         self._unique = options.track_unique
         self._always = Granularity.MONTH | Granularity.WEEK | Granularity.DAY
@@ -124,6 +128,7 @@ class Marker:
         check_flag("exact", exact)
         if not exact:
             return BitMark(bitmaps, offset, 0)
+        bitmaps = self._with_witnesses(bitmaps, moment)
         return ExactUnmark(bitmaps, offset, self._witnesses(bitmaps, moment))
 
     def mark_many(
@@ -151,6 +156,7 @@ class Marker:
         check_flag("exact", exact)
         exactly: Callable[[int], Mark] | None = None
         if exact:
+            bitmaps = self._with_witnesses(bitmaps, moment)
             witnesses = self._witnesses(bitmaps, moment)
             exactly = functools.partial(_exact_unmark, bitmaps, witnesses)
         return Many(bitmaps, self._schema, value=0, scratch=self._scratch(), exact=exactly)
@@ -197,7 +203,10 @@ class Marker:
             granularities |= Granularity.UNIQUE
         # All hours of a day share the bitmaps that have no hour, and so a command.
         hour = (moment.year, moment.month, moment.day, moment.hour if hourly else 0)
-        return self._cached_bitmaps(event, hour, granularities)
+        found = self._cached_bitmaps(event, hour, granularities)
+        if found.expiring and found.over <= self._clock():  # since it was put into the cache
+            return self._make_bitmaps(event, hour, granularities)
+        return found
 
     def _unique_bitmaps(self, event: str) -> Bitmaps:
         if not isinstance(event, str):
@@ -205,18 +214,22 @@ class Marker:
         return self._cached_bitmaps(event, None, Granularity.UNIQUE)
 
     def _make_bitmaps(self, event: str, hour: _Hour | None, granularities: Granularity) -> Bitmaps:
+        check_name("event", event)
+        self._limits.check(event)
         moment = hour and datetime(*hour)
-        keys = [
-            self._schema.key(
-                event,
+        found = []
+        for granularity in granularities:
+            period = (
                 # A unique bitmap has no period, also beside those that have one.
                 None
                 if moment is None or granularity is Granularity.UNIQUE
-                else Period.containing(granularity, moment),
+                else Period.containing(granularity, moment)
             )
-            for granularity in granularities
-        ]
-        return Bitmaps(event, granularities, keys)
+            end = self._lifetimes.end(period)
+            if end == math.inf or end > self._clock():  # else Redis would delete what is there
+                found.append((granularity, self._schema.key(event, period), end))
+        chosen, keys, ends = zip(*found, strict=True) if found else ((), (), ())
+        return Bitmaps(event, chosen, keys, ends)
 
     def _scratch(self) -> tuple[bytes, bytes] | None:
         """Return the names of two keys that nobody else uses, and that no schema can parse."""
@@ -224,6 +237,24 @@ class Marker:
             return None
         name = f"{self._schema.prefix}tmp:{uuid.uuid4().hex}"
         return f"{name}:1".encode(), f"{name}:2".encode()
+
+    def _with_witnesses(self, bitmaps: Bitmaps, moment: datetime) -> Bitmaps:
+        """Return those bitmaps of which it can be told whether another day keeps a user there.
+
+        If some of the days are over already, nobody knows any more, and their
+        week keeps what it has.
+        """
+        if not self._lifetimes.days_end:
+            return bitmaps
+        now = self._clock()
+        kept = []
+        for granularity, key in zip(bitmaps.granularities, bitmaps.keys, strict=True):
+            if granularity in _KEPT_BY_OTHER_DAYS:
+                days = Period.containing(granularity, moment).days()
+                if min(map(self._lifetimes.end, days)) <= now:
+                    continue
+            kept.append((granularity, key))
+        return Bitmaps(bitmaps.event, [each for each, _ in kept], [key for _, key in kept])
 
     def _witnesses(self, bitmaps: Bitmaps, moment: datetime) -> tuple[tuple[bytes, ...], ...]:
         """Return for each bitmap the keys of the other days that keep a user in it."""

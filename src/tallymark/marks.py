@@ -6,6 +6,7 @@ many of them share a transaction.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,19 +47,48 @@ class Bitmaps:
         keys: one for each bitmap, in the same order.
         bulk_keys, setbit_heads: the keys, encoded for the wire once and for all.
         size: about how many bytes a mark on them takes on the wire.
+        expiring: how many of them have an end.
+        expiries: the commands that set it.
+        over: when the first of them ends, in seconds since 1970.
     """
 
-    __slots__ = ("bulk_keys", "event", "granularities", "keys", "setbit_heads", "size")
+    __slots__ = (
+        "bulk_keys",
+        "event",
+        "expiries",
+        "expiring",
+        "granularities",
+        "keys",
+        "over",
+        "setbit_heads",
+        "size",
+    )
 
     def __init__(
-        self, event: str, granularities: Iterable[Granularity], keys: Iterable[bytes]
+        self,
+        event: str,
+        granularities: Iterable[Granularity],
+        keys: Iterable[bytes],
+        ends: Iterable[float] = (),
     ) -> None:
+        """Encode what marks on them share.
+
+        Arguments:
+            event: the event's name.
+            granularities, keys: of each bitmap.
+            ends: when each ends, in seconds since 1970; ``math.inf`` if it stays.
+        """
         self.event = event
         self.granularities = tuple(granularities)
         self.keys = tuple(keys)
         self.bulk_keys = tuple(map(wire.bulk, self.keys))
         self.setbit_heads = tuple(map(wire.setbit_head, self.keys))
-        self.size = _size(self.keys)
+        ends = tuple(ends)
+        finite = [(key, end) for key, end in zip(self.keys, ends, strict=False) if end < math.inf]
+        self.expiries = b"".join(wire.command(b"EXPIREAT", key, b"%d" % end) for key, end in finite)
+        self.expiring = len(finite)
+        self.over = min(ends, default=math.inf)
+        self.size = _size(self.keys) + len(self.expiries)
 
 
 class BitMark:

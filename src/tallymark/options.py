@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta, tzinfo
 from datetime import timezone as fixed_timezone
-from datetime import tzinfo
 from typing import Final, TypedDict
 from zoneinfo import ZoneInfo
 
 from .errors import InvalidTypeError, InvalidValueError
 from .keys import DEFAULT_PREFIX, MAX_USER_ID, KeySchema, checked_int
+from .periods import By, Granularity, dated
 from .urls import check_url
 
 __all__ = ["DEFAULT_TIMEOUT", "REPLICAS", "Options", "TallyOptions", "checked_timeout"]
@@ -52,6 +55,17 @@ class TallyOptions(TypedDict, total=False):
         max_pending: how many marks, and how many reads, may be waiting for
             Redis; 100,000 by default, which takes about 200 MB with the tasks
             that wait. Whoever comes then gets an `OverloadedError`.
+        expire: how long bitmaps live, for some of ``"hour"``, ``"day"``,
+            ``"week"``, ``"month"``, ``"year"``: ``{"hour": timedelta(days=7)}``
+            lets Redis drop an hour's bitmap seven days after that hour has
+            ended. It is set with each mark, in the same transaction, and is the
+            same for late marks; bitmaps that would be over already are left
+            out of marks and unmarks. All stay by default.
+        event_pattern: a regular expression that the whole name of an event
+            has to match to be marked; ``None`` (the default) for none.
+        max_events: how many different events this tally marks or unmarks, from
+            when it is made; the next one is refused. ``None`` (the default) for any
+            number. Set one of these two where names may come from outside.
         read_from: where reads go: ``"primary"`` (the default), where marks go
             too; ``"replicas"``, those that a ``redis+sentinel://`` URL leads to, in
             turn (the primary, while there are none); or the URL of a replica.
@@ -70,6 +84,9 @@ class TallyOptions(TypedDict, total=False):
     bitfield: bool
     timeout: float
     max_pending: int
+    expire: Mapping[By, timedelta]
+    event_pattern: str | None
+    max_events: int | None
     read_from: str
 
 
@@ -90,7 +107,12 @@ class Options:
     bitfield: bool = True
     timeout: float = DEFAULT_TIMEOUT
     max_pending: int = DEFAULT_MAX_PENDING
+    expire: Mapping[By, timedelta] = field(default_factory=dict)
+    event_pattern: str | None = None
+    max_events: int | None = None
     read_from: str = PRIMARY
+    #: ``expire`` by granularity.
+    lives: Mapping[Granularity, timedelta] = field(init=False)
     #: The time zone, whichever way it was given.
     zone: tzinfo = field(init=False)
 
@@ -102,6 +124,10 @@ class Options:
         checked_timeout(self.timeout)
         if checked_int("max_pending", self.max_pending) < 1:
             raise InvalidValueError(f"max_pending must be 1 or more, got {self.max_pending}")
+        if self.max_events is not None and checked_int("max_events", self.max_events) < 1:
+            raise InvalidValueError(f"max_events must be 1 or more, got {self.max_events}")
+        _check_pattern(self.event_pattern)
+        object.__setattr__(self, "lives", _lives(self.expire))
         if self.read_from not in {PRIMARY, REPLICAS}:
             _check_read_url(self.read_from)
         object.__setattr__(self, "zone", _zone(self.timezone))
@@ -129,6 +155,30 @@ def checked_timeout(timeout: float) -> float:
     if not timeout > 0:  # a NaN fails too
         raise InvalidValueError(f"timeout must be more than 0 seconds, got {timeout!r:.80}")
     return timeout
+
+
+def _check_pattern(pattern: str | None) -> None:
+    if pattern is None:
+        return
+    if not isinstance(pattern, str):
+        raise InvalidTypeError(f"event_pattern must be a str or None, got {pattern!r:.80}")
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise InvalidValueError(f"event_pattern is no regular expression: {error}") from None
+
+
+def _lives(expire: Mapping[By, timedelta]) -> dict[Granularity, timedelta]:
+    if not isinstance(expire, Mapping):
+        raise InvalidTypeError(f"expire must map granularities to timedeltas, got {expire!r:.80}")
+    found = {}
+    for by, life in expire.items():
+        if not isinstance(life, timedelta):
+            raise InvalidTypeError(f"expire must hold timedeltas, got {life!r:.80}")
+        if life <= timedelta(0):
+            raise InvalidValueError(f"expire must hold timedeltas above 0, got {life!r:.80}")
+        found[dated(by)] = life
+    return found
 
 
 def _check_read_url(url: str) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .marks import Bitmaps, BitMark, Result
 
-__all__ = ["BitRun", "Step", "explained", "misfit", "step_for"]
+__all__ = ["BitRun", "Step", "explained", "misfit", "step_for", "with_expiry"]
 
 #: What a mark flipped, by the value that it wrote and the bits that it found.
 _KnownFlips = tuple[dict[tuple[int, ...], Granularity], dict[tuple[int, ...], Granularity]]
@@ -259,16 +259,62 @@ class DenseStep(_OneScript[DenseMarks]):
         return [dict(zip(self.bitmaps.granularities, counts, strict=True))]
 
 
-Step = BitRun | ScriptStep | SparseStep | DenseStep
+class ExpiringStep:
+    """Another step, after which its bitmaps have their end set.
+
+    Always, not only when they are new: another client may have deleted one
+    meanwhile, or brought it back without an end.
+    """
+
+    __slots__ = ("_step",)
+
+    def __init__(self, step: BitRun | SparseStep | DenseStep) -> None:
+        self._step = step
+
+    @property
+    def indexes(self) -> list[int]:
+        """The indexes of its marks."""
+        return self._step.indexes
+
+    def command_count(self) -> int:
+        """Return how many commands it takes."""
+        return self._step.command_count() + self._step.bitmaps.expiring
+
+    def encode(self) -> bytes:
+        """Return its commands."""
+        return self._step.encode() + self._step.bitmaps.expiries
+
+    def settle(self, replies: Iterator[Any]) -> list[Result]:
+        """Return the results of the step; takes the replies of all commands."""
+        bitmaps = self._step.bitmaps
+        results = self._step.settle(replies)
+        for reply in itertools.islice(replies, bitmaps.expiring):
+            if isinstance(reply, CommandError):
+                reason = f"marks of {bitmaps.event!r} are written, but a bitmap has no end"
+                return [
+                    result if isinstance(result, CommandError) else explained(reply, reason)
+                    for result in results
+                ]
+            if reply not in (0, 1):
+                raise misfit(reply)
+        return results
+
+
+Step = BitRun | ScriptStep | SparseStep | DenseStep | ExpiringStep
 
 
 def step_for(index: int, mark: ExactUnmark | SparseMarks | DenseMarks, bitfield: bool) -> Step:
     """Return the step of a mark that shares its commands with no other."""
     if isinstance(mark, ExactUnmark):
-        return ScriptStep(index, mark)
+        return ScriptStep(index, mark)  # clears bits, and so creates nothing that has to end
     if isinstance(mark, SparseMarks):
-        return SparseStep(index, mark, bitfield)
-    return DenseStep(index, mark)
+        return with_expiry(SparseStep(index, mark, bitfield))
+    return with_expiry(DenseStep(index, mark))
+
+
+def with_expiry(step: BitRun | SparseStep | DenseStep) -> Step:
+    """Return a step that also sets the end of its bitmaps, if one of them has one."""
+    return ExpiringStep(step) if step.bitmaps.expiring else step
 
 
 def _listed(bits: Any, count: int) -> Sequence[Any]:

@@ -1,0 +1,44 @@
+"""How long bitmaps live, counted from the end of their period. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from .periods import Granularity
+
+if TYPE_CHECKING:
+    from .options import Options
+    from .periods import Period
+
+__all__ = ["Lifetimes"]
+
+
+class Lifetimes:
+    """When the bitmaps of a tally go, as the option ``expire`` says.
+
+    That depends on nothing but their period: whoever marks a bitmap, and
+    however late, gives it the same end.
+    """
+
+    def __init__(self, options: Options) -> None:
+        """Prepare for a tally's options."""
+        self._lives = options.lives
+        self._zone = options.zone
+        #: Whether the bitmaps of days end at all.
+        self.days_end = Granularity.DAY in options.lives
+
+    def end(self, period: Period | None) -> float:
+        """Return when a bitmap goes, in seconds since 1970; ``math.inf`` if it stays.
+
+        Arguments:
+            period: the bitmap's; ``None`` for the dateless one.
+        """
+        life = None if period is None else self._lives.get(period.granularity)
+        if period is None or life is None:
+            return math.inf
+        try:
+            end = period.end.replace(tzinfo=self._zone).timestamp()
+        except OverflowError:  # the year 9999 ends beyond what Python can say
+            return math.inf
+        return math.ceil(end + life.total_seconds())
