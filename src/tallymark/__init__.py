@@ -47,6 +47,7 @@ from .errors import (
 )
 from .events import EventSet, all_of, any_of
 from .keys import KeySchema
+from .observers import Observer, Operation
 from .options import TallyOptions
 from .periods import Granularity, Period
 from .reports import Funnel, FunnelStep, Stickiness
@@ -72,6 +73,8 @@ __all__ = [
     "KeySchema",
     "MissingExtraError",
     "NotPersistingError",
+    "Observer",
+    "Operation",
     "OverloadedError",
     "PendingMark",
     "Period",

@@ -80,6 +80,8 @@ class Tally(AsyncReads):
             bitfield=self._options.bitfield,
             timeout=self._options.timeout,
             max_pending=self._options.max_pending,
+            store=redis_py.store_label(client),
+            observer=self._options.observer,
             backoff=lambda: redis_py.backoff().compute,
         )
         self._context = Context.of(redis_py.database(client), self._options, time.time)
@@ -89,6 +91,7 @@ class Tally(AsyncReads):
             self._replica,
             timeout=self._options.timeout,
             max_pending=self._options.max_pending,
+            observer=self._options.observer,
             check_usable=self._commits.check_usable,
         )
 

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import redis_py
 from .errors import StoreTimeoutError, StoreUnavailableError
+from .observers import Operation, Outage, observe
 from .replies import its_socket, received_replies, seconds_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from .errors import StoreError
+    from .observers import Observer
 
 __all__ = ["BlockingLink", "Sent"]
 
 
 @dataclass
 class Sent:
-    """What an exchange has written so far.
+    """What an exchange is about, and what it has written so far.
 
     Attributes:
+        kind, size: as for `tallymark.Operation`.
         attempts: how often it was begun.
         bytes: how many bytes were written, or may have been.
     """
 
+    kind: Literal["write", "read"]
+    size: int
     attempts: int = 0
     bytes: int = 0
 
@@ -35,16 +42,22 @@ class BlockingLink:
     Threads may share it: each exchange has a connection to itself.
     """
 
-    def __init__(self, client: Any, *, owned: bool = False) -> None:
+    def __init__(
+        self, client: Any, *, owned: bool = False, observer: Observer | None = None
+    ) -> None:
         """Begin.
 
         Arguments:
             client: the client.
             owned: whether the tally made it; its pool is a `BlockingPool` then.
+            observer: is told of each attempt.
         """
         self._pool = client.connection_pool
         self.owned = owned
         self._closed = False
+        self._observer = observer
+        self._store = redis_py.store_label(client)
+        self._outage = Outage(self._store, time.monotonic)
 
     def exchange(
         self,
@@ -70,16 +83,26 @@ class BlockingLink:
         told: Exception | None = None
         while True:
             sent.attempts += 1
+            begun, before = time.perf_counter(), sent.bytes
             try:
-                return self._attempt(data, count, sent, deadline, meanwhile)
+                replies = self._attempt(data, count, sent, deadline, meanwhile)
             except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
                 left = deadline - time.monotonic()
                 failure = redis_py.failure(error)
+                self._outage.failed(failure)
+                if self._observer is not None:
+                    self._observe(self._observer, sent, before, begun, failure)
                 if not isinstance(failure, StoreTimeoutError):
                     told = error  # which explains more than that the last attempt took too long
                 may_pass = isinstance(failure, StoreUnavailableError | StoreTimeoutError)
                 if not may_pass or left <= redis_py.TOO_SHORT:
                     redis_py.raise_failure(told or error)
+            else:
+                if self._outage.lasts:
+                    self._outage.is_over()
+                if self._observer is not None:
+                    self._observe(self._observer, sent, before, begun, None)
+                return replies
             pauses = pauses or redis_py.backoff()
             # Where the next pause would be the end, there are some shorter ones.
             time.sleep(min(pauses.compute(1), left / 2))
@@ -89,6 +112,19 @@ class BlockingLink:
         self._closed = True
         if self.owned:
             self._pool.disconnect_idle()
+
+    def _observe(
+        self,
+        observer: Observer,
+        sent: Sent,
+        before: int,
+        begun: float,
+        failure: StoreError | None,
+    ) -> None:
+        written = sent.bytes - before
+        seconds = time.perf_counter() - begun if written else 0.0
+        told = (self._store, sent.size, written, time.time(), seconds, failure)
+        observe(observer, Operation(sent.kind, *told))
 
     def _attempt(
         self, data: bytes, count: int, sent: Sent, deadline: float, meanwhile: Iterable[object]

@@ -96,10 +96,11 @@ class BlockingReader:
 
     def _ask(self, request: Request, seconds: float, deadline: float) -> list[Any]:
         self._check_usable()
+        count = request.reply_count()
         link = self._link if request.changes else self._replica
         try:
             replies = link.exchange(
-                request.encode(), request.reply_count(), Sent(), deadline, request.meanwhile or ()
+                request.encode(), count, Sent("read", count), deadline, request.meanwhile or ()
             )
         except StoreError as failure:
             raise with_fate(failure, sent=None, timeout=seconds) from failure.__cause__

@@ -44,7 +44,7 @@ Write = tuple[asyncio.Future[Any], float, "Mark | None", "Sequence[Mark]", float
 class Flight:
     """A batch on its way."""
 
-    __slots__ = ("batch", "data", "left", "on_the_wire", "replies", "sent", "writes")
+    __slots__ = ("batch", "data", "given_up", "left", "on_the_wire", "replies", "sent", "writes")
 
     def __init__(self, writes: Sequence[Write], batch: Batch) -> None:
         self.writes = writes
@@ -55,6 +55,8 @@ class Flight:
         self.sent = False
         #: Whether all of it was written, so that the connection owes its replies.
         self.on_the_wire = False
+        #: Whether all of its callers' time is up.
+        self.given_up = False
         #: When it was sent.
         self.left = 0.0
 

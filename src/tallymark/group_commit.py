@@ -35,6 +35,7 @@ from .errors import (
     with_fate,
 )
 from .flights import MAX_BATCH_MARKS, boarded, boarding, count, live
+from .observers import Operation, Outage, observe
 from .options import checked_timeout
 from .room import Room
 from .stats import Totals
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from .flights import Flight, Write
     from .link import Link
     from .marks import Mark, Result
+    from .observers import Observer
     from .stats import Stats
 
 __all__ = ["MAX_WAITING", "GroupCommit"]
@@ -84,6 +86,8 @@ class GroupCommit:
         bitfield: bool,
         timeout: float,
         max_pending: int,
+        store: str = "Redis",
+        observer: Observer | None = None,
         backoff: Callable[[], Callable[[int], float]],
     ) -> None:
         """Begin idle.
@@ -94,6 +98,8 @@ class GroupCommit:
             timeout: how many seconds a call may take that does not say so
                 itself; ``math.inf`` for no limit.
             max_pending: how many marks may wait; the next one is refused.
+            store: how logs and observers call the server.
+            observer: is told of each attempt.
             backoff: begins a series of attempts; what it returns tells the
                 seconds to pause after so many failures.
         """
@@ -101,6 +107,9 @@ class GroupCommit:
         self._bitfield = bitfield
         self._timeout = timeout
         self._backoff = backoff
+        self._store = store
+        self._observer = observer
+        self._outage = Outage(store, time.monotonic)
         #: How often in a row the connection has failed, why, how long to pause after so
         #: many failures, and so when to try again.
         self._failures = 0
@@ -354,6 +363,10 @@ class GroupCommit:
             results = flight.batch.settle(flight.replies)
         except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits
             failure = error if isinstance(error, StoreError) else StoreError(repr(error))
+            if flight.given_up:  # we closed the connection, because time was up
+                failure = StoreTimeoutError(str(failure))
+            if self._observer is not None:
+                self._observe(self._observer, flight, failure)
             await self._link.close()
             self._interrupted(flight, failure)
         except BaseException as error:
@@ -365,7 +378,15 @@ class GroupCommit:
             raise
         else:
             self._flight = None
+            if self._observer is not None:
+                self._observe(self._observer, flight, None)
             self._settle(flight, results)
+
+    def _observe(self, observer: Observer, flight: Flight, failure: StoreError | None) -> None:
+        seconds = time.perf_counter() - flight.left if flight.left else 0.0
+        size, written = count(flight.writes), len(flight.data) if flight.sent else 0
+        told = Operation("write", self._store, size, written, time.time(), seconds, failure)
+        observe(observer, told)
 
     async def _prepare(self, flight: Flight) -> None:
         """Connect; after a failure, pause before that."""
@@ -425,6 +446,7 @@ class GroupCommit:
 
     def _interrupted(self, flight: Flight, failure: StoreError) -> None:
         """See to a flight whose connection has gone: it is tried again, or fails."""
+        self._outage.failed(failure)
         flight.on_the_wire = False
         now = asyncio.get_running_loop().time()
         time_is_up = now >= flight.deadline
@@ -442,6 +464,8 @@ class GroupCommit:
 
     def _settle(self, flight: Flight, results: list[Result]) -> None:
         """Give every caller its results."""
+        if self._outage.lasts:
+            self._outage.is_over()
         if self._failures:
             self._failures = 0
             self._failure = None
@@ -494,6 +518,7 @@ class GroupCommit:
             if now < flight.deadline:
                 following.append(flight.deadline)
             elif self._scope is None:
+                flight.given_up = True
                 self._aborting = loop.create_task(self._link.abort())
         late = [write for write in self._waiting if write[1] <= now]
         self._fail(late, self._failure or StoreTimeoutError(), sent=False, missed=_NO_TURN)

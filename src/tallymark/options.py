@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta, tzinfo
 from datetime import timezone as fixed_timezone
-from typing import Final, TypedDict
+from typing import TYPE_CHECKING, Final, TypedDict
 from zoneinfo import ZoneInfo
 
 from .errors import InvalidTypeError, InvalidValueError
 from .keys import DEFAULT_PREFIX, MAX_USER_ID, KeySchema, checked_int
 from .periods import By, Granularity, dated
 from .urls import check_url
+
+if TYPE_CHECKING:
+    from .observers import Observer
 
 __all__ = ["DEFAULT_TIMEOUT", "REPLICAS", "Options", "TallyOptions", "checked_timeout"]
 
@@ -73,6 +76,8 @@ class TallyOptions(TypedDict, total=False):
             just marked. It is asked for nothing that writes: event sets that
             take more than one bitmap are counted on this side, part by part.
             What deletes goes to the primary in any case.
+        observer: is called with an `Operation` after each exchange with Redis,
+            such as a `tallymark.otel.OpenTelemetry`; ``None`` by default.
     """
 
     prefix: str
@@ -88,6 +93,7 @@ class TallyOptions(TypedDict, total=False):
     event_pattern: str | None
     max_events: int | None
     read_from: str
+    observer: Observer | None
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,7 @@ class Options:
     event_pattern: str | None = None
     max_events: int | None = None
     read_from: str = PRIMARY
+    observer: Observer | None = None
     #: ``expire`` by granularity.
     lives: Mapping[Granularity, timedelta] = field(init=False)
     #: The time zone, whichever way it was given.
@@ -124,6 +131,8 @@ class Options:
         checked_timeout(self.timeout)
         if checked_int("max_pending", self.max_pending) < 1:
             raise InvalidValueError(f"max_pending must be 1 or more, got {self.max_pending}")
+        if self.observer is not None and not callable(self.observer):
+            raise InvalidTypeError(f"observer must be callable, got {self.observer!r:.80}")
         if self.max_events is not None and checked_int("max_events", self.max_events) < 1:
             raise InvalidValueError(f"max_events must be 1 or more, got {self.max_events}")
         _check_pattern(self.event_pattern)

@@ -17,8 +17,15 @@ import anyio.to_thread
 
 from . import redis_py
 from .bits import algebra
-from .errors import OverloadedError, StoreTimeoutError, StoreUnavailableError, with_fate
+from .errors import (
+    OverloadedError,
+    StoreError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+    with_fate,
+)
 from .link import Link
+from .observers import Operation, Outage, observe
 from .options import checked_timeout
 from .requests import Found, Request, Work
 from .sharing import SharedFlights
@@ -26,6 +33,7 @@ from .sharing import SharedFlights
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
 
+    from .observers import Observer
     from .requests import Query
 
 __all__ = ["MAX_LONG_REQUESTS", "Reader"]
@@ -54,6 +62,7 @@ class Reader:
         *,
         timeout: float,
         max_pending: int,
+        observer: Observer | None = None,
         check_usable: Callable[[], None],
     ) -> None:
         """Begin without a connection.
@@ -65,6 +74,7 @@ class Reader:
             timeout: how many seconds each request may take, attempts to
                 connect included; ``math.inf`` for no limit.
             max_pending: how many requests may wait; the next one is refused.
+            observer: is told of each attempt.
             check_usable: raises if the tally cannot be used (here).
         """
         self._client = client
@@ -72,6 +82,15 @@ class Reader:
         self._timeout = timeout
         self._max_pending = max_pending
         self._check_usable = check_usable
+        self._observer = observer
+        self._stores = {
+            True: redis_py.store_label(client),
+            False: redis_py.store_label(replica or client),
+        }
+        self._outages = {
+            primary: Outage(f"{store} for reads", time.monotonic)
+            for primary, store in self._stores.items()
+        }
         #: Whether the tally made the client.
         self.owned = False
         #: Connections that nobody uses, to the server that takes marks or not.
@@ -232,22 +251,37 @@ class Reader:
         link = idle.pop() if idle else Link(client, owned=owned)
         replies: list[Any] = []
         intact = False
+        failure: StoreError | None = None
+        began = 0.0
         try:
             with anyio.CancelScope(deadline=deadline):
                 if not link.ready:
                     await link.connect()
+                began = time.perf_counter()
                 await link.send(data)
                 await link.receive(replies, count)
                 intact = True
+            if not intact:
+                raise StoreTimeoutError
+        except StoreError as error:
+            failure = error
+            raise
         finally:
+            outage = self._outages[primary]
+            if failure is not None:
+                outage.failed(failure)
+            elif intact and outage.lasts:
+                outage.is_over()
+            if self._observer is not None and (intact or failure is not None):
+                seconds = time.perf_counter() - began if began else 0.0
+                told = (self._stores[primary], count, len(data) if began else 0)
+                observe(self._observer, Operation("read", *told, time.time(), seconds, failure))
             if not intact or self._closed:
                 await link.close()
             elif owned:
                 idle.append(link)
             else:
                 await link.rest()
-        if not intact:
-            raise StoreTimeoutError
         return replies
 
 

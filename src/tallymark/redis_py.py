@@ -6,8 +6,9 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from redis import exceptions
+from redis.asyncio.connection import SSLConnection as AsyncSSLConnection
 from redis.backoff import DecorrelatedJitterBackoff, NoBackoff
-from redis.connection import parse_url
+from redis.connection import SSLConnection, parse_url
 from redis.retry import Retry
 
 from .errors import (
@@ -48,6 +49,7 @@ __all__ = [
     "same_sentinels",
     "sentinel_pool",
     "sentinel_settings",
+    "store_label",
 ]
 
 #: How many connections a tally that made its own client opens at most. Calls
@@ -60,6 +62,9 @@ TOO_SHORT: Final = 0.001
 #: How many bytes are taken from a socket at once. Reports receive megabytes; with
 #: redis-py's 32 KiB that takes a third longer.
 READ_SIZE = 256 * 1024
+
+#: Connections with TLS.
+_TLS: Final = (SSLConnection, AsyncSSLConnection)
 
 #: A Sentinel that has not answered after so many seconds is not waited for.
 _SENTINEL_SECONDS: Final = 1.0
@@ -147,6 +152,22 @@ def database(client: Any) -> Hashable:
         return frozenset(same_sentinels(manager)["sentinels"]), pool.service_name, number
     found: Hashable = pool  # of a kind that finds its server in other ways
     return found
+
+
+def store_label(client: Any) -> str:
+    """Return how logs and observers call a client's store; never with a password."""
+    pool = client.connection_pool
+    told = pool.connection_kwargs
+    number = told.get("db") or 0
+    manager = getattr(pool, "sentinel_manager", None)
+    if manager is not None:
+        hosts = ",".join(f"{host}:{port}" for host, port in same_sentinels(manager)["sentinels"])
+        role = "" if pool.is_master else " (replicas)"
+        return f"redis+sentinel://{hosts}/{pool.service_name}/{number}{role}"
+    if told.get("path") is not None:
+        return f"unix://{told['path']}?db={number}"
+    scheme = "rediss" if issubclass(pool.connection_class, _TLS) else "redis"
+    return f"{scheme}://{told.get('host', 'localhost')}:{told.get('port', 6379)}/{number}"
 
 
 def sentinel_settings(

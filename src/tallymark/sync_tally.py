@@ -81,10 +81,13 @@ class SyncTally(SyncReads):
         )
         self._options = Options(**options)
         self._marker = Marker(self._options, time.time)
-        self._link = BlockingLink(client)
+        observer = self._options.observer
+        self._link = BlockingLink(client, observer=observer)
         self._context = Context.of(redis_py.database(client), self._options, time.time)
         replica = make_read_client(client, self._options)
-        self._replica = None if replica is None else BlockingLink(replica, owned=True)
+        self._replica = (
+            None if replica is None else BlockingLink(replica, owned=True, observer=observer)
+        )
         self._reader = BlockingReader(
             self._link,
             self._replica,
@@ -269,7 +272,7 @@ class SyncTally(SyncReads):
                     f"{self._options.max_pending}); nothing was sent"
                 )
             self._waiting += len(marks)
-        sent = Sent()
+        sent = Sent("write", len(marks))
         results: list[Result] = []
         try:
             replies = self._link.exchange(batch.encode(), batch.reply_count(), sent, deadline)

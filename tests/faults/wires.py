@@ -89,11 +89,12 @@ class Wire:
         self.heal()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
-        self.cut_all()
         while self._threads:
+            self.cut_all()  # also those that were being made until now
             for thread in list(self._threads):
-                thread.join()
-                self._threads.discard(thread)
+                thread.join(0.1)
+                if not thread.is_alive():
+                    self._threads.discard(thread)
         self._listener.close()
 
     def _start(self, run: Callable[..., object], *arguments: object) -> None:

@@ -1,0 +1,97 @@
+"""What a tally tells the outside about its traffic: operations, and outages in the log. Pure."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+from .errors import StoreTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .errors import StoreError
+
+__all__ = ["Observer", "Operation", "Outage", "observe"]
+
+_log = logging.getLogger("tallymark")
+_log.addHandler(logging.NullHandler())  # quiet where the program has not set up its logging
+
+
+class Operation(NamedTuple):
+    """One attempt to have Redis do something: what an `Observer` is told.
+
+    Attributes:
+        kind: ``"write"`` for a batch of marks in one transaction, ``"read"`` for a
+            request of a read.
+        store: where, such as ``redis://localhost:6379/0``; never with a password.
+        size: how many marks, or how many commands.
+        bytes_sent: how many bytes were written.
+        ended: when it ended, in seconds since 1970.
+        seconds: how long it took, from the first byte that was written.
+        error: why it failed; ``None`` if all replies are there. Marks that
+            Redis refused one by one do not count as a failure of their batch.
+    """
+
+    kind: Literal["write", "read"]
+    store: str
+    size: int
+    bytes_sent: int
+    ended: float
+    seconds: float
+    error: StoreError | None
+
+
+class Observer(Protocol):
+    """What the option ``observer`` takes: something to call after each operation."""
+
+    def __call__(self, operation: Operation, /) -> object:
+        """Take note of an operation, quickly: marks wait meanwhile.
+
+        An exception is logged, and harms nobody.
+        """
+
+
+def observe(observer: Observer, operation: Operation) -> None:
+    """Tell an observer, whatever it makes of it."""
+    try:
+        observer(operation)
+    except Exception:  # noqa: BLE001 - logged, which is all that there is to do
+        _log.exception("the observer %r failed", observer)
+
+
+class Outage:
+    """Tells the log when a server is lost, and when it is found again, each once.
+
+    Attributes:
+        lasts: whether it is lost.
+    """
+
+    def __init__(self, store: str, clock: Callable[[], float]) -> None:
+        """Begin with a server that is there.
+
+        Arguments:
+            store: how the log calls it.
+            clock: returns seconds.
+        """
+        self._store = store
+        self._clock = clock
+        self._begun = 0.0
+        self._failures = 0
+        self.lasts = False
+
+    def failed(self, failure: StoreError) -> None:
+        """Take note of a failed attempt."""
+        if not self.lasts:
+            self.lasts = True
+            self._begun = self._clock()
+            self._failures = 0
+            told = "" if isinstance(failure, StoreTimeoutError) else f": {failure}"
+            _log.warning("no answer from %s%s", self._store, told or " in time")
+        self._failures += 1
+
+    def is_over(self) -> None:
+        """Take note of an answer, if it `lasts`."""
+        self.lasts = False
+        seconds = self._clock() - self._begun
+        _log.info("%s is back after %.3g s, %d failures", self._store, seconds, self._failures)
