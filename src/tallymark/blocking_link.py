@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from . import redis_py
 from .errors import StoreTimeoutError, StoreUnavailableError
 from .observers import Operation, Outage, observe
-from .replies import its_socket, received_replies, seconds_until
+from .replies import check_nothing_came, its_socket, received_replies, seconds_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -134,6 +134,9 @@ class BlockingLink:
         try:
             # One deadline for all that is to come, however little of it comes at a time.
             found = its_socket(connection)
+            if sent.kind == "read":
+                # Marks notice replies that are not theirs, by the form of a transaction's.
+                check_nothing_came(connection)
             if found is not None:
                 found.settimeout(seconds_until(deadline))
             sent.bytes += len(data)

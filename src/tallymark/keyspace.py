@@ -205,7 +205,7 @@ class _Walk:
     def step(self) -> Query[list[tuple[bytes, str, Period | None]]]:
         """Go one step; return the bitmaps that it found: their keys, events and periods."""
         scan = (b"SCAN", self._cursor, b"MATCH", self._pattern, b"COUNT", b"%d" % _STEP)
-        ((self._cursor, keys),) = yield Request([scan])
+        ((self._cursor, keys),) = yield Request([scan], replies=list)
         self.goes_on = self._cursor not in {b"0", 0}
         found = []
         for key in keys:

@@ -8,7 +8,7 @@ import anyio
 from redis.exceptions import ResponseError
 
 from . import redis_py
-from .replies import buffered_replies
+from .replies import buffered_replies, check_nothing_is_left
 
 __all__ = ["Link"]
 
@@ -55,6 +55,7 @@ class Link:
     async def send(self, data: bytes) -> None:
         """Write commands. If it is cancelled, the connection is of no use any more."""
         try:
+            check_nothing_is_left(self._connection)  # of whatever was before
             await self._connection.send_packed_command(data)
         except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
             redis_py.raise_failure(error)
@@ -76,6 +77,7 @@ class Link:
                 except ResponseError as error:
                     replies.append(redis_py.refused_reply(error))
                 replies += read_at_once(count - len(replies))
+            check_nothing_is_left(self._connection)
         except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
             redis_py.raise_failure(error)
 

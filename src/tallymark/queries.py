@@ -234,7 +234,7 @@ def _counted(event_set: EventSet, *, enough: int | None = None) -> Query[int]:
 
 def _part(bitmaps: Sequence[Bitmap], at: int, size: int) -> Query[tuple[dict[Bitmap, Any], int]]:
     """Return the same bytes of some bitmaps, and how many bytes the longest has of them."""
-    data = yield Request(ranges(bitmaps, at, size), atomic=len(bitmaps) > 1)
+    data = yield Request(ranges(bitmaps, at, size), atomic=len(bitmaps) > 1, replies=bytes)
     length = max(map(len, data))
     load = algebra().load
     return {bitmap: load(some, length) for bitmap, some in zip(bitmaps, data, strict=True)}, length
@@ -244,7 +244,7 @@ def _in_range(event_set: EventSet, bitmaps: Sequence[Bitmap], offsets: Offsets) 
     """Return who of some neighbours are in an event set, from the bytes that they are in."""
     first = offsets.low >> 3
     size = (offsets.high >> 3) - first + 1
-    data = yield Request(ranges(bitmaps, first, size), atomic=len(bitmaps) > 1)
+    data = yield Request(ranges(bitmaps, first, size), atomic=len(bitmaps) > 1, replies=bytes)
     values = {
         bitmap: int.from_bytes(some, "little") for bitmap, some in zip(bitmaps, data, strict=True)
     }
@@ -271,7 +271,8 @@ def _one_by_one(
             commands.append((name, key, *gets))
         else:
             commands += [(b"GETBIT", key, each) for each in digits]
-    replies = yield Request(commands, atomic=len(commands) > 1)
+    kind = list if context.options.bitfield else int
+    replies = yield Request(commands, atomic=len(commands) > 1, replies=kind)
     if not context.options.bitfield:
         step = len(offsets)
         replies = [replies[at : at + step] for at in range(0, len(replies), step)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import socket
+import ssl
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,17 +29,29 @@ except ImportError:  # another redis-py than those that we know
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["buffered_replies", "its_socket", "received_replies", "seconds_until"]
+__all__ = [
+    "buffered_replies",
+    "check_nothing_came",
+    "check_nothing_is_left",
+    "its_socket",
+    "received_replies",
+    "seconds_until",
+]
 
 #: What Redis answers to our commands, apart from errors.
 _PLAIN: Final = frozenset((bytes, str, int, list, bool, type(None)))
+
+#: The parsers that we know.
+_ASYNC, _BLOCKING = "_AsyncHiredisParser", "_HiredisParser"
+
+_UNASKED: Final = "the connection has more than the replies to what was sent, or was closed"
 
 _NOT_ENOUGH_DATA: Final = getattr(_parsers, "NOT_ENOUGH_DATA", None)
 
 
 def buffered_replies(connection: Any) -> Callable[[int], list[Any]]:
     """Return what takes those replies out of an async connection that it has received already."""
-    reader = _known_reader(connection, "_AsyncHiredisParser")
+    reader = _known_reader(connection, _ASYNC)
     if reader is None:
         return lambda _: []
     take = reader.gets
@@ -57,7 +70,7 @@ def received_replies(connection: Any, count: int, deadline: float) -> list[Any]:
         redis.exceptions.RedisError, OSError: the connection broke, or time is up.
         StoreNotReadyError: the server cannot serve for now.
     """
-    reader = _known_reader(connection, "_HiredisParser")
+    reader = _known_reader(connection, _BLOCKING)
     found = its_socket(connection)
     if reader is None or found is None:
         return [_read(connection) for _ in range(count)]
@@ -71,7 +84,36 @@ def received_replies(connection: Any, count: int, deadline: float) -> list[Any]:
             raise RedisConnectionError("Connection closed by server.")
         reader.feed(buffer, 0, size)
         replies += _taken(take, count - len(replies))
+    if reader.has_data():
+        raise RedisConnectionError(_UNASKED)
     return replies
+
+
+def check_nothing_is_left(connection: Any) -> None:
+    """Raise if an async connection has received more than was asked for.
+
+    Which of the replies was the answer cannot be told, and later ones would be
+    taken for those of other commands.
+    """
+    reader = _known_reader(connection, _ASYNC)
+    if reader is None:
+        return
+    received = getattr(getattr(connection, "_reader", None), "_buffer", None)  # asyncio's
+    if received or reader.has_data():
+        raise RedisConnectionError(_UNASKED)
+
+
+def check_nothing_came(connection: Any) -> None:
+    """Raise if a blocking connection has received something, or was closed, since its last use."""
+    found = its_socket(connection)
+    if found is None or isinstance(found, ssl.SSLSocket):  # which cannot be peeked into
+        return
+    found.settimeout(0)
+    try:
+        found.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return
+    raise RedisConnectionError(_UNASKED)
 
 
 def its_socket(connection: Any) -> socket.socket | None:

@@ -31,6 +31,7 @@ class Request(NamedTuple):
         meanwhile: steps of `Work` to do until the replies are there.
         share: how many requests like this one may go together without holding
             up the server for long; 1 if it should go alone.
+        replies: of which type all replies are.
         changes: whether it changes bitmaps, which no replica would let it.
     """
 
@@ -40,6 +41,7 @@ class Request(NamedTuple):
     meanwhile: Iterator[None] | None = None
     share: int = 1
     changes: bool = False
+    replies: type = int
 
     def encode(self) -> bytes:
         """Return the bytes to send."""
@@ -71,10 +73,11 @@ class Request(NamedTuple):
             if not isinstance(executed, list) or len(executed) != len(self.commands):
                 raise misfit(executed)
             found = executed
-        if not self.tolerant:
+        if not self.tolerant and not {self.replies}.issuperset(map(type, found)):
             for reply in found:
                 if isinstance(reply, CommandError):
                     raise _own(reply)
+            raise misfit(next(reply for reply in found if type(reply) is not self.replies))
         return found
 
 

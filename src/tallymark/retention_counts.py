@@ -216,7 +216,7 @@ def _use(uses: Sequence[_Use], at: int, size: int) -> Query[None]:
         parts: list[bytes] = []
         for first in range(0, len(bitmaps), most):
             commands = ranges(bitmaps[first : first + most], at, size)
-            parts += yield Request(commands, meanwhile=work)
+            parts += yield Request(commands, meanwhile=work, replies=bytes)
             work = iter(())
         work = _used(some, dict(zip(bitmaps, parts, strict=True)), size)
     yield Work(work)
