@@ -71,8 +71,8 @@ class RedisProcess:
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
 
-    def start(self, *arguments: str) -> None:
-        """Start it, this time with these arguments too, and wait until it answers."""
+    def start(self, *arguments: str, until: str = "eady to accept connections") -> None:
+        """Start it, this time with these arguments too, and wait until it says so."""
         process = subprocess.Popen(
             [*self._command, "--bind", "127.0.0.1", "--port", str(self.port), *arguments],
             stdout=subprocess.PIPE,
@@ -82,7 +82,7 @@ class RedisProcess:
         said = []
         for line in process.stdout:  # ends when the server does
             said.append(line)
-            if "eady to accept connections" in line or "Sentinel ID is" in line:
+            if until in line or "Sentinel ID is" in line:
                 break
         else:
             process.wait()
