@@ -8,7 +8,7 @@ import anyio
 from redis.exceptions import ResponseError
 
 from . import redis_py
-from .replies import buffered_replies, check_nothing_is_left
+from .replies import Received
 
 __all__ = ["Link"]
 
@@ -30,6 +30,7 @@ class Link:
     def __init__(self, client: Any, *, owned: bool = False) -> None:
         self._pool = client.connection_pool
         self._connection: Any = None
+        self._received = Received(None)
         #: Whether the tally made the client.
         self.owned = owned
 
@@ -55,7 +56,8 @@ class Link:
     async def send(self, data: bytes) -> None:
         """Write commands. If it is cancelled, the connection is of no use any more."""
         try:
-            check_nothing_is_left(self._connection)  # of whatever was before
+            self._received = Received(self._connection)
+            self._received.check_nothing_is_left()  # of whatever was before
             await self._connection.send_packed_command(data)
         except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
             redis_py.raise_failure(error)
@@ -67,7 +69,7 @@ class Link:
         reads the rest.
         """
         read = self._connection.read_response
-        read_at_once = buffered_replies(self._connection)
+        received = self._received
         try:
             while len(replies) < count:
                 try:
@@ -76,8 +78,8 @@ class Link:
                     replies.append(redis_py.plain_reply(reply))
                 except ResponseError as error:
                     replies.append(redis_py.refused_reply(error))
-                replies += read_at_once(count - len(replies))
-            check_nothing_is_left(self._connection)
+                replies += received.take(count - len(replies))
+            received.check_nothing_is_left()
         except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
             redis_py.raise_failure(error)
 

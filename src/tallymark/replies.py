@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "buffered_replies",
+    "Received",
     "check_nothing_came",
-    "check_nothing_is_left",
     "its_socket",
     "received_replies",
     "seconds_until",
@@ -49,13 +48,29 @@ _UNASKED: Final = "the connection has more than the replies to what was sent, or
 _NOT_ENOUGH_DATA: Final = getattr(_parsers, "NOT_ENOUGH_DATA", None)
 
 
-def buffered_replies(connection: Any) -> Callable[[int], list[Any]]:
-    """Return what takes those replies out of an async connection that it has received already."""
-    reader = _known_reader(connection, _ASYNC)
-    if reader is None:
-        return lambda _: []
-    take = reader.gets
-    return lambda most: _taken(take, most)
+class Received:
+    """What an async connection has received already, as long as it stays connected."""
+
+    __slots__ = ("_reader", "_stream")
+
+    def __init__(self, connection: Any) -> None:
+        """Look for it; where the connection does not work as we know it, there is nothing."""
+        self._reader = _known_reader(connection, _ASYNC)
+        self._stream = getattr(connection, "_reader", None)  # asyncio's
+
+    def take(self, most: int) -> list[Any]:
+        """Return replies, as many as there are, ``most`` of them."""
+        return [] if self._reader is None else _taken(self._reader.gets, most)
+
+    def check_nothing_is_left(self) -> None:
+        """Raise if there is more than was asked for.
+
+        Which of the replies was the answer cannot be told, and later ones would be
+        taken for those of other commands.
+        """
+        reader = self._reader
+        if reader is not None and (reader.has_data() or getattr(self._stream, "_buffer", None)):
+            raise RedisConnectionError(_UNASKED)
 
 
 def received_replies(connection: Any, count: int, deadline: float) -> list[Any]:
@@ -87,20 +102,6 @@ def received_replies(connection: Any, count: int, deadline: float) -> list[Any]:
     if reader.has_data():
         raise RedisConnectionError(_UNASKED)
     return replies
-
-
-def check_nothing_is_left(connection: Any) -> None:
-    """Raise if an async connection has received more than was asked for.
-
-    Which of the replies was the answer cannot be told, and later ones would be
-    taken for those of other commands.
-    """
-    reader = _known_reader(connection, _ASYNC)
-    if reader is None:
-        return
-    received = getattr(getattr(connection, "_reader", None), "_buffer", None)  # asyncio's
-    if received or reader.has_data():
-        raise RedisConnectionError(_UNASKED)
 
 
 def check_nothing_came(connection: Any) -> None:
