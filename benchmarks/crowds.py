@@ -109,7 +109,7 @@ async def memory_of(client: Any, tally: Tally, ids: list[int]) -> dict[str, floa
 
 async def longest_stops(url: str, marks: int = 200_000) -> dict[str, Any]:
     """Return how long other tasks waited at most while so many marks were waiting."""
-    async with Tally.from_url(url, timeout=300) as tally:
+    async with Tally.from_url(url, timeout=300, max_pending=2 * marks) as tally:
         await tally.mark_event("many", 0)
         gc.collect()
         gc.freeze()

@@ -1,4 +1,4 @@
-"""The README tells the truth: its Python runs and prints what it says, its commands exist."""
+"""README and docs tell the truth: their Python runs and prints what it says, commands exist."""
 
 from __future__ import annotations
 
@@ -10,19 +10,31 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from markdown_it import MarkdownIt
 
 import tallymark
+from deployments import RIGHTS
 from tallymark import TallymarkError, TallyOptions, memory
 
 if TYPE_CHECKING:
-    import pytest
+    from markdown_it.token import Token
 
     from conftest import Store
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-FENCES = [token for token in MarkdownIt().parse(README) if token.type == "fence"]
+DOCUMENTS = {
+    path.name: path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+README = DOCUMENTS["README.md"]
+
+
+def fences(document: str) -> list[Token]:
+    return [token for token in MarkdownIt().parse(document) if token.type == "fence"]
+
+
+FENCES = fences(README)
 BLOCKS = [token for token in FENCES if token.info == "python"]
 COMMANDS = [token.content.strip() for token in FENCES if token.info == "sh"]
 
@@ -30,18 +42,24 @@ COMMANDS = [token.content.strip() for token in FENCES if token.info == "sh"]
 READERS_URL = "redis://localhost:6379/0"
 
 
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_python_blocks_print_what_they_say(
-    store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    document: str,
+    store: Store,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Run all blocks in order, as one program that a reader types in from the top."""
     monkeypatch.setattr(memory, "_stores", dict(memory._stores))  # a second run begins anew
     names: dict[str, Any] = {"__name__": "readme"}
     loop = asyncio.new_event_loop()
-    for block in BLOCKS:
+    for block in fences(DOCUMENTS[document]):
+        if block.info != "python":
+            continue
         assert block.map is not None
-        # So that an error points at the README's own line.
+        # So that an error points at the document's own line.
         source = "\n" * (block.map[0] + 1) + block.content.replace(READERS_URL, store.url)
-        code = compile(source, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        code = compile(source, document, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         running = eval(code, names)  # None, and all done, unless it awaits something
         if inspect.iscoroutine(running):
             loop.run_until_complete(running)
@@ -99,3 +117,10 @@ def test_every_link_and_session_exists() -> None:
 def test_the_example_of_the_first_screen_has_ten_lines() -> None:
     assert README.index(BLOCKS[0].content) < 1500
     assert len([line for line in BLOCKS[0].content.splitlines() if line]) <= 10
+
+
+def test_the_rights_that_are_documented_are_those_that_the_tests_have() -> None:
+    (rights,) = (
+        token.content for token in fences(DOCUMENTS["operations.md"]) if "SETUSER" in token.content
+    )
+    assert set(re.findall(r"\+\S+", rights)) == set(RIGHTS.split())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from . import redis_py
 from .errors import StoreTimeoutError, StoreUnavailableError
 from .observers import Operation, Outage, observe
-from .replies import check_nothing_came, its_socket, received_replies, seconds_until
+from .replies import bound, check_nothing_came, its_socket, received_replies
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -138,13 +138,13 @@ class BlockingLink:
                 # Marks notice replies that are not theirs, by the form of a transaction's.
                 check_nothing_came(connection)
             if found is not None:
-                found.settimeout(seconds_until(deadline))
+                bound(found, deadline)
             sent.bytes += len(data)
             connection.send_packed_command([data])
             for _ in meanwhile:
                 pass
             replies = received_replies(connection, count, deadline)
-            if found is not None:
+            if found is not None and found.gettimeout() != connection.socket_timeout:
                 found.settimeout(connection.socket_timeout)
             intact = True
         finally:

@@ -10,6 +10,7 @@ deadline; else redis-py brings them one by one.
 from __future__ import annotations
 
 import math
+import select
 import socket
 import ssl
 import time
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Received",
+    "bound",
     "check_nothing_came",
     "its_socket",
     "received_replies",
@@ -39,6 +41,9 @@ __all__ = [
 
 #: What Redis answers to our commands, apart from errors.
 _PLAIN: Final = frozenset((bytes, str, int, list, bool, type(None)))
+
+#: A wait may take so many seconds longer than the deadline says.
+_MOMENT: Final = 0.01
 
 #: The parsers that we know.
 _ASYNC, _BLOCKING = "_AsyncHiredisParser", "_HiredisParser"
@@ -93,7 +98,7 @@ def received_replies(connection: Any, count: int, deadline: float) -> list[Any]:
     take = reader.gets
     replies = _taken(take, count)
     while len(replies) < count:
-        found.settimeout(seconds_until(deadline))
+        bound(found, deadline)
         size = found.recv_into(buffer)
         if not size:
             raise RedisConnectionError("Connection closed by server.")
@@ -107,20 +112,32 @@ def received_replies(connection: Any, count: int, deadline: float) -> list[Any]:
 def check_nothing_came(connection: Any) -> None:
     """Raise if a blocking connection has received something, or was closed, since its last use."""
     found = its_socket(connection)
-    if found is None or isinstance(found, ssl.SSLSocket):  # which cannot be peeked into
-        return
-    found.settimeout(0)
-    try:
-        found.recv(1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return
-    raise RedisConnectionError(_UNASKED)
+    if found is None or isinstance(found, ssl.SSLSocket) or not hasattr(select, "poll"):
+        return  # TLS has messages of its own; and Windows has no poll
+    watched = select.poll()
+    watched.register(found, select.POLLIN)
+    if watched.poll(0):
+        raise RedisConnectionError(_UNASKED)
 
 
 def its_socket(connection: Any) -> socket.socket | None:
     """Return the socket of a blocking connection; None if it has no real one."""
     found = getattr(connection, "_sock", None)
     return found if isinstance(found, socket.socket) else None
+
+
+def bound(found: socket.socket, deadline: float) -> None:
+    """See to it that a socket waits until a deadline, or a moment longer.
+
+    To set a timeout is a call of the system, during which other threads take the
+    interpreter; mostly the one that is set will do.
+    """
+    left, current = seconds_until(deadline), found.gettimeout()
+    if left is None:
+        if current is not None:
+            found.settimeout(None)
+    elif current is None or not left <= current <= left + _MOMENT:
+        found.settimeout(left)
 
 
 def seconds_until(deadline: float) -> float | None:
