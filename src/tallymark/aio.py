@@ -22,6 +22,7 @@ from .marker import Marker
 from .offsets import BLOCK, blocks
 from .options import Options, checked_timeout
 from .reader import Reader
+from .stores import database, store_label
 from .transactions import Transaction, unwrapped
 
 if TYPE_CHECKING:
@@ -80,11 +81,11 @@ class Tally(AsyncReads):
             bitfield=self._options.bitfield,
             timeout=self._options.timeout,
             max_pending=self._options.max_pending,
-            store=redis_py.store_label(client),
+            store=store_label(client),
             observer=self._options.observer,
             backoff=lambda: redis_py.backoff().compute,
         )
-        self._context = Context.of(redis_py.database(client), self._options, time.time)
+        self._context = Context.of(database(client), self._options, time.time)
         self._replica = make_read_client(client, self._options)
         self._reader = Reader(
             client,

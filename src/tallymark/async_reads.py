@@ -39,6 +39,10 @@ class AsyncReads(EventSets):
     Every verb takes a ``timeout``: how many seconds the whole call may take. By
     default it goes on as long as each of its requests is answered within the
     tally's timeout. Of `users` and `user_chunks`, it is each part's.
+
+    A tally that reads from replicas (option ``read_from``) gets answers of some
+    moments ago. There, a count of several bitmaps is added up on this side
+    from parts, each of which is of one moment.
     """
 
     _reader: Reader

@@ -10,6 +10,7 @@ from . import redis_py
 from .errors import StoreTimeoutError, StoreUnavailableError
 from .observers import Operation, Outage, observe
 from .replies import bound, check_nothing_came, its_socket, received_replies
+from .stores import store_label
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,7 +57,7 @@ class BlockingLink:
         self.owned = owned
         self._closed = False
         self._observer = observer
-        self._store = redis_py.store_label(client)
+        self._store = store_label(client)
         self._outage = Outage(self._store, time.monotonic)
 
     def exchange(

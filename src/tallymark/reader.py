@@ -29,6 +29,7 @@ from .observers import Operation, Outage, observe
 from .options import checked_timeout
 from .requests import Found, Request, Work
 from .sharing import SharedFlights
+from .stores import store_label
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
@@ -84,8 +85,8 @@ class Reader:
         self._check_usable = check_usable
         self._observer = observer
         self._stores = {
-            True: redis_py.store_label(client),
-            False: redis_py.store_label(replica or client),
+            True: store_label(client),
+            False: store_label(replica or client),
         }
         self._outages = {
             primary: Outage(f"{store} for reads", time.monotonic)

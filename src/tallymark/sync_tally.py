@@ -33,6 +33,7 @@ from .marker import Marker
 from .offsets import blocks
 from .options import Options, checked_timeout
 from .stats import Totals
+from .stores import database
 from .sync_reads import SyncReads
 from .transactions import Transaction, unwrapped
 
@@ -83,7 +84,7 @@ class SyncTally(SyncReads):
         self._marker = Marker(self._options, time.time)
         observer = self._options.observer
         self._link = BlockingLink(client, observer=observer)
-        self._context = Context.of(redis_py.database(client), self._options, time.time)
+        self._context = Context.of(database(client), self._options, time.time)
         replica = make_read_client(client, self._options)
         self._replica = (
             None if replica is None else BlockingLink(replica, owned=True, observer=observer)

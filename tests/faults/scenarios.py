@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from world import World
 
 
+def _while(world: World, chance: random.Random) -> float:
+    """Return how many seconds a fault lasts: the first one longer than a call may take."""
+    return chance.uniform(0, 1.5) if world.faults else 1.5
+
+
 async def killed(world: World, chance: random.Random) -> None:
     """``kill -9``, then a new start, which loads what was written."""
     await asyncio.sleep(chance.uniform(0, 0.1))
@@ -27,23 +32,21 @@ async def killed(world: World, chance: random.Random) -> None:
 async def frozen(world: World, chance: random.Random) -> None:
     """The process does nothing, and its connections stay open (``SIGSTOP``)."""
     world.server.freeze()
-    await asyncio.sleep(chance.uniform(0, 1.5))
+    await asyncio.sleep(_while(world, chance))
     world.server.thaw()
 
 
 async def cut(world: World, chance: random.Random) -> None:
     """Connections break after a random byte of a batch or of its reply."""
-    before = world.wire.connections
     direction = chance.choice(("request", "reply"))
     world.wire.cut_after(direction, chance.randrange(5000))  # type: ignore[arg-type]
     await world.acknowledge(200)
-    assert before
 
 
 async def black_hole(world: World, chance: random.Random) -> None:
     """Packets get lost in both directions, and nothing is closed."""
     world.wire.swallow()
-    await asyncio.sleep(chance.uniform(0, 1.5))
+    await asyncio.sleep(_while(world, chance))
     world.wire.heal()
 
 
@@ -57,11 +60,11 @@ async def unreachable(world: World, chance: random.Random) -> None:
 
 async def slow(world: World, chance: random.Random) -> None:
     """Everything takes a tenth of a second longer, or trickles."""
-    if chance.random() < 0.5:
+    if world.faults and chance.random() < 0.5:
         world.wire.delay = 0.1
     else:
-        world.wire.pace = chance.choice((200, 2000, 20000))
-    await asyncio.sleep(chance.uniform(0, 1.5))
+        world.wire.pace = chance.choice((200, 2000, 20000)) if world.faults else 200
+    await asyncio.sleep(_while(world, chance))
     world.wire.heal()
 
 
@@ -73,9 +76,9 @@ async def client_killed(world: World, _: random.Random) -> None:
 
 async def paused(world: World, chance: random.Random) -> None:
     """``CLIENT PAUSE``: Redis takes commands, and does not run them yet."""
-    milliseconds = chance.randrange(1, 1300)
-    world.raw.execute_command("CLIENT", "PAUSE", str(milliseconds))
-    await asyncio.sleep(milliseconds / 1000)
+    seconds = _while(world, chance)
+    world.raw.execute_command("CLIENT", "PAUSE", str(int(1000 * seconds)))
+    await asyncio.sleep(seconds)
 
 
 async def full(world: World, chance: random.Random) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import redis
 import redis.asyncio
@@ -16,6 +17,7 @@ from tallymark import (
     Funnel,
     Granularity,
     KeySchema,
+    Operation,
     PendingMark,
     Period,
     Retention,
@@ -37,6 +39,7 @@ from tallymark import (
     unmark_unique,
 )
 from tallymark import sync as tm
+from tallymark.otel import OpenTelemetry
 
 
 async def async_functions(now: datetime, day: date, stream: AsyncIterator[int]) -> None:
@@ -67,6 +70,8 @@ async def async_tally(client: redis.asyncio.Redis, blocking: redis.Redis) -> Non
         async with tally.transaction() as tx:
             assert_type(tx, Transaction)
         assert_type(tally.client, redis.asyncio.Redis)
+        assert_type(await tally.mark_event("active", 123, timeout=0.5), Granularity)
+        assert_type(await tally.count(tally.day("active"), timeout=math.inf), int)
         assert_type(tally.stats(), Stats)
         assert_type(tally.stats().marks_per_batch, float)
         assert_type(await tally.mark_many("active", range(10)), dict[Granularity, int])
@@ -103,7 +108,18 @@ def blocking_tally(client: redis.Redis) -> None:
         assert_type(tally.client, redis.Redis)
         assert_type(tally.stats(), Stats)
         assert_type(tally.mark_many("active", range(10)), dict[Granularity, int])
+        assert_type(tally.mark_event("active", 123, timeout=1), Granularity)
+        assert_type(tally.count(tally.day("active"), timeout=2), int)
     assert_type(SyncTally(client).close(), None)
+
+
+def options(client: redis.Redis, operations: list[Operation]) -> None:
+    week = timedelta(days=7)
+    configure(expire={"hour": week}, event_pattern="[a-z]+", max_events=10, max_pending=10)
+    SyncTally(client, expire={Granularity.HOUR: week, "day": week}, observer=OpenTelemetry())
+    SyncTally(client, observer=operations.append, read_from="redis://replica")
+    SyncTally(client, expire={"hour": 7})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
+    SyncTally(client, observer=lambda: None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def values(moment: datetime) -> None:
