@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import platform
 import ssl
+import sys
 import threading
 import time
 from pathlib import Path
@@ -94,7 +96,11 @@ def sentinel() -> Iterator[str]:
         yield setup.url
 
 
-WAYS = [password, acl_user, unix_socket, database, resp3, valkey, tls, sentinel]
+WAYS = [password, acl_user, unix_socket, database, resp3, tls, sentinel]
+# Where pyproject.toml has a Valkey for the tests, it has to be there.
+_BUNDLED = sys.platform == "linux" and platform.machine() == "x86_64"
+if valkey_binary() or (_BUNDLED and sys.version_info >= (3, 11)):
+    WAYS.append(valkey)
 
 
 class Sentinels:
@@ -140,6 +146,10 @@ class Sentinels:
 
     def rejoin(self, server: RedisProcess) -> None:
         """Start a server that was the master as a replica of what is."""
+        with redis.Redis(port=self.sentinel.port) as asking:  # until the failover is over
+            self._until(
+                lambda: asking.sentinel_master(self.SERVICE)["flags"] == "master", "settled master"
+            )
         # By itself it would take itself for the master, until the Sentinel corrects that
         # after some seconds.
         server.start("--replicaof", "127.0.0.1", str(self.master.port))
@@ -148,9 +158,12 @@ class Sentinels:
     def wait(self) -> None:
         """Wait until there is a master with its replica, and the Sentinel knows of both."""
         with redis.Redis(port=self.sentinel.port) as asking:
-            self._until(lambda: len(self._replicas(asking)) == 1, "a known replica")
+            self._until(lambda: len(self._replicas(asking)) == 1, "known replica")
+        self._until(self._is_followed, "connected replica")
+
+    def _is_followed(self) -> bool:
         with redis.Redis(port=self.master.port) as raw:
-            self._until(lambda: raw.info()["connected_slaves"] == 1, "a connected replica")
+            return bool(raw.info("replication")["connected_slaves"] == 1)
 
     def _replicas(self, asking: Any) -> list[Any]:
         found = asking.sentinel_slaves(self.SERVICE)

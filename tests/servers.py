@@ -116,9 +116,12 @@ class RedisProcess:
         if process is not None:
             assert process.stdout is not None
             assert self._reader is not None
-            process.send_signal(how)
-            process.send_signal(signal.SIGCONT)  # a frozen one would not notice
-            process.wait()
+            while process.poll() is None:
+                process.send_signal(how)
+                process.send_signal(signal.SIGCONT)  # a frozen one would not notice
+                # A new replica that is still writing its first AOF declines to end.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(1)
             self._reader.join()
             process.stdout.close()
 

@@ -102,6 +102,21 @@ async def test_the_log_tells_of_an_outage_once(
     assert "hidden" not in caplog.text
 
 
+async def test_the_log_does_not_mention_an_idle_connection_that_was_closed(
+    facade: Facade, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tallymark")
+    told: list[Operation] = []
+    with running(RedisProcess()) as server, wired(server.url) as wire:
+        async with facade.open(wire.url, observer=told.append) as tally:
+            for call in (lambda: tally.mark_event("a", 1), lambda: tally.count(tally.day("a"))):
+                await call()
+                wire.cut_all()
+                await call()
+    assert not caplog.records
+    assert [each.error is None for each in told].count(False) >= 1
+
+
 def test_the_log_is_quiet_where_nobody_has_set_it_up() -> None:
     program = """
 import tallymark.sync as tm

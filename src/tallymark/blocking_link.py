@@ -90,13 +90,14 @@ class BlockingLink:
             except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
                 left = deadline - time.monotonic()
                 failure = redis_py.failure(error)
-                self._outage.failed(failure)
+                may_pass = isinstance(failure, StoreUnavailableError | StoreTimeoutError)
+                final = not may_pass or left <= redis_py.TOO_SHORT
+                self._outage.failed(failure, final=final)
                 if self._observer is not None:
                     self._observe(self._observer, sent, before, begun, failure)
                 if not isinstance(failure, StoreTimeoutError):
                     told = error  # which explains more than that the last attempt took too long
-                may_pass = isinstance(failure, StoreUnavailableError | StoreTimeoutError)
-                if not may_pass or left <= redis_py.TOO_SHORT:
+                if final:
                     redis_py.raise_failure(told or error)
             else:
                 if self._outage.lasts:

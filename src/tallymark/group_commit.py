@@ -446,15 +446,16 @@ class GroupCommit:
 
     def _interrupted(self, flight: Flight, failure: StoreError) -> None:
         """See to a flight whose connection has gone: it is tried again, or fails."""
-        self._outage.failed(failure)
         flight.on_the_wire = False
         now = asyncio.get_running_loop().time()
         time_is_up = now >= flight.deadline
+        may_pass = isinstance(failure, StoreUnavailableError | StoreTimeoutError)
+        self._outage.failed(failure, final=time_is_up or not may_pass)
         if time_is_up and flight.sent:
             # Where Redis or the network is that slow, fewer marks may arrive in time.
             self._took = (self._took[1], time.perf_counter() - flight.left)
             self._most = max(_UNDIVIDED, count(flight.writes) // 2)
-        if time_is_up or not isinstance(failure, StoreUnavailableError | StoreTimeoutError):
+        if time_is_up or not may_pass:
             self._flight = None
             self._fail(flight.writes, failure, sent=flight.sent)
         else:

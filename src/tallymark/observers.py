@@ -63,8 +63,11 @@ def observe(observer: Observer, operation: Operation) -> None:
 class Outage:
     """Tells the log when a server is lost, and when it is found again, each once.
 
+    A single failure that the next attempt mends is nothing to talk about: Redis
+    closes connections that have been idle, or restarts.
+
     Attributes:
-        lasts: whether it is lost.
+        lasts: whether the last attempt failed.
     """
 
     def __init__(self, store: str, clock: Callable[[], float]) -> None:
@@ -78,14 +81,22 @@ class Outage:
         self._clock = clock
         self._begun = 0.0
         self._failures = 0
+        self._told = False
         self.lasts = False
 
-    def failed(self, failure: StoreError) -> None:
-        """Take note of a failed attempt."""
+    def failed(self, failure: StoreError, *, final: bool) -> None:
+        """Take note of a failed attempt.
+
+        Arguments:
+            failure: why.
+            final: whether a call failed with it.
+        """
         if not self.lasts:
             self.lasts = True
             self._begun = self._clock()
             self._failures = 0
+        if not self._told and (final or self._failures):
+            self._told = True
             told = "" if isinstance(failure, StoreTimeoutError) else f": {failure}"
             _log.warning("no answer from %s%s", self._store, told or " in time")
         self._failures += 1
@@ -93,5 +104,8 @@ class Outage:
     def is_over(self) -> None:
         """Take note of an answer, if it `lasts`."""
         self.lasts = False
+        if not self._told:
+            return
+        self._told = False
         seconds = self._clock() - self._begun
         _log.info("%s is back after %.3g s, %d failures", self._store, seconds, self._failures)

@@ -57,7 +57,8 @@ class TallyOptions(TypedDict, total=False):
             ``timeout`` bounds all of them together.
         max_pending: how many marks, and how many reads, may be waiting for
             Redis; 100,000 by default, which takes about 200 MB with the tasks
-            that wait. Whoever comes then gets an `OverloadedError`.
+            that wait. Whoever comes then gets an `OverloadedError`. A `SyncTally`
+            counts marks alone; its reads wait in threads of their callers.
         expire: how long bitmaps live, for some of ``"hour"``, ``"day"``,
             ``"week"``, ``"month"``, ``"year"``: ``{"hour": timedelta(days=7)}``
             lets Redis drop an hour's bitmap seven days after that hour has

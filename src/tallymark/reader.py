@@ -269,8 +269,9 @@ class Reader:
             raise
         finally:
             outage = self._outages[primary]
+            time_is_up = asyncio.get_running_loop().time() >= deadline
             if failure is not None:
-                outage.failed(failure)
+                outage.failed(failure, final=time_is_up)
             elif intact and outage.lasts:
                 outage.is_over()
             if self._observer is not None and (intact or failure is not None):

@@ -114,6 +114,7 @@ async def failed_over(world: World, _: random.Random) -> None:
     world.raw.execute_command("CLIENT", "PAUSE", "10000", "WRITE")
     while not await asyncio.to_thread(_replicated, world.raw):
         await asyncio.sleep(0.005)
+        world.raw.execute_command("CLIENT", "PAUSE", "10000", "WRITE")
     old.kill()
     while world.sentinels.master is old:
         await asyncio.sleep(0.02)
@@ -124,7 +125,8 @@ async def failed_over(world: World, _: random.Random) -> None:
 
 def _replicated(raw: Any) -> bool:
     told = raw.info("replication")
-    return bool(told["slave0"]["offset"] == told["master_repl_offset"])
+    replica = told.get("slave0", {})  # it may have to connect again
+    return bool(replica.get("offset") == told["master_repl_offset"])
 
 
 SCENARIOS: dict[str, Callable[[World, random.Random], Awaitable[None]]] = {

@@ -8,6 +8,7 @@ import platform
 import random
 import re
 import sys
+import traceback
 import warnings
 from datetime import date
 from pathlib import Path
@@ -57,17 +58,23 @@ def main() -> int:
     options = parser.parse_args()
     warnings.simplefilter("error")
     runs = [(name, False) for name in SCENARIOS] + [(name, True) for name in BLOCKING]
-    found = []
+    found: list[Outcome] = []
+    broken = 0
     print(*HEADER, sep=" | ", flush=True)
     for name, blocking in runs:
-        found.append(asyncio.run(outcome(name, blocking, 60 * options.minutes / len(runs))))
+        try:
+            found.append(asyncio.run(outcome(name, blocking, 60 * options.minutes / len(runs))))
+        except Exception:  # noqa: BLE001 - told, and the others go on
+            traceback.print_exc()
+            broken += 1
+            continue
         print(*found[-1].cells(), found[-1].raised or "", sep=" | ", flush=True)
     text = table(found, options.minutes)
     print(f"\n{text}")
-    if options.write:
+    if options.write and not broken:
         document = options.write.read_text()
         options.write.write_text(_TABLE.sub(lambda _: f"\n{text}\n", document))
-    return sum(bool(each.lost or each.late) for each in found)
+    return broken + sum(bool(each.lost or each.late) for each in found)
 
 
 if __name__ == "__main__":
