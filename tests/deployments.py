@@ -137,16 +137,19 @@ class Sentinels:
         fast = ("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0")
         return RedisProcess(*fast, "--dir", str(folder), *arguments)
 
+    def _asking(self) -> Any:
+        return redis.Redis(port=self.sentinel.port)
+
     @property
     def master(self) -> RedisProcess:
         """The server that the Sentinel takes for the master."""
-        with redis.Redis(port=self.sentinel.port) as asking:
+        with self._asking() as asking:
             _, port = asking.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", self.SERVICE)
         return next(each for each in self.servers if each.port == int(port))
 
     def rejoin(self, server: RedisProcess) -> None:
         """Start a server that was the master as a replica of what is."""
-        with redis.Redis(port=self.sentinel.port) as asking:  # until the failover is over
+        with self._asking() as asking:  # until the failover is over
             self._until(
                 lambda: asking.sentinel_master(self.SERVICE)["flags"] == "master", "settled master"
             )
@@ -157,7 +160,7 @@ class Sentinels:
 
     def wait(self) -> None:
         """Wait until there is a master with its replica, and the Sentinel knows of both."""
-        with redis.Redis(port=self.sentinel.port) as asking:
+        with self._asking() as asking:
             self._until(lambda: len(self._replicas(asking)) == 1, "known replica")
         self._until(self._is_followed, "connected replica")
 
