@@ -14,11 +14,11 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from wires import wired
 
 from servers import RedisProcess, running
 from tallymark import Operation, StoreNotReadyError, StoreTimeoutError, StoreUnavailableError
 from tallymark.otel import OpenTelemetry
+from wires import wired
 
 if TYPE_CHECKING:
     from conftest import Store

@@ -6,15 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from wires import wired
 
 from facades import ASYNC, SYNC
 from tallymark import Granularity
+from wires import wired
 
 if TYPE_CHECKING:
-    from wires import Direction, Wire
-
     from conftest import Store
+    from wires import Direction, Wire
 
 #: All ids have as many digits, so that all batches have as many bytes.
 FIRST = 1_000_000

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from load import TOLERANCE
-from wires import wired
 
 from servers import RedisProcess, running
 from tallymark import StoreTimeoutError, StoreUnavailableError
+from wires import wired
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from wires import Wire
-
     from facades import Facade
+    from wires import Wire
 
 #: What a call may take, and what the tally would let it take by itself.
 TIMEOUT, USUAL = 0.2, 60.0

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from load import TOLERANCE
-from wires import wired
 
 from tallymark import OverloadedError, StoreTimeoutError, SyncTally, Tally, TallymarkError
+from wires import wired
 
 if TYPE_CHECKING:
     from conftest import Store

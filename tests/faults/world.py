@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 from load import NOW, Load
-from wires import Wire, wired
 
 from deployments import sentinels
 from servers import RedisProcess, running
 from tallymark import SyncTally, Tally, TallymarkError
+from wires import Wire, wired
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
