@@ -12,8 +12,9 @@ import anyio
 from redis.asyncio import Redis
 
 from . import redis_py
-from .async_clients import close_client, make_client, make_read_client
+from .async_clients import KINDS, close_client
 from .async_reads import AsyncReads
+from .clients import make_client, make_read_client
 from .context import Context
 from .errors import StoreTimeoutError, TallymarkError
 from .group_commit import GroupCommit
@@ -86,7 +87,7 @@ class Tally(AsyncReads):
             backoff=lambda: redis_py.backoff().compute,
         )
         self._context = Context.of(database(client), self._options, time.time)
-        self._replica = make_read_client(client, self._options)
+        self._replica = make_read_client(KINDS, client, self._options)
         self._reader = Reader(
             client,
             self._replica,
@@ -120,7 +121,7 @@ class Tally(AsyncReads):
                 allowed. The message never holds the URL.
             MissingExtraError: ``memory://`` without fakeredis.
         """
-        tally = cls(make_client(url, Options(**options)), **options)
+        tally = cls(make_client(KINDS, url, Options(**options)), **options)
         tally._link.owned = tally._reader.owned = True
         return tally
 

@@ -1,21 +1,16 @@
-"""The clients of redis-py that the blocking driver makes for itself."""
+"""What clients are made of for the blocking driver."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from redis import Redis
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from . import memory
 from .blocking_pool import BlockingPool
-from .pools import MAX_CONNECTIONS, PoolKinds, make_pool, make_read_pool
-from .urls import check_url, store_name
+from .clients import ClientKinds
 
-if TYPE_CHECKING:
-    from .options import Options
-
-__all__ = ["make_client", "make_read_client"]
+__all__ = ["KINDS"]
 
 
 class _SentinelPool(SentinelConnectionPool, BlockingPool):
@@ -28,27 +23,12 @@ class _SentinelPool(SentinelConnectionPool, BlockingPool):
             sentinel.connection_pool.disconnect(inuse_connections=False)
 
 
-_KINDS: Final = PoolKinds(BlockingPool, _SentinelPool, Sentinel, any_watched=SentinelConnectionPool)
-
-
-def make_client(url: str, options: Options) -> Redis:
-    """Return a client for a URL. Raises as that of `tallymark.async_clients`."""
-    check_url(url)
-    name = store_name(url)
-    if name is not None:
-        fake: Redis = memory.fakeredis().FakeRedis(
-            server=memory.store(name),
-            connection_pool_class=BlockingPool,
-            max_connections=MAX_CONNECTIONS,
-        )
-        return fake
-    seconds = options.seconds
-    return Redis.from_pool(make_pool(_KINDS, url, options, timeout=seconds, socket_timeout=seconds))
-
-
-def make_read_client(client: Redis, options: Options) -> Redis | None:
-    """Return the client for reads if they are to have another one, else None."""
-    pool = make_read_pool(_KINDS, client.connection_pool, options)
-    if pool is not None:
-        return Redis.from_pool(pool)
-    return make_client(options.read_from, options) if options.reads_elsewhere else None
+KINDS: Final = ClientKinds(
+    client=Redis,
+    fake="FakeRedis",
+    plain=BlockingPool,
+    watched=_SentinelPool,
+    sentinel=Sentinel,
+    any_watched=SentinelConnectionPool,
+    each_wait_is_bounded=True,
+)

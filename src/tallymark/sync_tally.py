@@ -17,9 +17,10 @@ from redis import Redis
 
 from . import redis_py
 from .batches import Batch
-from .blocking_clients import make_client, make_read_client
+from .blocking_clients import KINDS
 from .blocking_link import BlockingLink, Sent
 from .blocking_reader import BlockingReader
+from .clients import make_client, make_read_client
 from .context import Context
 from .errors import (
     ClosedError,
@@ -85,7 +86,7 @@ class SyncTally(SyncReads):
         observer = self._options.observer
         self._link = BlockingLink(client, observer=observer)
         self._context = Context.of(database(client), self._options, time.time)
-        replica = make_read_client(client, self._options)
+        replica = make_read_client(KINDS, client, self._options)
         self._replica = (
             None if replica is None else BlockingLink(replica, owned=True, observer=observer)
         )
@@ -108,7 +109,7 @@ class SyncTally(SyncReads):
         Takes the same URLs and raises the same errors as
         `tallymark.Tally.from_url`.
         """
-        tally = cls(make_client(url, Options(**options)), **options)
+        tally = cls(make_client(KINDS, url, Options(**options)), **options)
         tally._link.owned = True
         return tally
 

@@ -1,4 +1,4 @@
-"""How pools of redis-py are made for a URL, of either facade."""
+"""How a tally makes its own clients of redis-py, of either facade."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from redis.backoff import NoBackoff
 from redis.connection import parse_url
 from redis.retry import Retry
 
+from . import memory
 from .errors import InvalidValueError
 from .options import REPLICAS
 from .stores import same_sentinels
-from .urls import sentinel_address
+from .urls import check_url, sentinel_address, store_name
 
 if TYPE_CHECKING:
     from .options import Options
     from .urls import SentinelAddress
 
-__all__ = ["MAX_CONNECTIONS", "PoolKinds", "make_pool", "make_read_pool"]
+__all__ = ["ClientKinds", "make_client", "make_read_client"]
 
 #: How many connections a tally that made its own client opens at most. Calls
 #: beyond that wait for one.
-MAX_CONNECTIONS: Final = 50
+_MAX_CONNECTIONS: Final = 50
 
 #: How many bytes are taken from a socket at once. Reports receive megabytes; with
 #: redis-py's 32 KiB that takes a third longer.
@@ -31,39 +32,72 @@ _READ_SIZE: Final = 256 * 1024
 _SENTINEL_SECONDS: Final = 1.0
 
 
-class PoolKinds(NamedTuple):
+class ClientKinds(NamedTuple):
     """The classes of one facade.
 
     Attributes:
+        client: a client.
+        fake: the name of fakeredis's client.
         plain: a pool for one server.
         watched: a pool for a server that Sentinels name.
         sentinel: asks them.
         any_watched: what every pool for such a server is, also one of the caller's.
+        each_wait_is_bounded: whether connections and pools have timeouts of their
+            own; else there is one deadline around the whole call.
     """
 
+    client: Any
+    fake: str
     plain: Any
     watched: Any
     sentinel: Any
     any_watched: type
+    each_wait_is_bounded: bool
 
 
-def make_pool(kinds: PoolKinds, url: str, options: Options, **settings: Any) -> Any:
+def make_client(kinds: ClientKinds, url: str, options: Options) -> Any:
+    """Return a client for a URL.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: the URL is not allowed.
+        MissingExtraError: it is that of an embedded store, without fakeredis.
+    """
+    check_url(url)
+    name = store_name(url)
+    if name is None:
+        return kinds.client.from_pool(_make_pool(kinds, url, options))
+    return getattr(memory.fakeredis(), kinds.fake)(
+        server=memory.store(name),
+        connection_pool_class=kinds.plain,
+        max_connections=_MAX_CONNECTIONS,
+    )
+
+
+def make_read_client(kinds: ClientKinds, client: Any, options: Options) -> Any:
+    """Return the client for reads if they are to have another one than this, else None.
+
+    Raises:
+        InvalidTypeError, InvalidValueError, MissingExtraError: as `make_client`, or
+            replicas are wanted, and this client knows of none.
+    """
+    if options.read_from == REPLICAS:
+        return kinds.client.from_pool(_make_replica_pool(kinds, client.connection_pool))
+    return make_client(kinds, options.read_from, options) if options.reads_elsewhere else None
+
+
+def _make_pool(kinds: ClientKinds, url: str, options: Options) -> Any:
     """Return a pool for a URL of a server, which was checked.
-
-    Arguments:
-        kinds: what to make.
-        url: the URL.
-        options: the tally's.
-        settings: of all connections, which the URL may override.
 
     Raises:
         InvalidValueError: redis-py does not accept a part of the URL.
     """
-    settings = {
-        "max_connections": MAX_CONNECTIONS,
+    seconds = options.seconds if kinds.each_wait_is_bounded else None
+    settings = {  # which the URL may override
+        "max_connections": _MAX_CONNECTIONS,
+        "timeout": seconds,
+        "socket_timeout": seconds,
         "socket_connect_timeout": options.seconds,
         "socket_read_size": _READ_SIZE,
-        **settings,
     }
     address = sentinel_address(url)
     try:
@@ -85,21 +119,19 @@ def make_pool(kinds: PoolKinds, url: str, options: Options, **settings: Any) -> 
     return pool
 
 
-def make_read_pool(kinds: PoolKinds, pool: Any, options: Options) -> Any:
-    """Return a pool for the replicas of the service that another pool is for; else None.
+def _make_replica_pool(kinds: ClientKinds, pool: Any) -> Any:
+    """Return a pool for the replicas of the service that another pool is for.
 
     Raises:
-        InvalidValueError: they are wanted, and the other pool knows of none.
+        InvalidValueError: the other pool knows of none.
     """
-    if options.read_from != REPLICAS:
-        return None
     if not isinstance(pool, kinds.any_watched):
         raise InvalidValueError(
             "read_from='replicas' asks a Sentinel for them, so it needs a redis+sentinel:// URL; "
             "without Sentinel, read_from may be the URL of a replica"
         )
     found: Any = pool
-    settings = {**found.connection_kwargs, "max_connections": MAX_CONNECTIONS, "is_master": False}
+    settings = {**found.connection_kwargs, "max_connections": _MAX_CONNECTIONS, "is_master": False}
     settings.pop("connection_pool", None)
     # Sentinel clients of our own, which are ours to close.
     sentinels = kinds.sentinel(**same_sentinels(found.sentinel_manager))
