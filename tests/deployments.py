@@ -22,7 +22,7 @@ from servers import RedisProcess, free_port, running, running_server, valkey_bin
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: What the README says that a user of Redis needs.
+#: What docs/operations.md says that a user of Redis needs.
 RIGHTS = (
     "+@connection +multi +exec +setbit +getbit +bitfield +bitfield_ro +bitcount +bitop +bitpos "
     "+get +set +getrange +setrange +strlen +exists +unlink +expireat +scan +memory|usage +eval"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import redis_py
-from .errors import StoreTimeoutError, StoreUnavailableError
+from .errors import MAY_PASS, StoreTimeoutError
 from .observers import Operation, Outage, observe
 from .replies import bound, check_nothing_came, its_socket, received_replies
 from .stores import store_label
@@ -84,14 +84,14 @@ class BlockingLink:
         told: Exception | None = None
         while True:
             sent.attempts += 1
-            begun, before = time.perf_counter(), sent.bytes
+            before = sent.bytes
+            begun = 0.0 if self._observer is None else time.perf_counter()
             try:
                 replies = self._attempt(data, count, sent, deadline, meanwhile)
             except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
                 left = deadline - time.monotonic()
                 failure = redis_py.failure(error)
-                may_pass = isinstance(failure, StoreUnavailableError | StoreTimeoutError)
-                final = not may_pass or left <= redis_py.TOO_SHORT
+                final = not isinstance(failure, MAY_PASS) or left <= redis_py.TOO_SHORT
                 self._outage.failed(failure, final=final)
                 if self._observer is not None:
                     self._observe(self._observer, sent, before, begun, failure)

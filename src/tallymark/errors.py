@@ -8,9 +8,10 @@ code that knows nothing of tallymark still catches them.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Final, Literal, TypeVar
 
 __all__ = [
+    "MAY_PASS",
     "ClosedError",
     "CommandError",
     "InvalidTypeError",
@@ -28,6 +29,7 @@ __all__ = [
     "UnknownCommandError",
     "WrongEventLoopError",
     "WrongKeyTypeError",
+    "overloaded",
     "repeated",
     "with_fate",
 ]
@@ -99,6 +101,10 @@ class OverloadedError(StoreError):
     """
 
 
+#: What might not come again on another connection, or a moment later.
+MAY_PASS: Final = (StoreUnavailableError, StoreTimeoutError)
+
+
 class CommandError(StoreError):
     """Redis received the command and answered with an error.
 
@@ -153,6 +159,14 @@ def with_fate(
         return repeated(failure, message)
     fate = "marks may or may not have been applied" if sent else "nothing was sent"
     return repeated(failure, f"{message}; {fate}")
+
+
+def overloaded(pending: int, kind: Literal["marks", "reads"], most: int) -> OverloadedError:
+    """Return the error for a call that comes while as many wait as may."""
+    fate = "; nothing was sent" if kind == "marks" else ""
+    return OverloadedError(
+        f"{pending} {kind} are waiting for Redis already (max_pending is {most}){fate}"
+    )
 
 
 def repeated(error: ErrorT, message: str) -> ErrorT:

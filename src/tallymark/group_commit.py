@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from .errors import (
+    MAY_PASS,
     ClosedError,
-    OverloadedError,
     StoreError,
     StoreTimeoutError,
-    StoreUnavailableError,
     TallymarkError,
     WrongEventLoopError,
+    overloaded,
     with_fate,
 )
 from .flights import MAX_BATCH_MARKS, boarded, boarding, count, live
@@ -63,7 +63,6 @@ _UNDIVIDED: Final = 16
 #: About what a mark takes us. A flight that takes longer than its marks do has a long
 #: way to go; splitting what waits in two would only make half of it wait for two flights.
 _SECONDS_PER_MARK: Final = 10e-6
-
 
 #: After a flight that took less than this part of the time that calls have, the next
 #: one may be twice as large, if they had to be made smaller before.
@@ -235,10 +234,7 @@ class GroupCommit:
         if room.crowded:
             pending = room.taken + room.outside
             if pending >= self._max_pending:
-                raise OverloadedError(
-                    f"{pending} marks are waiting for Redis already (max_pending is "
-                    f"{self._max_pending}); nothing was sent"
-                )
+                raise overloaded(pending, "marks", self._max_pending)
             return self._enter_later(write, loop)
         return self._queue(write, loop)
 
@@ -449,13 +445,13 @@ class GroupCommit:
         flight.on_the_wire = False
         now = asyncio.get_running_loop().time()
         time_is_up = now >= flight.deadline
-        may_pass = isinstance(failure, StoreUnavailableError | StoreTimeoutError)
-        self._outage.failed(failure, final=time_is_up or not may_pass)
+        final = time_is_up or not isinstance(failure, MAY_PASS)
+        self._outage.failed(failure, final=final)
         if time_is_up and flight.sent:
             # Where Redis or the network is that slow, fewer marks may arrive in time.
             self._took = (self._took[1], time.perf_counter() - flight.left)
             self._most = max(_UNDIVIDED, count(flight.writes) // 2)
-        if time_is_up or not may_pass:
+        if final:
             self._flight = None
             self._fail(flight.writes, failure, sent=flight.sent)
         else:

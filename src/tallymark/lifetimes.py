@@ -34,9 +34,9 @@ class Lifetimes:
         Arguments:
             period: the bitmap's; ``None`` for the dateless one.
         """
-        life = None if period is None else self._lives.get(period.granularity)
-        if period is None or life is None:
+        if period is None or period.granularity not in self._lives:
             return math.inf
+        life = self._lives[period.granularity]
         try:
             end = period.end.replace(tzinfo=self._zone).timestamp()
         except OverflowError:  # the year 9999 ends beyond what Python can say

@@ -12,7 +12,7 @@ import uuid
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from .keys import check_flag, check_name
+from .keys import bitmap_key, check_flag, check_name
 from .lifetimes import Lifetimes
 from .limits import EventLimits
 from .many import Many
@@ -227,7 +227,7 @@ class Marker:
             )
             end = self._lifetimes.end(period)
             if end == math.inf or end > self._clock():  # else Redis would delete what is there
-                found.append((granularity, self._schema.key(event, period), end))
+                found.append((granularity, bitmap_key(self._schema.prefix, event, period), end))
         chosen, keys, ends = zip(*found, strict=True) if found else ((), (), ())
         return Bitmaps(event, chosen, keys, ends)
 

@@ -18,10 +18,11 @@ import anyio.to_thread
 from . import redis_py
 from .bits import algebra
 from .errors import (
-    OverloadedError,
+    MAY_PASS,
     StoreError,
     StoreTimeoutError,
     StoreUnavailableError,
+    overloaded,
     with_fate,
 )
 from .link import Link
@@ -197,10 +198,7 @@ class Reader:
         """Return what a request came to; it is repeated if that may mend it."""
         self._check_usable()
         if self._asking >= self._max_pending:
-            raise OverloadedError(
-                f"{self._asking} reads are waiting for Redis already (max_pending is "
-                f"{self._max_pending})"
-            )
+            raise overloaded(self._asking, "reads", self._max_pending)
         self._asking += 1
         try:
             replies = await self._replies(request, seconds, ends)
@@ -221,7 +219,7 @@ class Reader:
                 if request.share > 1:
                     return await self._shared.replies(request, deadline)
                 return await self._alone(request, deadline)
-            except (StoreUnavailableError, StoreTimeoutError) as failure:
+            except MAY_PASS as failure:
                 if isinstance(failure, StoreUnavailableError):
                     told = failure  # which explains more than that the last attempt took too long
                 left = deadline - loop.time()
@@ -252,6 +250,7 @@ class Reader:
         link = idle.pop() if idle else Link(client, owned=owned)
         replies: list[Any] = []
         intact = False
+        outage = self._outages[primary]
         failure: StoreError | None = None
         began = 0.0
         try:
@@ -266,14 +265,13 @@ class Reader:
                 raise StoreTimeoutError
         except StoreError as error:
             failure = error
-            raise
-        finally:
-            outage = self._outages[primary]
             time_is_up = asyncio.get_running_loop().time() >= deadline
-            if failure is not None:
-                outage.failed(failure, final=time_is_up)
-            elif intact and outage.lasts:
+            outage.failed(failure, final=time_is_up)
+            raise
+        else:
+            if outage.lasts:
                 outage.is_over()
+        finally:
             if self._observer is not None and (intact or failure is not None):
                 seconds = time.perf_counter() - began if began else 0.0
                 told = (self._stores[primary], count, len(data) if began else 0)

@@ -1,4 +1,4 @@
-"""What both drivers know about redis-py: its errors, its options, its replies."""
+"""What both drivers know about redis-py: its errors, its replies, its pauses."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ _REFUSALS: Final[dict[str, tuple[type[CommandError], str]]] = {
     "WRONGPASS": (PermissionDeniedError, "check the user and password in the store's URL"),
     "NOPERM": (
         PermissionDeniedError,
-        "grant this Redis user the commands and keys that the README lists (ACL SETUSER)",
+        "grant this Redis user the commands and keys that docs/operations.md lists (ACL SETUSER)",
     ),
     "OOM": (
         StoreFullError,
@@ -157,8 +157,7 @@ def raise_failure(error: Exception) -> NoReturn:
 def failure(error: Exception) -> StoreError:
     """Return our error for what kept commands from being sent or answered.
 
-    A `StoreUnavailableError` or a `StoreTimeoutError` might not come again on
-    another connection; any other would.
+    One of `MAY_PASS` might not come again on another connection; any other would.
     """
     if isinstance(error, StoreError):
         return error

@@ -24,10 +24,10 @@ from .clients import make_client, make_read_client
 from .context import Context
 from .errors import (
     ClosedError,
-    OverloadedError,
     StoreError,
     StoreTimeoutError,
     TallymarkError,
+    overloaded,
     with_fate,
 )
 from .marker import Marker
@@ -269,10 +269,7 @@ class SyncTally(SyncReads):
             batch.add(mark)
         with self._counting:
             if self._waiting >= self._options.max_pending:
-                raise OverloadedError(
-                    f"{self._waiting} marks are waiting for Redis already (max_pending is "
-                    f"{self._options.max_pending}); nothing was sent"
-                )
+                raise overloaded(self._waiting, "marks", self._options.max_pending)
             self._waiting += len(marks)
         sent = Sent("write", len(marks))
         results: list[Result] = []
