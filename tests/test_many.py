@@ -26,7 +26,7 @@ from tallymark import (
     WrongKeyTypeError,
 )
 from tallymark.keys import KeySchema
-from tallymark.many import Many
+from tallymark.many import Many, Target
 from tallymark.marks import Bitmaps, DenseMarks, SparseMarks
 from tallymark.offsets import BLOCK, WINDOW, as_bits, blocks, bounded, windows
 
@@ -442,7 +442,8 @@ def test_bits_are_those_of_a_bitmap(distances: list[int], start: int, array: boo
 def test_which_pieces_go_as_bitmaps(ids_given: Any, kinds: list[type]) -> None:
     bitmaps = Bitmaps("a", D, [b"aD"])
     for scratch in ((b"1", b"2"), None):
-        many = Many(bitmaps, KeySchema(), value=1, scratch=scratch)
+        target = Target(bitmaps, scratch)
+        many = Many(lambda _: target, KeySchema(), value=1)  # noqa: B023 - used in this turn
         offsets = many.checked(list(ids_given) if scratch else list(range(100)))
         chunks = list(many.chunks(offsets))
         found = [type(mark) for chunk in chunks for mark in chunk.marks]

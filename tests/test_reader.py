@@ -21,7 +21,7 @@ from tallymark import (
     StoreUnavailableError,
     SyncTally,
     Tally,
-    reader,
+    channel,
 )
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ async def test_so_many_requests_are_under_way_and_no_more(redis_store: Store) ->
         assert clients == 2  # the round trips that they share
         await asyncio.gather(*(tally.event_names() for _ in range(100)))
         clients = len(redis_store.raw.client_list(_type="normal")) - 1
-        assert clients == reader.MAX_LONG_REQUESTS
+        assert clients == channel.MAX_LONG_REQUESTS
 
 
 async def test_requests_that_share_a_round_trip_fail_and_come_again_alike(
@@ -230,7 +230,7 @@ async def test_closing_can_be_cancelled_while_a_read_hangs(redis_store: Store) -
             await asyncio.wait_for(tally.aclose(), 0.05)
         proxy.passing.set()
         assert await reading == 0
-        assert not any(tally._reader._idle.values())
+        assert not tally._reader.primary._idle
 
 
 async def test_a_borrowed_client_lends_a_connection_for_each_request(redis_store: Store) -> None:

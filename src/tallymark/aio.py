@@ -5,25 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
-import anyio
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 
 from . import redis_py
-from .async_clients import KINDS, close_client
+from .async_clients import KINDS
 from .async_reads import AsyncReads
-from .clients import make_client, make_read_client
+from .async_stores import AsyncCluster, AsyncServer
+from .clients import make_client
+from .cluster_clients import ClusterClients, cluster_from_client, cluster_from_url
 from .context import Context
 from .errors import StoreTimeoutError, TallymarkError
-from .group_commit import GroupCommit
-from .link import Link
 from .marker import Marker
 from .offsets import BLOCK, blocks
 from .options import Options, checked_timeout
-from .reader import Reader
-from .stores import database, store_label
 from .transactions import Transaction, unwrapped
 
 if TYPE_CHECKING:
@@ -33,11 +31,14 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
+    from .cluster_commit import ClusterCommit
+    from .group_commit import GroupCommit
     from .many import Chunk, Many
     from .marks import Mark, Result
     from .offsets import Offsets
     from .options import TallyOptions
     from .periods import Granularity
+    from .reader import BaseReader
     from .stats import Stats
 
 __all__ = ["Tally"]
@@ -57,45 +58,37 @@ class Tally(AsyncReads):
     the timeout; setting or clearing a bit twice does what doing it once does.
     """
 
-    def __init__(self, client: Redis, **options: Unpack[TallyOptions]) -> None:
+    def __init__(self, client: Redis | RedisCluster, **options: Unpack[TallyOptions]) -> None:
         """Use a client that the caller owns; closing the tally leaves it open.
 
         Arguments:
             client: a ``redis.asyncio.Redis``. The tally borrows a connection
                 from its pool while there are marks to send, and one for each
                 request of a read, up to eight at a time. Its own
-                ``socket_timeout`` holds beside the tally's timeout.
+                ``socket_timeout`` holds beside the tally's timeout. Or a
+                ``redis.asyncio.RedisCluster``: the tally takes its nodes and its
+                settings, and opens connections of its own, which it closes.
             options: see `tallymark.TallyOptions`.
 
         Raises:
             InvalidTypeError, InvalidValueError: the client or an option is not
                 what is described there.
         """
-        self._client: Any = redis_py.checked_client(
-            client, Redis, "Tally", "for blocking clients there is tallymark.SyncTally"
-        )
-        self._options = Options(**options)
-        self._marker = Marker(self._options, time.time)
-        self._link = Link(client)
-        self._commits = GroupCommit(
-            self._link,
-            bitfield=self._options.bitfield,
-            timeout=self._options.timeout,
-            max_pending=self._options.max_pending,
-            store=store_label(client),
-            observer=self._options.observer,
-            backoff=lambda: redis_py.backoff().compute,
-        )
-        self._context = Context.of(database(client), self._options, time.time)
-        self._replica = make_read_client(KINDS, client, self._options)
-        self._reader = Reader(
-            client,
-            self._replica,
-            timeout=self._options.timeout,
-            max_pending=self._options.max_pending,
-            observer=self._options.observer,
-            check_usable=self._commits.check_usable,
-        )
+        checked = Options(**options)
+        self._store: AsyncServer | AsyncCluster
+        if isinstance(client, ClusterClients):  # from `from_url`
+            self._store = AsyncCluster(client, checked)
+        elif isinstance(client, RedisCluster):
+            found = cluster_from_client(KINDS, client, checked)
+            self._store = AsyncCluster(found, checked, client)
+        else:
+            remedy = "for blocking clients there is tallymark.SyncTally"
+            redis_py.check_client(client, (Redis, RedisCluster), "Tally", remedy)
+            self._store = AsyncServer(client, checked)
+        self._marker = Marker(self._store.options, time.time)
+        self._commits: GroupCommit | ClusterCommit = self._store.commits
+        self._reader: BaseReader = self._store.reader
+        self._context = Context.of(self._store.database, self._store.options, time.time)
 
     @classmethod
     def from_url(cls, url: str, **options: Unpack[TallyOptions]) -> Self:
@@ -103,14 +96,17 @@ class Tally(AsyncReads):
 
         Connects at the first call. The tally keeps a connection for marks, and
         up to eight for reads, beside those of its `client`, which are 50 at
-        most, or what ``max_connections`` in the URL says.
+        most, or what ``max_connections`` in the URL says. On a cluster it keeps
+        that many to each node.
 
         Arguments:
             url: ``redis://[[user]:password@]host[:port][/database]``,
                 ``rediss://`` for TLS, ``unix://`` for a socket, or
                 ``redis+sentinel://[[user]:password@]host[:port][,host[:port]]/service[/db]``
                 for the master that Sentinels name (``rediss+sentinel://`` for
-                TLS), with redis-py's options behind ``?``; or
+                TLS), or ``redis+cluster://[[user]:password@]host[:port][,host[:port]]``
+                for a Redis Cluster, of which it names some nodes
+                (``rediss+cluster://`` for TLS), with redis-py's options behind ``?``; or
                 ``memory://name``, a store inside this process that needs no
                 server (extra ``memory``). The options ``sentinel_username`` and
                 ``sentinel_password`` are for Sentinels with a login of their own.
@@ -121,14 +117,21 @@ class Tally(AsyncReads):
                 allowed. The message never holds the URL.
             MissingExtraError: ``memory://`` without fakeredis.
         """
-        tally = cls(make_client(KINDS, url, Options(**options)), **options)
-        tally._link.owned = tally._reader.owned = True
+        checked = Options(**options)
+        clients: Any = cluster_from_url(KINDS, url, checked)
+        if clients is not None:
+            return cls(clients, **options)
+        tally = cls(make_client(KINDS, url, checked), **options)
+        tally._store.own()
         return tally
 
     @property
-    def client(self) -> Redis:
-        """The redis-py client that the tally uses, for what tallymark does not do."""
-        client: Redis = self._client
+    def client(self) -> Redis | RedisCluster:
+        """The redis-py client that the tally uses, for what tallymark does not do.
+
+        Of a tally on a cluster this is a cluster client with connections of its own.
+        """
+        client: Redis | RedisCluster = self._store.client
         return client
 
     async def mark_event(
@@ -351,12 +354,11 @@ class Tally(AsyncReads):
                 raise StoreTimeoutError(f"not done within {timeout:g} s")
             return seconds
 
-        under_way: tuple[Chunk, asyncio.Task[list[Result]]] | None = None
+        under_way: deque[tuple[Chunk, asyncio.Task[list[Result]]]] = deque()
 
-        async def land() -> None:
-            nonlocal under_way
-            if under_way is not None:
-                (chunk, task), under_way = under_way, None
+        async def land(most: int = 0) -> None:
+            while len(under_way) > most:
+                chunk, task = under_way.popleft()
                 many.settle(chunk, await task)
 
         try:
@@ -364,18 +366,22 @@ class Tally(AsyncReads):
                 async for offsets in found:
                     # While Redis works on a chunk, the next one is put together.
                     for chunk in many.chunks(offsets):
-                        await land()
-                        under_way = (chunk, asyncio.create_task(self._commit(chunk.marks, left())))
+                        await land(self._store.pieces - 1)
+                        task = asyncio.create_task(self._commit(chunk.marks, left()))
+                        under_way.append((chunk, task))
                         await asyncio.sleep(0)
             await land()
         except Exception as error:
-            await land()  # what came before a bad id, or before a stream that broke
+            # What came before a bad id, or before a stream that broke.
+            while under_way:
+                with contextlib.suppress(TallymarkError):
+                    await land()
             if isinstance(error, TallymarkError):
                 raise many.told(error) from error.__cause__
             raise
         finally:
-            if under_way is not None:
-                under_way[1].cancel()
+            for _, task in under_way:
+                task.cancel()
         return many.counts
 
     async def _commit(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
@@ -393,17 +399,7 @@ class Tally(AsyncReads):
         the connections are closed at once. May be called again. A client that
         was passed in stays open.
         """
-        try:
-            try:
-                await self._commits.close()
-            finally:
-                await self._reader.close()
-        finally:
-            with anyio.CancelScope(shield=True):
-                if self._replica is not None:
-                    await close_client(self._replica)
-                if self._link.owned:
-                    await close_client(self._client)
+        await self._store.close()
 
     async def __aenter__(self) -> Self:
         """Return the tally; leaving the block closes it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 
 from .clients import ClientKinds
@@ -23,6 +24,8 @@ KINDS: Final = ClientKinds(
     watched=_SentinelPool,
     sentinel=Sentinel,
     any_watched=SentinelConnectionPool,
+    cluster=RedisCluster,
+    cluster_node=ClusterNode,
     each_wait_is_bounded=False,
 )
 

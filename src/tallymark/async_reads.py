@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .events import EventSet
     from .periods import By, Granularity, Period
-    from .reader import Reader
+    from .reader import BaseReader
     from .reports import Funnel, Stickiness
     from .requests import Query
     from .retention import Mode, Retention
@@ -45,7 +45,7 @@ class AsyncReads(EventSets):
     from parts, each of which is of one moment.
     """
 
-    _reader: Reader
+    _reader: BaseReader
 
     async def count(self, event_set: EventSet, *, timeout: float | None = None) -> int:
         """Return how many users are in an event set: one request, one moment.

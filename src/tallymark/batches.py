@@ -3,9 +3,9 @@
 Pure. A driver encodes the batch, moves the bytes, and hands back the replies;
 what they mean for each mark is decided here, once for all drivers.
 
-In a batch, marks act in call order. Marks of different events never share a
-key, and marks of different users never a bit, so only the order of marks on
-one event and one user matters. Marks of one event on the same bitmaps form a
+In a batch, marks act in call order. Marks of different events, or in different
+shards, never share a key, and marks of different users never a bit, so only the
+order of marks on one event and one user matters. Marks of one event on the same bitmaps form a
 `BitRun`, which is written with one command per key; Redis answers a `BITFIELD`
 bit by bit, in order, so each mark of a run gets the reply it would have got
 alone.
@@ -16,13 +16,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import wire
-from .errors import CommandError
+from .errors import CommandError, RedirectedError, StoreNotReadyError, misfit
 from .marks import BitMark
 from .periods import Granularity
-from .steps import BitRun, explained, misfit, step_for, with_expiry
+from .replication import check_replicated, wait_for
+from .steps import BitRun, explained, step_for, with_expiry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from .marks import Mark, Result
     from .steps import Step
@@ -63,18 +64,29 @@ class Batch:
             only because another mark was refused. They may be sent again.
     """
 
-    __slots__ = ("_bitfield", "_count", "_events", "_steps", "blameless", "refused", "size")
+    __slots__ = (
+        "_bitfield",
+        "_count",
+        "_lanes",
+        "_replicas",
+        "_steps",
+        "blameless",
+        "refused",
+        "size",
+    )
 
-    def __init__(self, *, bitfield: bool = True) -> None:
+    def __init__(self, *, bitfield: bool = True, replicas: int = 0) -> None:
         """Begin an empty batch.
 
         Arguments:
             bitfield: write several bits of one key with one ``BITFIELD``;
                 False for servers that lack this command.
+            replicas: how many replicas have to confirm it.
         """
         self._bitfield = bitfield
+        self._replicas = replicas
         self._steps: list[Step] = []
-        self._events: dict[str, BitRun | _EventRuns] = {}
+        self._lanes: dict[Hashable, BitRun | _EventRuns] = {}
         self._count = 0
         self.size = 0
         self.refused = False
@@ -90,39 +102,41 @@ class Batch:
         self._count = index + 1
         if isinstance(mark, BitMark):
             bitmaps = mark.bitmaps
-            run = self._events.get(bitmaps.event)
+            run = self._lanes.get(bitmaps.lane)
             if not isinstance(run, BitRun) or run.bitmaps is not bitmaps:
                 run = self._run_for(mark, run)
             run.indexes.append(index)
             run.marks.append(mark)
             self.size += bitmaps.size
         else:  # nothing on this event may overtake it
-            self._events.pop(mark.bitmaps.event, None)
+            self._lanes.pop(mark.bitmaps.lane, None)
             self._steps.append(step_for(index, mark, self._bitfield))
             self.size += mark.size
         return index
 
     def _run_for(self, mark: BitMark, open_runs: BitRun | _EventRuns | None) -> BitRun:
-        event = mark.bitmaps.event
+        lane = mark.bitmaps.lane
         if isinstance(open_runs, BitRun):
-            open_runs = self._events[event] = _EventRuns(open_runs)
+            open_runs = self._lanes[lane] = _EventRuns(open_runs)
         run = None if open_runs is None else open_runs.open_for(mark)
         if run is None:
             run = BitRun(mark.bitmaps, self._bitfield)
             self._steps.append(with_expiry(run))
             if open_runs is None:
-                self._events[event] = run
+                self._lanes[lane] = run
             else:
                 open_runs.runs[mark.bitmaps] = run
         return run
 
     def encode(self) -> bytes:
-        """Return the whole transaction, ``MULTI`` to ``EXEC``, as bytes to send at once."""
-        return b"".join([wire.MULTI, *(step.encode() for step in self._steps), wire.EXEC])
+        """Return the transaction, ``MULTI`` to ``EXEC``, and what follows, to send at once."""
+        steps = [step.encode() for step in self._steps]
+        return b"".join([wire.MULTI, *steps, wire.EXEC, wait_for(self._replicas)])
 
     def reply_count(self) -> int:
         """Return how many replies the server gives to `encode`'s bytes."""
-        return 2 + sum([step.command_count() for step in self._steps])
+        commands = sum([step.command_count() for step in self._steps])
+        return 2 + commands + bool(self._replicas)
 
     def settle(self, replies: Sequence[Any]) -> list[Result]:
         """Return the result of each mark, in call order.
@@ -133,8 +147,11 @@ class Batch:
 
         Raises:
             StoreError: the replies do not fit the commands, so nothing can be
-                said about any mark.
+                said about any mark; or too few replicas have confirmed them.
         """
+        confirmed: Any = None
+        if self._replicas:
+            *replies, confirmed = replies
         multi, *queued, executed = replies
         if isinstance(executed, CommandError):
             return self._refused(multi, queued, executed)
@@ -145,10 +162,15 @@ class Batch:
         for step in self._steps:
             for index, result in zip(step.indexes, step.settle(values), strict=True):
                 results[index] = result
+        if self._replicas:
+            check_replicated(confirmed, self._replicas)
         return results
 
     def _refused(self, multi: Any, queued: Sequence[Any], executed: CommandError) -> list[Result]:
         """Return an error for each mark of a transaction that was not executed."""
+        for reply in (executed, *queued):
+            if isinstance(reply, RedirectedError) and reply.kind == "TRYAGAIN":
+                raise StoreNotReadyError(str(reply))
         self.refused = True
         if isinstance(multi, CommandError):
             # Without MULTI, the server has run the commands one by one as they came.

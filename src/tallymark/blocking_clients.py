@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from redis import Redis
+from redis.cluster import ClusterNode, RedisCluster
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from .blocking_pool import BlockingPool
@@ -30,5 +31,7 @@ KINDS: Final = ClientKinds(
     watched=_SentinelPool,
     sentinel=Sentinel,
     any_watched=SentinelConnectionPool,
+    cluster=RedisCluster,
+    cluster_node=ClusterNode,
     each_wait_is_bounded=True,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import redis_py
 from .errors import MAY_PASS, StoreTimeoutError
@@ -13,12 +13,15 @@ from .replies import bound, check_nothing_came, its_socket, received_replies
 from .stores import store_label
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Generator, Iterable
 
     from .errors import StoreError
+    from .greeting import Greeting
     from .observers import Observer
 
-__all__ = ["BlockingLink", "Sent"]
+__all__ = ["BlockingLink", "Sent", "finished"]
+
+AnswerT = TypeVar("AnswerT")
 
 
 @dataclass
@@ -44,17 +47,24 @@ class BlockingLink:
     """
 
     def __init__(
-        self, client: Any, *, owned: bool = False, observer: Observer | None = None
+        self,
+        client: Any,
+        *,
+        owned: bool = False,
+        greeting: Greeting | None = None,
+        observer: Observer | None = None,
     ) -> None:
         """Begin.
 
         Arguments:
             client: the client.
             owned: whether the tally made it; its pool is a `BlockingPool` then.
+            greeting: what to say first; nothing, if somebody else does.
             observer: is told of each attempt.
         """
         self._pool = client.connection_pool
         self.owned = owned
+        self._greeting = greeting
         self._closed = False
         self._observer = observer
         self._store = store_label(client)
@@ -66,48 +76,71 @@ class BlockingLink:
         count: int,
         sent: Sent,
         deadline: float,
+        settle: Callable[[list[Any]], AnswerT],
         meanwhile: Iterable[object] = (),
-    ) -> list[Any]:
-        """Send commands and return their replies; again, if that may mend it.
+    ) -> AnswerT:
+        """Send commands and return what came of them; again, if that may mend it.
 
         Arguments:
             data: the commands.
             count: how many replies they have.
             sent: is kept up to date, also if it fails.
             deadline: when to give up, as `time.monotonic` has it.
+            settle: makes the answer out of the replies.
             meanwhile: is iterated over once they are sent, while the server works.
 
         Raises:
             StoreError: there is no answer, with redis-py's error as its cause.
         """
         pauses = None
-        told: Exception | None = None
+        told: StoreError | None = None
         while True:
-            sent.attempts += 1
-            before = sent.bytes
-            begun = 0.0 if self._observer is None else time.perf_counter()
+            attempt = self.attempt(data, count, sent, deadline)
             try:
-                replies = self._attempt(data, count, sent, deadline, meanwhile)
-            except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
-                left = deadline - time.monotonic()
-                failure = redis_py.failure(error)
-                final = not isinstance(failure, MAY_PASS) or left <= redis_py.TOO_SHORT
-                self._outage.failed(failure, final=final)
-                if self._observer is not None:
-                    self._observe(self._observer, sent, before, begun, failure)
+                next(attempt)
+                for _ in meanwhile:
+                    pass
+                return settle(finished(attempt))
+            except MAY_PASS as failure:
                 if not isinstance(failure, StoreTimeoutError):
-                    told = error  # which explains more than that the last attempt took too long
-                if final:
-                    redis_py.raise_failure(told or error)
-            else:
-                if self._outage.lasts:
-                    self._outage.is_over()
-                if self._observer is not None:
-                    self._observe(self._observer, sent, before, begun, None)
-                return replies
+                    told = failure  # which explains more than that the last attempt took too long
+                left = deadline - time.monotonic()
+                if left <= redis_py.TOO_SHORT:
+                    raise (told or failure) from (told or failure).__cause__
+            finally:
+                attempt.close()
             pauses = pauses or redis_py.backoff()
             # Where the next pause would be the end, there are some shorter ones.
             time.sleep(min(pauses.compute(1), left / 2))
+
+    def attempt(
+        self, data: bytes, count: int, sent: Sent, deadline: float
+    ) -> Generator[None, None, list[Any]]:
+        """Make one attempt: yields when the commands are sent, and returns the replies.
+
+        Arguments as for `exchange`. If it is closed in between, the connection is too.
+
+        Raises:
+            StoreError: what kept it from being answered.
+        """
+        sent.attempts += 1
+        before = sent.bytes
+        begun = 0.0 if self._observer is None else time.perf_counter()
+        try:
+            replies = yield from self._attempt(data, count, sent, deadline)
+        except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
+            failure = redis_py.failure(error)
+            left = deadline - time.monotonic()
+            final = not isinstance(failure, MAY_PASS) or left <= redis_py.TOO_SHORT
+            self._outage.failed(failure, final=final)
+            if self._observer is not None:
+                self._observe(self._observer, sent, before, begun, failure)
+            redis_py.raise_failure(error)
+        if self._outage.lasts:
+            self._outage.is_over()
+        if self._observer is not None:
+            self._observe(self._observer, sent, before, begun, None)
+        return replies
 
     def close(self) -> None:
         """Close the connections that the tally made; those in use, when they are given back."""
@@ -129,11 +162,13 @@ class BlockingLink:
         observe(observer, Operation(sent.kind, *told))
 
     def _attempt(
-        self, data: bytes, count: int, sent: Sent, deadline: float, meanwhile: Iterable[object]
-    ) -> list[Any]:
+        self, data: bytes, count: int, sent: Sent, deadline: float
+    ) -> Generator[None, None, list[Any]]:
         connection = self._pool.borrow(deadline) if self.owned else self._pool.get_connection()
         intact = False
         try:
+            if self._greeting is not None and not self._greeting.done:
+                self._greet(self._greeting, connection, sent.kind == "write", deadline)
             # One deadline for all that is to come, however little of it comes at a time.
             found = its_socket(connection)
             if sent.kind == "read":
@@ -143,8 +178,7 @@ class BlockingLink:
                 bound(found, deadline)
             sent.bytes += len(data)
             connection.send_packed_command([data])
-            for _ in meanwhile:
-                pass
+            yield
             replies = received_replies(connection, count, deadline)
             if found is not None and found.gettimeout() != connection.socket_timeout:
                 found.settimeout(connection.socket_timeout)
@@ -155,6 +189,17 @@ class BlockingLink:
             self._give_back(connection, intact)
         return replies
 
+    @staticmethod
+    def _greet(greeting: Greeting, connection: Any, marking: bool, deadline: float) -> None:
+        """Learn whether this is a database for the tally."""
+        found = its_socket(connection)
+        check_nothing_came(connection)
+        if found is not None:
+            bound(found, deadline)
+        data, count = greeting.commands(marking=marking)
+        connection.send_packed_command([data])
+        greeting.check(received_replies(connection, count, deadline))
+
     def _give_back(self, connection: Any, intact: bool) -> None:
         if self.owned:
             self._pool.give_back(connection, intact=intact)
@@ -164,3 +209,13 @@ class BlockingLink:
         if not intact:
             connection.disconnect()
         self._pool.release(connection)
+
+
+def finished(attempt: Generator[None, None, list[Any]]) -> list[Any]:
+    """Return the replies of an attempt that was sent."""
+    try:
+        next(attempt)
+    except StopIteration as end:
+        replies: list[Any] = end.value
+        return replies
+    raise RuntimeError("an attempt is sent once")  # pragma: no cover - it yields once

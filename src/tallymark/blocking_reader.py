@@ -10,40 +10,29 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .blocking_link import Sent
 from .errors import StoreError, with_fate
 from .options import checked_timeout
-from .requests import Found, Request, Work
+from .requests import Found, Nodes, Request, Round, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .blocking_link import BlockingLink
-    from .requests import Query
+    from .requests import Query, Step
 
-__all__ = ["BlockingReader"]
+__all__ = ["BaseBlockingReader", "BlockingReader"]
 
 AnswerT = TypeVar("AnswerT")
 
 
-class BlockingReader:
-    """Runs queries in the calling thread. Raises what `tallymark.reader.Reader` does."""
+class BaseBlockingReader:
+    """Runs queries in the calling thread. Raises what `tallymark.reader.BaseReader` does."""
 
-    def __init__(
-        self,
-        link: BlockingLink,
-        replica: BlockingLink | None = None,
-        *,
-        timeout: float,
-        check_usable: Callable[[], None],
-    ) -> None:
+    def __init__(self, *, timeout: float, check_usable: Callable[[], None]) -> None:
         """Begin.
 
         Arguments:
-            link: the connections.
-            replica: those for what changes nothing, if they are others.
             timeout: how many seconds each request may take.
             check_usable: raises if the tally is closed.
         """
-        self._link = link
-        self._replica = replica or link
         self._timeout = timeout
         self._check_usable = check_usable
 
@@ -84,24 +73,64 @@ class BlockingReader:
                 else:
                     step = query.send(self._done(step, seconds, None))
 
-    def _done(self, step: Request | Work | Found, seconds: float, ends: float | None) -> Any:
-        if isinstance(step, Request):
-            deadline = time.monotonic() + seconds if ends is None else ends
-            return self._ask(step, seconds, deadline)
+    def _done(self, step: Step, seconds: float, ends: float | None) -> Any:
+        deadline = time.monotonic() + seconds if ends is None else ends
+        self._check_usable()
+        try:
+            if isinstance(step, Request | Round):
+                return self._settled(step, deadline)
+            if isinstance(step, Nodes):
+                return self._nodes_names(deadline)
+        except StoreError as failure:
+            raise with_fate(failure, sent=None, timeout=seconds) from failure.__cause__
         if isinstance(step, Work):
             for _ in step.steps:
                 pass
             return None
         raise TypeError(step)
 
-    def _ask(self, request: Request, seconds: float, deadline: float) -> list[Any]:
-        self._check_usable()
+    def _settled(self, request: Request | Round, deadline: float) -> list[Any]:
+        """Have a request answered and settled; it is repeated if that may mend it."""
+        raise NotImplementedError
+
+    def _nodes_names(self, deadline: float) -> list[str]:
+        """Return what the servers are called that hold the shards."""
+        raise NotImplementedError
+
+
+class BlockingReader(BaseBlockingReader):
+    """Runs queries on one server."""
+
+    def __init__(
+        self,
+        link: BlockingLink,
+        replica: BlockingLink | None = None,
+        *,
+        timeout: float,
+        check_usable: Callable[[], None],
+    ) -> None:
+        """Begin.
+
+        Arguments:
+            link: the connections.
+            replica: those for what changes nothing, if they are others.
+            timeout, check_usable: as for `BaseBlockingReader`.
+        """
+        super().__init__(timeout=timeout, check_usable=check_usable)
+        self._link = link
+        self._replica = replica or link
+
+    def _settled(self, request: Request | Round, deadline: float) -> list[Any]:
         count = request.reply_count()
         link = self._link if request.changes else self._replica
-        try:
-            replies = link.exchange(
-                request.encode(), count, Sent("read", count), deadline, request.meanwhile or ()
-            )
-        except StoreError as failure:
-            raise with_fate(failure, sent=None, timeout=seconds) from failure.__cause__
-        return request.settle(replies)
+        return link.exchange(
+            request.encode(),
+            count,
+            Sent("read", count),
+            deadline,
+            request.settle,
+            request.meanwhile or (),
+        )
+
+    def _nodes_names(self, deadline: float) -> list[str]:
+        return [""]  # all shards are on the one server

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from .options import Options
     from .urls import SentinelAddress
 
-__all__ = ["ClientKinds", "make_client", "make_read_client"]
+__all__ = ["MAX_CONNECTIONS", "READ_SIZE", "ClientKinds", "make_client", "make_read_client"]
 
 #: How many connections a tally that made its own client opens at most. Calls
 #: beyond that wait for one.
-_MAX_CONNECTIONS: Final = 50
+MAX_CONNECTIONS: Final = 50
 
 #: How many bytes are taken from a socket at once. Reports receive megabytes; with
 #: redis-py's 32 KiB that takes a third longer.
-_READ_SIZE: Final = 256 * 1024
+READ_SIZE: Final = 256 * 1024
 
 #: A Sentinel that has not answered after so many seconds is not waited for.
 _SENTINEL_SECONDS: Final = 1.0
@@ -41,6 +41,7 @@ class ClientKinds(NamedTuple):
         plain: a pool for one server.
         watched: a pool for a server that Sentinels name.
         sentinel: asks them.
+        cluster, cluster_node: redis-py's client of a cluster, and how it is told of a node.
         any_watched: what every pool for such a server is, also one of the caller's.
         each_wait_is_bounded: whether connections and pools have timeouts of their
             own; else there is one deadline around the whole call.
@@ -52,6 +53,8 @@ class ClientKinds(NamedTuple):
     watched: Any
     sentinel: Any
     any_watched: type
+    cluster: Any
+    cluster_node: Any
     each_wait_is_bounded: bool
 
 
@@ -69,7 +72,7 @@ def make_client(kinds: ClientKinds, url: str, options: Options) -> Any:
     return getattr(memory.fakeredis(), kinds.fake)(
         server=memory.store(name),
         connection_pool_class=kinds.plain,
-        max_connections=_MAX_CONNECTIONS,
+        max_connections=MAX_CONNECTIONS,
     )
 
 
@@ -93,11 +96,11 @@ def _make_pool(kinds: ClientKinds, url: str, options: Options) -> Any:
     """
     seconds = options.seconds if kinds.each_wait_is_bounded else None
     settings = {  # which the URL may override
-        "max_connections": _MAX_CONNECTIONS,
+        "max_connections": MAX_CONNECTIONS,
         "timeout": seconds,
         "socket_timeout": seconds,
         "socket_connect_timeout": options.seconds,
-        "socket_read_size": _READ_SIZE,
+        "socket_read_size": READ_SIZE,
     }
     address = sentinel_address(url)
     try:
@@ -131,7 +134,7 @@ def _make_replica_pool(kinds: ClientKinds, pool: Any) -> Any:
             "without Sentinel, read_from may be the URL of a replica"
         )
     found: Any = pool
-    settings = {**found.connection_kwargs, "max_connections": _MAX_CONNECTIONS, "is_master": False}
+    settings = {**found.connection_kwargs, "max_connections": MAX_CONNECTIONS, "is_master": False}
     settings.pop("connection_pool", None)
     # Sentinel clients of our own, which are ours to close.
     sentinels = kinds.sentinel(**same_sentinels(found.sentinel_manager))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,16 @@ class Context:
     def of(cls, database: Hashable, options: Options, clock: Callable[[], float]) -> Context:
         """Return the context of a tally with these options."""
         return cls(Origin(database, options.prefix), options, options.schema(), clock)
+
+    @functools.cached_property
+    def shards(self) -> tuple[Context, ...]:
+        """The context of each shard, a plain database; empty in the plain format."""
+        if self.schema.shards is None:
+            return ()
+        return tuple(
+            replace(self, origin=Origin(self.origin.database, part.prefix), schema=part)
+            for part in self.schema.parts
+        )
 
     def local(self, moment: date | None, name: str = "moment") -> datetime:
         """Return a moment, or the present, as the wall clock of the tally's zone shows it."""

@@ -20,6 +20,8 @@ __all__ = [
     "NotPersistingError",
     "OverloadedError",
     "PermissionDeniedError",
+    "RedirectedError",
+    "SlotMovingError",
     "StoreError",
     "StoreFullError",
     "StoreNotReadyError",
@@ -29,6 +31,8 @@ __all__ = [
     "UnknownCommandError",
     "WrongEventLoopError",
     "WrongKeyTypeError",
+    "WrongSchemaError",
+    "misfit",
     "overloaded",
     "repeated",
     "with_fate",
@@ -94,6 +98,17 @@ class StoreNotReadyError(StoreUnavailableError):
     """
 
 
+class SlotMovingError(StoreNotReadyError):
+    """A cluster is moving some of the keys of a request to another node, so none has them all."""
+
+
+class WrongSchemaError(StoreError):
+    """The database is sharded in another way than this tally.
+
+    Nothing was written. The message tells which number of ``shards`` it has.
+    """
+
+
 class OverloadedError(StoreError):
     """So many calls of this tally are waiting for Redis already that no more are taken.
 
@@ -110,6 +125,31 @@ class CommandError(StoreError):
 
     It would give the same answer again, so there was no second attempt.
     """
+
+
+class RedirectedError(CommandError):
+    """A node of a cluster does not have what a command is about, or not all of it.
+
+    Drivers of clusters follow it; nobody else is to see it.
+
+    Attributes:
+        kind: ``"MOVED"`` for good, ``"ASK"`` for this once, ``"TRYAGAIN"`` if it is
+            on its way.
+        address: the host, "" for that of the node itself, and the port.
+    """
+
+    kind: Literal["MOVED", "ASK", "TRYAGAIN"] = "TRYAGAIN"
+    address: tuple[str, int] = ("", 0)
+
+    @classmethod
+    def to(
+        cls, message: str, kind: Literal["MOVED", "ASK"], host: str, port: int
+    ) -> RedirectedError:
+        """Make one that leads somewhere."""
+        made = cls(message)
+        made.kind = kind
+        made.address = ("" if host == "?" else host, port)
+        return made
 
 
 class PermissionDeniedError(CommandError):
@@ -167,6 +207,11 @@ def overloaded(pending: int, kind: Literal["marks", "reads"], most: int) -> Over
     return OverloadedError(
         f"{pending} {kind} are waiting for Redis already (max_pending is {most}){fate}"
     )
+
+
+def misfit(reply: object) -> StoreError:
+    """Return the error for a reply that no command of ours gets."""
+    return StoreError(f"the server's reply does not fit the commands: {reply!r:.80}")
 
 
 def repeated(error: ErrorT, message: str) -> ErrorT:

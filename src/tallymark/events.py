@@ -100,6 +100,10 @@ class EventSet:
         """Yield the bitmaps that define it; one that is used twice comes twice."""
         raise NotImplementedError
 
+    def at(self, origin: Origin) -> EventSet:
+        """Return the same set somewhere else, as in a shard of its database."""
+        raise NotImplementedError
+
     def prev(self) -> EventSet:
         """Return the same set one period earlier: ``shift(-1)``."""
         return self.shift(-1)
@@ -181,6 +185,10 @@ class Bitmap(EventSet):
         checked_int("count", count)
         return self if self.period is None else replace(self, period=self.period.shift(count))
 
+    def at(self, origin: Origin) -> Bitmap:
+        """Return the same bitmap somewhere else."""
+        return Bitmap(origin, self.event, self.period)
+
     def bitmaps(self) -> Iterator[Bitmap]:
         """Yield itself."""
         yield self
@@ -230,6 +238,10 @@ class YearOfMonths(Union):
         checked_int("count", count)
         return replace(self, period=self.period.shift(count))
 
+    def at(self, origin: Origin) -> YearOfMonths:
+        """Return the same year somewhere else."""
+        return YearOfMonths(origin, self.event, self.period)
+
     def periods(self) -> tuple[Period, ...]:
         """Return the twelve months."""
         january = Period.containing(Granularity.MONTH, self.period.start)
@@ -276,6 +288,10 @@ class DayRange(Union):
                 f"{self!r} shifted by {count} leaves the years 1 to 9999"
             ) from error
 
+    def at(self, origin: Origin) -> DayRange:
+        """Return the same range somewhere else."""
+        return DayRange(origin, self.event, self.first, self.after, self.yearly)
+
     def periods(self) -> tuple[Period, ...]:
         """Return whole months and weeks where they fit, and days at the edges."""
         return cover(self.first, self.after, yearly=self.yearly)
@@ -300,6 +316,10 @@ class Combination(EventSet):
     def shift(self, count: int) -> Combination:
         """Return the combination of the operands, each shifted."""
         return replace(self, operands=tuple(one.shift(count) for one in self.operands))
+
+    def at(self, origin: Origin) -> Combination:
+        """Return the same combination somewhere else."""
+        return Combination(origin, self.operator, tuple([one.at(origin) for one in self.operands]))
 
     def bitmaps(self) -> Iterator[Bitmap]:
         """Yield the bitmaps of all operands."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
-
-from .batches import Batch
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Iterable, Iterator, Sequence
 
+    from .batches import Batch
+    from .errors import TallymarkError
     from .marks import Mark
+    from .shard_batches import ShardBatches
 
 __all__ = [
     "MAX_BATCH_MARKS",
     "MAX_BATCH_SIZE",
+    "Bounced",
     "Flight",
     "Write",
     "boarded",
@@ -41,12 +43,26 @@ MAX_BATCH_SIZE: Final = 256 * 1024
 Write = tuple[asyncio.Future[Any], float, "Mark | None", "Sequence[Mark]", float]
 
 
+class Bounced(NamedTuple):
+    """What a call gets instead of a result from who does not try again by itself.
+
+    Attributes:
+        failure: what went wrong.
+        sent: whether a byte of its marks may have reached the server.
+        missed: what did not happen in time, if that is the reason.
+    """
+
+    failure: TallymarkError
+    sent: bool
+    missed: str
+
+
 class Flight:
     """A batch on its way."""
 
     __slots__ = ("batch", "data", "given_up", "left", "on_the_wire", "replies", "sent", "writes")
 
-    def __init__(self, writes: Sequence[Write], batch: Batch) -> None:
+    def __init__(self, writes: Sequence[Write], batch: Batch | ShardBatches) -> None:
         self.writes = writes
         self.batch = batch
         self.data = batch.encode()
@@ -76,16 +92,15 @@ def live(writes: Iterable[Write]) -> Iterator[Write]:
     return (write for write in writes if not write[0].done())
 
 
-def boarded(writes: Sequence[Write], *, bitfield: bool) -> Flight:
-    """Return a flight of just these writes."""
-    batch = Batch(bitfield=bitfield)
+def boarded(writes: Sequence[Write], batch: Batch | ShardBatches) -> Flight:
+    """Return a flight of just these writes, which fill an empty batch."""
     for write in writes:
         _add(write, batch)
     return Flight(writes, batch)
 
 
 def boarding(
-    waiting: deque[Write], limit: int, *, horizon: float, bitfield: bool
+    waiting: deque[Write], limit: int, batch: Batch | ShardBatches, *, horizon: float
 ) -> tuple[Flight, list[Write], int]:
     """Take writes out of a queue, as many as one transaction may hold.
 
@@ -95,11 +110,11 @@ def boarding(
     Arguments:
         waiting: the queue, in which somebody waits.
         limit: how many marks to take at most.
+        batch: an empty one, for them.
         horizon: when the flight may be expected to be over. Whoever gives up
             before is left behind too: under overload, a queue in call order
             would be served a moment too late throughout. But the flight takes
             at least one.
-        bitfield: as for `Batch`.
 
     Returns:
         The flight, who was left behind without hope, and how many marks were
@@ -107,7 +122,6 @@ def boarding(
     """
     taken: list[Write] = []
     hopeless: list[Write] = []
-    batch = Batch(bitfield=bitfield)
     aboard = left = 0
     while waiting:
         write = waiting.popleft()
@@ -134,7 +148,7 @@ def boarding(
     return Flight(taken, batch), hopeless, left
 
 
-def _add(write: Write, batch: Batch) -> None:
+def _add(write: Write, batch: Batch | ShardBatches) -> None:
     _, _, mark, marks, _ = write
     if mark is not None:
         batch.add(mark)

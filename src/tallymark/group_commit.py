@@ -34,7 +34,7 @@ from .errors import (
     overloaded,
     with_fate,
 )
-from .flights import MAX_BATCH_MARKS, boarded, boarding, count, live
+from .flights import MAX_BATCH_MARKS, Bounced, boarded, boarding, count, live
 from .observers import Operation, Outage, observe
 from .options import checked_timeout
 from .room import Room
@@ -43,13 +43,15 @@ from .stats import Totals
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
+    from .batches import Batch
     from .flights import Flight, Write
     from .link import Link
     from .marks import Mark, Result
     from .observers import Observer
+    from .shard_batches import ShardBatches
     from .stats import Stats
 
-__all__ = ["MAX_WAITING", "GroupCommit"]
+__all__ = ["MAX_WAITING", "OTHER_LOOP", "GroupCommit"]
 
 #: How many marks wait for a batch at most; callers beyond that wait for room.
 MAX_WAITING: Final = 10_000
@@ -68,6 +70,12 @@ _SECONDS_PER_MARK: Final = 10e-6
 #: one may be twice as large, if they had to be made smaller before.
 _SHORT: Final = 0.25
 
+#: What a call on another loop is told.
+OTHER_LOOP: Final = (
+    "this Tally has connections of another event loop; make one for each loop, "
+    "or use the module-level functions, which do"
+)
+
 #: What a call is told that never got that far.
 _NO_TURN: Final = "its turn did not come"
 
@@ -82,18 +90,19 @@ class GroupCommit:
         self,
         link: Link,
         *,
-        bitfield: bool,
+        new_batch: Callable[[], Batch | ShardBatches],
         timeout: float,
         max_pending: int,
         store: str = "Redis",
         observer: Observer | None = None,
         backoff: Callable[[], Callable[[int], float]],
+        bounces: bool = False,
     ) -> None:
         """Begin idle.
 
         Arguments:
             link: the connection, which nobody else uses.
-            bitfield: as for `Batch`.
+            new_batch: makes an empty batch.
             timeout: how many seconds a call may take that does not say so
                 itself; ``math.inf`` for no limit.
             max_pending: how many marks may wait; the next one is refused.
@@ -101,9 +110,12 @@ class GroupCommit:
             observer: is told of each attempt.
             backoff: begins a series of attempts; what it returns tells the
                 seconds to pause after so many failures.
+            bounces: whether calls get a `Bounced` at the first failure, instead of
+                another attempt here; for who knows other ways.
         """
         self._link = link
-        self._bitfield = bitfield
+        self._new_batch = new_batch
+        self._bounces = bounces
         self._timeout = timeout
         self._backoff = backoff
         self._store = store
@@ -178,6 +190,42 @@ class GroupCommit:
         self._bind(loop)
         return self._enter(self._write(None, marks, timeout, loop), loop)
 
+    def submit_until(
+        self, mark: Mark | None, marks: Sequence[Mark], deadline: float, seconds: float
+    ) -> Awaitable[Any]:
+        """Send one mark, or several in one transaction. What is returned must be awaited at once.
+
+        Arguments:
+            mark, marks: the one, or the others.
+            deadline: when to give up, in the event loop's time.
+            seconds: how many there were for it.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._bind(loop)
+        room = self._room
+        future = loop.create_future()
+        write = (future, deadline, mark, marks, seconds)
+        if not self._led or room.crowded:
+            return self._enter(write, loop)
+        room.enter(len(marks) or 1)
+        self._waiting.append(write)
+        return future
+
+    def holds_up(self, seconds: float) -> bool:
+        """Return whether what is on the wire has been there for so long."""
+        flight = self._flight
+        return (
+            flight is not None
+            and bool(flight.left)
+            and (time.perf_counter() - flight.left > seconds)
+        )
+
+    def break_off(self) -> None:
+        """Have what is on the wire fail now."""
+        if self._flight is not None and self._flight.on_the_wire:
+            self._aborting = asyncio.get_running_loop().create_task(self._link.abort())
+
     def check_usable(self) -> None:
         """Raise as `submit` would."""
         self._bind(asyncio.get_running_loop())
@@ -196,7 +244,7 @@ class GroupCommit:
         try:
             await self._until_idle()
         except BaseException:
-            self._abandon()
+            self.abandon()
             with anyio.CancelScope(shield=True):
                 await self._until_idle()
             raise
@@ -214,10 +262,7 @@ class GroupCommit:
         if self._loop is None:
             self._loop = loop
         elif self._loop is not loop:
-            raise WrongEventLoopError(
-                "this Tally has connections of another event loop; make one for each loop, "
-                "or use the module-level functions, which do"
-            )
+            raise WrongEventLoopError(OTHER_LOOP)
 
     def _write(
         self,
@@ -278,7 +323,7 @@ class GroupCommit:
         """Send the one write there is over a connection that is ready, and let others go on."""
         future = write[0]
         try:
-            flight = self._flight = boarded((write,), bitfield=self._bitfield)
+            flight = self._flight = boarded((write,), self._new_batch())
             await self._fly(flight)
         except BaseException:
             future.cancel()
@@ -419,7 +464,7 @@ class GroupCommit:
         writes = list(live(flight.writes))
         if not writes:
             return self._take_waiting()
-        again = boarded(writes, bitfield=self._bitfield)
+        again = boarded(writes, self._new_batch())
         again.sent = flight.sent
         self._totals.retries += flight.sent
         return again
@@ -433,9 +478,7 @@ class GroupCommit:
             limit = min(limit, max(_UNDIVIDED, half))
         # Of two, for one alone may have been held up by what is over now.
         horizon = asyncio.get_running_loop().time() + min(self._took)
-        flight, hopeless, left = boarding(
-            self._waiting, limit, horizon=horizon, bitfield=self._bitfield
-        )
+        flight, hopeless, left = boarding(self._waiting, limit, self._new_batch(), horizon=horizon)
         self._room.leave(left)
         self._fail(hopeless, self._failure or StoreTimeoutError(), sent=False, missed=_NO_TURN)
         return flight
@@ -451,9 +494,11 @@ class GroupCommit:
             # Where Redis or the network is that slow, fewer marks may arrive in time.
             self._took = (self._took[1], time.perf_counter() - flight.left)
             self._most = max(_UNDIVIDED, count(flight.writes) // 2)
-        if final:
+        if final or self._bounces:
             self._flight = None
             self._fail(flight.writes, failure, sent=flight.sent)
+            if self._bounces:  # those who wait need not find out one after the other
+                self._fail(self._waiting, failure, sent=False)
         else:
             self._failures += 1
             self._failure = failure
@@ -498,6 +543,9 @@ class GroupCommit:
         """End calls with an error."""
         missed = missed or ("Redis did not answer" if sent else "there was no connection to Redis")
         for future, _, mark, marks, seconds in live(writes):
+            if self._bounces:
+                future.set_result(Bounced(failure, sent, missed))
+                continue
             self._totals.errors += len(marks) or 1
             error = with_fate(failure, sent=sent, timeout=seconds, missed=missed)
             future.set_result([error] * len(marks) if mark is None else error)
@@ -533,7 +581,7 @@ class GroupCommit:
         if deadline != math.inf:
             self._watch = loop.call_at(deadline, self._give_up, loop)
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
         """Fail everything now."""
         self._abandoned = True
         if self._flight is not None:

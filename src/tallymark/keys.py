@@ -1,20 +1,28 @@
 """The key schema: how (event, period, user id) becomes (key, offset), and back.
 
-Pure. The format is that of bitmapist, byte for byte, so that both can share a
-database: ``{prefix}{event}_{suffix}`` with the prefix ``trackist_``. A suffix
+Pure. The plain format is that of bitmapist, byte for byte, so that both can share
+a database: ``{prefix}{event}_{suffix}`` with the prefix ``trackist_``. A suffix
 never contains ``_``, hence the last one always ends the event's name and
 every key reads back as exactly one event and period.
+
+With S shards, user u is in shard u mod S, at the bit u div S, and each shard is a
+plain database of its own, whose prefix is ``{prefix}{tag}`` with the tag in braces.
 """
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from .errors import InvalidTypeError, InvalidValueError
-from .offsets import Numbers, Offsets, as_list, bounded, is_array
+from .offsets import Numbers, Offsets, as_list, bounded, dealt, is_array
 from .periods import UNIQUE_SUFFIX, Period, parse_suffix
+from .shards import check_shards, tags
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = [
     "DEFAULT_PREFIX",
@@ -40,10 +48,12 @@ class KeySchema:
     Attributes:
         prefix: what every key begins with.
         max_user_id: the largest user id accepted, at most `MAX_USER_ID`.
+        shards: over how many shards users are spread; ``None`` for the plain format.
     """
 
     prefix: str = DEFAULT_PREFIX
     max_user_id: int = MAX_USER_ID
+    shards: int | None = None
 
     def __post_init__(self) -> None:
         check_name("prefix", self.prefix)
@@ -52,6 +62,67 @@ class KeySchema:
             raise InvalidValueError(
                 f"max_user_id must be in [0, {MAX_USER_ID}], got {_short(self.max_user_id)}"
             )
+        if self.shards is not None:
+            check_shards(checked_int("shards", self.shards))
+            if "{" in self.prefix:
+                raise InvalidValueError(
+                    "with shards, the prefix must not contain '{', "
+                    f"which begins a shard's own tag; got {_short(self.prefix)}"
+                )
+
+    @functools.cached_property
+    def parts(self) -> tuple[KeySchema, ...]:
+        """The plain schema of each shard; without shards, only this one."""
+        shards = self.shards
+        if shards is None:
+            return (self,)
+        return tuple(
+            KeySchema(f"{self.prefix}{{{tag}}}", max(0, (self.max_user_id - shard) // shards))
+            for shard, tag in enumerate(tags(shards))
+        )
+
+    @functools.cached_property
+    def _by_tag(self) -> dict[str, int]:
+        return {tag: shard for shard, tag in enumerate(tags(self.shards or 1))}
+
+    @property
+    def note(self) -> bytes:
+        """The key of the note that says how the database is sharded. It is no bitmap's."""
+        return f"{self.prefix}schema".encode()
+
+    def place(self, user_id: int) -> tuple[int, int]:
+        """Return a user's shard, and the bit that stands for the user in its bitmaps.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: as `offset`.
+        """
+        offset = self.offset(user_id)
+        if self.shards is None:
+            return 0, offset
+        offset, shard = divmod(offset, self.shards)
+        return shard, offset
+
+    def dealt(self, user_ids: Offsets) -> Iterator[tuple[int, Offsets]]:
+        """Yield the shards of many users whose ids were checked, and their bits there."""
+        if self.shards is None:
+            yield 0, user_ids
+        else:
+            yield from dealt(user_ids, self.shards)
+
+    def located(self, key: bytes) -> tuple[int, str, Period | None]:
+        """Return the shard, the event and the period of a key.
+
+        Raises:
+            InvalidValueError: this schema has no such key.
+        """
+        if self.shards is None:
+            return (0, *self.parse(key))
+        begin = f"{self.prefix}{{".encode()
+        tag, brace, _ = key.removeprefix(begin).partition(b"}")
+        shard = self._by_tag.get(tag.decode("ascii", "replace"))
+        if not key.startswith(begin) or not brace or shard is None:
+            raise InvalidValueError(f"not a key of {self.prefix!r}: {key!r}")
+        return (shard, *self.parts[shard].parse(key))
 
     def key(self, event: str, period: Period | None) -> bytes:
         """Return the key of an event's bitmap for a period; ``None`` for the dateless one.
@@ -63,7 +134,7 @@ class KeySchema:
         return bitmap_key(self.prefix, event, period)
 
     def offset(self, user_id: int) -> int:
-        """Return the bit that stands for a user in every bitmap.
+        """Return the bit that stands for a user in every bitmap, in the plain format.
 
         Raises:
             InvalidTypeError, InvalidValueError: the id is no int (a bool is
@@ -80,7 +151,7 @@ class KeySchema:
         return int(user_id)  # an IntEnum would format as its name
 
     def offsets(self, user_ids: Numbers) -> Offsets:
-        """Return the bits that stand for many users.
+        """Return the bits that stand for many users, in the plain format.
 
         Arguments:
             user_ids: a list of ids, or a one-dimensional numpy array of an

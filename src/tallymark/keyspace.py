@@ -12,14 +12,16 @@ import itertools
 import re
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from .errors import CommandError, InvalidTypeError, InvalidValueError
 from .keys import check_name
 from .periods import Granularity, dated, periods_between
-from .requests import Request
+from .requests import Nodes, Request
+from .together import together
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from datetime import date
 
     from .context import Context
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from .requests import Command, Query
 
 __all__ = ["delete_all", "event_names", "forget", "history", "memory", "periods"]
+
+AnswerT = TypeVar("AnswerT")
 
 #: How many keys one step of a walk looks at, and how many commands go together.
 _STEP: Final = 1000
@@ -54,7 +58,7 @@ def event_names(context: Context, prefix: str) -> Query[list[str]]:
     found: set[str] = set()
     walk = _Walk(context, prefix)
     while walk.goes_on:
-        found.update(event for _, event, _ in (yield from walk.step()))
+        found.update(each.event for each in (yield from walk.step()))
     return sorted(found)
 
 
@@ -65,34 +69,42 @@ def periods(context: Context, event: str, granularity: By) -> Query[list[Period]
     walk = _walk_of_event(context, event)
     while walk.goes_on:
         found.update(
-            period
-            for _, name, period in (yield from walk.step())
-            if name == event and period is not None and period.granularity is wanted
+            each.period
+            for each in (yield from walk.step())
+            if each.event == event and each.period is not None and each.period.granularity is wanted
         )
     return sorted(found, key=lambda period: period.start)
 
 
 def memory(context: Context, event: str) -> Query[dict[Granularity, int]]:
     """Return how many bytes an event's bitmaps take, for each granularity that has any."""
-    keys: dict[bytes, Granularity] = {}
+    found: dict[bytes, _Located] = {}
     walk = _walk_of_event(context, event)
     while walk.goes_on:
-        keys |= {
-            key: Granularity.UNIQUE if period is None else period.granularity
-            for key, name, period in (yield from walk.step())
-            if name == event
-        }
-    in_order = sorted(keys.values(), key=lambda granularity: int(granularity.value))
+        found |= {each.key: each for each in (yield from walk.step()) if each.event == event}
+    in_order = sorted(map(_granularity, found.values()), key=lambda each: int(each.value))
     sizes: dict[Granularity, int] = dict.fromkeys(in_order, 0)
-    every = iter(keys)
-    while some := list(itertools.islice(every, _STEP)):
-        usages = yield Request([(b"MEMORY", b"USAGE", key) for key in some], tolerant=True)
+    for own, usages in (yield from _in_their_shards(context, found.values(), _usages)):
+        for each, usage in zip(own, usages, strict=True):
+            sizes[_granularity(each)] += usage or 0  # None: it has just gone
+    return sizes
+
+
+def _granularity(located: _Located) -> Granularity:
+    return Granularity.UNIQUE if located.period is None else located.period.granularity
+
+
+def _usages(bitmaps: Sequence[_Located]) -> Query[list[int | None]]:
+    """Return how many bytes some bitmaps take."""
+    found: list[int | None] = []
+    for at in range(0, len(bitmaps), _STEP):
+        keys = [each.key for each in bitmaps[at : at + _STEP]]
+        usages = yield Request([(b"MEMORY", b"USAGE", key) for key in keys], tolerant=True)
         if any(isinstance(usage, CommandError) for usage in usages):
             # A server that does not tell, such as the embedded store: the bare bitmaps.
-            usages = yield Request([(b"STRLEN", key) for key in some])
-        for key, usage in zip(some, usages, strict=True):
-            sizes[keys[key]] += usage or 0  # None: it has just gone
-    return sizes
+            usages = yield Request([(b"STRLEN", key) for key in keys])
+        found += usages
+    return found
 
 
 def history(
@@ -104,7 +116,7 @@ def history(
     granularity: By,
 ) -> Query[dict[str, list[Period]]]:
     """Return for each of some events the periods in which a user did it, in order."""
-    offset = b"%d" % context.schema.offset(user_id)
+    shard, offset = context.schema.place(user_id)
     wanted = dated(granularity)
     if isinstance(events, str):
         events = [events]
@@ -121,15 +133,27 @@ def history(
         end += timedelta.resolution  # the period that has just begun is a part of it
     if begin >= end:
         raise InvalidValueError(f"since must be before until, got {begin} and {end}")
+    if context.shards:
+        there = _history(context.shards[shard], offset, names, periods_between(wanted, begin, end))
+        (found,) = yield from together([(shard, there)])
+        return found
+    return (yield from _history(context, offset, names, periods_between(wanted, begin, end)))
+
+
+def _history(
+    context: Context, offset: int, names: Sequence[str], when: Iterable[Period]
+) -> Query[dict[str, list[Period]]]:
     found: dict[str, list[Period]] = {name: [] for name in names}
+    digits = b"%d" % offset
+    every = list(when)
     cells = (
         (name, period, bitmap.key)
         for name in names
-        for period in periods_between(wanted, begin, end)
+        for period in every
         for bitmap in context.during(name, period).bitmaps()
     )
     while some := list(itertools.islice(cells, _STEP)):
-        bits = yield Request([(b"GETBIT", key, offset) for _, _, key in some])
+        bits = yield Request([(b"GETBIT", key, digits) for _, _, key in some])
         for (name, period, _), bit in zip(some, bits, strict=True):
             if bit and period not in found[name][-1:]:  # several months of one year
                 found[name].append(period)
@@ -138,25 +162,36 @@ def history(
 
 def forget(context: Context, user_id: int) -> Query[int]:
     """Clear a user's bit in all bitmaps; return how many were set."""
-    offset = b"%d" % context.schema.offset(user_id)
+    shard, offset = context.schema.place(user_id)
+    digits = b"%d" % offset
     cleared = 0
-    walk = _Walk(context, also_temporary=True)
+    walk = _Walk(context, shard=shard, also_temporary=True)
     while walk.goes_on:
-        keys = [key for key, _, _ in (yield from walk.step())]
-        if keys and context.options.bitfield:
-            script: Command = (b"EVAL", _FORGET, b"%d" % len(keys), *keys, offset)
-            (number,) = yield Request([script], changes=True)
+        found = yield from walk.step()
+        for _, number in (
+            yield from _in_their_shards(context, found, lambda own: _cleared(context, own, digits))
+        ):
             cleared += number
-        elif keys:  # a server without scripts
-            bits = yield Request([(b"GETBIT", key, offset) for key in keys], tolerant=True)
-            clear: list[Command] = [
-                (b"SETBIT", key, offset, b"0")
-                for key, bit in zip(keys, bits, strict=True)
-                if bit == 1
-            ]
-            if clear:
-                cleared += sum((yield Request(clear, changes=True)))
     return cleared
+
+
+def _cleared(context: Context, bitmaps: Sequence[_Located], digits: bytes) -> Query[int]:
+    """Clear a bit wherever it is set; return how often it was."""
+    keys = [each.key for each in bitmaps]
+    if context.shards and context.options.bitfield:
+        # One by one, since a cluster may be moving some of them.
+        one_by_one = [(b"EVAL", _FORGET, b"1", key, digits) for key in keys]
+        return sum((yield Request(one_by_one, changes=True)))
+    if context.options.bitfield:
+        script: Command = (b"EVAL", _FORGET, b"%d" % len(keys), *keys, digits)
+        (number,) = yield Request([script], changes=True)
+        return int(number)
+    # A server without scripts.
+    bits = yield Request([(b"GETBIT", key, digits) for key in keys], tolerant=True)
+    clear: list[Command] = [
+        (b"SETBIT", key, digits, b"0") for key, bit in zip(keys, bits, strict=True) if bit == 1
+    ]
+    return sum((yield Request(clear, changes=True))) if clear else 0
 
 
 def delete_all(context: Context, prefix: str) -> Query[int]:
@@ -167,13 +202,57 @@ def delete_all(context: Context, prefix: str) -> Query[int]:
             f"pass just that, not {prefix!r:.80}"
         )
     deleted = 0
+    bitmaps: set[tuple[str, Period | None]] = set()
     walk = _Walk(context, also_temporary=True)
     while walk.goes_on:
-        keys = [key for key, _, _ in (yield from walk.step())]
-        if keys:
-            (number,) = yield Request([(b"UNLINK", *keys)], changes=True)
+        found = yield from walk.step()
+        for own, number in (yield from _in_their_shards(context, found, _deleted)):
             deleted += number
-    return deleted
+            bitmaps.update((each.event, each.period) for each in own)
+    return len(bitmaps) if context.shards else deleted
+
+
+def _deleted(bitmaps: Sequence[_Located]) -> Query[int]:
+    keys = [each.key for each in bitmaps]
+    if bitmaps[0].shard is None:
+        (number,) = yield Request([(b"UNLINK", *keys)], changes=True)
+        return int(number)
+    return sum((yield Request([(b"UNLINK", key) for key in keys], changes=True)))
+
+
+class _Located(NamedTuple):
+    """A bitmap that a walk found.
+
+    Attributes:
+        key: its key.
+        shard: the shard that it is in; ``None`` in the plain format.
+        event, period: what it is of.
+    """
+
+    key: bytes
+    shard: int | None
+    event: str
+    period: Period | None
+
+
+def _in_their_shards(
+    context: Context,
+    bitmaps: Iterable[_Located],
+    query: Callable[[Sequence[_Located]], Query[AnswerT]],
+) -> Query[list[tuple[Sequence[_Located], AnswerT]]]:
+    """Ask the same about some bitmaps, those of each shard there; return them with the answers."""
+    by_shard: dict[int | None, list[_Located]] = {}
+    for each in bitmaps:
+        by_shard.setdefault(each.shard, []).append(each)
+    if context.shards:
+        answers = yield from together(
+            (shard, query(own)) for shard, own in by_shard.items() if shard is not None
+        )
+        return list(zip(by_shard.values(), answers, strict=True))
+    if by_shard:
+        (everything,) = by_shard.values()
+        return [(everything, (yield from query(everything)))]
+    return []
 
 
 class _Walk:
@@ -184,38 +263,79 @@ class _Walk:
     """
 
     def __init__(
-        self, context: Context, beginning: str = "", *, also_temporary: bool = False
+        self,
+        context: Context,
+        beginning: str = "",
+        *,
+        shard: int | None = None,
+        also_temporary: bool = False,
     ) -> None:
         """Stand at the begin.
 
         Arguments:
             context: which keys are ours.
             beginning: what the events' names begin with.
+            shard: in which shard to look; ``None`` for all.
             also_temporary: whether to include what bitmapist computed and left.
         """
+        self._schema = context.schema
         prefix = context.origin.prefix
-        pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix + beginning) + "*"
+        if context.shards:
+            # A shard's tag, between braces, is part of what keys begin with.
+            prefix = f"{prefix}{{" if shard is None else self._schema.parts[shard].prefix
+        any_tag = "*}" if context.shards and shard is None else ""
+        pattern = _literally(prefix) + any_tag + _literally(beginning) + "*"
         self._pattern = pattern.encode()
+        prefix = context.origin.prefix
         self._temporary = re.compile(_LEFT_BY_BITMAPIST.format(re.escape(prefix)).encode())
         self._also_temporary = also_temporary
-        self._schema = context.schema
-        self._cursor = b"0"
+        self._sharded = bool(context.shards)
+        #: Where it stands on each server; ``None`` until it knows which there are.
+        self._cursors: dict[str, Any] | None = None if self._sharded else {"": b"0"}
         self.goes_on = True
 
-    def step(self) -> Query[list[tuple[bytes, str, Period | None]]]:
-        """Go one step; return the bitmaps that it found: their keys, events and periods."""
-        scan = (b"SCAN", self._cursor, b"MATCH", self._pattern, b"COUNT", b"%d" % _STEP)
-        ((self._cursor, keys),) = yield Request([scan], replies=list)
-        self.goes_on = self._cursor not in {b"0", 0}
-        found = []
-        for key in keys:
-            if self._temporary.match(key) and not self._also_temporary:
-                continue
-            try:
-                found.append((key, *self._schema.parse(key)))
-            except InvalidValueError:  # not a bitmap of ours
-                continue
-        return found
+    def step(self) -> Query[list[_Located]]:
+        """Go one step on every server; return the bitmaps that it found."""
+        keys: list[bytes] = []
+        if self._cursors is None:
+            self._cursors = dict.fromkeys((yield Nodes()), b"0")
+        if self._sharded:
+            places = list(self._cursors)
+            found = yield from together(
+                (place, self._scanned(self._cursors[place])) for place in places
+            )
+        else:
+            places = [""]
+            found = [(yield from self._scanned(self._cursors[""]))]
+        for place, (cursor, some) in zip(places, found, strict=True):
+            keys += some
+            if cursor in {b"0", 0}:
+                del self._cursors[place]
+            else:
+                self._cursors[place] = cursor
+        self.goes_on = bool(self._cursors)
+        # While a slot is moving, two servers may know one key.
+        return [each for key in dict.fromkeys(keys) if (each := self._located(key)) is not None]
+
+    def _scanned(self, cursor: Any) -> Query[tuple[Any, list[bytes]]]:
+        scan = (b"SCAN", cursor, b"MATCH", self._pattern, b"COUNT", b"%d" % _STEP)
+        ((following, keys),) = yield Request([scan], replies=list)
+        return following, keys
+
+    def _located(self, key: bytes) -> _Located | None:
+        """Return what a key is of; ``None`` if it is no bitmap of ours."""
+        if self._temporary.match(key) and not self._also_temporary:
+            return None
+        try:
+            shard, event, period = self._schema.located(key)
+        except InvalidValueError:
+            return None
+        return _Located(key, shard if self._sharded else None, event, period)
+
+
+def _literally(text: str) -> str:
+    """Return the pattern that matches just this text."""
+    return re.sub(r"([\\*?\[\]])", r"\\\1", text)
 
 
 def _walk_of_event(context: Context, event: str) -> _Walk:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from redis.exceptions import ResponseError
 
 from . import redis_py
 from .replies import Received
+
+if TYPE_CHECKING:
+    from .greeting import Greeting
 
 __all__ = ["Link"]
 
@@ -24,10 +27,28 @@ class Link:
     Raises, from every method but `close` and `rest`:
         StoreUnavailableError, StoreTimeoutError: the connection is broken; try
             again after `close`.
-        StoreError: trying again would not help.
+        StoreError: trying again would not help. From `connect`, a `WrongSchemaError` if
+            the database is not sharded as the tally is.
     """
 
-    def __init__(self, client: Any, *, owned: bool = False) -> None:
+    def __init__(
+        self,
+        client: Any,
+        *,
+        owned: bool = False,
+        greeting: Greeting | None = None,
+        marking: bool = False,
+    ) -> None:
+        """Begin without a connection.
+
+        Arguments:
+            client: the client.
+            owned: whether the tally made it.
+            greeting: what to say first; nothing, if somebody else does.
+            marking: whether it is for marks.
+        """
+        self._greeting = greeting
+        self._marking = marking
         self._pool = client.connection_pool
         self._connection: Any = None
         self._received = Received(None)
@@ -50,8 +71,24 @@ class Link:
                 )
             if not self.ready:
                 await self._connection.connect()
+            if self._greeting is not None and not self._greeting.done:
+                await self._greet(self._greeting)
         except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
             redis_py.raise_failure(error)
+
+    async def _greet(self, greeting: Greeting) -> None:
+        """Learn whether this is a database for the tally; if not, keep no connection to it."""
+        told = False
+        try:
+            data, count = greeting.commands(marking=self._marking)
+            replies: list[Any] = []
+            await self.send(data)
+            await self.receive(replies, count)
+            greeting.check(replies)
+            told = True
+        finally:
+            if not told:
+                await self.close()
 
     async def send(self, data: bytes) -> None:
         """Write commands. If it is cancelled, the connection is of no use any more."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .offsets import Numbers, Offsets
     from .periods import Granularity
 
-__all__ = ["Chunk", "Many"]
+__all__ = ["Chunk", "Many", "Target"]
 
 #: How many bits one transaction sets one by one: on three keys, 1.6 ms of Redis's time.
 _SPARSE: Final = 1000
@@ -37,11 +37,26 @@ _DENSE_FROM: Final = 64
 
 
 @dataclass(frozen=True)
+class Target:
+    """Where the users of one shard are marked.
+
+    Attributes:
+        bitmaps: the bitmaps.
+        scratch: keys that the script may use; None where there are no scripts.
+        exact: makes the mark of one user, where each needs one of its own.
+    """
+
+    bitmaps: Bitmaps
+    scratch: tuple[bytes, bytes] | None
+    exact: Callable[[int], Mark] | None = None
+
+
+@dataclass(frozen=True)
 class Chunk:
     """What one transaction marks.
 
     Attributes:
-        marks: the marks.
+        marks: the marks, all of one shard.
         ids: how many ids they are of, repetitions included.
     """
 
@@ -59,57 +74,57 @@ class Many:
 
     def __init__(
         self,
-        bitmaps: Bitmaps,
+        target: Callable[[int], Target],
         schema: KeySchema,
         *,
         value: int,
-        scratch: tuple[bytes, bytes] | None,
-        exact: Callable[[int], Mark] | None = None,
     ) -> None:
         """Prepare.
 
         Arguments:
-            bitmaps: where to mark.
-            schema: checks the ids.
+            target: tells where the users of a shard are marked.
+            schema: checks the ids, and knows their shards.
             value: the bit to write.
-            scratch: keys that the script may use; None where there are no scripts.
-            exact: makes the mark of one user, where each needs one of its own.
         """
-        self._bitmaps = bitmaps
+        self._target = target
         self._schema = schema
         self._value = value
-        self._scratch = scratch
-        self._exact = exact
         self.done = 0
-        self.counts: dict[Granularity, int] = dict.fromkeys(bitmaps.granularities, 0)
+        granularities = target(0).bitmaps.granularities  # the same in all shards
+        self.counts: dict[Granularity, int] = dict.fromkeys(granularities, 0)
 
     def checked(self, block: Numbers) -> Offsets:
-        """Return the offsets of a block of ids.
+        """Return a block of ids with its bounds.
 
         Raises:
             InvalidTypeError, InvalidValueError: an id is not allowed.
         """
         return self._schema.offsets(block)
 
-    def chunks(self, offsets: Offsets) -> Iterator[Chunk]:
-        """Yield what to send for a block of offsets."""
+    def chunks(self, user_ids: Offsets) -> Iterator[Chunk]:
+        """Yield what to send for a block of ids."""
+        for shard, offsets in self._schema.dealt(user_ids):
+            yield from self._chunks(self._target(shard), offsets)
+
+    def _chunks(self, target: Target, offsets: Offsets) -> Iterator[Chunk]:
+        bitmaps = target.bitmaps
         singles: list[int] = []
-        for some in windows(offsets) if self._exact is None else ():
+        for some in windows(offsets) if target.exact is None else ():
             count = len(some.values)
             crowded = count >= _DENSE_FROM and count * _DENSE > some.high - some.low
-            if crowded and self._scratch is not None:
-                dense = DenseMarks(self._bitmaps, *as_bits(some), self._value, self._scratch)
+            if crowded and target.scratch is not None:
+                dense = DenseMarks(bitmaps, *as_bits(some), self._value, target.scratch)
                 yield Chunk((dense,), count)
             else:
                 singles += as_list(some.values)
         # From the highest on: each bitmap has to grow only once.
         for end in range(len(singles), 0, -_SPARSE):
             few = singles[max(0, end - _SPARSE) : end]
-            yield Chunk((SparseMarks(self._bitmaps, few, self._value),), len(few))
-        if self._exact is not None:
+            yield Chunk((SparseMarks(bitmaps, few, self._value),), len(few))
+        if target.exact is not None:
             each = as_list(offsets.values)
             for at in range(0, len(each), _EXACT):
-                marks = [self._exact(offset) for offset in each[at : at + _EXACT]]
+                marks = [target.exact(offset) for offset in each[at : at + _EXACT]]
                 yield Chunk(marks, len(marks))
 
     def settle(self, chunk: Chunk, results: Sequence[Result]) -> None:

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from .keys import bitmap_key, check_flag, check_name
 from .lifetimes import Lifetimes
 from .limits import EventLimits
-from .many import Many
+from .many import Many, Target
 from .marks import Bitmaps, BitMark, ExactUnmark
 from .periods import Granularity, Period
 from .switches import switches
 from .wall_clock import wall_clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
     from datetime import date
 
     from .marks import Mark
@@ -39,6 +39,9 @@ _CACHED_BITMAPS = 4096
 #: calendar; this bounds how many of them, as above.
 _PRESENT_BITMAPS = 4096
 
+#: So many times as many may be kept where there are shards.
+_SHARDED = 4
+
 #: What an exact unmark clears only where no other day of the period has the user.
 _KEPT_BY_OTHER_DAYS = Granularity.WEEK | Granularity.MONTH | Granularity.YEAR
 
@@ -51,14 +54,14 @@ class _Present(NamedTuple):
     Attributes:
         begins, ends: the times, in seconds since 1970, between which that is known.
         local: a moment of that hour as the wall clock shows it.
-        bitmaps: what was marked in it, by event; one table for each of the four
+        bitmaps: what was marked in it, by lane; one table for each of the four
             positions of the two switches.
     """
 
     begins: float
     ends: float
     local: datetime
-    bitmaps: tuple[dict[str, Bitmaps], ...]
+    bitmaps: tuple[dict[Hashable, Bitmaps], ...]
 
 
 class Marker:
@@ -79,6 +82,8 @@ class Marker:
         self._zone = options.zone
         self._schema = options.schema()
         self._highest = options.max_user_id
+        #: How many shards there are; 0 in the plain format.
+        self._shards = options.shards or 0
         # Servers that lack BITFIELD lack more.
         self._scripts = options.bitfield
         self._limits = EventLimits(options)
@@ -88,7 +93,10 @@ class Marker:
         self._always = Granularity.MONTH | Granularity.WEEK | Granularity.DAY
         if options.track_yearly:
             self._always |= Granularity.YEAR
-        self._cached_bitmaps = functools.lru_cache(_CACHED_BITMAPS)(self._make_bitmaps)
+        # Each shard has bitmaps of its own, so there are more.
+        self._most_bitmaps = _PRESENT_BITMAPS * (_SHARDED if self._shards else 1)
+        most = _CACHED_BITMAPS * (_SHARDED if self._shards else 1)
+        self._cached_bitmaps = functools.lru_cache(most)(self._make_bitmaps)
         self._present = _Present(0.0, 0.0, datetime.min, ())  # is over
 
     def mark_event(
@@ -106,11 +114,17 @@ class Marker:
             if present.begins <= self._clock() < present.ends:
                 hourly = switches.track_hourly if self._hourly is None else self._hourly
                 unique = switches.track_unique if self._unique is None else self._unique
-                known = present.bitmaps[2 * hourly + unique].get(event)
-                if known is not None and type(user_id) is int and 0 <= user_id <= self._highest:
-                    return BitMark(known, user_id, 1)
-        bitmaps = self.bitmaps(event, now, track_hourly, track_unique)
-        return BitMark(bitmaps, self._schema.offset(user_id), 1)
+                lane: Hashable = event
+                offset = user_id
+                if type(user_id) is int and 0 <= user_id <= self._highest:
+                    if self._shards:
+                        offset, shard = divmod(user_id, self._shards)
+                        lane = (event, shard) if shard else event
+                    known = present.bitmaps[2 * hourly + unique].get(lane)
+                    if known is not None:
+                        return BitMark(known, offset, 1)
+        shard, offset = self._schema.place(user_id)
+        return BitMark(self.bitmaps(event, now, track_hourly, track_unique, shard), offset, 1)
 
     def unmark_event(
         self,
@@ -123,8 +137,8 @@ class Marker:
     ) -> Mark:
         """Return the mark that clears a user's bits of a moment."""
         moment = self._local(now)
-        bitmaps = self.bitmaps(event, moment, track_hourly, track_unique)
-        offset = self._schema.offset(user_id)
+        shard, offset = self._schema.place(user_id)
+        bitmaps = self.bitmaps(event, moment, track_hourly, track_unique, shard)
         check_flag("exact", exact)
         if not exact:
             return BitMark(bitmaps, offset, 0)
@@ -139,8 +153,14 @@ class Marker:
         track_unique: bool | None,
     ) -> Many:
         """Return what sets many users' bits of a moment."""
-        bitmaps = self.bitmaps(event, now, track_hourly, track_unique)
-        return Many(bitmaps, self._schema, value=1, scratch=self._scratch())
+        moment = self._local(now)  # one for all shards
+        uid = uuid.uuid4().hex
+
+        def target(shard: int) -> Target:
+            bitmaps = self.bitmaps(event, moment, track_hourly, track_unique, shard)
+            return Target(bitmaps, self._scratch(shard, uid))
+
+        return Many(target, self._schema, value=1)
 
     def unmark_many(
         self,
@@ -152,22 +172,26 @@ class Marker:
     ) -> Many:
         """Return what clears many users' bits of a moment."""
         moment = self._local(now)
-        bitmaps = self.bitmaps(event, moment, track_hourly, track_unique)
         check_flag("exact", exact)
-        exactly: Callable[[int], Mark] | None = None
-        if exact:
+        uid = uuid.uuid4().hex
+
+        def target(shard: int) -> Target:
+            bitmaps = self.bitmaps(event, moment, track_hourly, track_unique, shard)
+            if not exact:
+                return Target(bitmaps, self._scratch(shard, uid))
             bitmaps = self._with_witnesses(bitmaps, moment)
             witnesses = self._witnesses(bitmaps, moment)
-            exactly = functools.partial(_exact_unmark, bitmaps, witnesses)
-        return Many(bitmaps, self._schema, value=0, scratch=self._scratch(), exact=exactly)
+            return Target(bitmaps, None, functools.partial(_exact_unmark, bitmaps, witnesses))
+
+        return Many(target, self._schema, value=0)
 
     def mark_unique(self, event: str, user_id: int) -> BitMark:
         """Return the mark that sets a user's dateless bit."""
-        return BitMark(self._unique_bitmaps(event), self._schema.offset(user_id), 1)
+        return self._flag(event, user_id, 1)
 
     def unmark_unique(self, event: str, user_id: int) -> BitMark:
         """Return the mark that clears a user's dateless bit."""
-        return BitMark(self._unique_bitmaps(event), self._schema.offset(user_id), 0)
+        return self._flag(event, user_id, 0)
 
     def bitmaps(
         self,
@@ -175,8 +199,9 @@ class Marker:
         now: date | None,
         track_hourly: bool | None,
         track_unique: bool | None,
+        shard: int = 0,
     ) -> Bitmaps:
-        """Return the bitmaps of an event and a moment.
+        """Return the bitmaps of an event and a moment, in a shard.
 
         The switches: the call wins, then the tally, then the global.
         """
@@ -185,17 +210,21 @@ class Marker:
         if not isinstance(event, str):  # may have no hash to look it up by
             check_name("event", event)
         if now is not None:
-            return self._bitmaps_of(event, self._local(now), hourly, unique)
+            return self._bitmaps_of(event, shard, self._local(now), hourly, unique)
         present = self._present_hour()
         known = present.bitmaps[2 * hourly + unique]
-        bitmaps = known.get(event)
+        lane: Hashable = (event, shard) if shard else event
+        bitmaps = known.get(lane)
         if bitmaps is None:
-            if len(known) >= _PRESENT_BITMAPS:
+            if len(known) >= self._most_bitmaps:
                 known.clear()
-            bitmaps = known[event] = self._bitmaps_of(event, present.local, hourly, unique)
+            local = present.local
+            bitmaps = known[lane] = self._bitmaps_of(event, shard, local, hourly, unique)
         return bitmaps
 
-    def _bitmaps_of(self, event: str, moment: datetime, hourly: bool, unique: bool) -> Bitmaps:
+    def _bitmaps_of(
+        self, event: str, shard: int, moment: datetime, hourly: bool, unique: bool
+    ) -> Bitmaps:
         granularities = self._always
         if hourly:
             granularities |= Granularity.HOUR
@@ -203,20 +232,25 @@ class Marker:
             granularities |= Granularity.UNIQUE
         # All hours of a day share the bitmaps that have no hour, and so a command.
         hour = (moment.year, moment.month, moment.day, moment.hour if hourly else 0)
-        found = self._cached_bitmaps(event, hour, granularities)
+        found = self._cached_bitmaps(event, shard, hour, granularities)
         if found.expiring and found.over <= self._clock():  # since it was put into the cache
-            return self._make_bitmaps(event, hour, granularities)
+            return self._make_bitmaps(event, shard, hour, granularities)
         return found
 
-    def _unique_bitmaps(self, event: str) -> Bitmaps:
+    def _flag(self, event: str, user_id: int, value: int) -> BitMark:
         if not isinstance(event, str):
             check_name("event", event)
-        return self._cached_bitmaps(event, None, Granularity.UNIQUE)
+        shard, offset = self._schema.place(user_id)
+        bitmaps = self._cached_bitmaps(event, shard, None, Granularity.UNIQUE)
+        return BitMark(bitmaps, offset, value)
 
-    def _make_bitmaps(self, event: str, hour: _Hour | None, granularities: Granularity) -> Bitmaps:
+    def _make_bitmaps(
+        self, event: str, shard: int, hour: _Hour | None, granularities: Granularity
+    ) -> Bitmaps:
         check_name("event", event)
         self._limits.check(event)
         moment = hour and datetime(*hour)
+        prefix = self._schema.parts[shard].prefix
         found = []
         for granularity in granularities:
             period = (
@@ -227,15 +261,15 @@ class Marker:
             )
             end = self._lifetimes.end(period)
             if end == math.inf or end > self._clock():  # else Redis would delete what is there
-                found.append((granularity, bitmap_key(self._schema.prefix, event, period), end))
+                found.append((granularity, bitmap_key(prefix, event, period), end))
         chosen, keys, ends = zip(*found, strict=True) if found else ((), (), ())
-        return Bitmaps(event, chosen, keys, ends)
+        return Bitmaps(event, chosen, keys, ends, shard)
 
-    def _scratch(self) -> tuple[bytes, bytes] | None:
+    def _scratch(self, shard: int, uid: str) -> tuple[bytes, bytes] | None:
         """Return the names of two keys that nobody else uses, and that no schema can parse."""
         if not self._scripts:
             return None
-        name = f"{self._schema.prefix}tmp:{uuid.uuid4().hex}"
+        name = f"{self._schema.parts[shard].prefix}tmp:{uid}"
         return f"{name}:1".encode(), f"{name}:2".encode()
 
     def _with_witnesses(self, bitmaps: Bitmaps, moment: datetime) -> Bitmaps:
@@ -254,20 +288,22 @@ class Marker:
                 if min(map(self._lifetimes.end, days)) <= now:
                     continue
             kept.append((granularity, key))
-        return Bitmaps(bitmaps.event, [each for each, _ in kept], [key for _, key in kept])
+        chosen, keys = [each for each, _ in kept], [key for _, key in kept]
+        return Bitmaps(bitmaps.event, chosen, keys, shard=bitmaps.shard)
 
     def _witnesses(self, bitmaps: Bitmaps, moment: datetime) -> tuple[tuple[bytes, ...], ...]:
         """Return for each bitmap the keys of the other days that keep a user in it."""
         return tuple(
-            self._other_days(bitmaps.event, Period.containing(granularity, moment), moment)
+            self._other_days(bitmaps, Period.containing(granularity, moment), moment)
             if granularity in _KEPT_BY_OTHER_DAYS
             else ()
             for granularity in bitmaps.granularities
         )
 
-    def _other_days(self, event: str, period: Period, moment: datetime) -> tuple[bytes, ...]:
+    def _other_days(self, bitmaps: Bitmaps, period: Period, moment: datetime) -> tuple[bytes, ...]:
         today = Period.containing(Granularity.DAY, moment)
-        return tuple(self._schema.key(event, day) for day in period.days() if day != today)
+        schema = self._schema.parts[bitmaps.shard]
+        return tuple(schema.key(bitmaps.event, day) for day in period.days() if day != today)
 
     def _present_hour(self) -> _Present:
         now = self._clock()

@@ -15,7 +15,7 @@ from .errors import TallymarkError
 from .periods import Granularity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Hashable, Iterable
 
 __all__ = [
     "BitMark",
@@ -43,6 +43,9 @@ class Bitmaps:
 
     Attributes:
         event: the event's name.
+        shard: the shard that they are in; 0 where there are none.
+        lane: what is equal for all bitmaps whose marks keep their order: those of an
+            event in a shard.
         granularities: one for each bitmap.
         keys: one for each bitmap, in the same order.
         bulk_keys, setbit_heads: the keys, encoded for the wire once and for all.
@@ -59,8 +62,10 @@ class Bitmaps:
         "expiring",
         "granularities",
         "keys",
+        "lane",
         "over",
         "setbit_heads",
+        "shard",
         "size",
     )
 
@@ -70,6 +75,7 @@ class Bitmaps:
         granularities: Iterable[Granularity],
         keys: Iterable[bytes],
         ends: Iterable[float] = (),
+        shard: int = 0,
     ) -> None:
         """Encode what marks on them share.
 
@@ -77,8 +83,11 @@ class Bitmaps:
             event: the event's name.
             granularities, keys: of each bitmap.
             ends: when each ends, in seconds since 1970; ``math.inf`` if it stays.
+            shard: the shard that they are in.
         """
         self.event = event
+        self.shard = shard
+        self.lane: Hashable = (event, shard) if shard else event
         self.granularities = tuple(granularities)
         self.keys = tuple(keys)
         self.bulk_keys = tuple(map(wire.bulk, self.keys))

@@ -24,6 +24,7 @@ __all__ = [
     "as_list",
     "blocks",
     "bounded",
+    "dealt",
     "is_array",
     "windows",
 ]
@@ -95,6 +96,32 @@ def bounded(values: Numbers) -> Offsets:
     if is_array(values):
         return Offsets(values, int(values.min()), int(values.max()))
     return Offsets(values, min(values), max(values))
+
+
+def dealt(offsets: Offsets, hands: int) -> Iterator[tuple[int, Offsets]]:
+    """Deal offsets out: each goes to its remainder, and there becomes its quotient.
+
+    Yields:
+        The remainders of a division by ``hands`` that occur, with the quotients.
+    """
+    values = offsets.values
+    if is_array(values):
+        numpy = sys.modules["numpy"]
+        hand = (values % hands).astype(numpy.uint16)
+        order = numpy.argsort(hand, kind="stable")  # of 16 bits, so it is a radix sort
+        bounds = numpy.searchsorted(hand[order], numpy.arange(hands + 1))
+        quotients = values[order] // hands
+        for number in range(hands):
+            begin, end = bounds[number], bounds[number + 1]
+            if begin < end:
+                yield number, bounded(quotients[begin:end])
+        return
+    found: list[list[int]] = [[] for _ in range(hands)]
+    for value in values:
+        found[value % hands].append(value // hands)
+    for number, own in enumerate(found):
+        if own:
+            yield number, bounded(own)
 
 
 def windows(offsets: Offsets) -> Iterator[Offsets]:

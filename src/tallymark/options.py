@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta, tzinfo
 from datetime import timezone as fixed_timezone
 from typing import TYPE_CHECKING, Final, TypedDict
@@ -23,6 +23,10 @@ __all__ = ["DEFAULT_TIMEOUT", "REPLICAS", "Options", "TallyOptions", "checked_ti
 
 DEFAULT_TIMEOUT = 5.0
 DEFAULT_MAX_PENDING = 100_000
+
+#: How many shards a cluster has if nobody says how many: enough for some masters, and
+#: few to ask.
+DEFAULT_SHARDS: Final = 16
 
 #: What ``read_from`` may be, apart from a URL.
 PRIMARY: Final = "primary"
@@ -79,6 +83,13 @@ class TallyOptions(TypedDict, total=False):
             What deletes goes to the primary in any case.
         observer: is called with an `Operation` after each exchange with Redis,
             such as a `tallymark.otel.OpenTelemetry`; ``None`` by default.
+        shards: over how many shards the users are spread, from 1 to 1,024, which
+            holds for the life of a database and is written into it; docs/scale.md
+            tells how many to take. ``None`` is bitmapist's format on one server,
+            and 16 shards on a cluster.
+        replicas: how many replicas have to have a mark before it counts as done
+            (``WAIT``); 0 by default. If there are fewer of them, marks fail at
+            their timeout, and may be applied all the same.
     """
 
     prefix: str
@@ -95,6 +106,8 @@ class TallyOptions(TypedDict, total=False):
     max_events: int | None
     read_from: str
     observer: Observer | None
+    shards: int | None
+    replicas: int
 
 
 @dataclass(frozen=True)
@@ -119,6 +132,8 @@ class Options:
     max_events: int | None = None
     read_from: str = PRIMARY
     observer: Observer | None = None
+    shards: int | None = None
+    replicas: int = 0
     #: ``expire`` by granularity.
     lives: Mapping[Granularity, timedelta] = field(init=False)
     #: The time zone, whichever way it was given.
@@ -136,6 +151,8 @@ class Options:
             raise InvalidTypeError(f"observer must be callable, got {self.observer!r:.80}")
         if self.max_events is not None and checked_int("max_events", self.max_events) < 1:
             raise InvalidValueError(f"max_events must be 1 or more, got {self.max_events}")
+        if checked_int("replicas", self.replicas) < 0:
+            raise InvalidValueError(f"replicas must be 0 or more, got {self.replicas}")
         _check_pattern(self.event_pattern)
         object.__setattr__(self, "lives", _lives(self.expire))
         if self.read_from not in {PRIMARY, REPLICAS}:
@@ -153,9 +170,19 @@ class Options:
         """Whether reads go to a server that may not be written to."""
         return self.read_from != PRIMARY
 
+    def on_a_cluster(self) -> Options:
+        """Return the same options with what a cluster needs.
+
+        Raises:
+            InvalidValueError: one of them is not for clusters.
+        """
+        if self.reads_elsewhere:
+            raise InvalidValueError("read_from is not for clusters: reads go to the masters")
+        return self if self.shards is not None else replace(self, shards=DEFAULT_SHARDS)
+
     def schema(self) -> KeySchema:
         """Return the key schema these options describe."""
-        return KeySchema(self.prefix, self.max_user_id)
+        return KeySchema(self.prefix, self.max_user_id, self.shards)
 
 
 def checked_timeout(timeout: float) -> float:

@@ -8,15 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from .bits import algebra
-from .errors import InvalidTypeError, InvalidValueError
+from .errors import InvalidTypeError, InvalidValueError, SlotMovingError
 from .events import Bitmap, Combination, evaluate
 from .keys import MAX_USER_ID, checked_int
 from .offsets import blocks, windows
 from .programs import Program
 from .requests import Found, Request
+from .together import in_shards, together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from .context import Context
     from .events import EventSet
@@ -43,6 +44,7 @@ _COUNTS: Final = 4
 #: How many bytes of each bitmap a stream of users begins with; and how many bytes
 #: of all bitmaps together it fetches at most.
 _SMALLEST: Final = 8 * 1024
+_SMALLEST_OF_SHARD: Final = 256
 _LARGEST: Final = 2 * 1024 * 1024
 
 #: A part with fewer users is followed by a larger part, one with more by a smaller one.
@@ -68,28 +70,65 @@ def count(context: Context, event_set: EventSet) -> Query[int]:
 
 def counts(context: Context, event_sets: Iterable[EventSet]) -> Query[list[int]]:
     """Return how many users are in each of some event sets, all at one moment."""
-    if context.options.reads_elsewhere:
-        found = context.checked_many(event_sets)
-        numbers = [0] * len(found)
-        for index, event_set in enumerate(found):
-            numbers[index] = yield from _counted(event_set)
-        return numbers
-    return (yield from _ask(context, event_sets, lambda key: (b"BITCOUNT", key)))
+    found = context.checked_many(event_sets)
+    if context.shards:
+        columns = yield from in_shards(
+            context,
+            lambda part: _counts(part, [one.at(part.origin) for one in found]),
+            len(context.shards),
+        )
+        return [sum(numbers) for numbers in zip(*columns, strict=True)]
+    return (yield from _counts(context, found))
+
+
+def _counts(context: Context, event_sets: Sequence[EventSet]) -> Query[list[int]]:
+    if not context.options.reads_elsewhere:
+        try:
+            return (yield from _ask(context, event_sets, lambda key: (b"BITCOUNT", key)))
+        except SlotMovingError:  # one by one, the bitmaps can be read wherever they are
+            pass
+    numbers = [0] * len(event_sets)
+    for index, event_set in enumerate(event_sets):
+        numbers[index] = yield from _counted(event_set)
+    return numbers
 
 
 def is_empty(context: Context, event_set: EventSet) -> Query[bool]:
     """Return whether nobody is in an event set."""
-    if context.options.reads_elsewhere:
-        return not (yield from _counted(context.checked(event_set), enough=1))
-    (first,) = yield from _ask(context, [event_set], lambda key: (b"BITPOS", key, b"1"))
-    return bool(first < 0)
+    asked = context.checked(event_set)
+    if context.shards:
+        answers = yield from in_shards(
+            context, lambda part: _is_empty(part, asked.at(part.origin)), len(context.shards)
+        )
+        return all(answers)
+    return (yield from _is_empty(context, asked))
+
+
+def _is_empty(context: Context, event_set: EventSet) -> Query[bool]:
+    if not context.options.reads_elsewhere:
+        try:
+            (first,) = yield from _ask(context, [event_set], lambda key: (b"BITPOS", key, b"1"))
+            return bool(first < 0)
+        except SlotMovingError:
+            pass
+    return not (yield from _counted(event_set, enough=1))
 
 
 def contains(context: Context, event_set: EventSet, user_id: int) -> Query[bool]:
     """Return whether a user is in an event set: one ``GETBIT`` for each of its bitmaps."""
-    bitmaps = context.bitmaps(event_set)
-    offset = b"%d" % context.schema.offset(user_id)
-    commands = [(b"GETBIT", bitmap.key, offset) for bitmap in bitmaps]
+    asked = context.checked(event_set)
+    shard, offset = context.schema.place(user_id)
+    if context.shards:
+        here = asked.at(context.shards[shard].origin)
+        (answer,) = yield from together([(shard, _contains(here, offset))])
+        return answer
+    return (yield from _contains(asked, offset))
+
+
+def _contains(event_set: EventSet, offset: int) -> Query[bool]:
+    bitmaps = _distinct(event_set)
+    digits = b"%d" % offset
+    commands = [(b"GETBIT", bitmap.key, digits) for bitmap in bitmaps]
     bits = yield Request(commands, atomic=len(commands) > 1, share=_LOOKUPS)
     return bool(evaluate(event_set, dict(zip(bitmaps, bits, strict=True))))
 
@@ -98,46 +137,115 @@ def contains_many(
     context: Context, event_set: EventSet, user_ids: Iterable[int]
 ) -> Query[list[bool]]:
     """Return for each of some users whether they are in an event set."""
-    bitmaps = context.bitmaps(event_set)
+    asked = context.checked(event_set)
     found, _ = blocks(user_ids)
     every = [context.schema.offsets(block) for block in found]  # before anything is sent
     answers: list[bool] = []
-    for offsets in every:
+    for ids in every:
         contained: set[int] = set()
-        singles: list[int] = []
-        for some in windows(offsets):
-            if len(some.values) * _BYTES_PER_USER >= (some.high - some.low) >> 3:
-                contained |= yield from _in_range(event_set, bitmaps, some)
-            else:
-                singles += map(int, some.values)
-        for at in range(0, len(singles), _SINGLES):
-            few = singles[at : at + _SINGLES]
-            contained |= yield from _one_by_one(context, event_set, bitmaps, few)
-        answers += [int(offset) in contained for offset in offsets.values]
+        if context.shards:
+            dealt = list(context.schema.dealt(ids))
+            sets = yield from together(
+                (shard, _contained(context, asked.at(context.shards[shard].origin), own))
+                for shard, own in dealt
+            )
+            for (shard, _), some in zip(dealt, sets, strict=True):
+                contained.update(offset * len(context.shards) + shard for offset in some)
+        else:
+            contained = yield from _contained(context, asked, ids)
+        answers += [int(user_id) in contained for user_id in ids.values]
     return answers
+
+
+def _contained(context: Context, event_set: EventSet, offsets: Offsets) -> Query[set[int]]:
+    """Return which of some bits are set in an event set."""
+    bitmaps = _distinct(event_set)
+    contained: set[int] = set()
+    singles: list[int] = []
+    for some in windows(offsets):
+        if len(some.values) * _BYTES_PER_USER >= (some.high - some.low) >> 3:
+            contained |= yield from _in_range(event_set, bitmaps, some)
+        else:
+            singles += map(int, some.values)
+    for at in range(0, len(singles), _SINGLES):
+        few = singles[at : at + _SINGLES]
+        contained |= yield from _one_by_one(context, event_set, bitmaps, few)
+    return contained
 
 
 def users(context: Context, event_set: EventSet, start: int, limit: int | None) -> Query[None]:
     """Find the users of an event set from an id on, in ascending order, part by part."""
-    bitmaps = context.bitmaps(event_set)
+    asked = context.checked(event_set)
     if not 0 <= checked_int("start", start) <= MAX_USER_ID:
         raise InvalidValueError(f"start must be in [0, {MAX_USER_ID}]")
     if limit is not None and checked_int("limit", limit) < 0:
         raise InvalidValueError("limit must be 0 or more, or None for no limit")
-    return _users(bitmaps, event_set, start, limit)
+    if context.shards:
+        return _users(_ShardedParts(asked.at(part.origin) for part in context.shards), start, limit)
+    return _users(_Parts(asked), start, limit)
 
 
-def _users(
-    bitmaps: Sequence[Bitmap], event_set: EventSet, start: int, limit: int | None
-) -> Query[None]:
+class _Parts:
+    """An event set that is read part by part.
+
+    Attributes:
+        smallest, largest: how many bytes of each bitmap a part may have.
+        step: the distance of the users of two neighbouring bits.
+    """
+
+    step = 1
+
+    def __init__(self, event_set: EventSet) -> None:
+        self._event_set = event_set
+        self._bitmaps = _distinct(event_set)
+        self.smallest = _SMALLEST
+        self.largest = max(_SMALLEST, _LARGEST // len(self._bitmaps))
+
+    def ids(self, at: int, size: int) -> Query[tuple[Iterator[list[int]], int]]:
+        """Return the users of a part, piece by piece, and how many bytes there are of it."""
+        values, length = yield from _part(self._bitmaps, at, size)
+        return algebra().ids(evaluate(self._event_set, values), length, 8 * at), length
+
+    def candidate(self, at: int) -> Query[int | None]:
+        """Return the first byte from one on that may have a user; None if none has."""
+        return (yield from next_candidate(self._event_set, self._bitmaps, at))
+
+
+class _ShardedParts(_Parts):
+    """The same part of all shards: users who follow on those of the part before."""
+
+    def __init__(self, event_sets: Iterable[EventSet]) -> None:
+        self._shards = [_Parts(each) for each in event_sets]
+        self.step = len(self._shards)
+        self.smallest = max(_SMALLEST // self.step, _SMALLEST_OF_SHARD)
+        self.largest = max(self.smallest, self._shards[0].largest // self.step)
+
+    def ids(self, at: int, size: int) -> Query[tuple[Iterator[list[int]], int]]:
+        parts = yield from together(
+            (shard, each.ids(at, size)) for shard, each in enumerate(self._shards)
+        )
+        found: list[int] = []
+        for shard, (pieces, _) in enumerate(parts):
+            for bits in pieces:
+                found += [bit * self.step + shard for bit in bits]
+        found.sort()  # which merges what is in order already
+        return iter([found] if found else []), max(length for _, length in parts)
+
+    def candidate(self, at: int) -> Query[int | None]:
+        found = yield from together(
+            (shard, each.candidate(at)) for shard, each in enumerate(self._shards)
+        )
+        return min((each for each in found if each is not None), default=None)
+
+
+def _users(parts: _Parts, start: int, limit: int | None) -> Query[None]:
     left = MAX_USER_ID + 1 if limit is None else limit
-    reckon = algebra()
-    at: int | None = start >> 3
-    size = _SMALLEST
+    at: int | None = (start // parts.step) >> 3
+    size = parts.smallest
     while left and at is not None:
-        values, length = yield from _part(bitmaps, at, size)
+        pieces, length = yield from parts.ids(at, size)
         number = 0
-        for ids in reckon.ids(evaluate(event_set, values), length, 8 * at):
+        for ids in pieces:
             some = ids if ids[0] >= start else [user_id for user_id in ids if user_id >= start]
             some = some[:left]
             number += len(some)
@@ -149,11 +257,11 @@ def _users(
             return
         at += size
         if not number:
-            at = yield from next_candidate(event_set, bitmaps, at)
+            at = yield from parts.candidate(at)
         if number < _FEW:
-            size = min(2 * size, max(_SMALLEST, _LARGEST // len(bitmaps)))
+            size = min(2 * size, parts.largest)
         elif number > _MANY:
-            size = max(size // 2, _SMALLEST)
+            size = max(size // 2, parts.smallest)
 
 
 def ranges(bitmaps: Sequence[Bitmap], at: int, size: int) -> list[Command]:
@@ -189,17 +297,32 @@ def delete(context: Context, event_set: EventSet) -> Query[int]:
     """Delete the bitmaps of an event set, which has to be a bitmap or a union of some."""
     bitmaps = context.bitmaps(event_set)
     _check_deletable(event_set)
+    if context.shards:
+        found = yield from in_shards(
+            context, lambda part: _unlinked([each.at(part.origin).key for each in bitmaps])
+        )
+        return sum(map(any, zip(*found, strict=True)))
     unlink = (b"UNLINK", *(bitmap.key for bitmap in bitmaps))
     (number,) = yield Request([unlink], changes=True)
     return int(number)
 
 
+def _unlinked(keys: Sequence[bytes]) -> Query[list[int]]:
+    """Delete keys, one by one, since a cluster may be moving some of them."""
+    numbers: list[int] = yield Request([(b"UNLINK", key) for key in keys], changes=True)
+    return numbers
+
+
+def _distinct(event_set: EventSet) -> tuple[Bitmap, ...]:
+    return tuple(dict.fromkeys(event_set.bitmaps()))
+
+
 def _ask(
-    context: Context, event_sets: Iterable[EventSet], question: Callable[[bytes], Command]
+    context: Context, event_sets: Sequence[EventSet], question: Callable[[bytes], Command]
 ) -> Query[list[Any]]:
     """Ask the same about each of some event sets, all at one moment."""
     program = Program(context.origin.prefix)
-    asked = [program.ask(event_set, question) for event_set in context.checked_many(event_sets)]
+    asked = [program.ask(event_set, question) for event_set in event_sets]
     if not asked:
         return []
     commands = program.finished()
@@ -217,7 +340,7 @@ def _counted(event_set: EventSet, *, enough: int | None = None) -> Query[int]:
     if isinstance(event_set, Bitmap):
         (number,) = yield Request([(b"BITCOUNT", event_set.key)], share=_COUNTS)
         return int(number)
-    bitmaps = tuple(dict.fromkeys(event_set.bitmaps()))
+    bitmaps = _distinct(event_set)
     reckon = algebra()
     size = max(_SMALLEST, _LARGEST // len(bitmaps))
     at: int | None = 0

@@ -19,26 +19,20 @@ from . import redis_py
 from .bits import algebra
 from .errors import (
     MAY_PASS,
-    StoreError,
-    StoreTimeoutError,
     StoreUnavailableError,
     overloaded,
     with_fate,
 )
-from .link import Link
-from .observers import Operation, Outage, observe
 from .options import checked_timeout
-from .requests import Found, Request, Work
-from .sharing import SharedFlights
-from .stores import store_label
+from .requests import Found, Nodes, Request, Round, Work
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
 
-    from .observers import Observer
-    from .requests import Query
+    from .channel import Channel
+    from .requests import Query, Step
 
-__all__ = ["MAX_LONG_REQUESTS", "Reader"]
+__all__ = ["BaseReader", "Reader"]
 
 #: A thread that reckons without a break keeps the event loop from running for up to 5 ms
 #: each time (`sys.getswitchinterval`), and Python hands over to whoever waits only while
@@ -46,62 +40,28 @@ __all__ = ["MAX_LONG_REQUESTS", "Reader"]
 _PAUSE: Final = 50e-6
 _BETWEEN_PAUSES: Final = 5e-4
 
-#: How many long requests are on their way at the same time, beside the small ones that
-#: share two round trips; others wait. Redis does one thing at a time, so more of them
-#: would not be answered sooner.
-MAX_LONG_REQUESTS: Final = 6
-
 AnswerT = TypeVar("AnswerT")
 
 
-class Reader:
-    """Runs queries over a few connections of a redis-py client. Belongs to one event loop."""
+class BaseReader:
+    """Runs queries, with requests that somebody else brings. Belongs to one event loop."""
 
     def __init__(
-        self,
-        client: Any,
-        replica: Any = None,
-        *,
-        timeout: float,
-        max_pending: int,
-        observer: Observer | None = None,
-        check_usable: Callable[[], None],
+        self, *, timeout: float, max_pending: int, check_usable: Callable[[], None]
     ) -> None:
-        """Begin without a connection.
+        """Begin.
 
         Arguments:
-            client: the client.
-            replica: the client for what changes nothing, if it is another one,
-                which is the tally's own.
             timeout: how many seconds each request may take, attempts to
                 connect included; ``math.inf`` for no limit.
             max_pending: how many requests may wait; the next one is refused.
-            observer: is told of each attempt.
             check_usable: raises if the tally cannot be used (here).
         """
-        self._client = client
-        self._replica = replica
         self._timeout = timeout
         self._max_pending = max_pending
         self._check_usable = check_usable
-        self._observer = observer
-        self._stores = {
-            True: store_label(client),
-            False: store_label(replica or client),
-        }
-        self._outages = {
-            primary: Outage(f"{store} for reads", time.monotonic)
-            for primary, store in self._stores.items()
-        }
-        #: Whether the tally made the client.
-        self.owned = False
-        #: Connections that nobody uses, to the server that takes marks or not.
-        self._idle: dict[bool, list[Link]] = {True: [], False: []}
-        self._shared = SharedFlights(self._attempt)
-        self._places = anyio.Semaphore(MAX_LONG_REQUESTS)
         self._asking = 0
         self._became_idle: anyio.Event | None = None
-        self._closed = False
 
     async def answer(self, query: Query[AnswerT], timeout: float | None = None) -> AnswerT:
         """Return a query's answer.
@@ -161,18 +121,14 @@ class Reader:
 
     async def close(self) -> None:
         """Accept no more requests, wait for those under way, and disconnect."""
-        self._closed = True
         try:
             while self._asking:
                 self._became_idle = self._became_idle or anyio.Event()
                 await self._became_idle.wait()
-            await self._shared.close()
         finally:
-            for idle in self._idle.values():
-                while idle:
-                    await idle.pop().close(gently=True)
+            await self._close()
 
-    async def _done(self, step: Request | Work | Found, seconds: float, ends: float | None) -> Any:
+    async def _done(self, step: Step, seconds: float, ends: float | None) -> Any:
         """Do a step.
 
         Arguments:
@@ -180,10 +136,11 @@ class Reader:
             seconds: how many there are for it, or for all steps.
             ends: when all steps have to be done, if that is known.
         """
-        if isinstance(step, Request):
-            if step.meanwhile is None:
+        if isinstance(step, Request | Round):
+            meanwhile = step.meanwhile
+            if meanwhile is None:
                 return await self._ask(step, seconds, ends)
-            working = asyncio.create_task(anyio.to_thread.run_sync(_work, step.meanwhile))
+            working = asyncio.create_task(anyio.to_thread.run_sync(_work, meanwhile))
             try:
                 replies = await self._ask(step, seconds, ends)
                 await working
@@ -192,33 +149,75 @@ class Reader:
             return replies
         if isinstance(step, Work):
             return await anyio.to_thread.run_sync(_work, step.steps)
+        if isinstance(step, Nodes):
+            return [""]  # all shards are on the one server
         raise TypeError(step)
 
-    async def _ask(self, request: Request, seconds: float, ends: float | None) -> list[Any]:
+    async def _ask(self, request: Request | Round, seconds: float, ends: float | None) -> list[Any]:
         """Return what a request came to; it is repeated if that may mend it."""
         self._check_usable()
         if self._asking >= self._max_pending:
             raise overloaded(self._asking, "reads", self._max_pending)
         self._asking += 1
         try:
-            replies = await self._replies(request, seconds, ends)
+            return await self._settled(request, seconds, ends)
         finally:
             self._asking -= 1
             if self._became_idle is not None and not self._asking:
                 self._became_idle.set()
                 self._became_idle = None
-        return request.settle(replies)
 
-    async def _replies(self, request: Request, seconds: float, ends: float | None) -> list[Any]:
+    async def _settled(
+        self, request: Request | Round, seconds: float, ends: float | None
+    ) -> list[Any]:
+        """Have a request answered and settled; it is repeated if that may mend it.
+
+        Arguments:
+            request: the request.
+            seconds: how many there are for it, or for all of the query.
+            ends: when the query has to be done, if that is known.
+        """
+        raise NotImplementedError
+
+    async def _close(self) -> None:
+        """Disconnect, when nothing is asked any more."""
+        raise NotImplementedError
+
+
+class Reader(BaseReader):
+    """Runs queries over a few connections of a redis-py client. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        primary: Channel,
+        replica: Channel | None = None,
+        *,
+        timeout: float,
+        max_pending: int,
+        check_usable: Callable[[], None],
+    ) -> None:
+        """Begin.
+
+        Arguments:
+            primary: connections to the server that takes marks.
+            replica: those for what changes nothing, if they are others.
+            timeout, max_pending, check_usable: as for `BaseReader`.
+        """
+        super().__init__(timeout=timeout, max_pending=max_pending, check_usable=check_usable)
+        self.primary = primary
+        self._replica = replica
+
+    async def _settled(
+        self, request: Request | Round, seconds: float, ends: float | None
+    ) -> list[Any]:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds if ends is None else ends
+        channel = self.primary if request.changes or self._replica is None else self._replica
         pauses = None
         told: StoreUnavailableError | None = None
         while True:
             try:
-                if request.share > 1:
-                    return await self._shared.replies(request, deadline)
-                return await self._alone(request, deadline)
+                return request.settle(await channel.replies(request, deadline))
             except MAY_PASS as failure:
                 if isinstance(failure, StoreUnavailableError):
                     told = failure  # which explains more than that the last attempt took too long
@@ -228,61 +227,12 @@ class Reader:
             pauses = pauses or redis_py.backoff()
             await anyio.sleep(min(pauses.compute(1), left / 2))
 
-    async def _alone(self, request: Request, deadline: float) -> list[Any]:
-        """Send a request that may take the server or the network long."""
-        with anyio.CancelScope(deadline=deadline):
-            await self._places.acquire()
-            try:
-                return await self._attempt(
-                    request.encode(), request.reply_count(), deadline, changes=request.changes
-                )
-            finally:
-                self._places.release()
-        raise StoreTimeoutError
-
-    async def _attempt(
-        self, data: bytes, count: int, deadline: float, *, changes: bool = False
-    ) -> list[Any]:
-        """Send commands over a connection that nobody uses, and return their replies."""
-        primary = changes or self._replica is None
-        client, owned = (self._client, self.owned) if primary else (self._replica, True)
-        idle = self._idle[primary]
-        link = idle.pop() if idle else Link(client, owned=owned)
-        replies: list[Any] = []
-        intact = False
-        outage = self._outages[primary]
-        failure: StoreError | None = None
-        began = 0.0
+    async def _close(self) -> None:
         try:
-            with anyio.CancelScope(deadline=deadline):
-                if not link.ready:
-                    await link.connect()
-                began = time.perf_counter()
-                await link.send(data)
-                await link.receive(replies, count)
-                intact = True
-            if not intact:
-                raise StoreTimeoutError
-        except StoreError as error:
-            failure = error
-            time_is_up = asyncio.get_running_loop().time() >= deadline
-            outage.failed(failure, final=time_is_up)
-            raise
-        else:
-            if outage.lasts:
-                outage.is_over()
+            await self.primary.close()
         finally:
-            if self._observer is not None and (intact or failure is not None):
-                seconds = time.perf_counter() - began if began else 0.0
-                told = (self._stores[primary], count, len(data) if began else 0)
-                observe(self._observer, Operation("read", *told, time.time(), seconds, failure))
-            if not intact or self._closed:
-                await link.close()
-            elif owned:
-                idle.append(link)
-            else:
-                await link.rest()
-        return replies
+            if self._replica is not None:
+                await self._replica.close()
 
 
 def _work(steps: Iterator[None]) -> None:

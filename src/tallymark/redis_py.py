@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
 from redis import exceptions
 from redis.backoff import DecorrelatedJitterBackoff
@@ -13,6 +13,7 @@ from .errors import (
     InvalidTypeError,
     NotPersistingError,
     PermissionDeniedError,
+    RedirectedError,
     StoreError,
     StoreFullError,
     StoreNotReadyError,
@@ -25,7 +26,7 @@ from .errors import (
 __all__ = [
     "TOO_SHORT",
     "backoff",
-    "checked_client",
+    "check_client",
     "failure",
     "plain_reply",
     "raise_failure",
@@ -92,14 +93,15 @@ def backoff() -> DecorrelatedJitterBackoff:
     return DecorrelatedJitterBackoff(cap=1.0, base=0.01)
 
 
-def checked_client(client: Any, wanted: type, facade: str, remedy: str) -> Any:
-    """Return the client if it is of the kind that this facade drives."""
+def check_client(client: Any, wanted: tuple[type, type], facade: str, remedy: str) -> None:
+    """Raise unless the client is of a kind that this facade drives."""
     if not isinstance(client, wanted):
+        module = wanted[0].__module__.split(".client")[0]
+        names = " or ".join(f"{module}.{one.__name__}" for one in wanted)
         raise InvalidTypeError(
-            f"{facade} takes a {wanted.__module__.split('.client')[0]}.{wanted.__name__}, "
+            f"{facade} takes a {names}, "
             f"got a {type(client).__module__}.{type(client).__name__}; {remedy}"
         )
-    return client
 
 
 def plain_reply(reply: Any) -> Any:
@@ -119,6 +121,14 @@ def refused_reply(error: Exception) -> CommandError:
     code, message = _code(error), str(error)
     if code and not message.startswith(code):
         message = f"{code} {message}"  # redis-py has taken the code for a class of its own
+    if isinstance(error, exceptions.AskError):  # which a MovedError is too
+        how: Literal["MOVED", "ASK"] = (
+            "MOVED" if isinstance(error, exceptions.MovedError) else "ASK"
+        )
+        words = f"{how} {error.slot_id} {error.host}:{error.port}"
+        return RedirectedError.to(words, how, error.host, error.port)
+    if code == "TRYAGAIN":
+        return RedirectedError(message)
     if code in _PASSING:
         raise StoreNotReadyError(message) from error
     kind, advice = CommandError, ""

@@ -7,14 +7,14 @@ awaits anything is the driver's business.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from . import wire
-from .errors import CommandError, repeated
-from .steps import misfit
+from .errors import CommandError, RedirectedError, StoreError, StoreNotReadyError, misfit, repeated
 
-__all__ = ["Command", "Found", "Query", "Request", "Work"]
+__all__ = ["Command", "Found", "Nodes", "Place", "Query", "Request", "Round", "Step", "Work"]
 
 #: A command's name and arguments.
 Command = tuple[bytes, ...]
@@ -81,6 +81,61 @@ class Request(NamedTuple):
         return found
 
 
+#: Where a request goes in a sharded database: a shard's number, or one of `Nodes`.
+Place = int | str
+
+
+class Nodes(NamedTuple):
+    """The servers that hold the shards; the query is sent what they are called."""
+
+
+class Round(NamedTuple):
+    """Requests to several places; the query is sent what each of them came to, in order.
+
+    That is the list of the replies, or the `SlotMovingError` of a request that has to
+    find another way.
+
+    Attributes:
+        parts: where each of them goes.
+    """
+
+    parts: Sequence[tuple[Place, Request]]
+
+    @property
+    def meanwhile(self) -> Iterator[None] | None:
+        """Steps of `Work` to do until all replies are there."""
+        works = [part.meanwhile for _, part in self.parts if part.meanwhile is not None]
+        return itertools.chain.from_iterable(works) if works else None
+
+    @property
+    def share(self) -> int:
+        """How many rounds like this one may go together to one server."""
+        return max(1, min(part.share for _, part in self.parts) // len(self.parts))
+
+    @property
+    def changes(self) -> bool:
+        """Whether any of them changes bitmaps."""
+        return any(part.changes for _, part in self.parts)
+
+    def encode(self) -> bytes:
+        """Return the bytes to send, if one server holds all places."""
+        return b"".join([part.encode() for _, part in self.parts])
+
+    def reply_count(self) -> int:
+        """Return how many replies that server gives."""
+        return sum([part.reply_count() for _, part in self.parts])
+
+    def settle(self, replies: Sequence[Any]) -> list[list[Any]]:
+        """Return what each of the requests came to. Raises as `Request.settle`."""
+        at = 0
+        settled = []
+        for _, part in self.parts:
+            count = part.reply_count()
+            settled.append(part.settle(replies[at : at + count]))
+            at += count
+        return settled
+
+
 class Work(NamedTuple):
     """Something that takes the processor long; the query is sent ``None`` when it is done.
 
@@ -101,8 +156,12 @@ class Found(NamedTuple):
 
 
 AnswerT = TypeVar("AnswerT")
-Query = Generator[Request | Work | Found, Any, AnswerT]
+#: What a query may yield.
+Step = Request | Round | Nodes | Work | Found
+Query = Generator[Step, Any, AnswerT]
 
 
-def _own(error: CommandError) -> CommandError:
+def _own(error: CommandError) -> StoreError:
+    if isinstance(error, RedirectedError) and error.kind == "TRYAGAIN":
+        return StoreNotReadyError(str(error))
     return repeated(error, f"Redis refused: {error}")

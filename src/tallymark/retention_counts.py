@@ -14,10 +14,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from .bits import algebra
+from .errors import SlotMovingError
 from .events import Bitmap, EventSet, any_of, evaluate
 from .programs import Program
 from .queries import next_candidate, ranges
 from .requests import Request, Work
+from .together import AT_ONCE, in_shards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -55,6 +57,7 @@ class Tallies:
     """
 
     def __init__(self, rows: int, periods: int, mode: Mode, first_time: bool) -> None:
+        self._wanted = rows, periods, mode, first_time
         self._reckon = algebra()
         self._unbounded = mode == "unbounded"
         self._first_time = first_time
@@ -63,6 +66,18 @@ class Tallies:
         self.sizes = [0] * rows
         self.counts = [[0] * self.columns for _ in range(rows)]
         self.begin_window()
+
+    def blank(self) -> Tallies:
+        """Return others of the same table, in which nothing is counted yet."""
+        return Tallies(*self._wanted)
+
+    def add(self, other: Tallies) -> None:
+        """Add what was counted of other users."""
+        self.sizes = [sum(both) for both in zip(self.sizes, other.sizes, strict=True)]
+        self.counts = [
+            [sum(both) for both in zip(*rows, strict=True)]
+            for rows in zip(self.counts, other.counts, strict=True)
+        ]
 
     def begin_window(self) -> None:
         """Forget the bits of the window before."""
@@ -104,7 +119,7 @@ def count_cells(
     earlier: Sequence[EventSet],
     tallies: Tallies,
 ) -> Query[None]:
-    """Count all cells.
+    """Count all cells; in each shard those of its users, and then together.
 
     Arguments:
         context: the database.
@@ -113,6 +128,31 @@ def count_cells(
         earlier: who came before the first cohort, for first-time cohorts.
         tallies: takes the numbers.
     """
+    if not context.shards:
+        yield from _count_cells(context, cohorts, active, earlier, tallies)
+        return
+
+    def counted(part: Context) -> Query[Tallies]:
+        own = tallies.blank()
+        rows, columns, before = (
+            [one.at(part.origin) for one in some] for some in (cohorts, active, earlier)
+        )
+        yield from _count_cells(part, rows, columns, before, own, min(AT_ONCE, len(context.shards)))
+        return own
+
+    for own in (yield from in_shards(context, counted)):
+        tallies.add(own)
+
+
+def _count_cells(
+    context: Context,
+    cohorts: Sequence[EventSet],
+    active: Sequence[EventSet],
+    earlier: Sequence[EventSet],
+    tallies: Tallies,
+    siblings: int = 1,
+) -> Query[None]:
+    """Count the cells of a database, or of a shard, so many of which are counted at once."""
     bitmaps = list(dict.fromkeys(any_of(cohorts).bitmaps()))
     lengths = yield from _lengths(bitmaps)
     may_write = not context.options.reads_elsewhere
@@ -123,9 +163,13 @@ def count_cells(
         if len(rows) == len(cohorts) and len(columns) == len(active):
             lengths |= yield from _lengths(columns)
             if max(lengths.values()) * (tallies.columns + 1) <= _TRANSACTION:
-                yield from _on_server(context.origin.prefix, rows, columns, lengths, tallies)
-                return
-    yield from _by_windows(cohorts, active, earlier, max(lengths.values()), tallies)
+                try:
+                    yield from _on_server(context.origin.prefix, rows, columns, lengths, tallies)
+                except SlotMovingError:  # bitmaps can be fetched wherever they are
+                    pass
+                else:
+                    return
+    yield from _by_windows(cohorts, active, earlier, max(lengths.values()), tallies, siblings)
 
 
 def _lengths(bitmaps: Sequence[Bitmap]) -> Query[dict[Bitmap, int]]:
@@ -176,6 +220,7 @@ def _by_windows(
     earlier: Sequence[EventSet],
     end: int,
     tallies: Tallies,
+    siblings: int,
 ) -> Query[None]:
     """Count on this side, window by window of the ids.
 
@@ -183,7 +228,8 @@ def _by_windows(
     """
     everybody = any_of(cohorts)
     bitmaps = tuple(dict.fromkeys(everybody.bitmaps()))
-    size = min(max(_WINDOWS // len(cohorts), _SMALLEST), _LARGEST)
+    size = min(max(_WINDOWS // siblings // len(cohorts), _SMALLEST), _LARGEST)
+    most = max(1, _REQUEST // siblings // size)
     arrivals = [
         *((event_set, tallies.exclude) for event_set in earlier),
         *((event_set, tallies.add_cohort) for event_set in cohorts),
@@ -197,21 +243,20 @@ def _by_windows(
         before = sum(tallies.sizes)
         length = min(size, end - at)
         tallies.begin_window()
-        yield from _use(arrivals, at, length)
+        yield from _use(arrivals, at, length, most)
         if sum(tallies.sizes) > before:
-            yield from _use(returns, at, length)
+            yield from _use(returns, at, length, most)
             at += length
         else:
             at = yield from next_candidate(everybody, bitmaps, at + length)
 
 
-def _use(uses: Sequence[_Use], at: int, size: int) -> Query[None]:
+def _use(uses: Sequence[_Use], at: int, size: int, most: int) -> Query[None]:
     """Fetch the same bytes of some event sets, a few bitmaps at a time, and use them in order.
 
     While one group of them is used, the next one is on its way.
     """
     work: Iterator[None] = iter(())
-    most = max(1, _REQUEST // size)
     for some, bitmaps in _grouped(uses, most):
         parts: list[bytes] = []
         for first in range(0, len(bitmaps), most):

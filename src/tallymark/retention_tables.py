@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, get_args
@@ -13,6 +15,7 @@ from .periods import Granularity, Period, dated, periods_between
 from .requests import Request
 from .retention import Cohort, Mode, Retention, table_cell
 from .retention_counts import Tallies, count_cells
+from .together import in_shards
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -154,7 +157,18 @@ def _marked_months(context: Context, events: Sequence[str], end: datetime) -> Qu
     months = list(periods_between(Granularity.MONTH, _BEGIN, end))
     found: set[Period] = set()
     for event in events:
-        keys = [bitmap_key(context.origin.prefix, event, month) for month in months]
-        replies = yield Request([(b"EXISTS", key) for key in keys])
-        found.update(month for month, exists in zip(months, replies, strict=True) if exists)
+        if context.shards:
+            every = yield from in_shards(
+                context, functools.partial(_exist, event=event, months=months)
+            )
+        else:
+            every = [(yield from _exist(context, event, months))]
+        found.update(month for replies in every for month in itertools.compress(months, replies))
     return sorted(found, key=lambda month: month.start)
+
+
+def _exist(context: Context, event: str, months: Sequence[Period]) -> Query[list[int]]:
+    """Return for each of some months whether an event has a bitmap of it."""
+    keys = [bitmap_key(context.origin.prefix, event, month) for month in months]
+    replies: list[int] = yield Request([(b"EXISTS", key) for key in keys])
+    return replies

@@ -17,7 +17,7 @@ from .errors import StoreError, StoreTimeoutError, repeated
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .requests import Request
+    from .rounds import Deliverable
 
 __all__ = ["SharedFlights"]
 
@@ -25,7 +25,7 @@ __all__ = ["SharedFlights"]
 _FLIGHTS: Final = 2
 
 #: A request, where its caller waits, and until when.
-_Waiting = tuple["Request", asyncio.Future[Any], float]
+_Waiting = tuple["Deliverable", asyncio.Future[Any], float]
 
 
 class SharedFlights:
@@ -43,7 +43,7 @@ class SharedFlights:
         self._waiting: deque[_Waiting] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def replies(self, request: Request, deadline: float) -> list[Any]:
+    async def replies(self, request: Deliverable, deadline: float) -> list[Any]:
         """Return the replies to a request.
 
         Cancelled: those who share its round trip do not notice.

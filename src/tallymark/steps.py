@@ -11,7 +11,7 @@ import itertools
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from . import wire
-from .errors import CommandError, StoreError, repeated
+from .errors import CommandError, misfit, repeated
 from .marks import DenseMarks, ExactUnmark, SparseMarks
 from .periods import Granularity
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .marks import Bitmaps, BitMark, Result
 
-__all__ = ["BitRun", "Step", "explained", "misfit", "step_for", "with_expiry"]
+__all__ = ["BitRun", "Step", "explained", "step_for", "with_expiry"]
 
 #: What a mark flipped, by the value that it wrote and the bits that it found.
 _KnownFlips = tuple[dict[tuple[int, ...], Granularity], dict[tuple[int, ...], Granularity]]
@@ -351,11 +351,6 @@ def _flipped(
         if flip == 1:
             flipped |= granularity
     return flipped
-
-
-def misfit(reply: object) -> StoreError:
-    """Return the error for a reply that no command of ours gets."""
-    return StoreError(f"the server's reply does not fit the commands: {reply!r:.80}")
 
 
 def _result(bitmaps: Bitmaps, flips: Sequence[int | CommandError]) -> Result:

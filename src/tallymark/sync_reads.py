@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import date
 
-    from .blocking_reader import BlockingReader
+    from .blocking_reader import BaseBlockingReader
     from .events import EventSet
     from .periods import By, Granularity, Period
     from .reports import Funnel, Stickiness
@@ -36,7 +36,7 @@ class SyncReads(EventSets):
     key behind; read there what each of them costs.
     """
 
-    _reader: BlockingReader
+    _reader: BaseBlockingReader
 
     def count(self, event_set: EventSet, *, timeout: float | None = None) -> int:
         """Return how many users are in an event set: one request, one moment.

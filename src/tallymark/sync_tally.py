@@ -13,28 +13,20 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from redis import Redis
+from redis import Redis, RedisCluster
 
 from . import redis_py
-from .batches import Batch
 from .blocking_clients import KINDS
-from .blocking_link import BlockingLink, Sent
-from .blocking_reader import BlockingReader
-from .clients import make_client, make_read_client
+from .blocking_link import Sent
+from .blocking_stores import BlockingCluster, BlockingServer
+from .clients import make_client
+from .cluster_clients import ClusterClients, cluster_from_client, cluster_from_url
 from .context import Context
-from .errors import (
-    ClosedError,
-    StoreError,
-    StoreTimeoutError,
-    TallymarkError,
-    overloaded,
-    with_fate,
-)
+from .errors import ClosedError, StoreTimeoutError, TallymarkError, overloaded
 from .marker import Marker
 from .offsets import blocks
 from .options import Options, checked_timeout
 from .stats import Totals
-from .stores import database
 from .sync_reads import SyncReads
 from .transactions import Transaction, unwrapped
 
@@ -65,37 +57,36 @@ class SyncTally(SyncReads):
     own timeouts allow; all else ends at the call's deadline.
     """
 
-    def __init__(self, client: Redis, **options: Unpack[TallyOptions]) -> None:
+    def __init__(self, client: Redis | RedisCluster, **options: Unpack[TallyOptions]) -> None:
         """Use a client that the caller owns; closing the tally leaves it open.
 
         Arguments:
             client: a ``redis.Redis``. Give it a ``socket_connect_timeout`` and,
                 as its pool needs, a ``timeout``: waiting for a connection of
-                its pool is the one thing that the tally cannot cut short.
+                its pool is the one thing that the tally cannot cut short. Or a
+                ``redis.RedisCluster``: the tally takes its nodes and its settings,
+                and opens connections of its own, which it closes.
             options: see `tallymark.TallyOptions`.
 
         Raises:
             InvalidTypeError, InvalidValueError: the client or an option is not
                 what is described there.
         """
-        self._client: Any = redis_py.checked_client(
-            client, Redis, "SyncTally", "for asyncio clients there is tallymark.Tally"
-        )
-        self._options = Options(**options)
+        checked = Options(**options)
+        self._store: BlockingServer | BlockingCluster
+        if isinstance(client, ClusterClients):  # from `from_url`
+            self._store = BlockingCluster(client, checked, self._check_usable)
+        elif isinstance(client, RedisCluster):
+            found = cluster_from_client(KINDS, client, checked)
+            self._store = BlockingCluster(found, checked, self._check_usable, client)
+        else:
+            remedy = "for asyncio clients there is tallymark.Tally"
+            redis_py.check_client(client, (Redis, RedisCluster), "SyncTally", remedy)
+            self._store = BlockingServer(client, checked, self._check_usable)
+        self._options = self._store.options
         self._marker = Marker(self._options, time.time)
-        observer = self._options.observer
-        self._link = BlockingLink(client, observer=observer)
-        self._context = Context.of(database(client), self._options, time.time)
-        replica = make_read_client(KINDS, client, self._options)
-        self._replica = (
-            None if replica is None else BlockingLink(replica, owned=True, observer=observer)
-        )
-        self._reader = BlockingReader(
-            self._link,
-            self._replica,
-            timeout=self._options.timeout,
-            check_usable=self._check_usable,
-        )
+        self._context = Context.of(self._store.database, self._options, time.time)
+        self._reader = self._store.reader
         self._closed = False
         self._counting = threading.Lock()
         self._totals = Totals()
@@ -109,14 +100,21 @@ class SyncTally(SyncReads):
         Takes the same URLs and raises the same errors as
         `tallymark.Tally.from_url`.
         """
-        tally = cls(make_client(KINDS, url, Options(**options)), **options)
-        tally._link.owned = True
+        checked = Options(**options)
+        clients: Any = cluster_from_url(KINDS, url, checked)
+        if clients is not None:
+            return cls(clients, **options)
+        tally = cls(make_client(KINDS, url, checked), **options)
+        tally._store.own()
         return tally
 
     @property
-    def client(self) -> Redis:
-        """The redis-py client that the tally uses, for what tallymark does not do."""
-        client: Redis = self._client
+    def client(self) -> Redis | RedisCluster:
+        """The redis-py client that the tally uses, for what tallymark does not do.
+
+        Of a tally on a cluster this is a cluster client with connections of its own.
+        """
+        client: Redis | RedisCluster = self._store.client
         return client
 
     def mark_event(
@@ -237,9 +235,7 @@ class SyncTally(SyncReads):
         was passed in stays open.
         """
         self._closed = True
-        self._link.close()
-        if self._replica is not None:
-            self._replica.close()
+        self._store.close()
 
     def __enter__(self) -> Self:
         """Return the tally; leaving the block closes it."""
@@ -264,30 +260,22 @@ class SyncTally(SyncReads):
         self._check_usable()
         seconds = self._options.timeout if timeout is None else checked_timeout(timeout)
         deadline = time.monotonic() + seconds
-        batch = Batch(bitfield=self._options.bitfield)
-        for mark in marks:
-            batch.add(mark)
         with self._counting:
             if self._waiting >= self._options.max_pending:
                 raise overloaded(self._waiting, "marks", self._options.max_pending)
             self._waiting += len(marks)
         sent = Sent("write", len(marks))
         results: list[Result] = []
+        refused = False
         try:
-            replies = self._link.exchange(batch.encode(), batch.reply_count(), sent, deadline)
-            results = batch.settle(replies)
-        except StoreError as failure:
-            missed = "Redis did not answer" if sent.bytes else "there was no connection to Redis"
-            raise with_fate(
-                failure, sent=sent.bytes > 0, timeout=seconds, missed=missed
-            ) from failure.__cause__
+            results, refused = self._store.write(marks, sent, deadline, seconds)
         finally:
             with self._counting:
                 self._waiting -= len(marks)
                 self._totals.bytes_sent += sent.bytes
                 self._totals.retries += max(0, sent.attempts - 1)
                 if results:
-                    self._totals.settle(results, refused=batch.refused)
+                    self._totals.settle(results, refused=refused)
                 else:
                     self._totals.errors += len(marks)
         return results
@@ -322,6 +310,7 @@ def _unlock_after_fork() -> None:
     """Replace the locks in a child process: threads that do not exist there may hold them."""
     for tally in list(_tallies):
         tally._counting = threading.Lock()  # noqa: SLF001
+        tally._store.unlock()  # noqa: SLF001
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork

@@ -1,0 +1,158 @@
+"""The nodes of a cluster for the async driver: who has what, and how to reach them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from .async_clients import close_client
+from .channel import Channel
+from .errors import MAY_PASS, RedirectedError, StoreError, StoreUnavailableError
+from .greeting import Greeting
+from .requests import Request
+from .topology import ASK_SLOTS, Topology
+
+if TYPE_CHECKING:
+    from .cluster_clients import ClusterClients
+    from .observers import Observer
+    from .options import Options
+    from .topology import Address
+
+__all__ = ["AsyncNodes"]
+
+#: A node that has not told the topology after so many seconds is not waited for.
+_PATIENCE: Final = 1.0
+
+#: So many nodes in a row may say that another one has a slot.
+_HOPS: Final = 5
+
+#: Nobody asks for the topology again within so many seconds.
+_RECENT: Final = 0.05
+
+
+class AsyncNodes:
+    """A cluster's topology, kept up to date, and the connections for reads.
+
+    Belongs to one event loop.
+    """
+
+    def __init__(self, clients: ClusterClients, options: Options) -> None:
+        """Begin without connections."""
+        self._clients = clients
+        self._observer: Observer | None = options.observer
+        schema = options.schema()
+        self.topology = Topology(clients.startup, schema, clients.remap)
+        self._greeting = Greeting(schema)
+        #: Whether the database was asked how it is sharded, and need not have told.
+        self._greeted = False
+        self._made: dict[Address, Any] = {}
+        self._channels: dict[Address, Channel] = {}
+        self._refreshing: asyncio.Task[None] | None = None
+        self._refreshed = 0.0
+        #: How often nodes were asked for the topology.
+        self.refreshes = 0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is nothing for `ready` to do that it has not tried."""
+        return self.topology.known and (self._greeting.done or self._greeted)
+
+    def client(self, address: Address) -> Any:
+        """Return the client of a node."""
+        if address not in self._made:
+            self._made[address] = self._clients.client(address)
+        return self._made[address]
+
+    def channel(self, address: Address) -> Channel:
+        """Return the connections for reads of a node."""
+        if address not in self._channels:
+            self._channels[address] = Channel(
+                self.client(address), owned=True, observer=self._observer
+            )
+        return self._channels[address]
+
+    async def ready(self, *, marking: bool) -> None:
+        """Know the topology, and that the database is sharded as the tally is.
+
+        Raises:
+            StoreError: neither can be learned now, or it is not.
+        """
+        if not self.topology.known:
+            await self.refresh()
+        if not self._greeting.done and (marking or not self._greeted):
+            await self._greet(marking)
+
+    async def refresh(self, *, since: float = 0.0) -> None:
+        """Learn the topology anew, for all who want to know it at the moment.
+
+        Cancelled: the others still learn it.
+
+        Arguments:
+            since: nothing is to do if that was done after this time, on the event loop's clock.
+
+        Raises:
+            StoreError: no node tells.
+        """
+        loop = asyncio.get_running_loop()
+        if self._refreshing is None:
+            if self._refreshed and self._refreshed > max(since, loop.time() - _RECENT):
+                return
+            self._refreshing = loop.create_task(self._ask_nodes())
+            self._refreshing.add_done_callback(self._end_refresh)
+        await asyncio.shield(self._refreshing)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+        for channel in self._channels.values():
+            await channel.close()
+        with anyio.CancelScope(shield=True):
+            for client in self._made.values():
+                await close_client(client)
+
+    def _end_refresh(self, task: asyncio.Task[None]) -> None:
+        self._refreshing = None
+        if not task.cancelled():
+            task.exception()  # whoever waits for it has it
+
+    async def _ask_nodes(self) -> None:
+        told: StoreError | None = None
+        loop = asyncio.get_running_loop()
+        request = Request([ASK_SLOTS], replies=list)
+        for address in self.topology.candidates():
+            self.refreshes += 1
+            try:
+                replies = await self.channel(address).replies(request, loop.time() + _PATIENCE)
+                (slots,) = request.settle(replies)
+                self.topology.update(slots, address)
+            except StoreError as failure:
+                self.topology.failed(address)
+                told = told or failure
+            else:
+                self.topology.worked(address)
+                self._refreshed = loop.time()
+                return
+        message = f"no node of the cluster tells who has what: {told}"
+        raise told if not isinstance(told, MAY_PASS) and told else StoreUnavailableError(message)
+
+    async def _greet(self, marking: bool) -> None:
+        loop = asyncio.get_running_loop()
+        data, count = self._greeting.commands(marking=marking)
+        address = self.topology.owner(self.topology.note_slot)
+        if address is None:
+            raise StoreUnavailableError("no node of the cluster is known to have its first slot")
+        replies: list[Any] = []
+        for _ in range(_HOPS):
+            replies = await self.channel(address).exchange(data, count, loop.time() + _PATIENCE)
+            moved = next((each for each in replies if isinstance(each, RedirectedError)), None)
+            if moved is None:
+                break
+            if moved.kind == "MOVED":
+                address = self.topology.target(moved, address)
+            else:  # its slot is on its way
+                raise StoreUnavailableError(str(moved))
+        self._greeting.check(replies)
+        self._greeted = True

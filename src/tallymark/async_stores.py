@@ -1,0 +1,146 @@
+"""What a `tallymark.Tally` works on: one server, or a cluster. Each opens and closes its own."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from . import redis_py
+from .async_clients import KINDS, close_client
+from .async_nodes import AsyncNodes
+from .batches import Batch
+from .channel import Channel
+from .clients import make_read_client
+from .cluster_commit import ClusterCommit
+from .cluster_reader import ClusterReader
+from .greeting import Greeting
+from .group_commit import GroupCommit
+from .link import Link
+from .reader import Reader
+from .stores import database, store_label
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from .cluster_clients import ClusterClients
+    from .options import Options
+
+__all__ = ["AsyncCluster", "AsyncServer"]
+
+#: How many pieces of a `Tally.mark_many` are on their way at once to the nodes of a cluster.
+_PIECES: Final = 8
+
+
+class AsyncServer:
+    """One server.
+
+    Attributes:
+        options: the tally's.
+        commits: takes marks.
+        reader: answers queries.
+        database: what is equal for all tallies on this database.
+        pieces: how many pieces of one call may be on their way at once.
+    """
+
+    pieces = 1
+
+    def __init__(self, client: Any, options: Options) -> None:
+        """Begin without a connection, on a client that is somebody else's."""
+        observer = options.observer
+        greeting = Greeting(options.schema())
+        self.client = client
+        self.options = options
+        self.database: Hashable = database(client)
+        self._owned = False
+        self._link = Link(client, greeting=greeting, marking=True)
+        self.commits = GroupCommit(
+            self._link,
+            new_batch=functools.partial(
+                Batch, bitfield=options.bitfield, replicas=options.replicas
+            ),
+            timeout=options.timeout,
+            max_pending=options.max_pending,
+            store=store_label(client),
+            observer=observer,
+            backoff=lambda: redis_py.backoff().compute,
+        )
+        self._replica = make_read_client(KINDS, client, options)
+        self.reader = Reader(
+            Channel(client, greeting=greeting, observer=observer),
+            self._replica and Channel(self._replica, owned=True, observer=observer),
+            timeout=options.timeout,
+            max_pending=options.max_pending,
+            check_usable=self.commits.check_usable,
+        )
+
+    def own(self) -> None:
+        """Take over the client."""
+        self._owned = self._link.owned = self.reader.primary.owned = True
+
+    async def close(self) -> None:
+        """Wait for what is under way, then close what is ours."""
+        try:
+            await _close_both(self)
+        finally:
+            with anyio.CancelScope(shield=True):
+                if self._replica is not None:
+                    await close_client(self._replica)
+                if self._owned:
+                    await close_client(self.client)
+
+
+class AsyncCluster:
+    """A cluster; attributes as for `AsyncServer`."""
+
+    pieces = _PIECES
+
+    def __init__(self, clients: ClusterClients, options: Options, client: Any = None) -> None:
+        """Begin without a connection.
+
+        Arguments:
+            clients: how to connect.
+            options: the tally's.
+            client: the cluster client of the caller's, if there is one.
+        """
+        self.options = options = options.on_a_cluster()
+        self.database: Hashable = frozenset(clients.startup)
+        self._clients = clients
+        self._theirs = client
+        self._ours: Any = None
+        nodes = AsyncNodes(clients, options)
+        self.commits = ClusterCommit(nodes, options)
+        self.reader = ClusterReader(
+            nodes,
+            timeout=options.timeout,
+            max_pending=options.max_pending,
+            check_usable=self.commits.check_usable,
+        )
+
+    def own(self) -> None:
+        """Have nothing to take over."""
+
+    @property
+    def client(self) -> Any:
+        """A cluster client of redis-py, made when somebody wants it."""
+        if self._theirs is not None:
+            return self._theirs
+        self._ours = self._ours or self._clients.cluster_client()
+        return self._ours
+
+    async def close(self) -> None:
+        """Wait for what is under way, then close what is ours."""
+        try:
+            await _close_both(self)
+        finally:
+            if self._ours is not None:
+                with anyio.CancelScope(shield=True):
+                    await self._ours.aclose()
+
+
+async def _close_both(store: AsyncServer | AsyncCluster) -> None:
+    try:
+        await store.commits.close()
+    finally:
+        await store.reader.close()

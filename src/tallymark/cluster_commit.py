@@ -1,0 +1,448 @@
+"""Group commit on a cluster: each node has its own, and no node waits for another.
+
+A call waits for its node's answer and, if that is where else to go or that the node is
+gone, goes on itself. Calls on one shard keep their order: while the way to a shard is
+not known, they wait at its gate, and leave in the order in which they came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from . import redis_py
+from .errors import (
+    MAY_PASS,
+    ClosedError,
+    RedirectedError,
+    SlotMovingError,
+    StoreError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+    TallymarkError,
+    WrongEventLoopError,
+    overloaded,
+    with_fate,
+)
+from .flights import Bounced
+from .group_commit import OTHER_LOOP, GroupCommit
+from .link import Link
+from .options import checked_timeout
+from .periods import Granularity
+from .shard_batches import ShardBatches
+from .stats import Stats, Totals
+from .stores import store_label
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .async_nodes import AsyncNodes
+    from .marks import Mark, Result
+    from .options import Options
+    from .topology import Address
+
+__all__ = ["ClusterCommit"]
+
+#: A node that takes longer than this part of a call's time is looked into.
+_SLOW: Final = 0.2
+
+#: A failure so many seconds after the one before begins a new series of pauses.
+_SERIES: Final = 2.0
+
+#: So many nodes may send a call elsewhere before it pauses.
+_HOPS: Final = 2
+
+
+class _Gate:
+    """Where calls wait for the way to a shard.
+
+    Attributes:
+        opened: whether they may go on.
+        refusal: why they may not, ever.
+    """
+
+    def __init__(self) -> None:
+        self.opened = anyio.Event()
+        self.refusal: TallymarkError | None = None
+
+
+class ClusterCommit:
+    """Sends marks to the nodes that have their shards. Belongs to one event loop.
+
+    Has the methods of `tallymark.group_commit.GroupCommit`, with the same guarantees, but
+    that what is submitted together is one transaction for each shard.
+    """
+
+    def __init__(self, nodes: AsyncNodes, options: Options) -> None:
+        """Begin idle."""
+        self._nodes = nodes
+        self._options = options
+        self._timeout = options.timeout
+        self._max_pending = options.max_pending
+        self._pending = 0
+        self._commits: dict[tuple[Address, bool], GroupCommit] = {}
+        #: Where the marks of each shard go; None while that is not known.
+        self._homes: list[GroupCommit | None] = [None] * (options.shards or 1)
+        #: Of shards whose home is not known, who waits for it.
+        self._gates: dict[int, _Gate] = {}
+        self._seeking: asyncio.Task[None] | None = None
+        #: Why they have to be sought again.
+        self._failure: TallymarkError | None = None
+        self._failed_at = -math.inf
+        self._pauses = redis_py.backoff()
+        self._patrol: asyncio.TimerHandle | None = None
+        self._checking: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._became_idle: anyio.Event | None = None
+        self._totals = Totals()
+
+    async def submit(self, mark: Mark, timeout: float | None = None) -> Result:
+        """Send a mark."""
+        loop = asyncio.get_running_loop()
+        seconds = self._begin(loop, 1, timeout)
+        deadline = loop.time() + seconds
+        try:
+            home = self._homes[mark.bitmaps.shard]
+            if home is not None:
+                result = await home.submit_until(mark, (), deadline, seconds)
+                if type(result) is Granularity:
+                    return result
+            else:
+                result = None
+            found: Result = await self._persist(mark, (), home, result, deadline, seconds)
+            return found
+        finally:
+            self._end(1)
+
+    async def submit_together(
+        self, marks: Sequence[Mark], timeout: float | None = None
+    ) -> list[Result]:
+        """Send one or more marks, those of each shard in one transaction."""
+        loop = asyncio.get_running_loop()
+        seconds = self._begin(loop, len(marks), timeout)
+        deadline = loop.time() + seconds
+        by_shard: dict[int, list[int]] = {}
+        for index, mark in enumerate(marks):
+            by_shard.setdefault(mark.bitmaps.shard, []).append(index)
+        results: list[Result] = [Granularity(0)] * len(marks)
+
+        async def send(indexes: list[int]) -> None:
+            some = [marks[index] for index in indexes]
+            home = self._homes[some[0].bitmaps.shard]
+            result = home and await home.submit_until(None, some, deadline, seconds)
+            found = await self._persist(None, some, home, result, deadline, seconds)
+            if isinstance(found, TallymarkError):
+                found = [found] * len(some)
+            for index, own in zip(indexes, found, strict=True):
+                results[index] = own
+
+        try:
+            if len(by_shard) == 1:
+                await send(*by_shard.values())
+            else:
+                async with anyio.create_task_group() as group:
+                    for indexes in by_shard.values():
+                        group.start_soon(send, indexes)
+        finally:
+            self._end(len(marks))
+        return results
+
+    def check_usable(self) -> None:
+        """Raise as `submit` would."""
+        self._bind(asyncio.get_running_loop())
+
+    def stats(self) -> Stats:
+        """Return what was done so far, on all nodes."""
+        own = self._totals.stats(self._pending)
+        every = [own, *(commit.stats() for commit in self._commits.values())]
+        return Stats(
+            marks=sum(each.marks for each in every),
+            batches=sum(each.batches for each in every),
+            bytes_sent=sum(each.bytes_sent for each in every),
+            retries=sum(each.retries for each in every),
+            errors=own.errors,
+            waiting=self._pending,
+        )
+
+    async def close(self) -> None:
+        """Accept nothing more, wait until nothing is left to send, then disconnect."""
+        self._closed = True
+        try:
+            await self._until_idle()
+        except BaseException:
+            self._open(ClosedError("the tally was closed"))
+            for commit in self._commits.values():
+                commit.abandon()
+            with anyio.CancelScope(shield=True):
+                await self._until_idle()
+            raise
+        finally:
+            for task in (self._seeking, self._checking):
+                if task is not None:
+                    task.cancel()
+            if self._patrol is not None:
+                self._patrol.cancel()
+            with anyio.CancelScope(shield=True):
+                for commit in self._commits.values():
+                    await commit.close()
+
+    async def _until_idle(self) -> None:
+        while self._pending:
+            self._became_idle = self._became_idle or anyio.Event()
+            await self._became_idle.wait()
+
+    # --- callers
+
+    def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._closed:
+            raise ClosedError("this tally is closed")
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise WrongEventLoopError(OTHER_LOOP)
+
+    def _begin(self, loop: asyncio.AbstractEventLoop, marks: int, timeout: float | None) -> float:
+        """Let a call in; return how many seconds it has."""
+        if loop is not self._loop or self._closed:
+            self._bind(loop)
+        seconds = self._timeout if timeout is None else checked_timeout(timeout)
+        if self._pending >= self._max_pending:
+            raise overloaded(self._pending, "marks", self._max_pending)
+        self._pending += marks
+        if self._patrol is None and seconds != math.inf:
+            self._patrol = loop.call_later(self._timeout * _SLOW, self._look_around, loop)
+        return seconds
+
+    def _end(self, marks: int) -> None:
+        self._pending -= marks
+        if not self._pending and self._became_idle is not None:
+            self._became_idle.set()
+            self._became_idle = None
+
+    async def _persist(
+        self,
+        mark: Mark | None,
+        marks: Sequence[Mark],
+        home: GroupCommit | None,
+        result: Any,
+        deadline: float,
+        seconds: float,
+    ) -> Any:
+        """Go on with a call until it has its result.
+
+        Arguments:
+            mark, marks, deadline, seconds: as for `GroupCommit.submit_until`.
+            home: where it was.
+            result: what it got there; ``None`` if it was nowhere yet.
+        """
+        loop = asyncio.get_running_loop()
+        shard = (mark or marks[0]).bitmaps.shard
+        sent = False
+        hops = 0
+        while True:
+            told = result[0] if isinstance(result, list) else result
+            if isinstance(told, Bounced):
+                sent |= told.sent
+                late = loop.time() >= deadline
+                if late or not isinstance(told.failure, MAY_PASS):
+                    return self._ended(told.failure, told.missed, marks, sent, seconds)
+                self._lost(home, told.failure)
+            elif isinstance(told, RedirectedError):
+                if loop.time() >= deadline:
+                    return self._ended(SlotMovingError(str(told)), "", marks, sent, seconds)
+                hops += 1
+                asking = self._follow(shard, home, told, hops)
+                if asking is not None:
+                    home = asking
+                    result = await home.submit_until(mark, marks, deadline, seconds)
+                    continue
+            elif result is not None:
+                own = result if isinstance(result, list) else [result]
+                self._totals.errors += sum(isinstance(each, TallymarkError) for each in own)
+                return result
+            home = self._homes[shard]
+            if home is None:
+                try:
+                    with anyio.CancelScope(deadline=deadline):
+                        home = await self._wait_for_home(shard)
+                except TallymarkError as refusal:
+                    return self._ended(refusal, "", marks, sent, seconds)
+                if home is None:
+                    why = self._failure or StoreTimeoutError()
+                    return self._ended(why, "no node took it", marks, sent, seconds)
+                hops = 0
+            self._totals.retries += result is not None
+            result = await home.submit_until(mark, marks, deadline, seconds)
+
+    def _follow(
+        self, shard: int, home: GroupCommit | None, told: RedirectedError, hops: int
+    ) -> GroupCommit | None:
+        """Take note of what a node says of a shard; return who is to be asked for this once."""
+        topology = self._nodes.topology
+        address = self._address(home)
+        if told.kind == "ASK" and hops <= _HOPS:
+            return self._commit(topology.target(told, address), asking=True)
+        if told.kind == "MOVED":
+            topology.moved(shard, told, address)
+            if self._homes[shard] is home:
+                self._homes[shard] = self._commit(topology.target(told, address))
+        if told.kind == "TRYAGAIN" or hops > _HOPS:
+            self._shut([shard], SlotMovingError(str(told)))
+        return None
+
+    def _ended(
+        self,
+        failure: TallymarkError,
+        missed: str,
+        marks: Sequence[Mark],
+        sent: bool,
+        seconds: float,
+    ) -> TallymarkError:
+        self._totals.errors += len(marks) or 1
+        return with_fate(failure, sent=sent, timeout=seconds, missed=missed)
+
+    # --- nodes
+
+    def _commit(self, address: Address, *, asking: bool = False) -> GroupCommit:
+        found = self._commits.get((address, asking))
+        if found is None:
+            client = self._nodes.client(address)
+            options = self._options
+            found = self._commits[address, asking] = GroupCommit(
+                Link(client, owned=True),
+                new_batch=functools.partial(
+                    ShardBatches,
+                    bitfield=options.bitfield,
+                    replicas=options.replicas,
+                    asking=asking,
+                ),
+                timeout=options.timeout,
+                max_pending=options.max_pending,
+                store=store_label(client),
+                observer=options.observer,
+                backoff=lambda: redis_py.backoff().compute,
+                bounces=True,
+            )
+        return found
+
+    def _address(self, home: GroupCommit | None) -> Address:
+        return next(address for (address, _), each in self._commits.items() if each is home)
+
+    def _lost(self, home: GroupCommit | None, failure: TallymarkError) -> None:
+        """Take note that a node does not take marks at the moment."""
+        lost = [shard for shard, each in enumerate(self._homes) if each is home]
+        if home is not None and lost:
+            self._nodes.topology.failed(self._address(home))
+            self._shut(lost, failure)
+
+    def _shut(self, shards: Sequence[int], failure: TallymarkError) -> None:
+        """Have calls on some shards wait until it is known again where these are."""
+        self._failure = failure
+        for shard in shards:
+            self._homes[shard] = None
+        self._seek()
+
+    async def _wait_for_home(self, shard: int) -> GroupCommit:
+        """Return where a shard is, as soon as that is known.
+
+        Raises:
+            StoreError: it never will be.
+        """
+        while (home := self._homes[shard]) is None:
+            gate = self._gates.get(shard)
+            if gate is None:
+                gate = self._gates[shard] = _Gate()
+            self._seek()
+            await gate.opened.wait()
+            if gate.refusal is not None:
+                raise gate.refusal
+        return home
+
+    def _seek(self) -> None:
+        if self._seeking is None:
+            self._seeking = asyncio.get_running_loop().create_task(self._seek_homes())
+
+    async def _seek_homes(self) -> None:
+        """Look for the nodes of all shards that have none, as long as calls wait for them."""
+        loop = asyncio.get_running_loop()
+        try:
+            while self._pending and None in self._homes:
+                if self._failure is not None:
+                    now = loop.time()
+                    if now - self._failed_at > _SERIES:
+                        self._pauses = redis_py.backoff()
+                    self._failed_at = now
+                    await anyio.sleep(self._pauses.compute(1))
+                try:
+                    await self._nodes.ready(marking=True)
+                    if self._failure is not None:
+                        await self._nodes.refresh(since=self._failed_at)
+                except MAY_PASS as failure:
+                    self._failure = failure
+                    continue
+                self._find_homes()
+        except StoreError as refusal:
+            self._open(refusal)
+        finally:
+            self._seeking = None
+            if self._closed:
+                self._open(ClosedError("the tally was closed"))
+
+    def _find_homes(self) -> None:
+        """Take what is known of the topology, and let those in who waited for it."""
+        missing = False
+        for shard, slot in enumerate(self._nodes.topology.slots):
+            address = self._nodes.topology.owner(slot)
+            if address is None:
+                missing = True
+                self._homes[shard] = None
+            else:
+                self._homes[shard] = self._commit(address)
+        self._failure = (
+            StoreUnavailableError("no node of the cluster has some of the shards")
+            if missing
+            else None
+        )
+        self._open(None)
+
+    def _open(self, refusal: TallymarkError | None) -> None:
+        """Open the gates of all shards that have a home; or turn everybody away."""
+        for shard in list(self._gates):
+            if refusal is not None or self._homes[shard] is not None:
+                gate = self._gates.pop(shard)
+                gate.refusal = refusal
+                gate.opened.set()
+
+    def _look_around(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look for nodes that hold calls up, as long as there are calls."""
+        self._patrol = None
+        if not self._pending:
+            return
+        seconds = self._timeout * _SLOW
+        slow = [each for each in self._commits.values() if each.holds_up(seconds)]
+        if slow and self._checking is None:
+            self._checking = loop.create_task(self._check(slow))
+        self._patrol = loop.call_later(seconds, self._look_around, loop)
+
+    async def _check(self, slow: Sequence[GroupCommit]) -> None:
+        """Do not wait any longer for nodes that have lost their slots meanwhile.
+
+        A node that is cut off, or frozen, closes no connection.
+        """
+        try:
+            topology = self._nodes.topology
+            for commit in slow:
+                topology.failed(self._address(commit))  # so that others are asked
+            with contextlib.suppress(StoreError):
+                await self._nodes.refresh()
+            for commit in slow:
+                if self._address(commit) not in topology.masters:
+                    commit.break_off()
+        finally:
+            self._checking = None

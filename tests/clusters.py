@@ -1,0 +1,222 @@
+"""Redis Clusters of our own: started, resharded, broken and mended again."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+from servers import RedisProcess, free_port, running
+from tallymark.shards import SLOTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+#: A master that has not answered for so many milliseconds is replaced.
+NODE_TIMEOUT = 1000
+
+
+def _cluster_port() -> int:
+    """Return a free port whose bus port, 10,000 above, is free too."""
+    while True:
+        port = free_port()
+        if port > 55_000:
+            continue
+        with socket.socket() as probe:
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port + 10_000))
+                return port
+
+
+class Cluster:
+    """Some masters, each with a replica or with none.
+
+    Attributes:
+        nodes: all processes, the first masters first.
+        url: for tallymark; names one node, and one that is not there.
+    """
+
+    def __init__(
+        self, folder: Path, masters: int = 3, *arguments: str, replicas: bool = True
+    ) -> None:
+        self._folder = folder
+        self._arguments = arguments
+        self._masters = masters
+        self.nodes = [self._node() for _ in range(2 * masters if replicas else masters)]
+        self.url = f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{self.nodes[0].port}"
+        self._raw: dict[int, Any] = {}
+
+    def _node(self) -> RedisProcess:
+        port = _cluster_port()
+        folder = self._folder / str(port)
+        folder.mkdir()
+        settings = {
+            "--cluster-enabled": "yes",
+            "--cluster-node-timeout": str(NODE_TIMEOUT),
+            "--cluster-replica-validity-factor": "0",
+            "--repl-diskless-sync": "yes",
+            "--repl-diskless-sync-delay": "0",
+            "--dir": str(folder),
+        }
+        pairs = [each for pair in settings.items() for each in pair]
+        return RedisProcess(*pairs, *self._arguments, port=port)
+
+    def raw(self, node: RedisProcess) -> Any:
+        """Return a client of one node."""
+        if node.port not in self._raw:
+            self._raw[node.port] = redis.Redis(port=node.port, socket_timeout=30)
+        return self._raw[node.port]
+
+    def create(self) -> None:
+        """Make the running nodes a cluster."""
+        first, *others = self.nodes
+        for node in others:
+            self.raw(first).execute_command("CLUSTER MEET", "127.0.0.1", node.port)
+        masters = self.nodes[: self._masters]
+        for index, node in enumerate(masters):
+            begin, end = (SLOTS * each // len(masters) for each in (index, index + 1))
+            self.raw(node).execute_command("CLUSTER ADDSLOTS", *range(begin, end))
+        self.until(lambda: self._known_by_all(len(self.nodes)), "cluster of all nodes")
+        for index, node in enumerate(self.nodes[self._masters :]):
+            self.raw(node).execute_command("CLUSTER REPLICATE", self.id(masters[index]))
+        self.settle()
+
+    def id(self, node: RedisProcess) -> str:
+        """Return the name by which nodes call each other."""
+        return str(self.raw(node).execute_command("CLUSTER MYID").decode())
+
+    def masters(self) -> list[RedisProcess]:
+        """Return the nodes that have slots, as they see it themselves."""
+        found = []
+        for node in self.nodes:
+            with contextlib.suppress(redis.RedisError):
+                told = self.raw(node).execute_command("CLUSTER NODES")
+                mine = next(each for each in told.values() if "myself" in each["flags"])
+                if "master" in mine["flags"] and mine["slots"]:
+                    found.append(node)
+        return found
+
+    def owner(self, slot: int) -> RedisProcess:
+        """Return the node that has a slot."""
+        told = self.raw(self.masters()[0]).execute_command("CLUSTER SLOTS")
+        for (first, last), nodes in told.items():
+            if first <= slot <= last:
+                return self.at(nodes["primary"][1])
+        raise LookupError(slot)
+
+    def at(self, port: int) -> RedisProcess:
+        """Return the node that listens there."""
+        return next(node for node in self.nodes if node.port == int(port))
+
+    def settle(self) -> None:
+        """Wait until all nodes agree that all is well, and every master has its replicas."""
+        self.until(self._is_well, "settled cluster")
+
+    def add(self) -> RedisProcess:
+        """Start another node that has no slots yet."""
+        node = self._node()
+        node.start()
+        self.nodes.append(node)
+        # To somebody who is there: a node that was just killed does not answer.
+        self.raw(self.masters()[0]).execute_command("CLUSTER MEET", "127.0.0.1", node.port)
+        self.until(lambda: self._known_by_all(len(self.nodes)), "node that all know")
+        return node
+
+    def begin_move(self, slot: int, target: RedisProcess) -> RedisProcess:
+        """Declare that a slot is about to move; return its node."""
+        source = self.owner(slot)
+        self.raw(target).execute_command("CLUSTER SETSLOT", slot, "IMPORTING", self.id(source))
+        self.raw(source).execute_command("CLUSTER SETSLOT", slot, "MIGRATING", self.id(target))
+        return source
+
+    def move_keys(self, slot: int, source: RedisProcess, target: RedisProcess, count: int) -> int:
+        """Move some keys of a slot; return how many there were."""
+        keys = self.raw(source).execute_command("CLUSTER GETKEYSINSLOT", slot, count)
+        if keys:
+            self.raw(source).execute_command(
+                "MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys
+            )
+        return len(keys)
+
+    def end_move(self, slot: int, target: RedisProcess) -> None:
+        """Declare that a slot has moved."""
+        name = self.id(target)
+        for node in [target, *(each for each in self.masters() if each is not target)]:
+            self.raw(node).execute_command("CLUSTER SETSLOT", slot, "NODE", name)
+
+    def move(self, slot: int, target: RedisProcess) -> None:
+        """Move a slot, key by key."""
+        source = self.begin_move(slot, target)
+        while self.move_keys(slot, source, target, 1):
+            pass
+        self.end_move(slot, target)
+
+    def flush(self) -> None:
+        """Delete everything."""
+        for node in self.masters():
+            self.raw(node).flushall()
+
+    def close(self) -> None:
+        """Close all clients."""
+        for raw in self._raw.values():
+            raw.close()
+
+    def _known_by_all(self, count: int) -> bool:
+        for node in self.nodes:
+            told = self.raw(node).execute_command("CLUSTER NODES")
+            if len(told) != count or any(
+                "handshake" in each["flags"] or not each["connected"] for each in told.values()
+            ):
+                return False
+        return True
+
+    def _is_well(self) -> bool:
+        views = []
+        for node in self.nodes:
+            raw = self.raw(node)
+            try:
+                if raw.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+                    return False
+                told = raw.execute_command("CLUSTER NODES")
+                role = raw.info("replication")
+            except redis.RedisError:
+                return False
+            if any("fail" in each["flags"] for each in told.values()):
+                return False
+            if role["role"] == "slave" and role["master_link_status"] != "up":
+                return False
+            views.append(
+                sorted(
+                    (name, str(each["slots"])) for name, each in told.items() if each["slots"]
+                )
+            )
+        return all(view == views[0] for view in views)
+
+    @staticmethod
+    def until(holds: Callable[[], bool], what: str) -> None:
+        """Wait until something holds."""
+        end = time.monotonic() + 60
+        while not holds():
+            assert time.monotonic() < end, f"there is no {what}"
+            time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def running_cluster(
+    masters: int = 3, *arguments: str, replicas: bool = True
+) -> Iterator[Cluster]:
+    """Run a cluster, with these arguments for its servers."""
+    with TemporaryDirectory(prefix="tallymark-") as folder, contextlib.ExitStack() as stack:
+        made = Cluster(Path(folder), masters, *arguments, replicas=replicas)
+        first: Sequence[RedisProcess] = tuple(made.nodes)
+        for node in first:
+            stack.enter_context(running(node))
+        stack.callback(made.close)
+        stack.callback(lambda: [node.stop() for node in made.nodes if node not in first])
+        made.create()
+        yield made
