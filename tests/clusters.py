@@ -103,15 +103,12 @@ class Cluster:
 
     def owner(self, slot: int) -> RedisProcess:
         """Return the node that has a slot."""
-        told = self.raw(self.masters()[0]).execute_command("CLUSTER SLOTS")
-        for (first, last), nodes in told.items():
-            if first <= slot <= last:
-                return self.at(nodes["primary"][1])
+        for node in self.masters():
+            told = self.raw(node).execute_command("CLUSTER NODES").values()
+            (mine,) = (each for each in told if "myself" in each["flags"])
+            if any(int(first) <= slot <= int(last) for first, last in _ranges(mine["slots"])):
+                return node
         raise LookupError(slot)
-
-    def at(self, port: int) -> RedisProcess:
-        """Return the node that listens there."""
-        return next(node for node in self.nodes if node.port == int(port))
 
     def settle(self) -> None:
         """Wait until all nodes agree that all is well, and every master has its replicas."""
@@ -191,9 +188,7 @@ class Cluster:
             if role["role"] == "slave" and role["master_link_status"] != "up":
                 return False
             views.append(
-                sorted(
-                    (name, str(each["slots"])) for name, each in told.items() if each["slots"]
-                )
+                sorted((name, str(each["slots"])) for name, each in told.items() if each["slots"])
             )
         return all(view == views[0] for view in views)
 
@@ -206,10 +201,13 @@ class Cluster:
             time.sleep(0.02)
 
 
+def _ranges(slots: list[list[str]]) -> list[tuple[str, str]]:
+    """Return the ranges of slots that a node has; not those that are moving."""
+    return [(each[0], each[-1]) for each in slots if each[0].isdigit()]
+
+
 @contextlib.contextmanager
-def running_cluster(
-    masters: int = 3, *arguments: str, replicas: bool = True
-) -> Iterator[Cluster]:
+def running_cluster(masters: int = 3, *arguments: str, replicas: bool = True) -> Iterator[Cluster]:
     """Run a cluster, with these arguments for its servers."""
     with TemporaryDirectory(prefix="tallymark-") as folder, contextlib.ExitStack() as stack:
         made = Cluster(Path(folder), masters, *arguments, replicas=replicas)
@@ -217,6 +215,9 @@ def running_cluster(
         for node in first:
             stack.enter_context(running(node))
         stack.callback(made.close)
-        stack.callback(lambda: [node.stop() for node in made.nodes if node not in first])
         made.create()
-        yield made
+        try:
+            yield made
+        finally:
+            for node in made.nodes:
+                node.stop()  # those that came later too

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import fakeredis
 import pytest
@@ -13,8 +12,10 @@ import redis
 from hypothesis import settings
 
 import tallymark
+from clusters import Cluster, running_cluster
 from facades import FACADES, Facade
 from servers import running_server
+from stores import ClusterStore, Store
 from tallymark import defaults, memory
 from tallymark import sync as tm
 
@@ -37,33 +38,6 @@ settings.register_profile("tallymark", deadline=None)
 settings.load_profile("tallymark")
 
 _names = itertools.count()
-
-
-@dataclass(frozen=True)
-class Store:
-    """A store to mark in, and a client of its own to look at it with."""
-
-    url: str
-    raw: Any  # redis.Redis, whose stubs promise awaitables too
-
-    def names(self) -> set[str]:
-        """Return the names of all keys."""
-        return {key.decode() for key in self.raw.keys("*")}
-
-    def bits(self) -> dict[str, set[int]]:
-        """Return the users in every bitmap that has any."""
-        found = {}
-        for key in self.names():
-            users = {
-                8 * index + bit
-                for index, byte in enumerate(self.raw.get(key))
-                if byte
-                for bit in range(8)
-                if byte & (128 >> bit)
-            }
-            if users:
-                found[key] = users
-        return found
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +71,29 @@ def memory_store() -> Iterator[Store]:
         yield Store(f"memory://{name}", raw)
 
 
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[Cluster]:
+    """Yield a Redis Cluster of three masters and three replicas."""
+    with running_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster_store(redis_cluster: Cluster) -> Iterator[Store]:
+    """Yield the cluster, empty."""
+    redis_cluster.flush()
+    yield ClusterStore(redis_cluster)
+    redis_cluster.flush()
+
+
 @pytest.fixture(params=["redis", "memory"])
+def plain_store(request: pytest.FixtureRequest) -> Store:
+    """Yield each kind of store that is one server in turn."""
+    found: Store = request.getfixturevalue(f"{request.param}_store")
+    return found
+
+
+@pytest.fixture(params=["redis", "memory", "cluster"])
 def store(request: pytest.FixtureRequest) -> Store:
     """Yield each kind of store in turn."""
     found: Store = request.getfixturevalue(f"{request.param}_store")

@@ -82,3 +82,8 @@ class Facade:
 ASYNC = Facade("async", Tally, tallymark)
 SYNC = Facade("sync", SyncTally, tm)
 FACADES = [ASYNC, SYNC]
+
+
+def internals(tally: Tally | SyncTally) -> Any:
+    """Return what a tally works on, for tests that look behind its public face."""
+    return tally._store

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Store
+    from stores import Store
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 

@@ -16,7 +16,7 @@ from tallymark.blocking_pool import BlockingPool
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Store
+    from stores import Store
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
-    from conftest import Store
+    from stores import Store
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

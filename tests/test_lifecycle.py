@@ -20,7 +20,7 @@ import redis
 import redis.asyncio
 
 import tallymark
-from facades import ASYNC
+from facades import ASYNC, internals
 from proxy import proxied
 from tallymark import (
     ClosedError,
@@ -39,8 +39,8 @@ from tallymark import (
 from tallymark import sync as tm
 
 if TYPE_CHECKING:
-    from conftest import Store
     from facades import Facade
+    from stores import Store
 
 NEW = Granularity.UNIQUE
 
@@ -146,7 +146,7 @@ async def test_a_cancelled_close_closes_at_once(redis_store: Store) -> None:
             await closing
         mark.cancel()
         await asyncio.gather(mark, return_exceptions=True)
-        assert not tally._client.connection_pool._in_use_connections
+        assert not internals(tally).client.connection_pool._in_use_connections
 
 
 def test_a_blocking_close_lets_other_threads_finish(redis_store: Store) -> None:
@@ -162,7 +162,7 @@ def test_a_blocking_close_lets_other_threads_finish(redis_store: Store) -> None:
         proxy.passing.set()
         thread.join()
     assert results == [NEW]
-    pool: Any = tally._client.connection_pool
+    pool: Any = internals(tally).client.connection_pool
     assert [connection._sock for connection in pool._connections] == [None]
 
 
@@ -171,7 +171,7 @@ def test_a_tally_belongs_to_one_event_loop(redis_store: Store) -> None:
 
     async def use() -> None:
         await tally.mark_unique("a", 1)
-        await tally._link.close(gently=True)
+        await internals(tally)._link.close(gently=True)
 
     asyncio.run(use())
     with pytest.raises(WrongEventLoopError, match="another event loop"):

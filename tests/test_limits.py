@@ -27,8 +27,8 @@ from tallymark.marker import Marker
 from tallymark.options import Options
 
 if TYPE_CHECKING:
-    from conftest import Store
     from facades import Facade
+    from stores import Store
 
 D, W, M, H = Granularity.DAY, Granularity.WEEK, Granularity.MONTH, Granularity.HOUR
 WEEK = timedelta(days=7)
@@ -46,21 +46,25 @@ def end_of(store: Store, granularity: Granularity, moment: datetime) -> float | 
     return time.time() + left / 1000 - end  # type: ignore[no-any-return]
 
 
-async def test_bitmaps_end_so_long_after_their_period(facade: Facade, store: Store) -> None:
+async def test_bitmaps_end_so_long_after_their_period(facade: Facade, plain_store: Store) -> None:
     now = datetime.now(BERLIN)
     yesterday = now - timedelta(days=1)
     lives: Any = {"hour": timedelta(days=2), D: WEEK}
     async with facade.open(
-        store.url, timezone="Europe/Berlin", track_hourly=True, track_unique=True, expire=lives
+        plain_store.url,
+        timezone="Europe/Berlin",
+        track_hourly=True,
+        track_unique=True,
+        expire=lives,
     ) as tally:
         assert await tally.mark_event("a", 1) == H | D | W | M | Granularity.UNIQUE
         await tally.mark_event("a", 1, now=yesterday)
         for moment in (now, yesterday):
-            assert end_of(store, H, moment) == pytest.approx(2 * 86400, abs=2)
-            assert end_of(store, D, moment) == pytest.approx(7 * 86400, abs=2)
-            assert end_of(store, W, moment) is None
-            assert end_of(store, M, moment) is None
-        assert store.raw.ttl("trackist_a_u") == -1
+            assert end_of(plain_store, H, moment) == pytest.approx(2 * 86400, abs=2)
+            assert end_of(plain_store, D, moment) == pytest.approx(7 * 86400, abs=2)
+            assert end_of(plain_store, W, moment) is None
+            assert end_of(plain_store, M, moment) is None
+        assert plain_store.raw.ttl("trackist_a_u") == -1
         # Whatever took the end away, the next mark sets it again; a late mark does not move it.
         for write in (
             lambda: tally.mark_event("a", 2, now=now),
@@ -68,9 +72,11 @@ async def test_bitmaps_end_so_long_after_their_period(facade: Facade, store: Sto
             lambda: tally.mark_many("a", range(2000), now=now),  # as a bitmap
             lambda: tally.mark_many("a", [5, 10**6], now=now),  # bit by bit
         ):
-            store.raw.persist(f"trackist_a_{Period.containing(D, now.replace(tzinfo=None)).suffix}")
+            plain_store.raw.persist(
+                f"trackist_a_{Period.containing(D, now.replace(tzinfo=None)).suffix}"
+            )
             await write()
-            assert end_of(store, D, now) == pytest.approx(7 * 86400, abs=2)
+            assert end_of(plain_store, D, now) == pytest.approx(7 * 86400, abs=2)
 
 
 async def test_what_would_be_over_is_left_out(facade: Facade, store: Store) -> None:

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tallymark
+from facades import internals
 from proxy import proxied
 from tallymark import (
     ClosedError,
@@ -33,8 +34,8 @@ from tallymark.offsets import BLOCK, WINDOW, as_bits, blocks, bounded, windows
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from conftest import Store
     from facades import Facade
+    from stores import Store
 
 M, W, D, H = Granularity.MONTH, Granularity.WEEK, Granularity.DAY, Granularity.HOUR
 MONDAY = date(2026, 11, 23)
@@ -156,25 +157,27 @@ async def test_neighbours_go_as_bitmaps_and_others_bit_by_bit(
     assert redis_store.bits() == {key: {*few, *crowd} for key in KEYS}
 
 
-async def test_an_expiry_is_kept_and_nothing_is_left_behind(facade: Facade, store: Store) -> None:
-    async with facade.open(store.url) as tally:
+async def test_an_expiry_is_kept_and_nothing_is_left_behind(
+    facade: Facade, plain_store: Store
+) -> None:
+    async with facade.open(plain_store.url) as tally:
         await tally.mark_many("a", [1], now=MONDAY)
         for key in KEYS:
-            store.raw.expire(key, 1000)
+            plain_store.raw.expire(key, 1000)
         await tally.mark_many("a", range(10_000), now=MONDAY)
         await tally.mark_many("a", [2**20], now=MONDAY)
         await tally.unmark_many("a", range(5000), now=MONDAY)
-    assert all(900 < store.raw.ttl(key) <= 1000 for key in KEYS)
-    assert store.names() == set(KEYS)
+    assert all(900 < plain_store.raw.ttl(key) <= 1000 for key in KEYS)
+    assert plain_store.names() == set(KEYS)
 
 
-async def test_unmarking_a_crowd_makes_no_bitmap_longer(facade: Facade, store: Store) -> None:
-    async with facade.open(store.url) as tally:
+async def test_unmarking_a_crowd_makes_no_bitmap_longer(facade: Facade, plain_store: Store) -> None:
+    async with facade.open(plain_store.url) as tally:
         await tally.mark_many("a", [8], now=MONDAY)
         assert await tally.unmark_many("a", range(1000), now=MONDAY) == each(1)
-        assert {store.raw.strlen(key) for key in KEYS} == {2}
+        assert {plain_store.raw.strlen(key) for key in KEYS} == {2}
         assert await tally.unmark_many("b", range(1000), now=MONDAY) == each(0)
-    assert store.names() == set(KEYS)
+    assert plain_store.names() == set(KEYS)
 
 
 async def test_few_far_users_need_no_more_memory_than_their_bitmaps(
@@ -286,17 +289,17 @@ async def test_an_async_stream_tells_it_too(store: Store) -> None:
     ],
 )
 async def test_a_key_of_the_wrong_type(
-    facade: Facade, store: Store, count: int, written: int, message: str
+    facade: Facade, plain_store: Store, count: int, written: int, message: str
 ) -> None:
-    store.raw.lpush(KEYS[1], "not a bitmap")
-    async with facade.open(store.url) as tally:
+    plain_store.raw.lpush(KEYS[1], "not a bitmap")
+    async with facade.open(plain_store.url) as tally:
         with pytest.raises(WrongKeyTypeError, match=message):
             await tally.mark_many("a", range(count), now=MONDAY)
-        assert store.raw.bitcount(KEYS[2]) == written
+        assert plain_store.raw.bitcount(KEYS[2]) == written
         with pytest.raises(WrongKeyTypeError, match=message):
             await tally.unmark_many("a", range(count), now=MONDAY)
-        assert store.raw.bitcount(KEYS[2]) == 0
-    assert store.names() <= set(KEYS)
+        assert plain_store.raw.bitcount(KEYS[2]) == 0
+    assert plain_store.names() <= set(KEYS)
 
 
 async def test_a_closed_tally(facade: Facade, store: Store) -> None:
@@ -379,7 +382,7 @@ async def test_cancelled_while_it_waits_for_a_stream(redis_store: Store) -> None
                 await task
             await asyncio.sleep(0)
             assert tally.stats().waiting == 0
-            assert asyncio.all_tasks() <= tasks | {tally._commits._task}
+            assert asyncio.all_tasks() <= tasks | {internals(tally).commits._task}
             proxy.passing.set()
 
 

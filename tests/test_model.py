@@ -13,8 +13,8 @@ from moments import BERLIN, naive_moments
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from conftest import Store
     from facades import Facade
+    from stores import Store
 
 examples = settings(
     max_examples=60,

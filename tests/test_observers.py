@@ -21,8 +21,8 @@ from tallymark.otel import OpenTelemetry
 from wires import wired
 
 if TYPE_CHECKING:
-    from conftest import Store
     from facades import Facade
+    from stores import Store
 
 
 async def test_an_observer_is_told_of_each_exchange(facade: Facade, redis_store: Store) -> None:

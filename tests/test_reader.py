@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import redis.asyncio
 
+from facades import internals
 from proxy import proxied
 from tallymark import (
     PermissionDeniedError,
@@ -25,8 +26,8 @@ from tallymark import (
 )
 
 if TYPE_CHECKING:
-    from conftest import Store
     from facades import Facade
+    from stores import Store
 
 MONDAY = date(2026, 11, 23)
 
@@ -230,7 +231,7 @@ async def test_closing_can_be_cancelled_while_a_read_hangs(redis_store: Store) -
             await asyncio.wait_for(tally.aclose(), 0.05)
         proxy.passing.set()
         assert await reading == 0
-        assert not tally._reader.primary._idle
+        assert not internals(tally).reader.primary._idle
 
 
 async def test_a_borrowed_client_lends_a_connection_for_each_request(redis_store: Store) -> None:

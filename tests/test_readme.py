@@ -20,7 +20,7 @@ from tallymark import TallymarkError, TallyOptions, memory
 if TYPE_CHECKING:
     from markdown_it.token import Token
 
-    from conftest import Store
+    from stores import Store
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = {

@@ -25,8 +25,8 @@ from tallymark import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Store
     from facades import Facade
+    from stores import Store
 
 MONDAY = date(2026, 11, 23)
 TUESDAY = date(2026, 11, 24)
@@ -397,8 +397,8 @@ NAMES = [
 ]
 
 
-async def test_event_names_and_periods(facade: Facade, store: Store) -> None:
-    async with facade.open(store.url) as tally:
+async def test_event_names_and_periods(facade: Facade, plain_store: Store) -> None:
+    async with facade.open(plain_store.url) as tally:
         for name in NAMES:
             await tally.mark_event(name, 1, now=MONDAY, track_hourly=True)
         await tally.mark_event("active", 1, now=date(2024, 12, 30))
@@ -410,8 +410,8 @@ async def test_event_names_and_periods(facade: Facade, store: Store) -> None:
             "other_a_2026-1",
             "trackist_a_x",
         ):
-            store.raw.set(foreign, "x")
-        store.raw.set("trackist_bitop_AND_trackist_active_2026-11-trackist_b_2026-11", "x")
+            plain_store.raw.set(foreign, "x")
+        plain_store.raw.set("trackist_bitop_AND_trackist_active_2026-11-trackist_b_2026-11", "x")
         assert await tally.event_names() == sorted([*NAMES, "flag"])
         for prefix in ("act", "act*", "a[", "back\\", "quest?", "ü", "nobody", "[", "*"):
             expected = sorted(name for name in [*NAMES, "flag"] if name.startswith(prefix))
@@ -428,7 +428,7 @@ async def test_event_names_and_periods(facade: Facade, store: Store) -> None:
         assert [str(each) for each in await tally.periods("act*ive", "hour")] == ["2026-11-23T00"]
         day = tally.during("active", found[0])
         assert await tally.count(day) == 1
-    async with facade.open(store.url, prefix="track") as other:
+    async with facade.open(plain_store.url, prefix="track") as other:
         # A shorter prefix sees the same keys under other names, as it has to.
         assert "ist_active" in await other.event_names()
 
@@ -442,8 +442,8 @@ async def test_many_keys_are_walked_over_in_steps(facade: Facade, store: Store) 
     assert store.names() == set()
 
 
-async def test_memory(facade: Facade, store: Store) -> None:
-    async with facade.open(store.url) as tally:
+async def test_memory(facade: Facade, plain_store: Store) -> None:
+    async with facade.open(plain_store.url) as tally:
         await tally.mark_event("active", 80_000, now=MONDAY, track_unique=True)
         await tally.mark_event("active", 8, now=TUESDAY)
         found = await tally.memory("active")
@@ -492,22 +492,26 @@ async def test_history(facade: Facade, store: Store) -> None:
 
 @pytest.mark.parametrize("bitfield", [True, False])
 async def test_forget_clears_every_bit_and_grows_nothing(
-    facade: Facade, store: Store, bitfield: bool
+    facade: Facade, plain_store: Store, bitfield: bool
 ) -> None:
-    async with facade.open(store.url, bitfield=bitfield) as tally:
+    async with facade.open(plain_store.url, bitfield=bitfield) as tally:
         await tally.mark_event("active", 500, now=MONDAY, track_hourly=True, track_unique=True)
         await tally.mark_event("active", 3, now=MONDAY)
         await tally.mark_event("other", 501, now=TUESDAY)
-        store.raw.setbit("trackist_bitop_OR_trackist_active_2026-11-trackist_a_u", 500, 1)
-        store.raw.set("trackist_foreign", b"\xff" * 100)
-        store.raw.rpush("trackist_list_2026", "x")
-        sizes = {key: store.raw.strlen(key) for key in store.names() if "list" not in key}
+        plain_store.raw.setbit("trackist_bitop_OR_trackist_active_2026-11-trackist_a_u", 500, 1)
+        plain_store.raw.set("trackist_foreign", b"\xff" * 100)
+        plain_store.raw.rpush("trackist_list_2026", "x")
+        sizes = {
+            key: plain_store.raw.strlen(key) for key in plain_store.names() if "list" not in key
+        }
         assert await tally.forget(500) == 6
         assert await tally.forget(500) == 0
         assert await tally.forget(2**32 - 1) == 0
-        assert sizes == {key: store.raw.strlen(key) for key in store.names() if "list" not in key}
-        store.raw.delete("trackist_list_2026", "trackist_foreign")
-        assert set().union(*store.bits().values()) == {3, 501}
+        assert sizes == {
+            key: plain_store.raw.strlen(key) for key in plain_store.names() if "list" not in key
+        }
+        plain_store.raw.delete("trackist_list_2026", "trackist_foreign")
+        assert set().union(*plain_store.bits().values()) == {3, 501}
 
 
 async def test_delete_takes_bitmaps_and_unions_of_them(facade: Facade, store: Store) -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tallymark import any_of
 
 if TYPE_CHECKING:
-    from conftest import Store
     from facades import Facade
+    from stores import Store
 
 FIRST = date(2026, 10, 26)
 EVENTS = ["a", "b", "c"]

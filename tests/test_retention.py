@@ -29,8 +29,8 @@ from tallymark import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from conftest import Store
     from facades import Facade
+    from stores import Store
 
 #: A Wednesday, in the afternoon: the report's moment.
 UNTIL = datetime(2025, 4, 2, 15)
@@ -153,7 +153,7 @@ async def test_cells_agree_with_sets(
 )
 async def test_without_numpy_redis_counts_plain_cells(
     facade: Facade,
-    store: Store,
+    plain_store: Store,
     limit: int,
     transactions: Sequence[int],
     monkeypatch: pytest.MonkeyPatch,
@@ -170,9 +170,9 @@ async def test_without_numpy_redis_counts_plain_cells(
         monkeypatch.setattr(f"tallymark.{module}.algebra", lambda: ints)
     monkeypatch.setattr(retention_counts, "Program", Watched)
     monkeypatch.setattr(retention_counts, "_TRANSACTION", limit)
-    async with facade.open(store.url) as tally:
+    async with facade.open(plain_store.url) as tally:
         marked = await plausible(tally)
-        before = store.names()
+        before = plain_store.names()
         table = await tally.retention(
             "signup", "web", by="day", periods=12, cohorts=20, until=UNTIL
         )
@@ -180,7 +180,7 @@ async def test_without_numpy_redis_counts_plain_cells(
         assert list(table.sizes) == [size for size, _ in wanted]
         assert [list(counts) for counts in table.counts] == [counts for _, counts in wanted]
         assert len(asked) in transactions
-        assert store.names() == before
+        assert plain_store.names() == before
         # An empty cohort, or an empty day, is no reason to ask.
         nobody = await tally.retention("nobody", "web", periods=2, until=UNTIL)
         assert nobody.sizes == (0, 0)

@@ -27,8 +27,8 @@ from tallymark import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Store
     from facades import Facade
+    from stores import Store
 
 
 @pytest.fixture

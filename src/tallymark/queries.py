@@ -47,6 +47,9 @@ _SMALLEST: Final = 8 * 1024
 _SMALLEST_OF_SHARD: Final = 256
 _LARGEST: Final = 2 * 1024 * 1024
 
+#: How many users of a sharded database are handed on together, at most.
+_PIECE: Final = 8192
+
 #: A part with fewer users is followed by a larger part, one with more by a smaller one.
 _FEW: Final = 4_096
 _MANY: Final = 65_536
@@ -225,11 +228,12 @@ class _ShardedParts(_Parts):
             (shard, each.ids(at, size)) for shard, each in enumerate(self._shards)
         )
         found: list[int] = []
-        for shard, (pieces, _) in enumerate(parts):
-            for bits in pieces:
+        for shard, (own, _) in enumerate(parts):
+            for bits in own:
                 found += [bit * self.step + shard for bit in bits]
         found.sort()  # which merges what is in order already
-        return iter([found] if found else []), max(length for _, length in parts)
+        pieces = (found[begin : begin + _PIECE] for begin in range(0, len(found), _PIECE))
+        return pieces, max(length for _, length in parts)
 
     def candidate(self, at: int) -> Query[int | None]:
         found = yield from together(

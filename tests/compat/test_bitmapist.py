@@ -24,8 +24,8 @@ from tallymark import Granularity
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Store
     from facades import Facade
+    from stores import Store
 
 WORKER = Path(__file__).with_name("bitmapist_worker.py")
 CLASSES = {

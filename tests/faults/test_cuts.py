@@ -12,7 +12,7 @@ from tallymark import Granularity
 from wires import wired
 
 if TYPE_CHECKING:
-    from conftest import Store
+    from stores import Store
     from wires import Direction, Wire
 
 #: All ids have as many digits, so that all batches have as many bytes.

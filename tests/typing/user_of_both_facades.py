@@ -69,7 +69,7 @@ async def async_tally(client: redis.asyncio.Redis, blocking: redis.Redis) -> Non
         assert_type(await tally.mark_event("active", 123), Granularity)
         async with tally.transaction() as tx:
             assert_type(tx, Transaction)
-        assert_type(tally.client, redis.asyncio.Redis)
+        assert_type(tally.client, redis.asyncio.Redis | redis.asyncio.RedisCluster)
         assert_type(await tally.mark_event("active", 123, timeout=0.5), Granularity)
         assert_type(await tally.count(tally.day("active"), timeout=math.inf), int)
         assert_type(tally.stats(), Stats)
@@ -105,7 +105,7 @@ def blocking_tally(client: redis.Redis) -> None:
         assert_type(tally.unmark_unique("active", 123), Granularity)
         with tally.transaction() as tx:
             assert_type(tx, Transaction)
-        assert_type(tally.client, redis.Redis)
+        assert_type(tally.client, redis.Redis | redis.RedisCluster)
         assert_type(tally.stats(), Stats)
         assert_type(tally.mark_many("active", range(10)), dict[Granularity, int])
         assert_type(tally.mark_event("active", 123, timeout=1), Granularity)

@@ -1,0 +1,141 @@
+"""Stores to mark in, and a look at them from outside."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tallymark.shards import SLOTS, tags
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clusters import Cluster
+
+__all__ = ["ClusterStore", "Store"]
+
+SHARDS = 16
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store to mark in, and a client of its own to look at it with."""
+
+    url: str
+    raw: Any  # redis.Redis, whose stubs promise awaitables too
+
+    def names(self) -> set[str]:
+        """Return the names of all keys."""
+        return {key.decode() for key in self.raw.keys("*")}
+
+    def bits(self) -> dict[str, set[int]]:
+        """Return the users in every bitmap that has any."""
+        found = {key: _users(self.raw.get(key)) for key in self.names()}
+        return {key: users for key, users in found.items() if users}
+
+
+class ClusterStore(Store):
+    """A cluster that looks like one server in bitmapist's format: shards are put together."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster.url, ShardedRaw(cluster))
+
+    def names(self) -> set[str]:
+        return {_plain(key)[0] for key in self.raw.located()}
+
+    def bits(self) -> dict[str, set[int]]:
+        found: dict[str, set[int]] = {}
+        for key, node in self.raw.located().items():
+            name, shard = _plain(key)
+            users = {user * SHARDS + shard for user in _users(node.get(key))}
+            if users:
+                found[name] = found.get(name, set()) | users
+        return found
+
+
+class ShardedRaw:
+    """Some commands of a client, on keys by their plain names, in all shards of a cluster."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._masters = [cluster.raw(node) for node in cluster.masters()]
+        #: The node of each shard. Slots do not move while this is used.
+        self._nodes = [
+            cluster.raw(cluster.owner((2 * shard + 1) * SLOTS // (2 * SHARDS)))
+            for shard in range(SHARDS)
+        ]
+
+    def located(self) -> dict[str, Any]:
+        """Return all keys, with a client of the node that has each."""
+        found = {}
+        for raw in self._masters:
+            found.update({key.decode(): raw for key in raw.keys("*")})
+        return {key: raw for key, raw in found.items() if not key.endswith("schema")}
+
+    def flushdb(self) -> None:
+        self._cluster.flush()
+
+    def bitcount(self, name: str) -> int:
+        return int(sum(self._each(name, lambda raw, key: raw.bitcount(key))))
+
+    def getbit(self, name: str, user: int) -> int:
+        return int(user in ClusterStore(self._cluster).bits().get(name, ()))
+
+    def get(self, name: str) -> list[Any]:
+        return self._each(name, lambda raw, key: raw.get(key))
+
+    def strlen(self, name: str) -> int:
+        return int(max(self._each(name, lambda raw, key: raw.strlen(key))))
+
+    def expire(self, name: str, seconds: int) -> None:
+        self._each(name, lambda raw, key: raw.expire(key, seconds))
+
+    def ttl(self, name: str) -> int:
+        found = self._each(name, lambda raw, key: raw.ttl(key))
+        return int(min(seconds for seconds in found if seconds != -2))
+
+    def pttl(self, name: str) -> int:
+        found = self._each(name, lambda raw, key: raw.pttl(key))
+        return int(min((each for each in found if each != -2), default=-2))
+
+    def lpush(self, name: str, value: str) -> None:
+        self._each(name, lambda raw, key: raw.lpush(key, value))
+
+    rpush = lpush
+
+    def set(self, name: str, value: Any) -> None:
+        self._each(name, lambda raw, key: raw.set(key, value))
+
+    def mset(self, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            self.set(name, value)
+
+    def delete(self, *names: str) -> None:
+        for name in names:
+            self._each(name, lambda raw, key: raw.delete(key))
+
+    def _each(self, name: str, ask: Callable[[Any, str], Any]) -> list[Any]:
+        """Ask the same about a key of each shard."""
+        prefix = "trackist_"
+        answers = []
+        for tag, raw in zip(tags(SHARDS), self._nodes, strict=True):
+            answers.append(ask(raw, f"{prefix}{{{tag}}}{name.removeprefix(prefix)}"))
+        return answers
+
+
+def _plain(key: str) -> tuple[str, int]:
+    """Return the name that a key would have without shards, and its shard."""
+    found = re.fullmatch(r"([^{]*)\{([a-z]+)\}(.*)", key, re.DOTALL)
+    assert found is not None, key
+    return found[1] + found[3], tags(SHARDS).index(found[2])
+
+
+def _users(bitmap: bytes | None) -> set[int]:
+    return {
+        8 * index + bit
+        for index, byte in enumerate(bitmap or b"")
+        if byte
+        for bit in range(8)
+        if byte & (128 >> bit)
+    }
