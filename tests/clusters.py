@@ -90,10 +90,12 @@ class Cluster:
         """Return the name by which nodes call each other."""
         return str(self.raw(node).execute_command("CLUSTER MYID").decode())
 
-    def masters(self) -> list[RedisProcess]:
-        """Return the nodes that have slots, as they see it themselves."""
+    def masters(self, besides: RedisProcess | None = None) -> list[RedisProcess]:
+        """Return the nodes that have slots, as they see it themselves; one is not asked."""
         found = []
         for node in self.nodes:
+            if node is besides:
+                continue
             with contextlib.suppress(redis.RedisError):
                 told = self.raw(node).execute_command("CLUSTER NODES")
                 mine = next(each for each in told.values() if "myself" in each["flags"])
@@ -115,14 +117,17 @@ class Cluster:
         self.until(self._is_well, "settled cluster")
 
     def add(self) -> RedisProcess:
-        """Start another node that has no slots yet."""
-        node = self._node()
-        node.start()
-        self.nodes.append(node)
-        # To somebody who is there: a node that was just killed does not answer.
-        self.raw(self.masters()[0]).execute_command("CLUSTER MEET", "127.0.0.1", node.port)
-        self.until(lambda: self._known_by_all(len(self.nodes)), "node that all know")
-        return node
+        """Start another master, which has no slots yet, and its replica; return the master."""
+        pair = [self._node(), self._node()]
+        for node in pair:
+            node.start()
+            self.nodes.append(node)
+            self.raw(self.nodes[0]).execute_command("CLUSTER MEET", "127.0.0.1", node.port)
+        self.until(lambda: self._known_by_all(len(self.nodes)), "nodes that all know")
+        master, replica = pair
+        self.raw(replica).execute_command("CLUSTER REPLICATE", self.id(master))
+        self.settle()
+        return master
 
     def begin_move(self, slot: int, target: RedisProcess) -> RedisProcess:
         """Declare that a slot is about to move; return its node."""

@@ -56,7 +56,16 @@ _ABORTED: Final = re.compile(r"Transaction discarded because of: ([A-Z]+)\b")
 
 #: What Redis says while it cannot serve; another attempt may find it ready.
 _PASSING: Final = frozenset(
-    ("LOADING", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "BUSY")
+    (
+        "LOADING",
+        "READONLY",
+        "TRYAGAIN",
+        "CLUSTERDOWN",
+        "MASTERDOWN",
+        "NOREPLICAS",
+        "BUSY",
+        "UNBLOCKED",
+    )
 )
 
 #: What will not pass by itself, and what to do about it.

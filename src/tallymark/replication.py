@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from . import wire
-from .errors import StoreUnavailableError, misfit
+from .errors import CommandError, StoreUnavailableError, misfit
 
 __all__ = ["check_replicated", "wait_for"]
 
@@ -28,8 +28,10 @@ def check_replicated(reply: Any, replicas: int) -> None:
     Raises:
         StoreUnavailableError: fewer have; another attempt may reach more.
     """
+    if isinstance(reply, CommandError):  # such as UNBLOCKED: it is no master any more
+        raise StoreUnavailableError(str(reply)) from reply.__cause__
     if not isinstance(reply, int):
-        raise reply if isinstance(reply, Exception) else misfit(reply)
+        raise misfit(reply)
     if reply < replicas:
         raise StoreUnavailableError(
             f"{reply} of the {replicas} replicas that this tally wants have confirmed the marks"

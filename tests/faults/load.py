@@ -51,7 +51,7 @@ class Load:
         self.acknowledged = 0
         self.raised: Counter[str] = Counter()
         self.late = 0
-        self.overrun = 0.0
+        self.overrun = -timeout
         self._states = {event: bytearray() for event in EVENTS}
         self._lock = threading.Lock()
         self._stopping = False

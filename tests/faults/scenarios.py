@@ -7,13 +7,17 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from load import KEYS
-from world import WatchedWorld
+from world import SHARDS, ClusterWorld, WatchedWorld
+
+from tallymark.shards import tag_slot, tags
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Awaitable, Callable
 
-    from world import World
+    from world import Setting, World
+
+    from servers import RedisProcess
 
 
 def _while(world: World, chance: random.Random) -> float:
@@ -123,6 +127,80 @@ async def failed_over(world: World, _: random.Random) -> None:
     await asyncio.to_thread(world.sentinels.rejoin, old)
 
 
+def _slots(chance: random.Random, count: int) -> list[int]:
+    """Return the slots of some shards."""
+    return [tag_slot(tag.encode()) for tag in chance.sample(tags(SHARDS), count)]
+
+
+async def _moved(world: ClusterWorld, slot: int, target: RedisProcess) -> None:
+    """Move a slot key by key, and let marks in between."""
+    cluster = world.cluster
+    source = await asyncio.to_thread(cluster.begin_move, slot, target)
+    if source is target:
+        return
+    await world.acknowledge(20)
+    while await asyncio.to_thread(cluster.move_keys, slot, source, target, 1):
+        await world.acknowledge(20)
+    await world.acknowledge(20)
+    await asyncio.to_thread(cluster.end_move, slot, target)
+
+
+async def slots_moved(world: World, chance: random.Random) -> None:
+    """Slots move to another node, key by key, and later back or on."""
+    assert isinstance(world, ClusterWorld)
+    for slot in _slots(chance, 2):
+        owner = await asyncio.to_thread(world.cluster.owner, slot)
+        others = [each for each in world.cluster.masters() if each is not owner]
+        await _moved(world, slot, chance.choice(others))
+
+
+async def _replaced(world: ClusterWorld, lost: RedisProcess) -> None:
+    """Wait until a replica has taken the place of a master.
+
+    Until there is a replica again, no mark on its shards is acknowledged.
+    """
+
+    def is_replaced() -> bool:
+        return len(world.cluster.masters(besides=lost)) == 3
+
+    await asyncio.to_thread(world.cluster.until, is_replaced, "new master")
+
+
+async def master_killed(world: World, chance: random.Random) -> None:
+    """A master dies, its replica takes its place, and it comes back as a replica of that."""
+    assert isinstance(world, ClusterWorld)
+    lost = chance.choice(world.cluster.masters())
+    lost.kill()
+    await _replaced(world, lost)
+    await asyncio.to_thread(lost.start)
+    await world.healed()
+    await asyncio.to_thread(world.cluster.settle)
+
+
+async def master_frozen(world: World, chance: random.Random) -> None:
+    """A master does nothing, without closing a connection, until its replica has taken over."""
+    assert isinstance(world, ClusterWorld)
+    lost = chance.choice(world.cluster.masters())
+    lost.freeze()
+    await _replaced(world, lost)
+    lost.thaw()
+    await world.healed()
+    await asyncio.to_thread(world.cluster.settle)
+
+
+async def node_added(world: World, chance: random.Random) -> None:
+    """A node joins and gets some slots, or those that it got go to others again."""
+    assert isinstance(world, ClusterWorld)
+    cluster = world.cluster
+    if len(cluster.nodes) == 6:
+        await asyncio.to_thread(cluster.add)
+    added = cluster.nodes[6]
+    for slot in _slots(chance, 2):
+        owner = await asyncio.to_thread(cluster.owner, slot)
+        target = added if owner is not added else cluster.nodes[0]
+        await _moved(world, slot, target)
+
+
 def _replicated(raw: Any) -> bool:
     told = raw.info("replication")
     replica = told.get("slave0", {})  # it may have to connect again
@@ -142,10 +220,18 @@ SCENARIOS: dict[str, Callable[[World, random.Random], Awaitable[None]]] = {
     "a key of the wrong type": wrong_type,
     "demoted to a replica": demoted,
     "failover by Sentinel": failed_over,
+    "cluster: slots move": slots_moved,
+    "cluster: a master dies": master_killed,
+    "cluster: a master is cut off": master_frozen,
+    "cluster: a node joins": node_added,
 }
 
-#: Those that need a Sentinel.
-WATCHED = ("failover by Sentinel",)
+
+def setting_of(name: str) -> Setting:
+    """Return what a scenario takes place on."""
+    if name.startswith("cluster"):
+        return "cluster"
+    return "sentinel" if name == "failover by Sentinel" else "server"
 
 
 #: What a program with the blocking facade goes through in its own way.
@@ -155,6 +241,9 @@ BLOCKING = (
     "cut at a random byte",
     "unreachable",
     "failover by Sentinel",
+    "cluster: slots move",
+    "cluster: a master dies",
+    "cluster: a master is cut off",
 )
 
 

@@ -18,7 +18,7 @@ import redis
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 # ruff: noqa: E402 - this is how the tests find each other too
 
-from scenarios import BLOCKING, SCENARIOS, WATCHED, run
+from scenarios import BLOCKING, SCENARIOS, run, setting_of
 from world import CALLERS, HEADER, THREADS, TIMEOUT, Outcome, durable_server, world
 
 #: What a document has its table between.
@@ -30,9 +30,9 @@ FEWEST_FAULTS = 20
 
 async def outcome(name: str, blocking: bool, seconds: float) -> Outcome:
     """Run one scenario."""
-    async with world(blocking=blocking, watched=name in WATCHED) as made:
+    async with world(blocking=blocking, setting=setting_of(name)) as made:
         # Failovers take seconds each; all else comes to this many soon.
-        fewest = 1 if name in WATCHED else FEWEST_FAULTS
+        fewest = FEWEST_FAULTS if setting_of(name) == "server" else 1
         await run(made, name, random.Random(), seconds, fewest)
     facade = f"{THREADS} threads" if blocking else f"{CALLERS} tasks"
     return made.outcome(f"{name}, {facade}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from scenarios import BLOCKING, SCENARIOS, WATCHED, run
+from scenarios import BLOCKING, SCENARIOS, run, setting_of
 from world import world
 
 SECONDS = 2.0
@@ -19,7 +19,7 @@ SECONDS = 2.0
     [(name, False) for name in SCENARIOS] + [(name, True) for name in BLOCKING],
 )
 async def test_scenario(name: str, blocking: bool) -> None:
-    async with world(blocking=blocking, watched=name in WATCHED) as made:
+    async with world(blocking=blocking, setting=setting_of(name)) as made:
         await run(made, name, random.Random(name), SECONDS)
     outcome = made.outcome(name)
     print(*outcome.cells(), outcome.raised, sep=" | ")

@@ -11,25 +11,36 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import redis
 from load import NOW, Load
 
+from clusters import Cluster, running_cluster
 from deployments import sentinels
 from servers import RedisProcess, running
 from tallymark import SyncTally, Tally, TallymarkError
+from tallymark.shards import tag_slot, tags
 from wires import Wire, wired
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from deployments import Sentinels
+    from tallymark import TallyOptions
 
 #: How many seconds a call may take here.
 TIMEOUT = 1.0
 
+#: And on a cluster, where somebody else has to take over first.
+CLUSTER_TIMEOUT = 5.0
+
 CALLERS, THREADS = 200, 8
+
+SHARDS = 16
+
+#: What a scenario takes place on.
+Setting = Literal["server", "sentinel", "cluster"]
 
 
 @dataclass
@@ -43,6 +54,7 @@ class Outcome:
     lost: int
     late: int
     overrun: float
+    timeout: float
     recoveries: list[float] = field(default_factory=list)
 
     def cells(self) -> tuple[str, ...]:
@@ -55,6 +67,7 @@ class Outcome:
             f"{sum(self.raised.values()):,}",
             f"{self.lost:,}",
             f"{self.late:,}",
+            f"{(self.timeout + self.overrun) * 1e3:.0f} ms",
             f"{max(0.0, self.overrun) * 1e3:.0f} ms",
             f"{statistics.median(milliseconds):.0f} ms",
             f"{max(milliseconds):.0f} ms",
@@ -68,6 +81,7 @@ HEADER = (
     "marks raised",
     "marks lost",
     "callers late",
+    "longest call",
     "worst overrun",
     "recovery p50",
     "recovery max",
@@ -101,6 +115,11 @@ class World:
     def connections(self) -> int:
         """How many the tally has."""
         return self.wire.connections
+
+    @property
+    def most_connections(self) -> int:
+        """How many it may have when it is idle."""
+        return THREADS + 1 if isinstance(self.tally, SyncTally) else 1
 
     async def acknowledge(self, count: int = 50) -> None:
         """Wait until so many more calls have returned normally."""
@@ -137,6 +156,7 @@ class World:
             self.lost,
             load.late,
             load.overrun,
+            load.timeout,
             self.recoveries,
         )
 
@@ -165,6 +185,58 @@ class WatchedWorld(World):
         self.raw = redis.Redis(port=self.server.port, socket_timeout=30)
 
 
+class ClusterWorld(World):
+    """Three masters, each with a replica that takes its place if it is gone.
+
+    Attributes:
+        cluster: all of them. ``raw`` finds a bitmap in all shards.
+    """
+
+    def __init__(self, cluster: Cluster, wire: Wire, tally: Any, load: Load) -> None:
+        super().__init__(cluster.nodes[0], wire, tally, load)
+        self.cluster = cluster
+        self.raw.close()
+        self.raw = _Shards(cluster)
+
+    @property
+    def connections(self) -> int:
+        """How many the tally has to all nodes."""
+        found = 0
+        for node in self.cluster.nodes:
+            clients = self.cluster.raw(node).client_list(_type="normal")
+            found += len(clients) - 1
+        return found
+
+    @property
+    def most_connections(self) -> int:
+        """To each node one for marks, one for those that it is about to get, one for reads."""
+        each = THREADS + 1 if isinstance(self.tally, SyncTally) else 3
+        return each * len(self.cluster.nodes)
+
+
+class _Shards:
+    """Bitmaps of a sharded database as if they were plain ones."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def get(self, key: str) -> bytes:
+        """Return a bitmap, put together from those of all shards."""
+        prefix, _, rest = key.partition("_")
+        parts = []
+        for tag in tags(SHARDS):
+            node = self._cluster.owner(tag_slot(tag.encode()))
+            part = self._cluster.raw(node).get(f"{prefix}_{{{tag}}}{rest}") or b""
+            parts.append(f"{int.from_bytes(part, 'big'):0{8 * len(part)}b}" if part else "")
+        longest = max(map(len, parts))
+        users = zip(*(part.ljust(longest, "0") for part in parts), strict=True)
+        digits = "".join(bit for together in users for bit in together)
+        return int(digits or "0", 2).to_bytes(len(digits) // 8, "big")
+
+    def close(self) -> None:
+        """Leave it to the cluster."""
+
+
 @contextlib.contextmanager
 def durable_server(*arguments: str) -> Iterator[RedisProcess]:
     """Run a server that has every write on its disk before it answers."""
@@ -178,11 +250,20 @@ _DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 
 
 @contextlib.asynccontextmanager
-async def world(*, blocking: bool = False, watched: bool = False) -> AsyncIterator[World]:
+async def world(*, blocking: bool = False, setting: Setting = "server") -> AsyncIterator[World]:
     """Run the load on servers of its own, and look after the block whether all is as before."""
     make: Callable[[Any, Load], World]
+    timeout = TIMEOUT
+    options: TallyOptions = {"timeout": TIMEOUT}
     with contextlib.ExitStack() as stack:
-        if watched:
+        if setting == "cluster":
+            cluster = stack.enter_context(running_cluster())
+            wire = stack.enter_context(wired(cluster.nodes[0].url))
+            url = cluster.url
+            make = functools.partial(ClusterWorld, cluster, wire)
+            timeout = CLUSTER_TIMEOUT
+            options = {"timeout": timeout, "replicas": 1, "shards": SHARDS}
+        elif setting == "sentinel":
             setup = stack.enter_context(sentinels(*_DURABLE))
             wire = stack.enter_context(wired(setup.master.url))
             url = setup.url
@@ -193,13 +274,13 @@ async def world(*, blocking: bool = False, watched: bool = False) -> AsyncIterat
             url = wire.url
             make = functools.partial(World, server, wire)
         if blocking:
-            with SyncTally.from_url(url, timeout=TIMEOUT) as tally:
-                made = make(tally, Load(THREADS, TIMEOUT))
+            with SyncTally.from_url(url, **options) as tally:
+                made = make(tally, Load(THREADS, timeout))
                 async with _loaded(made, asyncio.to_thread(made.load.run_blocking, tally)):
                     yield made
         else:
-            async with Tally.from_url(url, timeout=TIMEOUT) as tally:
-                made = make(tally, Load(CALLERS, TIMEOUT))
+            async with Tally.from_url(url, **options) as tally:
+                made = make(tally, Load(CALLERS, timeout))
                 async with _loaded(made, made.load.run(tally)):
                     yield made
         made.raw.close()
@@ -223,8 +304,8 @@ async def _loaded(made: World, run: Any) -> AsyncIterator[None]:
 def check_level(made: World, tasks: int) -> None:
     """Raise unless the tally holds no more than an idle one does."""
     assert made.tally.stats().waiting == 0
-    assert made.connections <= (THREADS + 1 if isinstance(made.tally, SyncTally) else 1)
+    assert made.connections <= made.most_connections
     assert len(asyncio.all_tasks()) <= tasks + 1
     gc.collect()
     flights = [each for each in gc.get_objects() if type(each).__name__ == "Flight"]
-    assert len(flights) <= 1
+    assert len(flights) <= made.most_connections
