@@ -105,20 +105,28 @@ class ClusterCommit:
     async def submit(self, mark: Mark, timeout: float | None = None) -> Result:
         """Send a mark."""
         loop = asyncio.get_running_loop()
-        seconds = self._begin(loop, 1, timeout)
+        if timeout is None and loop is self._loop and self._patrol and not self._closed:
+            # What `_begin` would do, for the many that come while others are under way.
+            seconds = self._timeout
+            if self._pending >= self._max_pending:
+                raise overloaded(self._pending, "marks", self._max_pending)
+            self._pending += 1
+        else:
+            seconds = self._begin(loop, 1, timeout)
         deadline = loop.time() + seconds
         try:
             home = self._homes[mark.bitmaps.shard]
+            result = None
             if home is not None:
-                result = await home.submit_until(mark, (), deadline, seconds)
+                result = await home.submit_until(mark, (), deadline, seconds, loop)
                 if type(result) is Granularity:
                     return result
-            else:
-                result = None
             found: Result = await self._persist(mark, (), home, result, deadline, seconds)
             return found
         finally:
-            self._end(1)
+            self._pending -= 1
+            if self._became_idle is not None:
+                self._tell_if_idle()
 
     async def submit_together(
         self, marks: Sequence[Mark], timeout: float | None = None
@@ -135,7 +143,7 @@ class ClusterCommit:
         async def send(indexes: list[int]) -> None:
             some = [marks[index] for index in indexes]
             home = self._homes[some[0].bitmaps.shard]
-            result = home and await home.submit_until(None, some, deadline, seconds)
+            result = home and await home.submit_until(None, some, deadline, seconds, loop)
             found = await self._persist(None, some, home, result, deadline, seconds)
             if isinstance(found, TallymarkError):
                 found = [found] * len(some)
@@ -150,7 +158,8 @@ class ClusterCommit:
                     for indexes in by_shard.values():
                         group.start_soon(send, indexes)
         finally:
-            self._end(len(marks))
+            self._pending -= len(marks)
+            self._tell_if_idle()
         return results
 
     def check_usable(self) -> None:
@@ -219,8 +228,7 @@ class ClusterCommit:
             self._patrol = loop.call_later(self._timeout * _SLOW, self._look_around, loop)
         return seconds
 
-    def _end(self, marks: int) -> None:
-        self._pending -= marks
+    def _tell_if_idle(self) -> None:
         if not self._pending and self._became_idle is not None:
             self._became_idle.set()
             self._became_idle = None
@@ -260,7 +268,7 @@ class ClusterCommit:
                 asking = self._follow(shard, home, told, hops)
                 if asking is not None:
                     home = asking
-                    result = await home.submit_until(mark, marks, deadline, seconds)
+                    result = await home.submit_until(mark, marks, deadline, seconds, loop)
                     continue
             elif result is not None:
                 own = result if isinstance(result, list) else [result]
@@ -278,7 +286,7 @@ class ClusterCommit:
                     return self._ended(why, "no node took it", marks, sent, seconds)
                 hops = 0
             self._totals.retries += result is not None
-            result = await home.submit_until(mark, marks, deadline, seconds)
+            result = await home.submit_until(mark, marks, deadline, seconds, loop)
 
     def _follow(
         self, shard: int, home: GroupCommit | None, told: RedirectedError, hops: int

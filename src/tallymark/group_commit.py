@@ -191,7 +191,12 @@ class GroupCommit:
         return self._enter(self._write(None, marks, timeout, loop), loop)
 
     def submit_until(
-        self, mark: Mark | None, marks: Sequence[Mark], deadline: float, seconds: float
+        self,
+        mark: Mark | None,
+        marks: Sequence[Mark],
+        deadline: float,
+        seconds: float,
+        loop: asyncio.AbstractEventLoop,
     ) -> Awaitable[Any]:
         """Send one mark, or several in one transaction. What is returned must be awaited at once.
 
@@ -199,8 +204,8 @@ class GroupCommit:
             mark, marks: the one, or the others.
             deadline: when to give up, in the event loop's time.
             seconds: how many there were for it.
+            loop: the running one.
         """
-        loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._bind(loop)
         room = self._room

@@ -59,7 +59,6 @@ _PASSING: Final = frozenset(
     (
         "LOADING",
         "READONLY",
-        "TRYAGAIN",
         "CLUSTERDOWN",
         "MASTERDOWN",
         "NOREPLICAS",

@@ -21,6 +21,8 @@ from tallymark import (
     UnknownCommandError,
     WrongKeyTypeError,
 )
+from tallymark.errors import RedirectedError
+from tallymark.errors import RedirectedError
 from tallymark.redis_py import refused_reply
 
 if TYPE_CHECKING:
@@ -140,7 +142,7 @@ async def test_a_replica_without_its_master(facade: Facade) -> None:
 @pytest.mark.parametrize(
     ("told", "kind"),
     [
-        (exceptions.TryAgainError("Multiple keys request during rehashing of slot"), "TRYAGAIN"),
+        (exceptions.ResponseError("UNBLOCKED force unblock from blocking operation"), "UNBLOCKED"),
         (exceptions.ResponseError("BUSY Redis is busy running a script."), "BUSY"),
         (exceptions.ResponseError("NOREPLICAS Not enough good replicas to write."), "NOREPLICAS"),
         (
@@ -154,6 +156,20 @@ async def test_a_replica_without_its_master(facade: Facade) -> None:
 def test_what_passes_by_itself_is_tried_again(told: Exception, kind: str) -> None:
     with pytest.raises(StoreNotReadyError, match=re.escape(kind)):
         refused_reply(told)
+
+
+@pytest.mark.parametrize(
+    ("told", "kind", "address"),
+    [
+        (exceptions.TryAgainError("Multiple keys request during rehashing"), "TRYAGAIN", ("", 0)),
+        (exceptions.MovedError("3999 127.0.0.1:6381"), "MOVED", ("127.0.0.1", 6381)),
+        (exceptions.AskError("3999 ?:6381"), "ASK", ("", 6381)),
+    ],
+)
+def test_where_else_to_go(told: Exception, kind: str, address: tuple[str, int]) -> None:
+    found = refused_reply(told)
+    assert isinstance(found, RedirectedError)
+    assert (found.kind, found.address) == (kind, address)
 
 
 def test_what_nobody_knows_is_an_error_of_the_command() -> None:
