@@ -65,8 +65,8 @@ def today() -> str:
 # --- quickstart
 
 
-def test_quickstart_prints_what_was_marked_and_the_bits(store: Store) -> None:
-    url = store.url if store.url.startswith("redis") else None
+def test_quickstart_prints_what_was_marked_and_the_bits(plain_store: Store) -> None:
+    url = plain_store.url if plain_store.url.startswith("redis") else None
     done = run("quickstart", url=url)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Monday:  first time this month|week|day\n" in done.stdout

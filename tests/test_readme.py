@@ -45,7 +45,7 @@ READERS_URL = "redis://localhost:6379/0"
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_python_blocks_print_what_they_say(
     document: str,
-    store: Store,
+    plain_store: Store,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -58,7 +58,7 @@ def test_python_blocks_print_what_they_say(
             continue
         assert block.map is not None
         # So that an error points at the document's own line.
-        source = "\n" * (block.map[0] + 1) + block.content.replace(READERS_URL, store.url)
+        source = "\n" * (block.map[0] + 1) + block.content.replace(READERS_URL, plain_store.url)
         code = compile(source, document, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         running = eval(code, names)  # None, and all done, unless it awaits something
         if inspect.iscoroutine(running):

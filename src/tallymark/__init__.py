@@ -44,6 +44,7 @@ from .errors import (
     UnknownCommandError,
     WrongEventLoopError,
     WrongKeyTypeError,
+    WrongSchemaError,
 )
 from .events import EventSet, all_of, any_of
 from .keys import KeySchema
@@ -95,6 +96,7 @@ __all__ = [
     "UnknownCommandError",
     "WrongEventLoopError",
     "WrongKeyTypeError",
+    "WrongSchemaError",
     "all_of",
     "any_of",
     "configure",

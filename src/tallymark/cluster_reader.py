@@ -96,8 +96,8 @@ class ClusterReader(BaseReader):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds if ends is None else ends
         pauses = redis_py.backoff()
+        failure: StoreError | None = None
         while True:
-            failure: StoreError | None = None
             try:
                 with anyio.CancelScope(deadline=deadline):
                     await self._nodes.ready(marking=False)

@@ -22,7 +22,6 @@ from tallymark import (
     WrongKeyTypeError,
 )
 from tallymark.errors import RedirectedError
-from tallymark.errors import RedirectedError
 from tallymark.redis_py import refused_reply
 
 if TYPE_CHECKING:
