@@ -187,7 +187,7 @@ class BlockingClusterReader(BaseBlockingReader):
         while True:
             try:
                 self._nodes.ready(marking=False, deadline=deadline)
-            except MAY_PASS as failure:
+            except MAY_PASS as failure:  # noqa: PERF203 - a few times at most
                 pauses = pause_before(deadline, pauses, failure)
             else:
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -10,7 +11,6 @@ from . import redis_py
 from .blocking_link import BlockingLink, Sent, finished
 from .errors import MAY_PASS, RedirectedError, StoreError, StoreTimeoutError, StoreUnavailableError
 from .greeting import Greeting
-from .replies import seconds_until
 from .requests import Request
 from .topology import ASK_SLOTS, Topology
 
@@ -88,8 +88,8 @@ class BlockingNodes:
             StoreError: no node tells.
         """
         came = time.monotonic()
-        seconds = seconds_until(deadline)
-        if not self._asking.acquire(timeout=-1 if seconds is None else seconds):
+        left = deadline - came
+        if not self._asking.acquire(timeout=-1 if left == math.inf else max(0.0, left)):
             raise StoreTimeoutError("no node of the cluster has told who has what")
         try:
             if self._refreshed <= max(since, came):
@@ -105,7 +105,7 @@ class BlockingNodes:
                 replies = self._once(address, request.encode(), request.reply_count(), deadline)
                 (slots,) = request.settle(replies)
                 self.topology.update(slots, address)
-            except StoreError as failure:
+            except StoreError as failure:  # noqa: PERF203 - one or two nodes
                 self.topology.failed(address)
                 told = told or failure
             else:

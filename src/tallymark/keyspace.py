@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .periods import By, Period
     from .requests import Command, Query
 
-__all__ = ["delete_all", "event_names", "forget", "history", "memory", "periods"]
+__all__ = ["delete_all", "event_names", "every_bitmap", "forget", "history", "memory", "periods"]
 
 AnswerT = TypeVar("AnswerT")
 
@@ -60,6 +60,15 @@ def event_names(context: Context, prefix: str) -> Query[list[str]]:
     while walk.goes_on:
         found.update(each.event for each in (yield from walk.step()))
     return sorted(found)
+
+
+def every_bitmap(context: Context) -> Query[list[tuple[str, Period | None]]]:
+    """Return what each bitmap of the database is of."""
+    found: dict[tuple[str, Period | None], None] = {}
+    walk = _Walk(context)
+    while walk.goes_on:
+        found |= {(each.event, each.period): None for each in (yield from walk.step())}
+    return list(found)
 
 
 def periods(context: Context, event: str, granularity: By) -> Query[list[Period]]:
