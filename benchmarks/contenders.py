@@ -142,6 +142,61 @@ async def tallymark(url: str) -> AsyncIterator[Async]:
         yield tally.mark_event
 
 
+# --- on a cluster: a user's keys have a tag in common, as in tallymark's format
+
+SHARDS = 16
+
+
+def sharded_keys(event: str, user: int) -> list[str]:
+    """Return the keys of a user's shard."""
+    return [key.replace("_", f"_{{{user % SHARDS}}}", 1) for key in keys(event)]
+
+
+@contextlib.asynccontextmanager
+async def redis_cluster(url: str) -> AsyncIterator[Async]:
+    """Yield a mark as one writes it with redis-py's client of clusters."""
+    from redis.asyncio import RedisCluster
+
+    async with RedisCluster.from_url(url.replace("+cluster", "")) as client:
+
+        async def mark(event: str, user: int) -> None:
+            async with client.pipeline(transaction=True) as pipeline:
+                for key in sharded_keys(event, user):
+                    pipeline.setbit(key, user // SHARDS, 1)
+                await pipeline.execute()
+
+        yield mark
+
+
+@contextlib.asynccontextmanager
+async def glide_cluster(url: str) -> AsyncIterator[Async]:
+    """Yield a mark as one writes it with valkey-glide's client of clusters: an atomic batch."""
+    import glide  # pyright: ignore[reportMissingImports]
+
+    where = urlsplit(url)
+    address = glide.NodeAddress(where.hostname, where.port)
+    settings = glide.GlideClusterClientConfiguration([address])
+    client = await glide.GlideClusterClient.create(settings)
+
+    async def mark(event: str, user: int) -> None:
+        batch = glide.ClusterBatch(is_atomic=True)
+        for key in sharded_keys(event, user):
+            batch.setbit(key, user // SHARDS, 1)
+        await client.exec(batch, raise_on_error=True)
+
+    yield mark
+    await client.close()
+
+
+@contextlib.asynccontextmanager
+async def tallymark_256(url: str) -> AsyncIterator[Async]:
+    """Yield tallymark's mark, with many shards."""
+    from tallymark import Tally
+
+    async with Tally.from_url(url, shards=256) as tally:
+        yield tally.mark_event
+
+
 BLOCKING = {
     "bitmapist": bitmapist,
     "bitmapist4": bitmapist4,
@@ -154,6 +209,12 @@ ASYNC = {
     "valkey-glide": valkey_glide,
     "tallymark": tallymark,
     "tallymark, uvloop": tallymark,
+}
+CLUSTER = {
+    "RedisCluster pipeline": redis_cluster,
+    "valkey-glide, cluster": glide_cluster,
+    "tallymark, 16 shards": tallymark,
+    "tallymark, 256 shards": tallymark_256,
 }
 
 
@@ -233,4 +294,4 @@ if __name__ == "__main__":
 
         uvloop.run(serve_async(ASYNC[name], store_url))
     else:
-        asyncio.run(serve_async(ASYNC[name], store_url))
+        asyncio.run(serve_async((ASYNC | CLUSTER)[name], store_url))

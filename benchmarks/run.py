@@ -18,6 +18,7 @@ import redis
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
+from cluster_contest import counts_on_a_cluster, marks_on_a_cluster
 from contenders import ASYNC, BLOCKING
 from contest import contest
 from crowds import crowds, longest_stops
@@ -26,6 +27,7 @@ from report import machine, show, write
 from slow_link import slow_link
 from web import generator, web
 
+from clusters import running_cluster  # pyright: ignore[reportMissingImports]
 from servers import running_server  # pyright: ignore[reportMissingImports]
 
 #: The code that everybody writes first is what all is compared to.
@@ -37,6 +39,7 @@ MARKING = {
     "marks_per_second": "{:,.0f}",
     "ratio": "{:.2f}x",
 }
+CLUSTER = {**MARKING, "ratio": "{:.0f}x", "ratio_to_glide": "{:.1f}x"}
 READING = {
     "task": "{}",
     "contender": "{}",
@@ -69,11 +72,11 @@ def main() -> None:
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=["async", "blocking", "latency", "links", "crowds", "web", "reads"],
+        choices=list(PARTS),
         help="leave out the rest, and write no files",
     )
     arguments = parser.parse_args()
-    wanted = arguments.only or ["async", "latency", "blocking", "links", "crowds", "web", "reads"]
+    wanted = arguments.only or list(PARTS)
     begun = time.monotonic()
     with running_server() as url, redis.Redis.from_url(url) as store:
         results: dict[str, Any] = {"machine": machine(store), "quick": arguments.quick}
@@ -192,6 +195,19 @@ def run_reads(url: str, quick: bool) -> dict[str, Any]:
     return {"rows": rows, "beside": beside}
 
 
+def run_cluster(url: str, quick: bool) -> dict[str, Any]:
+    """Mark and count on a cluster of three masters, without replicas: there are two processors."""
+    with running_cluster(replicas=False) as cluster:
+        rows = marks_on_a_cluster(cluster, quick)
+        show("Concurrent callers, on three masters", rows, CLUSTER)
+        counts = counts_on_a_cluster(cluster, url, 3 if quick else 9)
+        columns = {"store": "{}", "ms": "{:.3f}", "ratio": "{:.2f}x"}
+        show("count(a & b) of 10 million users", counts["rows"], columns)
+        told = ", ".join(f"{each:.0f} ms" for each in counts["node_ms"])
+        print(f"  with 16 shards, the three masters have worked for {told}")
+    return {"rows": rows, "counts": counts}
+
+
 PARTS = {
     "async": run_async,
     "latency": run_latency,
@@ -200,6 +216,7 @@ PARTS = {
     "crowds": run_crowds,
     "web": run_web,
     "reads": run_reads,
+    "cluster": run_cluster,
 }
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .bits import algebra
 from .errors import InvalidTypeError, InvalidValueError, SlotMovingError
-from .events import Bitmap, Combination, evaluate
+from .events import Bitmap, Combination, Origin, evaluate
 from .keys import MAX_USER_ID, checked_int
 from .offsets import blocks, windows
 from .programs import Program
@@ -75,46 +75,47 @@ def counts(context: Context, event_sets: Iterable[EventSet]) -> Query[list[int]]
     """Return how many users are in each of some event sets, all at one moment."""
     found = context.checked_many(event_sets)
     if context.shards:
-        columns = yield from in_shards(
-            context,
-            lambda part: _counts(part, [one.at(part.origin) for one in found]),
-            len(context.shards),
-        )
+        columns = yield from _ask_shards(context, found, _bitcount, _counted_all)
         return [sum(numbers) for numbers in zip(*columns, strict=True)]
-    return (yield from _counts(context, found))
-
-
-def _counts(context: Context, event_sets: Sequence[EventSet]) -> Query[list[int]]:
-    if not context.options.reads_elsewhere:
-        try:
-            return (yield from _ask(context, event_sets, lambda key: (b"BITCOUNT", key)))
-        except SlotMovingError:  # one by one, the bitmaps can be read wherever they are
-            pass
-    numbers = [0] * len(event_sets)
-    for index, event_set in enumerate(event_sets):
-        numbers[index] = yield from _counted(event_set)
-    return numbers
+    if context.options.reads_elsewhere:
+        return (yield from _counted_all(found))
+    return (yield from _ask(context, found, _bitcount))
 
 
 def is_empty(context: Context, event_set: EventSet) -> Query[bool]:
     """Return whether nobody is in an event set."""
     asked = context.checked(event_set)
     if context.shards:
-        answers = yield from in_shards(
-            context, lambda part: _is_empty(part, asked.at(part.origin)), len(context.shards)
-        )
-        return all(answers)
-    return (yield from _is_empty(context, asked))
+        firsts = yield from _ask_shards(context, [asked], _first_bit, _first_of_all)
+        return all(first < 0 for (first,) in firsts)
+    if context.options.reads_elsewhere:
+        (first,) = yield from _first_of_all([asked])
+    else:
+        (first,) = yield from _ask(context, [asked], _first_bit)
+    return bool(first < 0)
 
 
-def _is_empty(context: Context, event_set: EventSet) -> Query[bool]:
-    if not context.options.reads_elsewhere:
-        try:
-            (first,) = yield from _ask(context, [event_set], lambda key: (b"BITPOS", key, b"1"))
-            return bool(first < 0)
-        except SlotMovingError:
-            pass
-    return not (yield from _counted(event_set, enough=1))
+def _bitcount(key: bytes) -> Command:
+    return (b"BITCOUNT", key)
+
+
+def _first_bit(key: bytes) -> Command:
+    return (b"BITPOS", key, b"1")
+
+
+def _counted_all(event_sets: Sequence[EventSet]) -> Query[list[int]]:
+    numbers = [0] * len(event_sets)
+    for index, event_set in enumerate(event_sets):
+        numbers[index] = yield from _counted(event_set)
+    return numbers
+
+
+def _first_of_all(event_sets: Sequence[EventSet]) -> Query[list[int]]:
+    """Return 0 for an event set that has users, -1 for one that has none."""
+    numbers = [0] * len(event_sets)
+    for index, event_set in enumerate(event_sets):
+        numbers[index] = 0 if (yield from _counted(event_set, enough=1)) else -1
+    return numbers
 
 
 def contains(context: Context, event_set: EventSet, user_id: int) -> Query[bool]:
@@ -325,14 +326,71 @@ def _ask(
     context: Context, event_sets: Sequence[EventSet], question: Callable[[bytes], Command]
 ) -> Query[list[Any]]:
     """Ask the same about each of some event sets, all at one moment."""
-    program = Program(context.origin.prefix)
-    asked = [program.ask(event_set, question) for event_set in event_sets]
-    if not asked:
+    if not event_sets:
         return []
+    request, asked = _asking(context.origin, event_sets, question)
+    replies = yield request
+    return [replies[index] for index in asked]
+
+
+def _asking(
+    origin: Origin, event_sets: Sequence[EventSet], question: Callable[[bytes], Command]
+) -> tuple[Request, list[int]]:
+    """Return what asks the same about some event sets, and which of the replies count."""
+    program = Program(origin.prefix)
+    asked = [program.ask(event_set, question) for event_set in event_sets]
     commands = program.finished()
     share = _COUNTS if len(asked) == 1 else 1
-    replies = yield Request(commands, atomic=len(commands) > 1, share=share)
-    return [replies[index] for index in asked]
+    return Request(commands, atomic=len(commands) > 1, share=share), asked
+
+
+def _ask_shards(
+    context: Context,
+    event_sets: Sequence[EventSet],
+    question: Callable[[bytes], Command],
+    otherwise: Callable[[Sequence[EventSet]], Query[list[Any]]],
+) -> Query[list[list[Any]]]:
+    """Ask all shards the same about some event sets; return the answers of each.
+
+    Arguments:
+        context, event_sets, question: as for `_ask`.
+        otherwise: asks a shard while its slot is moving.
+    """
+    if not event_sets:
+        return []
+    # The commands of two shards differ in the tag alone. So those of a tag that no shard
+    # has, since it cannot be typed, are put together once for each length of tags.
+    made: dict[int, tuple[Request, bytes, list[int], bytes]] = {}
+    prefix = context.origin.prefix
+    queries: list[tuple[int, Query[list[Any]]]] = []
+    for shard, part in enumerate(context.shards):
+        tag = part.origin.prefix[len(prefix) :]
+        if len(tag) not in made:
+            nobody = f"{{{chr(0) * (len(tag) - 2)}}}"
+            origin = Origin(context.origin.database, prefix + nobody)
+            there = [one.at(origin) for one in event_sets]
+            request, asked = _asking(origin, there, question)
+            made[len(tag)] = request, request.encode(), asked, nobody.encode()
+        request, data, asked, placeholder = made[len(tag)]
+        own = request._replace(encoded=data.replace(placeholder, tag.encode()))
+        queries.append((shard, _told(own, asked, part.origin, event_sets, otherwise)))
+    return (yield from together(queries, len(queries)))
+
+
+def _told(
+    request: Request,
+    asked: list[int],
+    origin: Origin,
+    event_sets: Sequence[EventSet],
+    otherwise: Callable[[Sequence[EventSet]], Query[list[Any]]],
+) -> Query[list[Any]]:
+    """Ask a shard; if it is on its way, its bitmaps can be read one by one wherever they are."""
+    try:
+        replies = yield request
+        return [replies[index] for index in asked]
+    except SlotMovingError:
+        pass
+    return (yield from otherwise([one.at(origin) for one in event_sets]))
 
 
 def _counted(event_set: EventSet, *, enough: int | None = None) -> Query[int]:

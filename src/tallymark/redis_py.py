@@ -112,10 +112,14 @@ def check_client(client: Any, wanted: tuple[type, type], facade: str, remedy: st
         )
 
 
+#: What a list of replies holds, if none of them is an error.
+_HARMLESS: Final = frozenset((int, bytes, list, str, bool, type(None)))
+
+
 def plain_reply(reply: Any) -> Any:
     """Return a reply with our errors in the place of redis-py's, one level deep."""
     # Mostly there are none, which is seen faster so.
-    if isinstance(reply, list) and any(issubclass(kind, Exception) for kind in {*map(type, reply)}):
+    if isinstance(reply, list) and not _HARMLESS.issuperset(map(type, reply)):
         return [refused_reply(item) if isinstance(item, Exception) else item for item in reply]
     return reply
 

@@ -33,6 +33,8 @@ class Request(NamedTuple):
             up the server for long; 1 if it should go alone.
         replies: of which type all replies are.
         changes: whether it changes bitmaps, which no replica would let it.
+        encoded: the bytes to send, if they are not those of the commands: these stand
+            for the same ones on other keys.
     """
 
     commands: Sequence[Command]
@@ -42,9 +44,12 @@ class Request(NamedTuple):
     share: int = 1
     changes: bool = False
     replies: type = int
+    encoded: bytes | None = None
 
     def encode(self) -> bytes:
         """Return the bytes to send."""
+        if self.encoded is not None:
+            return self.encoded
         encoded = [wire.command(*command) for command in self.commands]
         if self.atomic:
             encoded = [wire.MULTI, *encoded, wire.EXEC]

@@ -158,8 +158,10 @@ class Rounds:
         elif any(each.kind == "MOVED" for each in redirected):
             (moved, *_) = [each for each in redirected if each.kind == "MOVED"]
             self._topology.moved(place, moved, address)
-        elif request.atomic:
-            if _READS.issuperset(command[0] for command in request.commands):
+        elif request.atomic or request.encoded is not None:
+            if request.encoded is None and _READS.issuperset(
+                command[0] for command in request.commands
+            ):
                 # One by one, they can be read wherever they are.
                 self._parts[index] = place, request._replace(atomic=False)
             else:

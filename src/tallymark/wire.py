@@ -21,7 +21,8 @@ def bulk(data: bytes) -> bytes:
 
 def command(*arguments: bytes) -> bytes:
     """Encode one command with all its arguments."""
-    return b"*%d\r\n%b" % (len(arguments), b"".join(map(bulk, arguments)))
+    bulks = [b"$%d\r\n%b\r\n" % (len(each), each) for each in arguments]
+    return b"*%d\r\n%b" % (len(bulks), b"".join(bulks))
 
 
 def setbit_head(key: bytes) -> bytes:
