@@ -15,6 +15,8 @@ nox.options.sessions = ["tests", "lint", "types"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
+#: How pytest shares its work between two processes.
+TWO = ("-n", "2", "--dist", "worksteal")
 #: The oldest releases that pyproject.toml admits, and where they run.
 LOWEST = ("redis[hiredis]==5.3.0", "anyio==4.4.0", "fakeredis[lua]==2.39.0")
 
@@ -51,7 +53,7 @@ def with_redis_server(session: nox.Session) -> str:
 
 def run_tests(session: nox.Session, env: dict[str, str]) -> None:
     """Run the test suite."""
-    session.run("pytest", *session.posargs, env=env)
+    session.run("pytest", *TWO, *session.posargs, env=env)
 
 
 @nox.session
@@ -59,7 +61,8 @@ def tests(session: nox.Session) -> None:
     """Run all tests on this Python, with branch coverage."""
     env = install_with_tests(session)
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=env)
+    # On two processes, since the tests for faults mostly wait.
+    session.run("coverage", "run", "-m", "pytest", *TWO, *session.posargs, env=env)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 
@@ -99,6 +102,14 @@ def types(session: nox.Session) -> None:
     session.install("-e", ".[memory]", "nox", *nox.project.dependency_groups(PYPROJECT, "types"))
     session.run("mypy")
     session.run("pyright")
+
+
+@nox.session
+def scale(session: nox.Session) -> None:
+    """Fill a shard of a hundred million users, and reckon up what all of them take."""
+    session.install(".", *nox.project.dependency_groups(PYPROJECT, "bench"))
+    env = {"PATH": with_redis_server(session)}
+    session.run("python", "benchmarks/scale.py", *session.posargs, env=env)
 
 
 @nox.session

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 #: What docs/operations.md says that a user of Redis needs.
 RIGHTS = (
     "+@connection +multi +exec +setbit +getbit +bitfield +bitfield_ro +bitcount +bitop +bitpos "
-    "+get +set +getrange +setrange +strlen +exists +unlink +expireat +scan +memory|usage +eval"
+    "+get +set +getrange +setrange +strlen +exists +unlink +expireat +scan +memory|usage +eval "
+    "+wait +cluster|slots +asking +setnx +pttl"
 )
 
 

@@ -108,8 +108,12 @@ class ShardedRaw:
         self._each(name, lambda raw, key: raw.set(key, value))
 
     def mset(self, values: dict[str, Any]) -> None:
-        for name, value in values.items():
-            self.set(name, value)
+        prefix = "trackist_"
+        for tag, raw in zip(tags(SHARDS), self._nodes, strict=True):
+            pipeline = raw.pipeline(transaction=False)
+            for name, value in values.items():
+                pipeline.set(f"{prefix}{{{tag}}}{name.removeprefix(prefix)}", value)
+            pipeline.execute()
 
     def delete(self, *names: str) -> None:
         for name in names:

@@ -66,7 +66,9 @@ def public_members() -> list[tuple[str, Any]]:
     return [(name, value) for name, value in members if not isinstance(value, bool)]
 
 
-@pytest.mark.parametrize(("name", "value"), public_members(), ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("name", "value"), public_members(), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_every_public_name_has_a_docstring(name: str, value: Any) -> None:
     doc = inspect.getdoc(value)
     assert doc, name

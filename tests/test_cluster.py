@@ -12,6 +12,7 @@ import redis
 import redis.asyncio
 
 from clusters import Cluster, running_cluster
+from deployments import RIGHTS
 from facades import ASYNC, Facade, internals
 from stores import ClusterStore, Store
 from tallymark import (
@@ -19,6 +20,7 @@ from tallymark import (
     Granularity,
     InvalidValueError,
     OverloadedError,
+    PermissionDeniedError,
     StoreNotReadyError,
     StoreTimeoutError,
     StoreUnavailableError,
@@ -203,6 +205,25 @@ def test_what_does_not_go_with_shards() -> None:
         SyncTally.from_url("redis+cluster://a?socket_timeout=soon")
     with pytest.raises(InvalidValueError, match="not for clusters"):
         Tally.from_url("redis+cluster://a", read_from="redis://b")
+
+
+async def test_the_documented_rights_are_enough(
+    facade: Facade, moving: Cluster, moving_store: Store
+) -> None:
+    for node in moving.nodes:
+        rules = f"user app on >secret ~trackist_* {RIGHTS}".split()
+        moving.raw(node).execute_command("ACL", "SETUSER", *rules[1:])
+    url = moving_store.url.replace("//", "//app:secret@")
+    async with facade.open(url) as tally:
+        await mark(tally)
+        async with half_moved(moving, keys=2):
+            await ask(tally)
+        await remove(tally)
+    async with facade.open(moving_store.url.replace("//", "//app:wrong@")) as tally:
+        with pytest.raises(PermissionDeniedError):
+            await tally.mark_event("a", 1)
+        with pytest.raises(PermissionDeniedError):
+            await tally.count(tally.day("a"))
 
 
 # --- while slots move

@@ -30,7 +30,7 @@ def filled(tally: SyncTally) -> None:
     """Mark this and that."""
     chance = random.Random(7)
     tally.mark_many("active", range(20_000), now=MONDAY, track_hourly=True)
-    tally.mark_many("sparse", chance.sample(range(30_000_000), 500), now=MONDAY)
+    tally.mark_many("sparse", chance.sample(range(3_000_000), 500), now=MONDAY)
     for day in range(30):
         tally.mark_many("web", chance.sample(range(5000), 50), now=MONDAY - timedelta(days=day))
     for number in range(40):

@@ -82,7 +82,7 @@ async def test_calls_end_in_time(facade: Facade, fault: Any, connected: bool) ->
                 took = time.monotonic() - begun
                 assert took < TIMEOUT + TOLERANCE, name
                 message = str(raised.value)
-                assert "within 0.2 s" in message or "Error" in message or "closed" in message, name
+                assert "within 0." in message or "Error" in message or "closed" in message, name
                 if "mark" in name or name == "transaction":
                     assert "nothing was sent" in message or "may or may not" in message
             server.thaw()

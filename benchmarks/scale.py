@@ -1,0 +1,179 @@
+"""What millions of users take: fills a real shard, mark by mark, and reckons up from there.
+
+`nox -s scale`; `-- --write docs/scale.md` puts the tables into the document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import random
+import re
+import sys
+import time
+from datetime import date, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+
+from clusters import Cluster, running_cluster  # pyright: ignore[reportMissingImports]
+from servers import running_server  # pyright: ignore[reportMissingImports]
+from tallymark import SyncTally, Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+USERS, EVENTS = 100_000_000, 1_000
+
+#: How many of the users do a thing on a day.
+ACTIVE = 0.02
+
+#: What is kept, and how many bitmaps of an event that comes to.
+POLICIES = {
+    "all for a year": 365 + 53 + 12,
+    "days for 35 days, weeks for 13 weeks, months for a year": 35 + 13 + 12,
+    "days for 7 days, weeks for 5 weeks, months for a year": 7 + 5 + 12,
+}
+
+#: How much of a node's memory its bitmaps may take: a save forks, and pages are copied.
+NODE_GB, FILL = 64, 0.7
+
+_TABLE = re.compile(r"(?<=<!-- scale -->\n).*?(?=<!-- /scale -->)", re.DOTALL)
+_DAY = date(2026, 11, 23)
+
+
+def fill_shard(raw: Any, url: str, shards: int, days: int) -> dict[str, float]:
+    """Mark the users of one shard, in random order, on some days; return what it takes.
+
+    A database of the size of a shard, without shards, has the very same bitmaps.
+    """
+    users = USERS // shards
+    chance = random.Random(1)
+    before = raw.info("memory")["used_memory"]
+    bits = 0
+    with SyncTally.from_url(url, prefix="shard_") as tally:
+        for day in range(days):
+            active = chance.sample(range(users), int(users * ACTIVE))
+            for at in range(0, len(active), 500):  # as they come, and not as one bitmap
+                with tally.transaction() as tx:
+                    for user in active[at : at + 500]:
+                        tx.mark_event("active", user, now=_DAY - timedelta(days=day))
+            bits += len(active)
+    bitmaps = sum(1 for _ in raw.scan_iter(match="shard_*", count=1000))
+    grown: float = raw.info("memory")["used_memory"] - before
+    return {
+        "bitmaps": bitmaps,
+        "wanted": users / 8,
+        "each": grown / bitmaps,
+        "marks": bits,
+    }
+
+
+def after_reload(raw: Any, bitmaps: float) -> float:
+    """Return how many bytes a bitmap takes in a server that has loaded it."""
+    raw.execute_command("DEBUG", "RELOAD")
+    full = raw.info("memory")["used_memory"]
+    raw.flushall()
+    return float(full - raw.info("memory")["used_memory"]) / bitmaps
+
+
+async def work_per_mark(cluster: Cluster, shards: int) -> float:
+    """Return how many microseconds the nodes work for a mark, all of them together."""
+    nodes = [cluster.raw(node) for node in cluster.masters()]
+
+    def used() -> float:
+        told = [node.info("cpu") for node in nodes]
+        return float(sum(each["used_cpu_user"] + each["used_cpu_sys"] for each in told))
+
+    count, callers = 60_000, 1000
+    async with Tally.from_url(cluster.url, shards=shards, prefix=f"{shards}_") as tally:
+
+        async def call(first: int) -> None:
+            for user in range(first, count, callers):
+                await tally.mark_event("active", user * 7919 % 1_000_000)
+
+        await asyncio.gather(*(call(first) for first in range(callers)))
+        begun = used()
+        await asyncio.gather(*(call(first) for first in range(callers)))
+        return (used() - begun) / count * 1e6
+
+
+@contextlib.contextmanager
+def debuggable_server() -> Iterator[str]:
+    """Run a server that can be told to load what it has saved."""
+    with contextlib.ExitStack() as stack:
+        folder = ("--dir", stack.enter_context(TemporaryDirectory()))
+        try:  # from Redis 7 on, that has to be allowed
+            url = stack.enter_context(running_server(*folder, "--enable-debug-command", "yes"))
+        except RuntimeError:
+            url = stack.enter_context(running_server(*folder))
+        yield url
+
+
+def tables() -> str:
+    """Measure, and return what came of it as Markdown."""
+    begun = time.monotonic()
+    rows = []
+    with debuggable_server() as url, redis.Redis.from_url(url) as client:
+        raw: Any = client
+        version = raw.info("server")["redis_version"]
+        for shards in (16, 64, 256):
+            raw.flushall()
+            found = fill_shard(raw, url, shards, 1 if shards == 16 else 3)
+            reloaded = after_reload(raw, found["bitmaps"])
+            rows.append((shards, found, reloaded))
+    lines = [
+        f"Redis {version}. {USERS:,} users, of whom {ACTIVE:.0%} do a thing on a day, in any order.",
+        "",
+        "| shards | bytes of a bitmap: users / shards / 8 | grown mark by mark | loaded from disk |",
+        "| --- | --- | --- | --- |",
+    ]
+    worst = 0.0
+    for shards, found, reloaded in rows:
+        worst = max(worst, found["each"] / found["wanted"])
+        lines.append(
+            f"| {shards} | {found['wanted']:,.0f} | "
+            f"{found['each']:,.0f} ({found['each'] / found['wanted']:.2f}x) | "
+            f"{reloaded:,.0f} ({reloaded / found['wanted']:.2f}x) |"
+        )
+    lines += [
+        "",
+        f"| kept of {EVENTS:,} events | bitmaps of each | bytes | masters, {NODE_GB} GB | grown |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, bitmaps in POLICIES.items():
+        size = USERS / 8 * bitmaps * EVENTS
+        node = NODE_GB * 1e9 * FILL
+        lines.append(
+            f"| {name} | {bitmaps} | {size / 1e9:,.0f} GB | {-(-size // node):,.0f} | "
+            f"{-(-size * worst // node):,.0f} |"
+        )
+    lines += ["", "| shards | the nodes' work for a mark | marks/s that keep a node busy |"]
+    lines.append("| --- | --- | --- |")
+    with running_cluster(replicas=False) as cluster:
+        for shards in (16, 256):
+            micro = asyncio.run(work_per_mark(cluster, shards))
+            lines.append(f"| {shards} | {micro:.1f} us | {1e6 / micro:,.0f} |")
+    print(f"took {time.monotonic() - begun:.0f} s")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure and tell."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--write", type=Path, help="put the tables into this document")
+    options = parser.parse_args()
+    text = tables()
+    print(text)
+    if options.write:
+        document = options.write.read_text()
+        options.write.write_text(_TABLE.sub(lambda _: f"\n{text}\n", document))
+
+
+if __name__ == "__main__":
+    main()
