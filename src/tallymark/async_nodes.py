@@ -130,7 +130,8 @@ class AsyncNodes:
                 self.topology.update(slots, address)
             except StoreError as failure:
                 self.topology.failed(address)
-                told = told or failure
+                if told is None or isinstance(told, MAY_PASS):
+                    told = failure  # one that is not of connections tells more
             else:
                 self.topology.worked(address)
                 self._refreshed = loop.time()

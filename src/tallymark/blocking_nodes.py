@@ -107,7 +107,8 @@ class BlockingNodes:
                 self.topology.update(slots, address)
             except StoreError as failure:  # noqa: PERF203 - one or two nodes
                 self.topology.failed(address)
-                told = told or failure
+                if told is None or isinstance(told, MAY_PASS):
+                    told = failure  # one that is not of connections tells more
             else:
                 self.topology.worked(address)
                 self._refreshed = time.monotonic()
