@@ -70,11 +70,11 @@ def marks_on_a_cluster(cluster: Cluster, quick: bool) -> list[dict[str, Any]]:
     for workload in ("hot",) if quick else ("hot", "zipf"):
         for callers in (200, 1000):
             rows += contest(
-                CONTENDERS,
+                CONTENDERS if workload == "hot" else CONTENDERS[1:],
                 f"redis+cluster://127.0.0.1:{cluster.nodes[0].port}",
                 workload,
                 callers,
-                rounds=3 if quick else 7,
+                rounds=3 if quick else 5,
                 seconds=0.2 if quick else 0.5,
                 arena=Arena(cluster),
             )
@@ -87,6 +87,8 @@ def marks_on_a_cluster(cluster: Cluster, quick: bool) -> list[dict[str, Any]]:
         if (row["workload"], row["callers"]) in glide:
             beside = glide[row["workload"], row["callers"]]
             row["ratio_to_glide"] = row["marks_per_second"] / beside
+            if row["workload"] != "hot":
+                del row["ratio"]  # the first contender is another one there
     return rows
 
 

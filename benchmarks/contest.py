@@ -150,12 +150,13 @@ def contest(
         found = [stack.enter_context(running(name, url)) for name in names]
         contenders = [each for each in found if each is not None]
         for each in contenders:
-            # redis-py takes so long on a cluster that a thousand marks are a second.
-            count = max(500, 2 * callers) if arena is None else 2 * callers
+            # redis-py takes so long on a cluster that a thousand marks are three seconds.
+            least = 2 * callers if arena is None else callers
+            count = max(500, least) if arena is None else least
             place.flush()  # also of what tells how the one before has sharded its users
             took = each.ask(workload, count, callers, latencies=latencies)["seconds"]
             took = each.ask(workload, count, callers, latencies=latencies)["seconds"]
-            each.marks = max(2 * callers, int(seconds * count / took))
+            each.marks = max(least, int(seconds * count / took))
         for _ in range(rounds):
             for each in contenders:
                 place.flush()
