@@ -111,7 +111,7 @@ def counts_on_a_cluster(cluster: Cluster, url: str, rounds: int) -> dict[str, An
         "256 shards": {"url": cluster.url, "shards": 256, "prefix": "other_"},
     }
     sets = [chance.choice(USERS, SET, replace=False) for _ in range(2)]
-    tallies = {name: SyncTally.from_url(**place) for name, place in places.items()}  # type: ignore[arg-type]
+    tallies = {name: SyncTally.from_url(**place) for name, place in places.items()}
     used: list[float] = []
     try:
         asked = {}

@@ -128,9 +128,9 @@ def tables() -> str:
             reloaded = after_reload(raw, found["bitmaps"])
             rows.append((shards, found, reloaded))
     lines = [
-        f"Redis {version}. {USERS:,} users, of whom {ACTIVE:.0%} do a thing on a day, in any order.",
+        f"Redis {version}. {USERS:,} users, {ACTIVE:.0%} of them on a day, in any order.",
         "",
-        "| shards | bytes of a bitmap: users / shards / 8 | grown mark by mark | loaded from disk |",
+        "| shards | users / shards / 8, in bytes | grown mark by mark | loaded from disk |",
         "| --- | --- | --- | --- |",
     ]
     worst = 0.0

@@ -43,6 +43,9 @@ class AsyncReads(EventSets):
     A tally that reads from replicas (option ``read_from``) gets answers of some
     moments ago. There, a count of several bitmaps is added up on this side
     from parts, each of which is of one moment.
+
+    With shards, what is said to be of one moment is so in each shard; and while a
+    cluster moves a slot, its bitmaps are counted part by part as well.
     """
 
     _reader: BaseReader

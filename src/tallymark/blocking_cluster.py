@@ -16,7 +16,7 @@ from .errors import (
     StoreUnavailableError,
 )
 from .requests import Request, Round
-from .rounds import Rounds
+from .rounds import Rounds, patience
 from .shard_batches import ShardBatches
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def _attempt(
     batch = ShardBatches(bitfield=options.bitfield, replicas=options.replicas, asking=asking)
     for mark in marks:
         batch.add(mark)
-    attempt = nodes.link(address).attempt(batch.encode(), batch.reply_count(), sent, deadline)
+    until = patience(time.monotonic(), deadline)
+    attempt = nodes.link(address).attempt(batch.encode(), batch.reply_count(), sent, until)
     try:
         next(attempt)
         return batch.settle(finished(attempt))
@@ -155,7 +156,8 @@ class BlockingClusterReader(BaseBlockingReader):
         request = delivery.request
         count = request.reply_count()
         link = self._nodes.link(delivery.address)
-        attempt = link.attempt(request.encode(), count, Sent("read", count), deadline)
+        until = patience(time.monotonic(), deadline)
+        attempt = link.attempt(request.encode(), count, Sent("read", count), until)
         try:
             next(attempt)
         except StoreError as failure:

@@ -32,7 +32,7 @@ from .errors import (
 from .flights import Bounced
 from .group_commit import OTHER_LOOP, GroupCommit
 from .link import Link
-from .options import checked_timeout
+from .options import DEFAULT_TIMEOUT, checked_timeout
 from .periods import Granularity
 from .shard_batches import ShardBatches
 from .stats import Stats, Totals
@@ -95,6 +95,8 @@ class ClusterCommit:
         self._failure: TallymarkError | None = None
         self._failed_at = -math.inf
         self._pauses = redis_py.backoff()
+        #: When a node is slow; and who looks whether one is, as long as there are calls.
+        self._slow = min(options.timeout, DEFAULT_TIMEOUT) * _SLOW
         self._patrol: asyncio.TimerHandle | None = None
         self._checking: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -224,8 +226,8 @@ class ClusterCommit:
         if self._pending >= self._max_pending:
             raise overloaded(self._pending, "marks", self._max_pending)
         self._pending += marks
-        if self._patrol is None and seconds != math.inf:
-            self._patrol = loop.call_later(self._timeout * _SLOW, self._look_around, loop)
+        if self._patrol is None:
+            self._patrol = loop.call_later(self._slow, self._look_around, loop)
         return seconds
 
     def _tell_if_idle(self) -> None:
@@ -432,11 +434,10 @@ class ClusterCommit:
         self._patrol = None
         if not self._pending:
             return
-        seconds = self._timeout * _SLOW
-        slow = [each for each in self._commits.values() if each.holds_up(seconds)]
+        slow = [each for each in self._commits.values() if each.holds_up(self._slow)]
         if slow and self._checking is None:
             self._checking = loop.create_task(self._check(slow))
-        self._patrol = loop.call_later(seconds, self._look_around, loop)
+        self._patrol = loop.call_later(self._slow, self._look_around, loop)
 
     async def _check(self, slow: Sequence[GroupCommit]) -> None:
         """Do not wait any longer for nodes that have lost their slots meanwhile.

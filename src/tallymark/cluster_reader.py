@@ -11,7 +11,7 @@ from . import redis_py
 from .errors import MAY_PASS, StoreError, StoreUnavailableError, with_fate
 from .reader import BaseReader
 from .requests import Nodes
-from .rounds import Rounds
+from .rounds import Rounds, patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +82,8 @@ class ClusterReader(BaseReader):
     async def _deliver(self, rounds: Rounds, delivery: Delivery, deadline: float) -> None:
         try:
             channel = self._nodes.channel(delivery.address)
-            replies = await channel.replies(delivery.request, deadline)
+            until = patience(asyncio.get_running_loop().time(), deadline)
+            replies = await channel.replies(delivery.request, until)
         except MAY_PASS as failure:
             self._nodes.topology.failed(delivery.address)
             rounds.failed(delivery, failure)

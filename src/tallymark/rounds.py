@@ -7,6 +7,7 @@ split by a moving slot is asked for command by command, if it only reads, or is 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from . import wire
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from .requests import Command, Request
     from .topology import Address, Topology
 
-__all__ = ["Deliverable", "Delivery", "Rounds"]
+__all__ = ["Deliverable", "Delivery", "Rounds", "patience"]
 
 #: Commands that change nothing, and ask about one key.
 _READS: Final = frozenset(
@@ -27,6 +28,14 @@ _READS: Final = frozenset(
     (b"GETBIT", b"GETRANGE", b"BITCOUNT", b"BITPOS", b"STRLEN", b"BITFIELD", b"BITFIELD_RO")
 )
 _ASKING: Final = wire.command(b"ASKING")
+
+
+def patience(now: float, deadline: float) -> float:
+    """Return until when to wait for a node that may be cut off.
+
+    Some time has to be left to learn who has taken its place, and to go there.
+    """
+    return deadline if deadline == math.inf else now + (deadline - now) / 2
 
 
 class Deliverable(Protocol):

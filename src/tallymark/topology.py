@@ -6,6 +6,7 @@ where else to go (https://redis.io/docs/latest/operate/oss_and_stack/reference/c
 
 from __future__ import annotations
 
+import bisect
 from typing import TYPE_CHECKING, Any, Final
 
 from .errors import StoreUnavailableError, misfit
@@ -50,7 +51,9 @@ class Topology:
         """
         self._startup = list(startup)
         self._remap = remap
-        self._ranges: list[tuple[int, int, Address]] = []
+        #: Which nodes have which slots, in order, and where each range begins: one
+        #: value, since threads look it up while another one changes it.
+        self._table: tuple[list[int], list[tuple[int, int, Address]]] = [], []
         self._moved: dict[int, Address] = {}
         #: Nodes that failed since they last worked, the latest one last.
         self._suspects: dict[Address, None] = {}
@@ -62,26 +65,28 @@ class Topology:
     @property
     def known(self) -> bool:
         """Whether anything is known yet."""
-        return bool(self._ranges)
+        return bool(self._table[0])
 
     @property
     def masters(self) -> list[Address]:
         """The nodes that have slots."""
-        return list(dict.fromkeys(address for _, _, address in self._ranges))
+        return list(dict.fromkeys(address for _, _, address in self._table[1]))
 
     def candidates(self) -> list[Address]:
         """Return whom to ask: every node that was ever heard of, suspects last."""
         every = dict.fromkeys([*self.masters, *self._known, *self._startup])
-        return [one for one in every if one not in self._suspects] + [
-            one for one in self._suspects if one in every
-        ]
+        suspects = [one for one in list(self._suspects) if one in every]  # threads add some
+        return [one for one in every if one not in suspects] + suspects
 
     def owner(self, slot: int) -> Address | None:
         """Return the node that has a slot; ``None`` if nobody does, or it is not known."""
         moved = self._moved.get(slot)
         if moved is not None:
             return moved
-        for first, last, address in self._ranges:
+        firsts, ranges = self._table
+        at = bisect.bisect_right(firsts, slot) - 1
+        if at >= 0:
+            first, last, address = ranges[at]
             if first <= slot <= last:
                 return address
         return None
@@ -124,8 +129,9 @@ class Topology:
         if not ranges:
             raise StoreUnavailableError("the node knows of no slots; is it a part of a cluster?")
         self._known = list(dict.fromkeys([*(one for _, _, one in ranges), *others]))
-        if ranges != self._ranges or self._moved:
-            self._ranges = ranges
+        ranges.sort()
+        if ranges != self._table[1] or self._moved:
+            self._table = [first for first, _, _ in ranges], ranges
             self._moved = {}
             self.version += 1
 

@@ -1,0 +1,182 @@
+"""The README's tables of what was measured, made of results/latest.json.
+
+`python benchmarks/tables.py README.md` puts them between the document's marks.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).with_name("results") / "latest.json"
+OBVIOUS = "redis.asyncio pipeline"
+
+_MEASURED = re.compile(r"(?<=<!-- measured -->\n).*?(?=<!-- /measured -->)", re.DOTALL)
+
+
+def rate(number: float) -> str:
+    """Return a number of marks a second as people read it."""
+    return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number / 1e3:.{number < 1e5:d}f}k"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def marking(results: dict[str, Any], workload: str, title: str) -> str:
+    """Return the table of concurrent callers."""
+    rows = [row for row in results["async"] if row["workload"] == workload]
+    callers = list(dict.fromkeys(row["callers"] for row in rows))
+    lines = []
+    for name in dict.fromkeys(row["contender"] for row in rows):
+        shown = {OBVIOUS: "obvious", "tallymark": "**tallymark**"}.get(name, name)
+        cells = [
+            rate(row["marks_per_second"])
+            + ("" if name == OBVIOUS else f" ({row['ratio']:.1f}x)")
+            for row in rows
+            if row["contender"] == name
+        ]
+        lines.append([shown, *cells])
+    heads = [f"{count} caller{'s' * (count > 1)}" for count in callers]
+    return table([f"marks/s, {title}", *heads], lines)
+
+
+def latency(results: dict[str, Any]) -> str:
+    """Return the table of how long a mark takes."""
+    lines = []
+    rows = results["latency"]
+    for obvious, ours in zip(rows[::2], rows[1::2], strict=True):
+        lines.append(
+            [
+                f"{obvious['callers']} caller{'s' * (obvious['callers'] > 1)}",
+                f"{obvious['p50_us']:,.0f} us",
+                f"{obvious['p99_us']:,.0f} us",
+                f"{ours['p50_us']:,.0f} us ({ours['p50_ratio']:.2f}x)",
+                f"{ours['p99_us']:,.0f} us ({ours['p99_ratio']:.2f}x)",
+            ]
+        )
+    return table(["latency of a mark", "obvious, p50", "p99", "tallymark, p50", "p99"], lines)
+
+
+def blocking(results: dict[str, Any]) -> str:
+    """Return the table of loops and threads."""
+    rows = results["blocking"]
+    names = list(dict.fromkeys(row["contender"] for row in rows))
+    lines = []
+    for callers in dict.fromkeys(row["callers"] for row in rows):
+        cells = [
+            f"{rate(row['marks_per_second'])} ({row['ratio']:.2f}x)"
+            for row in rows
+            if row["callers"] == callers
+        ]
+        lines.append(["plain loop" if callers == 1 else f"{callers} threads", *cells])
+    return table(["blocking, marks/s", *names], lines)
+
+
+def crowds(results: dict[str, Any]) -> str:
+    """Return the table of many users at once."""
+    lines = []
+    rows = results["crowds"]["rows"]
+    for kind in dict.fromkeys(row["ids"] for row in rows):
+        pipeline, ours, sync = (row for row in rows if row["ids"] == kind)
+        lines.append(
+            [
+                kind,
+                rate(pipeline["marks_per_second"]),
+                f"{rate(ours['marks_per_second'])} ({ours['ratio']:,.0f}x)",
+                rate(sync["marks_per_second"]),
+            ]
+        )
+    return table(["`mark_many`, users/s", "pipeline of SETBITs", "tallymark", "blocking"], lines)
+
+
+def web(results: dict[str, Any]) -> str:
+    """Return the table of the web app."""
+    cells = [
+        f"{row['requests_per_second']:,.0f}"
+        + ("" if row["ratio"] == 1 else f" ({row['ratio'] - 1:+.0%})")
+        for row in results["web"]
+    ]
+    return table(
+        ["FastAPI example, requests/s", "no mark", "obvious", "tallymark"],
+        [["uvicorn, 64 connections", *cells]],
+    )
+
+
+def reads(results: dict[str, Any]) -> str:
+    """Return the table of all reads, each contender's in its own line."""
+    lines = [
+        [row["task"], row["contender"], f"{row['ms']:.3f} ms", f"{row['ratio']:.2f}x"]
+        for row in results["reads"]["rows"]
+    ]
+    return table(["a million users", "", "", "bitmapist's time / this"], lines)
+
+
+def cluster(results: dict[str, Any]) -> str:
+    """Return the tables of three masters."""
+    lines = []
+    rows = results["cluster"]["rows"]
+    names = list(dict.fromkeys(row["contender"] for row in rows))
+    kinds = list(dict.fromkeys((row["workload"], row["callers"]) for row in rows))
+    for name in names:
+        cells = []
+        for workload, callers in kinds:
+            found = [
+                row
+                for row in rows
+                if (row["workload"], row["callers"], row["contender"]) == (workload, callers, name)
+            ]
+            told = ""
+            for row in found:
+                times = [f"{row['ratio']:.0f}x"] if "ratio" in row else []
+                times += [f"{row['ratio_to_glide']:.1f}x of glide's"]
+                told = f"{rate(row['marks_per_second'])} ({', '.join(times)})"
+            cells.append(told)
+        lines.append([name, *cells])
+    heads = [
+        f"{'one event' if workload == 'hot' else '200 events'}, {callers} callers"
+        for workload, callers in kinds
+    ]
+    counts = results["cluster"]["counts"]
+    times = ", ".join(f"{row['store']} {row['ms']:.2f} ms" for row in counts["rows"])
+    work = ", ".join(f"{each:.0f} ms" for each in counts["node_ms"])
+    return (
+        table(["marks/s, three masters", *heads], lines)
+        + f"\n`count(a & b)` of ten million users: {times}. With 16 shards, the three masters\n"
+        f"have worked for {work}.\n"
+    )
+
+
+def measured(results: dict[str, Any]) -> str:
+    """Return all tables."""
+    told = results["machine"]
+    head = (
+        f"Python {told['python']}, redis-py {told['redis-py']} (bitmapist and bitmapist4 with "
+        f"their own), Redis {told['redis']} on\nthe same machine with {told['cpus']} CPUs, "
+        f"{told['cpu']}.\n"
+    )
+    parts = [
+        head,
+        marking(results, "hot", "one hot event"),
+        marking(results, "zipf", "200 events, zipf(1.1)"),
+        latency(results),
+        blocking(results),
+        crowds(results),
+        web(results),
+        reads(results),
+        cluster(results),
+    ]
+    return "\n" + "\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    text = measured(json.loads(RESULTS.read_text()))
+    print(text)
+    for name in sys.argv[1:]:
+        path = Path(name)
+        path.write_text(_MEASURED.sub(lambda _: text, path.read_text()))
