@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import sys
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ from contenders import ASYNC, BLOCKING
 from contest import contest
 from crowds import crowds, longest_stops
 from reads import beside_reports, reads
-from report import machine, show, write
+from report import RESULTS, machine, show, write
 from slow_link import slow_link
 from web import generator, web
 
@@ -75,6 +76,9 @@ def main() -> None:
         choices=list(PARTS),
         help="leave out the rest, and write no files",
     )
+    parser.add_argument(
+        "--update", action="store_true", help="with --only: put these parts into the files"
+    )
     arguments = parser.parse_args()
     wanted = arguments.only or list(PARTS)
     begun = time.monotonic()
@@ -83,7 +87,9 @@ def main() -> None:
         print(", ".join(f"{name} {value}" for name, value in results["machine"].items()))
         for part in wanted:
             results[part] = PARTS[part](url, arguments.quick)
-    if not arguments.only:
+    if arguments.update:
+        results = json.loads((RESULTS / "latest.json").read_text()) | results
+    if arguments.update or not arguments.only:
         write(results)
     print(f"took {time.monotonic() - begun:.0f} s")
 

@@ -36,8 +36,7 @@ def marking(results: dict[str, Any], workload: str, title: str) -> str:
     for name in dict.fromkeys(row["contender"] for row in rows):
         shown = {OBVIOUS: "obvious", "tallymark": "**tallymark**"}.get(name, name)
         cells = [
-            rate(row["marks_per_second"])
-            + ("" if name == OBVIOUS else f" ({row['ratio']:.1f}x)")
+            rate(row["marks_per_second"]) + ("" if name == OBVIOUS else f" ({row['ratio']:.1f}x)")
             for row in rows
             if row["contender"] == name
         ]
@@ -109,12 +108,26 @@ def web(results: dict[str, Any]) -> str:
 
 
 def reads(results: dict[str, Any]) -> str:
-    """Return the table of all reads, each contender's in its own line."""
-    lines = [
-        [row["task"], row["contender"], f"{row['ms']:.3f} ms", f"{row['ratio']:.2f}x"]
-        for row in results["reads"]["rows"]
-    ]
-    return table(["a million users", "", "", "bitmapist's time / this"], lines)
+    """Return the table of all reads."""
+    rows = results["reads"]["rows"]
+    lines = []
+    for task in dict.fromkeys(row["task"] for row in rows):
+        found = {row["contender"]: row for row in rows if row["task"] == task}
+        for suffix in ("", ", no numpy"):
+            ours = [found.get(f"{name}{suffix}") for name in ("tallymark.sync", "tallymark")]
+            first = next(iter(found.values()))
+            tidy = next((row for name, row in found.items() if "no key left" in name), None)
+            also = "" if tidy is None else f"; {tidy['ms']:.2f} ms if it tidies up"
+            if any(ours) and (not suffix or task in {"iterate", "retention"}):
+                cells = ["" if row is None else _beside(row) for row in ours]
+                name = f"{task}, without numpy" if suffix else task
+                lines.append([name, f"{first['ms']:.2f} ms{also}", *cells])
+    return table(["a million users", "bitmapist", "blocking", "async"], lines)
+
+
+def _beside(row: dict[str, Any]) -> str:
+    tidied = f"; {row['ratio_tidied']:.1f}x" if "ratio_tidied" in row else ""
+    return f"{row['ms']:.2f} ms ({row['ratio']:.1f}x{tidied})"
 
 
 def cluster(results: dict[str, Any]) -> str:
@@ -134,8 +147,9 @@ def cluster(results: dict[str, Any]) -> str:
             told = ""
             for row in found:
                 times = [f"{row['ratio']:.0f}x"] if "ratio" in row else []
-                times += [f"{row['ratio_to_glide']:.1f}x of glide's"]
-                told = f"{rate(row['marks_per_second'])} ({', '.join(times)})"
+                if name.startswith("tallymark"):
+                    times.append(f"{row['ratio_to_glide']:.1f}x of glide's")
+                told = rate(row["marks_per_second"]) + (f" ({', '.join(times)})" if times else "")
             cells.append(told)
         lines.append([name, *cells])
     heads = [

@@ -22,7 +22,7 @@ from .switches import switches
 from .wall_clock import wall_clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable
     from datetime import date
 
     from .marks import Mark
@@ -54,14 +54,14 @@ class _Present(NamedTuple):
     Attributes:
         begins, ends: the times, in seconds since 1970, between which that is known.
         local: a moment of that hour as the wall clock shows it.
-        bitmaps: what was marked in it, by lane; one table for each of the four
-            positions of the two switches.
+        bitmaps: what was marked in it, by event and shard; one table for each of the
+            four positions of the two switches.
     """
 
     begins: float
     ends: float
     local: datetime
-    bitmaps: tuple[dict[Hashable, Bitmaps], ...]
+    bitmaps: tuple[dict[str, list[Bitmaps | None]], ...]
 
 
 class Marker:
@@ -82,8 +82,6 @@ class Marker:
         self._zone = options.zone
         self._schema = options.schema()
         self._highest = options.max_user_id
-        #: How many shards there are; 0 in the plain format.
-        self._shards = options.shards or 0
         # Servers that lack BITFIELD lack more.
         self._scripts = options.bitfield
         self._limits = EventLimits(options)
@@ -94,8 +92,10 @@ class Marker:
         if options.track_yearly:
             self._always |= Granularity.YEAR
         # Each shard has bitmaps of its own, so there are more.
-        self._most_bitmaps = _PRESENT_BITMAPS * (_SHARDED if self._shards else 1)
-        most = _CACHED_BITMAPS * (_SHARDED if self._shards else 1)
+        shards = len(self._schema.parts)
+        room = _SHARDED if shards > 1 else 1
+        self._most_events = max(1, _PRESENT_BITMAPS * room // shards)
+        most = _CACHED_BITMAPS * room
         self._cached_bitmaps = functools.lru_cache(most)(self._make_bitmaps)
         self._present = _Present(0.0, 0.0, datetime.min, ())  # is over
 
@@ -114,13 +114,10 @@ class Marker:
             if present.begins <= self._clock() < present.ends:
                 hourly = switches.track_hourly if self._hourly is None else self._hourly
                 unique = switches.track_unique if self._unique is None else self._unique
-                lane: Hashable = event
-                offset = user_id
-                if type(user_id) is int and 0 <= user_id <= self._highest:
-                    if self._shards:
-                        offset, shard = divmod(user_id, self._shards)
-                        lane = (event, shard) if shard else event
-                    known = present.bitmaps[2 * hourly + unique].get(lane)
+                shards = present.bitmaps[2 * hourly + unique].get(event)
+                if shards is not None and type(user_id) is int and 0 <= user_id <= self._highest:
+                    offset, shard = divmod(user_id, len(shards))
+                    known = shards[shard]
                     if known is not None:
                         return BitMark(known, offset, 1)
         shard, offset = self._schema.place(user_id)
@@ -213,13 +210,15 @@ class Marker:
             return self._bitmaps_of(event, shard, self._local(now), hourly, unique)
         present = self._present_hour()
         known = present.bitmaps[2 * hourly + unique]
-        lane: Hashable = (event, shard) if shard else event
-        bitmaps = known.get(lane)
-        if bitmaps is None:
-            if len(known) >= self._most_bitmaps:
-                known.clear()
-            local = present.local
-            bitmaps = known[lane] = self._bitmaps_of(event, shard, local, hourly, unique)
+        shards = known.get(event)
+        bitmaps = shards and shards[shard]
+        if not bitmaps:
+            bitmaps = self._bitmaps_of(event, shard, present.local, hourly, unique)
+            if shards is None:
+                if len(known) >= self._most_events:
+                    known.clear()
+                shards = known[event] = [None] * len(self._schema.parts)
+            shards[shard] = bitmaps
         return bitmaps
 
     def _bitmaps_of(

@@ -119,11 +119,17 @@ class BitRun:
         if len(self.marks) == 1:
             old_bits = tuple(itertools.islice(replies, len(self.bitmaps.keys)))
             return [self._result_of(self.marks[0], old_bits, known)]
-        all_old_bits = self._old_bits(replies)
-        return [
-            self._result_of(mark, old_bits, known)
-            for mark, old_bits in zip(self.marks, all_old_bits, strict=True)
-        ]
+        found = list(self._old_bits(replies))
+        try:
+            return [
+                known[mark.value][old_bits]
+                for mark, old_bits in zip(self.marks, found, strict=True)
+            ]
+        except (KeyError, TypeError):  # one of them is an error, or no bit at all
+            return [
+                self._result_of(mark, old_bits, known)
+                for mark, old_bits in zip(self.marks, found, strict=True)
+            ]
 
     def _result_of(self, mark: BitMark, old_bits: tuple[Any, ...], known: _KnownFlips) -> Result:
         try:
