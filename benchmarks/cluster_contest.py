@@ -105,7 +105,7 @@ def counts_on_a_cluster(cluster: Cluster, url: str, rounds: int) -> dict[str, An
     arena.flush()
     times: dict[str, list[float]] = {}
     answers = set()
-    places = {
+    places: dict[str, dict[str, Any]] = {
         "one server": {"url": url},
         "16 shards": {"url": cluster.url, "shards": 16},
         "256 shards": {"url": cluster.url, "shards": 256, "prefix": "other_"},

@@ -157,11 +157,11 @@ def cluster(results: dict[str, Any]) -> str:
         for workload, callers in kinds
     ]
     counts = results["cluster"]["counts"]
-    times = ", ".join(f"{row['store']} {row['ms']:.2f} ms" for row in counts["rows"])
+    spent = ", ".join(f"{row['store']} {row['ms']:.2f} ms" for row in counts["rows"])
     work = ", ".join(f"{each:.0f} ms" for each in counts["node_ms"])
     return (
         table(["marks/s, three masters", *heads], lines)
-        + f"\n`count(a & b)` of ten million users: {times}. With 16 shards, the three masters\n"
+        + f"\n`count(a & b)` of ten million users: {spent}. With 16 shards, the three masters\n"
         f"have worked for {work}.\n"
     )
 

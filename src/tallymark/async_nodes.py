@@ -9,24 +9,19 @@ import anyio
 
 from .async_clients import close_client
 from .channel import Channel
-from .errors import MAY_PASS, RedirectedError, StoreError, StoreUnavailableError
+from .errors import StoreError
 from .greeting import Greeting
-from .requests import Request
-from .topology import ASK_SLOTS, Topology
+from .introductions import PATIENCE, greeted, learned
+from .topology import Topology
 
 if TYPE_CHECKING:
     from .cluster_clients import ClusterClients
+    from .introductions import Introduction
     from .observers import Observer
     from .options import Options
     from .topology import Address
 
 __all__ = ["AsyncNodes"]
-
-#: A node that has not told the topology after so many seconds is not waited for.
-_PATIENCE: Final = 1.0
-
-#: So many nodes in a row may say that another one has a slot.
-_HOPS: Final = 5
 
 #: Nobody asks for the topology again within so many seconds.
 _RECENT: Final = 0.05
@@ -51,8 +46,8 @@ class AsyncNodes:
         self._channels: dict[Address, Channel] = {}
         self._refreshing: asyncio.Task[None] | None = None
         self._refreshed = 0.0
-        #: How often nodes were asked for the topology.
-        self.refreshes = 0
+        #: How often nodes were asked about themselves.
+        self.asked = 0
 
     @property
     def is_ready(self) -> bool:
@@ -119,41 +114,26 @@ class AsyncNodes:
             task.exception()  # whoever waits for it has it
 
     async def _ask_nodes(self) -> None:
-        told: StoreError | None = None
-        loop = asyncio.get_running_loop()
-        request = Request([ASK_SLOTS], replies=list)
-        for address in self.topology.candidates():
-            self.refreshes += 1
-            try:
-                replies = await self.channel(address).replies(request, loop.time() + _PATIENCE)
-                (slots,) = request.settle(replies)
-                self.topology.update(slots, address)
-            except StoreError as failure:
-                self.topology.failed(address)
-                if told is None or isinstance(told, MAY_PASS):
-                    told = failure  # one that is not of connections tells more
-            else:
-                self.topology.worked(address)
-                self._refreshed = loop.time()
-                return
-        message = f"no node of the cluster tells who has what: {told}"
-        raise told if not isinstance(told, MAY_PASS) and told else StoreUnavailableError(message)
+        await self._introduce(learned(self.topology))
+        self._refreshed = asyncio.get_running_loop().time()
 
     async def _greet(self, marking: bool) -> None:
-        loop = asyncio.get_running_loop()
-        data, count = self._greeting.commands(marking=marking)
-        address = self.topology.owner(self.topology.note_slot)
-        if address is None:
-            raise StoreUnavailableError("no node of the cluster is known to have its first slot")
-        replies: list[Any] = []
-        for _ in range(_HOPS):
-            replies = await self.channel(address).exchange(data, count, loop.time() + _PATIENCE)
-            moved = next((each for each in replies if isinstance(each, RedirectedError)), None)
-            if moved is None:
-                break
-            if moved.kind == "MOVED":
-                address = self.topology.target(moved, address)
-            else:  # its slot is on its way
-                raise StoreUnavailableError(str(moved))
-        self._greeting.check(replies)
+        await self._introduce(greeted(self.topology, self._greeting, marking=marking))
         self._greeted = True
+
+    async def _introduce(self, introduction: Introduction) -> None:
+        """Ask nodes what they are to be asked, each of them for a moment."""
+        loop = asyncio.get_running_loop()
+        try:
+            address, data, count = next(introduction)
+            while True:
+                self.asked += 1
+                try:
+                    until = loop.time() + PATIENCE
+                    replies = await self.channel(address).exchange(data, count, until)
+                except StoreError as failure:
+                    address, data, count = introduction.throw(failure)
+                else:
+                    address, data, count = introduction.send(replies)
+        except StopIteration:
+            return

@@ -5,27 +5,22 @@ from __future__ import annotations
 import math
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from . import redis_py
 from .blocking_link import BlockingLink, Sent, finished
-from .errors import MAY_PASS, RedirectedError, StoreError, StoreTimeoutError, StoreUnavailableError
+from .errors import StoreError, StoreTimeoutError
 from .greeting import Greeting
-from .requests import Request
-from .topology import ASK_SLOTS, Topology
+from .introductions import PATIENCE, greeted, learned
+from .topology import Topology
 
 if TYPE_CHECKING:
     from .cluster_clients import ClusterClients
+    from .introductions import Introduction
     from .options import Options
     from .topology import Address
 
 __all__ = ["BlockingNodes", "pause_before"]
-
-#: A node that has not told the topology after so many seconds is not waited for.
-_PATIENCE: Final = 1.0
-
-#: So many nodes in a row may say that another one has a slot.
-_HOPS: Final = 5
 
 
 class BlockingNodes:
@@ -98,49 +93,29 @@ class BlockingNodes:
             self._asking.release()
 
     def _ask_nodes(self, deadline: float) -> None:
-        told: StoreError | None = None
-        request = Request([ASK_SLOTS], replies=list)
-        for address in self.topology.candidates():
-            try:
-                replies = self._once(address, request.encode(), request.reply_count(), deadline)
-                (slots,) = request.settle(replies)
-                self.topology.update(slots, address)
-            except StoreError as failure:  # noqa: PERF203 - one or two nodes
-                self.topology.failed(address)
-                if told is None or isinstance(told, MAY_PASS):
-                    told = failure  # one that is not of connections tells more
-            else:
-                self.topology.worked(address)
-                self._refreshed = time.monotonic()
-                return
-        if told is not None and not isinstance(told, MAY_PASS):
-            raise told
-        raise StoreUnavailableError(f"no node of the cluster tells who has what: {told}")
+        self._introduce(learned(self.topology), deadline)
+        self._refreshed = time.monotonic()
 
     def _greet(self, marking: bool, deadline: float) -> None:
-        data, count = self._greeting.commands(marking=marking)
-        address = self.topology.owner(self.topology.note_slot)
-        if address is None:
-            raise StoreUnavailableError("no node of the cluster is known to have its first slot")
-        replies: list[Any] = []
-        for _ in range(_HOPS):
-            replies = self._once(address, data, count, deadline)
-            moved = next((each for each in replies if isinstance(each, RedirectedError)), None)
-            if moved is None:
-                break
-            if moved.kind == "MOVED":
-                address = self.topology.target(moved, address)
-            else:  # its slot is on its way
-                raise StoreUnavailableError(str(moved))
-        self._greeting.check(replies)
+        self._introduce(greeted(self.topology, self._greeting, marking=marking), deadline)
         self._greeted = True
 
-    def _once(self, address: Address, data: bytes, count: int, deadline: float) -> list[Any]:
-        """Make one short attempt to have a node answer."""
-        until = min(deadline, time.monotonic() + _PATIENCE)
-        attempt = self.link(address).attempt(data, count, Sent("read", count), until)
-        next(attempt)
-        return finished(attempt)
+    def _introduce(self, introduction: Introduction, deadline: float) -> None:
+        """Ask nodes what they are to be asked, each of them for a moment."""
+        try:
+            address, data, count = next(introduction)
+            while True:
+                until = min(deadline, time.monotonic() + PATIENCE)
+                try:
+                    attempt = self.link(address).attempt(data, count, Sent("read", count), until)
+                    next(attempt)
+                    replies = finished(attempt)
+                except StoreError as failure:
+                    address, data, count = introduction.throw(failure)
+                else:
+                    address, data, count = introduction.send(replies)
+        except StopIteration:
+            return
 
 
 def pause_before(deadline: float, pauses: Any, failure: StoreError) -> Any:

@@ -259,10 +259,10 @@ class ClusterCommit:
             told = result[0] if isinstance(result, list) else result
             if isinstance(told, Bounced):
                 sent |= told.sent
-                late = loop.time() >= deadline
+                late = told.final or loop.time() >= deadline
                 if late or not isinstance(told.failure, MAY_PASS):
                     return self._ended(told.failure, told.missed, marks, sent, seconds)
-                self._lost(home, told.failure)
+                self._lost(home, shard, told.failure)
             elif isinstance(told, RedirectedError):
                 if loop.time() >= deadline:
                     return self._ended(SlotMovingError(str(told)), "", marks, sent, seconds)
@@ -295,7 +295,7 @@ class ClusterCommit:
     ) -> GroupCommit | None:
         """Take note of what a node says of a shard; return who is to be asked for this once."""
         topology = self._nodes.topology
-        address = self._address(home)
+        address, _ = self._place(home)
         if told.kind == "ASK" and hops <= _HOPS:
             return self._commit(topology.target(told, address), asking=True)
         if told.kind == "MOVED":
@@ -341,14 +341,18 @@ class ClusterCommit:
             )
         return found
 
-    def _address(self, home: GroupCommit | None) -> Address:
-        return next(address for (address, _), each in self._commits.items() if each is home)
+    def _place(self, home: GroupCommit | None) -> tuple[Address, bool]:
+        """Return the node of a home, and whether it is for what is on its way there."""
+        return next(place for place, each in self._commits.items() if each is home)
 
-    def _lost(self, home: GroupCommit | None, failure: TallymarkError) -> None:
-        """Take note that a node does not take marks at the moment."""
-        lost = [shard for shard, each in enumerate(self._homes) if each is home]
-        if home is not None and lost:
-            self._nodes.topology.failed(self._address(home))
+    def _lost(self, home: GroupCommit | None, shard: int, failure: TallymarkError) -> None:
+        """Take note that a node does not take marks at the moment, such as those of a shard."""
+        address, asking = self._place(home)
+        lost = [each for each, its_home in enumerate(self._homes) if its_home is home]
+        if asking:
+            lost = [shard]  # which is at home elsewhere, and on its way to that node
+        if lost:
+            self._nodes.topology.failed(address)
             self._shut(lost, failure)
 
     def _shut(self, shards: Sequence[int], failure: TallymarkError) -> None:
@@ -447,11 +451,11 @@ class ClusterCommit:
         try:
             topology = self._nodes.topology
             for commit in slow:
-                topology.failed(self._address(commit))  # so that others are asked
+                topology.failed(self._place(commit)[0])  # so that others are asked
             with contextlib.suppress(StoreError):
                 await self._nodes.refresh()
             for commit in slow:
-                if self._address(commit) not in topology.masters:
+                if self._place(commit)[0] not in topology.masters:
                     commit.break_off()
         finally:
             self._checking = None

@@ -50,11 +50,13 @@ class Bounced(NamedTuple):
         failure: what went wrong.
         sent: whether a byte of its marks may have reached the server.
         missed: what did not happen in time, if that is the reason.
+        final: whether it is not the server's failure: the call's own time is too short.
     """
 
     failure: TallymarkError
     sent: bool
     missed: str
+    final: bool
 
 
 class Flight:

@@ -546,10 +546,11 @@ class GroupCommit:
         self, writes: Iterable[Write], failure: TallymarkError, *, sent: bool, missed: str = ""
     ) -> None:
         """End calls with an error."""
+        final = bool(missed)
         missed = missed or ("Redis did not answer" if sent else "there was no connection to Redis")
         for future, _, mark, marks, seconds in live(writes):
             if self._bounces:
-                future.set_result(Bounced(failure, sent, missed))
+                future.set_result(Bounced(failure, sent, missed, final))
                 continue
             self._totals.errors += len(marks) or 1
             error = with_fate(failure, sent=sent, timeout=seconds, missed=missed)

@@ -11,7 +11,7 @@ would turn on the bits between the last user and the end of the last byte, and
 
 from __future__ import annotations
 
-import os
+import secrets
 from typing import TYPE_CHECKING, Final
 
 from .events import Bitmap, Combination
@@ -38,7 +38,7 @@ class Program:
         """Begin an empty program for keys with this prefix."""
         self.commands: list[Command] = []
         #: No schema parses a name without a second underscore, so it is nobody's bitmap.
-        self._scratch = f"{prefix}tmp:{os.urandom(16).hex()}:"
+        self._scratch = f"{prefix}tmp:{secrets.token_hex(16)}:"
         self._registers: list[bytes] = []
 
     def ask(self, event_set: EventSet, question: Callable[[bytes], Command]) -> int:

@@ -39,6 +39,7 @@ from tallymark import (
     unmark_unique,
 )
 from tallymark import sync as tm
+from tallymark.migrate import Migration, migrate
 from tallymark.otel import OpenTelemetry
 
 
@@ -182,3 +183,16 @@ def blocking_reads(event_set: EventSet, day: date) -> None:
     assert_type(tally.history(1, ["a", "b"], day, day, "hour"), dict[str, list[Period]])
     assert_type(tally.retention("a", "b", by=Granularity.WEEK, until=day), Retention)
     assert_type(tally.stickiness("active", day).ratio, "float | None")
+
+
+async def on_a_cluster(client: redis.asyncio.RedisCluster) -> None:
+    async with Tally(client, shards=64, replicas=1) as tally:
+        assert_type(await tally.mark_event("active", 1), Granularity)
+        assert_type(await tally.count(tally.day("active")), int)
+
+
+def moving_house(old: SyncTally, client: redis.RedisCluster) -> None:
+    with SyncTally(client, shards=64) as new:
+        told = migrate(old, new, exact=False, progress=lambda now: print(now.bitmaps))
+        assert_type(told, Migration)
+        assert_type(told.differing, dict[str, tuple[int, int]])
