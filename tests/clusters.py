@@ -112,6 +112,21 @@ class Cluster:
                 return node
         raise LookupError(slot)
 
+    def wait_for_replicas(self) -> None:
+        """Wait until what was written has arrived at all replicas."""
+        for node in self.masters():
+            assert self.raw(node).wait(1, 10_000) >= 0
+
+    def replica_of(self, master: RedisProcess) -> RedisProcess:
+        """Return the node that follows a master."""
+        told = self.raw(master).execute_command("CLUSTER NODES")
+        (port,) = (
+            address.partition("@")[0].rpartition(":")[2]
+            for address, each in told.items()
+            if each["master_id"] == self.id(master)
+        )
+        return next(node for node in self.nodes if node.port == int(port))
+
     def settle(self) -> None:
         """Wait until all nodes agree that all is well, and every master has its replicas."""
         self.until(self._is_well, "settled cluster")

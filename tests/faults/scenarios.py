@@ -167,10 +167,17 @@ async def _replaced(world: ClusterWorld, lost: RedisProcess) -> None:
 
 
 async def master_killed(world: World, chance: random.Random) -> None:
-    """A master dies, its replica takes its place, and it comes back as a replica of that."""
+    """A master dies, its replica takes its place, and it comes back as a replica of that.
+
+    The replica was behind when it died.
+    """
     assert isinstance(world, ClusterWorld)
     lost = chance.choice(world.cluster.masters())
+    replica = await asyncio.to_thread(world.cluster.replica_of, lost)
+    replica.freeze()
+    await asyncio.sleep(chance.uniform(0, 0.3))
     lost.kill()
+    replica.thaw()
     await _replaced(world, lost)
     await asyncio.to_thread(lost.start)
     await world.healed()
