@@ -175,7 +175,9 @@ async def master_killed(world: World, chance: random.Random) -> None:
     lost = chance.choice(world.cluster.masters())
     replica = await asyncio.to_thread(world.cluster.replica_of, lost)
     replica.freeze()
-    await asyncio.sleep(chance.uniform(0, 0.3))
+    # Else what is acknowledged from now on waits for it in the kernel.
+    world.cluster.raw(lost).execute_command("CLIENT", "KILL", "TYPE", "replica")
+    await asyncio.sleep(chance.uniform(0.1, 0.3))
     lost.kill()
     replica.thaw()
     await _replaced(world, lost)
