@@ -15,8 +15,11 @@ nox.options.sessions = ["tests", "lint", "types"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
-#: How pytest shares its work between two processes.
-TWO = ("-n", "2", "--dist", "worksteal")
+#: Two processes share most tests; those of faults take the time, and so go alone.
+TWO_PARTS = (
+    ("-n", "2", "--dist", "worksteal", "--ignore=tests/faults"),
+    ("tests/faults",),
+)
 #: The oldest releases that pyproject.toml admits, and where they run.
 LOWEST = ("redis[hiredis]==5.3.0", "anyio==4.4.0", "fakeredis[lua]==2.39.0")
 
@@ -53,7 +56,8 @@ def with_redis_server(session: nox.Session) -> str:
 
 def run_tests(session: nox.Session, env: dict[str, str]) -> None:
     """Run the test suite."""
-    session.run("pytest", *TWO, *session.posargs, env=env)
+    for arguments in [session.posargs] if session.posargs else TWO_PARTS:
+        session.run("pytest", *arguments, env=env)
 
 
 @nox.session
@@ -61,8 +65,8 @@ def tests(session: nox.Session) -> None:
     """Run all tests on this Python, with branch coverage."""
     env = install_with_tests(session)
     session.run("coverage", "erase")
-    # On two processes, since the tests for faults mostly wait.
-    session.run("coverage", "run", "-m", "pytest", *TWO, *session.posargs, env=env)
+    for arguments in [session.posargs] if session.posargs else TWO_PARTS:
+        session.run("coverage", "run", "-m", "pytest", *arguments, env=env)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 

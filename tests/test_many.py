@@ -96,7 +96,7 @@ programs = st.lists(st.tuples(st.booleans(), ids | runs, st.sampled_from(CONTAIN
 
 
 @settings(
-    max_examples=40,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stores import Store
 
 examples = settings(
-    max_examples=60,
+    max_examples=30,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -97,7 +97,7 @@ def expressions(depth: int) -> st.SearchStrategy[Any]:
 
 
 examples = settings(
-    max_examples=40,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -46,15 +46,17 @@ async def test_after_every_byte(facade: Any, direction: Any, redis_store: Store)
             together = facade is SYNC
             await batch(tally, FIRST, together)
             total = await size(wire, direction, tally, FIRST + 2, together)
+            # On a busy machine, all three may share one.
+            least = min(total, await size(wire, direction, tally, FIRST + 4, together=True))
             for position in range(total + 1):
-                user_id = FIRST + 4 + 2 * position
+                user_id = FIRST + 6 + 2 * position
                 wire.cut_after(direction, position)
                 first, again, other = await batch(tally, user_id, together)
                 assert not again
-                if direction == "request" and position < total:
+                if direction == "request" and position < least:
                     # It was not applied before it came whole, so all flips are told.
                     assert (first, other) == (new, new), position
                 assert await tally.contains(tally.unique("active"), user_id)
                 wire.heal()
-        marked = set(range(FIRST, FIRST + 4 + 2 * (total + 1)))
+        marked = set(range(FIRST, FIRST + 6 + 2 * (total + 1)))
     assert redis_store.bits() == {"trackist_active_u": marked}
