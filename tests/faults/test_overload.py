@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 NOW = date(2026, 11, 23)
 KEY = "trackist_active_2026-11-23"
 
-#: What the slow wire takes: about 130 bytes a mark, so about 500 marks a second.
-PACE = 65_000
-CAPACITY = 500
+#: What the slow wire takes: about 130 bytes a mark, so about 200 marks a second.
+PACE = 26_000
+CAPACITY = 200
 TIMEOUT = 1.0
-MAX_PENDING = 1_000
+MAX_PENDING = 400
 
 ACKNOWLEDGED, UNSENT, UNKNOWN = 1, 2, 3
 
