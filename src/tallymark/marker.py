@@ -211,8 +211,8 @@ class Marker:
         present = self._present_hour()
         known = present.bitmaps[2 * hourly + unique]
         shards = known.get(event)
-        bitmaps = shards and shards[shard]
-        if not bitmaps:
+        bitmaps = None if shards is None else shards[shard]
+        if bitmaps is None:
             bitmaps = self._bitmaps_of(event, shard, present.local, hourly, unique)
             if shards is None:
                 if len(known) >= self._most_events:
