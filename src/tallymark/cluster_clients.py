@@ -66,7 +66,8 @@ class ClusterClients:
         """Return a cluster client of redis-py for the same cluster."""
         nodes = [self.kinds.cluster_node(host, port) for host, port in self.startup]
         secure = "ssl" in self.connection_class.__name__.lower()
-        settings = {name: value for name, value in self.settings.items() if name != "timeout"}
+        ours = {"timeout", "socket_read_size"}  # which not every redis-py takes there
+        settings = {name: value for name, value in self.settings.items() if name not in ours}
         return self.kinds.cluster(startup_nodes=nodes, ssl=secure, **settings)
 
 

@@ -139,6 +139,10 @@ def refused_reply(error: Exception) -> CommandError:
         )
         words = f"{how} {error.slot_id} {error.host}:{error.port}"
         return RedirectedError.to(words, how, error.host, error.port)
+    if code in {"MOVED", "ASK"}:  # redis-py 5 has no class for it here
+        _, _, address = message.split(" ", 2)
+        host, _, port = address.rpartition(":")
+        return RedirectedError.to(message, "MOVED" if code == "MOVED" else "ASK", host, int(port))
     if code == "TRYAGAIN":
         return RedirectedError(message)
     if code in _PASSING:

@@ -163,6 +163,7 @@ def test_what_passes_by_itself_is_tried_again(told: Exception, kind: str) -> Non
         (exceptions.TryAgainError("Multiple keys request during rehashing"), "TRYAGAIN", ("", 0)),
         (exceptions.MovedError("3999 127.0.0.1:6381"), "MOVED", ("127.0.0.1", 6381)),
         (exceptions.AskError("3999 ?:6381"), "ASK", ("", 6381)),
+        (exceptions.ResponseError("ASK 3999 ::1:6381"), "ASK", ("::1", 6381)),
     ],
 )
 def test_where_else_to_go(told: Exception, kind: str, address: tuple[str, int]) -> None:
