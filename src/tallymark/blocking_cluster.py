@@ -5,16 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from . import redis_py
 from .blocking_link import Sent, finished
-from .blocking_nodes import pause_before
 from .blocking_reader import BaseBlockingReader
-from .errors import (
-    MAY_PASS,
-    RedirectedError,
-    SlotMovingError,
-    StoreError,
-    StoreUnavailableError,
-)
+from .errors import MAY_PASS, RedirectedError, SlotMovingError, StoreError
 from .requests import Request, Round
 from .rounds import Rounds, patience
 from .shard_batches import ShardBatches
@@ -43,7 +37,7 @@ def write_to_shard(
         StoreError: there is no answer.
     """
     shard = marks[0].bitmaps.shard
-    pauses = None
+    attempts = redis_py.Attempts()
     asked: Address | None = None
     hops = 0
     while True:
@@ -69,7 +63,7 @@ def write_to_shard(
                 continue
             asked = None
         hops = 0
-        pauses = pause_before(deadline, pauses, failure)
+        _pause(attempts, failure, deadline)
         _refresh(nodes, deadline, began)
 
 
@@ -93,6 +87,10 @@ def _attempt(
     except MAY_PASS:
         nodes.topology.failed(address)
         raise
+
+
+def _pause(attempts: redis_py.Attempts, failure: StoreError, deadline: float) -> None:
+    time.sleep(attempts.pause(failure, deadline - time.monotonic()))
 
 
 def _refresh(nodes: BlockingNodes, deadline: float, since: float) -> None:
@@ -123,16 +121,10 @@ class BlockingClusterReader(BaseBlockingReader):
         self._until_known(deadline)
         rounds = Rounds(request, self._nodes.topology)
         work = request.meanwhile or iter(())
-        pauses = None
-        hops = 0
+        attempts = redis_py.Attempts()
         while rounds.goes_on:
             began = time.monotonic()
-            try:
-                under_way = [
-                    (each, self._sent(rounds, each, deadline)) for each in rounds.deliveries()
-                ]
-            except StoreUnavailableError as failure:
-                rounds.failure, under_way = failure, []
+            under_way = [(each, self._sent(rounds, each, deadline)) for each in rounds.deliveries()]
             try:
                 for _ in work:
                     pass
@@ -142,10 +134,8 @@ class BlockingClusterReader(BaseBlockingReader):
                 for _, attempt in under_way:
                     if attempt is not None:
                         attempt.close()
-            hops += 1
-            if rounds.goes_on and (rounds.failure is not None or hops > _HOPS):
-                why = rounds.failure or StoreUnavailableError("nodes send each other's way")
-                pauses = pause_before(deadline, pauses, why)
+            if rounds.goes_on and rounds.obstacle is not None:
+                _pause(attempts, rounds.obstacle, deadline)
                 _refresh(self._nodes, deadline, began)
         return rounds.outcomes
 
@@ -185,11 +175,11 @@ class BlockingClusterReader(BaseBlockingReader):
         rounds.failed(delivery, failure)
 
     def _until_known(self, deadline: float) -> None:
-        pauses = None
+        attempts = redis_py.Attempts()
         while True:
             try:
                 self._nodes.ready(marking=False, deadline=deadline)
             except MAY_PASS as failure:  # noqa: PERF203 - a few times at most
-                pauses = pause_before(deadline, pauses, failure)
+                _pause(attempts, failure, deadline)
             else:
                 return

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import redis_py
-from .errors import MAY_PASS, StoreTimeoutError
+from .errors import MAY_PASS
 from .observers import Operation, Outage, observe
 from .replies import bound, check_nothing_came, its_socket, received_replies
 from .stores import store_label
@@ -92,8 +92,7 @@ class BlockingLink:
         Raises:
             StoreError: there is no answer, with redis-py's error as its cause.
         """
-        pauses = None
-        told: StoreError | None = None
+        attempts = redis_py.Attempts()
         while True:
             attempt = self.attempt(data, count, sent, deadline)
             try:
@@ -101,17 +100,11 @@ class BlockingLink:
                 for _ in meanwhile:
                     pass
                 return settle(finished(attempt))
-            except MAY_PASS as failure:
-                if not isinstance(failure, StoreTimeoutError):
-                    told = failure  # which explains more than that the last attempt took too long
-                left = deadline - time.monotonic()
-                if left <= redis_py.TOO_SHORT:
-                    raise (told or failure) from (told or failure).__cause__
+            except MAY_PASS as error:
+                failure = error
             finally:
                 attempt.close()
-            pauses = pauses or redis_py.backoff()
-            # Where the next pause would be the end, there are some shorter ones.
-            time.sleep(min(pauses.compute(1), left / 2))
+            time.sleep(attempts.pause(failure, deadline - time.monotonic()))
 
     def attempt(
         self, data: bytes, count: int, sent: Sent, deadline: float

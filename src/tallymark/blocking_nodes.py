@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from . import redis_py
 from .blocking_link import BlockingLink, Sent, finished
 from .errors import StoreError, StoreTimeoutError
 from .greeting import Greeting
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from .options import Options
     from .topology import Address
 
-__all__ = ["BlockingNodes", "pause_before"]
+__all__ = ["BlockingNodes"]
 
 
 class BlockingNodes:
@@ -116,17 +115,3 @@ class BlockingNodes:
                     address, data, count = introduction.send(replies)
         except StopIteration:
             return
-
-
-def pause_before(deadline: float, pauses: Any, failure: StoreError) -> Any:
-    """Pause before another attempt; return what the next pause depends on.
-
-    Raises:
-        StoreError: the failure, since no time is left.
-    """
-    left = deadline - time.monotonic()
-    if left <= redis_py.TOO_SHORT:
-        raise failure
-    pauses = pauses or redis_py.backoff()
-    time.sleep(min(pauses.compute(1), left / 2))
-    return pauses

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from . import redis_py
-from .errors import MAY_PASS, StoreError, StoreUnavailableError, with_fate
+from .errors import MAY_PASS, StoreError, StoreUnavailableError
 from .reader import BaseReader
 from .requests import Nodes
 from .rounds import Rounds, patience
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from .rounds import Delivery
 
 __all__ = ["ClusterReader"]
-
-#: After so many deliveries without an answer, there is a pause also if none has failed.
-_HOPS: Final = 3
 
 
 class ClusterReader(BaseReader):
@@ -53,29 +50,18 @@ class ClusterReader(BaseReader):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds if ends is None else ends
         rounds = Rounds(request, self._nodes.topology)
-        pauses = None
-        hops = 0
+        attempts = redis_py.Attempts()
         while rounds.goes_on:
             began = loop.time()
-            try:
-                deliveries = rounds.deliveries()
-            except StoreUnavailableError as failure:
-                rounds.failure = failure
-                deliveries = []
+            deliveries = rounds.deliveries()
             if len(deliveries) == 1:
                 await self._deliver(rounds, deliveries[0], deadline)
             elif deliveries:
                 await asyncio.gather(
                     *(self._deliver(rounds, each, deadline) for each in deliveries)
                 )
-            hops += 1
-            if rounds.goes_on and (rounds.failure is not None or hops > _HOPS):
-                left = deadline - loop.time()
-                if left <= redis_py.TOO_SHORT:
-                    why = rounds.failure or StoreUnavailableError("nodes send each other's way")
-                    raise with_fate(why, sent=None, timeout=seconds)
-                pauses = pauses or redis_py.backoff()
-                await anyio.sleep(min(pauses.compute(1), left / 2))
+            if rounds.goes_on and rounds.obstacle is not None:
+                await self._pause(attempts, rounds.obstacle, deadline, seconds)
                 await self._refresh(began, deadline)
         return rounds.outcomes
 
@@ -96,8 +82,8 @@ class ClusterReader(BaseReader):
             return
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds if ends is None else ends
-        pauses = redis_py.backoff()
-        failure: StoreError | None = None
+        attempts = redis_py.Attempts()
+        failure: StoreError = StoreUnavailableError("no node of the cluster has answered")
         while True:
             try:
                 with anyio.CancelScope(deadline=deadline):
@@ -105,11 +91,7 @@ class ClusterReader(BaseReader):
                     return
             except MAY_PASS as error:
                 failure = error
-            left = deadline - loop.time()
-            if left <= redis_py.TOO_SHORT:
-                why = failure or StoreUnavailableError("no node of the cluster has answered")
-                raise with_fate(why, sent=None, timeout=seconds)
-            await anyio.sleep(min(pauses.compute(1), left / 2))
+            await self._pause(attempts, failure, deadline, seconds)
 
     async def _refresh(self, since: float, deadline: float) -> None:
         """Learn who has what; if nobody tells, the next delivery shows it."""

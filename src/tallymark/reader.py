@@ -19,7 +19,7 @@ from . import redis_py
 from .bits import algebra
 from .errors import (
     MAY_PASS,
-    StoreUnavailableError,
+    StoreError,
     overloaded,
     with_fate,
 )
@@ -179,6 +179,22 @@ class BaseReader:
         """
         raise NotImplementedError
 
+    @staticmethod
+    async def _pause(
+        attempts: redis_py.Attempts, failure: StoreError, deadline: float, seconds: float
+    ) -> None:
+        """Pause before another attempt.
+
+        Raises:
+            StoreError: no time is left.
+        """
+        left = deadline - asyncio.get_running_loop().time()
+        try:
+            pause = attempts.pause(failure, left)
+        except StoreError as told:
+            raise with_fate(told, sent=None, timeout=seconds) from told.__cause__
+        await anyio.sleep(pause)
+
     async def _close(self) -> None:
         """Disconnect, when nothing is asked any more."""
         raise NotImplementedError
@@ -213,19 +229,14 @@ class Reader(BaseReader):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds if ends is None else ends
         channel = self.primary if request.changes or self._replica is None else self._replica
-        pauses = None
-        told: StoreUnavailableError | None = None
+        attempts = redis_py.Attempts()
         while True:
+            why: StoreError
             try:
                 return request.settle(await channel.replies(request, deadline))
             except MAY_PASS as failure:
-                if isinstance(failure, StoreUnavailableError):
-                    told = failure  # which explains more than that the last attempt took too long
-                left = deadline - loop.time()
-                if left <= redis_py.TOO_SHORT:
-                    raise with_fate(told or failure, sent=None, timeout=seconds) from None
-            pauses = pauses or redis_py.backoff()
-            await anyio.sleep(min(pauses.compute(1), left / 2))
+                why = failure
+            await self._pause(attempts, why, deadline, seconds)
 
     async def _close(self) -> None:
         try:

@@ -25,6 +25,7 @@ from .errors import (
 
 __all__ = [
     "TOO_SHORT",
+    "Attempts",
     "backoff",
     "check_client",
     "failure",
@@ -99,6 +100,32 @@ def backoff() -> DecorrelatedJitterBackoff:
     Jitter", https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/.
     """
     return DecorrelatedJitterBackoff(cap=1.0, base=0.01)
+
+
+class Attempts:
+    """The attempts of one call that failed: how long to pause, and which failure tells most."""
+
+    def __init__(self) -> None:
+        self._backoff: DecorrelatedJitterBackoff | None = None
+        self._told: StoreError | None = None
+
+    def pause(self, failure: StoreError, left: float) -> float:
+        """Return how many seconds to pause before another attempt.
+
+        Arguments:
+            failure: why the last one failed.
+            left: how many seconds the call has left.
+
+        Raises:
+            StoreError: the failure that tells most, since no time is left.
+        """
+        if not isinstance(failure, StoreTimeoutError):
+            self._told = failure  # which explains more than that the last one took too long
+        if left <= TOO_SHORT:
+            raise self._told or failure
+        self._backoff = self._backoff or backoff()
+        # Where the next pause would be the end, there are some shorter ones.
+        return min(self._backoff.compute(1), left / 2)
 
 
 def check_client(client: Any, wanted: tuple[type, type], facade: str, remedy: str) -> None:

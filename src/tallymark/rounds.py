@@ -11,7 +11,13 @@ import math
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from . import wire
-from .errors import MAY_PASS, RedirectedError, SlotMovingError, StoreError
+from .errors import (
+    MAY_PASS,
+    RedirectedError,
+    SlotMovingError,
+    StoreError,
+    StoreUnavailableError,
+)
 from .requests import Round
 
 if TYPE_CHECKING:
@@ -22,12 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Deliverable", "Delivery", "Rounds", "patience"]
 
+#: After so many deliveries without an answer, there is a pause also if none has failed.
+_HOPS: Final = 3
+
 #: Commands that change nothing, and ask about one key.
 _READS: Final = frozenset(
     # Of BITFIELD, queries use nothing but GET.
     (b"GETBIT", b"GETRANGE", b"BITCOUNT", b"BITPOS", b"STRLEN", b"BITFIELD", b"BITFIELD_RO")
 )
-_ASKING: Final = wire.command(b"ASKING")
 
 
 def patience(now: float, deadline: float) -> float:
@@ -78,7 +86,7 @@ class _Asked(NamedTuple):
     share: int = 1
 
     def encode(self) -> bytes:
-        return b"".join([_ASKING + wire.command(*command) for command in self.commands])
+        return b"".join([wire.ASKING + wire.command(*command) for command in self.commands])
 
     def reply_count(self) -> int:
         return 2 * len(self.commands)
@@ -103,6 +111,14 @@ class Rounds:
         self._asked: dict[Address, list[tuple[int, int]]] = {}
         self.outcomes: list[Any] = [None] * len(self._parts)
         self.failure: StoreError | None = None
+        self._hops = 0
+
+    @property
+    def obstacle(self) -> StoreError | None:
+        """Why to pause, and to learn the topology anew, before the next deliveries."""
+        if self.failure is None and self._hops > _HOPS:
+            return StoreUnavailableError("nodes send each other's way")
+        return self.failure
 
     @property
     def goes_on(self) -> bool:
@@ -110,15 +126,16 @@ class Rounds:
         return bool(self._todo or self._asked)
 
     def deliveries(self) -> list[Delivery]:
-        """Return what to deliver next.
-
-        Raises:
-            StoreUnavailableError: nobody is known to have one of the places.
-        """
+        """Return what to deliver next; nothing, if nobody is known to have one of the places."""
         self.failure = None
+        self._hops += 1
         by_node: dict[Address, list[int]] = {}
-        for index in self._todo:
-            by_node.setdefault(self._topology.node_of(self._parts[index][0]), []).append(index)
+        try:
+            for index in self._todo:
+                by_node.setdefault(self._topology.node_of(self._parts[index][0]), []).append(index)
+        except StoreUnavailableError as failure:
+            self.failure = failure
+            return []
         found = [
             Delivery(address, Round([self._parts[index] for index in indexes]), indexes)
             for address, indexes in by_node.items()

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ShardBatches", "redirection"]
 
-_ASKING = wire.command(b"ASKING")
-
 
 class _Runs:
     """What marks mostly are in one shard: bits of several events, one `BitRun` for each.
@@ -175,9 +173,9 @@ class ShardBatches:
                 keys |= dict.fromkeys(getattr(self._marks[index], "scratch", ()))
         self._keys[shard] = keys
         for key in keys:
-            yield _ASKING
+            yield wire.ASKING
             yield wire.command(b"SETNX", key, b"")
-        yield _ASKING
+        yield wire.ASKING
 
     def reply_count(self) -> int:
         """Return how many replies the node gives to what `encode` has returned."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["EXEC", "MULTI", "bitfield", "bulk", "command", "setbit", "setbit_head"]
+__all__ = ["ASKING", "EXEC", "MULTI", "bitfield", "bulk", "command", "setbit", "setbit_head"]
 
 
 def bulk(data: bytes) -> bytes:
@@ -57,3 +57,4 @@ def bitfield(bulk_keys: tuple[bytes, ...], bits: list[tuple[int, int]]) -> bytes
 
 MULTI: Final = command(b"MULTI")
 EXEC: Final = command(b"EXEC")
+ASKING: Final = command(b"ASKING")
