@@ -13,6 +13,7 @@ from .blocking_reader import BlockingReader
 from .clients import make_read_client
 from .errors import StoreError, with_fate
 from .greeting import Greeting
+from .shard_batches import by_shard
 from .stores import database
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from .marks import Mark, Result
     from .options import Options
 
-__all__ = ["BlockingCluster", "BlockingServer", "fate"]
+__all__ = ["BlockingCluster", "BlockingServer"]
 
 
 class BlockingServer:
@@ -81,7 +82,7 @@ class BlockingServer:
                 batch.encode(), batch.reply_count(), sent, deadline, batch.settle
             )
         except StoreError as failure:
-            raise fate(failure, sent, seconds) from failure.__cause__
+            raise _fate(failure, sent, seconds) from failure.__cause__
         return results, batch.refused
 
     def unlock(self) -> None:
@@ -137,11 +138,9 @@ class BlockingCluster:
         self, marks: Sequence[Mark], sent: Sent, deadline: float, seconds: float
     ) -> tuple[list[Result], bool]:
         """Send marks, those of each shard in one transaction, one after the other."""
-        by_shard: dict[int, list[int]] = {}
-        for index, mark in enumerate(marks):
-            by_shard.setdefault(mark.bitmaps.shard, []).append(index)
+        shards = by_shard(marks)
         results: list[Any] = [None] * len(marks)
-        for indexes in by_shard.values():
+        for indexes in shards:
             some = [marks[index] for index in indexes]
             before = sent.bytes
             try:
@@ -149,8 +148,8 @@ class BlockingCluster:
                     self._nodes, self.options, some, sent, deadline
                 )
             except StoreError as failure:
-                error = fate(failure, sent, seconds, sent.bytes - before)
-                if len(by_shard) == 1:
+                error = _fate(failure, sent, seconds, sent.bytes - before)
+                if len(shards) == 1:
                     raise error from failure.__cause__
                 found = [error] * len(some)
             for index, own in zip(indexes, found, strict=True):
@@ -168,7 +167,9 @@ class BlockingCluster:
             self._ours.close()
 
 
-def fate(failure: StoreError, sent: Sent, seconds: float, written: int | None = None) -> StoreError:
+def _fate(
+    failure: StoreError, sent: Sent, seconds: float, written: int | None = None
+) -> StoreError:
     """Return the error that tells what became of marks which got no answer.
 
     Arguments:

@@ -25,16 +25,16 @@ from .errors import (
     StoreTimeoutError,
     StoreUnavailableError,
     TallymarkError,
-    WrongEventLoopError,
     overloaded,
     with_fate,
 )
+from .event_loops import OfOneLoop
 from .flights import Bounced
-from .group_commit import OTHER_LOOP, GroupCommit
+from .group_commit import GroupCommit
 from .link import Link
 from .options import DEFAULT_TIMEOUT, checked_timeout
 from .periods import Granularity
-from .shard_batches import ShardBatches
+from .shard_batches import ShardBatches, by_shard
 from .stats import Stats, Totals
 from .stores import store_label
 
@@ -71,7 +71,7 @@ class _Gate:
         self.refusal: TallymarkError | None = None
 
 
-class ClusterCommit:
+class ClusterCommit(OfOneLoop):
     """Sends marks to the nodes that have their shards. Belongs to one event loop.
 
     Has the methods of `tallymark.group_commit.GroupCommit`, with the same guarantees, but
@@ -80,6 +80,7 @@ class ClusterCommit:
 
     def __init__(self, nodes: AsyncNodes, options: Options) -> None:
         """Begin idle."""
+        super().__init__()
         self._nodes = nodes
         self._options = options
         self._timeout = options.timeout
@@ -99,15 +100,13 @@ class ClusterCommit:
         self._slow = min(options.timeout, DEFAULT_TIMEOUT) * _SLOW
         self._patrol: asyncio.TimerHandle | None = None
         self._checking: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closed = False
         self._became_idle: anyio.Event | None = None
         self._totals = Totals()
 
     async def submit(self, mark: Mark, timeout: float | None = None) -> Result:
         """Send a mark."""
         loop = asyncio.get_running_loop()
-        if timeout is None and loop is self._loop and self._patrol and not self._closed:
+        if timeout is None and loop is self._loop and self._patrol:
             # What `_begin` would do, for the many that come while others are under way.
             seconds = self._timeout
             if self._pending >= self._max_pending:
@@ -137,9 +136,7 @@ class ClusterCommit:
         loop = asyncio.get_running_loop()
         seconds = self._begin(loop, len(marks), timeout)
         deadline = loop.time() + seconds
-        by_shard: dict[int, list[int]] = {}
-        for index, mark in enumerate(marks):
-            by_shard.setdefault(mark.bitmaps.shard, []).append(index)
+        shards = by_shard(marks)
         results: list[Result] = [Granularity(0)] * len(marks)
 
         async def send(indexes: list[int]) -> None:
@@ -153,20 +150,16 @@ class ClusterCommit:
                 results[index] = own
 
         try:
-            if len(by_shard) == 1:
-                await send(*by_shard.values())
+            if len(shards) == 1:
+                await send(*shards)
             else:
                 async with anyio.create_task_group() as group:
-                    for indexes in by_shard.values():
+                    for indexes in shards:
                         group.start_soon(send, indexes)
         finally:
             self._pending -= len(marks)
             self._tell_if_idle()
         return results
-
-    def check_usable(self) -> None:
-        """Raise as `submit` would."""
-        self._bind(asyncio.get_running_loop())
 
     def stats(self) -> Stats:
         """Return what was done so far, on all nodes."""
@@ -183,7 +176,7 @@ class ClusterCommit:
 
     async def close(self) -> None:
         """Accept nothing more, wait until nothing is left to send, then disconnect."""
-        self._closed = True
+        self._end_use()
         try:
             await self._until_idle()
         except BaseException:
@@ -210,17 +203,9 @@ class ClusterCommit:
 
     # --- callers
 
-    def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._closed:
-            raise ClosedError("this tally is closed")
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
-            raise WrongEventLoopError(OTHER_LOOP)
-
     def _begin(self, loop: asyncio.AbstractEventLoop, marks: int, timeout: float | None) -> float:
         """Let a call in; return how many seconds it has."""
-        if loop is not self._loop or self._closed:
+        if loop is not self._loop:
             self._bind(loop)
         seconds = self._timeout if timeout is None else checked_timeout(timeout)
         if self._pending >= self._max_pending:
@@ -255,17 +240,21 @@ class ClusterCommit:
         shard = (mark or marks[0]).bitmaps.shard
         sent = False
         hops = 0
+        why: TallymarkError | None = None  # what tells more than that time is up
         while True:
             told = result[0] if isinstance(result, list) else result
             if isinstance(told, Bounced):
                 sent |= told.sent
                 late = told.final or loop.time() >= deadline
+                if not isinstance(told.failure, StoreTimeoutError):
+                    why = told.failure
                 if late or not isinstance(told.failure, MAY_PASS):
-                    return self._ended(told.failure, told.missed, marks, sent, seconds)
+                    return self._ended(why or told.failure, told.missed, marks, sent, seconds)
                 self._lost(home, shard, told.failure)
             elif isinstance(told, RedirectedError):
+                why = SlotMovingError(str(told))
                 if loop.time() >= deadline:
-                    return self._ended(SlotMovingError(str(told)), "", marks, sent, seconds)
+                    return self._ended(why, "", marks, sent, seconds)
                 hops += 1
                 asking = self._follow(shard, home, told, hops)
                 if asking is not None:
@@ -284,7 +273,7 @@ class ClusterCommit:
                 except TallymarkError as refusal:
                     return self._ended(refusal, "", marks, sent, seconds)
                 if home is None:
-                    why = self._failure or StoreTimeoutError()
+                    why = self._failure or why or StoreTimeoutError()
                     return self._ended(why, "no node took it", marks, sent, seconds)
                 hops = 0
             self._totals.retries += result is not None

@@ -30,10 +30,10 @@ from .errors import (
     StoreError,
     StoreTimeoutError,
     TallymarkError,
-    WrongEventLoopError,
     overloaded,
     with_fate,
 )
+from .event_loops import OfOneLoop
 from .flights import MAX_BATCH_MARKS, Bounced, boarded, boarding, count, live
 from .observers import Operation, Outage, observe
 from .options import checked_timeout
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from .shard_batches import ShardBatches
     from .stats import Stats
 
-__all__ = ["MAX_WAITING", "OTHER_LOOP", "GroupCommit"]
+__all__ = ["MAX_WAITING", "GroupCommit"]
 
 #: How many marks wait for a batch at most; callers beyond that wait for room.
 MAX_WAITING: Final = 10_000
@@ -70,17 +70,11 @@ _SECONDS_PER_MARK: Final = 10e-6
 #: one may be twice as large, if they had to be made smaller before.
 _SHORT: Final = 0.25
 
-#: What a call on another loop is told.
-OTHER_LOOP: Final = (
-    "this Tally has connections of another event loop; make one for each loop, "
-    "or use the module-level functions, which do"
-)
-
 #: What a call is told that never got that far.
 _NO_TURN: Final = "its turn did not come"
 
 
-class GroupCommit:
+class GroupCommit(OfOneLoop):
     """Sends marks over one connection, those of several callers in one transaction.
 
     Belongs to one event loop.
@@ -113,6 +107,7 @@ class GroupCommit:
             bounces: whether calls get a `Bounced` at the first failure, instead of
                 another attempt here; for who knows other ways.
         """
+        super().__init__()
         self._link = link
         self._new_batch = new_batch
         self._bounces = bounces
@@ -147,8 +142,6 @@ class GroupCommit:
         self._task: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._became_idle: anyio.Event | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closed = False
         self._abandoned = False
         self._totals = Totals()
 
@@ -231,10 +224,6 @@ class GroupCommit:
         if self._flight is not None and self._flight.on_the_wire:
             self._aborting = asyncio.get_running_loop().create_task(self._link.abort())
 
-    def check_usable(self) -> None:
-        """Raise as `submit` would."""
-        self._bind(asyncio.get_running_loop())
-
     def stats(self) -> Stats:
         """Return what was done so far."""
         return self._totals.stats(count(self._unsettled()) + self._room.outside)
@@ -244,8 +233,7 @@ class GroupCommit:
 
         Cancelled: fails what is left, and disconnects. May be called again.
         """
-        self._closed = True
-        self._loop = None
+        self._end_use()
         try:
             await self._until_idle()
         except BaseException:
@@ -259,15 +247,6 @@ class GroupCommit:
             await self._link.close(gently=True)
 
     # --- callers
-
-    def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Belong to a loop, or raise."""
-        if self._closed:
-            raise ClosedError("this tally is closed")
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
-            raise WrongEventLoopError(OTHER_LOOP)
 
     def _write(
         self,

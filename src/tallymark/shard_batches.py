@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .marks import Bitmaps, Mark, Result
 
-__all__ = ["ShardBatches", "redirection"]
+__all__ = ["ShardBatches", "by_shard", "redirection"]
 
 
 class _Runs:
@@ -233,6 +233,14 @@ class ShardBatches:
     def _preparations(self) -> int:
         """Return how many commands come before the transactions."""
         return sum(2 * len(keys) + 1 for keys in self._keys.values())
+
+
+def by_shard(marks: Sequence[Mark]) -> list[list[int]]:
+    """Return the indexes of the marks of each shard that has any, in call order."""
+    found: dict[int, list[int]] = {}
+    for index, mark in enumerate(marks):
+        found.setdefault(mark.bitmaps.shard, []).append(index)
+    return list(found.values())
 
 
 def redirection(replies: Iterable[Any]) -> RedirectedError | None:

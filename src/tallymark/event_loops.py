@@ -1,0 +1,43 @@
+"""What belongs to one event loop, from its first use until it is closed."""
+
+from __future__ import annotations
+
+import asyncio
+
+from .errors import ClosedError, WrongEventLoopError
+
+__all__ = ["OfOneLoop"]
+
+
+class OfOneLoop:
+    """Something that may be used on the event loop of its first use only, until it is closed."""
+
+    def __init__(self) -> None:
+        #: The loop; ``None`` before the first use, and after the end.
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    def check_usable(self) -> None:
+        """Raise unless it can be used here.
+
+        Raises:
+            ClosedError, WrongEventLoopError: it cannot.
+        """
+        self._bind(asyncio.get_running_loop())
+
+    def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Belong to a loop, or raise."""
+        if self._closed:
+            raise ClosedError("this tally is closed")
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise WrongEventLoopError(
+                "this Tally has connections of another event loop; make one for each loop, "
+                "or use the module-level functions, which do"
+            )
+
+    def _end_use(self) -> None:
+        """Accept nothing more."""
+        self._closed = True
+        self._loop = None
