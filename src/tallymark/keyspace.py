@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from .errors import CommandError, InvalidTypeError, InvalidValueError
 from .keys import check_name
 from .periods import Granularity, dated, periods_between
+from .raw_keys import unlinked
 from .requests import Nodes, Request
 from .together import together
 
@@ -142,19 +143,19 @@ def history(
         end += timedelta.resolution  # the period that has just begun is a part of it
     if begin >= end:
         raise InvalidValueError(f"since must be before until, got {begin} and {end}")
-    if context.shards:
-        there = _history(context.shards[shard], offset, names, periods_between(wanted, begin, end))
-        (found,) = yield from together([(shard, there)])
-        return found
-    return (yield from _history(context, offset, names, periods_between(wanted, begin, end)))
+    every = list(periods_between(wanted, begin, end))
+    if not context.shards:
+        return (yield from _history(context, offset, names, every))
+    there = _history(context.shards[shard], offset, names, every)
+    (found,) = yield from together([(shard, there)])
+    return found
 
 
 def _history(
-    context: Context, offset: int, names: Sequence[str], when: Iterable[Period]
+    context: Context, offset: int, names: Sequence[str], every: Sequence[Period]
 ) -> Query[dict[str, list[Period]]]:
     found: dict[str, list[Period]] = {name: [] for name in names}
     digits = b"%d" % offset
-    every = list(when)
     cells = (
         (name, period, bitmap.key)
         for name in names
@@ -226,7 +227,7 @@ def _deleted(bitmaps: Sequence[_Located]) -> Query[int]:
     if bitmaps[0].shard is None:
         (number,) = yield Request([(b"UNLINK", *keys)], changes=True)
         return int(number)
-    return sum((yield Request([(b"UNLINK", key) for key in keys], changes=True)))
+    return sum((yield from unlinked(keys)))
 
 
 class _Located(NamedTuple):

@@ -12,24 +12,29 @@ import sys
 import time
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 from .errors import InvalidTypeError, InvalidValueError, TallymarkError
 from .keyspace import every_bitmap
 from .marks import Bitmaps, DenseMarks
 from .periods import Granularity
-from .raw_keys import in_all_shards, key_counts, key_lives, key_parts
+from .raw_keys import key_counts, key_lives, key_parts
 from .resharding import changes, dealt_bits
 from .sync_tally import SyncTally
+from .together import in_shards
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from .context import Context
     from .marks import Counts, Mark
     from .periods import Period
+    from .requests import Query
     from .resharding import Change
 
 __all__ = ["Migration", "Progress", "main", "migrate"]
+
+AnswerT = TypeVar("AnswerT")
 
 #: How many bitmaps are looked at together, and how many bytes of all of them.
 _GROUP: Final = 64
@@ -175,16 +180,18 @@ class _Mover:
             todo: Sequence[_Source] = sources
             for _ in range(_PASSES):
                 self._copy(todo)
-                todo = self._differing(self._described([(one.event, one.period) for one in todo]))
+                again = self._described([(one.event, one.period) for one in todo])
+                counts = self._counts(again)
+                here = [
+                    (one, count)
+                    for one, count in zip(again, counts, strict=True)
+                    if one.users != count
+                ]
+                todo = [one for one, _ in here]
                 if not todo:
                     break
             unchanged += len(sources) - len(self._changed)
-            if todo:
-                here = self._counts(todo)
-                differing |= {
-                    one.key.decode(): (one.users, count)
-                    for one, count in zip(todo, here, strict=True)
-                }
+            differing |= {one.key.decode(): (one.users, count) for one, count in here}
             users += sum(one.users for one in sources)
             done += len(sources)
             if progress is not None:
@@ -204,14 +211,18 @@ class _Mover:
             )
         ]
 
-    def _differing(self, sources: Sequence[_Source]) -> list[_Source]:
-        """Return those whose users are not as many as in the new database."""
-        counts = self._counts(sources)
-        return [one for one, count in zip(sources, counts, strict=True) if one.users != count]
+    def _ask_shards(
+        self, sources: Sequence[_Source], query: Callable[[Sequence[bytes]], Query[AnswerT]]
+    ) -> list[AnswerT]:
+        """Ask each shard of the new database about its keys of some bitmaps."""
+
+        def asked(shard: Context) -> Query[AnswerT]:
+            return query([shard.schema.key(one.event, one.period) for one in sources])
+
+        return self._ask_target(in_shards(self._target, asked))
 
     def _counts(self, sources: Sequence[_Source]) -> list[int]:
-        keys = [[part.key(one.event, one.period) for one in sources] for part in self._schema.parts]
-        every = self._ask_target(in_all_shards(key_counts, keys))
+        every = self._ask_shards(sources, key_counts)
         return [sum(counts) for counts in zip(*(counts for _, counts in every), strict=True)]
 
     def _copy(self, sources: Sequence[_Source]) -> None:
@@ -248,8 +259,7 @@ class _Mover:
 
     def _found(self, sources: Sequence[_Source], first: int, size: int) -> list[list[bytes]]:
         """Return, for each bitmap, the bytes that each shard has of a part."""
-        keys = [[part.key(one.event, one.period) for one in sources] for part in self._schema.parts]
-        every = self._ask_target(in_all_shards(lambda own: key_parts(own, first, size), keys))
+        every = self._ask_shards(sources, lambda own: key_parts(own, first, size))
         return [list(of_shards) for of_shards in zip(*every, strict=True)]
 
     def _mark(self, source: _Source, change: Change, first: int) -> DenseMarks:

@@ -13,6 +13,7 @@ from .events import Bitmap, Combination, Origin, evaluate
 from .keys import MAX_USER_ID, checked_int
 from .offsets import blocks, windows
 from .programs import Program
+from .raw_keys import ranges, unlinked
 from .requests import Found, Request
 from .together import in_shards, together
 
@@ -32,7 +33,6 @@ __all__ = [
     "delete",
     "is_empty",
     "next_candidate",
-    "ranges",
     "users",
 ]
 
@@ -269,12 +269,6 @@ def _users(parts: _Parts, start: int, limit: int | None) -> Query[None]:
             size = max(size // 2, parts.smallest)
 
 
-def ranges(bitmaps: Sequence[Bitmap], at: int, size: int) -> list[Command]:
-    """Return the commands that fetch the same bytes of some bitmaps."""
-    begin, end = b"%d" % at, b"%d" % (at + size - 1)
-    return [(b"GETRANGE", bitmap.key, begin, end) for bitmap in bitmaps]
-
-
 def next_candidate(event_set: EventSet, bitmaps: Sequence[Bitmap], at: int) -> Query[int | None]:
     """Return the first byte from one on that may have a user; None if none has.
 
@@ -304,7 +298,7 @@ def delete(context: Context, event_set: EventSet) -> Query[int]:
     _check_deletable(event_set)
     if context.shards:
         found = yield from in_shards(
-            context, lambda part: _unlinked([each.at(part.origin).key for each in bitmaps])
+            context, lambda part: unlinked(each.at(part.origin).key for each in bitmaps)
         )
         return sum(map(any, zip(*found, strict=True)))
     unlink = (b"UNLINK", *(bitmap.key for bitmap in bitmaps))
@@ -312,10 +306,8 @@ def delete(context: Context, event_set: EventSet) -> Query[int]:
     return int(number)
 
 
-def _unlinked(keys: Sequence[bytes]) -> Query[list[int]]:
-    """Delete keys, one by one, since a cluster may be moving some of them."""
-    numbers: list[int] = yield Request([(b"UNLINK", key) for key in keys], changes=True)
-    return numbers
+def _keys(bitmaps: Iterable[Bitmap]) -> list[bytes]:
+    return [bitmap.key for bitmap in bitmaps]
 
 
 def _distinct(event_set: EventSet) -> tuple[Bitmap, ...]:
@@ -419,7 +411,7 @@ def _counted(event_set: EventSet, *, enough: int | None = None) -> Query[int]:
 
 def _part(bitmaps: Sequence[Bitmap], at: int, size: int) -> Query[tuple[dict[Bitmap, Any], int]]:
     """Return the same bytes of some bitmaps, and how many bytes the longest has of them."""
-    data = yield Request(ranges(bitmaps, at, size), atomic=len(bitmaps) > 1, replies=bytes)
+    data = yield Request(ranges(_keys(bitmaps), at, size), atomic=len(bitmaps) > 1, replies=bytes)
     length = max(map(len, data))
     load = algebra().load
     return {bitmap: load(some, length) for bitmap, some in zip(bitmaps, data, strict=True)}, length
@@ -429,7 +421,9 @@ def _in_range(event_set: EventSet, bitmaps: Sequence[Bitmap], offsets: Offsets) 
     """Return who of some neighbours are in an event set, from the bytes that they are in."""
     first = offsets.low >> 3
     size = (offsets.high >> 3) - first + 1
-    data = yield Request(ranges(bitmaps, first, size), atomic=len(bitmaps) > 1, replies=bytes)
+    data = yield Request(
+        ranges(_keys(bitmaps), first, size), atomic=len(bitmaps) > 1, replies=bytes
+    )
     values = {
         bitmap: int.from_bytes(some, "little") for bitmap, some in zip(bitmaps, data, strict=True)
     }

@@ -1,21 +1,18 @@
-"""Queries about bitmaps by their keys, of one place or of all shards. Pure."""
+"""Queries about bitmaps by their keys, in one place. Pure."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from .requests import Request
-from .together import together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from .requests import Query
+    from .requests import Command, Query
 
-__all__ = ["in_all_shards", "key_counts", "key_lives", "key_parts"]
-
-AnswerT = TypeVar("AnswerT")
+__all__ = ["key_counts", "key_lives", "key_parts", "ranges", "unlinked"]
 
 
 def key_counts(keys: Sequence[bytes]) -> Query[tuple[list[int], list[int]]]:
@@ -33,15 +30,17 @@ def key_lives(keys: Sequence[bytes]) -> Query[list[float]]:
 
 def key_parts(keys: Sequence[bytes], at: int, size: int) -> Query[list[bytes]]:
     """Return the same bytes of some bitmaps."""
-    begin, end = b"%d" % at, b"%d" % (at + size - 1)
-    parts: list[bytes] = yield Request(
-        [(b"GETRANGE", key, begin, end) for key in keys], replies=bytes
-    )
+    parts: list[bytes] = yield Request(ranges(keys, at, size), replies=bytes)
     return parts
 
 
-def in_all_shards(
-    query: Callable[[Sequence[bytes]], Query[AnswerT]], keys: Sequence[Sequence[bytes]]
-) -> Query[list[AnswerT]]:
-    """Ask each shard about keys of its own."""
-    return together((shard, query(own)) for shard, own in enumerate(keys))
+def ranges(keys: Iterable[bytes], at: int, size: int) -> list[Command]:
+    """Return the commands that fetch the same bytes of some bitmaps."""
+    begin, end = b"%d" % at, b"%d" % (at + size - 1)
+    return [(b"GETRANGE", key, begin, end) for key in keys]
+
+
+def unlinked(keys: Iterable[bytes]) -> Query[list[int]]:
+    """Delete keys, one by one, since a cluster may be moving some of them."""
+    numbers: list[int] = yield Request([(b"UNLINK", key) for key in keys], changes=True)
+    return numbers

@@ -17,7 +17,8 @@ from .bits import algebra
 from .errors import SlotMovingError
 from .events import Bitmap, EventSet, any_of, evaluate
 from .programs import Program
-from .queries import next_candidate, ranges
+from .queries import next_candidate
+from .raw_keys import ranges
 from .requests import Request, Work
 from .together import AT_ONCE, in_shards
 
@@ -260,7 +261,8 @@ def _use(uses: Sequence[_Use], at: int, size: int, most: int) -> Query[None]:
     for some, bitmaps in _grouped(uses, most):
         parts: list[bytes] = []
         for first in range(0, len(bitmaps), most):
-            commands = ranges(bitmaps[first : first + most], at, size)
+            keys = [bitmap.key for bitmap in bitmaps[first : first + most]]
+            commands = ranges(keys, at, size)
             parts += yield Request(commands, meanwhile=work, replies=bytes)
             work = iter(())
         work = _used(some, dict(zip(bitmaps, parts, strict=True)), size)
