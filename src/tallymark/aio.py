@@ -15,8 +15,7 @@ from . import redis_py
 from .async_clients import KINDS
 from .async_reads import AsyncReads
 from .async_stores import AsyncCluster, AsyncServer
-from .clients import make_client
-from .cluster_clients import ClusterClients, cluster_from_client, cluster_from_url
+from .cluster_clients import ClusterClients, cluster_from_client, opened
 from .context import Context
 from .errors import StoreTimeoutError, TallymarkError
 from .marker import Marker
@@ -75,12 +74,12 @@ class Tally(AsyncReads):
                 what is described there.
         """
         checked = Options(**options)
-        self._store: AsyncServer | AsyncCluster
-        if isinstance(client, ClusterClients):  # from `from_url`
-            self._store = AsyncCluster(client, checked)
-        elif isinstance(client, RedisCluster):
+        found: Any = client
+        if isinstance(client, RedisCluster):
             found = cluster_from_client(KINDS, client, checked)
-            self._store = AsyncCluster(found, checked, client)
+        self._store: AsyncServer | AsyncCluster
+        if isinstance(found, ClusterClients):  # or from `from_url`
+            self._store = AsyncCluster(found, checked)
         else:
             remedy = "for blocking clients there is tallymark.SyncTally"
             redis_py.check_client(client, (Redis, RedisCluster), "Tally", remedy)
@@ -118,10 +117,7 @@ class Tally(AsyncReads):
             MissingExtraError: ``memory://`` without fakeredis.
         """
         checked = Options(**options)
-        clients: Any = cluster_from_url(KINDS, url, checked)
-        if clients is not None:
-            return cls(clients, **options)
-        tally = cls(make_client(KINDS, url, checked), **options)
+        tally = cls(opened(KINDS, url, checked), **options)
         tally._store.own()
         return tally
 

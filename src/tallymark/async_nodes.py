@@ -40,8 +40,6 @@ class AsyncNodes:
         schema = options.schema()
         self.topology = Topology(clients.startup, schema, clients.remap)
         self._greeting = Greeting(schema)
-        #: Whether the database was asked how it is sharded, and need not have told.
-        self._greeted = False
         self._made: dict[Address, Any] = {}
         self._channels: dict[Address, Channel] = {}
         self._refreshing: asyncio.Task[None] | None = None
@@ -51,8 +49,8 @@ class AsyncNodes:
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is nothing for `ready` to do that it has not tried."""
-        return self.topology.known and (self._greeting.done or self._greeted)
+        """Whether there is nothing that `ready` would have to do before a read."""
+        return self.topology.known and not self._greeting.wanted(marking=False)
 
     def client(self, address: Address) -> Any:
         """Return the client of a node."""
@@ -76,7 +74,7 @@ class AsyncNodes:
         """
         if not self.topology.known:
             await self.refresh()
-        if not self._greeting.done and (marking or not self._greeted):
+        if self._greeting.wanted(marking=marking):
             await self._greet(marking)
 
     async def refresh(self, *, since: float = 0.0) -> None:
@@ -119,7 +117,6 @@ class AsyncNodes:
 
     async def _greet(self, marking: bool) -> None:
         await self._introduce(greeted(self.topology, self._greeting, marking=marking))
-        self._greeted = True
 
     async def _introduce(self, introduction: Introduction) -> None:
         """Ask nodes what they are to be asked, each of them for a moment."""

@@ -96,19 +96,11 @@ class AsyncCluster:
 
     pieces = _PIECES
 
-    def __init__(self, clients: ClusterClients, options: Options, client: Any = None) -> None:
-        """Begin without a connection.
-
-        Arguments:
-            clients: how to connect.
-            options: the tally's.
-            client: the cluster client of the caller's, if there is one.
-        """
+    def __init__(self, clients: ClusterClients, options: Options) -> None:
+        """Begin without a connection."""
         self.options = options = options.on_a_cluster()
         self.database: Hashable = frozenset(clients.startup)
         self._clients = clients
-        self._theirs = client
-        self._ours: Any = None
         nodes = AsyncNodes(clients, options)
         self.commits = ClusterCommit(nodes, options)
         self.reader = ClusterReader(
@@ -119,24 +111,21 @@ class AsyncCluster:
         )
 
     def own(self) -> None:
-        """Have nothing to take over."""
+        """Take over nothing: all connections are ours in any case."""
 
     @property
     def client(self) -> Any:
-        """A cluster client of redis-py, made when somebody wants it."""
-        if self._theirs is not None:
-            return self._theirs
-        self._ours = self._ours or self._clients.cluster_client()
-        return self._ours
+        """A cluster client of redis-py: the caller's, or one of our own."""
+        return self._clients.cluster_client
 
     async def close(self) -> None:
         """Wait for what is under way, then close what is ours."""
         try:
             await _close_both(self)
         finally:
-            if self._ours is not None:
+            if self._clients.made is not None:
                 with anyio.CancelScope(shield=True):
-                    await self._ours.aclose()
+                    await self._clients.made.aclose()
 
 
 async def _close_both(store: AsyncServer | AsyncCluster) -> None:

@@ -32,8 +32,6 @@ class BlockingNodes:
         schema = options.schema()
         self.topology = Topology(clients.startup, schema, clients.remap)
         self._greeting = Greeting(schema)
-        #: Whether the database was asked how it is sharded, and need not have told.
-        self._greeted = False
         self._links: dict[Address, BlockingLink] = {}
         self._refreshed = 0.0
         self.unlock()
@@ -68,7 +66,7 @@ class BlockingNodes:
         """
         if not self.topology.known:
             self.refresh(deadline)
-        if not self._greeting.done and (marking or not self._greeted):
+        if self._greeting.wanted(marking=marking):
             self._greet(marking, deadline)
 
     def refresh(self, deadline: float, *, since: float = 0.0) -> None:
@@ -97,7 +95,6 @@ class BlockingNodes:
 
     def _greet(self, marking: bool, deadline: float) -> None:
         self._introduce(greeted(self.topology, self._greeting, marking=marking), deadline)
-        self._greeted = True
 
     def _introduce(self, introduction: Introduction, deadline: float) -> None:
         """Ask nodes what they are to be asked, each of them for a moment."""

@@ -99,11 +99,7 @@ class BlockingCluster:
     """A cluster; attributes and methods as for `BlockingServer`."""
 
     def __init__(
-        self,
-        clients: ClusterClients,
-        options: Options,
-        check_usable: Callable[[], None],
-        client: Any = None,
+        self, clients: ClusterClients, options: Options, check_usable: Callable[[], None]
     ) -> None:
         """Begin without a connection.
 
@@ -111,13 +107,10 @@ class BlockingCluster:
             clients: how to connect.
             options: the tally's.
             check_usable: raises if the tally is closed.
-            client: the cluster client of the caller's, if there is one.
         """
         self.options = options = options.on_a_cluster()
         self.database: Hashable = frozenset(clients.startup)
         self._clients = clients
-        self._theirs = client
-        self._ours: Any = None
         self._nodes = BlockingNodes(clients, options)
         self.reader = BlockingClusterReader(
             self._nodes, timeout=options.timeout, check_usable=check_usable
@@ -125,14 +118,11 @@ class BlockingCluster:
 
     @property
     def client(self) -> Any:
-        """A cluster client of redis-py, made when somebody wants it."""
-        if self._theirs is not None:
-            return self._theirs
-        self._ours = self._ours or self._clients.cluster_client()
-        return self._ours
+        """A cluster client of redis-py: the caller's, or one of our own."""
+        return self._clients.cluster_client
 
     def own(self) -> None:
-        """Have nothing to take over."""
+        """Take over nothing: all connections are ours in any case."""
 
     def write(
         self, marks: Sequence[Mark], sent: Sent, deadline: float, seconds: float
@@ -163,8 +153,8 @@ class BlockingCluster:
     def close(self) -> None:
         """Close the connections that are ours; those in use, when they are given back."""
         self._nodes.close()
-        if self._ours is not None:
-            self._ours.close()
+        if self._clients.made is not None:
+            self._clients.made.close()
 
 
 def _fate(

@@ -7,13 +7,14 @@ them what is needed to connect, and talks to the nodes itself.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from redis.connection import parse_url
 
-from .clients import MAX_CONNECTIONS, READ_SIZE
+from .clients import MAX_CONNECTIONS, READ_SIZE, make_client
 from .errors import InvalidValueError
 from .urls import check_url, cluster_address
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from .options import Options
     from .topology import Address
 
-__all__ = ["ClusterClients", "cluster_from_client", "cluster_from_url"]
+__all__ = ["ClusterClients", "cluster_from_client", "opened"]
 
 #: A node that has not taken a connection after so many seconds is taken to be down.
 CONNECT_SECONDS: Final = 1.0
@@ -43,14 +44,15 @@ class ClusterClients:
         connection_class: of connections.
         settings: of connections and of their pools.
         remap: turns an address that nodes tell into one that can be reached.
-        label: how logs and observers call the cluster.
+        theirs: the cluster client that the caller has passed, if there is one.
     """
 
     kinds: ClientKinds
     startup: tuple[Address, ...]
     connection_class: type
     settings: dict[str, Any]
-    remap: Callable[[Address], Address] | None
+    remap: Callable[[Address], Address] | None = None
+    theirs: Any = None
 
     def client(self, address: Address) -> Any:
         """Return a client for a node, which is the tally's own."""
@@ -62,8 +64,18 @@ class ClusterClients:
         )
         return self.kinds.client.from_pool(pool)
 
+    @property
     def cluster_client(self) -> Any:
-        """Return a cluster client of redis-py for the same cluster."""
+        """The caller's cluster client; else one of our own, made when somebody wants it."""
+        return self._ours if self.theirs is None else self.theirs
+
+    @property
+    def made(self) -> Any:
+        """The cluster client of our own, if it was made: it is ours to close."""
+        return vars(self).get("_ours")
+
+    @functools.cached_property
+    def _ours(self) -> Any:
         nodes = [self.kinds.cluster_node(host, port) for host, port in self.startup]
         secure = "ssl" in self.connection_class.__name__.lower()
         ours = {"timeout", "socket_read_size"}  # which not every redis-py takes there
@@ -71,16 +83,15 @@ class ClusterClients:
         return self.kinds.cluster(startup_nodes=nodes, ssl=secure, **settings)
 
 
-def cluster_from_url(kinds: ClientKinds, url: str, options: Options) -> ClusterClients | None:
-    """Return what a cluster's URL says; ``None`` if it is that of another store.
+def opened(kinds: ClientKinds, url: str, options: Options) -> Any:
+    """Return a client for a URL; of a cluster, what it takes to connect to the nodes.
 
-    Raises:
-        InvalidTypeError, InvalidValueError: the URL is not allowed.
+    Raises: as `make_client`.
     """
     check_url(url)
     address = cluster_address(url)
     if address is None:
-        return None
+        return make_client(kinds, url, options)
     seconds = options.seconds if kinds.each_wait_is_bounded else None
     try:
         told: dict[str, Any] = dict(parse_url(address.redis))
@@ -103,7 +114,7 @@ def cluster_from_url(kinds: ClientKinds, url: str, options: Options) -> ClusterC
             f"the store's URL has a part that redis-py does not accept ({type(error).__name__}); "
             "check the hosts, the ports and the options behind '?'"
         ) from None
-    return ClusterClients(kinds, address.nodes, connection_class, settings, None)
+    return ClusterClients(kinds, address.nodes, connection_class, settings)
 
 
 def cluster_from_client(kinds: ClientKinds, client: Any, options: Options) -> ClusterClients:
@@ -127,7 +138,7 @@ def cluster_from_client(kinds: ClientKinds, client: Any, options: Options) -> Cl
     startup = tuple(dict.fromkeys((one.host, int(one.port)) for one in nodes))
     remap = getattr(manager, "address_remap", None)
     return ClusterClients(
-        kinds, startup, holder.connection_class, {"timeout": seconds, **told}, remap
+        kinds, startup, holder.connection_class, {"timeout": seconds, **told}, remap, client
     )
 
 

@@ -33,11 +33,13 @@ class Greeting:
 
     Attributes:
         done: whether the database is known to be sharded as this tally is.
+        asked: whether it was asked, and need not have been able to tell.
         key: where that is written.
     """
 
     def __init__(self, schema: KeySchema) -> None:
         self.done = False
+        self.asked = False
         self.key = schema.note
         self._shards = schema.shards
         self._prefix = schema.prefix
@@ -61,6 +63,14 @@ class Greeting:
             WrongSchemaError: the database is sharded in another way.
             CommandError: the server does not tell.
         """
+        self._take(replies)
+        self.asked = True
+
+    def wanted(self, *, marking: bool) -> bool:
+        """Return whether to greet before a mark, or before anything else."""
+        return not self.done and (marking or not self.asked)
+
+    def _take(self, replies: Sequence[Any]) -> None:
         *_, told = replies
         if told is not None and not isinstance(told, bytes | CommandError):
             raise misfit(told)

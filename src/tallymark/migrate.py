@@ -170,7 +170,7 @@ class _Mover:
         """Copy all."""
         began = time.monotonic()
         found = sorted(
-            set(self._ask(every_bitmap(self._source))), key=lambda each: (each[0], str(each[1]))
+            self._ask(every_bitmap(self._source)), key=lambda each: (each[0], str(each[1]))
         )
         unchanged = users = done = 0
         differing: dict[str, tuple[int, int]] = {}

@@ -19,8 +19,7 @@ from . import redis_py
 from .blocking_clients import KINDS
 from .blocking_link import Sent
 from .blocking_stores import BlockingCluster, BlockingServer
-from .clients import make_client
-from .cluster_clients import ClusterClients, cluster_from_client, cluster_from_url
+from .cluster_clients import ClusterClients, cluster_from_client, opened
 from .context import Context
 from .errors import ClosedError, StoreTimeoutError, TallymarkError, overloaded
 from .marker import Marker
@@ -73,12 +72,12 @@ class SyncTally(SyncReads):
                 what is described there.
         """
         checked = Options(**options)
-        self._store: BlockingServer | BlockingCluster
-        if isinstance(client, ClusterClients):  # from `from_url`
-            self._store = BlockingCluster(client, checked, self._check_usable)
-        elif isinstance(client, RedisCluster):
+        found: Any = client
+        if isinstance(client, RedisCluster):
             found = cluster_from_client(KINDS, client, checked)
-            self._store = BlockingCluster(found, checked, self._check_usable, client)
+        self._store: BlockingServer | BlockingCluster
+        if isinstance(found, ClusterClients):  # or from `from_url`
+            self._store = BlockingCluster(found, checked, self._check_usable)
         else:
             remedy = "for asyncio clients there is tallymark.Tally"
             redis_py.check_client(client, (Redis, RedisCluster), "SyncTally", remedy)
@@ -101,10 +100,7 @@ class SyncTally(SyncReads):
         `tallymark.Tally.from_url`.
         """
         checked = Options(**options)
-        clients: Any = cluster_from_url(KINDS, url, checked)
-        if clients is not None:
-            return cls(clients, **options)
-        tally = cls(make_client(KINDS, url, checked), **options)
+        tally = cls(opened(KINDS, url, checked), **options)
         tally._store.own()
         return tally
 

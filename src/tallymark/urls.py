@@ -105,9 +105,7 @@ def sentinel_address(url: str) -> SentinelAddress | None:
     scheme, _, rest = url.partition("://")
     if scheme not in _SENTINELS:
         return None
-    address, question, options = rest.partition("?")
-    login, at, address = address.rpartition("@")
-    hosts, _, path = address.partition("/")
+    login, hosts, path, options = _parts(rest)
     service, _, database = path.partition("/")
     if not hosts or not service or "/" in login or not _NUMBER.fullmatch(database):
         raise InvalidValueError(
@@ -115,7 +113,7 @@ def sentinel_address(url: str) -> SentinelAddress | None:
             "of a database, .../service/0; a '/' or '@' in a password is written %2F or %40"
         )
     sentinels = tuple(_host_and_port(host, _SENTINEL_PORT) for host in hosts.split(","))
-    redis = f"{_SENTINELS[scheme]}://{login}{at}sentinel/{database}{question}{options}"
+    redis = f"{_SENTINELS[scheme]}://{login}sentinel/{database}{options}"
     return SentinelAddress(sentinels, unquote(service), redis)
 
 
@@ -128,17 +126,23 @@ def cluster_address(url: str) -> ClusterAddress | None:
     scheme, _, rest = url.partition("://")
     if scheme not in _CLUSTERS:
         return None
-    address, question, options = rest.partition("?")
-    login, at, address = address.rpartition("@")
-    hosts, _, path = address.partition("/")
+    login, hosts, path, options = _parts(rest)
     if not hosts or "/" in login or path not in {"", "0"}:
         raise InvalidValueError(
             f"a cluster's URL is {scheme}://host:port,host:port, without the number of a "
             "database; a '/' or '@' in a password is written %2F or %40"
         )
     nodes = tuple(_host_and_port(host, _REDIS_PORT) for host in hosts.split(","))
-    redis = f"{_CLUSTERS[scheme]}://{login}{at}node/{question}{options}"
+    redis = f"{_CLUSTERS[scheme]}://{login}node/{options}"
     return ClusterAddress(nodes, redis)
+
+
+def _parts(rest: str) -> tuple[str, str, str, str]:
+    """Return what is behind a scheme: the login with its @, hosts, path, and options with a ?."""
+    address, question, options = rest.partition("?")
+    login, at, address = address.rpartition("@")
+    hosts, _, path = address.partition("/")
+    return login + at, hosts, path, question + options
 
 
 def _host_and_port(text: str, default: int) -> tuple[str, int]:
