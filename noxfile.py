@@ -154,7 +154,7 @@ def quickstart(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure tallymark beside its alternatives, in one run; `-- --quick` takes a minute.
+    """Measure tallymark beside its alternatives, in one run; `-- --quick` takes two minutes.
 
     If `wrk` is on PATH, it makes the load for the web app.
     """

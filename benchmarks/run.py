@@ -69,7 +69,7 @@ LATENCY = {
 def main() -> None:
     """Run all of it, or a part."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a minute, with fewer contenders")
+    parser.add_argument("--quick", action="store_true", help="two minutes, with fewer contenders")
     parser.add_argument(
         "--only",
         nargs="+",

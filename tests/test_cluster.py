@@ -89,6 +89,17 @@ async def test_a_client_for_what_tallymark_does_not_do(cluster_store: Store) -> 
         assert sync_tally.client.dbsize(target_nodes="primaries") == 2
 
 
+async def test_how_many_connections_to_a_node(redis_cluster: Cluster) -> None:
+    for given, most in (("", 50), ("?max_connections=3", 3)):
+        url = redis_cluster.url + given
+        async with Tally.from_url(url) as tally:
+            nodes: Any = internals(tally).commits._nodes
+            assert nodes.client(("127.0.0.1", 1)).connection_pool.max_connections == most
+        with SyncTally.from_url(url) as sync_tally:
+            pool: Any = internals(sync_tally)._nodes.link(("127.0.0.1", 1))._pool
+            assert pool.max_connections == most
+
+
 # --- which shards
 
 

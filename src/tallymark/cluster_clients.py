@@ -59,8 +59,7 @@ class ClusterClients:
         host, port = address
         pool = self.kinds.plain(
             connection_class=self.connection_class,
-            max_connections=MAX_CONNECTIONS,
-            **{**self.settings, "host": host, "port": port},
+            **{"max_connections": MAX_CONNECTIONS, **self.settings, "host": host, "port": port},
         )
         return self.kinds.client.from_pool(pool)
 
@@ -105,9 +104,8 @@ def opened(kinds: ClientKinds, url: str, options: Options) -> Any:
             "socket_read_size": READ_SIZE,
             **told,
         }
-        settings.pop("max_connections", None)
-        connection = {name: value for name, value in settings.items() if name != "timeout"}
-        connection_class(**connection)
+        of_the_pool = {"timeout", "max_connections"}
+        connection_class(**{name: settings[name] for name in settings.keys() - of_the_pool})
     except (ValueError, TypeError) as error:
         # Its message may quote the URL, and with it a password.
         raise InvalidValueError(
