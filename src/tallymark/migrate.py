@@ -178,6 +178,7 @@ class _Mover:
             sources = self._described(group)
             self._changed = set()
             todo: Sequence[_Source] = sources
+            here: list[tuple[_Source, int]] = []
             for _ in range(_PASSES):
                 self._copy(todo)
                 again = self._described([(one.event, one.period) for one in todo])
