@@ -18,7 +18,7 @@ class HeatCell(NamedTuple):
     Attributes:
         rate: from 0 to 1, which decides the colour; ``None`` for a blank cell.
         title: what a pointer that rests on it brings up.
-        text: what a blank cell shows.
+        text: what it shows; of a cell with a rate, the rate by default.
     """
 
     rate: float | None
@@ -145,7 +145,8 @@ def _cell(cell: HeatCell) -> str:
     title = escape(cell.title)
     if cell.rate is None:
         return f'<td class="none" title="{title}">{escape(cell.text)}</td>'
-    return f'<td class="r{_level(cell.rate)}" title="{title}">{_percent(cell.rate)}</td>'
+    text = escape(cell.text) or _percent(cell.rate)
+    return f'<td class="r{_level(cell.rate)}" title="{title}">{text}</td>'
 
 
 def _level(rate: float) -> int:

@@ -33,6 +33,7 @@ __all__ = [
     "delete",
     "is_empty",
     "next_candidate",
+    "store",
     "users",
 ]
 
@@ -304,6 +305,15 @@ def delete(context: Context, event_set: EventSet) -> Query[int]:
     unlink = (b"UNLINK", *(bitmap.key for bitmap in bitmaps))
     (number,) = yield Request([unlink], changes=True)
     return int(number)
+
+
+def store(context: Context, event_set: EventSet, key: bytes) -> Query[int]:
+    """Write the users of an event set, as they are now, to a key; return how many bytes it has."""
+    request, (reply,) = _asking(
+        context.origin, [context.checked(event_set)], lambda found: (b"BITOP", b"OR", key, found)
+    )
+    replies = yield request._replace(changes=True)
+    return int(replies[reply])
 
 
 def _keys(bitmaps: Iterable[Bitmap]) -> list[bytes]:

@@ -107,7 +107,7 @@ class Tallies:
         """Count who was back in the period of a row. The rows come from the last one on."""
         if self._unbounded:
             self._later = users = users if self._later is None else self._later | users
-        for earlier in range(max(0, row + 1 - self.columns), row + 1):
+        for earlier in range(max(0, row + 1 - self.columns), min(row + 1, len(self._cohorts))):
             back = self._reckon.count(self._cohorts[earlier] & users)
             self.counts[earlier][row - earlier] += back
             yield
@@ -125,7 +125,8 @@ def count_cells(
     Arguments:
         context: the database.
         cohorts: who is in the cohort of each row.
-        active: who was active in the period of each row.
+        active: who was active in the period of each row, and in those that follow on
+            the last one, if they are to be counted too.
         earlier: who came before the first cohort, for first-time cohorts.
         tallies: takes the numbers.
     """

@@ -1,7 +1,7 @@
-"""The global switches that `tallymark` and `tallymark.sync` both show.
+"""The global switches that `tallymark`, `tallymark.sync` and `tallymark.bitmapist` show.
 
-Pure state. A module attribute cannot be shared by two modules, so both give
-themselves the class `SwitchModule`, whose properties read and write the one
+Pure state. A module attribute cannot be shared by modules, so they give
+themselves a class, such as `SwitchModule`, whose properties read and write the one
 `Switches` object here.
 """
 
@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from .errors import InvalidTypeError
 
-__all__ = ["install", "switches"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["SwitchModule", "TolerantSwitchModule", "install", "switches"]
 
 
 class Switches:
@@ -26,28 +30,59 @@ class Switches:
 switches = Switches()
 
 
-def _switch(name: str) -> property:
+def _switch(name: str, checked: Callable[[str, object], bool]) -> property:
     """Return a property that reads and writes the switch of the same name in lower case."""
 
     def get(_: ModuleType) -> bool:
         value: bool = getattr(switches, name.lower())
         return value
 
-    def put(_: ModuleType, value: bool) -> None:
-        if not isinstance(value, bool):
-            raise InvalidTypeError(f"{name} must be True or False, got {value!r}")
-        setattr(switches, name.lower(), value)
+    def put(_: ModuleType, value: object) -> None:
+        setattr(switches, name.lower(), checked(name, value))
+        for module in _modules:
+            _show(module)
 
     return property(get, put)
+
+
+def _bool(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidTypeError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
+def _truth(_: str, value: object) -> bool:
+    return bool(value)
 
 
 class SwitchModule(ModuleType):
     """A module with the settable attributes ``TRACK_HOURLY`` and ``TRACK_UNIQUE``."""
 
-    TRACK_HOURLY = _switch("TRACK_HOURLY")
-    TRACK_UNIQUE = _switch("TRACK_UNIQUE")
+    TRACK_HOURLY = _switch("TRACK_HOURLY", _bool)
+    TRACK_UNIQUE = _switch("TRACK_UNIQUE", _bool)
 
 
-def install(module_name: str) -> None:
+class TolerantSwitchModule(ModuleType):
+    """The same, and takes anything that is true or false."""
+
+    TRACK_HOURLY = _switch("TRACK_HOURLY", _truth)
+    TRACK_UNIQUE = _switch("TRACK_UNIQUE", _truth)
+
+
+_modules: list[ModuleType] = []
+
+
+def install(module_name: str, kind: type[ModuleType] = SwitchModule) -> None:
     """Give an imported module the switches."""
-    sys.modules[module_name].__class__ = SwitchModule
+    module = sys.modules[module_name]
+    module.__class__ = kind
+    _modules.append(module)
+    _show(module)
+
+
+def _show(module: ModuleType) -> None:
+    """Put the switches where `unittest.mock.patch` looks for what it has to put back."""
+    vars(module).update(
+        TRACK_HOURLY=switches.track_hourly,
+        TRACK_UNIQUE=switches.track_unique,
+    )

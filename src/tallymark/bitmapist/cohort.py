@@ -1,0 +1,405 @@
+"""Cohort tables as bitmapist makes them: the numbers, an HTML form to choose them, HTML and CSV.
+
+A row is who did one thing in a period; its cells tell how many of them did another thing in
+that period and in those after it. `tallymark.SyncTally.retention` does the same, and knows
+periods that are not over.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+from datetime import date, datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from ..errors import InvalidValueError, MissingExtraError
+from ..heatmap import HeatCell, HeatMap, HeatRow
+from ..queries import is_empty
+from ..retention_counts import Tallies, count_cells
+from .dates import add_month, utc_now
+from .period_events import DayEvents, MonthEvents, WeekEvents, YearEvents
+from .sets import Known, located, selection_of
+from .systems import System, tally_of, translated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..context import Context
+    from ..events import EventSet
+    from ..requests import Query
+    from ..sync_tally import SyncTally
+
+__all__ = [
+    "CUSTOM_HANDLERS",
+    "get_dates_data",
+    "render_csv_data",
+    "render_html_data",
+    "render_html_form",
+    "set_custom_handler",
+]
+
+TimeGroup = Literal["days", "weeks", "months", "years"]
+
+#: Functions that make events of names, by name; `set_custom_handler` puts them here.
+CUSTOM_HANDLERS: dict[str, Callable[..., Any]] = {}
+
+#: How many rows a table by years has.
+_YEARS: Final = 3
+
+
+def set_custom_handler(event_name: str, callback: Callable[..., Any]) -> None:
+    """Let a function say which users a name stands for, such as a combination of events.
+
+    Arguments:
+        event_name: the name, for `get_dates_data` to meet.
+        callback: is called as ``callback(name, cls, cls_args)`` and returns events: with
+            ``cls(another_name, *cls_args)`` it gets those of the period in question, and
+            may combine several of them. ``cls`` is `DayEvents`, `WeekEvents`, `MonthEvents`
+            or `YearEvents`.
+    """
+    CUSTOM_HANDLERS[event_name] = callback
+
+
+def get_dates_data(
+    select1: str,
+    select2: str,
+    select1b: str | None = None,
+    select2b: str | None = None,
+    time_group: TimeGroup = "days",
+    system: System = "default",
+    as_percent: bool = True,
+    num_results: int = 31,
+    num_of_rows: int = 12,
+    start_date: str | None = None,
+) -> list[list[Any]]:
+    """Return how many users of one event came back to another one, period by period.
+
+    Arguments:
+        select1: the event that makes a row.
+        select2: the event that counts as coming back.
+        select1b, select2b: an event that the users of the first or the second have to be
+            in too, in the same period; none by default.
+        time_group: how long a period is: ``"days"``, ``"weeks"``, ``"months"``, ``"years"``.
+        system: where: a name of `SYSTEMS`, or a client.
+        as_percent: whether cells are per cent of the row's users, or numbers of users.
+        num_results: how many rows; by years there are always three.
+        num_of_rows: how many periods after its own each row has.
+        start_date: the first row's date, as ``"2026-11-23"``; by default, the last row is
+            of the present period.
+
+    Returns:
+        A list for each row, from the earliest: a moment of its period, the number of its
+        users, and the cells: the row's own period, the next one, and so on. A cell is
+        ``""`` if the row has no users, or nobody did the second thing in that period; it
+        is ``0.0`` if all who did are not of the row.
+
+    Raises:
+        InvalidValueError: a time group or date is none.
+        redis.RedisError: Redis did not answer.
+    """
+    rows = _YEARS if time_group == "years" else int(num_results)
+    columns = max(0, int(num_of_rows) + 1)
+    if rows < 1:
+        return []
+    moments = _moments(time_group, rows, rows - 1 + columns, start_date)
+    with translated():
+        tally = tally_of(system)
+        known = Known(tally)
+        chosen = functools.partial(_chosen, tally, known, time_group, system)
+        cohorts = [chosen(moment, select1, select1b) for moment in moments[:rows]]
+        active = [chosen(moment, select2, select2b) for moment in moments] if columns else []
+        query = _counted(tally._context, cohorts, active, columns)  # noqa: SLF001
+        tallies, somebody = tally._reader.answer(query)  # noqa: SLF001
+    return [
+        [moments[row], size]
+        + [
+            _cell(tallies.counts[row][column], size, row + column in somebody, as_percent)
+            for column in range(columns)
+        ]
+        for row, size in enumerate(tallies.sizes)
+    ]
+
+
+def render_html_form(
+    action_url: str,
+    selections1: Sequence[Any],
+    selections1b: Sequence[Any] | None = None,
+    selections2: Sequence[Any] | None = None,
+    selections2b: Sequence[Any] | None = None,
+    time_group: TimeGroup = "days",
+    select1: str | None = None,
+    select1b: str | None = None,
+    select2: str | None = None,
+    select2b: str | None = None,
+    as_percent: bool = True,
+    num_results: int = 31,
+    num_of_rows: int = 12,
+    start_date: str | None = None,
+) -> str:
+    """Return a form in which people choose what `get_dates_data` is to tell.
+
+    It is sent with GET; its fields have the names of that function's arguments. The second
+    button adds ``export_csv=1``.
+
+    Arguments:
+        action_url: where it is sent to.
+        selections1: what can be chosen first: pairs of a label and an event's name, and
+            ``"---"`` for a line in between.
+        selections1b, selections2, selections2b: the same for the other fields; what is
+            left out is as the one before, and as the first.
+        time_group, select1, select1b, select2, select2b, as_percent, num_results,
+        num_of_rows, start_date: what is chosen at present.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+    """
+    selections2 = list(selections2 or selections1)
+    none: list[Any] = [("—", "")]
+    return str(
+        _form().render(
+            action_url=action_url,
+            fields=[
+                ("select1", "People who", selections1, select1),
+                ("select1b", "and also", none + list(selections1b or selections1), select1b),
+                ("select2", "and came back to", selections2, select2),
+                ("select2b", "and also", none + list(selections2b or selections2), select2b),
+            ],
+            time_groups=list(_UNITS),
+            time_group=time_group,
+            as_percent=as_percent,
+            numbers=_with(_RESULTS, int(num_results)),
+            num_results=int(num_results),
+            lengths=_with(_LENGTHS, int(num_of_rows)),
+            num_of_rows=int(num_of_rows),
+            start_date=start_date or "",
+        )
+    )
+
+
+def render_html_data(
+    dates_data: Sequence[Sequence[Any]],
+    as_percent: bool = True,
+    time_group: TimeGroup = "days",
+    num_results: int = 31,
+    num_of_rows: int = 12,
+    start_date: str | None = None,
+) -> str:
+    """Return a table as HTML, coloured by how many came back, to be put into a page.
+
+    Arguments:
+        dates_data: what `get_dates_data` returned.
+        as_percent, time_group, num_of_rows: as they were given there.
+        num_results, start_date: are not used; the table tells.
+    """
+    columns = int(num_of_rows) + 1
+    unit = _unit(time_group)
+    shares = "the share of them" if as_percent else "how many of them"
+    body = [_heat_row(row, columns, time_group, as_percent) for row in dates_data]
+    table = HeatMap(
+        title=f"Who came back, by {unit}",
+        caption=f"Rows: users of that {unit}. Columns: {shares} who came back so many "
+        f"{unit}s later. The first row is the mean of the others.",
+        corner=unit.capitalize(),
+        columns=[str(column) for column in range(columns)],
+        rows=[_mean(dates_data, columns, as_percent), *body],
+        notes=["empty: nobody came back, or there was nobody"],
+    )
+    return f'<div class="cohort_table">\n{table.fragment()}{_EXPORT}</div>\n'
+
+
+def render_csv_data(
+    dates_data: Sequence[Sequence[Any]],
+    as_percent: bool = True,
+    time_group: TimeGroup = "days",
+    num_results: int = 31,
+    num_of_rows: int = 12,
+    start_date: str | None = None,
+) -> str:
+    """Return a table as CSV: the date, the number of users, and a column for each cell.
+
+    Arguments as for `render_html_data`.
+    """
+    columns = int(num_of_rows) + 1
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["Date", "Total", *range(columns)])
+    for row in dates_data:
+        cells = [_number(cell, as_percent) for cell in row[2 : 2 + columns]]
+        writer.writerow([_date(row[0], time_group), row[1], *cells])
+    return text.getvalue()
+
+
+def _moments(
+    time_group: TimeGroup, rows: int, count: int, start_date: str | None
+) -> list[datetime]:
+    """Return a moment of the period of each row, and of those columns that go beyond."""
+    later = _LATER.get(time_group)
+    if later is None:
+        raise InvalidValueError(
+            f"time_group is one of {', '.join(map(repr, _LATER))}, got {time_group!r}"
+        )
+    if start_date:
+        try:
+            first = datetime.strptime(start_date, "%Y-%m-%d").replace(tzinfo=timezone.utc)
+        except ValueError as error:
+            raise InvalidValueError(f"start_date is a date as 2026-11-23: {error}") from None
+        first = later(first, 0)
+    else:
+        first = later(utc_now(), 1 - rows)
+    return [later(first, number) for number in range(max(rows, count))]
+
+
+def _months_later(moment: datetime, count: int) -> datetime:
+    year, month = add_month(moment.year, moment.month, count)
+    return moment.replace(year=year, month=month, day=1)
+
+
+def _years_later(moment: datetime, count: int) -> datetime:
+    leap_day = (moment.month, moment.day) == (2, 29)
+    return moment.replace(year=moment.year + count, day=28 if leap_day else moment.day)
+
+
+_LATER: Final[dict[str, Callable[[datetime, int], datetime]]] = {
+    "days": lambda moment, count: moment + timedelta(days=count),
+    "weeks": lambda moment, count: moment + timedelta(weeks=count),
+    "months": _months_later,
+    "years": _years_later,
+}
+
+
+def _events(name: str, time_group: TimeGroup, moment: date, system: System) -> Any:
+    """Return the events that a name stands for, in the period of a moment."""
+    cls: Any
+    numbers: tuple[int, ...]
+    if time_group == "days":
+        cls, numbers = DayEvents, (moment.year, moment.month, moment.day)
+    elif time_group == "weeks":
+        cls, numbers = WeekEvents, moment.isocalendar()[:2]
+    elif time_group == "months":
+        cls, numbers = MonthEvents, (moment.year, moment.month)
+    else:
+        cls, numbers = YearEvents, (moment.year,)
+    if name in CUSTOM_HANDLERS:
+        return CUSTOM_HANDLERS[name](name, cls, (*numbers, system))
+    return cls(name, *numbers, system)
+
+
+def _chosen(
+    tally: SyncTally,
+    known: Known,
+    time_group: TimeGroup,
+    system: System,
+    moment: datetime,
+    select: str,
+    also: str | None,
+) -> EventSet:
+    """Return the users of an event, and maybe of another one too, in the period of a moment."""
+    selection = selection_of(_events(select, time_group, moment, system))
+    if also:
+        selection &= selection_of(_events(also, time_group, moment, system))
+    return located(tally, selection, known)
+
+
+def _counted(
+    context: Context, cohorts: Sequence[EventSet], active: Sequence[EventSet], columns: int
+) -> Query[tuple[Tallies, set[int]]]:
+    """Count all cells; return them, and which of the periods have anybody who was active."""
+    tallies = Tallies(len(cohorts), columns - 1, "classic", first_time=False)
+    yield from count_cells(context, cohorts, active, (), tallies)
+    asked: set[int] = set()
+    somebody: set[int] = set()
+    for row, size in enumerate(tallies.sizes):
+        if size:
+            asked.update(range(row, row + columns))
+            somebody.update(row + at for at, count in enumerate(tallies.counts[row]) if count)
+    for period in sorted(asked - somebody):
+        if not (yield from is_empty(context, active[period])):
+            somebody.add(period)
+    return tallies, somebody
+
+
+def _cell(count: int, size: int, somebody: bool, as_percent: bool) -> Any:
+    if not size or not somebody:
+        return ""
+    if not count:
+        return 0.0
+    return count / size * 100 if as_percent else count
+
+
+#: What a period of each group is called.
+_UNITS: Final = {"days": "day", "weeks": "week", "months": "month", "years": "year"}
+
+#: How many rows, and how many periods after each, the form offers.
+_RESULTS: Final = (3, 4, 7, 12, 24, 28, 31, 52, 104)
+_LENGTHS: Final = (3, 6, 12, 24, 48)
+
+#: A link to the same page as CSV. Without scripts it leads to the page's defaults.
+_EXPORT: Final = (
+    '<p><a class="cohort_export" href="?export_csv=1" target="_blank" onclick="'
+    "this.href = location.pathname + (location.search ? location.search + '&amp;' : '?')"
+    " + 'export_csv=1'\">Export as CSV</a></p>\n"
+)
+
+
+def _unit(time_group: TimeGroup) -> str:
+    return _UNITS.get(time_group, "period")
+
+
+def _date(moment: datetime, time_group: TimeGroup) -> str:
+    if time_group == "years":
+        return moment.strftime("%Y")
+    day = moment.strftime("%d %b %Y")
+    return f"Week {moment.isocalendar()[1]:02} {day}" if time_group == "weeks" else day
+
+
+def _number(cell: Any, as_percent: bool) -> str:
+    if cell == "":
+        return ""
+    return str(round(cell, 2)) if as_percent else str(int(cell))
+
+
+def _heat_cell(cell: Any, size: Any, as_percent: bool) -> HeatCell:
+    if cell == "":
+        return HeatCell(None, "nobody")
+    rate = cell / 100 if as_percent else cell / size if size else 0.0
+    return HeatCell(rate, f"of {size} users", _number(cell, as_percent) + "%" * bool(as_percent))
+
+
+def _heat_row(row: Sequence[Any], columns: int, time_group: TimeGroup, as_percent: bool) -> HeatRow:
+    cells = [_heat_cell(cell, row[1], as_percent) for cell in row[2 : 2 + columns]]
+    return HeatRow(_date(row[0], time_group), row[1], cells)
+
+
+def _mean(dates_data: Sequence[Sequence[Any]], columns: int, as_percent: bool) -> HeatRow:
+    """Return the row of the means of what each column has."""
+    size = _average([row[1] for row in dates_data])
+    cells = []
+    for column in range(2, 2 + columns):
+        found = [row[column] for row in dates_data if row[column] != ""]
+        cells.append(_heat_cell(_average(found) if found else "", size, as_percent))
+    return HeatRow("Mean", round(size), cells)
+
+
+def _average(numbers: Sequence[float]) -> float:
+    return sum(numbers) / len(numbers) if numbers else 0.0
+
+
+def _with(numbers: Sequence[int], chosen: int) -> list[int]:
+    return sorted({*numbers, chosen})
+
+
+@functools.cache
+def _form() -> Any:
+    """Return the form's template."""
+    try:
+        import jinja2  # noqa: PLC0415 - optional
+    except ImportError as error:
+        raise MissingExtraError(
+            "the form needs jinja2, which is not installed; run: pip install 'tallymark[bitmapist]'"
+        ) from error
+    loader = jinja2.PackageLoader("tallymark.bitmapist")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("cohort_form.html")

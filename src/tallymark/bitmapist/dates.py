@@ -1,0 +1,39 @@
+"""Small helpers with dates, which bitmapist shows too. Pure."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta, timezone
+from typing import TypeVar
+
+__all__ = ["add_month", "iso_to_gregorian", "iso_year_start", "not_none", "utc_now"]
+
+T = TypeVar("T")
+
+
+def add_month(year: int, month: int, delta: int) -> tuple[int, int]:
+    """Return the year and the month that is so many months later (earlier, if negative)."""
+    years, months = divmod(month - 1 + delta, 12)
+    return year + years, months + 1
+
+
+def not_none(*keys: T | None) -> T | None:
+    """Return the first value that is not None; None if there is none."""
+    return next((key for key in keys if key is not None), None)
+
+
+def iso_year_start(iso_year: int) -> date:
+    """Return the Monday with which an ISO year begins."""
+    return date.fromisocalendar(iso_year, 1, 1)
+
+
+def iso_to_gregorian(iso_year: int, iso_week: int, iso_day: int) -> date:
+    """Return the day with an ISO year, week and weekday (1 is Monday).
+
+    Weeks and days count on: week 54 is in the next year, week 0 in the one before.
+    """
+    return iso_year_start(iso_year) + timedelta(weeks=iso_week - 1, days=iso_day - 1)
+
+
+def utc_now() -> datetime:
+    """Return the present moment, aware, in UTC."""
+    return datetime.now(tz=timezone.utc)

@@ -1,0 +1,348 @@
+"""The events of a year, a month, a week, a day, an hour; and those without a date."""
+
+from __future__ import annotations
+
+import abc
+import calendar
+from datetime import date, datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+from ..keys import DEFAULT_PREFIX
+from .dates import add_month, iso_to_gregorian, utc_now
+from .sets import (
+    BitOpOr,
+    MixinBitOperations,
+    MixinContains,
+    MixinCounts,
+    MixinEventsMisc,
+    MixinIter,
+    key_name,
+    selection_of,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .selections import Selection
+    from .systems import System
+
+__all__ = [
+    "DayEvents",
+    "GenericPeriodEvents",
+    "HourEvents",
+    "MonthEvents",
+    "UniqueEvents",
+    "WeekEvents",
+    "YearEvents",
+]
+
+
+class UniqueEvents(MixinIter, MixinCounts, MixinContains, MixinEventsMisc, MixinBitOperations):
+    """The users with a flag, whenever they got it.
+
+    Attributes:
+        event_name: the event's name.
+        system: the system, by its name or its client.
+    """
+
+    @classmethod
+    def from_date(cls, event_name: str, dt: date | None = None, system: System = "default") -> Self:
+        """Return the flag; there is none of a date."""
+        return cls(event_name, system=system)
+
+    def __init__(self, event_name: str, system: System = "default") -> None:
+        """Take the flag of an event."""
+        self.event_name = event_name
+        self.system = system
+        self.redis_key = _key(event_name, "u")
+
+    def next(self) -> Self:
+        """Return the flag itself, which has no date."""
+        return self
+
+    def prev(self) -> Self:
+        """Return the flag itself, which has no date."""
+        return self
+
+    def delta(self, value: int) -> Self:
+        """Return the flag itself, which has no date."""
+        return self
+
+
+class GenericPeriodEvents(
+    MixinIter, MixinCounts, MixinContains, MixinEventsMisc, MixinBitOperations, abc.ABC
+):
+    """What the events of all periods have in common, and a base for those of your own.
+
+    Of your own, set `redis_key` when one is made, and say what `delta`, `period_start`
+    and `period_end` are.
+
+    Attributes:
+        event_name: the event's name.
+        system: the system, by its name or its client.
+    """
+
+    def __init__(self, event_name: str, *, system: System = "default") -> None:
+        """Take note of the event and the system."""
+        self.event_name = event_name
+        self.system = system
+
+    @abc.abstractmethod
+    def delta(self, value: int) -> Self:
+        """Return the events of the period that is so many later (earlier, if negative)."""
+
+    @abc.abstractmethod
+    def period_start(self) -> datetime:
+        """Return the first moment of the period, in UTC."""
+
+    @abc.abstractmethod
+    def period_end(self) -> datetime:
+        """Return the last microsecond of the period, in UTC."""
+
+    def next(self) -> Self:
+        """Return the events of the period after this one."""
+        return self.delta(value=1)
+
+    def prev(self) -> Self:
+        """Return the events of the period before this one."""
+        return self.delta(value=-1)
+
+
+class YearEvents(GenericPeriodEvents):
+    """The users of an event in a year: those of its months, all together.
+
+    Its ``redis_key`` is that of the operation on them; see `BitOperation`.
+
+    Attributes:
+        event_name, system: as for `GenericPeriodEvents`.
+        year: the year.
+    """
+
+    @classmethod
+    def from_date(cls, event_name: str, dt: date | None = None, system: System = "default") -> Self:
+        """Return the events of the year of a moment; of the present one by default."""
+        dt = dt or utc_now()
+        return cls(event_name, dt.year, system=system)
+
+    def __init__(
+        self, event_name: str, year: int | None = None, system: System = "default"
+    ) -> None:
+        """Take a year; the present one by default."""
+        super().__init__(event_name, system=system)
+        self.year = _or(year, utc_now().year)
+        months = [MonthEvents(event_name, self.year, month, system) for month in range(1, 13)]
+        self._months = BitOpOr(system, *months)
+        self.redis_key = key_name(self._months)
+
+    def delta(self, value: int) -> Self:
+        """Return the events of the year that is so many later."""
+        return self.__class__(self.event_name, self.year + value, self.system)
+
+    def period_start(self) -> datetime:
+        """Return the first moment of the year."""
+        return datetime(self.year, 1, 1, tzinfo=timezone.utc)
+
+    def period_end(self) -> datetime:
+        """Return the last microsecond of the year."""
+        return _end_of_day(date(self.year, 12, 31))
+
+    def _keep(self) -> None:
+        _ = self._months.redis_key
+
+    def _selection(self) -> Selection:
+        return selection_of(self._months)
+
+
+class MonthEvents(GenericPeriodEvents):
+    """The users of an event in a month.
+
+    Attributes:
+        event_name, system: as for `GenericPeriodEvents`.
+        year, month: the month.
+    """
+
+    @classmethod
+    def from_date(cls, event_name: str, dt: date | None = None, system: System = "default") -> Self:
+        """Return the events of the month of a moment; of the present one by default."""
+        dt = dt or utc_now()
+        return cls(event_name, dt.year, dt.month, system=system)
+
+    def __init__(
+        self,
+        event_name: str,
+        year: int | None = None,
+        month: int | None = None,
+        system: System = "default",
+    ) -> None:
+        """Take a month; what is left out is that of the present moment."""
+        super().__init__(event_name, system=system)
+        now = utc_now()
+        self.year = _or(year, now.year)
+        self.month = _or(month, now.month)
+        self.redis_key = _key(event_name, f"{self.year}-{self.month}")
+
+    def delta(self, value: int) -> Self:
+        """Return the events of the month that is so many later."""
+        year, month = add_month(self.year, self.month, value)
+        return self.__class__(self.event_name, year, month, self.system)
+
+    def period_start(self) -> datetime:
+        """Return the first moment of the month."""
+        return datetime(self.year, self.month, 1, tzinfo=timezone.utc)
+
+    def period_end(self) -> datetime:
+        """Return the last microsecond of the month."""
+        days = calendar.monthrange(self.year, self.month)[1]
+        return _end_of_day(date(self.year, self.month, days))
+
+
+class WeekEvents(GenericPeriodEvents):
+    """The users of an event in a week, from Monday on.
+
+    Attributes:
+        event_name, system: as for `GenericPeriodEvents`.
+        year, week: the ISO year, which goes with the week, and the ISO week.
+    """
+
+    @classmethod
+    def from_date(cls, event_name: str, dt: date | None = None, system: System = "default") -> Self:
+        """Return the events of the week of a moment; of the present one by default."""
+        year, week, _ = (dt or utc_now()).isocalendar()
+        return cls(event_name, year, week, system=system)
+
+    def __init__(
+        self,
+        event_name: str,
+        year: int | None = None,
+        week: int | None = None,
+        system: System = "default",
+    ) -> None:
+        """Take a week; what is left out is that of the present moment."""
+        super().__init__(event_name, system=system)
+        this_year, this_week, _ = utc_now().isocalendar()
+        self.year = _or(year, this_year)
+        self.week = _or(week, this_week)
+        self.redis_key = _key(event_name, f"W{self.year}-{self.week}")
+
+    def delta(self, value: int) -> Self:
+        """Return the events of the week that is so many later."""
+        monday = iso_to_gregorian(self.year, self.week + value, 1)
+        year, week, _ = monday.isocalendar()
+        return self.__class__(self.event_name, year, week, self.system)
+
+    def period_start(self) -> datetime:
+        """Return the first moment of the week's Monday."""
+        return _midnight(iso_to_gregorian(self.year, self.week, 1))
+
+    def period_end(self) -> datetime:
+        """Return the last microsecond of the week's Sunday."""
+        return _end_of_day(iso_to_gregorian(self.year, self.week, 7))
+
+
+class DayEvents(GenericPeriodEvents):
+    """The users of an event on a day.
+
+    Attributes:
+        event_name, system: as for `GenericPeriodEvents`.
+        year, month, day: the day.
+    """
+
+    @classmethod
+    def from_date(cls, event_name: str, dt: date | None = None, system: System = "default") -> Self:
+        """Return the events of the day of a moment; of the present one by default."""
+        dt = dt or utc_now()
+        return cls(event_name, dt.year, dt.month, dt.day, system=system)
+
+    def __init__(
+        self,
+        event_name: str,
+        year: int | None = None,
+        month: int | None = None,
+        day: int | None = None,
+        system: System = "default",
+    ) -> None:
+        """Take a day; what is left out is that of the present moment."""
+        super().__init__(event_name, system=system)
+        now = utc_now()
+        self.year = _or(year, now.year)
+        self.month = _or(month, now.month)
+        self.day = _or(day, now.day)
+        self.redis_key = _key(event_name, f"{self.year}-{self.month}-{self.day}")
+
+    def delta(self, value: int) -> Self:
+        """Return the events of the day that is so many later."""
+        day = date(self.year, self.month, self.day) + timedelta(days=value)
+        return self.__class__(self.event_name, day.year, day.month, day.day, self.system)
+
+    def period_start(self) -> datetime:
+        """Return the first moment of the day."""
+        return _midnight(date(self.year, self.month, self.day))
+
+    def period_end(self) -> datetime:
+        """Return the last microsecond of the day."""
+        return _end_of_day(date(self.year, self.month, self.day))
+
+
+class HourEvents(GenericPeriodEvents):
+    """The users of an event in an hour, if hours were marked.
+
+    Attributes:
+        event_name, system: as for `GenericPeriodEvents`.
+        year, month, day, hour: the hour.
+    """
+
+    @classmethod
+    def from_date(cls, event_name: str, dt: date | None = None, system: System = "default") -> Self:
+        """Return the events of the hour of a moment; of the present one by default."""
+        dt = dt or utc_now()
+        hour = dt.hour if isinstance(dt, datetime) else 0
+        return cls(event_name, dt.year, dt.month, dt.day, hour, system=system)
+
+    def __init__(
+        self,
+        event_name: str,
+        year: int | None = None,
+        month: int | None = None,
+        day: int | None = None,
+        hour: int | None = None,
+        system: System = "default",
+    ) -> None:
+        """Take an hour; what is left out is that of the present moment."""
+        super().__init__(event_name, system=system)
+        now = utc_now()
+        self.year = _or(year, now.year)
+        self.month = _or(month, now.month)
+        self.day = _or(day, now.day)
+        self.hour = _or(hour, now.hour)
+        self.redis_key = _key(event_name, f"{self.year}-{self.month}-{self.day}-{self.hour}")
+
+    def delta(self, value: int) -> Self:
+        """Return the events of the hour that is so many later."""
+        hour = self.period_start() + timedelta(hours=value)
+        return self.__class__(
+            self.event_name, hour.year, hour.month, hour.day, hour.hour, self.system
+        )
+
+    def period_start(self) -> datetime:
+        """Return the first moment of the hour."""
+        return datetime(self.year, self.month, self.day, self.hour, tzinfo=timezone.utc)
+
+    def period_end(self) -> datetime:
+        """Return the last microsecond of the hour."""
+        return self.period_start().replace(minute=59, second=59, microsecond=999_999)
+
+
+def _key(event_name: str, suffix: str) -> str:
+    return f"{DEFAULT_PREFIX}{event_name}_{suffix}"
+
+
+def _or(given: int | None, present: int) -> int:
+    return present if given is None else given
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=timezone.utc)
+
+
+def _end_of_day(day: date) -> datetime:
+    return _midnight(day).replace(hour=23, minute=59, second=59, microsecond=999_999)

@@ -1,0 +1,105 @@
+"""Systems: the databases that programs name, as bitmapist has them, and a tally on each."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from typing import TYPE_CHECKING, Any, Final
+
+import redis
+from redis.client import Pipeline
+from redis.exceptions import NoPermissionError
+
+from .. import errors
+from ..sync_tally import SyncTally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["SYSTEMS", "System", "get_redis", "pipeline_of", "setup_redis", "tally_of", "translated"]
+
+#: A system's name in `SYSTEMS`, or a client, or a pipeline.
+System = str | redis.Redis
+
+#: The clients by the names of their systems. Add your own, or call `setup_redis`.
+SYSTEMS: dict[str, Any] = {"default": redis.Redis(host="localhost", port=6379)}
+
+#: How many databases have a tally at a time; of more, the one that was used longest ago
+#: is made anew when it is needed.
+_TALLIES: Final = 64
+
+
+def setup_redis(name: str, host: str, port: int, **kw: Any) -> None:
+    """Make a client and put it into `SYSTEMS`.
+
+    Arguments:
+        name: the system's name; ``"default"`` is the one that is used if a call names none.
+        host, port: where the server is.
+        kw: what else the client takes; ``redis_client`` is the client's class, if it is
+            not ``redis.Redis``.
+    """
+    kind = kw.pop("redis_client", redis.Redis)
+    SYSTEMS[name] = kind(host=host, port=port, **kw)
+
+
+def get_redis(system: System = "default") -> Any:
+    """Return the client of a system; a client or a pipeline is returned as it is.
+
+    Raises:
+        KeyError: there is no system of this name.
+    """
+    if isinstance(system, redis.Redis):
+        return system
+    return SYSTEMS[system]
+
+
+def pipeline_of(system: System) -> Pipeline | None:
+    """Return the pipeline that a program has given as the system, if it is one."""
+    client = get_redis(system)
+    return client if isinstance(client, Pipeline) else None
+
+
+def tally_of(system: System) -> SyncTally:
+    """Return the tally on a system's connections, which stay the client's.
+
+    Raises:
+        InvalidTypeError: the client is none that a tally can work on, such as that of a
+            cluster, where bitmapist's keys of one mark are on several nodes.
+    """
+    client = get_redis(system)
+    if not isinstance(client, redis.Redis):
+        raise errors.InvalidTypeError(
+            f"a system is a redis.Redis, got a {type(client).__module__}.{type(client).__name__}; "
+            "for a cluster there are tallymark.migrate and tallymark.SyncTally"
+        )
+    return _tally_on(client.connection_pool)
+
+
+@functools.lru_cache(maxsize=_TALLIES)
+def _tally_on(pool: redis.ConnectionPool) -> SyncTally:
+    # The pool alone: a pipeline is a client too, and so has one of its own for `tally_of`.
+    return SyncTally(redis.Redis(connection_pool=pool))
+
+
+#: What redis-py raises where a tally raises these.
+_SAME_IN_REDIS_PY: Final[tuple[tuple[type[errors.StoreError], type[redis.RedisError]], ...]] = (
+    (errors.StoreTimeoutError, redis.TimeoutError),
+    (errors.StoreUnavailableError, redis.ConnectionError),
+    (errors.PermissionDeniedError, NoPermissionError),
+    (errors.CommandError, redis.ResponseError),
+)
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Raise redis-py's errors in the place of tallymark's, as programs expect that catch them.
+
+    The message and the cause are those of tallymark's error.
+    """
+    try:
+        yield
+    except errors.StoreError as error:
+        for ours, theirs in _SAME_IN_REDIS_PY:
+            if isinstance(error, ours):
+                raise theirs(str(error)) from error
+        raise redis.RedisError(str(error)) from error
