@@ -7,6 +7,7 @@ periods that are not over.
 
 from __future__ import annotations
 
+import calendar
 import csv
 import functools
 import io
@@ -239,15 +240,18 @@ def _moments(
         raise InvalidValueError(
             f"time_group is one of {', '.join(map(repr, _LATER))}, got {time_group!r}"
         )
-    if start_date:
-        try:
-            first = datetime.strptime(start_date, "%Y-%m-%d").replace(tzinfo=timezone.utc)
-        except ValueError as error:
-            raise InvalidValueError(f"start_date is a date as 2026-11-23: {error}") from None
-        first = later(first, 0)
-    else:
-        first = later(utc_now(), 1 - rows)
-    return [later(first, number) for number in range(max(rows, count))]
+    try:
+        if start_date:
+            start = datetime.strptime(start_date, "%Y-%m-%d").replace(tzinfo=timezone.utc)
+            first = later(start, 0)
+        else:
+            first = later(utc_now(), 1 - rows)
+        return [later(first, number) for number in range(max(rows, count))]
+    except (ValueError, OverflowError) as error:
+        raise InvalidValueError(
+            "start_date is a date such as 2026-11-23, and all periods are in the years 1 to "
+            f"9999: {error}"
+        ) from error
 
 
 def _months_later(moment: datetime, count: int) -> datetime:
@@ -256,8 +260,9 @@ def _months_later(moment: datetime, count: int) -> datetime:
 
 
 def _years_later(moment: datetime, count: int) -> datetime:
-    leap_day = (moment.month, moment.day) == (2, 29)
-    return moment.replace(year=moment.year + count, day=28 if leap_day else moment.day)
+    year = moment.year + count
+    no_such_day = (moment.month, moment.day) == (2, 29) and not calendar.isleap(year)
+    return moment.replace(year=year, day=28 if no_such_day else moment.day)
 
 
 _LATER: Final[dict[str, Callable[[datetime, int], datetime]]] = {
@@ -359,11 +364,12 @@ def _number(cell: Any, as_percent: bool) -> str:
     return str(round(cell, 2)) if as_percent else str(int(cell))
 
 
-def _heat_cell(cell: Any, size: Any, as_percent: bool) -> HeatCell:
+def _heat_cell(cell: Any, size: float, as_percent: bool) -> HeatCell:
     if cell == "":
         return HeatCell(None, "nobody")
-    rate = cell / 100 if as_percent else cell / size if size else 0.0
-    return HeatCell(rate, f"of {size} users", _number(cell, as_percent) + "%" * bool(as_percent))
+    if as_percent:
+        return HeatCell(cell / 100, f"of {size:,.0f} users")
+    return HeatCell(cell / size if size else 0.0, f"of {size:,.0f} users", f"{int(cell):,}")
 
 
 def _heat_row(row: Sequence[Any], columns: int, time_group: TimeGroup, as_percent: bool) -> HeatRow:
