@@ -16,8 +16,9 @@ from clusters import Cluster, running_cluster
 from facades import FACADES, Facade
 from servers import running_server
 from stores import ClusterStore, Store
-from tallymark import defaults, memory
+from tallymark import bitmapist, defaults, memory
 from tallymark import sync as tm
+from tallymark.bitmapist import cohort
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,10 +110,15 @@ def facade(request: pytest.FixtureRequest) -> Facade:
 
 @pytest.fixture(autouse=True)
 def _fresh_globals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Undo what a test did to the switches and to the default tallies."""
+    """Undo what a test did to the switches, the default tallies and the drop-in."""
     monkeypatch.delenv(defaults.URL_VARIABLE, raising=False)
     before = defaults.configured()
+    systems, handlers = dict(bitmapist.SYSTEMS), dict(cohort.CUSTOM_HANDLERS)
     yield
+    bitmapist.SYSTEMS.clear()
+    bitmapist.SYSTEMS.update(systems)
+    cohort.CUSTOM_HANDLERS.clear()
+    cohort.CUSTOM_HANDLERS.update(handlers)
     tallymark.TRACK_HOURLY = tallymark.TRACK_UNIQUE = False
     if defaults.configured() is not before:
         tallymark.configure()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import tallymark
-from tallymark import SyncTally, Tally, Transaction
+from tallymark import SyncTally, Tally, Transaction, bitmapist
 from tallymark import sync as tm
 from tallymark.async_reads import AsyncReads
 from tallymark.event_sets import EventSets
@@ -23,8 +23,8 @@ MANY = ["mark_many", "unmark_many"]
 READS = [name for name in vars(AsyncReads) if not name.startswith("_")]
 STREAMS = ["users", "user_chunks"]
 MODULES = [
-    importlib.import_module(f"tallymark.{module.name}")
-    for module in pkgutil.iter_modules(tallymark.__path__)
+    importlib.import_module(module.name)
+    for module in pkgutil.walk_packages(tallymark.__path__, "tallymark.")
 ]
 
 
@@ -52,8 +52,11 @@ def test_all_tells_the_truth(module: ModuleType) -> None:
 
 def public_members() -> list[tuple[str, Any]]:
     members: list[tuple[str, Any]] = [(module.__name__, module) for module in MODULES]
-    for name in tallymark.__all__:
-        value = getattr(tallymark, name)
+    for module, name in [
+        *((tallymark, name) for name in tallymark.__all__),
+        *((bitmapist, name) for name in bitmapist.__all__),
+    ]:
+        value = getattr(module, name)
         members.append((name, value))
         if inspect.isclass(value):
             members += [
@@ -63,7 +66,7 @@ def public_members() -> list[tuple[str, Any]]:
                 and (inspect.isfunction(member) or isinstance(member, property))
             ]
     members += [(f"sync.{name}", getattr(tm, name)) for name in tm.__all__]
-    return [(name, value) for name, value in members if not isinstance(value, bool)]
+    return [(name, value) for name, value in members if not isinstance(value, bool | dict)]
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_python_blocks_print_what_they_say(
         assert block.map is not None
         # So that an error points at the document's own line.
         source = "\n" * (block.map[0] + 1) + block.content.replace(READERS_URL, plain_store.url)
-        code = compile(source, document, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        code = compile(source, document, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
         running = eval(code, names)  # None, and all done, unless it awaits something
         if inspect.iscoroutine(running):
             loop.run_until_complete(running)

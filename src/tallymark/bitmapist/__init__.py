@@ -1,4 +1,4 @@
-"""bitmapist's functions and classes, for programs that were written for it.
+"""The functions and classes of bitmapist, for programs that were written for it.
 
 Change ``import bitmapist`` to ``from tallymark import bitmapist``, and ``from bitmapist
 import ...`` to ``from tallymark.bitmapist import ...``: the program goes on with the same
