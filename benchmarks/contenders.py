@@ -43,6 +43,17 @@ def bitmapist(url: str) -> Blocking:
     return mark
 
 
+def drop_in(url: str) -> Blocking:
+    """Return the mark of programs written for bitmapist, after the change of their import."""
+    import redis
+
+    from tallymark import bitmapist as library
+
+    library.SYSTEMS["default"] = redis.Redis.from_url(url)
+    mark: Blocking = library.mark_event
+    return mark
+
+
 def bitmapist4(url: str) -> Blocking:
     """Return bitmapist4's mark, told to do what the others do."""
     import bitmapist4 as library  # pyright: ignore[reportMissingImports]
@@ -201,6 +212,7 @@ BLOCKING = {
     "bitmapist": bitmapist,
     "bitmapist4": bitmapist4,
     "redis-py pipeline": redis_py,
+    "tallymark.bitmapist": drop_in,
     "tallymark.sync": tallymark_sync,
 }
 ASYNC = {

@@ -8,6 +8,7 @@ one took, and what it answered, for others to compare with.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import random
 import sys
@@ -59,12 +60,12 @@ def in_threads(do: Callable[[], Any]) -> Callable[[int], Any]:
     return run
 
 
-def bitmapist(url: str) -> Tasks:
-    """Return bitmapist's ways."""
-    import bitmapist as library  # pyright: ignore[reportMissingImports]
+def bitmapist(url: str, name: str = "bitmapist") -> Tasks:
+    """Return bitmapist's ways, or the drop-in's, which are the same."""
     import redis
-    from bitmapist.cohort import get_dates_data  # pyright: ignore[reportMissingImports]
 
+    library: Any = importlib.import_module(name)
+    get_dates_data = importlib.import_module(f"{name}.cohort").get_dates_data
     library.SYSTEMS["default"] = redis.Redis.from_url(url)
     one, other = days()
 
@@ -107,6 +108,11 @@ def bitmapist(url: str) -> Tasks:
         "iterate": repeated(iterate),
         "retention": repeated(retention),
     }
+
+
+def drop_in(url: str) -> Tasks:
+    """Return the ways of `tallymark.bitmapist`."""
+    return bitmapist(url, "tallymark.bitmapist")
 
 
 def blocking(url: str) -> Tasks:
@@ -230,7 +236,12 @@ def main(name: str, url: str) -> None:
     if name.endswith(", no numpy"):
         absent: Any = None
         sys.modules["numpy"] = absent  # which makes importing it fail
-    readers = {"bitmapist": bitmapist, "tallymark.sync": blocking, "tallymark": asynchronous}
+    readers = {
+        "bitmapist": bitmapist,
+        "tallymark.bitmapist": drop_in,
+        "tallymark.sync": blocking,
+        "tallymark": asynchronous,
+    }
     tasks = readers[name.partition(",")[0]](url)
     for line in sys.stdin:
         order = json.loads(line)

@@ -17,10 +17,14 @@ from readers import ROWS, days
 if TYPE_CHECKING:
     from contest import Contender
 
+#: Programs written for bitmapist, after the change of their import.
+DROP_IN = "tallymark.bitmapist"
 CONTENDERS = (
     "bitmapist",
+    DROP_IN,
     "tallymark.sync",
     "tallymark",
+    f"{DROP_IN}, no numpy",
     "tallymark.sync, no numpy",
     "tallymark, no numpy",
 )
@@ -108,6 +112,9 @@ def order(contender: Contender, task: str, times: int) -> Any:
 
 def compare(task: str, answers: dict[str, Any]) -> None:
     """Raise unless all answers are alike, in every cell that all of them have."""
+    for name, answer in answers.items():
+        if name.startswith(DROP_IN) and answer != answers.get("bitmapist", answer):
+            raise WrongBitsError(f"{task}: {name} answers otherwise than bitmapist")
     first, *rest = answers.values()
     for answer in rest:
         if task != "retention":

@@ -107,6 +107,10 @@ def web(results: dict[str, Any]) -> str:
     )
 
 
+#: What reads beside bitmapist, in the order of the table's columns.
+OURS = ("tallymark.bitmapist", "tallymark.sync", "tallymark")
+
+
 def reads(results: dict[str, Any]) -> str:
     """Return the table of all reads."""
     rows = results["reads"]["rows"]
@@ -114,7 +118,7 @@ def reads(results: dict[str, Any]) -> str:
     for task in dict.fromkeys(row["task"] for row in rows):
         found = {row["contender"]: row for row in rows if row["task"] == task}
         for suffix in ("", ", no numpy"):
-            ours = [found.get(f"{name}{suffix}") for name in ("tallymark.sync", "tallymark")]
+            ours = [found.get(f"{name}{suffix}") for name in OURS]
             first = next(iter(found.values()))
             tidy = next((row for name, row in found.items() if "no key left" in name), None)
             also = "" if tidy is None else f"; {tidy['ms']:.2f} ms if it tidies up"
@@ -122,7 +126,7 @@ def reads(results: dict[str, Any]) -> str:
                 cells = ["" if row is None else _beside(row) for row in ours]
                 name = f"{task}, without numpy" if suffix else task
                 lines.append([name, f"{first['ms']:.2f} ms{also}", *cells])
-    return table(["a million users", "bitmapist", "blocking", "async"], lines)
+    return table(["a million users", "bitmapist", "drop-in", "blocking", "async"], lines)
 
 
 def _beside(row: dict[str, Any]) -> str:

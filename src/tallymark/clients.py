@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from .options import Options
     from .urls import SentinelAddress
 
-__all__ = ["MAX_CONNECTIONS", "READ_SIZE", "ClientKinds", "make_client", "make_read_client"]
+__all__ = [
+    "MAX_CONNECTIONS",
+    "READ_SIZE",
+    "ClientKinds",
+    "make_client",
+    "make_client_like",
+    "make_read_client",
+]
 
 #: How many connections a tally that made its own client opens at most. Calls
 #: beyond that wait for one.
@@ -27,6 +34,9 @@ MAX_CONNECTIONS: Final = 50
 #: How many bytes are taken from a socket at once. Reports receive megabytes; with
 #: redis-py's 32 KiB that takes a third longer.
 READ_SIZE: Final = 256 * 1024
+
+#: What redis-py's pools put among the settings of connections, each its own.
+_OF_THE_POOL: Final = ("maint_notifications_pool_handler", "orig_", "himport_registry")
 
 #: A Sentinel that has not answered after so many seconds is not waited for.
 _SENTINEL_SECONDS: Final = 1.0
@@ -74,6 +84,19 @@ def make_client(kinds: ClientKinds, url: str, options: Options) -> Any:
         connection_pool_class=kinds.plain,
         max_connections=MAX_CONNECTIONS,
     )
+
+
+def make_client_like(kinds: ClientKinds, pool: Any, options: Options) -> Any:
+    """Return a client with a pool of the tally's own, on the server of another, plain pool."""
+    told = pool.connection_kwargs
+    settings = {name: told[name] for name in told if not name.startswith(_OF_THE_POOL)}
+    if "socket_read_size" in settings:
+        settings["socket_read_size"] = READ_SIZE
+    settings["timeout"] = options.seconds if kinds.each_wait_is_bounded else None
+    own = kinds.plain(
+        connection_class=pool.connection_class, max_connections=MAX_CONNECTIONS, **settings
+    )
+    return kinds.client.from_pool(own)
 
 
 def make_read_client(kinds: ClientKinds, client: Any, options: Options) -> Any:

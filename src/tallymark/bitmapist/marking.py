@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
+from ..errors import StoreError
 from ..keys import KeySchema
 from ..periods import Granularity, Period
 from ..switches import switches
 from .dates import utc_now
-from .systems import get_redis, pipeline_of, tally_of, translated
+from .systems import as_redis_py, get_redis, pipeline_of, tally_of, translated
 from .users import checked_id
 
 if TYPE_CHECKING:
@@ -91,20 +92,21 @@ def _mark(
     track_unique: bool | None,
     use_pipeline: bool,
 ) -> None:
-    moment = utc_now() if now is None else now
-    if isinstance(moment, datetime):
-        moment = moment.replace(tzinfo=None)
+    if isinstance(now, datetime) and now.tzinfo is not None:
+        now = now.replace(tzinfo=None)
     hourly = switches.track_hourly if track_hourly is None else bool(track_hourly)
     unique = switches.track_unique if track_unique is None else bool(track_unique)
     if not use_pipeline and pipeline_of(system) is not None:
         granularities = [Granularity.MONTH, Granularity.WEEK, Granularity.DAY]
         granularities += [Granularity.HOUR] * hourly + [Granularity.UNIQUE] * unique
+        moment = utc_now() if now is None else now
         _queue(get_redis(system), event_name, uuid, granularities, moment, verb == "mark_event")
         return
-    with translated():
-        getattr(tally_of(system), verb)(
-            str(event_name), checked_id(uuid), now=moment, track_hourly=hourly, track_unique=unique
-        )
+    call = getattr(tally_of(system), verb)
+    try:
+        call(str(event_name), checked_id(uuid), now=now, track_hourly=hourly, track_unique=unique)
+    except StoreError as error:
+        raise as_redis_py(error) from error
 
 
 def _mark_unique(verb: str, event_name: str, uuid: int, system: System) -> None:

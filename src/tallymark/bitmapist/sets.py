@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import operator
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
@@ -96,9 +97,12 @@ class MixinIter(Keyed):
 
         A mark that is made meanwhile may be seen or not.
         """
+        return itertools.chain.from_iterable(self._chunks())  # in C
+
+    def _chunks(self) -> Iterator[list[int]]:
         with translated():
             tally, event_set = self._event_set()
-            yield from tally.users(event_set)
+            yield from tally.user_chunks(event_set)
 
     def __iter__(self) -> Iterator[int]:
         return self.get_uuids()

@@ -11,12 +11,24 @@ from redis.client import Pipeline
 from redis.exceptions import NoPermissionError
 
 from .. import errors
+from ..blocking_clients import KINDS
+from ..clients import make_client_like
+from ..options import Options
 from ..sync_tally import SyncTally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["SYSTEMS", "System", "get_redis", "pipeline_of", "setup_redis", "tally_of", "translated"]
+__all__ = [
+    "SYSTEMS",
+    "System",
+    "as_redis_py",
+    "get_redis",
+    "pipeline_of",
+    "setup_redis",
+    "tally_of",
+    "translated",
+]
 
 #: A system's name in `SYSTEMS`, or a client, or a pipeline.
 System = str | redis.Redis
@@ -60,7 +72,11 @@ def pipeline_of(system: System) -> Pipeline | None:
 
 
 def tally_of(system: System) -> SyncTally:
-    """Return the tally on a system's connections, which stay the client's.
+    """Return the tally on a system's database.
+
+    It opens connections of its own, as the client's are: redis-py's way to lend them takes
+    long, and has no deadline. If the client's pool is a special one, such as that of a
+    Sentinel, they are the pool's.
 
     Raises:
         InvalidTypeError: the client is none that a tally can work on, such as that of a
@@ -77,8 +93,11 @@ def tally_of(system: System) -> SyncTally:
 
 @functools.lru_cache(maxsize=_TALLIES)
 def _tally_on(pool: redis.ConnectionPool) -> SyncTally:
-    # The pool alone: a pipeline is a client too, and so has one of its own for `tally_of`.
-    return SyncTally(redis.Redis(connection_pool=pool))
+    if type(pool) is not redis.ConnectionPool:
+        return SyncTally(redis.Redis(connection_pool=pool))
+    tally = SyncTally(make_client_like(KINDS, pool, Options()))
+    tally._store.own()  # noqa: SLF001
+    return tally
 
 
 #: What redis-py raises where a tally raises these.
@@ -90,16 +109,16 @@ _SAME_IN_REDIS_PY: Final[tuple[tuple[type[errors.StoreError], type[redis.RedisEr
 )
 
 
+def as_redis_py(error: errors.StoreError) -> redis.RedisError:
+    """Return the error that redis-py raises where a tally raises this one."""
+    kinds = (theirs for ours, theirs in _SAME_IN_REDIS_PY if isinstance(error, ours))
+    return next(kinds, redis.RedisError)(str(error))
+
+
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Raise redis-py's errors in the place of tallymark's, as programs expect that catch them.
-
-    The message and the cause are those of tallymark's error.
-    """
+    """Raise redis-py's errors in the place of tallymark's, as programs expect that catch them."""
     try:
         yield
     except errors.StoreError as error:
-        for ours, theirs in _SAME_IN_REDIS_PY:
-            if isinstance(error, ours):
-                raise theirs(str(error)) from error
-        raise redis.RedisError(str(error)) from error
+        raise as_redis_py(error) from error
