@@ -119,6 +119,8 @@ def _fresh_globals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     bitmapist.SYSTEMS.update(systems)
     cohort.CUSTOM_HANDLERS.clear()
     cohort.CUSTOM_HANDLERS.update(handlers)
+    while bitmapist.systems._tallies:
+        bitmapist.systems._tallies.popitem()[1].close()
     tallymark.TRACK_HOURLY = tallymark.TRACK_UNIQUE = False
     if defaults.configured() is not before:
         tallymark.configure()

@@ -387,6 +387,26 @@ class TestSystems:
         with pytest.raises(KeyError):
             bitmapist.get_redis("nobody's")
 
+    def test_a_client_for_each_call_leaves_few_connections(self, redis_store: Store) -> None:
+        before = redis_store.raw.info("clients")["connected_clients"]
+        for user in range(40):
+            with redis.Redis.from_url(redis_store.url) as client:
+                mark_event("active", user, system=client, now=NOW)
+        assert redis_store.raw.info("clients")["connected_clients"] <= before + 17
+        assert redis_store.bits()["trackist_active_2026-11"] == set(range(40))
+
+    def test_a_pool_of_the_programs_own_kind_is_used_as_it_is(self, redis_store: Store) -> None:
+        """It may find its server in other ways, as that for Sentinels does."""
+        kind: Any = redis.BlockingConnectionPool
+        pool = kind.from_url(redis_store.url, max_connections=1, timeout=1)
+        with redis.Redis.from_pool(pool) as client:
+            mark_event("active", 1, system=client, now=NOW)
+            taken = pool.get_connection()
+            with pytest.raises(redis.ConnectionError):
+                mark_event("active", 2, system=client, now=NOW)
+            pool.release(taken)
+            assert list(MonthEvents("active", 2026, 11, client)) == [1]
+
     def test_results_are_on_the_system_of_the_events(self, plain_store: Store) -> None:
         """bitmapist looks for them on the default one."""
         for user in (1, 2):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from typing import TYPE_CHECKING, Any, Final
 
 import redis
@@ -36,9 +35,9 @@ System = str | redis.Redis
 #: The clients by the names of their systems. Add your own, or call `setup_redis`.
 SYSTEMS: dict[str, Any] = {"default": redis.Redis(host="localhost", port=6379)}
 
-#: How many databases have a tally at a time; of more, the one that was used longest ago
-#: is made anew when it is needed.
-_TALLIES: Final = 64
+#: How many pools have a tally at a time. Programs have few; but some make a client for
+#: each call.
+_TALLIES: Final = 16
 
 
 def setup_redis(name: str, host: str, port: int, **kw: Any) -> None:
@@ -88,15 +87,27 @@ def tally_of(system: System) -> SyncTally:
             f"a system is a redis.Redis, got a {type(client).__module__}.{type(client).__name__}; "
             "for a cluster there are tallymark.migrate and tallymark.SyncTally"
         )
-    return _tally_on(client.connection_pool)
+    pool = client.connection_pool
+    return _tallies.get(pool) or _tally_on(pool)
 
 
-@functools.lru_cache(maxsize=_TALLIES)
+#: By the client's pool, which a pipeline and its client have in common.
+_tallies: dict[Any, SyncTally] = {}
+
+
 def _tally_on(pool: redis.ConnectionPool) -> SyncTally:
-    if type(pool) is not redis.ConnectionPool:
-        return SyncTally(redis.Redis(connection_pool=pool))
-    tally = SyncTally(make_client_like(KINDS, pool, Options()))
-    tally._store.own()  # noqa: SLF001
+    """Make the tally on a pool, and let go of the one that was made first, if there are many."""
+    if type(pool) is redis.ConnectionPool:
+        tally = SyncTally(make_client_like(KINDS, pool, Options()))
+        tally._store.own()  # noqa: SLF001
+    else:
+        tally = SyncTally(redis.Redis(connection_pool=pool))
+    tally = _tallies.setdefault(pool, tally)  # another thread may have been first
+    for oldest in list(_tallies)[:-_TALLIES]:
+        gone = _tallies.pop(oldest, None)
+        if gone is not None:
+            # Not the tally: another thread may be about to use it, and still can.
+            gone._store.close()  # noqa: SLF001
     return tally
 
 
