@@ -53,7 +53,8 @@ class Cluster:
 
     def _node(self) -> RedisProcess:
         port = _cluster_port()
-        folder = self._folder / str(port)
+        while (folder := self._folder / str(port)).exists():  # a node has it, not yet running
+            port = _cluster_port()
         folder.mkdir()
         settings = {
             "--cluster-enabled": "yes",

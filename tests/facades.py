@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, cast
 
+import pytest
+
 import tallymark
 from tallymark import SyncTally, Tally, Transaction
 from tallymark import sync as tm
@@ -87,3 +89,20 @@ FACADES = [ASYNC, SYNC]
 def internals(tally: Tally | SyncTally) -> Any:
     """Return what a tally works on, for tests that look behind its public face."""
     return tally._store
+
+
+#: Each facade on a real Redis, and each other kind of store with one of them. For tests
+#: that take long and are about the core, which knows nothing of either.
+ON_SOME_STORES = pytest.mark.parametrize(
+    ("facade", "store"),
+    [
+        pytest.param(facade, store, id=f"{facade.name}-{store}")
+        for facade, store in (
+            (ASYNC, "redis"),
+            (SYNC, "redis"),
+            (ASYNC, "cluster"),
+            (SYNC, "memory"),
+        )
+    ],
+    indirect=True,
+)

@@ -395,10 +395,14 @@ class TestSystems:
         assert redis_store.raw.info("clients")["connected_clients"] <= before + 17
         assert redis_store.bits()["trackist_active_2026-11"] == set(range(40))
 
-    def test_a_pool_of_the_programs_own_kind_is_used_as_it_is(self, redis_store: Store) -> None:
+    def test_a_pool_of_the_programs_own_kind_is_used_as_it_is(
+        self, redis_store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """It may find its server in other ways, as that for Sentinels does."""
+        impatient = functools.partial(tallymark.SyncTally, timeout=0.2)
+        monkeypatch.setattr(bitmapist.systems, "SyncTally", impatient)
         kind: Any = redis.BlockingConnectionPool
-        pool = kind.from_url(redis_store.url, max_connections=1, timeout=1)
+        pool = kind.from_url(redis_store.url, max_connections=1, timeout=0.1)
         with redis.Redis.from_pool(pool) as client:
             mark_event("active", 1, system=client, now=NOW)
             taken = pool.get_connection()

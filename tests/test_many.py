@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tallymark
-from facades import internals
+from facades import ON_SOME_STORES, internals
 from proxy import proxied
 from tallymark import (
     ClosedError,
@@ -68,8 +68,9 @@ NAMES = ["list", "tuple", "set", "deque", "iterator", "generator", "int64", "uin
 @pytest.mark.parametrize("container", CONTAINERS, ids=NAMES)
 @pytest.mark.parametrize("ids", [[], [5], [9, 3, 4_000_000], list(range(3, 900))])
 async def test_any_iterable_of_ids(
-    facade: Facade, store: Store, container: Callable[[list[int]], Any], ids: list[int]
+    facade: Facade, redis_store: Store, container: Callable[[list[int]], Any], ids: list[int]
 ) -> None:
+    store = redis_store
     async with facade.open(store.url) as tally:
         assert await tally.mark_many("a", container(ids), now=MONDAY) == each(len(ids))
         assert await tally.mark_many("a", container(ids), now=MONDAY) == each(0)
@@ -95,6 +96,7 @@ runs = st.builds(range, st.integers(0, 400), st.integers(0, 600), st.integers(1,
 programs = st.lists(st.tuples(st.booleans(), ids | runs, st.sampled_from(CONTAINERS)), max_size=6)
 
 
+@ON_SOME_STORES
 @settings(
     max_examples=20,
     deadline=None,

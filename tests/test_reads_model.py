@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from facades import ON_SOME_STORES
 from tallymark import any_of
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ examples = settings(
 )
 
 
+@ON_SOME_STORES
 @examples
 @given(marked=marks, wanted=st.lists(expressions(5), min_size=1, max_size=4))
 async def test_answers_agree_with_sets(

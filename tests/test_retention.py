@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from facades import ON_SOME_STORES
 from tallymark import (
     Cell,
     CellState,
@@ -102,6 +103,7 @@ def expected(
     return table
 
 
+@ON_SOME_STORES
 @pytest.mark.parametrize("mode", ["classic", "unbounded"])
 @pytest.mark.parametrize("first_time", [False, True])
 async def test_cells_agree_with_sets(
