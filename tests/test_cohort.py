@@ -15,7 +15,7 @@ import fakeredis
 import pytest
 
 from tallymark import InvalidValueError, MissingExtraError, SyncTally, bitmapist
-from tallymark.bitmapist import UniqueEvents, cohort, mark_event, mark_unique
+from tallymark.bitmapist import UniqueEvents, cohort, cohort_pages, mark_event, mark_unique
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -234,7 +234,7 @@ class TestForm:
         assert Elements(page).of("form")[0]["action"] == evil
 
     def test_without_jinja2_it_says_what_to_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        cohort._form.cache_clear()
+        cohort_pages._form.cache_clear()
         monkeypatch.setitem(sys.modules, "jinja2", None)
         with pytest.raises(MissingExtraError, match=r"tallymark\[bitmapist\]"):
             cohort.render_html_form("/", [("A", "a")])

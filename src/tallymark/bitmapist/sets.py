@@ -6,7 +6,6 @@ when it is asked, and is answered for that moment.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import operator
@@ -14,9 +13,9 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
 from ..errors import InvalidTypeError, InvalidValueError
-from ..events import any_of
-from ..keys import DEFAULT_PREFIX, KeySchema
+from ..keys import DEFAULT_PREFIX
 from ..queries import store
+from .known_users import located, origin_of
 from .selections import Selection
 from .systems import get_redis, pipeline_of, tally_of, translated
 from .users import checked_id
@@ -35,7 +34,6 @@ __all__ = [
     "BitOpXor",
     "BitOperation",
     "Keyed",
-    "Known",
     "MixinBitOperations",
     "MixinContains",
     "MixinCounts",
@@ -44,7 +42,6 @@ __all__ = [
     "delete_runtime_bitop_keys",
     "key_name",
     "local_thread",
-    "located",
     "selection_of",
 ]
 
@@ -144,7 +141,7 @@ class MixinEventsMisc(Keyed):
             return
         with translated():
             tally = tally_of(self.system)
-            tally.delete(Selection.of_key(self._key).event_set.at(_origin(tally)))
+            tally.delete(Selection.of_key(self._key).event_set.at(origin_of(tally)))
 
     def __eq__(self, other: object) -> bool:
         # The name of an operation, whose key would be written if it were asked for.
@@ -311,54 +308,6 @@ def selection_of(events: Any) -> Selection:
     if isinstance(events, Keyed):
         return events._selection()  # noqa: SLF001
     return Selection.of_key(events.redis_key)
-
-
-def located(tally: SyncTally, selection: Selection, known: Known | None = None) -> EventSet:
-    """Return the event set, in a tally's database, that a selection comes to.
-
-    Arguments:
-        tally: the tally.
-        selection: the selection.
-        known: what is known of the database already, for who has several selections.
-    """
-    event_set = selection.event_set.at(_origin(tally))
-    if not selection.inverted:
-        return event_set
-    return (known or Known(tally)).users_beside(event_set) - event_set
-
-
-class Known:
-    """Who there is, as far as Redis knows."""
-
-    def __init__(self, tally: SyncTally) -> None:
-        """Begin without a question."""
-        self._tally = tally
-        self._bitmaps: dict[str, list[EventSet]] = {}
-
-    def users_beside(self, event_set: EventSet) -> EventSet:
-        """Return all users that Redis knows of the events of an event set."""
-        schema = KeySchema()
-        bitmaps = dict.fromkeys(event_set.bitmaps())
-        everybody: list[EventSet] = list(bitmaps)
-        names: dict[str, None] = {}
-        for bitmap in bitmaps:
-            with contextlib.suppress(InvalidValueError):  # a key of the program's own
-                names[schema.parse(bitmap.key)[0]] = None
-        for name in names:
-            if name not in self._bitmaps:
-                self._bitmaps[name] = self._bitmaps_of(name)
-            everybody += self._bitmaps[name]
-        return any_of(everybody)
-
-    def _bitmaps_of(self, name: str) -> list[EventSet]:
-        """Return an event's flag and its months, which hold all who are in other bitmaps of it."""
-        tally = self._tally
-        months = tally.periods(name, "month")
-        return [tally.unique(name), *(tally.during(name, month) for month in months)]
-
-
-def _origin(tally: SyncTally) -> Any:
-    return tally._context.origin  # noqa: SLF001
 
 
 def _is_event(candidate: System | Keyed) -> TypeGuard[Keyed]:
