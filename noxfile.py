@@ -125,10 +125,10 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def compat(session: nox.Session) -> None:
-    """Prove on random data that bitmapist 3.119 and tallymark share a database."""
+    """Prove on random programs that tallymark does with a database what bitmapist does."""
     env = install_with_tests(session)
-    python = rival_python(session, "bitmapist==3.119", "hiredis")
-    env["TALLYMARK_BITMAPIST_PYTHON"] = python
+    env["TALLYMARK_BITMAPIST_PYTHON"] = rival_python(session, "bitmapist==3.119", "hiredis")
+    env["TALLYMARK_BITMAPIST4_PYTHON"] = rival_python(session, "bitmapist4==4.0", "hiredis")
     session.run("pytest", "tests/compat", *session.posargs, env=env)
 
 
