@@ -54,6 +54,19 @@ def test_several_bitmaps_are_asked_about_at_one_moment() -> None:
         assert not next(single).atomic
 
 
+def test_a_result_is_written_where_marks_go_and_its_parts_are_unlinked() -> None:
+    request = next(queries.store(context, (a | b) - c, b"result"))
+    assert isinstance(request, Request)
+    assert request.changes
+    assert request.atomic
+    *_, written, unlinked = request.commands
+    assert (written[:3], unlinked[0]) == ((b"BITOP", b"OR", b"result"), b"UNLINK")
+    assert b"result" not in unlinked
+    single = next(queries.store(context, a, b"result"))
+    assert isinstance(single, Request)
+    assert single.commands == [(b"BITOP", b"OR", b"result", a.key)]
+
+
 @pytest.mark.parametrize(
     ("event_set", "firsts", "candidate"),
     [
