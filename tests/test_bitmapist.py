@@ -287,6 +287,9 @@ class TestOperations:
             BitOpAnd("default")
         with pytest.raises(InvalidValueError, match="needs one event, got 2"):
             BitOpNot(day, day)
+        for wrong in (1, "active"):
+            with pytest.raises(InvalidTypeError, match="not an event"):
+                _ = day & wrong  # type: ignore[operator] # pyright: ignore[reportOperatorIssue]
 
     def test_anything_with_a_key_can_take_part(self, plain_store: Store) -> None:
         class Mine:

@@ -208,6 +208,7 @@ class BitOperation(MixinIter, MixinContains, MixinCounts, MixinEventsMisc, Mixin
         Raises:
             InvalidValueError: there is no such operation, or no event, or NOT has
                 several; or no system is named and the events are of different ones.
+            InvalidTypeError: something is no event.
         """
         if _is_event(system_or_event):
             events = (system_or_event, *events)
@@ -219,6 +220,9 @@ class BitOperation(MixinIter, MixinContains, MixinCounts, MixinEventsMisc, Mixin
         if not events or (op_name == "NOT" and len(events) > 1):
             wanted = "one event" if op_name == "NOT" else "one event or more"
             raise InvalidValueError(f"{op_name} needs {wanted}, got {len(events)}")
+        for each in events:
+            if not _is_event(each):
+                raise InvalidTypeError(f"not an event: {each!r:.80}")
         self._key = f"{_STORED}{op_name}_{'-'.join(map(key_name, events))}"
         self._combined = _OPERATIONS[op_name](list(map(selection_of, events)))
         pipeline = pipeline_of(self.system)
@@ -310,7 +314,7 @@ def selection_of(events: Any) -> Selection:
     return Selection.of_key(events.redis_key)
 
 
-def _is_event(candidate: System | Keyed) -> TypeGuard[Keyed]:
+def _is_event(candidate: object) -> TypeGuard[Keyed]:
     # Not `hasattr` first: to look at an operation's key has it written.
     return isinstance(candidate, Keyed) or hasattr(candidate, "redis_key")
 
