@@ -26,6 +26,7 @@ from markdown_it import MarkdownIt
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "from-bitmapist.md"
 PROGRAMS = Path(__file__).with_name("dropin_programs.py")
 SYSTEMS = ["default", "other"]
 #: How many programs there are, and how many steps each has at least.
@@ -294,11 +295,12 @@ add_extra_karma = print
 
 
 def switched(program: str) -> str:
-    """Return a program after the switch, as ``sed`` makes it."""
-    program = re.sub("from bitmapist import", "from tallymark.bitmapist import", program)
-    return re.sub(
-        "^import bitmapist", "from tallymark import bitmapist", program, flags=re.MULTILINE
+    """Return a program after the switch, made by the very ``sed`` that the document names."""
+    (expression,) = re.findall("^sed -i '(.*)'", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+    told = subprocess.run(
+        ["sed", expression], input=program, capture_output=True, check=True, text=True
     )
+    return told.stdout
 
 
 def test_every_block_of_its_readme_runs_unchanged(both: Both, redis_server: str) -> None:
