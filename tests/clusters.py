@@ -76,6 +76,10 @@ class Cluster:
     def create(self) -> None:
         """Make the running nodes a cluster."""
         first, *others = self.nodes
+        for epoch, node in enumerate(self.nodes, start=1):
+            # As redis-cli does. Nodes that begin with the same one may settle that by
+            # taking back, or by both disowning, a slot that has just moved.
+            self.raw(node).execute_command("CLUSTER SET-CONFIG-EPOCH", epoch)
         for node in others:
             self.raw(first).execute_command("CLUSTER MEET", "127.0.0.1", node.port)
         masters = self.nodes[: self._masters]
