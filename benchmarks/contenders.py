@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import json
 import statistics
 import sys
@@ -33,11 +34,11 @@ CONNECTIONS = 50
 # --- blocking
 
 
-def bitmapist(url: str) -> Blocking:
-    """Return bitmapist's mark."""
-    import bitmapist as library  # pyright: ignore[reportMissingImports]
+def bitmapist(url: str, name: str = "bitmapist") -> Blocking:
+    """Return bitmapist's mark, or the drop-in's, which is made the same way."""
     import redis
 
+    library: Any = importlib.import_module(name)
     library.SYSTEMS["default"] = redis.Redis.from_url(url)
     mark: Blocking = library.mark_event
     return mark
@@ -45,13 +46,7 @@ def bitmapist(url: str) -> Blocking:
 
 def drop_in(url: str) -> Blocking:
     """Return the mark of programs written for bitmapist, after the change of their import."""
-    import redis
-
-    from tallymark import bitmapist as library
-
-    library.SYSTEMS["default"] = redis.Redis.from_url(url)
-    mark: Blocking = library.mark_event
-    return mark
+    return bitmapist(url, "tallymark.bitmapist")
 
 
 def bitmapist4(url: str) -> Blocking:

@@ -35,9 +35,6 @@ MAX_CONNECTIONS: Final = 50
 #: redis-py's 32 KiB that takes a third longer.
 READ_SIZE: Final = 256 * 1024
 
-#: What redis-py's pools put among the settings of connections, each its own.
-_OF_THE_POOL: Final = ("maint_notifications_pool_handler", "orig_", "himport_registry")
-
 #: A Sentinel that has not answered after so many seconds is not waited for.
 _SENTINEL_SECONDS: Final = 1.0
 
@@ -88,8 +85,7 @@ def make_client(kinds: ClientKinds, url: str, options: Options) -> Any:
 
 def make_client_like(kinds: ClientKinds, pool: Any, options: Options) -> Any:
     """Return a client with a pool of the tally's own, on the server of another, plain pool."""
-    told = pool.connection_kwargs
-    settings = {name: told[name] for name in told if not name.startswith(_OF_THE_POOL)}
+    settings = dict(pool.connection_kwargs)
     if "socket_read_size" in settings:
         settings["socket_read_size"] = READ_SIZE
     settings["timeout"] = options.seconds if kinds.each_wait_is_bounded else None

@@ -9,8 +9,6 @@ from ..keys import DEFAULT_PREFIX
 from .systems import get_redis, tally_of, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from .systems import System
 
 __all__ = ["delete_all_events", "delete_temporary_bitop_keys", "get_event_names"]
@@ -44,11 +42,5 @@ def delete_temporary_bitop_keys(system: System = "default") -> None:
 def _delete(system: System, pattern: str) -> None:
     client = get_redis(system)
     keys = client.scan_iter(match=pattern, count=_STEP)
-    for some in _batches(keys, _STEP):
+    while some := list(itertools.islice(keys, _STEP)):
         client.unlink(*some)
-
-
-def _batches(keys: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
-    walk = iter(keys)
-    while some := list(itertools.islice(walk, size)):
-        yield some

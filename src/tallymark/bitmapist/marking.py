@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
-from ..errors import StoreError
-from ..keys import KeySchema
-from ..periods import Granularity, Period
-from ..switches import switches
-from .dates import utc_now
-from .systems import as_redis_py, get_redis, pipeline_of, tally_of, translated
+from .systems import pipeline_of, tally_of, translated
 from .users import checked_id
 
 if TYPE_CHECKING:
+    from redis.client import Pipeline
+
+    from ..marks import BitMark
+    from ..sync_tally import SyncTally
     from .systems import System
 
 __all__ = ["mark_event", "mark_unique", "unmark_event", "unmark_unique"]
@@ -46,7 +45,7 @@ def mark_event(
         redis.RedisError: Redis did not take it, or did not answer in time; the mark may
             have been made then.
     """
-    _mark("mark_event", event_name, uuid, system, now, track_hourly, track_unique, use_pipeline)
+    _mark(True, event_name, uuid, system, now, track_hourly, track_unique, use_pipeline)
 
 
 def unmark_event(
@@ -63,7 +62,7 @@ def unmark_event(
     Arguments and errors as for `mark_event`. A user who was there at another hour of the
     day is not there on that day any more.
     """
-    _mark("unmark_event", event_name, uuid, system, now, track_hourly, track_unique, use_pipeline)
+    _mark(False, event_name, uuid, system, now, track_hourly, track_unique, use_pipeline)
 
 
 def mark_unique(event_name: str, uuid: int, system: System = "default") -> None:
@@ -71,7 +70,9 @@ def mark_unique(event_name: str, uuid: int, system: System = "default") -> None:
 
     A pipeline as the system gets the command, for the program to execute.
     """
-    _mark_unique("mark_unique", event_name, uuid, system)
+    tally = tally_of(system)
+    mark = tally._marker.mark_unique(str(event_name), checked_id(uuid))  # noqa: SLF001
+    _apply(mark, tally, pipeline_of(system))
 
 
 def unmark_unique(event_name: str, uuid: int, system: System = "default") -> None:
@@ -79,11 +80,13 @@ def unmark_unique(event_name: str, uuid: int, system: System = "default") -> Non
 
     A pipeline as the system gets the command, for the program to execute.
     """
-    _mark_unique("unmark_unique", event_name, uuid, system)
+    tally = tally_of(system)
+    mark = tally._marker.unmark_unique(str(event_name), checked_id(uuid))  # noqa: SLF001
+    _apply(mark, tally, pipeline_of(system))
 
 
 def _mark(
-    verb: str,
+    value: bool,
     event_name: str,
     uuid: int,
     system: System,
@@ -92,45 +95,28 @@ def _mark(
     track_unique: bool | None,
     use_pipeline: bool,
 ) -> None:
-    if isinstance(now, datetime) and now.tzinfo is not None:
+    if isinstance(now, datetime):
         now = now.replace(tzinfo=None)
-    hourly = switches.track_hourly if track_hourly is None else bool(track_hourly)
-    unique = switches.track_unique if track_unique is None else bool(track_unique)
-    if not use_pipeline and pipeline_of(system) is not None:
-        granularities = [Granularity.MONTH, Granularity.WEEK, Granularity.DAY]
-        granularities += [Granularity.HOUR] * hourly + [Granularity.UNIQUE] * unique
-        moment = utc_now() if now is None else now
-        _queue(get_redis(system), event_name, uuid, granularities, moment, verb == "mark_event")
+    tally = tally_of(system)
+    marker = tally._marker  # noqa: SLF001
+    given = str(event_name), checked_id(uuid), now, _switch(track_hourly), _switch(track_unique)
+    if value:
+        mark = marker.mark_event(*given)
+    else:
+        mark = cast("BitMark", marker.unmark_event(*given, exact=False))
+    _apply(mark, tally, None if use_pipeline else pipeline_of(system))
+
+
+def _switch(given: bool | None) -> bool | None:
+    """Return True or False for whatever is true or false; ``None`` leaves it to the global one."""
+    return None if given is None else bool(given)
+
+
+def _apply(mark: BitMark, tally: SyncTally, pipeline: Pipeline | None) -> None:
+    """Send a mark, or put its commands into a program's pipeline."""
+    if pipeline is None:
+        with translated():
+            tally._take(mark, None)  # noqa: SLF001
         return
-    call = getattr(tally_of(system), verb)
-    try:
-        call(str(event_name), checked_id(uuid), now=now, track_hourly=hourly, track_unique=unique)
-    except StoreError as error:
-        raise as_redis_py(error) from error
-
-
-def _mark_unique(verb: str, event_name: str, uuid: int, system: System) -> None:
-    if pipeline_of(system) is not None:
-        value = verb == "mark_unique"
-        _queue(get_redis(system), event_name, uuid, [Granularity.UNIQUE], utc_now(), value)
-        return
-    with translated():
-        getattr(tally_of(system), verb)(str(event_name), checked_id(uuid))
-
-
-def _queue(
-    pipeline: Any,
-    event_name: str,
-    uuid: int,
-    granularities: list[Granularity],
-    moment: date,
-    value: bool,
-) -> None:
-    """Put the commands of a mark into a program's pipeline."""
-    schema = KeySchema()
-    offset = schema.offset(checked_id(uuid))
-    wall = datetime(*moment.timetuple()[:6])
-    for granularity in granularities:
-        unique = granularity is Granularity.UNIQUE
-        period = None if unique else Period.containing(granularity, wall)
-        pipeline.setbit(schema.key(str(event_name), period), offset, int(value))
+    for key in mark.bitmaps.keys:
+        pipeline.setbit(key, mark.offset, mark.value)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = [
     "SYSTEMS",
     "System",
-    "as_redis_py",
     "get_redis",
     "pipeline_of",
     "setup_redis",
@@ -120,16 +119,11 @@ _SAME_IN_REDIS_PY: Final[tuple[tuple[type[errors.StoreError], type[redis.RedisEr
 )
 
 
-def as_redis_py(error: errors.StoreError) -> redis.RedisError:
-    """Return the error that redis-py raises where a tally raises this one."""
-    kinds = (theirs for ours, theirs in _SAME_IN_REDIS_PY if isinstance(error, ours))
-    return next(kinds, redis.RedisError)(str(error))
-
-
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
     """Raise redis-py's errors in the place of tallymark's, as programs expect that catch them."""
     try:
         yield
     except errors.StoreError as error:
-        raise as_redis_py(error) from error
+        kinds = (theirs for ours, theirs in _SAME_IN_REDIS_PY if isinstance(error, ours))
+        raise next(kinds, redis.RedisError)(str(error)) from error
