@@ -18,7 +18,7 @@ from ..retention_counts import Tallies, count_cells
 from .cohort_pages import render_csv_data, render_html_data, render_html_form
 from .dates import add_month, utc_now
 from .known_users import Known, located
-from .period_events import DayEvents, MonthEvents, WeekEvents, YearEvents
+from .period_events import CalendarEvents, DayEvents, MonthEvents, WeekEvents, YearEvents
 from .sets import selection_of
 from .systems import System, tally_of, translated
 
@@ -162,21 +162,22 @@ _LATER: Final[dict[str, Callable[[datetime, int], datetime]]] = {
 }
 
 
+_CLASSES: Final[dict[str, type[CalendarEvents]]] = {
+    "days": DayEvents,
+    "weeks": WeekEvents,
+    "months": MonthEvents,
+    "years": YearEvents,
+}
+
+
 def _events(name: str, time_group: TimeGroup, moment: date, system: System) -> Any:
     """Return the events that a name stands for, in the period of a moment."""
-    cls: Any
-    numbers: tuple[int, ...]
-    if time_group == "days":
-        cls, numbers = DayEvents, (moment.year, moment.month, moment.day)
-    elif time_group == "weeks":
-        cls, numbers = WeekEvents, moment.isocalendar()[:2]
-    elif time_group == "months":
-        cls, numbers = MonthEvents, (moment.year, moment.month)
-    else:
-        cls, numbers = YearEvents, (moment.year,)
+    cls = _CLASSES[time_group]
+    arguments = (*cls.numbers(moment), system)
     if name in CUSTOM_HANDLERS:
-        return CUSTOM_HANDLERS[name](name, cls, (*numbers, system))
-    return cls(name, *numbers, system)
+        return CUSTOM_HANDLERS[name](name, cls, arguments)
+    make: Any = cls
+    return make(name, *arguments)
 
 
 def _chosen(

@@ -57,19 +57,18 @@ def render_html_form(
     return str(
         _form().render(
             action_url=action_url,
-            fields=[
-                ("select1", "People who", selections1, select1),
-                ("select1b", "and also", none + list(selections1b or selections1), select1b),
-                ("select2", "and came back to", selections2, select2),
-                ("select2b", "and also", none + list(selections2b or selections2), select2b),
+            events=[
+                ("select1", "People who", selections1, select1 or ""),
+                ("select1b", "and also", none + list(selections1b or selections1), select1b or ""),
+                ("select2", "and came back to", selections2, select2 or ""),
+                ("select2b", "and also", none + list(selections2b or selections2), select2b or ""),
             ],
-            time_groups=list(_UNITS),
-            time_group=time_group,
-            as_percent=as_percent,
-            numbers=_with(_RESULTS, int(num_results)),
-            num_results=int(num_results),
-            lengths=_with(_LENGTHS, int(num_of_rows)),
-            num_of_rows=int(num_of_rows),
+            shape=[
+                ("time_group", "Group by", [(one.capitalize(), one) for one in _UNITS], time_group),
+                ("as_percent", "Cells", [("Per cent", 1), ("Users", 0)], int(bool(as_percent))),
+                ("num_results", "Rows", *_numbers(_RESULTS, int(num_results))),
+                ("num_of_rows", "Periods after each", *_numbers(_LENGTHS, int(num_of_rows))),
+            ],
             start_date=start_date or "",
         )
     )
@@ -187,8 +186,9 @@ def _average(numbers: Sequence[float]) -> float:
     return sum(numbers) / len(numbers) if numbers else 0.0
 
 
-def _with(numbers: Sequence[int], chosen: int) -> list[int]:
-    return sorted({*numbers, chosen})
+def _numbers(offered: Sequence[int], chosen: int) -> tuple[list[tuple[int, int]], int]:
+    """Return numbers to choose from, as a form offers them, and the one that is chosen."""
+    return [(number, number) for number in sorted({*offered, chosen})], chosen
 
 
 @functools.cache

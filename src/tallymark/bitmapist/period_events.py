@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import calendar
 from datetime import date, datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..keys import DEFAULT_PREFIX
 from .dates import add_month, iso_to_gregorian, utc_now
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .systems import System
 
 __all__ = [
+    "CalendarEvents",
     "DayEvents",
     "GenericPeriodEvents",
     "HourEvents",
@@ -108,7 +109,30 @@ class GenericPeriodEvents(
         return self.delta(value=-1)
 
 
-class YearEvents(GenericPeriodEvents):
+class CalendarEvents(GenericPeriodEvents):
+    """The events of a unit of the calendar, which numbers such as year and month name."""
+
+    @classmethod
+    def from_date(cls, event_name: str, dt: date | None = None, system: System = "default") -> Self:
+        """Return the events of the period of a moment; of the present one by default."""
+        make: Any = cls
+        events: Self = make(event_name, *cls.numbers(dt or utc_now()), system=system)
+        return events
+
+    @staticmethod
+    @abc.abstractmethod
+    def numbers(moment: date) -> tuple[int, ...]:
+        """Return the numbers that name the period of a moment."""
+
+    def _filled(self, *given: int | None) -> tuple[int, ...]:
+        """Return numbers, with those of the present moment for what is left out."""
+        present = self.numbers(utc_now())
+        return tuple(
+            now if number is None else number for number, now in zip(given, present, strict=True)
+        )
+
+
+class YearEvents(CalendarEvents):
     """The users of an event in a year: those of its months, all together.
 
     Its ``redis_key`` is that of the operation on them; see `BitOperation`.
@@ -118,18 +142,17 @@ class YearEvents(GenericPeriodEvents):
         year: the year.
     """
 
-    @classmethod
-    def from_date(cls, event_name: str, dt: date | None = None, system: System = "default") -> Self:
-        """Return the events of the year of a moment; of the present one by default."""
-        dt = dt or utc_now()
-        return cls(event_name, dt.year, system=system)
+    @staticmethod
+    def numbers(moment: date) -> tuple[int, ...]:
+        """Return the year of a moment."""
+        return (moment.year,)
 
     def __init__(
         self, event_name: str, year: int | None = None, system: System = "default"
     ) -> None:
         """Take a year; the present one by default."""
         super().__init__(event_name, system=system)
-        self.year = _or(year, utc_now().year)
+        (self.year,) = self._filled(year)
         months = [MonthEvents(event_name, self.year, month, system) for month in range(1, 13)]
         self._months = BitOpOr(system, *months)
         self.redis_key = key_name(self._months)
@@ -153,7 +176,7 @@ class YearEvents(GenericPeriodEvents):
         return selection_of(self._months)
 
 
-class MonthEvents(GenericPeriodEvents):
+class MonthEvents(CalendarEvents):
     """The users of an event in a month.
 
     Attributes:
@@ -161,11 +184,10 @@ class MonthEvents(GenericPeriodEvents):
         year, month: the month.
     """
 
-    @classmethod
-    def from_date(cls, event_name: str, dt: date | None = None, system: System = "default") -> Self:
-        """Return the events of the month of a moment; of the present one by default."""
-        dt = dt or utc_now()
-        return cls(event_name, dt.year, dt.month, system=system)
+    @staticmethod
+    def numbers(moment: date) -> tuple[int, ...]:
+        """Return the year and the month of a moment."""
+        return moment.year, moment.month
 
     def __init__(
         self,
@@ -176,9 +198,7 @@ class MonthEvents(GenericPeriodEvents):
     ) -> None:
         """Take a month; what is left out is that of the present moment."""
         super().__init__(event_name, system=system)
-        now = utc_now()
-        self.year = _or(year, now.year)
-        self.month = _or(month, now.month)
+        self.year, self.month = self._filled(year, month)
         self.redis_key = _key(event_name, f"{self.year}-{self.month}")
 
     def delta(self, value: int) -> Self:
@@ -196,7 +216,7 @@ class MonthEvents(GenericPeriodEvents):
         return _end_of_day(date(self.year, self.month, days))
 
 
-class WeekEvents(GenericPeriodEvents):
+class WeekEvents(CalendarEvents):
     """The users of an event in a week, from Monday on.
 
     Attributes:
@@ -204,11 +224,10 @@ class WeekEvents(GenericPeriodEvents):
         year, week: the ISO year, which goes with the week, and the ISO week.
     """
 
-    @classmethod
-    def from_date(cls, event_name: str, dt: date | None = None, system: System = "default") -> Self:
-        """Return the events of the week of a moment; of the present one by default."""
-        year, week, _ = (dt or utc_now()).isocalendar()
-        return cls(event_name, year, week, system=system)
+    @staticmethod
+    def numbers(moment: date) -> tuple[int, ...]:
+        """Return the ISO year and week of a moment."""
+        return tuple(moment.isocalendar()[:2])
 
     def __init__(
         self,
@@ -219,16 +238,13 @@ class WeekEvents(GenericPeriodEvents):
     ) -> None:
         """Take a week; what is left out is that of the present moment."""
         super().__init__(event_name, system=system)
-        this_year, this_week, _ = utc_now().isocalendar()
-        self.year = _or(year, this_year)
-        self.week = _or(week, this_week)
+        self.year, self.week = self._filled(year, week)
         self.redis_key = _key(event_name, f"W{self.year}-{self.week}")
 
     def delta(self, value: int) -> Self:
         """Return the events of the week that is so many later."""
-        monday = iso_to_gregorian(self.year, self.week + value, 1)
-        year, week, _ = monday.isocalendar()
-        return self.__class__(self.event_name, year, week, self.system)
+        later = self.period_start() + timedelta(weeks=value)
+        return self.from_date(self.event_name, later, self.system)
 
     def period_start(self) -> datetime:
         """Return the first moment of the week's Monday."""
@@ -239,7 +255,7 @@ class WeekEvents(GenericPeriodEvents):
         return _end_of_day(iso_to_gregorian(self.year, self.week, 7))
 
 
-class DayEvents(GenericPeriodEvents):
+class DayEvents(CalendarEvents):
     """The users of an event on a day.
 
     Attributes:
@@ -247,11 +263,10 @@ class DayEvents(GenericPeriodEvents):
         year, month, day: the day.
     """
 
-    @classmethod
-    def from_date(cls, event_name: str, dt: date | None = None, system: System = "default") -> Self:
-        """Return the events of the day of a moment; of the present one by default."""
-        dt = dt or utc_now()
-        return cls(event_name, dt.year, dt.month, dt.day, system=system)
+    @staticmethod
+    def numbers(moment: date) -> tuple[int, ...]:
+        """Return the year, the month and the day of a moment."""
+        return moment.year, moment.month, moment.day
 
     def __init__(
         self,
@@ -263,16 +278,13 @@ class DayEvents(GenericPeriodEvents):
     ) -> None:
         """Take a day; what is left out is that of the present moment."""
         super().__init__(event_name, system=system)
-        now = utc_now()
-        self.year = _or(year, now.year)
-        self.month = _or(month, now.month)
-        self.day = _or(day, now.day)
+        self.year, self.month, self.day = self._filled(year, month, day)
         self.redis_key = _key(event_name, f"{self.year}-{self.month}-{self.day}")
 
     def delta(self, value: int) -> Self:
         """Return the events of the day that is so many later."""
-        day = date(self.year, self.month, self.day) + timedelta(days=value)
-        return self.__class__(self.event_name, day.year, day.month, day.day, self.system)
+        later = self.period_start() + timedelta(days=value)
+        return self.from_date(self.event_name, later, self.system)
 
     def period_start(self) -> datetime:
         """Return the first moment of the day."""
@@ -283,7 +295,7 @@ class DayEvents(GenericPeriodEvents):
         return _end_of_day(date(self.year, self.month, self.day))
 
 
-class HourEvents(GenericPeriodEvents):
+class HourEvents(CalendarEvents):
     """The users of an event in an hour, if hours were marked.
 
     Attributes:
@@ -291,12 +303,11 @@ class HourEvents(GenericPeriodEvents):
         year, month, day, hour: the hour.
     """
 
-    @classmethod
-    def from_date(cls, event_name: str, dt: date | None = None, system: System = "default") -> Self:
-        """Return the events of the hour of a moment; of the present one by default."""
-        dt = dt or utc_now()
-        hour = dt.hour if isinstance(dt, datetime) else 0
-        return cls(event_name, dt.year, dt.month, dt.day, hour, system=system)
+    @staticmethod
+    def numbers(moment: date) -> tuple[int, ...]:
+        """Return the year, the month, the day and the hour of a moment."""
+        hour = moment.hour if isinstance(moment, datetime) else 0
+        return moment.year, moment.month, moment.day, hour
 
     def __init__(
         self,
@@ -309,19 +320,13 @@ class HourEvents(GenericPeriodEvents):
     ) -> None:
         """Take an hour; what is left out is that of the present moment."""
         super().__init__(event_name, system=system)
-        now = utc_now()
-        self.year = _or(year, now.year)
-        self.month = _or(month, now.month)
-        self.day = _or(day, now.day)
-        self.hour = _or(hour, now.hour)
+        self.year, self.month, self.day, self.hour = self._filled(year, month, day, hour)
         self.redis_key = _key(event_name, f"{self.year}-{self.month}-{self.day}-{self.hour}")
 
     def delta(self, value: int) -> Self:
         """Return the events of the hour that is so many later."""
-        hour = self.period_start() + timedelta(hours=value)
-        return self.__class__(
-            self.event_name, hour.year, hour.month, hour.day, hour.hour, self.system
-        )
+        later = self.period_start() + timedelta(hours=value)
+        return self.from_date(self.event_name, later, self.system)
 
     def period_start(self) -> datetime:
         """Return the first moment of the hour."""
@@ -334,10 +339,6 @@ class HourEvents(GenericPeriodEvents):
 
 def _key(event_name: str, suffix: str) -> str:
     return f"{DEFAULT_PREFIX}{event_name}_{suffix}"
-
-
-def _or(given: int | None, present: int) -> int:
-    return present if given is None else given
 
 
 def _midnight(day: date) -> datetime:
