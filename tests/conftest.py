@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import fakeredis
 import pytest
@@ -106,6 +106,14 @@ def facade(request: pytest.FixtureRequest) -> Facade:
     """Yield each facade in turn."""
     found: Facade = request.param
     return found
+
+
+@pytest.fixture
+def systems(plain_store: Store) -> Iterator[dict[str, Any]]:
+    """Yield the drop-in's systems: each kind of store as the default, and another database."""
+    bitmapist.SYSTEMS.update(default=plain_store.raw, other=fakeredis.FakeRedis())
+    yield bitmapist.SYSTEMS
+    bitmapist.delete_runtime_bitop_keys()
 
 
 @pytest.fixture(autouse=True)

@@ -41,7 +41,7 @@ from tallymark.bitmapist import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from typing_extensions import Self
 
@@ -53,14 +53,7 @@ NOW = datetime(2026, 11, 23, 13, 7)
 NEW_YEAR = datetime(2024, 12, 30, 13)
 
 
-@pytest.fixture(autouse=True)
-def systems(plain_store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """Let the default system be each kind of store in turn."""
-    found = {"default": plain_store.raw, "other": fakeredis.FakeRedis()}
-    monkeypatch.setattr(bitmapist.systems, "SYSTEMS", found)
-    bitmapist.delete_runtime_bitop_keys()
-    yield found
-    bitmapist.delete_runtime_bitop_keys()
+pytestmark = pytest.mark.usefixtures("systems")
 
 
 class TestMarks:

@@ -9,7 +9,6 @@ tables that have a start date and are not by days.
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from datetime import date, datetime, timedelta, timezone
@@ -22,9 +21,12 @@ from dropin_programs import KINDS, Steps
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from workers import running_worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from workers import Worker
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "from-bitmapist.md"
 PROGRAMS = Path(__file__).with_name("dropin_programs.py")
@@ -36,19 +38,12 @@ EXAMPLES, LENGTH = 110, 20
 class Both:
     """bitmapist, in its own process, and the drop-in."""
 
-    def __init__(self, process: subprocess.Popen[str], ours: Steps) -> None:
-        self._process = process
+    def __init__(self, worker: Worker, ours: Steps) -> None:
+        self._worker = worker
         self.ours = ours
 
     def theirs(self, do: str, *args: Any) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"do": do, "args": args}) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            pytest.fail(f"bitmapist's process has ended with {self._process.wait()}")
-        return json.loads(answer)
+        return self._worker.ask({"do": do, "args": args})
 
     def do(self, do: str, *args: Any) -> Any:
         """Do a step with both; check that they answer the same, and return it."""
@@ -67,14 +62,8 @@ def both(redis_server: str) -> Iterator[Both]:
     ours, theirs = ({name: f"{base}/{next(numbers)}" for name in SYSTEMS} for _ in range(2))
     steps = Steps("tallymark.bitmapist", ours)
     before = dict(steps.library.SYSTEMS)
-    python = os.environ["TALLYMARK_BITMAPIST_PYTHON"]
-    with subprocess.Popen(
-        [python, str(PROGRAMS), "bitmapist", json.dumps(theirs)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        found = Both(process, steps)
+    with running_worker(PROGRAMS, "bitmapist", json.dumps(theirs)) as worker:
+        found = Both(worker, steps)
         found.do("begin")
         yield found
         found.do("begin")

@@ -6,9 +6,6 @@ in TALLYMARK_BITMAPIST_PYTHON.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from workers import running_worker
 
 from model import EVENTS, Call, Model, busy_days, unique_calls, users
 from moments import naive_moments
@@ -23,6 +21,8 @@ from tallymark import Granularity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from workers import Worker
 
     from facades import Facade
     from stores import Store
@@ -40,22 +40,16 @@ CLASSES = {
 class Bitmapist:
     """bitmapist's functions, called in its own process."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
-        self._process = process
+    def __init__(self, worker: Worker, url: str) -> None:
+        self._worker = worker
         self._url = url
 
     def call(self, function: str, *args: Any, **options: Any) -> Any:
         if "now" in options:
             options["now"] = options["now"].isoformat()
-        request = {"url": self._url, "function": function, "args": args, "options": options}
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            pytest.fail(f"bitmapist's process has ended with {self._process.wait()}")
-        return json.loads(answer)
+        return self._worker.ask(
+            {"url": self._url, "function": function, "args": args, "options": options}
+        )
 
     def run(self, call: Call) -> None:
         self.call(call.verb, call.event, call.user_id, **dict(call.options))
@@ -81,17 +75,14 @@ class Bitmapist:
 
 
 @pytest.fixture(scope="session")
-def bitmapist_process() -> Iterator[subprocess.Popen[str]]:
-    python = os.environ["TALLYMARK_BITMAPIST_PYTHON"]
-    with subprocess.Popen(
-        [python, str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        yield process
+def bitmapist_worker() -> Iterator[Worker]:
+    with running_worker(WORKER) as worker:
+        yield worker
 
 
 @pytest.fixture
-def bitmapist(bitmapist_process: subprocess.Popen[str], redis_store: Store) -> Bitmapist:
-    return Bitmapist(bitmapist_process, redis_store.url)
+def bitmapist(bitmapist_worker: Worker, redis_store: Store) -> Bitmapist:
+    return Bitmapist(bitmapist_worker, redis_store.url)
 
 
 # bitmapist takes the wall clock of whatever it is given and tallymark converts
