@@ -20,8 +20,9 @@ from .context import Context
 from .errors import StoreTimeoutError, TallymarkError
 from .marker import Marker
 from .offsets import BLOCK, blocks
-from .options import Options, checked_timeout
+from .options import Options, checked_timeout, hide_urls
 from .transactions import Transaction, unwrapped
+from .urls import StoreUrl
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
@@ -73,6 +74,7 @@ class Tally(AsyncReads):
             InvalidTypeError, InvalidValueError: the client or an option is not
                 what is described there.
         """
+        hide_urls(options)
         checked = Options(**options)
         found: Any = client
         if isinstance(client, RedisCluster):
@@ -116,8 +118,11 @@ class Tally(AsyncReads):
                 allowed. The message never holds the URL.
             MissingExtraError: ``memory://`` without fakeredis.
         """
+        store = StoreUrl(url)
+        del url  # error reporters show the locals of frames
+        hide_urls(options)
         checked = Options(**options)
-        tally = cls(opened(KINDS, url, checked), **options)
+        tally = cls(opened(KINDS, store, checked), **options)
         tally._store.own()
         return tally
 
