@@ -102,7 +102,7 @@ _NOT_FOUND: Final = (
 #: What of its message is ours to show: the service, and what kept Sentinels from answering.
 _SERVICE: Final = re.compile(r"No (?:master|slave) found for (?:'[^']*'|\"[^\"]*\")")
 _SHOWN: Final = re.compile(_SERVICE.pattern + r"(?: \(Sentinels: [A-Za-z, ]*\))?")
-_REASON: Final = re.compile(r" - ((?:Connection|Timeout|Authentication|BusyLoading)Error)\(")
+_REASON: Final = re.compile(r" - (?:[a-z]+:)?((?:Connection|Timeout|Authentication)Error)\b")
 
 _UNKNOWN_COMMAND: Final = (
     "tallymark needs Redis 6.2, Valkey, or bitfield=False for servers that have only SETBIT"
