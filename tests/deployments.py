@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import platform
+import socket
 import ssl
 import sys
 import threading
@@ -235,21 +236,34 @@ def tls_front(url: str, own: str, key: str) -> Iterator[int]:
             sink.transport.abort()
             raise
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        plain, to_plain = await asyncio.open_connection(target.hostname, target.port)
-        await asyncio.gather(pump(reader, to_plain), pump(plain, writer))
+    async def serve(accepted: socket.socket) -> None:
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        with contextlib.suppress(OSError):
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: protocol, accepted, ssl=context
+            )
+            writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+            plain, to_plain = await asyncio.open_connection(target.hostname, target.port)
+            await asyncio.gather(pump(reader, to_plain), pump(plain, writer))
+
+    async def accept(listener: socket.socket, serving: set[asyncio.Task[None]]) -> None:
+        while True:
+            accepted, _ = await loop.sock_accept(listener)
+            serving.add(loop.create_task(serve(accepted)))
 
     async def front() -> None:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-        async with server:
-            ports.append(server.sockets[0].getsockname()[1])
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.setblocking(False)
+            ports.append(listener.getsockname()[1])
+            serving: set[asyncio.Task[None]] = set()
+            serving.add(loop.create_task(accept(listener, serving)))
             ready.set()
             await ending.wait()
             # Some clients, such as a Sentinel that was stopped, may not have hung up.
-            others = asyncio.all_tasks() - {asyncio.current_task()}
-            for other in others:
-                other.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
+            for each in serving:
+                each.cancel()
+            await asyncio.gather(*serving, return_exceptions=True)
             for _ in range(3):  # turns of the loop in which transports close
                 await asyncio.sleep(0)
 

@@ -22,7 +22,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import tallymark
-from facades import ASYNC, internals
+from facades import ASYNC, SYNC, internals
 from servers import RedisProcess, free_port, running, running_server
 from tallymark import InvalidValueError, StoreError, SyncTally, Tally, TallymarkError
 from tallymark import sync as tm
@@ -126,7 +126,8 @@ async def fails(facade: Facade, channels: Channels, url: str, **options: Any) ->
     errors: list[Any] = []
     options = {"timeout": 0.1, **options}
     async with facade.open(url, observer=channels.observer, **options) as tally:
-        made = tally if facade is ASYNC else tally._verbs  # type: ignore[attr-defined]
+        verbs: Any = tally
+        made = tally if facade is ASYNC else verbs._verbs
 
         async def mark_together() -> None:
             async with tally.transaction() as tx:
@@ -159,7 +160,7 @@ async def fails(facade: Facade, channels: Channels, url: str, **options: Any) ->
     [
         "redis://{login}127.0.0.1:{port}/3",
         "redis://127.0.0.1:{port}/3?password={secret}",
-        "rediss://{login}127.0.0.1:{port}/3?ssl_password={secret}",
+        "rediss://{login}127.0.0.1:{port}/3",
         "unix://{login}/nowhere/redis.sock",
         "redis+sentinel://{login}127.0.0.1:{port},localhost/main?sentinel_password={secret}",
         "rediss+sentinel://{login}127.0.0.1:{port}/main?sentinel_password={secret}",
@@ -175,6 +176,12 @@ async def test_nobody_is_there(facade: Facade, channels: Channels, url: str) -> 
             await fails(facade, channels, there, read_from=found)
             if "sentinel" in url:
                 await fails(facade, channels, found, read_from="replicas")
+
+
+async def test_the_password_of_a_key(channels: Channels) -> None:
+    """Which redis-py 5 to 7 take in blocking clients only."""
+    url = f"rediss://127.0.0.1:{free_port()}?ssl_password={SECRET}"
+    await fails(SYNC, channels, url)
 
 
 async def test_a_login_is_refused(facade: Facade, channels: Channels) -> None:
@@ -301,7 +308,8 @@ async def test_reprs_of_what_works(facade: Facade, channels: Channels) -> None:
         async with facade.open(found, read_from=found, observer=channels.observer) as tally:
             await tally.mark_event("a", 1)
             assert await tally.count(tally.day("a")) == 1
-            made: Any = tally if facade is ASYNC else tally._verbs  # type: ignore[attr-defined]
+            verbs: Any = tally
+            made = verbs if facade is ASYNC else verbs._verbs
             channels.check(made, made.client, made.client.connection_pool)
             assert "s3cr3t" not in repr((made, made.client, vars(made)))
 

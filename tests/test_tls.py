@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 import redis.asyncio
+from redis.exceptions import RedisClusterException
 
 from clusters import _cluster_port
 from deployments import tls_front
@@ -170,10 +171,10 @@ async def test_another_hosts_certificate_and_redis_pys_cluster_client(
     """`Tally.client` of a cluster has connections that redis-py makes, with settings of ours."""
     url = f"rediss+cluster://app:{PASSWORD}@localhost:{stranger.port}?{files.query}"
     with SyncTally.from_url(url) as tally:
-        with pytest.raises(redis.exceptions.RedisClusterException, match=r"(?i)certificate"):
+        with pytest.raises(RedisClusterException, match=r"(?i)certificate"):
             tally.client.get("a")
     made = ASYNC.tally.from_url(url)
-    with pytest.raises(redis.exceptions.RedisClusterException, match=r"(?i)certificate"):
+    with pytest.raises(RedisClusterException, match=r"(?i)certificate"):
         await made.client.get("a")
     await made.aclose()
     assert stranger.handshakes >= 2

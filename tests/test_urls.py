@@ -19,6 +19,7 @@ from tallymark import (
     Tally,
     TallymarkError,
     defaults,
+    memory,
 )
 from tallymark import sync as tm
 
@@ -179,7 +180,7 @@ def test_an_embedded_store(name: str) -> None:
         told = str(error)
     else:
         server = client.connection_pool.connection_kwargs["server"]
-        assert name == "" or tallymark.memory.store(name) is server
+        assert name == "" or memory.store(name) is server
     assert "s3cret" not in told
 
 
