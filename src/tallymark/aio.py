@@ -111,6 +111,9 @@ class Tally(AsyncReads):
                 ``memory://name``, a store inside this process that needs no
                 server (extra ``memory``). The options ``sentinel_username`` and
                 ``sentinel_password`` are for Sentinels with a login of their own.
+                User, password and path are written as
+                ``urllib.parse.quote(text, safe="")`` does. With TLS, names in
+                certificates are checked, unless ``ssl_check_hostname=false``.
             options: see `tallymark.TallyOptions`.
 
         Raises:
