@@ -24,7 +24,7 @@ from redis.retry import Retry
 import tallymark
 from facades import ASYNC, SYNC, internals
 from servers import RedisProcess, free_port, running, running_server
-from tallymark import InvalidValueError, StoreError, SyncTally, Tally, TallymarkError
+from tallymark import InvalidValueError, StoreError, SyncTally, Tally, TallymarkError, bitmapist
 from tallymark import sync as tm
 from tallymark.otel import OpenTelemetry
 
@@ -300,6 +300,15 @@ def test_what_is_configured(channels: Channels) -> None:
     with pytest.raises(StoreError) as raised:
         tm.mark_event("a", 1)
     channels.check(raised.value, tm.current_tally())
+
+
+def test_the_drop_in_is_set_up_wrongly(channels: Channels) -> None:
+    with pytest.raises(TypeError) as raised:
+        bitmapist.setup_redis("other", "localhost", 6379, password=SECRET, no_such_option=1)
+    frames = [frame for frame, _ in traceback.walk_tb(raised.value.__traceback__)]
+    (ours,) = (each for each in frames if each.f_code.co_filename.startswith(OURS))
+    assert SECRET not in repr(ours.f_locals)
+    channels.check(raised.value.with_traceback(None))
 
 
 async def test_reprs_of_what_works(facade: Facade, channels: Channels) -> None:
