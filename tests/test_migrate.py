@@ -204,3 +204,23 @@ def test_each_bit_goes_to_its_shard(part: bytes, shards: int) -> None:
             have, want = users(bytes(reversed(dealt[change.shard]))), users(dealt[change.shard])
             assert users(change.bits) == (want - have if change.value else have - want)
             assert change.value or clear
+
+
+def test_urls_from_the_environment_or_a_file(
+    redis_store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`ps` shows the arguments of a program, and so a password in them."""
+    with SyncTally.from_url(redis_store.url) as old:
+        old.mark_event("a", 1, now=MONDAY)
+    (tmp_path / "new").write_text(f"{redis_store.url}\n")
+    command = [sys.executable, "-m", "tallymark.migrate", "--quiet", "--shards=4", "env:OLD_URL"]
+    environment = {**os.environ, "OLD_URL": redis_store.url}
+    target = f"file:{tmp_path / 'new'}"
+    subprocess.run([*command, target], env=environment, cwd=tmp_path, check=True)
+    assert "3 bits written, 0 differ" in capfd.readouterr().out
+    for wrong in ("env:NO_SUCH_VARIABLE", f"file:{tmp_path / 'no such file'}"):
+        with pytest.raises(SystemExit):
+            main([redis_store.url, wrong])
+    problems = capfd.readouterr().err
+    assert "there is no such environment variable" in problems
+    assert "the file cannot be read (FileNotFoundError)" in problems

@@ -20,8 +20,9 @@ from .context import Context
 from .errors import StoreTimeoutError, TallymarkError
 from .marker import Marker
 from .offsets import BLOCK, blocks
-from .options import Options, checked_timeout
+from .options import Options, checked_timeout, hide_urls
 from .transactions import Transaction, unwrapped
+from .urls import StoreUrl
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
@@ -73,6 +74,7 @@ class Tally(AsyncReads):
             InvalidTypeError, InvalidValueError: the client or an option is not
                 what is described there.
         """
+        hide_urls(options)
         checked = Options(**options)
         found: Any = client
         if isinstance(client, RedisCluster):
@@ -109,6 +111,9 @@ class Tally(AsyncReads):
                 ``memory://name``, a store inside this process that needs no
                 server (extra ``memory``). The options ``sentinel_username`` and
                 ``sentinel_password`` are for Sentinels with a login of their own.
+                User, password and path are written as
+                ``urllib.parse.quote(text, safe="")`` does. With TLS, names in
+                certificates are checked, unless ``ssl_check_hostname=false``.
             options: see `tallymark.TallyOptions`.
 
         Raises:
@@ -116,8 +121,11 @@ class Tally(AsyncReads):
                 allowed. The message never holds the URL.
             MissingExtraError: ``memory://`` without fakeredis.
         """
+        store = StoreUrl(url)
+        del url  # error reporters show the locals of frames
+        hide_urls(options)
         checked = Options(**options)
-        tally = cls(opened(KINDS, url, checked), **options)
+        tally = cls(opened(KINDS, store, checked), **options)
         tally._store.own()
         return tally
 

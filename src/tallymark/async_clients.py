@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from typing import Final
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import (
+    BlockingConnectionPool,
+    Connection,
+    Redis,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 
 from .clients import ClientKinds
 
 __all__ = ["KINDS", "close_client"]
+
+
+class _Pool(BlockingConnectionPool):
+    """Lends connections to a server; who finds none waits for one."""
+
+    def __repr__(self) -> str:
+        """Name its class alone: redis-py 6 and 7 show all settings, and so passwords."""
+        return f"<{type(self).__name__}>"
 
 
 class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
@@ -20,7 +34,10 @@ class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
 KINDS: Final = ClientKinds(
     client=Redis,
     fake="FakeAsyncRedis",
-    plain=BlockingConnectionPool,
+    tcp=Connection,
+    tls=SSLConnection,
+    socket=UnixDomainSocketConnection,
+    plain=_Pool,
     watched=_SentinelPool,
     sentinel=Sentinel,
     any_watched=SentinelConnectionPool,

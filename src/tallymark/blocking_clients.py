@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from redis import Redis
+from redis import Connection, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.cluster import ClusterNode, RedisCluster
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
@@ -27,6 +27,9 @@ class _SentinelPool(SentinelConnectionPool, BlockingPool):
 KINDS: Final = ClientKinds(
     client=Redis,
     fake="FakeRedis",
+    tcp=Connection,
+    tls=SSLConnection,
+    socket=UnixDomainSocketConnection,
     plain=BlockingPool,
     watched=_SentinelPool,
     sentinel=Sentinel,

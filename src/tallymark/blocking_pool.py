@@ -27,6 +27,10 @@ class BlockingPool(BlockingConnectionPool):
     ``queue_class``, in which ``None`` stands for one that is yet to be made.
     """
 
+    def __repr__(self) -> str:
+        """Name its class alone: redis-py 6 and 7 show all settings, and so passwords."""
+        return f"<{type(self).__name__}>"
+
     def reset(self) -> None:
         """Forget all connections; redis-py calls this when made, and after a fork."""
         super().reset()  # type: ignore[no-untyped-call]

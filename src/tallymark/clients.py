@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from redis.backoff import NoBackoff
-from redis.connection import parse_url
+from redis.credentials import UsernamePasswordCredentialProvider
+from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from . import memory
 from .errors import InvalidValueError
 from .options import REPLICAS
 from .stores import same_sentinels
-from .urls import check_url, sentinel_address, store_name
+from .urls import StoreUrl
 
 if TYPE_CHECKING:
     from .options import Options
-    from .urls import SentinelAddress
+    from .urls import Hidden, Login, StoreAddress
 
 __all__ = [
     "MAX_CONNECTIONS",
     "READ_SIZE",
     "ClientKinds",
+    "check_settings",
+    "connecting",
     "make_client",
     "make_client_like",
     "make_read_client",
@@ -45,6 +49,7 @@ class ClientKinds(NamedTuple):
     Attributes:
         client: a client.
         fake: the name of fakeredis's client.
+        tcp, tls, socket: connections to a server, also with TLS, or over a socket.
         plain: a pool for one server.
         watched: a pool for a server that Sentinels name.
         sentinel: asks them.
@@ -56,6 +61,9 @@ class ClientKinds(NamedTuple):
 
     client: Any
     fake: str
+    tcp: Any
+    tls: Any
+    socket: Any
     plain: Any
     watched: Any
     sentinel: Any
@@ -65,19 +73,18 @@ class ClientKinds(NamedTuple):
     each_wait_is_bounded: bool
 
 
-def make_client(kinds: ClientKinds, url: str, options: Options) -> Any:
+def make_client(kinds: ClientKinds, store: StoreUrl, options: Options) -> Any:
     """Return a client for a URL.
 
     Raises:
         InvalidTypeError, InvalidValueError: the URL is not allowed.
         MissingExtraError: it is that of an embedded store, without fakeredis.
     """
-    check_url(url)
-    name = store_name(url)
-    if name is None:
-        return kinds.client.from_pool(_make_pool(kinds, url, options))
+    address = store.address
+    if not address.is_embedded:
+        return kinds.client.from_pool(_make_pool(kinds, address, options))
     return getattr(memory.fakeredis(), kinds.fake)(
-        server=memory.store(name),
+        server=memory.store(address.name),
         connection_pool_class=kinds.plain,
         max_connections=MAX_CONNECTIONS,
     )
@@ -104,40 +111,83 @@ def make_read_client(kinds: ClientKinds, client: Any, options: Options) -> Any:
     """
     if options.read_from == REPLICAS:
         return kinds.client.from_pool(_make_replica_pool(kinds, client.connection_pool))
-    return make_client(kinds, options.read_from, options) if options.reads_elsewhere else None
+    if isinstance(options.read_from, StoreUrl):
+        return make_client(kinds, options.read_from, options)
+    return None
 
 
-def _make_pool(kinds: ClientKinds, url: str, options: Options) -> Any:
-    """Return a pool for a URL of a server, which was checked.
+def connecting(kinds: ClientKinds, address: StoreAddress) -> tuple[Any, dict[str, Any]]:
+    """Return the class of connections to a server, and their settings but for host and port.
+
+    Names in certificates are checked unless the URL says otherwise: redis-py does that by
+    itself only from version 6 on.
+    """
+    settings: dict[str, Any] = {"db": address.database, **address.options}
+    if address.login:
+        settings["credential_provider"] = _credentials(address.login)
+    if address.path:
+        return kinds.socket, {"path": address.path, **settings}
+    if not address.is_secure:
+        return kinds.tcp, settings
+    checked = settings.setdefault("ssl_cert_reqs", "required") != "none"
+    settings.setdefault("ssl_check_hostname", checked)
+    if "ssl_password" in settings:
+        settings["ssl_password"] = _unshown(settings["ssl_password"])
+    if "ssl_min_version" in settings:
+        settings["ssl_min_version"] = ssl.TLSVersion(settings["ssl_min_version"])
+    for name in ("ssl_include_verify_flags", "ssl_exclude_verify_flags"):
+        if name in settings:
+            settings[name] = [_verify_flag(flag) for flag in settings[name]]
+    return kinds.tls, settings
+
+
+def check_settings(connection_class: Any, settings: dict[str, Any]) -> None:
+    """Raise unless redis-py makes a connection with these settings.
+
+    It would look at most of them when it makes the first one; a program should hear of
+    them when it starts, not at its first mark.
 
     Raises:
-        InvalidValueError: redis-py does not accept a part of the URL.
+        InvalidValueError: this version of redis-py does not accept an option.
+    """
+    try:
+        connection_class(**settings)
+    except (ValueError, TypeError, RedisError) as error:
+        refusal = type(error).__name__
+    else:
+        return
+    # Not as its cause: its message may quote a setting.
+    raise InvalidValueError(
+        f"the store's URL has an option that redis-py does not accept ({refusal})"
+    )
+
+
+def _make_pool(kinds: ClientKinds, address: StoreAddress, options: Options) -> Any:
+    """Return a pool for the address of a server.
+
+    Raises:
+        InvalidValueError: redis-py does not accept an option of it.
     """
     seconds = options.seconds if kinds.each_wait_is_bounded else None
-    settings = {  # which the URL may override
+    connection_class, told = connecting(kinds, address)
+    settings = {
         "max_connections": MAX_CONNECTIONS,
         "timeout": seconds,
         "socket_timeout": seconds,
         "socket_connect_timeout": options.seconds,
         "socket_read_size": READ_SIZE,
+        **told,  # which the URL says
     }
-    address = sentinel_address(url)
-    try:
-        if address is None:
-            pool = kinds.plain.from_url(url, **settings)
-        else:
-            asking, connecting = _sentinel_settings(address, settings, options)
-            asked = kinds.sentinel(address.sentinels, sentinel_kwargs=asking)
-            pool = kinds.watched(address.service, asked, **connecting)
-        # redis-py looks at most options when it makes the first connection; a program
-        # should hear of them when it starts, not at its first mark.
-        pool.connection_class(**pool.connection_kwargs)
-    except (ValueError, TypeError) as error:
-        # Its message may quote the URL, and with it a password.
-        raise InvalidValueError(
-            f"the store's URL has a part that redis-py does not accept ({type(error).__name__}); "
-            "check the host, the port and the options behind '?'"
-        ) from None
+    if address.service:
+        asked = kinds.sentinel(
+            address.hosts, sentinel_kwargs=_asking(address, settings, options.timeout)
+        )
+        pool = kinds.watched(address.service, asked, ssl=address.is_secure, **settings)
+    else:
+        if not address.path:
+            settings["host"], settings["port"] = address.hosts[0]
+        pool = kinds.plain(connection_class=connection_class, **settings)
+    check_settings(pool.connection_class, pool.connection_kwargs)
     return pool
 
 
@@ -162,31 +212,57 @@ def _make_replica_pool(kinds: ClientKinds, pool: Any) -> Any:
     )
 
 
-def _sentinel_settings(
-    address: SentinelAddress, settings: dict[str, Any], options: Options
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings of connections to Sentinels, and of those to the server.
+def _asking(address: StoreAddress, settings: dict[str, Any], timeout: float) -> dict[str, Any]:
+    """Return the settings of connections to Sentinels.
 
     Arguments:
         address: what the URL says.
-        settings: of connections to any server, which the URL may override.
-        options: the tally's.
-
-    Raises:
-        ValueError: the URL has an option with a bad value.
+        settings: of connections to the servers.
+        timeout: the tally's.
     """
-    told: dict[str, Any] = dict(parse_url(address.redis))
-    for needless in ("host", "connection_class"):
-        told.pop(needless, None)
-    secure = address.redis.startswith("rediss:")
-    patience = min(options.timeout / 3, _SENTINEL_SECONDS)  # then the next one is asked
+    patience = min(timeout / 3, _SENTINEL_SECONDS)  # then the next one is asked
     asking: dict[str, Any] = {
-        "username": told.pop("sentinel_username", None),
-        "password": told.pop("sentinel_password", None),
         "socket_timeout": patience,
         "socket_connect_timeout": patience,
         "retry": Retry(NoBackoff(), 0),  # we do that, until the deadline
-        "ssl": secure,
-        **{name: told[name] for name in told if name.startswith("ssl_")},
+        "ssl": address.is_secure,
+        **{name: value for name, value in settings.items() if name.startswith("ssl_")},
     }
-    return asking, settings | told | {"ssl": secure}
+    if address.sentinel_login:
+        asking["credential_provider"] = _credentials(address.sentinel_login)
+    return asking
+
+
+def _credentials(login: Login) -> UsernamePasswordCredentialProvider:
+    """Return what redis-py logs in with.
+
+    Not a plain password: redis-py has shown those in the `repr` of a client, and so in messages.
+    """
+    return UsernamePasswordCredentialProvider(login.user, login.password.reveal())
+
+
+class _Unshown(str):
+    """A password that redis-py takes as text only, and shows among other settings."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+    __str__ = __repr__
+
+    def __format__(self, format_spec: str) -> str:
+        return repr(self)
+
+
+def _unshown(hidden: Hidden) -> str:
+    return _Unshown(hidden.reveal())
+
+
+def _verify_flag(name: str) -> ssl.VerifyFlags:
+    found = ssl.VerifyFlags.__members__.get(name)
+    if found is None:
+        raise InvalidValueError(
+            "the store's URL has a verify flag that the module ssl does not know"
+        )
+    return found

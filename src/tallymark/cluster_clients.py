@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import functools
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.connection import parse_url
-
-from .clients import MAX_CONNECTIONS, READ_SIZE, make_client
-from .errors import InvalidValueError
-from .urls import check_url, cluster_address
+from .clients import (
+    MAX_CONNECTIONS,
+    READ_SIZE,
+    check_settings,
+    connecting,
+    make_client,
+    make_read_client,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,11 +27,25 @@ if TYPE_CHECKING:
     from .clients import ClientKinds
     from .options import Options
     from .topology import Address
+    from .urls import StoreUrl
 
-__all__ = ["ClusterClients", "cluster_from_client", "opened"]
+__all__ = ["ClusterClients", "check_store", "cluster_from_client", "opened"]
 
 #: A node that has not taken a connection after so many seconds is taken to be down.
 CONNECT_SECONDS: Final = 1.0
+
+#: Settings of pools, not of connections.
+_OF_POOLS: Final = frozenset(("timeout", "max_connections"))
+
+#: Settings that redis-py's cluster client reads itself.
+_OF_CLUSTERS: Final = (
+    "decode_responses",
+    "encoding",
+    "encoding_errors",
+    "legacy_responses",
+    "max_connections",
+    "protocol",
+)
 
 #: What a connection of redis-py's cluster clients is told that is for them alone.
 _THEIRS: Final = frozenset(("host", "port", "path", "db", "redis_connect_func", "parser_class"))
@@ -50,7 +67,7 @@ class ClusterClients:
     kinds: ClientKinds
     startup: tuple[Address, ...]
     connection_class: type
-    settings: dict[str, Any]
+    settings: dict[str, Any] = field(repr=False)  # a caller's have a plain password
     remap: Callable[[Address], Address] | None = None
     theirs: Any = None
 
@@ -75,44 +92,71 @@ class ClusterClients:
 
     @functools.cached_property
     def _ours(self) -> Any:
+        if not self.kinds.each_wait_is_bounded:
+            return self._async_cluster()
+        # redis-py 5 hands on some settings only, and not whether to check names in
+        # certificates; so the class of connections has them. A URL is how to name it.
+        (host, port), *others = self.startup
+        nodes = [self.kinds.cluster_node(*other) for other in others]
+        return self.kinds.cluster(
+            url=f"redis://[{host}]:{port}" if ":" in host else f"redis://{host}:{port}",
+            startup_nodes=nodes,
+            connection_class=_preset(self.connection_class, self._of_connections()),
+            **{name: self.settings[name] for name in _OF_CLUSTERS if name in self.settings},
+        )
+
+    def _async_cluster(self) -> Any:
         nodes = [self.kinds.cluster_node(host, port) for host, port in self.startup]
         secure = "ssl" in self.connection_class.__name__.lower()
-        ours = {"timeout", "socket_read_size"}  # which not every redis-py takes there
-        settings = {name: value for name, value in self.settings.items() if name not in ours}
+        accepted = inspect.signature(self.kinds.cluster).parameters
+        settings = {name: value for name, value in self.settings.items() if name in accepted}
         return self.kinds.cluster(startup_nodes=nodes, ssl=secure, **settings)
 
+    def _of_connections(self) -> dict[str, Any]:
+        """Return the settings of connections alone."""
+        return {name: self.settings[name] for name in self.settings.keys() - _OF_POOLS}
 
-def opened(kinds: ClientKinds, url: str, options: Options) -> Any:
+
+def _preset(connection_class: Any, settings: dict[str, Any]) -> type:
+    """Return a class of connections that has these settings by default."""
+
+    class Preset(connection_class):  # type: ignore[misc]
+        def __init__(self, **told: Any) -> None:
+            super().__init__(**{**settings, **told})
+
+    return Preset
+
+
+def check_store(kinds: ClientKinds, store: StoreUrl, options: Options) -> None:
+    """Raise what a tally with this URL and these options would raise, and connect to nothing."""
+    found = opened(kinds, store, options)
+    if isinstance(found, ClusterClients):
+        options.on_a_cluster()
+    else:
+        make_read_client(kinds, found, options)
+
+
+def opened(kinds: ClientKinds, store: StoreUrl, options: Options) -> Any:
     """Return a client for a URL; of a cluster, what it takes to connect to the nodes.
 
     Raises: as `make_client`.
     """
-    check_url(url)
-    address = cluster_address(url)
-    if address is None:
-        return make_client(kinds, url, options)
+    address = store.address
+    if not address.is_cluster:
+        return make_client(kinds, store, options)
+    connection_class, told = connecting(kinds, address)
+    del told["db"]
     seconds = options.seconds if kinds.each_wait_is_bounded else None
-    try:
-        told: dict[str, Any] = dict(parse_url(address.redis))
-        connection_class = kinds.plain.from_url(address.redis).connection_class
-        for needless in ("host", "port", "db", "connection_class"):
-            told.pop(needless, None)
-        settings = {
-            "timeout": seconds,
-            "socket_timeout": seconds,
-            "socket_connect_timeout": min(options.timeout / 3, CONNECT_SECONDS),
-            "socket_read_size": READ_SIZE,
-            **told,
-        }
-        of_the_pool = {"timeout", "max_connections"}
-        connection_class(**{name: settings[name] for name in settings.keys() - of_the_pool})
-    except (ValueError, TypeError) as error:
-        # Its message may quote the URL, and with it a password.
-        raise InvalidValueError(
-            f"the store's URL has a part that redis-py does not accept ({type(error).__name__}); "
-            "check the hosts, the ports and the options behind '?'"
-        ) from None
-    return ClusterClients(kinds, address.nodes, connection_class, settings)
+    settings = {
+        "timeout": seconds,
+        "socket_timeout": seconds,
+        "socket_connect_timeout": min(options.timeout / 3, CONNECT_SECONDS),
+        "socket_read_size": READ_SIZE,
+        **told,
+    }
+    clients = ClusterClients(kinds, address.hosts, connection_class, settings)
+    check_settings(connection_class, clients._of_connections())  # noqa: SLF001
+    return clients
 
 
 def cluster_from_client(kinds: ClientKinds, client: Any, options: Options) -> ClusterClients:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .options import Options
-from .urls import check_url
+from . import async_clients, blocking_clients
+from .cluster_clients import check_store
+from .errors import TallymarkError
+from .options import Options, hide_urls
+from .urls import StoreUrl
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -24,7 +28,7 @@ DEFAULT_URL = "redis://localhost:6379/0"
 class Defaults:
     """One call of `configure`. Compared by identity: each call begins anew."""
 
-    url: str | None
+    url: StoreUrl | None
     options: TallyOptions
 
 
@@ -47,12 +51,24 @@ def configure(url: str | None = None, **options: Unpack[TallyOptions]) -> None:
     Raises:
         InvalidTypeError, InvalidValueError: the URL or an option is not
             allowed; the configuration stays as it was.
+        MissingExtraError: ``memory://`` without fakeredis.
     """
     global _defaults
-    if url is not None:
-        check_url(url)
-    Options(**options)
-    _defaults = Defaults(url, options)
+    store = None if url is None else StoreUrl(url)
+    del url  # error reporters show the locals of frames
+    hide_urls(options)
+    checked = Options(**options)
+    if store is not None:
+        _check(store, checked)
+    _defaults = Defaults(store, options)
+
+
+def _check(store: StoreUrl, options: Options) -> None:
+    """Raise what both facades would raise: redis-py has some options for one of them alone."""
+    with contextlib.suppress(TallymarkError):
+        check_store(async_clients.KINDS, store, options)
+        return
+    check_store(blocking_clients.KINDS, store, options)
 
 
 def configured() -> Defaults:
@@ -60,6 +76,9 @@ def configured() -> Defaults:
     return _defaults
 
 
-def url(defaults: Defaults) -> str:
-    """Return the URL for a new default tally."""
-    return defaults.url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
+def url(defaults: Defaults) -> Any:
+    """Return the URL for a new default tally, as ``from_url`` takes it too."""
+    if defaults.url is not None:
+        return defaults.url
+    found = os.environ.get(URL_VARIABLE)
+    return StoreUrl(found, f"{URL_VARIABLE}: ") if found else DEFAULT_URL

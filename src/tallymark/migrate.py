@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import sys
 import time
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 from .errors import InvalidTypeError, InvalidValueError, TallymarkError
@@ -22,6 +24,7 @@ from .raw_keys import key_counts, key_lives, key_parts
 from .resharding import changes, dealt_bits
 from .sync_tally import SyncTally
 from .together import in_shards
+from .urls import StoreUrl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -298,14 +301,37 @@ def _in_transactions(marks: Iterable[Mark]) -> Iterator[list[Mark]]:
         yield group
 
 
+#: `ps` shows the arguments of all processes to everybody on the machine.
+_WHERE: Final = "or env:NAME or file:PATH, if a variable or a file has it, since ps shows arguments"
+
+
+def _store(argument: str) -> StoreUrl:
+    """Return the URL that an argument is, or that the variable or file has which it names."""
+    kind, _, name = argument.partition(":")
+    if kind == "env":
+        found = os.environ.get(name)
+        if found is None:
+            raise argparse.ArgumentTypeError("there is no such environment variable")
+        return StoreUrl(found)
+    if kind == "file":
+        try:
+            return StoreUrl(Path(name).read_text("utf-8").strip())
+        except (OSError, ValueError) as error:
+            problem = type(error).__name__
+        raise argparse.ArgumentTypeError(f"the file cannot be read ({problem})")
+    return StoreUrl(argument)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Migrate as a program; return 0 if all counts agree."""
     parser = argparse.ArgumentParser(
         prog="python -m tallymark.migrate",
         description="Copy a database in bitmapist's format into a sharded one.",
     )
-    parser.add_argument("source", help="the URL of the old database")
-    parser.add_argument("target", help="the URL of the new one, such as redis+cluster://host")
+    parser.add_argument("source", type=_store, help="the URL of the old database; " + _WHERE)
+    parser.add_argument(
+        "target", type=_store, help="that of the new one, such as redis+cluster://host; " + _WHERE
+    )
     parser.add_argument("--shards", type=int, default=16, help="of the new one (default: 16)")
     parser.add_argument("--prefix", default="trackist_", help="what the keys begin with")
     parser.add_argument(
@@ -313,6 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--quiet", action="store_true", help="tell the result only")
     options = parser.parse_args(arguments)
+    del arguments  # error reporters show the locals of frames
     prefix = options.prefix
 
     def tell(now: Progress) -> None:

@@ -8,18 +8,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta, tzinfo
 from datetime import timezone as fixed_timezone
-from typing import TYPE_CHECKING, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 from zoneinfo import ZoneInfo
 
-from .errors import InvalidTypeError, InvalidValueError
+from .errors import InvalidTypeError, InvalidValueError, TallymarkError
 from .keys import DEFAULT_PREFIX, MAX_USER_ID, KeySchema, checked_int
 from .periods import By, Granularity, dated
-from .urls import check_url
+from .urls import StoreUrl
 
 if TYPE_CHECKING:
     from .observers import Observer
 
-__all__ = ["DEFAULT_TIMEOUT", "REPLICAS", "Options", "TallyOptions", "checked_timeout"]
+__all__ = [
+    "DEFAULT_TIMEOUT",
+    "REPLICAS",
+    "Options",
+    "TallyOptions",
+    "checked_timeout",
+    "hide_urls",
+]
 
 DEFAULT_TIMEOUT = 5.0
 DEFAULT_MAX_PENDING = 100_000
@@ -130,7 +137,7 @@ class Options:
     expire: Mapping[By, timedelta] = field(default_factory=dict)
     event_pattern: str | None = None
     max_events: int | None = None
-    read_from: str = PRIMARY
+    read_from: str | StoreUrl = PRIMARY
     observer: Observer | None = None
     shards: int | None = None
     replicas: int = 0
@@ -155,8 +162,8 @@ class Options:
             raise InvalidValueError(f"replicas must be 0 or more, got {self.replicas}")
         _check_pattern(self.event_pattern)
         object.__setattr__(self, "lives", _lives(self.expire))
-        if self.read_from not in {PRIMARY, REPLICAS}:
-            _check_read_url(self.read_from)
+        if not _is_word(self.read_from):
+            object.__setattr__(self, "read_from", _read_url(self.read_from))
         object.__setattr__(self, "zone", _zone(self.timezone))
         self.schema()  # checks the prefix and max_user_id
 
@@ -218,11 +225,31 @@ def _lives(expire: Mapping[By, timedelta]) -> dict[Granularity, timedelta]:
     return found
 
 
-def _check_read_url(url: str) -> None:
+def hide_urls(options: TallyOptions) -> None:
+    """Let go of the text of a URL in options that nobody else has, before anything is raised.
+
+    Error reporters show the locals of all frames that an exception has passed.
+    """
+    found: Any = options
+    if not _is_word(found.get("read_from", PRIMARY)):
+        found["read_from"] = StoreUrl(found["read_from"])
+
+
+def _is_word(read_from: object) -> bool:
+    """Tell whether this is no URL, but one of the words that ``read_from`` may be."""
+    return isinstance(read_from, str) and read_from in {PRIMARY, REPLICAS}
+
+
+def _read_url(url: str | StoreUrl) -> StoreUrl:
+    store = StoreUrl(url)
+    refusal: TallymarkError
     try:
-        check_url(url)
+        if not store.address.is_cluster:
+            return store
+        refusal = InvalidValueError("a cluster's nodes are found by a URL of its own")
     except (InvalidTypeError, InvalidValueError) as error:
-        raise type(error)(f"read_from is 'primary', 'replicas' or a URL: {error}") from None
+        refusal = error
+    raise type(refusal)(f"read_from is 'primary', 'replicas' or a URL: {refusal}")
 
 
 def _check_flag(name: str, value: object, *, optional: bool = False) -> None:

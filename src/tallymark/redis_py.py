@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final, Literal, NoReturn
 
-from redis import exceptions
+from redis import exceptions, sentinel
+from redis.asyncio import sentinel as async_sentinel
 from redis.backoff import DecorrelatedJitterBackoff
 
 from .errors import (
@@ -88,6 +89,21 @@ _REFUSALS: Final[dict[str, tuple[type[CommandError], str]]] = {
         "look for a full disk or a failed save in Redis's log; it takes no writes until then",
     ),
 }
+#: A server that does not know a command repeats what came with it: a password after ``AUTH``.
+_REPEATED: Final = re.compile(r",? with args beginning with.*", re.DOTALL)
+
+#: What redis-py raises if no Sentinel names a server.
+_NOT_FOUND: Final = (
+    sentinel.MasterNotFoundError,
+    sentinel.SlaveNotFoundError,
+    async_sentinel.MasterNotFoundError,
+    async_sentinel.SlaveNotFoundError,
+)
+#: What of its message is ours to show: the service, and what kept Sentinels from answering.
+_SERVICE: Final = re.compile(r"No (?:master|slave) found for (?:'[^']*'|\"[^\"]*\")")
+_SHOWN: Final = re.compile(_SERVICE.pattern + r"(?: \(Sentinels: [A-Za-z, ]*\))?")
+_REASON: Final = re.compile(r" - (?:[a-z]+:)?((?:Connection|Timeout|Authentication)Error)\b")
+
 _UNKNOWN_COMMAND: Final = (
     "tallymark needs Redis 6.2, Valkey, or bitfield=False for servers that have only SETBIT"
 )
@@ -157,6 +173,7 @@ def refused_reply(error: Exception) -> CommandError:
     Raises:
         StoreNotReadyError: it is of a kind that passes.
     """
+    _hide_secrets(error)
     code, message = _code(error), str(error)
     if code and not message.startswith(code):
         message = f"{code} {message}"  # redis-py has taken the code for a class of its own
@@ -199,6 +216,23 @@ def _code(error: Exception) -> str:
     return known or (first if first.isupper() and first.isalpha() else "")
 
 
+def _hide_secrets(error: Exception) -> None:
+    """Take what may be a secret out of an error of redis-py, which stays the cause of ours."""
+    told = str(error)
+    kept = told
+    if isinstance(error, _NOT_FOUND) and not _SHOWN.fullmatch(told):
+        # Some versions put each Sentinel's client there, with all its settings.
+        service = _SERVICE.match(told)
+        reasons = dict.fromkeys(_REASON.findall(told))
+        kept = service[0] if service else "No server found by the Sentinels"
+        if reasons:
+            kept += f" (Sentinels: {', '.join(reasons)})"
+    elif isinstance(error, exceptions.ResponseError):
+        kept = _REPEATED.sub("", told)
+    if kept != told:
+        error.args = (kept,)
+
+
 def raise_failure(error: Exception) -> NoReturn:
     """Raise our error for what kept commands from being sent or answered; see `failure`."""
     found = failure(error)
@@ -214,6 +248,7 @@ def failure(error: Exception) -> StoreError:
     """
     if isinstance(error, StoreError):
         return error
+    _hide_secrets(error)
     if isinstance(error, (exceptions.ResponseError, exceptions.BusyLoadingError, *_REFUSED_LOGINS)):
         try:
             return refused_reply(error)

@@ -24,10 +24,11 @@ from .context import Context
 from .errors import ClosedError, StoreTimeoutError, TallymarkError, overloaded
 from .marker import Marker
 from .offsets import blocks
-from .options import Options, checked_timeout
+from .options import Options, checked_timeout, hide_urls
 from .stats import Totals
 from .sync_reads import SyncReads
 from .transactions import Transaction, unwrapped
+from .urls import StoreUrl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -71,6 +72,7 @@ class SyncTally(SyncReads):
             InvalidTypeError, InvalidValueError: the client or an option is not
                 what is described there.
         """
+        hide_urls(options)
         checked = Options(**options)
         found: Any = client
         if isinstance(client, RedisCluster):
@@ -99,8 +101,11 @@ class SyncTally(SyncReads):
         Takes the same URLs and raises the same errors as
         `tallymark.Tally.from_url`.
         """
+        store = StoreUrl(url)
+        del url  # error reporters show the locals of frames
+        hide_urls(options)
         checked = Options(**options)
-        tally = cls(opened(KINDS, url, checked), **options)
+        tally = cls(opened(KINDS, store, checked), **options)
         tally._store.own()
         return tally
 

@@ -49,7 +49,10 @@ def setup_redis(name: str, host: str, port: int, **kw: Any) -> None:
             not ``redis.Redis``.
     """
     kind = kw.pop("redis_client", redis.Redis)
-    SYSTEMS[name] = kind(host=host, port=port, **kw)
+    try:
+        SYSTEMS[name] = kind(host=host, port=port, **kw)
+    finally:
+        kw.clear()  # error reporters show the locals of frames, and there may be a password
 
 
 def get_redis(system: System = "default") -> Any:
