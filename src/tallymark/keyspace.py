@@ -36,8 +36,8 @@ AnswerT = TypeVar("AnswerT")
 #: How many keys one step of a walk looks at, and how many commands go together.
 _STEP: Final = 1000
 
-#: bitmapist keeps what it computes under such names until it is told to delete them.
-_LEFT_BY_BITMAPIST: Final = "trackist_bitop_(?:AND|OR|XOR|NOT)_{}"
+#: bitmapist and bitmapist4 keep what they compute under such names, each below its prefix.
+_LEFT_BY_BITMAPIST: Final = "{0}bitop_(?:AND|OR|XOR|NOT)_{0}"
 
 #: Clears a user's bit wherever it is set, and so makes no bitmap longer, nor anew.
 _FORGET: Final = b"""\
