@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import random
 import subprocess
@@ -267,6 +266,8 @@ user_sets = st.one_of(
 )  # fmt: skip
 contents = st.dictionaries(st.sampled_from(["a", "a_b", "{x}", "🎉", "*", "u"]), user_sets)
 shard_counts = st.none() | st.integers(1, 20) | st.sampled_from([64, 255, 256])
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(
     contents, contents, shard_counts, shard_counts, st.none() | st.integers(0, 99), st.booleans()

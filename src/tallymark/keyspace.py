@@ -4,6 +4,10 @@ Redis has no index of keys, so most of these walk over all keys of the database
 with ``SCAN``, a thousand at a time, which holds nobody up (``KEYS`` would). A
 walk finds every bitmap that is there from its begin to its end; of one that
 comes or goes meanwhile, either may be true.
+
+A key does not tell where its prefix ends: ``tenant1_eu_active_u`` is the flag ``active``
+below ``tenant1_eu_``, and the flag ``eu_active`` below ``tenant1_``. So where one prefix
+begins with another one, a walk of the shorter one finds the bitmaps of both.
 """
 
 from __future__ import annotations
@@ -206,6 +210,8 @@ def _cleared(context: Context, bitmaps: Sequence[_Located], digits: bytes) -> Qu
 
 def delete_all(context: Context, prefix: str) -> Query[int]:
     """Delete all bitmaps of the tally's prefix; return how many there were."""
+    if not isinstance(prefix, str):  # of another type, some are equal to anything
+        raise InvalidTypeError(f"prefix must be a str, got a {type(prefix).__name__}")
     if prefix != context.origin.prefix:
         raise InvalidValueError(
             f"this tally's keys begin with {context.origin.prefix!r}; to delete them all, "
