@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from deployments import acl_user
 from servers import running_server
 from tallymark import (
     InvalidTypeError,
@@ -520,6 +521,20 @@ def test_prefixes_may_be_the_same_on_two_databases(redis_store: Store) -> None:
                 assert list(new.users(new.unique("a"))) == [5]
                 assert len(new.client.keys("*")) == 2  # one of them the schema's
     assert redis_store.names() == set()
+
+
+def test_with_no_more_rights_than_documented() -> None:
+    with acl_user() as url:
+        with (
+            SyncTally.from_url(url, shards=2) as old,
+            SyncTally.from_url(f"{url[:-1]}1") as new,
+            SyncTally.from_url(url.replace("127.0.0.1", "localhost"), shards=2) as same,
+        ):
+            old.mark_many("a", range(50), now=MONDAY)
+            assert migrate(old, new).differing == {}
+            assert set(new.users(new.day("a", MONDAY))) == set(range(50))
+            with pytest.raises(InvalidValueError, match="neither prefix may begin with"):
+                migrate(old, same)
 
 
 def test_one_cluster_by_two_names_is_one_database(
