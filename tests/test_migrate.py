@@ -659,7 +659,11 @@ def test_large_bitmaps_go_part_by_part(redis_store: Store) -> None:
     assert peak < 2**30 // 8 // 2  # of a bitmap that would be 128 MB as a whole
 
 
-some_parts = st.lists(st.binary(max_size=60), min_size=1, max_size=24)
+sparse = st.builds(
+    lambda before, some, after: bytes(before) + some + bytes(after),
+    *(st.integers(0, 400), st.binary(max_size=3), st.integers(0, 40)),
+)
+some_parts = st.lists(st.binary(max_size=60) | sparse, min_size=1, max_size=24)
 
 
 @given(some_parts, st.integers(1, 40), some_parts, st.booleans())
@@ -667,7 +671,13 @@ def test_each_bit_goes_to_its_shard(
     parts: list[bytes], shards: int, others: list[bytes], clear: bool
 ) -> None:
     def ones(data: bytes) -> set[int]:
-        return {at for at in range(8 * len(data)) if data[at >> 3] & (128 >> (at & 7))}
+        return {
+            8 * at + bit
+            for at, byte in enumerate(data)
+            if byte
+            for bit in range(8)
+            if byte & (128 >> bit)
+        }
 
     def users(every: list[bytes]) -> set[int]:
         return {bit * len(every) + shard for shard, own in enumerate(every) for bit in ones(own)}

@@ -5,13 +5,15 @@ users whose length is a multiple of 8 * lcm(S1, S2) is a whole number of bytes i
 shard of both databases. Users whose ids leave the same remainder by gcd(S1, S2) are among
 themselves on both sides, so each such class is converted alone: its shards are interleaved,
 and every n-th bit is the next one of a shard. Python's slices of binary digits do that in
-C, about as fast as numpy does.
+C, about as fast as numpy does. Where few bits are set, they go one by one.
 """
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from .bits import Ints
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,6 +22,12 @@ __all__ = ["Change", "Comparison", "resharded"]
 
 #: How many bytes one change has at most, so that the server is not held up for long.
 _PIECE: Final = 32 * 1024
+
+#: Bits go one by one if there is at most one in so many bytes.
+_SPARSE: Final = 32
+
+
+_INTS: Final = Ints()
 
 
 class Change(NamedTuple):
@@ -59,6 +67,9 @@ def resharded(parts: Sequence[bytes], shards: int) -> list[bytes]:
 def _dealt(parts: Sequence[bytes], shards: int) -> list[bytes]:
     """Do it for old and new shards whose numbers have no common divisor."""
     size = -(-max(map(len, parts)) // shards) * shards
+    ints = [_INTS.load(part, len(part)) for part in parts]
+    if sum(map(_INTS.count, ints)) * _SPARSE <= size * len(parts):
+        return _dealt_one_by_one(ints, shards, size)
     digits = [f"{int.from_bytes(part.ljust(size, bytes(1)), 'big'):0{8 * size}b}" for part in parts]
     if len(parts) == 1:
         (every,) = digits
@@ -71,6 +82,19 @@ def _dealt(parts: Sequence[bytes], shards: int) -> list[bytes]:
     return [
         int(every[shard::shards], 2).to_bytes(size, "big").rstrip(b"\0") for shard in range(shards)
     ]
+
+
+def _dealt_one_by_one(parts: Sequence[int], shards: int, size: int) -> list[bytes]:
+    own = len(parts)
+    found: dict[int, bytearray] = {}
+    for index, part in enumerate(parts):
+        for offsets in _INTS.ids(part, size, 0):
+            for old in offsets:
+                offset, shard = divmod(old * own + index, shards)
+                if shard not in found:
+                    found[shard] = bytearray(size * own // shards)
+                found[shard][offset >> 3] |= 128 >> (offset & 7)
+    return [bytes(found.get(shard, b"")).rstrip(b"\0") for shard in range(shards)]
 
 
 class Comparison:
