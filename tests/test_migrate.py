@@ -524,10 +524,10 @@ def test_prefixes_may_be_the_same_on_two_databases(redis_store: Store) -> None:
 
 
 def test_with_no_more_rights_than_documented() -> None:
-    with acl_user() as url:
+    with acl_user() as url, acl_user() as other:
         with (
             SyncTally.from_url(url, shards=2) as old,
-            SyncTally.from_url(f"{url[:-1]}1") as new,
+            SyncTally.from_url(other) as new,
             SyncTally.from_url(url.replace("127.0.0.1", "localhost"), shards=2) as same,
         ):
             old.mark_many("a", range(50), now=MONDAY)
