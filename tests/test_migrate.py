@@ -182,6 +182,9 @@ def test_what_it_takes(redis_store: Store) -> None:
             migrate(plain, nothing)
         with pytest.raises(InvalidTypeError, match="exact must be True or False"):
             migrate(plain, plain, exact=nothing)
+        wrong: Any = 5
+        with pytest.raises(InvalidTypeError, match="progress must be callable"):
+            migrate(plain, plain, progress=wrong)
         late = SyncTally.from_url(redis_store.url, prefix="b_", read_from=redis_store.url)
         for pair in ((late, plain), (plain, late)):
             with pytest.raises(InvalidValueError, match="without read_from"):
@@ -234,6 +237,9 @@ def test_as_a_program_the_other_way_round(
     assert "--source-shards" in told
     assert main([redis_store.url, redis_store.url, *back, "6", "--shards", "none"]) == 0
     assert found_bits(redis_store.raw, "back_", None) == found_bits(redis_store.raw, "six_", 6)
+    with pytest.raises(SystemExit):
+        main([redis_store.url, cluster_store.url, "--shards", "several"])
+    assert "a number or 'none', not 'several'" in capsys.readouterr().err
     assert main([redis_store.url, cluster_store.url, "--shards", "none"]) == 2
     assert "cannot do without shards" in capsys.readouterr().err
 

@@ -187,6 +187,8 @@ def migrate(
 
     Interrupted: what was copied stays.
     """
+    if progress is not None and not callable(progress):
+        raise InvalidTypeError(f"progress must be callable, got a {type(progress).__name__}")
     return _Mover(source, target, exact).run(progress)
 
 
@@ -518,7 +520,11 @@ def _in_transactions(marks: Iterable[Mark]) -> Iterator[list[Mark]]:
 
 
 def _shards(text: str) -> int | None:
-    return None if text == "none" else int(text)
+    """Return a number of shards as the command line has it."""
+    try:
+        return None if text == "none" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a number or 'none', not {text!r:.40}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
