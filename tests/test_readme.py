@@ -70,6 +70,12 @@ def test_python_blocks_print_what_they_say(
     loop.close()
 
 
+def headings_of(document: str) -> set[str]:
+    """Return the anchors of a document's headings."""
+    titles = [line.lstrip("# ").lower() for line in document.splitlines() if line.startswith("#")]
+    return {re.sub(r"[^\w -]", "", title).replace(" ", "-") for title in titles}
+
+
 def test_it_names_every_verb_option_and_error() -> None:
     """What the README leaves out, nobody finds."""
     errors = {
@@ -96,13 +102,15 @@ def test_every_link_and_session_exists() -> None:
     inline = [child for token in MarkdownIt().parse(README) for child in token.children or []]
     links = [str(token.attrs["href"]) for token in inline if token.type == "link_open"]
     assert len(links) >= 4
-    headings = {line.lstrip("# ").lower() for line in README.splitlines() if line.startswith("#")}
+    headings = headings_of(README)
     images = [str(token.attrs["src"]) for token in inline if token.type == "image"]
     for link in links + images:
         if link.startswith("#"):
             assert link[1:] in headings
-        else:
-            assert link.startswith("https://") or (ROOT / link).is_file(), link
+        elif not link.startswith("https://"):
+            path, _, anchor = link.partition("#")
+            text = (ROOT / path).read_bytes().decode(errors="replace")
+            assert not anchor or anchor in headings_of(text), link
     noxfile = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8"))
     sessions = {
         node.name

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 
 from facades import ON_SOME_STORES
+from stores import ClusterStore
 from tallymark import (
     ClosedError,
     CommandError,
@@ -238,6 +241,12 @@ async def test_bad_arguments_are_told_before_anything_is_sent(
             (lambda: verbs.forget(1001), InvalidValueError, "got 1001"),
             (lambda: verbs.delete_all(""), InvalidValueError, "'trackist_'"),
             (lambda: verbs.delete_all("other_"), InvalidValueError, "'trackist_'"),
+            (lambda: verbs.delete_all("trackist"), InvalidValueError, "'trackist_'"),
+            (lambda: verbs.delete_all("trackist_*"), InvalidValueError, "'trackist_'"),
+            (lambda: verbs.delete_all("TRACKIST_"), InvalidValueError, "'trackist_'"),
+            (lambda: verbs.delete_all(b"trackist_"), InvalidTypeError, "prefix must be a str"),
+            (lambda: verbs.delete_all(None), InvalidTypeError, "prefix must be a str"),
+            (lambda: verbs.delete_all(ANY), InvalidTypeError, "prefix must be a str"),
         ]
         for asked, error, message in cases:
             with pytest.raises(error, match=message):
@@ -545,6 +554,34 @@ async def test_delete_all_takes_the_tallys_bitmaps_and_no_other_key(
             *("trackist_settings", "x:active_2026-11", "x:active_W2026-48"),
             "x:active_2026-11-23",
         }
+
+
+async def test_a_longer_prefix_is_a_part_of_a_shorter_one(facade: Facade, store: Store) -> None:
+    """As the docstrings say, with the remedy that docs/operations.md has."""
+    prefixes = ["tenant1_", "tenant1_eu_", "tenant1:", "tenant1-eu:"]
+    async with contextlib.AsyncExitStack() as stack:
+        tallies = {
+            prefix: await stack.enter_async_context(facade.open(store.url, prefix=prefix))
+            for prefix in prefixes
+        }
+        for tally in tallies.values():
+            await tally.mark_event("active", 7, now=MONDAY)
+        short, long, first, second = tallies.values()
+        sharded = isinstance(store, ClusterStore)  # the tag of a shard ends the prefix
+        overlap = 0 if sharded else 3
+        listed = ["active"] if sharded else ["active", "eu_active"]
+        assert await short.event_names() == listed
+        assert await long.event_names() == ["active"]
+        for tally in (first, second):
+            assert await tally.event_names() == ["active"]
+            assert await tally.forget(7) == 3
+        assert await short.forget(7) == 3 + overlap
+        assert await long.forget(7) == 3 - overlap
+        assert await first.delete_all("tenant1:") == 3
+        assert await second.count(second.day("active", MONDAY)) == 0
+        assert await second.delete_all("tenant1-eu:") == 3
+        assert await short.delete_all("tenant1_") == 3 + overlap
+        assert await long.delete_all("tenant1_eu_") == 3 - overlap
 
 
 async def test_the_default_tally_reads_too(facade: Facade, store: Store) -> None:

@@ -291,7 +291,8 @@ class AsyncReads(EventSets):
             prefix: what the names begin with; every character stands for itself.
 
         Walks over all keys of the database, a thousand at a time. Events that
-        come or go meanwhile may be missing or listed.
+        come or go meanwhile may be missing or listed. If the prefix of another
+        tally begins with this one's, its events are listed too, under longer names.
 
         Raises as `count`, and is as safe to cancel.
         """
@@ -320,7 +321,7 @@ class AsyncReads(EventSets):
 
         As Redis reckons them (``MEMORY USAGE``, key and overhead included); on
         a server that does not tell, the bare lengths. Walks over all keys, as
-        `event_names` does.
+        `event_names` does, and counts what it would list under this name.
 
         Raises as `count`, and is as safe to cancel.
         """
@@ -368,6 +369,10 @@ class AsyncReads(EventSets):
         that are made meanwhile may stay, so stop marking first; then, a second
         call returns 0. If it is interrupted, call it again.
 
+        If the prefix of another tally begins with this one's, as ``tenant1_eu_``
+        does with ``tenant1_``, its bitmaps are events of this one as well, and the
+        bit is cleared there too.
+
         Arguments:
             user_id: an int from 0 to the tally's ``max_user_id``.
 
@@ -384,8 +389,12 @@ class AsyncReads(EventSets):
         """Delete every bitmap of the tally, of all events and all time.
 
         Arguments:
-            prefix: the tally's own prefix, as a guard against doing this to
-                the wrong database; anything else is refused.
+            prefix: the tally's own prefix, whole and to the letter, as a guard
+                against doing this to the wrong database; anything else is refused.
+
+        If the prefix of another tally begins with this one's, as ``tenant10`` does
+        with ``tenant1``, its bitmaps are deleted too: their keys do not tell where
+        the prefix ends.
 
         Returns:
             How many there were. Keys that are no bitmaps of tallymark's (or

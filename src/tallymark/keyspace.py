@@ -4,6 +4,10 @@ Redis has no index of keys, so most of these walk over all keys of the database
 with ``SCAN``, a thousand at a time, which holds nobody up (``KEYS`` would). A
 walk finds every bitmap that is there from its begin to its end; of one that
 comes or goes meanwhile, either may be true.
+
+A key does not tell where its prefix ends: ``tenant1_eu_active_u`` is the flag ``active``
+below ``tenant1_eu_``, and the flag ``eu_active`` below ``tenant1_``. So where one prefix
+begins with another one, a walk of the shorter one finds the bitmaps of both.
 """
 
 from __future__ import annotations
@@ -36,8 +40,8 @@ AnswerT = TypeVar("AnswerT")
 #: How many keys one step of a walk looks at, and how many commands go together.
 _STEP: Final = 1000
 
-#: bitmapist keeps what it computes under such names until it is told to delete them.
-_LEFT_BY_BITMAPIST: Final = "trackist_bitop_(?:AND|OR|XOR|NOT)_{}"
+#: bitmapist and bitmapist4 keep what they compute under such names, each below its prefix.
+_LEFT_BY_BITMAPIST: Final = "{0}bitop_(?:AND|OR|XOR|NOT)_{0}"
 
 #: Clears a user's bit wherever it is set, and so makes no bitmap longer, nor anew.
 _FORGET: Final = b"""\
@@ -206,6 +210,8 @@ def _cleared(context: Context, bitmaps: Sequence[_Located], digits: bytes) -> Qu
 
 def delete_all(context: Context, prefix: str) -> Query[int]:
     """Delete all bitmaps of the tally's prefix; return how many there were."""
+    if not isinstance(prefix, str):  # of another type, some are equal to anything
+        raise InvalidTypeError(f"prefix must be a str, got a {type(prefix).__name__}")
     if prefix != context.origin.prefix:
         raise InvalidValueError(
             f"this tally's keys begin with {context.origin.prefix!r}; to delete them all, "

@@ -44,7 +44,10 @@ class TallyOptions(TypedDict, total=False):
     """What `Tally`, `SyncTally`, their ``from_url`` and `configure` take by keyword.
 
     Attributes:
-        prefix: what every key begins with; ``trackist_``, bitmapist's, by default.
+        prefix: what every key begins with; ``trackist_``, bitmapist's, by default. Of
+            several prefixes in one database, none may be the beginning of another:
+            the keys of ``tenant1_eu_`` are events ``eu_...`` of ``tenant1_``, which
+            lists, forgets and deletes them. docs/operations.md tells how to choose.
         timezone: the zone that decides which day, week or hour a moment falls
             in: a name of the IANA database (``"Europe/Berlin"``) or a
             ``tzinfo``. UTC by default. Do not change it for a database that

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from .errors import CommandError, WrongKeyTypeError
 from .requests import Request
 
 if TYPE_CHECKING:
@@ -12,20 +13,48 @@ if TYPE_CHECKING:
 
     from .requests import Command, Query
 
-__all__ = ["key_counts", "key_lives", "key_parts", "ranges", "unlinked"]
+__all__ = ["KeyFacts", "key_facts", "key_parts", "ranges", "unlinked"]
 
 
-def key_counts(keys: Sequence[bytes]) -> Query[tuple[list[int], list[int]]]:
-    """Return how many bytes, and how many users, some bitmaps have."""
-    sizes = yield Request([(b"STRLEN", key) for key in keys])
-    counts = yield Request([(b"BITCOUNT", key) for key in keys])
-    return sizes, counts
+class KeyFacts(NamedTuple):
+    """What there is under a key.
+
+    Attributes:
+        size: how many bytes the bitmap has; 0 if there is none.
+        users: how many bits are set.
+        life: how many seconds it still lives, ``math.inf`` if it stays; ``None`` if
+            there is no such key.
+        is_bitmap: whether it holds a string or nothing, and not another type.
+    """
+
+    size: int
+    users: int
+    life: float | None
+    is_bitmap: bool = True
 
 
-def key_lives(keys: Sequence[bytes]) -> Query[list[float]]:
-    """Return how many seconds some bitmaps still live; ``math.inf`` for those that stay."""
-    replies = yield Request([(b"PTTL", key) for key in keys])
-    return [reply / 1000 if reply >= 0 else math.inf for reply in replies]
+def key_facts(keys: Sequence[bytes]) -> Query[list[KeyFacts]]:
+    """Return what there is under some keys."""
+    sizes = yield Request([(b"STRLEN", key) for key in keys], tolerant=True)
+    for size in sizes:
+        if isinstance(size, CommandError) and not isinstance(size, WrongKeyTypeError):
+            raise size
+    strings = [key for key, size in zip(keys, sizes, strict=True) if isinstance(size, int)]
+    counts = iter((yield Request([(b"BITCOUNT", key) for key in strings])) if strings else ())
+    lives = iter((yield Request([(b"PTTL", key) for key in strings])) if strings else ())
+    return [
+        KeyFacts(size, next(counts), _seconds(next(lives)))
+        if isinstance(size, int)
+        else KeyFacts(0, 0, None, is_bitmap=False)
+        for size in sizes
+    ]
+
+
+def _seconds(pttl: int) -> float | None:
+    """Return what an answer to ``PTTL`` means."""
+    if pttl >= 0:
+        return pttl / 1000
+    return math.inf if pttl == -1 else None
 
 
 def key_parts(keys: Sequence[bytes], at: int, size: int) -> Query[list[bytes]]:

@@ -168,7 +168,8 @@ class SyncReads(EventSets):
     def event_names(self, prefix: str = "", *, timeout: float | None = None) -> list[str]:
         """Return the names of all events that have a bitmap, sorted.
 
-        See `tallymark.Tally.event_names`.
+        If the prefix of another tally begins with this one's, its events are listed
+        too, under longer names. See `tallymark.Tally.event_names`.
         """
         return self._answer(keyspace.event_names(self._context, prefix), timeout)
 
@@ -207,6 +208,7 @@ class SyncReads(EventSets):
     def forget(self, user_id: int, *, timeout: float | None = None) -> int:
         """Clear a user's bit in every bitmap, such as for a request to be forgotten.
 
+        If the prefix of another tally begins with this one's, also in its bitmaps.
         See `tallymark.Tally.forget`.
         """
         return self._answer(keyspace.forget(self._context, user_id), timeout)
@@ -214,7 +216,9 @@ class SyncReads(EventSets):
     def delete_all(self, prefix: str, *, timeout: float | None = None) -> int:
         """Delete every bitmap of the tally, of all events and all time.
 
-        See `tallymark.Tally.delete_all`.
+        Takes the tally's own prefix, whole and to the letter, and nothing else. If the
+        prefix of another tally begins with it, the bitmaps of that one are deleted
+        too. See `tallymark.Tally.delete_all`.
         """
         return self._answer(keyspace.delete_all(self._context, prefix), timeout)
 

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import redis
 from dropin_programs import KINDS, Steps
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from workers import running_worker
+
+from servers import running_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,19 +55,19 @@ class Both:
 
 
 @pytest.fixture(scope="module")
-def both(redis_server: str) -> Iterator[Both]:
-    with redis.Redis.from_url(redis_server) as raw:
-        first = raw.connection_pool.connection_kwargs.get("db", 0) + 1
-    base = re.sub(r"/\d+$", "", redis_server)
-    numbers = iter(range(first, first + 2 * len(SYSTEMS)))
-    ours, theirs = ({name: f"{base}/{next(numbers)}" for name in SYSTEMS} for _ in range(2))
-    steps = Steps("tallymark.bitmapist", ours)
-    before = dict(steps.library.SYSTEMS)
-    with running_worker(PROGRAMS, "bitmapist", json.dumps(theirs)) as worker:
-        found = Both(worker, steps)
-        found.do("begin")
-        yield found
-        found.do("begin")
+def both() -> Iterator[Both]:
+    # Of our own, also where another server is to be tested on: it has several databases.
+    with running_server() as url:
+        base = url.removesuffix("/0")
+        numbers = iter(range(2 * len(SYSTEMS)))
+        ours, theirs = ({name: f"{base}/{next(numbers)}" for name in SYSTEMS} for _ in range(2))
+        steps = Steps("tallymark.bitmapist", ours)
+        before = dict(steps.library.SYSTEMS)
+        with running_worker(PROGRAMS, "bitmapist", json.dumps(theirs)) as worker:
+            found = Both(worker, steps)
+            found.do("begin")
+            yield found
+            found.do("begin")
     steps.library.SYSTEMS.clear()
     steps.library.SYSTEMS.update(before)
 
@@ -292,7 +293,7 @@ def switched(program: str) -> str:
     return told.stdout
 
 
-def test_every_block_of_its_readme_runs_unchanged(both: Both, redis_server: str) -> None:
+def test_every_block_of_its_readme_runs_unchanged(both: Both) -> None:
     both.do("begin")
     readme = both.theirs("readme")
     blocks = [

@@ -191,7 +191,7 @@ async def on_a_cluster(client: redis.asyncio.RedisCluster) -> None:
         assert_type(await tally.count(tally.day("active")), int)
 
 
-def moving_house(old: SyncTally, client: redis.RedisCluster) -> None:
+def migrating(old: SyncTally, client: redis.RedisCluster) -> None:
     with SyncTally(client, shards=64) as new:
         told = migrate(old, new, exact=False, progress=lambda now: print(now.bitmaps))
         assert_type(told, Migration)

@@ -30,7 +30,10 @@ def get_event_names(system: System = "default", prefix: str = "", batch: int = 1
 
 
 def delete_all_events(system: System = "default") -> None:
-    """Delete all that begins with ``trackist_``: every bitmap, of all events and all time."""
+    """Delete all that begins with ``trackist_``: every bitmap, of all events and all time.
+
+    Also what a tally has whose prefix begins so, such as ``trackist_eu_``.
+    """
     _delete(system, f"{DEFAULT_PREFIX}*")
 
 

@@ -1,0 +1,31 @@
+"""With TALLYMARK_TEST_REDIS_URL there is one server for all tests, and so one process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from servers import running_server
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_tests_on_a_given_server_do_not_share_it() -> None:
+    """As `nox -s tests` runs them; these flush the database, and end all connections."""
+    with running_server() as url:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "pytest", "-n", "2", "--dist", "worksteal"),
+                *("-p", "no:cacheprovider", "tests/test_wire.py"),
+            ],
+            cwd=ROOT,
+            env={**os.environ, "TALLYMARK_TEST_REDIS_URL": f"{url[:-1]}3"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout
+    assert "one process instead of several" in done.stdout
+    assert "2 workers" not in done.stdout
