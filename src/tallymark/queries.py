@@ -360,6 +360,13 @@ def _ask_shards(
     """
     if not event_sets:
         return []
+    if context.options.reads_elsewhere and not {Bitmap}.issuperset(map(type, event_sets)):
+        # Temporary keys are nothing for a replica.
+        return (
+            yield from in_shards(
+                context, lambda part: otherwise([one.at(part.origin) for one in event_sets])
+            )
+        )
     # The commands of two shards differ in the tag alone. So those of a tag that no shard
     # has, since it cannot be typed, are put together once for each length of tags.
     made: dict[int, tuple[Request, bytes, list[int], bytes]] = {}
