@@ -47,7 +47,8 @@ class TallyOptions(TypedDict, total=False):
         track_unique: also mark the dateless bitmap; ``None`` (the default)
             leaves it to the global ``TRACK_UNIQUE``.
         track_yearly: also mark the year; off by default (bitmapist has no
-            year keys).
+            year keys). Years are read from their months in any case, so it may
+            be switched on and off; it is for years that outlive their months.
         max_user_id: the largest user id accepted, at most and by default
             ``2**32 - 1``. Redis allocates ``id / 8`` bytes for each bitmap
             that an id touches, 512 MB for the largest, so set this to what
@@ -68,7 +69,9 @@ class TallyOptions(TypedDict, total=False):
             lets Redis drop an hour's bitmap seven days after that hour has
             ended. It is set with each mark, in the same transaction, and is the
             same for late marks; bitmaps that would be over already are left
-            out of marks and unmarks. All stay by default.
+            out of marks and unmarks. All stay by default. Reads go by it too: a
+            range takes no week for seven days if weeks expire first. So give all
+            tallies on a database the same; a bitmap keeps the end that it was given.
         event_pattern: a regular expression that the whole name of an event
             has to match to be marked; ``None`` (the default) for none.
         max_events: how many different events this tally marks or unmarks, from
