@@ -15,6 +15,7 @@ from .errors import InvalidTypeError, InvalidValueError
 from .keys import DEFAULT_PREFIX, MAX_USER_ID, KeySchema, checked_int
 from .periods import By, Granularity, dated
 from .urls import check_url
+from .wall_clock import checked_zone
 
 if TYPE_CHECKING:
     from .observers import Observer
@@ -40,8 +41,9 @@ class TallyOptions(TypedDict, total=False):
         prefix: what every key begins with; ``trackist_``, bitmapist's, by default.
         timezone: the zone that decides which day, week or hour a moment falls
             in: a name of the IANA database (``"Europe/Berlin"``) or a
-            ``tzinfo``. UTC by default. Do not change it for a database that
-            has marks.
+            ``tzinfo`` (also of pytz or dateutil; one that does not tell its
+            offset is refused). UTC by default. Do not change it for a database
+            that has marks.
         track_hourly: also mark the hour; ``None`` (the default) leaves it to
             the global ``TRACK_HOURLY``.
         track_unique: also mark the dateless bitmap; ``None`` (the default)
@@ -236,7 +238,7 @@ def _check_flag(name: str, value: object, *, optional: bool = False) -> None:
 
 def _zone(timezone: str | tzinfo) -> tzinfo:
     if isinstance(timezone, tzinfo):
-        return timezone
+        return checked_zone(timezone)
     if not isinstance(timezone, str):
         raise InvalidTypeError(
             f"timezone must be a tzinfo or a name such as 'Europe/Berlin', got {timezone!r}"
