@@ -36,8 +36,11 @@ _ALWAYS: Final = (Granularity.MONTH, Granularity.WEEK, Granularity.DAY)
 
 _HOURS: Final = 24
 
-#: A life that has no end.
-_FOR_EVER: Final = timedelta.max
+#: A life that has no end: longer than the calendar.
+_FOR_EVER: Final = timedelta(days=4_000_000)
+
+#: By how much the offset of a time zone may change between the ends of two periods, at most.
+_SHIFT: Final = timedelta(days=2)
 
 #: A granularity, and the ordinals of one of its periods' first day and of the day after it.
 _Span = tuple[Granularity, int, int]
@@ -64,7 +67,7 @@ class Coverage:
         optional = {Granularity.YEAR: yearly, Granularity.HOUR: hourly}
         return cls(
             tuple(
-                (granularity, lives.get(granularity, _FOR_EVER))
+                (granularity, min(lives.get(granularity, _FOR_EVER), _FOR_EVER))
                 for granularity in _DATED
                 if optional.get(granularity, True)
             )
@@ -144,7 +147,7 @@ def _longest_lived(first: int, after: int, day: int, coverage: Coverage) -> Sequ
     """Return the periods of a day that no other is certain to outlive, and to hold all of.
 
     A life begins with the end of the period. So what reaches further and lives no shorter
-    is certain to be there longer, whatever the time zone's clock does.
+    is there longer, whatever the time zone's clock does meanwhile.
     """
     inside = [
         (span, life)
@@ -163,7 +166,9 @@ def _outlives(one: tuple[_Span, timedelta], other: tuple[_Span, timedelta]) -> b
         return False
     if stop == others_stop and life == others_life:  # the wider one is in use anyway
         return start < others_start or others not in _ALWAYS
-    return stop >= others_stop and life >= others_life
+    if stop >= others_stop and life >= others_life:
+        return True
+    return timedelta(days=stop - others_stop) + life - others_life >= _SHIFT
 
 
 def _periods(granularity: Granularity, start: int) -> Iterator[Period]:

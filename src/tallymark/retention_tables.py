@@ -12,6 +12,7 @@ from .covers import cover
 from .errors import InvalidTypeError, InvalidValueError
 from .events import Bitmap, EventSet
 from .keys import bitmap_key, check_flag, checked_int
+from .keyspace import periods_of
 from .periods import Granularity, Period, dated, periods_between
 from .requests import Request
 from .retention import Cohort, Mode, Retention, table_cell
@@ -30,9 +31,6 @@ __all__ = ["Selector", "retention"]
 
 #: What selects the users of a period: an event's name, or a function of the period.
 Selector = str | Callable[[Period], EventSet]
-
-#: How many bitmaps are looked for with one request.
-_STEP: Final = 1000
 
 #: Nobody is taken to have done anything before.
 _BEGIN: Final = datetime(1970, 1, 1)
@@ -148,33 +146,36 @@ def _earlier(
 
 
 def _marked(context: Context, events: Sequence[str], midnight: datetime) -> Query[list[Period]]:
-    """Return periods before a midnight in which any of some events is marked, as far as is known.
-
-    Those whose bitmaps are certain to tell it, which mostly are the months. To try them
-    all is faster than to walk over all keys of a database.
-    """
+    """Return the periods before a midnight whose bitmaps tell who was marked until then."""
+    end = midnight.toordinal()
     if midnight <= _BEGIN:
         return []
-    periods = tuple(cover(_BEGIN.toordinal(), midnight.toordinal(), context.coverage))
     found: dict[Period, None] = {}
-    for event in events:
-        if context.shards:
-            every = yield from in_shards(
-                context, functools.partial(_exist, event=event, periods=periods)
-            )
-        else:
-            every = [(yield from _exist(context, event, periods))]
-        for replies in every:
-            found |= dict.fromkeys(itertools.compress(periods, replies))
+    if Granularity.MONTH in context.coverage.staying:
+        # Few enough to try them all, which is faster than to walk over all keys.
+        periods = tuple(cover(_BEGIN.toordinal(), end, context.coverage))
+        for event in events:
+            if context.shards:
+                every = yield from in_shards(
+                    context, functools.partial(_exist, event=event, periods=periods)
+                )
+            else:
+                every = [(yield from _exist(context, event, periods))]
+            for replies in every:
+                found |= dict.fromkeys(itertools.compress(periods, replies))
+    else:
+        for event in events:
+            there = [
+                each for each in (yield from periods_of(context, event)) if each.start < midnight
+            ]
+            begin = max(_BEGIN, min((each.start for each in there), default=midnight))
+            asked = set(cover(begin.toordinal(), end, context.coverage))
+            found |= dict.fromkeys(each for each in there if each in asked)
     return sorted(found, key=lambda period: period.start)
 
 
 def _exist(context: Context, event: str, periods: Sequence[Period]) -> Query[list[int]]:
     """Return for each of some periods whether an event has a bitmap of it."""
-    found: list[int] = []
-    for at in range(0, len(periods), _STEP):
-        keys = [
-            bitmap_key(context.origin.prefix, event, period) for period in periods[at : at + _STEP]
-        ]
-        found += yield Request([(b"EXISTS", key) for key in keys])
-    return found
+    keys = [bitmap_key(context.origin.prefix, event, period) for period in periods]
+    replies: list[int] = yield Request([(b"EXISTS", key) for key in keys])
+    return replies
