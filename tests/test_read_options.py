@@ -85,9 +85,9 @@ class Replicated:
         with redis.Redis(port=self.primary.port) as raw:
             raw.flushall()
 
-    def keys(self) -> set[bytes]:
+    def keys(self) -> set[Any]:
         """Return all keys of the primary and of the replica."""
-        found: set[bytes] = set()
+        found: set[Any] = set()
         for server in (self.primary, self.replica):
             with redis.Redis(port=server.port) as raw:
                 found.update(raw.keys("*"))
