@@ -167,10 +167,12 @@ class AsyncReads(EventSets):
         """Delete bitmaps.
 
         Arguments:
-            event_set: one bitmap (`hour`, `day`, `week`, `month`, `unique`) or
-                a union of some. Deleting a day leaves its week and its month
-                as they are. A range of days is refused, since its weeks and
-                months stand for days that were marked in bitmaps of their own.
+            event_set: one bitmap (`hour`, `day`, `week`, `month`, `unique`, and
+                `year` with the option ``track_yearly``) or a union of some.
+                Deleting a day leaves its week and its month as they are, and
+                deleting a year its months, which tell who was there still. A
+                range of days is refused, since its weeks and months stand for
+                days that were marked in bitmaps of their own.
 
         Returns:
             How many of them there were.
@@ -310,7 +312,8 @@ class AsyncReads(EventSets):
                 this one are listed: days that are marked have months too.
 
         Walks over all keys, as `event_names` does. `during` turns a period
-        into an event set.
+        into an event set. A period whose own bitmap has expired is not listed,
+        and neither is a year that was marked without ``track_yearly``.
 
         Raises as `count`, and is as safe to cancel.
         """
@@ -345,8 +348,8 @@ class AsyncReads(EventSets):
             since: the moment from which on.
             until: the moment up to which, not included; now by default. Every
                 period that has a moment in between is looked at.
-            granularity: as for `periods`. What is looked at are its bitmaps:
-                hours are there only if they were marked.
+            granularity: as for `periods`. What is looked at is what `during`
+                returns: hours are there only if they were marked.
 
         Returns:
             For each event, in the given order, the periods in which the user

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from .covers import Coverage
 from .errors import InvalidTypeError, InvalidValueError
-from .events import Bitmap, DayRange, EventSet, Origin, YearOfMonths, checked
-from .periods import Granularity
+from .events import Bitmap, DayRange, EventSet, Origin, PeriodUnion, checked
 from .wall_clock import wall_clock
 
 if TYPE_CHECKING:
@@ -55,6 +55,13 @@ class Context:
             for part in self.schema.parts
         )
 
+    @functools.cached_property
+    def coverage(self) -> Coverage:
+        """Which bitmaps there are, and which of them live longer than others."""
+        options = self.options
+        hourly = options.track_hourly is True
+        return Coverage.of(options.lives, yearly=options.track_yearly, hourly=hourly)
+
     def local(self, moment: date | None, name: str = "moment") -> datetime:
         """Return a moment, or the present, as the wall clock of the tally's zone shows it."""
         zone = self.options.zone
@@ -64,13 +71,13 @@ class Context:
 
     def during(self, event: str, period: Period) -> EventSet:
         """Return the users of an event in a period."""
-        if period.granularity is Granularity.YEAR and not self.options.track_yearly:
-            return YearOfMonths(self.origin, event, period)
-        return Bitmap(self.origin, event, period)
+        if period.granularity in self.coverage.alone:
+            return Bitmap(self.origin, event, period)
+        return PeriodUnion(self.origin, event, period, self.coverage)
 
     def days(self, event: str, first: datetime, after: datetime) -> EventSet:
         """Return the users of an event on any day from one midnight to another."""
-        return DayRange(self.origin, event, first, after, self.options.track_yearly)
+        return DayRange(self.origin, event, first, after, self.coverage)
 
     def checked(self, event_set: EventSet) -> EventSet:
         """Return an event set if it is one of this database.
@@ -89,7 +96,3 @@ class Context:
         if not isinstance(event_sets, Iterable) or isinstance(event_sets, str):
             raise InvalidTypeError(f"not an iterable of event sets: {event_sets!r:.80}")
         return [self.checked(event_set) for event_set in event_sets]
-
-    def bitmaps(self, event_set: EventSet) -> tuple[Bitmap, ...]:
-        """Return the bitmaps of an event set of this database, each once."""
-        return tuple(dict.fromkeys(self.checked(event_set).bitmaps()))

@@ -28,6 +28,10 @@ class EventSets:
     aware one is converted to the tally's time zone, a naive one is taken to be
     in it) or a date, which stands for its midnight.
 
+    What is asked for a period is its bitmap. If that may know less than those
+    of shorter periods inside it, since it expires before they do (option
+    ``expire``), these are asked too.
+
     Raises, from all of these:
         InvalidTypeError, InvalidValueError: an argument is not allowed.
     """
@@ -53,9 +57,8 @@ class EventSets:
     def year(self, event: str, moment: date | None = None) -> EventSet:
         """Return the users of an event in the year of a moment.
 
-        With the option ``track_yearly`` this is the year's own bitmap, without
-        it the union of its months. So if you switch that option on for a
-        database that has marks, mark the year of the earlier ones too.
+        That is the union of its months; and with the option ``track_yearly``,
+        of the year's own bitmap too, which may be the last to expire.
         """
         return self._containing(Granularity.YEAR, event, moment)
 
@@ -74,8 +77,13 @@ class EventSets:
 
         With datetimes, all days that have a moment in between: up to noon
         takes the whole day in, since days are what is marked. Covers the days
-        with as few bitmaps as possible: whole months and weeks (and years,
-        with ``track_yearly``) where they fit, days at the edges.
+        with as few bitmaps as possible: whole months and weeks where they fit
+        and do not expire before their days, days at the edges.
+
+        So it finds whoever is in any bitmap of a period inside the range that
+        has not expired (hours are looked at with ``track_hourly=True``, if they
+        live longer than days). An `unmark_event` that is not ``exact`` takes a user
+        out of a whole week and month, and so out of ranges that contain them.
         """
         context = self._context
         if start is None or end is None:

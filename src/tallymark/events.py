@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from .covers import cover
+from .covers import Coverage, cover, days_of
 from .errors import InvalidTypeError, InvalidValueError
 from .keys import bitmap_key, check_name, checked_int
-from .periods import Granularity, Period
+
+if TYPE_CHECKING:
+    from .periods import Period
 
 __all__ = [
     "Bitmap",
@@ -23,8 +25,8 @@ __all__ = [
     "DayRange",
     "EventSet",
     "Origin",
+    "PeriodUnion",
     "Union",
-    "YearOfMonths",
     "all_of",
     "any_of",
     "checked",
@@ -220,52 +222,70 @@ class Union(EventSet):
 
 
 @dataclass(frozen=True, repr=False, slots=True)
-class YearOfMonths(Union):
-    """A year of an event whose years have no bitmaps: the union of the months."""
+class PeriodUnion(Union):
+    """An event in a period whose own bitmap may hold less than those inside the period.
+
+    That is a year, which has a bitmap for some of its marks or for none; and with the
+    option ``expire`` any period that expires before its parts do.
+
+    Attributes:
+        origin, event, period: as in `Bitmap`.
+        coverage: which bitmaps there are.
+    """
 
     origin: Origin
     event: str
     period: Period
+    coverage: Coverage
 
     def __post_init__(self) -> None:
         check_name("event", self.event)
 
+    @property
+    def own(self) -> Bitmap | None:
+        """The bitmap of the period itself; ``None`` if there are none of its kind."""
+        if self.coverage.has(self.period.granularity):
+            return Bitmap(self.origin, self.event, self.period)
+        return None
+
     def _bounds(self) -> _Bounds:
         return self.period.start, self.period.end
 
-    def shift(self, count: int) -> YearOfMonths:
-        """Return the year that is so many years later."""
+    def shift(self, count: int) -> PeriodUnion:
+        """Return the period that is so many units later."""
         checked_int("count", count)
         return replace(self, period=self.period.shift(count))
 
-    def at(self, origin: Origin) -> YearOfMonths:
-        """Return the same year somewhere else."""
-        return YearOfMonths(origin, self.event, self.period)
+    def at(self, origin: Origin) -> PeriodUnion:
+        """Return the same period somewhere else."""
+        return PeriodUnion(origin, self.event, self.period, self.coverage)
 
     def periods(self) -> tuple[Period, ...]:
-        """Return the twelve months."""
-        january = Period.containing(Granularity.MONTH, self.period.start)
-        return tuple(january.shift(count) for count in range(12))
+        """Return the period itself, if it may have a bitmap, and those that cover it."""
+        parts = cover(*days_of(self.period), self.coverage)
+        if not self.coverage.has(self.period.granularity):
+            return tuple(parts)
+        return self.period, *(part for part in parts if part != self.period)
 
     def __repr__(self) -> str:
-        return f"year({self.event!r}, {self.period})"
+        return f"{self.period.granularity}({self.event!r}, {self.period})"
 
 
 @dataclass(frozen=True, repr=False, slots=True)
 class DayRange(Union):
-    """An event on any day of a range, from as few bitmaps as can say that.
+    """An event on any day of a range, from as few bitmaps as are certain to say that.
 
     Attributes:
         origin, event: as in `Bitmap`.
         first, after: midnights; the day of ``after`` is not a part of it.
-        yearly: whether there are bitmaps of years.
+        coverage: which bitmaps there are.
     """
 
     origin: Origin
     event: str
     first: datetime
     after: datetime
-    yearly: bool
+    coverage: Coverage
 
     def __post_init__(self) -> None:
         check_name("event", self.event)
@@ -290,11 +310,11 @@ class DayRange(Union):
 
     def at(self, origin: Origin) -> DayRange:
         """Return the same range somewhere else."""
-        return DayRange(origin, self.event, self.first, self.after, self.yearly)
+        return DayRange(origin, self.event, self.first, self.after, self.coverage)
 
     def periods(self) -> tuple[Period, ...]:
-        """Return whole months and weeks where they fit, and days at the edges."""
-        return cover(self.first, self.after, yearly=self.yearly)
+        """Return whole months and weeks where they fit and suffice, and days at the edges."""
+        return tuple(cover(self.first.toordinal(), self.after.toordinal(), self.coverage))
 
     def __repr__(self) -> str:
         return f"between({self.event!r}, {self.first:%Y-%m-%d}, {self.after:%Y-%m-%d})"

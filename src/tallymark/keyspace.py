@@ -33,7 +33,16 @@ if TYPE_CHECKING:
     from .periods import By, Period
     from .requests import Command, Query
 
-__all__ = ["delete_all", "event_names", "every_bitmap", "forget", "history", "memory", "periods"]
+__all__ = [
+    "delete_all",
+    "event_names",
+    "every_bitmap",
+    "forget",
+    "history",
+    "memory",
+    "periods",
+    "periods_of",
+]
 
 AnswerT = TypeVar("AnswerT")
 
@@ -79,13 +88,19 @@ def every_bitmap(context: Context) -> Query[list[tuple[str, Period | None]]]:
 def periods(context: Context, event: str, granularity: By) -> Query[list[Period]]:
     """Return the periods for which an event has a bitmap, in order."""
     wanted = dated(granularity)
+    found = yield from periods_of(context, event)
+    return [period for period in found if period.granularity is wanted]
+
+
+def periods_of(context: Context, event: str) -> Query[list[Period]]:
+    """Return the periods of all granularities for which an event has a bitmap, in order."""
     found: set[Period] = set()
     walk = _walk_of_event(context, event)
     while walk.goes_on:
         found.update(
             each.period
             for each in (yield from walk.step())
-            if each.event == event and each.period is not None and each.period.granularity is wanted
+            if each.event == event and each.period is not None
         )
     return sorted(found, key=lambda period: period.start)
 

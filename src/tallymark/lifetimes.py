@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
 
+from .errors import InvalidValueError
 from .periods import Granularity
+from .wall_clock import timestamp
 
 if TYPE_CHECKING:
     from .options import Options
     from .periods import Period
 
 __all__ = ["Lifetimes"]
+
+#: Of the years 1 to 9999.
+_MIDDLE: Final = datetime(5000, 1, 1)
 
 
 class Lifetimes:
@@ -38,7 +44,8 @@ class Lifetimes:
             return math.inf
         life = self._lives[period.granularity]
         try:
-            end = period.end.replace(tzinfo=self._zone).timestamp()
-        except OverflowError:  # the year 9999 ends beyond what Python can say
-            return math.inf
+            end = timestamp(period.end, self._zone)
+        except (InvalidValueError, OverflowError):
+            # At one end of what Python can say; only one of them is to come.
+            return math.inf if period.start > _MIDDLE else -math.inf
         return math.ceil(end + life.total_seconds())

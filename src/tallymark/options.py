@@ -15,6 +15,7 @@ from .errors import InvalidTypeError, InvalidValueError, TallymarkError
 from .keys import DEFAULT_PREFIX, MAX_USER_ID, KeySchema, checked_int
 from .periods import By, Granularity, dated
 from .urls import StoreUrl
+from .wall_clock import checked_zone
 
 if TYPE_CHECKING:
     from .observers import Observer
@@ -50,14 +51,16 @@ class TallyOptions(TypedDict, total=False):
             lists, forgets and deletes them. docs/operations.md tells how to choose.
         timezone: the zone that decides which day, week or hour a moment falls
             in: a name of the IANA database (``"Europe/Berlin"``) or a
-            ``tzinfo``. UTC by default. Do not change it for a database that
-            has marks.
+            ``tzinfo`` (also of pytz or dateutil; one that does not tell its
+            offset is refused). UTC by default. Do not change it for a database
+            that has marks.
         track_hourly: also mark the hour; ``None`` (the default) leaves it to
             the global ``TRACK_HOURLY``.
         track_unique: also mark the dateless bitmap; ``None`` (the default)
             leaves it to the global ``TRACK_UNIQUE``.
         track_yearly: also mark the year; off by default (bitmapist has no
-            year keys).
+            year keys). Years are read from their months in any case, so it may
+            be switched on and off; it is for years that outlive their months.
         max_user_id: the largest user id accepted, at most and by default
             ``2**32 - 1``. Redis allocates ``id / 8`` bytes for each bitmap
             that an id touches, 512 MB for the largest, so set this to what
@@ -78,7 +81,9 @@ class TallyOptions(TypedDict, total=False):
             lets Redis drop an hour's bitmap seven days after that hour has
             ended. It is set with each mark, in the same transaction, and is the
             same for late marks; bitmaps that would be over already are left
-            out of marks and unmarks. All stay by default.
+            out of marks and unmarks. All stay by default. Reads go by it too: a
+            range takes no week for seven days if weeks expire first. So give all
+            tallies on a database the same; a bitmap keeps the end that it was given.
         event_pattern: a regular expression that the whole name of an event
             has to match to be marked; ``None`` (the default) for none.
         max_events: how many different events this tally marks or unmarks, from
@@ -263,7 +268,7 @@ def _check_flag(name: str, value: object, *, optional: bool = False) -> None:
 
 def _zone(timezone: str | tzinfo) -> tzinfo:
     if isinstance(timezone, tzinfo):
-        return timezone
+        return checked_zone(timezone)
     if not isinstance(timezone, str):
         raise InvalidTypeError(
             f"timezone must be a tzinfo or a name such as 'Europe/Berlin', got {timezone!r}"

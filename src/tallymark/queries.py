@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .bits import algebra
 from .errors import InvalidTypeError, InvalidValueError, SlotMovingError
-from .events import Bitmap, Combination, Origin, evaluate
+from .events import Bitmap, Combination, Origin, PeriodUnion, evaluate
 from .keys import MAX_USER_ID, checked_int
 from .offsets import blocks, windows
 from .programs import Program
@@ -295,8 +295,7 @@ def next_candidate(event_set: EventSet, bitmaps: Sequence[Bitmap], at: int) -> Q
 
 def delete(context: Context, event_set: EventSet) -> Query[int]:
     """Delete the bitmaps of an event set, which has to be a bitmap or a union of some."""
-    bitmaps = context.bitmaps(event_set)
-    _check_deletable(event_set)
+    bitmaps = tuple(dict.fromkeys(_deletable(context.checked(event_set))))
     if context.shards:
         found = yield from in_shards(
             context, lambda part: unlinked(each.at(part.origin).key for each in bitmaps)
@@ -360,6 +359,13 @@ def _ask_shards(
     """
     if not event_sets:
         return []
+    if context.options.reads_elsewhere and not {Bitmap}.issuperset(map(type, event_sets)):
+        # Temporary keys are nothing for a replica.
+        return (
+            yield from in_shards(
+                context, lambda part: otherwise([one.at(part.origin) for one in event_sets])
+            )
+        )
     # The commands of two shards differ in the tag alone. So those of a tag that no shard
     # has, since it cannot be typed, are put together once for each length of tags.
     made: dict[int, tuple[Request, bytes, list[int], bytes]] = {}
@@ -488,11 +494,17 @@ def _candidate(event_set: EventSet, nexts: dict[Bitmap, int | None]) -> int | No
     return min((one for one in found if one is not None), default=None)
 
 
-def _check_deletable(event_set: EventSet) -> None:
-    if isinstance(event_set, Combination) and event_set.operator == "|":
-        for one in event_set.operands:
-            _check_deletable(one)
-    elif not isinstance(event_set, Bitmap):
-        raise InvalidTypeError(
-            f"what is deleted are bitmaps, one or a union of several, which {event_set!r} is not"
-        )
+def _deletable(event_set: EventSet) -> Iterator[Bitmap]:
+    """Yield the bitmaps that an event set names, each by itself."""
+    todo = [event_set]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, Combination) and one.operator == "|":
+            todo += reversed(one.operands)
+            continue
+        own = one.own if isinstance(one, PeriodUnion) else one
+        if not isinstance(own, Bitmap):
+            raise InvalidTypeError(
+                f"what is deleted are bitmaps, one or a union of several, which {one!r} is not"
+            )
+        yield own

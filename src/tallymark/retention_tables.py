@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, get_args
 
+from .covers import cover
 from .errors import InvalidTypeError, InvalidValueError
-from .events import EventSet
+from .events import Bitmap, EventSet
 from .keys import bitmap_key, check_flag, checked_int
+from .keyspace import periods_of
 from .periods import Granularity, Period, dated, periods_between
 from .requests import Request
 from .retention import Cohort, Mode, Retention, table_cell
@@ -122,53 +124,58 @@ def _earlier(
         first: the first cohort's period.
         chosen: its event set, whose events are those to look for.
     """
+    if first.start <= _BEGIN:
+        return []
+    if isinstance(cohort, str):
+        midnight = Period.containing(Granularity.DAY, first.start).start
+        past = yield from _marked(context, [cohort], midnight)
+        # Of a cohort of an hour, the hours before it on the same day.
+        past += periods_between(Granularity.HOUR, midnight, first.start)
+        return [Bitmap(context.origin, cohort, period) for period in past]
     events = dict.fromkeys(bitmap.event for bitmap in chosen.bitmaps() if bitmap.period is not None)
-    months = yield from _marked_months(context, list(events), first.start)
-    if not isinstance(cohort, str):
-        # A period that touches two months comes twice, but is asked about once.
-        before = dict.fromkeys(
-            period
-            for month in months
-            for period in periods_between(
-                first.granularity, month.start, min(month.end, first.start)
-            )
-            if period.start < first.start
-        )
-        return [_selected(context, cohort, period) for period in before]
-    midnight = Period.containing(Granularity.DAY, first.start).start
-    past: list[EventSet] = []
-    for month in months:
-        if month.start < midnight:
-            past += context.days(cohort, month.start, min(month.end, midnight)).bitmaps()
-    # Of a cohort of an hour, the hours before it on the same day.
-    past += [
-        context.during(cohort, hour)
-        for hour in periods_between(Granularity.HOUR, midnight, first.start)
-    ]
-    return past
+    # To the end of a month, so that there are no days to look at one by one.
+    month = Period.containing(Granularity.MONTH, first.start - timedelta.resolution)
+    # A period that touches two of those comes twice, but is asked about once.
+    before = dict.fromkeys(
+        period
+        for marked in (yield from _marked(context, list(events), month.end))
+        for period in periods_between(first.granularity, marked.start, min(marked.end, first.start))
+        if period.start < first.start
+    )
+    return [_selected(context, cohort, period) for period in before]
 
 
-def _marked_months(context: Context, events: Sequence[str], end: datetime) -> Query[list[Period]]:
-    """Return the months that begin before a moment and have a bitmap of any of some events.
+def _marked(context: Context, events: Sequence[str], midnight: datetime) -> Query[list[Period]]:
+    """Return the periods before a midnight whose bitmaps tell who was marked until then."""
+    end = midnight.toordinal()
+    if midnight <= _BEGIN:
+        return []
+    found: dict[Period, None] = {}
+    if Granularity.MONTH in context.coverage.staying:
+        # Few enough to try them all, which is faster than to walk over all keys.
+        periods = tuple(cover(_BEGIN.toordinal(), end, context.coverage))
+        for event in events:
+            if context.shards:
+                every = yield from in_shards(
+                    context, functools.partial(_exist, event=event, periods=periods)
+                )
+            else:
+                every = [(yield from _exist(context, event, periods))]
+            for replies in every:
+                found |= dict.fromkeys(itertools.compress(periods, replies))
+    else:
+        for event in events:
+            there = [
+                each for each in (yield from periods_of(context, event)) if each.start < midnight
+            ]
+            begin = max(_BEGIN, min((each.start for each in there), default=midnight))
+            asked = set(cover(begin.toordinal(), end, context.coverage))
+            found |= dict.fromkeys(each for each in there if each in asked)
+    return sorted(found, key=lambda period: period.start)
 
-    Whatever is marked has a month, so these tell when there is anything to
-    see. To try them all is faster than to walk over all keys of a database.
-    """
-    months = list(periods_between(Granularity.MONTH, _BEGIN, end))
-    found: set[Period] = set()
-    for event in events:
-        if context.shards:
-            every = yield from in_shards(
-                context, functools.partial(_exist, event=event, months=months)
-            )
-        else:
-            every = [(yield from _exist(context, event, months))]
-        found.update(month for replies in every for month in itertools.compress(months, replies))
-    return sorted(found, key=lambda month: month.start)
 
-
-def _exist(context: Context, event: str, months: Sequence[Period]) -> Query[list[int]]:
-    """Return for each of some months whether an event has a bitmap of it."""
-    keys = [bitmap_key(context.origin.prefix, event, month) for month in months]
+def _exist(context: Context, event: str, periods: Sequence[Period]) -> Query[list[int]]:
+    """Return for each of some periods whether an event has a bitmap of it."""
+    keys = [bitmap_key(context.origin.prefix, event, period) for period in periods]
     replies: list[int] = yield Request([(b"EXISTS", key) for key in keys])
     return replies

@@ -54,7 +54,6 @@ def keys(event_set: Any) -> list[str]:
         (premium, "trackist_premium_u"),
         (tally.day("active", datetime(2024, 12, 30)), "trackist_active_2024-12-30"),
         (tally.week("active", datetime(2024, 12, 30)), "trackist_active_W2025-1"),
-        (Builder(track_yearly=True).year("active"), "trackist_active_2026"),
         (Builder(prefix="x:").day("active"), "x:active_2026-11-23"),
         (Builder(timezone="Asia/Tokyo").hour("active"), "trackist_active_2026-11-23-18"),
     ],
@@ -68,6 +67,38 @@ def test_a_year_without_a_bitmap_is_its_months() -> None:
     assert keys(year) == [f"trackist_active_2026-{number}" for number in range(1, 13)]
     assert keys(year.prev())[0] == "trackist_active_2025-1"
     assert (year.start, year.end) == (datetime(2026, 1, 1), datetime(2027, 1, 1))
+
+
+def test_a_year_with_a_bitmap_is_asked_for_its_months_too() -> None:
+    """What was marked before the option was switched on, or by bitmapist, has no year."""
+    months = [f"trackist_active_2026-{number}" for number in range(1, 13)]
+    year = Builder(track_yearly=True).year("active")
+    assert keys(year) == ["trackist_active_2026", *months]
+    assert keys(year.at(year.origin)) == keys(year)
+    assert repr(year) == "year('active', 2026)"
+    last = Builder(track_yearly=True).year("active", datetime(9999, 12, 31))
+    assert len(keys(last)) == 13
+
+
+def test_a_period_that_expires_before_its_parts_is_asked_for_them_too() -> None:
+    short = Builder(expire={"week": timedelta(days=2)})
+    days = [f"trackist_active_2026-11-{number}" for number in range(23, 30)]
+    assert keys(short.week("active")) == ["trackist_active_W2026-48", *days]
+    assert keys(short.week("active").next())[0] == "trackist_active_W2026-49"
+    assert keys(short.month("active")) == keys(month)
+    assert short.week("active").start == week.start
+    assert short.week("active").end == week.end
+    assert repr(short.week("active")) == repr(week)
+    assert short.week("active") == Builder(expire={"week": timedelta(days=2)}).week("active")
+    # A year takes what its months cannot tell.
+    no_months = Builder(expire={"month": timedelta(days=2)})
+    assert "trackist_active_W2026-48" in keys(no_months.year("active"))
+    # Hours do, where it is certain that they are marked.
+    short_days = {"day": timedelta(days=2)}
+    assert keys(Builder(expire=short_days).day("active")) == keys(day)
+    hours = keys(Builder(expire=short_days, track_hourly=True).day("active"))
+    assert len(hours) == 25
+    assert {"trackist_active_2026-11-23", "trackist_active_2026-11-23-9"} < set(hours)
 
 
 def test_they_read_like_what_they_are() -> None:
@@ -211,7 +242,7 @@ def test_whole_weeks_and_months_with_days_at_the_edges() -> None:
         *("2026-W40", "2026-10", "2026-W44", "2026-W45", "2026-W46", "2026-W47", "2026-11-23"),
     ]
     years = Builder(track_yearly=True).between("a", datetime(2020, 1, 1), datetime(2026, 1, 2))
-    assert len(keys(years)) == 7
+    assert len(keys(years)) == 6 * 12 + 1
     assert keys(tally.last("a", 1)) == ["trackist_a_2026-11-23"]
 
 
@@ -225,11 +256,93 @@ def test_the_end_of_time_can_be_covered() -> None:
 midnights = naive_moments.map(lambda moment: datetime(moment.year, moment.month, moment.day))
 
 
-@given(begin=midnights, days=st.integers(1, 500), yearly=st.booleans())
-def test_a_cover_is_exactly_the_days_of_its_range(begin: datetime, days: int, yearly: bool) -> None:
+#: How many days after their period bitmaps live, by their granularity; for ever by default.
+lives = st.dictionaries(
+    st.sampled_from(["hour", "day", "week", "month", "year"]),
+    st.sampled_from([1, 3, 8, 30, 100, 400]).map(lambda days: timedelta(days=days)),
+)
+
+
+def covered(begin: datetime, end: datetime, **options: Any) -> tuple[Period, ...]:
+    coverage = Builder(**options)._context.coverage
+    return tuple(cover(begin.toordinal(), end.toordinal(), coverage))
+
+
+@given(
+    begin=midnights,
+    days=st.integers(1, 500),
+    expire=lives,
+    yearly=st.booleans(),
+    hourly=st.booleans(),
+)
+def test_a_cover_is_exactly_the_days_of_its_range(
+    begin: datetime, days: int, expire: Any, yearly: bool, hourly: bool
+) -> None:
     end = begin + timedelta(days=days)
-    covered = {day.start for period in cover(begin, end, yearly=yearly) for day in period.days()}
-    assert covered == {begin + timedelta(days=count) for count in range(days)}
+    options = {"expire": expire, "track_yearly": yearly, "track_hourly": hourly}
+    found = covered(begin, end, **options)
+    assert len(set(found)) == len(found)
+    assert {day.start for period in found for day in period.days()} == {
+        begin + timedelta(days=count) for count in range(days)
+    }
+
+
+@settings(max_examples=200)
+@given(
+    begin=st.sampled_from([datetime(2025, 11, 20), datetime(2026, 1, 1), datetime(2026, 3, 2)]),
+    days=st.one_of(st.integers(1, 70), st.just(365), st.integers(360, 400)),
+    expire=lives,
+    yearly=st.booleans(),
+    hourly=st.booleans(),
+    now=st.integers(0, 500),
+    data=st.data(),
+)
+def test_a_cover_tells_all_that_is_known(
+    begin: datetime,
+    days: int,
+    expire: dict[str, timedelta],
+    yearly: bool,
+    hourly: bool,
+    now: int,
+    data: st.DataObject,
+) -> None:
+    """Against all bitmaps inside the range, some of which have expired, or were never marked."""
+    end = begin + timedelta(days=days)
+    present = begin + timedelta(days=now)
+
+    def there(period: Period, moment: datetime) -> bool:
+        life = expire.get(str(period.granularity), timedelta(days=100_000))
+        return period.end + life > moment
+
+    marks = data.draw(
+        st.lists(
+            st.tuples(
+                st.integers(0, 24 * min(days, now + 1) - 1),  # the hour that is marked
+                st.integers(0, now),  # the day on which it is
+                st.booleans(),  # whether years and hours were switched on then
+            ),
+            max_size=12,
+        )
+    )
+    bitmaps: dict[Period, set[int]] = {}
+    for user, (hour, when, switched_on) in enumerate(marks):
+        moment = begin + timedelta(hours=hour)
+        at = max(moment, begin + timedelta(days=when))
+        optional = {Granularity.YEAR: yearly, Granularity.HOUR: hourly}
+        for granularity in ~Granularity.UNIQUE:
+            period = Period.containing(granularity, moment)
+            tracked = optional[granularity] and switched_on if granularity in optional else True
+            if tracked and there(period, at):
+                bitmaps.setdefault(period, set()).add(user)
+    alive = {
+        period: users
+        for period, users in bitmaps.items()
+        if there(period, present) and begin <= period.start and period.end <= end
+    }
+    options = {"expire": expire, "track_yearly": yearly, "track_hourly": hourly}
+    asked = covered(begin, end, **options)
+    known = set[int]().union(*(alive.get(period, set()) for period in asked))
+    assert known == set[int]().union(*alive.values())
 
 
 @settings(max_examples=40)
@@ -253,4 +366,4 @@ def test_no_cover_has_fewer_periods(begin: datetime, days: int) -> None:
             for reached in fewest
             if any(step.start <= reached and step.end >= moment for step in steps)
         )
-    assert len(cover(begin, end, yearly=False)) == fewest[end]
+    assert len(covered(begin, end)) == fewest[end]

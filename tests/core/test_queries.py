@@ -86,7 +86,7 @@ def test_a_result_is_written_where_marks_go_and_its_parts_are_unlinked() -> None
 def test_the_server_is_asked_where_somebody_may_be(
     event_set: EventSet, firsts: tuple[int | None, ...], candidate: int | None
 ) -> None:
-    bitmaps = context.bitmaps(event_set)
+    bitmaps = tuple(dict.fromkeys(event_set.bitmaps()))
     by_bitmap = dict(zip((a, b, c), firsts, strict=True))
     replies: list[int] = []
     for bitmap in bitmaps:

@@ -6,8 +6,10 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidValueError
-from ..events import any_of
+from ..events import Bitmap, any_of
 from ..keys import KeySchema
+from ..keyspace import periods_of
+from ..periods import Granularity, Period
 
 if TYPE_CHECKING:
     from ..events import EventSet, Origin
@@ -60,7 +62,20 @@ class Known:
         return any_of(everybody)
 
     def _bitmaps_of(self, name: str) -> list[EventSet]:
-        """Return an event's flag and its months, which hold all who are in other bitmaps of it."""
+        """Return an event's bitmaps that hold all who are in others of it.
+
+        Those are its flag and its months; and of what a tally has marked, with options that
+        bitmapist does not have, the years, and whatever is left of months that have expired.
+        """
         tally = self._tally
-        months = tally.periods(name, "month")
-        return [tally.unique(name), *(tally.during(name, month) for month in months)]
+        periods: list[Period] = tally._reader.answer(periods_of(tally._context, name))  # noqa: SLF001
+        months = {period for period in periods if period.granularity is Granularity.MONTH}
+        chosen = [
+            period
+            for period in periods
+            if period in months
+            or not months.issuperset(
+                Period.containing(Granularity.MONTH, day.start) for day in period.days()
+            )
+        ]
+        return [tally.unique(name), *(Bitmap(origin_of(tally), name, each) for each in chosen)]
