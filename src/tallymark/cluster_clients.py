@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.connection import parse_url
 
+from .arguments import plain_str
 from .clients import MAX_CONNECTIONS, READ_SIZE, make_client
 from .errors import InvalidValueError
 from .urls import check_url, cluster_address
@@ -87,6 +88,7 @@ def opened(kinds: ClientKinds, url: str, options: Options) -> Any:
 
     Raises: as `make_client`.
     """
+    url = plain_str(url)
     check_url(url)
     address = cluster_address(url)
     if address is None:

@@ -6,18 +6,30 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .arguments import plain_str
 from .options import Options
-from .urls import check_url
+from .urls import check_url, store_name
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .options import TallyOptions
 
-__all__ = ["DEFAULT_URL", "URL_VARIABLE", "Defaults", "configure", "configured", "url"]
+__all__ = [
+    "DEFAULT_URL",
+    "MEMORY_URL",
+    "URL_VARIABLE",
+    "Defaults",
+    "configure",
+    "configured",
+    "url",
+]
 
 URL_VARIABLE = "TALLYMARK_URL"
 DEFAULT_URL = "redis://localhost:6379/0"
+
+#: What ``memory://`` is to the default tallies.
+MEMORY_URL = "memory://default"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +54,16 @@ def configure(url: str | None = None, **options: Unpack[TallyOptions]) -> None:
         url: as `tallymark.Tally.from_url` takes it. Without one, the
             environment variable ``TALLYMARK_URL`` decides when the first mark
             is made, and without that ``redis://localhost:6379/0``.
-        options: see `tallymark.TallyOptions`.
+            ``memory://`` is one store for all default tallies of the process,
+            of both modules and all event loops: ``memory://default``.
+        options: those of `tallymark.TallyOptions`.
 
     Raises:
         InvalidTypeError, InvalidValueError: the URL or an option is not
             allowed; the configuration stays as it was.
     """
     global _defaults
+    url = plain_str(url)
     if url is not None:
         check_url(url)
     Options(**options)
@@ -62,4 +77,6 @@ def configured() -> Defaults:
 
 def url(defaults: Defaults) -> str:
     """Return the URL for a new default tally."""
-    return defaults.url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
+    found = defaults.url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
+    # There is one for each event loop, and a blocking one; they are to see the same marks.
+    return MEMORY_URL if store_name(found) == "" else found

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 from .errors import InvalidTypeError, InvalidValueError, TallymarkError
+from .excerpts import escaped, kind_of
 from .keyspace import every_bitmap
 from .marks import Bitmaps, DenseMarks
 from .periods import Granularity
@@ -143,7 +144,7 @@ def migrate(
     """
     for tally in (source, target):
         if not isinstance(tally, SyncTally):
-            raise InvalidTypeError(f"migrate takes two SyncTally, got a {type(tally).__name__}")
+            raise InvalidTypeError(f"migrate takes two SyncTally, got a {kind_of(tally)}")
     return _Mover(source, target, exact).run(progress)
 
 
@@ -341,7 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{len(told.differing):,} differ"
     )
     for key, (there, here) in itertools.islice(told.differing.items(), 20):
-        print(f"  {key}: {there:,} users in the old database, {here:,} in the new one")  # noqa: T201
+        print(f"  {escaped(key)}: {there:,} users in the old database, {here:,} in the new one")  # noqa: T201
     return 1 if told.differing else 0
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .bits import algebra
 from .errors import InvalidTypeError, InvalidValueError, SlotMovingError
 from .events import Bitmap, Combination, Origin, evaluate
+from .excerpts import shown
 from .keys import MAX_USER_ID, checked_int
 from .offsets import blocks, windows
 from .programs import Program
@@ -181,10 +182,14 @@ def _contained(context: Context, event_set: EventSet, offsets: Offsets) -> Query
 def users(context: Context, event_set: EventSet, start: int, limit: int | None) -> Query[None]:
     """Find the users of an event set from an id on, in ascending order, part by part."""
     asked = context.checked(event_set)
-    if not 0 <= checked_int("start", start) <= MAX_USER_ID:
-        raise InvalidValueError(f"start must be in [0, {MAX_USER_ID}]")
-    if limit is not None and checked_int("limit", limit) < 0:
-        raise InvalidValueError("limit must be 0 or more, or None for no limit")
+    start = checked_int("start", start)
+    if not 0 <= start <= MAX_USER_ID:
+        raise InvalidValueError(f"start must be in [0, {MAX_USER_ID}], got {shown(start)}")
+    limit = None if limit is None else checked_int("limit", limit)
+    if limit is not None and limit < 0:
+        raise InvalidValueError(
+            f"limit must be 0 or more, or None for no limit, got {shown(limit)}"
+        )
     if context.shards:
         return _users(_ShardedParts(asked.at(part.origin) for part in context.shards), start, limit)
     return _users(_Parts(asked), start, limit)
@@ -494,5 +499,6 @@ def _check_deletable(event_set: EventSet) -> None:
             _check_deletable(one)
     elif not isinstance(event_set, Bitmap):
         raise InvalidTypeError(
-            f"what is deleted are bitmaps, one or a union of several, which {event_set!r} is not"
+            "what is deleted are bitmaps, one or a union of several, "
+            f"which {shown(event_set)} is not"
         )

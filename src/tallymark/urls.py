@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from .errors import InvalidTypeError, InvalidValueError
+from .excerpts import kind_of, shown
 
 __all__ = [
     "ClusterAddress",
@@ -68,11 +69,11 @@ def check_url(url: str) -> None:
     The message never holds the URL, which may hold a password.
     """
     if not isinstance(url, str):
-        raise InvalidTypeError(f"a store's URL must be a str, got a {type(url).__name__}")
+        raise InvalidTypeError(f"a store's URL must be a str, got a {kind_of(url)}")
     scheme, separator, _ = url.partition("://")
     if not separator or scheme not in SCHEMES:
         known = ", ".join(f"{name}://" for name in SCHEMES)
-        got = f"{scheme!r:.40}" if separator else "none"
+        got = shown(scheme, 40) if separator else "none"
         raise InvalidValueError(f"the URL of a store begins with one of {known}; got {got}")
     store_name(url)
     sentinel_address(url)
