@@ -7,7 +7,6 @@ import asyncio
 import collections
 import decimal
 import enum
-import importlib.metadata
 import logging
 import types
 import uuid
@@ -46,6 +45,7 @@ from tallymark.retention import Retention
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
+    from pathlib import Path
 
     from stores import Store
 
@@ -679,11 +679,22 @@ async def test_options_may_be_numpys(facade: Facade, redis_store: Store) -> None
 # --- the package
 
 
-def test_the_version_is_that_of_the_distribution() -> None:
-    assert tallymark.__version__ == importlib.metadata.version("tallymark")
+def test_the_version_is_that_of_the_distribution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "tallymark-98.7.dist-info"
+    told.mkdir()
+    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: tallymark\nVersion: 98.7\n")
+    module: Any = tallymark
+    module.__dict__.pop("__version__", None)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        assert tallymark.__version__ == "98.7"
+    finally:
+        module.__dict__.pop("__version__", None)
     assert "__version__" in dir(tallymark)
     with pytest.raises(AttributeError, match="no attribute 'versoin'"):
-        _ = tallymark.versoin
+        _ = cast("Any", tallymark).versoin
 
 
 @pytest.mark.parametrize("facade", FACADES, ids=lambda facade: facade.name)
