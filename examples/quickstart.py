@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 
 from tallymark import SyncTally, Tally
 
-URL = os.environ.get("TALLYMARK_URL", "memory://")
+URL = os.environ.get("TALLYMARK_URL", "memory://quickstart")  # with a name, to be shared
 MONDAY = datetime(2026, 11, 23, 9, 30, tzinfo=timezone.utc)
 
 

@@ -13,6 +13,8 @@ a name that was imported from here keeps the value of that moment.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from . import switches as _switches
 from .aio import Tally
 from .default_tally import (
@@ -112,4 +114,26 @@ __all__ = [
 
 TRACK_HOURLY: bool
 TRACK_UNIQUE: bool
+#: The release of tallymark that is installed, such as ``"0.1.0"``.
+__version__: str
+
+if not _TYPE_CHECKING:  # to a type checker, a module with this has any name
+
+    def __getattr__(name: str) -> str:
+        """Look the version up when somebody asks for it, which takes some milliseconds."""
+        if name != "__version__":
+            raise AttributeError(f"module 'tallymark' has no attribute {name!r}")
+        import importlib.metadata  # noqa: PLC0415
+
+        try:
+            version = importlib.metadata.version("tallymark")
+        except importlib.metadata.PackageNotFoundError:  # a source tree that is not installed
+            version = "0+unknown"
+        globals()[name] = version
+        return version
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), "__version__"})
+
+
 _switches.install(__name__)

@@ -68,7 +68,7 @@ class Tally(AsyncReads):
                 ``socket_timeout`` holds beside the tally's timeout. Or a
                 ``redis.asyncio.RedisCluster``: the tally takes its nodes and its
                 settings, and opens connections of its own, which it closes.
-            options: see `tallymark.TallyOptions`.
+            options: those of `tallymark.TallyOptions`.
 
         Raises:
             InvalidTypeError, InvalidValueError: the client or an option is not
@@ -77,14 +77,15 @@ class Tally(AsyncReads):
         hide_urls(options)
         checked = Options(**options)
         found: Any = client
+        remedy = "for blocking clients there is tallymark.SyncTally"
+        if not isinstance(client, ClusterClients):
+            redis_py.check_client(client, (Redis, RedisCluster), "Tally", remedy)
         if isinstance(client, RedisCluster):
             found = cluster_from_client(KINDS, client, checked)
         self._store: AsyncServer | AsyncCluster
         if isinstance(found, ClusterClients):  # or from `from_url`
             self._store = AsyncCluster(found, checked)
         else:
-            remedy = "for blocking clients there is tallymark.SyncTally"
-            redis_py.check_client(client, (Redis, RedisCluster), "Tally", remedy)
             self._store = AsyncServer(client, checked)
         self._marker = Marker(self._store.options, time.time)
         self._commits: GroupCommit | ClusterCommit = self._store.commits
@@ -108,13 +109,18 @@ class Tally(AsyncReads):
                 TLS), or ``redis+cluster://[[user]:password@]host[:port][,host[:port]]``
                 for a Redis Cluster, of which it names some nodes
                 (``rediss+cluster://`` for TLS), with redis-py's options behind ``?``; or
-                ``memory://name``, a store inside this process that needs no
-                server (extra ``memory``). The options ``sentinel_username`` and
+                ``memory://``, a store inside this process that needs no
+                server (extra ``memory``): this tally's alone, and gone with
+                it; ``memory://name`` is one store for all tallies of the
+                process that say that name. The options ``sentinel_username`` and
                 ``sentinel_password`` are for Sentinels with a login of their own.
                 User, password and path are written as
                 ``urllib.parse.quote(text, safe="")`` does. With TLS, names in
                 certificates are checked, unless ``ssl_check_hostname=false``.
-            options: see `tallymark.TallyOptions`.
+            options: those of `tallymark.TallyOptions`.
+
+        Returns:
+            The tally.
 
         Raises:
             InvalidTypeError, InvalidValueError: the URL or an option is not
@@ -211,16 +217,36 @@ class Tally(AsyncReads):
         in any case; other hours of that day keep their bits.
 
         Arguments:
-            event, user_id, now, track_hourly, track_unique, timeout: as in
-                `mark_event`.
+            event: a non-empty str without control characters.
+            user_id: an int from 0 to the tally's ``max_user_id``.
+            now: when it happened; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date is its midnight.
+            track_hourly: also clear the hour's bit. ``None`` leaves it to the
+                tally's option, and that to ``tallymark.TRACK_HOURLY``.
+            track_unique: also clear the event's dateless bit. ``None`` leaves
+                it to the tally's option, and that to ``tallymark.TRACK_UNIQUE``.
             exact: whether to look at the other days first.
+            timeout: how many seconds this call may take, more than 0,
+                ``math.inf`` for no limit; ``None`` for the tally's.
 
         Returns:
-            The granularities whose bit this call cleared.
+            The granularities whose bit this call cleared. After a broken
+            connection and a retry it may be less than that.
 
         Raises:
-            As `mark_event`, and is as safe to cancel. With ``exact=True`` a
-            key of the wrong type leaves all bitmaps as they were.
+            InvalidTypeError, InvalidValueError: an argument is not allowed;
+                nothing was sent.
+            CommandError: Redis refused; the message says what was changed. With
+                ``exact=True`` a key of the wrong type leaves all as it was.
+            StoreUnavailableError, StoreTimeoutError: no answer within the
+                timeout; the message says whether anything was sent. What was
+                sent may or may not have been applied, and may be repeated.
+            OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
+            ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+        Cancelled: the mark may or may not have been applied, whole if at all.
+        The tally and all other calls go on unharmed.
         """
         mark = self._marker.unmark_event(event, user_id, now, track_hourly, track_unique, exact)
         return unwrapped(await self._commits.submit(mark, timeout))
@@ -230,11 +256,28 @@ class Tally(AsyncReads):
     ) -> Granularity:
         """Set a user's flag: the bit in the event's bitmap without a date.
 
-        Arguments, errors and guarantees are those of `mark_event`.
+        Arguments:
+            event: a non-empty str without control characters.
+            user_id: an int from 0 to the tally's ``max_user_id``.
+            timeout: how many seconds this call may take, more than 0,
+                ``math.inf`` for no limit; ``None`` for the tally's.
 
         Returns:
             ``Granularity.UNIQUE`` if the user did not have the flag, else a
             falsy value.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed;
+                nothing was sent.
+            CommandError: Redis refused; the message says what was changed.
+            StoreUnavailableError, StoreTimeoutError: no answer within the
+                timeout; the message says whether anything was sent. What was
+                sent may or may not have been applied, and may be repeated.
+            OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
+            ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+        Cancelled: the mark may or may not have been applied, whole if at all.
+        The tally and all other calls go on unharmed.
         """
         return unwrapped(
             await self._commits.submit(self._marker.mark_unique(event, user_id), timeout)
@@ -245,10 +288,27 @@ class Tally(AsyncReads):
     ) -> Granularity:
         """Clear a user's flag: the bit in the event's bitmap without a date.
 
-        Arguments, errors and guarantees are those of `mark_event`.
+        Arguments:
+            event: a non-empty str without control characters.
+            user_id: an int from 0 to the tally's ``max_user_id``.
+            timeout: how many seconds this call may take, more than 0,
+                ``math.inf`` for no limit; ``None`` for the tally's.
 
         Returns:
             ``Granularity.UNIQUE`` if the user had the flag, else a falsy value.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed;
+                nothing was sent.
+            CommandError: Redis refused; the message says what was changed.
+            StoreUnavailableError, StoreTimeoutError: no answer within the
+                timeout; the message says whether anything was sent. What was
+                sent may or may not have been applied, and may be repeated.
+            OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
+            ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+        Cancelled: the mark may or may not have been applied, whole if at all.
+        The tally and all other calls go on unharmed.
         """
         return unwrapped(
             await self._commits.submit(self._marker.unmark_unique(event, user_id), timeout)
@@ -273,12 +333,22 @@ class Tally(AsyncReads):
         has is kept.
 
         Arguments:
-            event, now, track_hourly, track_unique: as in `mark_event`.
+            event: a non-empty str without control characters.
             user_ids: ints from 0 to the tally's ``max_user_id``, in any order,
                 repetitions allowed: an iterable, an async iterable, or a
-                one-dimensional numpy array of integers, which is not copied
-                to a list. A stream is taken 32,768 ids at a time, and each
-                block is sent when it is full or the last one.
+                one-dimensional array of integers, of numpy or of what numpy
+                can read, such as a column of a data frame, which is not copied
+                to a list. Arrays with masked or missing values are refused. A
+                stream is taken 32,768 ids at a time, and each block is sent
+                when it is full or the last one.
+            now: when they did; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date is its midnight.
+            track_hourly: also mark the hour. ``None`` leaves it to the tally's
+                option, and that to ``tallymark.TRACK_HOURLY``.
+            track_unique: also mark the event's dateless bitmap. ``None``
+                leaves it to the tally's option, and that to
+                ``tallymark.TRACK_UNIQUE``.
             timeout: how many seconds the whole call may take. ``None``: as
                 long as each piece is answered within the tally's timeout.
 
@@ -291,9 +361,11 @@ class Tally(AsyncReads):
                 the ids are there already (a list, a set, an array), nothing was
                 sent; if they come one by one, the message says how many were
                 marked before.
-            CommandError, StoreUnavailableError, StoreTimeoutError: as
-                `mark_event`, of one piece; the message says how many ids were
+            CommandError, StoreUnavailableError, StoreTimeoutError,
+            OverloadedError: Redis refused one piece, or did not answer in time,
+                or too many were waiting; the message says how many ids were
                 marked before it.
+            ClosedError, WrongEventLoopError: the tally cannot be used here.
 
         Cancelled: all pieces up to one are marked, each whole, and no more.
         """
@@ -316,10 +388,44 @@ class Tally(AsyncReads):
         As `unmark_event` for each of the users, ``exact`` included: that needs
         a script for each user, and so the time of `unmark_event`. Without it,
         the users are out of the whole week and month, and a bitmap may be
-        extended to hold a 0. Arguments, errors and guarantees are those of `mark_many`.
+        extended to hold a 0.
+
+        Arguments:
+            event: a non-empty str without control characters.
+            user_ids: ints from 0 to the tally's ``max_user_id``, in any order,
+                repetitions allowed: an iterable, an async iterable, or a
+                one-dimensional array of integers, of numpy or of what numpy
+                can read, such as a column of a data frame, which is not copied
+                to a list. Arrays with masked or missing values are refused. A
+                stream is taken 32,768 ids at a time, and each block is sent
+                when it is full or the last one.
+            now: when they did; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date is its midnight.
+            track_hourly: also clear the hour's bits. ``None`` leaves it to the
+                tally's option, and that to ``tallymark.TRACK_HOURLY``.
+            track_unique: also clear the event's dateless bits. ``None`` leaves
+                it to the tally's option, and that to ``tallymark.TRACK_UNIQUE``.
+            exact: whether to look at the other days first.
+            timeout: how many seconds the whole call may take. ``None``: as
+                long as each piece is answered within the tally's timeout.
 
         Returns:
-            For each granularity, how many bits this call cleared.
+            For each granularity, how many bits this call cleared. After a
+            broken connection and a retry it may be less than that.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed. If
+                the ids are there already (a list, a set, an array), nothing was
+                sent; if they come one by one, the message says how many were
+                done before.
+            CommandError, StoreUnavailableError, StoreTimeoutError,
+            OverloadedError: Redis refused one piece, or did not answer in time,
+                or too many were waiting; the message says how many ids were
+                done before it.
+            ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+        Cancelled: all pieces up to one are done, each whole, and no more.
         """
         many = self._marker.unmark_many(event, now, track_hourly, track_unique, exact)
         return await self._write_many(many, user_ids, timeout)
@@ -330,12 +436,28 @@ class Tally(AsyncReads):
 
         ``async with tally.transaction() as tx:`` gives a `Transaction` with
         the same verbs as plain methods. The marks are sent when the block
-        ends; if an exception leaves it, nothing is. The ``timeout`` begins then.
+        ends; if an exception leaves it, nothing is.
 
-        Raises, when the block ends:
-            CommandError: Redis refused a mark; each mark's `PendingMark` tells
-                its own fate.
-            StoreUnavailableError, StoreTimeoutError: as for `mark_event`.
+        Arguments:
+            timeout: how many seconds the end of the block may take, more than
+                0, ``math.inf`` for no limit; ``None`` for the tally's.
+
+        Returns:
+            A context manager that gives a `Transaction`.
+
+        Raises:
+            ClosedError, WrongEventLoopError: when the block begins: the tally
+                cannot be used here.
+            InvalidTypeError, InvalidValueError: there is no such timeout;
+                nothing was sent.
+            CommandError: when the block ends, as all that follow: Redis refused
+                a mark; each mark's `PendingMark` tells its own fate.
+            StoreUnavailableError, StoreTimeoutError: no answer within the
+                timeout; the message says whether anything was sent. What was
+                sent may or may not have been applied, and may be repeated.
+            OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
+
+        Cancelled: the marks may or may not have been applied, all or none.
         """
         self._commits.check_usable()
         transaction = Transaction(self._marker)
@@ -392,7 +514,7 @@ class Tally(AsyncReads):
         return await self._commits.submit_together(marks, timeout)
 
     def stats(self) -> Stats:
-        """Return what the tally has done so far, in numbers."""
+        """Return what the tally has done so far, in numbers: a `Stats`."""
         return self._commits.stats()
 
     async def aclose(self) -> None:

@@ -76,7 +76,15 @@ class AsyncReads(EventSets):
         Redis does nothing else meanwhile: an operation on two bitmaps of 10
         million users takes it about 0.5 ms.
 
-        Raises as `count`, and is as safe to cancel.
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or
+                an event set is of another database; nothing was sent.
+            CommandError: Redis refused, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+        Cancelled: no other call notices, and nothing is left behind.
         """
         return await self._answer(queries.counts(self._context, event_sets), timeout)
 
@@ -88,7 +96,15 @@ class AsyncReads(EventSets):
         Costs one bit's look-up for each bitmap of the expression, however
         many users there are.
 
-        Raises as `count`, and is as safe to cancel.
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or
+                an event set is of another database; nothing was sent.
+            CommandError: Redis refused, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+        Cancelled: no other call notices, and nothing is left behind.
         """
         return await self._answer(queries.contains(self._context, event_set, user_id), timeout)
 
@@ -106,7 +122,15 @@ class AsyncReads(EventSets):
         Asks about a thousand users at once, or fetches ranges of the bitmaps
         where users lie close together; each user's answer is of one moment.
 
-        Raises as `count`, and is as safe to cancel.
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or
+                an event set is of another database; nothing was sent.
+            CommandError: Redis refused, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+        Cancelled: no other call notices, and nothing is left behind.
         """
         return await self._answer(
             queries.contains_many(self._context, event_set, user_ids), timeout
@@ -132,7 +156,15 @@ class AsyncReads(EventSets):
         moment, and neither side ever holds more than that. Nothing is kept
         open in between: you may stop at any time.
 
-        Raises as `count`, and is as safe to cancel.
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or
+                an event set is of another database; nothing was sent.
+            CommandError: Redis refused, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+        Cancelled: no other call notices, and nothing is left behind.
         """
         return self._reader.stream(queries.users(self._context, event_set, start, limit), timeout)
 
@@ -146,20 +178,42 @@ class AsyncReads(EventSets):
     ) -> AsyncGenerator[list[int], None]:
         """Yield the users of an event set in ascending order, some thousands at a time.
 
-        As `users`, and several times as fast where each user needs no more
-        than a few machine instructions: `async for` takes its time.
+        Arguments:
+            event_set: the event set.
+            start: the first id of interest, from 0 to 2**32 - 1.
+            limit: how many users at most; ``None`` for all. The next page
+                begins at the last id plus one.
+
+        Fetches the bitmaps as `users` does, and is several times as fast where
+        each user needs no more than a few machine instructions: `async for` takes its time.
 
         Yields:
             Lists of 1 to 8,192 ids.
 
-        Raises as `count`, and is as safe to cancel.
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or
+                an event set is of another database; nothing was sent.
+            CommandError: Redis refused, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+        Cancelled: no other call notices, and nothing is left behind.
         """
         return self._reader.parts(queries.users(self._context, event_set, start, limit), timeout)
 
     async def is_empty(self, event_set: EventSet, *, timeout: float | None = None) -> bool:
         """Return whether nobody is in an event set, at one moment.
 
-        Raises as `count`, and is as safe to cancel.
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or
+                an event set is of another database; nothing was sent.
+            CommandError: Redis refused, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+        Cancelled: no other call notices, and nothing is left behind.
         """
         return await self._answer(queries.is_empty(self._context, event_set), timeout)
 
@@ -177,8 +231,15 @@ class AsyncReads(EventSets):
         Returns:
             How many of them there were.
 
-        Raises as `count`. Cancelled: it may or may not have been done, or in part;
-        call it again.
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or
+                an event set is of another database; nothing was sent.
+            CommandError: Redis refused, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+        Cancelled: it may or may not have been done, or in part; call it again.
         """
         return await self._answer(queries.delete(self._context, event_set), timeout)
 
@@ -225,7 +286,15 @@ class AsyncReads(EventSets):
         many users there are, unless cohorts are made of very many bitmaps.
         Marks that are made meanwhile may be in one cell and not in another.
 
-        Raises as `count`, and is as safe to cancel.
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or
+                an event set is of another database; nothing was sent.
+            CommandError: Redis refused, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+        Cancelled: no other call notices, and nothing is left behind.
         """
         return await self._answer(
             retention_tables.retention(
@@ -255,7 +324,15 @@ class AsyncReads(EventSets):
 
         One request, one moment.
 
-        Raises as `count`, and is as safe to cancel.
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or
+                an event set is of another database; nothing was sent.
+            CommandError: Redis refused, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+        Cancelled: no other call notices, and nothing is left behind.
         """
         return await self._answer(reports.stickiness(self._context, event, day), timeout)
 
@@ -282,7 +359,15 @@ class AsyncReads(EventSets):
 
         One request, one moment.
 
-        Raises as `count`, and is as safe to cancel.
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or
+                an event set is of another database; nothing was sent.
+            CommandError: Redis refused, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+        Cancelled: no other call notices, and nothing is left behind.
         """
         return await self._answer(reports.funnel(self._context, steps, by, moment), timeout)
 
@@ -296,7 +381,15 @@ class AsyncReads(EventSets):
         come or go meanwhile may be missing or listed. If the prefix of another
         tally begins with this one's, its events are listed too, under longer names.
 
-        Raises as `count`, and is as safe to cancel.
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or
+                an event set is of another database; nothing was sent.
+            CommandError: Redis refused, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+        Cancelled: no other call notices, and nothing is left behind.
         """
         return await self._answer(keyspace.event_names(self._context, prefix), timeout)
 
@@ -315,7 +408,15 @@ class AsyncReads(EventSets):
         into an event set. A period whose own bitmap has expired is not listed,
         and neither is a year that was marked without ``track_yearly``.
 
-        Raises as `count`, and is as safe to cancel.
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or
+                an event set is of another database; nothing was sent.
+            CommandError: Redis refused, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+        Cancelled: no other call notices, and nothing is left behind.
         """
         return await self._answer(keyspace.periods(self._context, event, granularity), timeout)
 
@@ -326,7 +427,15 @@ class AsyncReads(EventSets):
         a server that does not tell, the bare lengths. Walks over all keys, as
         `event_names` does, and counts what it would list under this name.
 
-        Raises as `count`, and is as safe to cancel.
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or
+                an event set is of another database; nothing was sent.
+            CommandError: Redis refused, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+        Cancelled: no other call notices, and nothing is left behind.
         """
         return await self._answer(keyspace.memory(self._context, event), timeout)
 
@@ -358,7 +467,15 @@ class AsyncReads(EventSets):
         A thousand bits are looked up in a request, each for itself: marks that
         are made meanwhile may be in the answer or not.
 
-        Raises as `count`, and is as safe to cancel.
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or
+                an event set is of another database; nothing was sent.
+            CommandError: Redis refused, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+        Cancelled: no other call notices, and nothing is left behind.
         """
         return await self._answer(
             keyspace.history(self._context, user_id, events, since, until, granularity), timeout
@@ -383,8 +500,15 @@ class AsyncReads(EventSets):
             How many bits were set. After a broken connection and a
             repetition it may be less than that.
 
-        Raises as `count`. Cancelled: it may or may not have been done, or in part;
-        call it again.
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or
+                an event set is of another database; nothing was sent.
+            CommandError: Redis refused, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+        Cancelled: it may or may not have been done, or in part; call it again.
         """
         return await self._answer(keyspace.forget(self._context, user_id), timeout)
 
@@ -403,8 +527,15 @@ class AsyncReads(EventSets):
             How many there were. Keys that are no bitmaps of tallymark's (or
             bitmapist's, its temporary keys included) stay.
 
-        Raises as `count`. Cancelled: it may or may not have been done, or in part;
-        call it again.
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or
+                an event set is of another database; nothing was sent.
+            CommandError: Redis refused, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+        Cancelled: it may or may not have been done, or in part; call it again.
         """
         return await self._answer(keyspace.delete_all(self._context, prefix), timeout)
 

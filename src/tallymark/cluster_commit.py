@@ -28,7 +28,7 @@ from .errors import (
     overloaded,
     with_fate,
 )
-from .event_loops import OfOneLoop
+from .event_loops import OfOneLoop, no_loop, running_loop
 from .flights import Bounced
 from .group_commit import GroupCommit
 from .link import Link
@@ -105,7 +105,10 @@ class ClusterCommit(OfOneLoop):
 
     async def submit(self, mark: Mark, timeout: float | None = None) -> Result:
         """Send a mark."""
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise no_loop() from None
         if timeout is None and loop is self._loop and self._patrol:
             # What `_begin` would do, for the many that come while others are under way.
             seconds = self._timeout
@@ -133,7 +136,7 @@ class ClusterCommit(OfOneLoop):
         self, marks: Sequence[Mark], timeout: float | None = None
     ) -> list[Result]:
         """Send one or more marks, those of each shard in one transaction."""
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         seconds = self._begin(loop, len(marks), timeout)
         deadline = loop.time() + seconds
         shards = by_shard(marks)

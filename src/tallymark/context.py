@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from .arguments import iterated
 from .covers import Coverage
-from .errors import InvalidTypeError, InvalidValueError
+from .errors import InvalidValueError
 from .events import Bitmap, DayRange, EventSet, Origin, PeriodUnion, checked
+from .excerpts import shown
 from .wall_clock import wall_clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterable
     from datetime import date
 
     from .keys import KeySchema
@@ -87,12 +88,11 @@ class Context:
         """
         if checked(event_set).origin != self.origin:
             raise InvalidValueError(
-                f"{event_set!r} is of another database, or of another prefix, than this tally"
+                f"{shown(event_set)} is of another database, or of another prefix, than this tally"
             )
         return event_set
 
     def checked_many(self, event_sets: Iterable[EventSet]) -> list[EventSet]:
         """Return some event sets if they are of this database."""
-        if not isinstance(event_sets, Iterable) or isinstance(event_sets, str):
-            raise InvalidTypeError(f"not an iterable of event sets: {event_sets!r:.80}")
-        return [self.checked(event_set) for event_set in event_sets]
+        each = iterated("not an iterable of event sets", event_sets)
+        return [self.checked(event_set) for event_set in each]

@@ -18,10 +18,21 @@ if TYPE_CHECKING:
 
     from .options import TallyOptions
 
-__all__ = ["DEFAULT_URL", "URL_VARIABLE", "Defaults", "configure", "configured", "url"]
+__all__ = [
+    "DEFAULT_URL",
+    "MEMORY_URL",
+    "URL_VARIABLE",
+    "Defaults",
+    "configure",
+    "configured",
+    "url",
+]
 
 URL_VARIABLE = "TALLYMARK_URL"
 DEFAULT_URL = "redis://localhost:6379/0"
+
+#: What ``memory://`` is to the default tallies.
+MEMORY_URL = "memory://default"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +57,9 @@ def configure(url: str | None = None, **options: Unpack[TallyOptions]) -> None:
         url: as `tallymark.Tally.from_url` takes it. Without one, the
             environment variable ``TALLYMARK_URL`` decides when the first mark
             is made, and without that ``redis://localhost:6379/0``.
-        options: see `tallymark.TallyOptions`.
+            ``memory://`` is one store for all default tallies of the process,
+            of both modules and all event loops: ``memory://default``.
+        options: those of `tallymark.TallyOptions`.
 
     Raises:
         InvalidTypeError, InvalidValueError: the URL or an option is not
@@ -78,7 +91,7 @@ def configured() -> Defaults:
 
 def url(defaults: Defaults) -> Any:
     """Return the URL for a new default tally, as ``from_url`` takes it too."""
-    if defaults.url is not None:
-        return defaults.url
     found = os.environ.get(URL_VARIABLE)
-    return StoreUrl(found, f"{URL_VARIABLE}: ") if found else DEFAULT_URL
+    store = defaults.url or StoreUrl(found or DEFAULT_URL, f"{URL_VARIABLE}: " if found else "")
+    # There is one for each event loop, and a blocking one; they are to see the same marks.
+    return StoreUrl(MEMORY_URL) if store.is_private else store

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeVar
 
+from .excerpts import shown
+
 __all__ = [
     "MAY_PASS",
     "ClosedError",
@@ -211,7 +213,7 @@ def overloaded(pending: int, kind: Literal["marks", "reads"], most: int) -> Over
 
 def misfit(reply: object) -> StoreError:
     """Return the error for a reply that no command of ours gets."""
-    return StoreError(f"the server's reply does not fit the commands: {reply!r:.80}")
+    return StoreError(f"the server's reply does not fit the commands: {shown(reply)}")
 
 
 def repeated(error: ErrorT, message: str) -> ErrorT:

@@ -6,7 +6,27 @@ import asyncio
 
 from .errors import ClosedError, WrongEventLoopError
 
-__all__ = ["OfOneLoop"]
+__all__ = ["OfOneLoop", "no_loop", "running_loop"]
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the running event loop.
+
+    Raises:
+        WrongEventLoopError: there is none of asyncio.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise no_loop() from None
+
+
+def no_loop() -> WrongEventLoopError:
+    """Return the error for who calls without an event loop, or on one that is not asyncio's."""
+    return WrongEventLoopError(
+        "tallymark runs on asyncio, and no event loop of asyncio is running here. Under trio, or "
+        "without a loop, there is tallymark.SyncTally"
+    )
 
 
 class OfOneLoop:
@@ -23,7 +43,7 @@ class OfOneLoop:
         Raises:
             ClosedError, WrongEventLoopError: it cannot.
         """
-        self._bind(asyncio.get_running_loop())
+        self._bind(running_loop())
 
     def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Belong to a loop, or raise."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from .errors import InvalidTypeError, InvalidValueError
 from .events import Bitmap
-from .keys import checked_int
+from .excerpts import shown
+from .keys import checked_int, checked_name
 from .periods import Granularity, Period
 
 if TYPE_CHECKING:
@@ -39,19 +40,59 @@ class EventSets:
     _context: Context
 
     def hour(self, event: str, moment: date | None = None) -> EventSet:
-        """Return the users of an event in the hour of a moment, if hours were marked."""
+        """Return the users of an event in the hour of a moment, if hours were marked.
+
+        Arguments:
+            event: the event's name.
+            moment: a moment of it; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date is its midnight.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
+        """
         return self._containing(Granularity.HOUR, event, moment)
 
     def day(self, event: str, moment: date | None = None) -> EventSet:
-        """Return the users of an event on the day of a moment."""
+        """Return the users of an event on the day of a moment.
+
+        Arguments:
+            event: the event's name.
+            moment: a moment of it; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date is its midnight.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
+        """
         return self._containing(Granularity.DAY, event, moment)
 
     def week(self, event: str, moment: date | None = None) -> EventSet:
-        """Return the users of an event in the ISO week (from Monday on) of a moment."""
+        """Return the users of an event in the ISO week (from Monday on) of a moment.
+
+        Arguments:
+            event: the event's name.
+            moment: a moment of it; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date is its midnight.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
+        """
         return self._containing(Granularity.WEEK, event, moment)
 
     def month(self, event: str, moment: date | None = None) -> EventSet:
-        """Return the users of an event in the month of a moment."""
+        """Return the users of an event in the month of a moment.
+
+        Arguments:
+            event: the event's name.
+            moment: a moment of it; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date is its midnight.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
+        """
         return self._containing(Granularity.MONTH, event, moment)
 
     def year(self, event: str, moment: date | None = None) -> EventSet:
@@ -59,18 +100,42 @@ class EventSets:
 
         That is the union of its months; and with the option ``track_yearly``,
         of the year's own bitmap too, which may be the last to expire.
+
+        Arguments:
+            event: the event's name.
+            moment: a moment of it; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date is its midnight.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
         """
         return self._containing(Granularity.YEAR, event, moment)
 
     def unique(self, event: str) -> EventSet:
-        """Return the users who have a flag: the dateless bitmap of an event."""
-        return Bitmap(self._context.origin, event, None)
+        """Return the users who have a flag: the dateless bitmap of an event.
+
+        Arguments:
+            event: the event's name.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
+        """
+        return Bitmap(self._context.origin, checked_name("event", event), None)
 
     def during(self, event: str, period: Period) -> EventSet:
-        """Return the users of an event in a `Period`, whichever its granularity."""
+        """Return the users of an event in a `Period`, whichever its granularity.
+
+        Arguments:
+            event: the event's name.
+            period: the period.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
+        """
         if not isinstance(period, Period):
-            raise InvalidTypeError(f"during takes a Period, got {period!r:.80}")
-        return self._context.during(event, period)
+            raise InvalidTypeError(f"during takes a Period, got {shown(period)}")
+        return self._context.during(checked_name("event", event), period)
 
     def between(self, event: str, start: date, end: date) -> EventSet:
         """Return the users of an event on any day from ``start`` up to, not including, ``end``.
@@ -84,8 +149,16 @@ class EventSets:
         has not expired (hours are looked at with ``track_hourly=True``, if they
         live longer than days). An `unmark_event` that is not ``exact`` takes a user
         out of a whole week and month, and so out of ranges that contain them.
+
+        Arguments:
+            event: the event's name.
+            start, end: datetimes or dates; ``start`` is the earlier one.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
         """
         context = self._context
+        event = checked_name("event", event)
         if start is None or end is None:
             raise InvalidTypeError("between takes a date or datetime for start and for end")
         first = _midnight(context.local(start, "start"))
@@ -103,15 +176,21 @@ class EventSets:
             days: how many days, the moment's own included; 28 by default, four
                 whole weeks, so that each day of the week counts equally.
             moment: the present by default.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
         """
         context = self._context
-        if checked_int("days", days) < 1:
-            raise InvalidValueError(f"days must be 1 or more, got {days}")
+        event = checked_name("event", event)
+        days = checked_int("days", days)
+        if days < 1:
+            raise InvalidValueError(f"days must be 1 or more, got {shown(days)}")
         after = _shifted(_midnight(context.local(moment)), 1)
         first = _shifted(after, -days)
         return context.days(event, first, after)
 
     def _containing(self, granularity: Granularity, event: str, moment: date | None) -> EventSet:
+        event = checked_name("event", event)
         period = Period.containing(granularity, self._context.local(moment))
         return self._context.during(event, period)
 

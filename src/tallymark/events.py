@@ -7,17 +7,21 @@ look.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+from .arguments import check_name, checked_int, described, iterated
 from .covers import Coverage, cover, days_of
 from .errors import InvalidTypeError, InvalidValueError
-from .keys import bitmap_key, check_name, checked_int
+from .excerpts import shown
+from .keys import bitmap_key
 
 if TYPE_CHECKING:
     from .periods import Period
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Iterator
 
 __all__ = [
     "Bitmap",
@@ -34,6 +38,9 @@ __all__ = [
 ]
 
 Operator = Literal["&", "|", "^", "-"]
+
+#: Whom to ask about the users of a set.
+_ASK = "ask a tally"
 _Bounds = tuple[datetime | None, datetime | None]
 
 
@@ -103,7 +110,7 @@ class EventSet:
         raise NotImplementedError
 
     def at(self, origin: Origin) -> EventSet:
-        """Return the same set somewhere else, as in a shard of its database."""
+        """Return the same set somewhere else, as in a shard of its database. Raises nothing."""
         raise NotImplementedError
 
     def prev(self) -> EventSet:
@@ -144,13 +151,49 @@ class EventSet:
             "not with `and`, `or`, `not`; ask a tally's is_empty() whether there is anybody in it"
         )
 
+    if not TYPE_CHECKING:  # type checkers object by themselves, as long as they see none of these
+
+        def __iter__(self) -> NoReturn:
+            """Raise: who is in a set is known to the database only."""
+            raise InvalidTypeError(
+                f"an event set does not hold its users; {_ASK}: users(event_set) yields them"
+            )
+
+        def __len__(self) -> NoReturn:
+            """Raise: how many are in a set is known to the database only."""
+            raise InvalidTypeError(
+                f"an event set does not know its size; {_ASK}: count(event_set) tells it"
+            )
+
+        def __contains__(self, user_id: object) -> NoReturn:
+            """Raise: whether a user is in a set is known to the database only."""
+            raise InvalidTypeError(
+                f"an event set does not hold its users; {_ASK}: contains(event_set, user_id) "
+                "tells whether one is in it"
+            )
+
+        def __getitem__(self, index: object) -> NoReturn:
+            """Raise: who is in a set is known to the database only."""
+            raise InvalidTypeError(
+                f"an event set does not hold its users; {_ASK}: users(event_set, start=, limit=) "
+                "yields some of them"
+            )
+
+        __aiter__ = __reversed__ = __iter__
+
+        def __rand__(self, other: object) -> NoReturn:
+            """Raise: the other one is no event set."""
+            raise _not_combined(other)
+
+        __ror__ = __rxor__ = __rsub__ = __rand__
+
     def _bounds(self) -> _Bounds:
         """Return `start` and `end`."""
         raise NotImplementedError
 
     def _combined(self, operator: Operator, other: EventSet) -> EventSet:
         if not isinstance(other, EventSet):
-            return NotImplemented
+            raise _not_combined(other)
         return _combination(operator, (self, other))
 
 
@@ -299,13 +342,12 @@ class DayRange(Union):
 
     def shift(self, count: int) -> DayRange:
         """Return the range moved by so many times its own length."""
-        checked_int("count", count)
         try:
-            distance: timedelta = count * (self.after - self.first)
+            distance: timedelta = checked_int("count", count) * (self.after - self.first)
             return replace(self, first=self.first + distance, after=self.after + distance)
         except OverflowError as error:
             raise InvalidValueError(
-                f"{self!r} shifted by {count} leaves the years 1 to 9999"
+                f"{shown(self)} shifted by {shown(count)} leaves the years 1 to 9999"
             ) from error
 
     def at(self, origin: Origin) -> DayRange:
@@ -335,6 +377,7 @@ class Combination(EventSet):
 
     def shift(self, count: int) -> Combination:
         """Return the combination of the operands, each shifted."""
+        checked_int("count", count)
         return replace(self, operands=tuple(one.shift(count) for one in self.operands))
 
     def at(self, origin: Origin) -> Combination:
@@ -399,10 +442,9 @@ def evaluate(event_set: EventSet, bits: dict[Bitmap, Any]) -> Any:
 
 
 def _many(name: str, operator: Operator, event_sets: Iterable[EventSet]) -> EventSet:
-    if not isinstance(event_sets, Iterable):
-        raise InvalidTypeError(f"{name} takes an iterable of event sets, got {event_sets!r:.80}")
+    each = iterated(f"{name} takes an iterable of event sets", event_sets)
     # One that is there twice changes nothing.
-    found = tuple(dict.fromkeys(checked(one) for one in event_sets))
+    found = tuple(dict.fromkeys(checked(one) for one in each))
     if not found:
         raise InvalidValueError(f"{name} needs one event set or more")
     return found[0] if len(found) == 1 else _combination(operator, found)
@@ -415,7 +457,7 @@ def _combination(operator: Operator, event_sets: tuple[EventSet, ...]) -> Combin
     for one in event_sets:
         if one.origin != first.origin:
             raise InvalidValueError(
-                f"{first!r} and {one!r} are of different databases or prefixes, "
+                f"{shown(first)} and {shown(one)} are of different databases or prefixes, "
                 "so no server can combine them"
             )
         # Kept flat, so that a union of a thousand sets is no tree of that depth.
@@ -427,6 +469,19 @@ def _combination(operator: Operator, event_sets: tuple[EventSet, ...]) -> Combin
     return Combination(first.origin, operator, tuple(operands))
 
 
+def _not_combined(other: object) -> InvalidTypeError:
+    remedy = _remedy(other)
+    return InvalidTypeError(
+        f"an event set is combined with event sets, not with {described(other)}{remedy}"
+    )
+
+
+def _remedy(candidate: object) -> str:
+    if isinstance(candidate, str):
+        return "; build one with the tally's day(), week(), month() or unique()"
+    return ""
+
+
 def checked(event_set: EventSet) -> EventSet:
     """Return an event set if it is one.
 
@@ -435,9 +490,4 @@ def checked(event_set: EventSet) -> EventSet:
     """
     if isinstance(event_set, EventSet):
         return event_set
-    remedy = (
-        "; build one with the tally's day(), week(), month() or unique()"
-        if isinstance(event_set, str)
-        else ""
-    )
-    raise InvalidTypeError(f"not an event set: {event_set!r:.80}{remedy}")
+    raise InvalidTypeError(f"not an event set: {shown(event_set)}{_remedy(event_set)}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import wire
 from .errors import CommandError, WrongSchemaError, misfit, repeated
+from .excerpts import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,12 +98,12 @@ class Greeting:
             version, shards = None, None
         if version != _VERSION:
             raise WrongSchemaError(
-                f"the key {self.key.decode()!r} tells how this database is sharded, in a way that "
-                f"this release of tallymark does not know: {note!r:.80}"
+                f"the key {shown(self.key.decode())} tells how this database is sharded, in a way "
+                f"that this release of tallymark does not know: {shown(note)}"
             )
         if shards != self._shards:
             here = "none" if self._shards is None else self._shards
             raise WrongSchemaError(
-                f"the database has shards={shards} for the prefix {self._prefix!r}, "
+                f"the database has shards={shards} for the prefix {shown(self._prefix)}, "
                 f"and this tally {here}; pass shards={shards}, or use another prefix"
             )

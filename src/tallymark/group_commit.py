@@ -33,7 +33,7 @@ from .errors import (
     overloaded,
     with_fate,
 )
-from .event_loops import OfOneLoop
+from .event_loops import OfOneLoop, no_loop, running_loop
 from .flights import MAX_BATCH_MARKS, Bounced, boarded, boarding, count, live
 from .observers import Operation, Outage, observe
 from .options import checked_timeout
@@ -159,7 +159,10 @@ class GroupCommit(OfOneLoop):
             OverloadedError: too many are waiting.
             InvalidTypeError, InvalidValueError: there is no such timeout.
         """
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise no_loop() from None
         if loop is not self._loop:
             self._bind(loop)
         room = self._room
@@ -179,7 +182,7 @@ class GroupCommit(OfOneLoop):
 
         Cancelled: no mark is sent, or all are applied. Raises as `submit`.
         """
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         self._bind(loop)
         return self._enter(self._write(None, marks, timeout, loop), loop)
 

@@ -6,6 +6,8 @@ import math
 from html import escape
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from .excerpts import isolated
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -55,7 +57,7 @@ class HeatMap(NamedTuple):
 
     def page(self) -> str:
         """Return a whole page of HTML."""
-        title = escape(self.title)
+        title = escape(isolated(self.title))
         return (
             f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -65,7 +67,7 @@ class HeatMap(NamedTuple):
 
     def fragment(self) -> str:
         """Return the table with its style and legend, to be put into a page."""
-        return self._table(f"<b>{escape(self.title)}</b><br>{escape(self.caption)}")
+        return self._table(f"<b>{escape(isolated(self.title))}</b><br>{escape(self.caption)}")
 
     def _table(self, caption: str) -> str:
         heads = [self.corner, "Users", *self.columns]
@@ -78,11 +80,12 @@ class HeatMap(NamedTuple):
             f'<li><span class="r{level}"></span>{label}</li>'
             for level, label in enumerate(["0%", *(f"to {step}0%" for step in range(1, 11))])
         )
+        label = escape(isolated(self.title))
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
         return (
             f'<div class="tallymark-heatmap">\n<style>\n{_STYLE}{_scale()}</style>\n'
             f"<p>{caption}</p>\n"
-            f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(self.title)}">\n'
+            f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">\n'
             f"<table>\n<thead><tr>{columns}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n"
             f'</div>\n<ul class="legend">{legend}{notes}</ul>\n</div>\n'
         )

@@ -12,12 +12,21 @@ plain database of its own, whose prefix is ``{prefix}{tag}`` with the tag in bra
 from __future__ import annotations
 
 import functools
-import unicodedata
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from .arguments import (
+    check_flag,
+    check_name,
+    checked_int,
+    checked_name,
+    described,
+    exact_int,
+    is_array,
+)
 from .errors import InvalidTypeError, InvalidValueError
-from .offsets import Numbers, Offsets, as_list, bounded, dealt, is_array
+from .excerpts import shown
+from .offsets import Numbers, Offsets, as_list, bounded, dealt, is_array_of_ints, widened
 from .periods import UNIQUE_SUFFIX, Period, parse_suffix
 from .shards import check_shards, tags
 
@@ -32,6 +41,8 @@ __all__ = [
     "check_flag",
     "check_name",
     "checked_int",
+    "checked_name",
+    "exact_int",
 ]
 
 DEFAULT_PREFIX: Final = "trackist_"
@@ -39,6 +50,11 @@ DEFAULT_PREFIX: Final = "trackist_"
 #: The last bit that Redis can address: a string holds 512 MB, 2**32 bits
 #: (https://redis.io/docs/latest/commands/setbit/).
 MAX_USER_ID: Final = 2**32 - 1
+
+#: What to do with ids of other types, or of 64 bits.
+_NUMBER_THEM: Final = (
+    "for other ids, number the users in your database, as in a table with an integer key"
+)
 
 
 @dataclass(frozen=True)
@@ -56,18 +72,21 @@ class KeySchema:
     shards: int | None = None
 
     def __post_init__(self) -> None:
-        check_name("prefix", self.prefix)
-        checked_int("max_user_id", self.max_user_id)
+        # Plain ones, also of a subclass or of numpy.
+        object.__setattr__(self, "prefix", checked_name("prefix", self.prefix))
+        highest = checked_int("max_user_id", self.max_user_id)
+        object.__setattr__(self, "max_user_id", highest)
         if not 0 <= self.max_user_id <= MAX_USER_ID:
             raise InvalidValueError(
-                f"max_user_id must be in [0, {MAX_USER_ID}], got {_short(self.max_user_id)}"
+                f"max_user_id must be in [0, {MAX_USER_ID}], got {shown(self.max_user_id)}"
             )
         if self.shards is not None:
-            check_shards(checked_int("shards", self.shards))
+            object.__setattr__(self, "shards", checked_int("shards", self.shards))
+            check_shards(self.shards)
             if "{" in self.prefix:
                 raise InvalidValueError(
                     "with shards, the prefix must not contain '{', "
-                    f"which begins a shard's own tag; got {_short(self.prefix)}"
+                    f"which begins a shard's own tag; got {shown(self.prefix)}"
                 )
 
     @functools.cached_property
@@ -103,7 +122,15 @@ class KeySchema:
         return shard, offset
 
     def dealt(self, user_ids: Offsets) -> Iterator[tuple[int, Offsets]]:
-        """Yield the shards of many users whose ids were checked, and their bits there."""
+        """Yield the shards of many users whose ids `offsets` has checked, and their bits there.
+
+        Raises:
+            InvalidTypeError: it is not from there.
+        """
+        if not isinstance(user_ids, Offsets):
+            raise InvalidTypeError(
+                f"user ids must be what offsets() returned, got {shown(user_ids)}"
+            )
         if self.shards is None:
             yield 0, user_ids
         else:
@@ -115,13 +142,15 @@ class KeySchema:
         Raises:
             InvalidValueError: this schema has no such key.
         """
+        if not isinstance(key, bytes):
+            raise InvalidTypeError(f"a key must be bytes, got {described(key)}")
         if self.shards is None:
             return (0, *self.parse(key))
         begin = f"{self.prefix}{{".encode()
         tag, brace, _ = key.removeprefix(begin).partition(b"}")
         shard = self._by_tag.get(tag.decode("ascii", "replace"))
         if not key.startswith(begin) or not brace or shard is None:
-            raise InvalidValueError(f"not a key of {self.prefix!r}: {key!r}")
+            raise InvalidValueError(f"not a key of {shown(self.prefix)}: {shown(key)}")
         return (shard, *self.parts[shard].parse(key))
 
     def key(self, event: str, period: Period | None) -> bytes:
@@ -130,42 +159,60 @@ class KeySchema:
         Raises:
             InvalidTypeError, InvalidValueError: the event's name is not allowed.
         """
-        check_name("event", event)
-        return bitmap_key(self.prefix, event, period)
+        if period is not None and not isinstance(period, Period):
+            raise InvalidTypeError(f"period must be a Period or None, got {shown(period)}")
+        return bitmap_key(self.prefix, checked_name("event", event), period)
 
     def offset(self, user_id: int) -> int:
         """Return the bit that stands for a user in every bitmap, in the plain format.
 
         Raises:
-            InvalidTypeError, InvalidValueError: the id is no int (a bool is
+            InvalidTypeError, InvalidValueError: the id is no integer (a bool is
                 none here) or lies outside ``[0, max_user_id]``.
         """
-        if not _is_int(user_id):
+        number = user_id if type(user_id) is int else exact_int(user_id)
+        if number is None:
             raise InvalidTypeError(
-                f"user id must be an int in [0, {self.max_user_id}], got {_described(user_id)}"
+                f"user id must be an int in [0, {self.max_user_id}], got {described(user_id)}; "
+                f"{_NUMBER_THEM}"
             )
-        if not 0 <= user_id <= self.max_user_id:
+        if not 0 <= number <= self.max_user_id:
+            advice = f"; {_NUMBER_THEM}" if number > MAX_USER_ID else ""
             raise InvalidValueError(
-                f"user id must be in [0, {self.max_user_id}], got {_short(user_id)}"
+                f"user id must be in [0, {self.max_user_id}], got {shown(number)}{advice}"
             )
-        return int(user_id)  # an IntEnum would format as its name
+        return number
 
     def offsets(self, user_ids: Numbers) -> Offsets:
         """Return the bits that stand for many users, in the plain format.
 
         Arguments:
-            user_ids: a list of ids, or a one-dimensional numpy array of an
-                integer type; at least one id.
+            user_ids: a list or range of ids, or a one-dimensional numpy array of
+                an integer type; at least one id.
 
         Raises:
             InvalidTypeError, InvalidValueError: as `offset`, about the first
                 id that is not allowed.
         """
+        if type(user_ids) is range and user_ids:
+            ends = self.offset(user_ids[0]), self.offset(user_ids[-1])
+            return Offsets(user_ids, min(ends), max(ends))
+        if is_array(user_ids):
+            array: Any = user_ids
+            some = array.ndim == 1 and array.size
+        else:
+            some = type(user_ids) is list and user_ids
+        if not some:
+            raise InvalidTypeError(
+                f"user ids must be a list, a range or an array, got {shown(user_ids)}"
+            )
         # In C, and so in a tenth of the time that a look at each takes.
-        if is_array(user_ids) or {int}.issuperset(map(type, user_ids)):
+        if is_array_of_ints(user_ids) or (
+            type(user_ids) is list and {int}.issuperset(map(type, user_ids))
+        ):
             offsets = bounded(user_ids)
             if offsets.low >= 0 and offsets.high <= self.max_user_id:
-                return offsets
+                return widened(offsets)
         return bounded([self.offset(user_id) for user_id in as_list(user_ids)])
 
     def parse(self, key: bytes | str) -> tuple[str, Period | None]:
@@ -174,13 +221,15 @@ class KeySchema:
         Raises:
             InvalidValueError: this schema has no such key.
         """
+        if not isinstance(key, bytes | str):
+            raise InvalidTypeError(f"a key must be bytes or a str, got {described(key)}")
         try:
-            name = key.decode() if isinstance(key, bytes) else key
+            name = key.decode() if isinstance(key, bytes) else str.__str__(key)
         except UnicodeDecodeError as error:
-            raise InvalidValueError(f"not a key of {self.prefix!r}: {key!r}") from error
+            raise InvalidValueError(f"not a key of {shown(self.prefix)}: {shown(key)}") from error
         event, separator, suffix = name.removeprefix(self.prefix).rpartition("_")
         if not name.startswith(self.prefix) or not separator:
-            raise InvalidValueError(f"not a key of {self.prefix!r}: {key!r}")
+            raise InvalidValueError(f"not a key of {shown(self.prefix)}: {shown(key)}")
         check_name("event", event)
         return event, parse_suffix(suffix)
 
@@ -190,61 +239,3 @@ def bitmap_key(prefix: str, event: str, period: Period | None) -> bytes:
     suffix = UNIQUE_SUFFIX if period is None else period.suffix
     # Concatenated, since format() shows a str Enum as its name on some Pythons.
     return (prefix + event + "_" + suffix).encode()
-
-
-def check_name(what: str, name: str) -> None:
-    """Raise unless ``name`` is a non-empty str that UTF-8 can encode, without control characters.
-
-    Control characters are Unicode's category Cc. They never belong in a name
-    on purpose, and they break the lines of every tool that lists keys.
-    """
-    if not isinstance(name, str):
-        raise InvalidTypeError(
-            f"{what} must be a non-empty str without control characters, got {_described(name)}"
-        )
-    if not name:
-        raise InvalidValueError(
-            f"{what} must be a non-empty str without control characters, got ''"
-        )
-    if name.isprintable():  # the common case, in C
-        return
-    for character in name:
-        category = unicodedata.category(character)
-        if category == "Cc":
-            raise InvalidValueError(
-                f"{what} must not contain control characters, got {character!r} in {_short(name)}"
-            )
-        if category == "Cs":
-            raise InvalidValueError(
-                f"{what} must be valid Unicode, got a lone surrogate in {_short(name)}"
-            )
-
-
-def checked_int(what: str, value: int) -> int:
-    """Return a value if it is an int; a bool is none here."""
-    if not _is_int(value):
-        raise InvalidTypeError(f"{what} must be an int, got {_described(value)}")
-    return int(value)
-
-
-def check_flag(what: str, value: bool) -> None:
-    """Raise unless a value is True or False."""
-    if not isinstance(value, bool):
-        raise InvalidTypeError(f"{what} must be True or False, got {value!r:.80}")
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _described(value: object) -> str:
-    return f"{_short(value)} of type {type(value).__name__}"
-
-
-def _short(value: object) -> str:
-    """Return a repr that fits into one line of a log, whatever a stranger sent."""
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001 - an int of more than 4,300 digits, or a broken __repr__
-        return "a value that cannot be shown"
-    return text if len(text) <= 80 else f"{text[:77]}..."

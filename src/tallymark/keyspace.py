@@ -14,19 +14,20 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
+from .arguments import iterated
 from .errors import CommandError, InvalidTypeError, InvalidValueError
-from .keys import check_name
+from .excerpts import kind_of, shown
+from .keys import checked_name
 from .periods import Granularity, dated, periods_between
 from .raw_keys import unlinked
 from .requests import Nodes, Request
 from .together import together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import date
 
     from .context import Context
@@ -67,8 +68,8 @@ return cleared
 
 def event_names(context: Context, prefix: str) -> Query[list[str]]:
     """Return the names of all events that have a bitmap, sorted."""
-    if prefix != "":  # which any name begins with, but which is no name
-        check_name("prefix", prefix)
+    if type(prefix) is not str or prefix:  # "" is what any name begins with, and is no name
+        prefix = checked_name("prefix", prefix)
     found: set[str] = set()
     walk = _Walk(context, prefix)
     while walk.goes_on:
@@ -88,6 +89,7 @@ def every_bitmap(context: Context) -> Query[list[tuple[str, Period | None]]]:
 def periods(context: Context, event: str, granularity: By) -> Query[list[Period]]:
     """Return the periods for which an event has a bitmap, in order."""
     wanted = dated(granularity)
+    event = checked_name("event", event)
     found = yield from periods_of(context, event)
     return [period for period in found if period.granularity is wanted]
 
@@ -107,6 +109,7 @@ def periods_of(context: Context, event: str) -> Query[list[Period]]:
 
 def memory(context: Context, event: str) -> Query[dict[Granularity, int]]:
     """Return how many bytes an event's bitmaps take, for each granularity that has any."""
+    event = checked_name("event", event)
     found: dict[bytes, _Located] = {}
     walk = _walk_of_event(context, event)
     while walk.goes_on:
@@ -149,11 +152,8 @@ def history(
     wanted = dated(granularity)
     if isinstance(events, str):
         events = [events]
-    if not isinstance(events, Iterable):
-        raise InvalidTypeError(f"events must be a name or several, got {events!r:.80}")
-    names = list(dict.fromkeys(events))
-    for name in names:
-        check_name("event", name)
+    each = iterated("events must be a name or several", events)
+    names = list(dict.fromkeys(checked_name("event", name) for name in each))
     if since is None:
         raise InvalidTypeError("since must be a date or datetime, got None")
     begin = context.local(since, "since")
@@ -226,11 +226,11 @@ def _cleared(context: Context, bitmaps: Sequence[_Located], digits: bytes) -> Qu
 def delete_all(context: Context, prefix: str) -> Query[int]:
     """Delete all bitmaps of the tally's prefix; return how many there were."""
     if not isinstance(prefix, str):  # of another type, some are equal to anything
-        raise InvalidTypeError(f"prefix must be a str, got a {type(prefix).__name__}")
-    if prefix != context.origin.prefix:
+        raise InvalidTypeError(f"prefix must be a str, got a {kind_of(prefix)}")
+    if str.__str__(prefix) != context.origin.prefix:
         raise InvalidValueError(
-            f"this tally's keys begin with {context.origin.prefix!r}; to delete them all, "
-            f"pass just that, not {prefix!r:.80}"
+            f"this tally's keys begin with {shown(context.origin.prefix)}; to delete them all, "
+            f"pass just that, not {shown(prefix)}"
         )
     deleted = 0
     bitmaps: set[tuple[str, Period | None]] = set()
@@ -374,5 +374,4 @@ def _walk_of_event(context: Context, event: str) -> _Walk:
 
     "a" has the keys "a_u" and "a_2026", but "a_b_u" is one of "a_b".
     """
-    check_name("event", event)
     return _Walk(context, event + "_")

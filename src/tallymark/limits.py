@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from .errors import InvalidValueError
+from .excerpts import shown
 
 if TYPE_CHECKING:
     from .options import Options
@@ -35,12 +36,12 @@ class EventLimits:
         """
         if self._pattern is not None and not self._pattern.fullmatch(event):
             raise InvalidValueError(
-                f"event must match event_pattern {self._pattern.pattern!r:.80}, got {event!r:.80}"
+                f"event must match event_pattern {shown(self._pattern.pattern)}, got {shown(event)}"
             )
         if self._most is not None and event not in self._seen:
             if len(self._seen) >= self._most:
                 raise InvalidValueError(
                     f"this tally has marked max_events={self._most} different events already; "
-                    f"{event!r:.80} would be one more"
+                    f"{shown(event)} would be one more"
                 )
             self._seen.add(event)

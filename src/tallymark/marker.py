@@ -12,7 +12,7 @@ import uuid
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from .keys import bitmap_key, check_flag, check_name
+from .keys import bitmap_key, check_flag, check_name, checked_name
 from .lifetimes import Lifetimes
 from .limits import EventLimits
 from .many import Many, Target
@@ -204,8 +204,8 @@ class Marker:
         """
         hourly = _decided("track_hourly", track_hourly, self._hourly, switches.track_hourly)
         unique = _decided("track_unique", track_unique, self._unique, switches.track_unique)
-        if not isinstance(event, str):  # may have no hash to look it up by
-            check_name("event", event)
+        if type(event) is not str:  # may have no hash to look it up by
+            event = checked_name("event", event)
         if now is not None:
             return self._bitmaps_of(event, shard, self._local(now), hourly, unique)
         present = self._present_hour()
@@ -237,8 +237,8 @@ class Marker:
         return found
 
     def _flag(self, event: str, user_id: int, value: int) -> BitMark:
-        if not isinstance(event, str):
-            check_name("event", event)
+        if type(event) is not str:
+            event = checked_name("event", event)
         shard, offset = self._schema.place(user_id)
         bitmaps = self._cached_bitmaps(event, shard, None, Granularity.UNIQUE)
         return BitMark(bitmaps, offset, value)

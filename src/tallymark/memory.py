@@ -1,8 +1,9 @@
 """The embedded store: an in-process stand-in for Redis, for trying out and for tests.
 
 It is fakeredis, an optional dependency, so nothing imports it before the first
-``memory://`` URL. Each name is one store, which lives as long as the process;
-every tally on that name shares it, of either facade, on any thread or loop.
+``memory://`` URL. Without a name, a store is its tally's alone, and gone with it. Each
+name is one store, which lives as long as the process; every tally on that name shares
+it, of either facade, on any thread or loop. After ``fork``, the child has a copy.
 """
 
 from __future__ import annotations
@@ -40,8 +41,15 @@ def fakeredis() -> Any:
 
 
 def store(name: str) -> FakeServer:
-    """Return the store of this name, made at its first use."""
+    """Return the store of this name, made at its first use; without a name, a new one."""
+    if not name:
+        return _new()
     with _making:
         if name not in _stores:
-            _stores[name] = fakeredis().FakeServer(version=(7, 0))
+            _stores[name] = _new()
         return _stores[name]
+
+
+def _new() -> FakeServer:
+    made: FakeServer = fakeredis().FakeServer(version=(7, 0))
+    return made

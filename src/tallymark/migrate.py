@@ -25,6 +25,7 @@ from .errors import (
     WrongKeyTypeError,
     WrongSchemaError,
 )
+from .excerpts import escaped, kind_of
 from .keys import KeySchema, check_flag
 from .keyspace import every_bitmap
 from .marks import Bitmaps, DenseMarks, SparseMarks
@@ -191,7 +192,7 @@ def migrate(
     Interrupted: what was copied stays.
     """
     if progress is not None and not callable(progress):
-        raise InvalidTypeError(f"progress must be callable, got a {type(progress).__name__}")
+        raise InvalidTypeError(f"progress must be callable, got a {kind_of(progress)}")
     return _Mover(source, target, exact).run(progress)
 
 
@@ -626,9 +627,9 @@ def _tell_result(told: Migration) -> None:
         f"{told.empty:,} others without users, {len(told.differing):,} differ"
     )
     for key, (there, here) in itertools.islice(told.differing.items(), 20):
-        print(f"  {key}: {there:,} users in the old database, {here:,} in the new one")  # noqa: T201
+        print(f"  {escaped(key)}: {there:,} users in the old database, {here:,} in the new one")  # noqa: T201
     for key in told.skipped[:20]:
-        print(f"  {key}: holds no bitmap, not copied")  # noqa: T201
+        print(f"  {escaped(key)}: holds no bitmap, not copied")  # noqa: T201
 
 
 if __name__ == "__main__":

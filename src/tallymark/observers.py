@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from .errors import StoreTimeoutError
+from .excerpts import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +58,7 @@ def observe(observer: Observer, operation: Operation) -> None:
     try:
         observer(operation)
     except Exception:  # noqa: BLE001 - logged, which is all that there is to do
-        _log.exception("the observer %r failed", observer)
+        _log.exception("the observer %s failed", shown(observer))
 
 
 class Outage:

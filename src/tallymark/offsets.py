@@ -13,7 +13,9 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
+from .arguments import is_array
 from .errors import InvalidTypeError
+from .excerpts import kind_of, shown
 
 __all__ = [
     "BLOCK",
@@ -26,10 +28,12 @@ __all__ = [
     "bounded",
     "dealt",
     "is_array",
+    "is_array_of_ints",
+    "widened",
     "windows",
 ]
 
-#: Ids or offsets: a list, or a numpy array of integers.
+#: Ids or offsets: a list, a range, or a numpy array of integers.
 Numbers = Any
 
 
@@ -49,16 +53,13 @@ ARRAY_BLOCK: Final = 131_072
 #: How many neighbouring bits go into one bitmap: 128 KiB of them.
 WINDOW: Final = 2**20
 
+#: The last bit that Redis can address.
+_HIGHEST: Final = 2**32 - 1
+
 #: From one bit in so many on, it is faster to write a binary number's digits and to
 #: have Python read it.
 _CROWDED: Final = 32
 _ONE: Final = ord("1")
-
-
-def is_array(ids: object) -> bool:
-    """Tell whether this is a numpy array."""
-    numpy = sys.modules.get("numpy")
-    return numpy is not None and isinstance(ids, numpy.ndarray)
 
 
 def blocks(user_ids: Iterable[int]) -> tuple[Iterator[Numbers], bool]:
@@ -67,14 +68,14 @@ def blocks(user_ids: Iterable[int]) -> tuple[Iterator[Numbers], bool]:
     Raises:
         InvalidTypeError: this is nothing that holds ids.
     """
-    if is_array(user_ids):
-        return _array_blocks(user_ids), True
+    if is_array(user_ids) or _has_array(user_ids):
+        return _array_blocks(_as_array(user_ids)), True
+    if type(user_ids) is range:
+        return _range_blocks(user_ids), True
     if isinstance(user_ids, (str, bytes, bytearray, memoryview)) or not isinstance(
         user_ids, Iterable
     ):
-        raise InvalidTypeError(
-            f"user ids must be an iterable of ints, got a {type(user_ids).__name__}"
-        )
+        raise InvalidTypeError(f"user ids must be an iterable of ints, got a {kind_of(user_ids)}")
     rest = iter(user_ids)
     return (
         iter(lambda: list(itertools.islice(rest, BLOCK)), []),
@@ -82,13 +83,57 @@ def blocks(user_ids: Iterable[int]) -> tuple[Iterator[Numbers], bool]:
     )
 
 
+def _has_array(ids: object) -> bool:
+    """Tell whether numpy can make an array of this, as of a column of a data frame.
+
+    Such columns would be read number by number else, each as an object of its own.
+    """
+    return "numpy" in sys.modules and hasattr(type(ids), "__array__")
+
+
+def _as_array(ids: Any) -> Any:
+    """Return a plain numpy array of one that may be of a subclass, or of another library.
+
+    Raises:
+        InvalidTypeError: it hides numbers, or cannot be had.
+    """
+    numpy = sys.modules["numpy"]
+    masked = getattr(numpy, "ma", None)
+    if masked is not None and isinstance(ids, masked.MaskedArray) and masked.is_masked(ids):
+        raise InvalidTypeError(
+            "user ids must not be masked; pass those that are not, with ids.compressed()"
+        )
+    try:
+        return numpy.asarray(ids)
+    except Exception as error:
+        raise InvalidTypeError(
+            f"user ids must be an iterable of ints, got a {kind_of(ids)} that is no array: "
+            f"{shown(error)}"
+        ) from error
+
+
 def _array_blocks(array: Any) -> Iterator[Numbers]:
     if array.ndim != 1:
-        raise InvalidTypeError(f"user ids must be a one-dimensional array, got {array.ndim}")
-    if array.dtype.kind not in "iu":
+        raise InvalidTypeError(
+            f"user ids must be a one-dimensional array, got one of {array.ndim} dimensions"
+        )
+    if array.dtype.kind not in "iu" and len(array):
+        # Of any others, a list might hold ints: of nanoseconds since 1970, say.
+        if array.dtype.kind != "O":
+            raise InvalidTypeError(f"user ids must be an array of ints, got one of {array.dtype}")
         array = array.tolist()  # what is wrong with them will be said of the first
     size = BLOCK if isinstance(array, list) else ARRAY_BLOCK
     return (array[at : at + size] for at in range(0, len(array), size))
+
+
+def _range_blocks(ids: range) -> Iterator[Numbers]:
+    """Return blocks that are ranges too, so that a long one takes no memory."""
+    if not ids:
+        return iter(())
+    for end in (ids[0], ids[-1]):
+        if not 0 <= end <= _HIGHEST:  # also because a range without bounds has no length
+            return iter(([end],))
+    return (ids[at : at + BLOCK] for at in range(0, len(ids), BLOCK))
 
 
 def bounded(values: Numbers) -> Offsets:
@@ -96,6 +141,26 @@ def bounded(values: Numbers) -> Offsets:
     if is_array(values):
         return Offsets(values, int(values.min()), int(values.max()))
     return Offsets(values, min(values), max(values))
+
+
+def is_array_of_ints(ids: object) -> bool:
+    """Tell whether this is a one-dimensional numpy array of integers, and nothing hides in it."""
+    return is_array(ids) and _plain(ids)
+
+
+def _plain(array: Any) -> bool:
+    masked = getattr(sys.modules["numpy"], "ma", None)
+    if masked is not None and isinstance(array, masked.MaskedArray):
+        return False
+    return array.ndim == 1 and array.dtype.kind in "iu"
+
+
+def widened(offsets: Offsets) -> Offsets:
+    """Return offsets in 64 bits, where arithmetic with them cannot overflow."""
+    values, low, high = offsets
+    if is_array(values):
+        values = values.astype(sys.modules["numpy"].int64, copy=False)
+    return Offsets(values, low, high)
 
 
 def dealt(offsets: Offsets, hands: int) -> Iterator[tuple[int, Offsets]]:

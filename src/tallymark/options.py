@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta, tzinfo
 from datetime import timezone as fixed_timezone
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
 from zoneinfo import ZoneInfo
 
+from .arguments import plain_str
 from .errors import InvalidTypeError, InvalidValueError, TallymarkError
+from .excerpts import escaped, kind_of, shown
 from .keys import DEFAULT_PREFIX, MAX_USER_ID, KeySchema, checked_int
 from .periods import By, Granularity, dated
 from .urls import StoreUrl
@@ -31,6 +33,9 @@ __all__ = [
 
 DEFAULT_TIMEOUT = 5.0
 DEFAULT_MAX_PENDING = 100_000
+
+#: The longest timeout of a socket: poll(2) takes milliseconds in 32 bits.
+_LONGEST: Final = 2_000_000.0
 
 #: How many shards a cluster has if nobody says how many: enough for some masters, and
 #: few to ask.
@@ -155,25 +160,38 @@ class Options:
     zone: tzinfo = field(init=False)
 
     def __post_init__(self) -> None:
+        for name in ("timezone", "event_pattern", "read_from"):
+            object.__setattr__(self, name, plain_str(getattr(self, name)))
         _check_flag("track_hourly", self.track_hourly, optional=True)
         _check_flag("track_unique", self.track_unique, optional=True)
         _check_flag("track_yearly", self.track_yearly)
         _check_flag("bitfield", self.bitfield)
-        checked_timeout(self.timeout)
-        if checked_int("max_pending", self.max_pending) < 1:
-            raise InvalidValueError(f"max_pending must be 1 or more, got {self.max_pending}")
+        object.__setattr__(self, "timeout", checked_timeout(self.timeout))
+        self._check_least("max_pending", 1)
         if self.observer is not None and not callable(self.observer):
-            raise InvalidTypeError(f"observer must be callable, got {self.observer!r:.80}")
-        if self.max_events is not None and checked_int("max_events", self.max_events) < 1:
-            raise InvalidValueError(f"max_events must be 1 or more, got {self.max_events}")
-        if checked_int("replicas", self.replicas) < 0:
-            raise InvalidValueError(f"replicas must be 0 or more, got {self.replicas}")
+            raise InvalidTypeError(f"observer must be callable, got {shown(self.observer)}")
+        if self.max_events is not None:
+            self._check_least("max_events", 1)
+        self._check_least("replicas", 0)
         _check_pattern(self.event_pattern)
         object.__setattr__(self, "lives", _lives(self.expire))
         if not _is_word(self.read_from):
+            if not isinstance(self.read_from, str | StoreUrl):
+                raise InvalidTypeError(
+                    f"read_from is 'primary', 'replicas' or a URL, got a {kind_of(self.read_from)}"
+                )
             object.__setattr__(self, "read_from", _read_url(self.read_from))
         object.__setattr__(self, "zone", _zone(self.timezone))
-        self.schema()  # checks the prefix and max_user_id
+        schema = self.schema()  # checks these
+        for name in ("prefix", "max_user_id", "shards"):
+            object.__setattr__(self, name, getattr(schema, name))
+
+    def _check_least(self, name: str, least: int) -> None:
+        """Check an option that is a number, and have it as a plain int."""
+        number = checked_int(name, getattr(self, name))
+        if number < least:
+            raise InvalidValueError(f"{name} must be {least} or more, got {shown(number)}")
+        object.__setattr__(self, name, number)
 
     @property
     def seconds(self) -> float | None:
@@ -201,36 +219,52 @@ class Options:
 
 
 def checked_timeout(timeout: float) -> float:
-    """Return a number of seconds if it is one that a call may take."""
-    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
-        raise InvalidTypeError(f"timeout must be a number of seconds, got {timeout!r:.80}")
-    if not timeout > 0:  # a NaN fails too
-        raise InvalidValueError(f"timeout must be more than 0 seconds, got {timeout!r:.80}")
-    return timeout
+    """Return a number of seconds if it is one that a call may take.
+
+    What is longer than the operating system's timers reach, some 24 days, is no limit.
+    """
+    kind = type(timeout)
+    if kind is not float and (kind is bool or not issubclass(kind, int | float)):
+        raise InvalidTypeError(f"timeout must be a number of seconds, got {shown(timeout)}")
+    plain = (
+        int.__index__(cast("int", timeout)) if issubclass(kind, int) else float.__float__(timeout)
+    )
+    if not plain > 0:  # a NaN fails too
+        raise InvalidValueError(f"timeout must be more than 0 seconds, got {shown(timeout)}")
+    return plain if plain <= _LONGEST else math.inf
 
 
 def _check_pattern(pattern: str | None) -> None:
     if pattern is None:
         return
     if not isinstance(pattern, str):
-        raise InvalidTypeError(f"event_pattern must be a str or None, got {pattern!r:.80}")
+        raise InvalidTypeError(f"event_pattern must be a str or None, got {shown(pattern)}")
     try:
         re.compile(pattern)
-    except re.error as error:
-        raise InvalidValueError(f"event_pattern is no regular expression: {error}") from None
+    except (re.error, OverflowError, RecursionError) as error:
+        raise InvalidValueError(
+            f"event_pattern is no regular expression: {escaped(str(error))}"
+        ) from None
 
 
 def _lives(expire: Mapping[By, timedelta]) -> dict[Granularity, timedelta]:
     if not isinstance(expire, Mapping):
-        raise InvalidTypeError(f"expire must map granularities to timedeltas, got {expire!r:.80}")
+        raise InvalidTypeError(f"expire must map granularities to timedeltas, got {shown(expire)}")
     found = {}
-    for by, life in expire.items():
+    for by, life in _items(expire):
         if not isinstance(life, timedelta):
-            raise InvalidTypeError(f"expire must hold timedeltas, got {life!r:.80}")
+            raise InvalidTypeError(f"expire must hold timedeltas, got {shown(life)}")
         if life <= timedelta(0):
-            raise InvalidValueError(f"expire must hold timedeltas above 0, got {life!r:.80}")
+            raise InvalidValueError(f"expire must hold timedeltas above 0, got {shown(life)}")
         found[dated(by)] = life
     return found
+
+
+def _items(expire: Mapping[By, timedelta]) -> list[tuple[By, timedelta]]:
+    try:
+        return list(expire.items())
+    except Exception as error:
+        raise InvalidTypeError(f"expire cannot be read: {shown(error)}") from error
 
 
 def hide_urls(options: TallyOptions) -> None:
@@ -252,9 +286,13 @@ def _read_url(url: str | StoreUrl) -> StoreUrl:
     store = StoreUrl(url)
     refusal: TallymarkError
     try:
-        if not store.address.is_cluster:
+        if not store.address.is_cluster and not store.is_private:
             return store
-        refusal = InvalidValueError("a cluster's nodes are found by a URL of its own")
+        refusal = InvalidValueError(
+            "memory:// is a store of its own that is empty; give it a name"
+            if store.is_private
+            else "a cluster's nodes are found by a URL of its own"
+        )
     except (InvalidTypeError, InvalidValueError) as error:
         refusal = error
     raise type(refusal)(f"read_from is 'primary', 'replicas' or a URL: {refusal}")
@@ -263,7 +301,7 @@ def _read_url(url: str | StoreUrl) -> StoreUrl:
 def _check_flag(name: str, value: object, *, optional: bool = False) -> None:
     if not (isinstance(value, bool) or (optional and value is None)):
         choices = "True, False or None" if optional else "True or False"
-        raise InvalidTypeError(f"{name} must be {choices}, got {value!r}")
+        raise InvalidTypeError(f"{name} must be {choices}, got {shown(value)}")
 
 
 def _zone(timezone: str | tzinfo) -> tzinfo:
@@ -271,12 +309,12 @@ def _zone(timezone: str | tzinfo) -> tzinfo:
         return checked_zone(timezone)
     if not isinstance(timezone, str):
         raise InvalidTypeError(
-            f"timezone must be a tzinfo or a name such as 'Europe/Berlin', got {timezone!r}"
+            f"timezone must be a tzinfo or a name such as 'Europe/Berlin', got {shown(timezone)}"
         )
     try:
         return ZoneInfo(timezone)
     except (ValueError, OSError, KeyError) as error:  # ZoneInfoNotFoundError is a KeyError
         raise InvalidValueError(
-            f"unknown time zone {timezone!r} (on a system without a time zone database, "
+            f"unknown time zone {shown(timezone)} (on a system without a time zone database, "
             "as Windows is, run: pip install tzdata)"
         ) from error

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
+from .arguments import checked_int, described
 from .errors import InvalidTypeError, InvalidValueError
+from .excerpts import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,10 +72,11 @@ def dated(by: By) -> Granularity:
         if by in _DATED.values():
             return by
     elif not isinstance(by, str):
-        raise InvalidTypeError(f"a granularity is {_DATED_NAMES}, got {by!r:.80}")
-    elif by in _DATED:
-        return _DATED[by]
-    raise InvalidValueError(f"a granularity with periods is {_DATED_NAMES}, got {str(by)!r:.80}")
+        raise InvalidTypeError(f"a granularity is {_DATED_NAMES}, got {shown(by)}")
+    elif (name := str.__str__(by)) in _DATED:  # of a subclass, too
+        return _DATED[name]
+    got = str(by) if isinstance(by, Granularity) else by
+    raise InvalidValueError(f"a granularity with periods is {_DATED_NAMES}, got {shown(got)}")
 
 
 _DATED = {
@@ -107,12 +110,24 @@ class Period:
     start: datetime
 
     def __post_init__(self) -> None:
-        if self.start != _start(self.granularity, self.start):
-            raise InvalidValueError(f"{self.start} is not the start of a {self.granularity}")
+        begin = _start(self.granularity, self.start)
+        try:
+            right = self.start == begin  # never, if it is aware
+        except (ArithmeticError, TypeError, ValueError):  # of its zone
+            right = False
+        if not right:
+            raise InvalidValueError(
+                f"{shown(self.start)} is not the start of a {self.granularity}, in naive time"
+            )
 
     @classmethod
     def containing(cls, granularity: Granularity, moment: datetime) -> Period:
-        """Return the period of this granularity that holds a naive moment."""
+        """Return the period of this granularity that holds a naive moment.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: this is no dated granularity, or
+                no moment.
+        """
         return cls(granularity, _start(granularity, moment))
 
     @property
@@ -128,13 +143,16 @@ class Period:
         """Return the period ``count`` units later (earlier, if negative).
 
         Raises:
+            InvalidTypeError: the count is no int.
             InvalidValueError: the result lies outside the years 1 to 9999.
         """
+        number = checked_int("count", count)
         try:
-            return Period(self.granularity, _shifted(self.granularity, self.start, count))
+            return Period(self.granularity, _shifted(self.granularity, self.start, number))
         except (OverflowError, ValueError) as error:
             raise InvalidValueError(
-                f"{self.granularity} {self.suffix} shifted by {count} leaves the years 1 to 9999"
+                f"{self.granularity} {self.suffix} shifted by {shown(number)} leaves the years "
+                "1 to 9999"
             ) from error
 
     def days(self) -> Iterator[Period]:
@@ -197,9 +215,9 @@ def parse_suffix(suffix: str) -> Period | None:
     try:
         period = _parse_period(suffix)
     except (ValueError, OverflowError) as error:
-        raise InvalidValueError(f"not a period's suffix: {suffix!r}") from error
+        raise InvalidValueError(f"not a period's suffix: {shown(suffix)}") from error
     if period.suffix != suffix:  # zero padding, "+1", " 1", other scripts' digits
-        raise InvalidValueError(f"not a period's suffix: {suffix!r}")
+        raise InvalidValueError(f"not a period's suffix: {shown(suffix)}")
     return period
 
 
@@ -234,9 +252,14 @@ _FIRST = [1, 1, 1, 0]
 
 
 def _start(granularity: Granularity, moment: datetime) -> datetime:
-    if granularity is Granularity.HOUR:
-        return moment.replace(minute=0, second=0, microsecond=0, fold=0)
-    midnight = datetime(moment.year, moment.month, moment.day)
+    if type(moment) is not datetime and not isinstance(moment, date):
+        raise InvalidTypeError(f"a moment must be a datetime, got {described(moment)}")
+    try:
+        midnight = datetime(moment.year, moment.month, moment.day)
+        if granularity is Granularity.HOUR:
+            return midnight.replace(hour=getattr(moment, "hour", 0))
+    except (TypeError, ValueError) as error:  # pandas' NaT, whose year is a NaN
+        raise InvalidValueError(f"{shown(moment)} is no moment") from error
     if granularity is Granularity.DAY:
         return midnight
     if granularity is Granularity.WEEK:
@@ -245,7 +268,9 @@ def _start(granularity: Granularity, moment: datetime) -> datetime:
         return midnight.replace(day=1)
     if granularity is Granularity.YEAR:
         return midnight.replace(month=1, day=1)
-    raise InvalidValueError(f"a period has one of the dated granularities, not {granularity}")
+    if isinstance(granularity, Granularity):
+        raise InvalidValueError(f"a period has one of the dated granularities, not {granularity}")
+    raise InvalidTypeError(f"granularity must be a Granularity, got {described(granularity)}")
 
 
 def _shifted(granularity: Granularity, start: datetime, count: int) -> datetime:

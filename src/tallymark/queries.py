@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .bits import algebra
 from .errors import InvalidTypeError, InvalidValueError, SlotMovingError
 from .events import Bitmap, Combination, Origin, PeriodUnion, evaluate
+from .excerpts import shown
 from .keys import MAX_USER_ID, checked_int
 from .offsets import blocks, windows
 from .programs import Program
@@ -181,10 +182,14 @@ def _contained(context: Context, event_set: EventSet, offsets: Offsets) -> Query
 def users(context: Context, event_set: EventSet, start: int, limit: int | None) -> Query[None]:
     """Find the users of an event set from an id on, in ascending order, part by part."""
     asked = context.checked(event_set)
-    if not 0 <= checked_int("start", start) <= MAX_USER_ID:
-        raise InvalidValueError(f"start must be in [0, {MAX_USER_ID}]")
-    if limit is not None and checked_int("limit", limit) < 0:
-        raise InvalidValueError("limit must be 0 or more, or None for no limit")
+    start = checked_int("start", start)
+    if not 0 <= start <= MAX_USER_ID:
+        raise InvalidValueError(f"start must be in [0, {MAX_USER_ID}], got {shown(start)}")
+    limit = None if limit is None else checked_int("limit", limit)
+    if limit is not None and limit < 0:
+        raise InvalidValueError(
+            f"limit must be 0 or more, or None for no limit, got {shown(limit)}"
+        )
     if context.shards:
         return _users(_ShardedParts(asked.at(part.origin) for part in context.shards), start, limit)
     return _users(_Parts(asked), start, limit)
@@ -505,6 +510,6 @@ def _deletable(event_set: EventSet) -> Iterator[Bitmap]:
         own = one.own if isinstance(one, PeriodUnion) else one
         if not isinstance(own, Bitmap):
             raise InvalidTypeError(
-                f"what is deleted are bitmaps, one or a union of several, which {one!r} is not"
+                f"what is deleted are bitmaps, one or a union of several, which {shown(one)} is not"
             )
         yield own

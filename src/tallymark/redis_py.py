@@ -7,7 +7,11 @@ from typing import Any, Final, Literal, NoReturn
 
 from redis import exceptions, sentinel
 from redis.asyncio import sentinel as async_sentinel
+from redis.asyncio.client import Pipeline as AsyncPipeline
+from redis.asyncio.cluster import ClusterPipeline as AsyncClusterPipeline
 from redis.backoff import DecorrelatedJitterBackoff
+from redis.client import Pipeline
+from redis.cluster import ClusterPipeline
 
 from .errors import (
     CommandError,
@@ -23,6 +27,7 @@ from .errors import (
     UnknownCommandError,
     WrongKeyTypeError,
 )
+from .excerpts import escaped, kind_of
 
 __all__ = [
     "TOO_SHORT",
@@ -37,6 +42,9 @@ __all__ = [
 
 #: No attempt is made with fewer seconds left.
 TOO_SHORT: Final = 0.001
+
+#: Clients by their class, but none that answer.
+_PIPELINES: Final = (Pipeline, AsyncPipeline, ClusterPipeline, AsyncClusterPipeline)
 
 #: Answers of the server that redis-py counts as errors of the connection.
 _REFUSED_LOGINS = (exceptions.AuthenticationError, exceptions.AuthorizationError)
@@ -146,12 +154,16 @@ class Attempts:
 
 def check_client(client: Any, wanted: tuple[type, type], facade: str, remedy: str) -> None:
     """Raise unless the client is of a kind that this facade drives."""
+    if isinstance(client, _PIPELINES):
+        raise InvalidTypeError(
+            f"{facade} takes a client, not its {kind_of(client)}, which queues commands until it "
+            "is executed; for several marks in one transaction, use transaction() of a tally"
+        )
     if not isinstance(client, wanted):
         module = wanted[0].__module__.split(".client")[0]
         names = " or ".join(f"{module}.{one.__name__}" for one in wanted)
         raise InvalidTypeError(
-            f"{facade} takes a {names}, "
-            f"got a {type(client).__module__}.{type(client).__name__}; {remedy}"
+            f"{facade} takes a {names}, got a {type(client).__module__}.{kind_of(client)}; {remedy}"
         )
 
 
@@ -190,7 +202,7 @@ def refused_reply(error: Exception) -> CommandError:
     if code == "TRYAGAIN":
         return RedirectedError(message)
     if code in _PASSING:
-        raise StoreNotReadyError(message) from error
+        raise StoreNotReadyError(escaped(message)) from error
     kind, advice = CommandError, ""
     if "WRONGTYPE" in message:  # from within a script, Redis 6 puts its own words before
         kind = WrongKeyTypeError
@@ -198,6 +210,7 @@ def refused_reply(error: Exception) -> CommandError:
         kind, advice = UnknownCommandError, _UNKNOWN_COMMAND
     elif code in _REFUSALS:
         kind, advice = _REFUSALS[code]
+    message = escaped(message)
     refused = kind(f"{message}; {advice}" if advice else message)
     refused.__cause__ = error
     return refused
@@ -255,8 +268,8 @@ def failure(error: Exception) -> StoreError:
         except StoreNotReadyError as passing:
             return passing
     if isinstance(error, (TimeoutError, exceptions.TimeoutError)):
-        return StoreTimeoutError(f"{error}")
+        return StoreTimeoutError(escaped(f"{error}"))
     if isinstance(error, (exceptions.ConnectionError, OSError)):
-        return StoreUnavailableError(f"{error}")
+        return StoreUnavailableError(escaped(f"{error}"))
     # redis-py has let AttributeErrors out.
-    return StoreError(f"{type(error).__name__}: {error}")
+    return StoreError(escaped(f"{type(error).__name__}: {error}"))

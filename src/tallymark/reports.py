@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from .errors import InvalidTypeError, InvalidValueError
+from .arguments import iterated
+from .errors import InvalidValueError
 from .events import EventSet, all_of
+from .keys import checked_name
 from .periods import Granularity, Period, dated
 from .queries import counts
 from .retention import share
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import date
 
     from .context import Context
@@ -80,6 +82,7 @@ class Funnel:
 
 def stickiness(context: Context, event: str, day: date | None) -> Query[Stickiness]:
     """Count a day's users and those of the 28 days that end with it, at one moment."""
+    event = checked_name("event", event)
     period = Period.containing(Granularity.DAY, context.local(day, "day"))
     if day is None:
         period = period.shift(-1)  # today is not over
@@ -97,16 +100,19 @@ def funnel(
     context: Context, steps: Iterable[str | EventSet], by: By, moment: date | None
 ) -> Query[Funnel]:
     """Count who is in the first step, in the first two, and so on, all at one moment."""
-    if isinstance(steps, str) or not isinstance(steps, Iterable):
-        raise InvalidTypeError(f"steps are several names or event sets, got {steps!r:.80}")
+    each = iterated("steps must be several names or event sets", steps)
     period = Period.containing(dated(by), context.local(moment))
-    named = [(step if isinstance(step, str) else repr(step), step) for step in steps]
-    if not named:
+    chosen: list[EventSet] = []
+    names: list[str] = []
+    for step in each:
+        if isinstance(step, str):
+            names.append(checked_name("event", step))
+            chosen.append(context.during(names[-1], period))
+        else:
+            chosen.append(context.checked(step))
+            names.append(repr(step))
+    if not names:
         raise InvalidValueError("a funnel has one step or more")
-    chosen = [
-        context.during(step, period) if isinstance(step, str) else context.checked(step)
-        for _, step in named
-    ]
     numbers = yield from counts(
         context, [all_of(chosen[: index + 1]) for index in range(len(chosen))]
     )
@@ -119,6 +125,6 @@ def funnel(
                 share(number, numbers[max(0, index - 1)]),
                 share(number, numbers[0]),
             )
-            for index, ((name, _), number) in enumerate(zip(named, numbers, strict=True))
+            for index, (name, number) in enumerate(zip(names, numbers, strict=True))
         ),
     )

@@ -13,7 +13,8 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from .errors import MissingExtraError
+from .errors import InvalidTypeError, MissingExtraError
+from .excerpts import isolated, shown
 from .heatmap import HeatCell, HeatMap, HeatRow
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Retention:
     @property
     def columns(self) -> int:
         """How many cells each row has."""
-        return len(self.cohorts[0].cells)
+        return len(self.cohorts[0].cells) if self.cohorts else 0
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Return a dict for each cell, with strings and numbers that JSON and CSV have.
@@ -165,7 +166,12 @@ class Retention:
         Arguments:
             title: the heading; made of the names of cohort and activity by
                 default.
+
+        Raises:
+            InvalidTypeError: the title is no str.
         """
+        if title is not None and not isinstance(title, str):
+            raise InvalidTypeError(f"title must be a str or None, got {shown(title)}")
         return self._heat_map(title).page()
 
     def _repr_html_(self) -> str:
@@ -191,15 +197,16 @@ class Retention:
 
     def _heat_map(self, title: str | None) -> HeatMap:
         unit = str(self.granularity)
+        cohort, activity = isolated(self.cohort), isolated(self.activity)
         first = "their first " if self.first_time else ""
         later = "" if self.mode == "classic" else ", or in any later one"
         average = HeatRow(
             "All", sum(self.sizes), [HeatCell(rate, "of all so far") for rate in self.averages]
         )
         return HeatMap(
-            title=f"{self.cohort} → {self.activity}" if title is None else title,
-            caption=f"Rows: users with {first}“{self.cohort}” in that {unit}. Columns: "
-            f"the share of them with “{self.activity}” so many {unit}s later{later}. "
+            title=f"{cohort} → {activity}" if title is None else title,
+            caption=f"Rows: users with {first}“{cohort}” in that {unit}. Columns: "
+            f"the share of them with “{activity}” so many {unit}s later{later}. "
             f"As of {self.until:%Y-%m-%d %H:%M}.",
             corner=unit.capitalize(),
             columns=[str(offset) for offset in range(self.columns)],

@@ -6,12 +6,13 @@ import functools
 import itertools
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Final, cast, get_args
 
 from .covers import cover
 from .errors import InvalidTypeError, InvalidValueError
 from .events import Bitmap, EventSet
-from .keys import bitmap_key, check_flag, checked_int
+from .excerpts import shown
+from .keys import bitmap_key, check_flag, checked_int, checked_name
 from .keyspace import periods_of
 from .periods import Granularity, Period, dated, periods_between
 from .requests import Request
@@ -50,13 +51,16 @@ def retention(
 ) -> Query[Retention]:
     """Return a retention table."""
     granularity = dated(by)
-    if checked_int("periods", periods) < 0:
-        raise InvalidValueError(f"periods must be 0 or more, got {periods}")
+    periods = checked_int("periods", periods)
+    if periods < 0:
+        raise InvalidValueError(f"periods must be 0 or more, got {shown(periods)}")
     number = max(1, periods) if cohorts is None else checked_int("cohorts", cohorts)
     if number < 1:
-        raise InvalidValueError(f"cohorts must be 1 or more, got {number}")
-    if mode not in get_args(Mode):
-        raise InvalidValueError(f"mode is 'classic' or 'unbounded', got {mode!r:.80}{_hint(mode)}")
+        raise InvalidValueError(f"cohorts must be 1 or more, got {shown(number)}")
+    if isinstance(mode, str):
+        mode = cast("Mode", str.__str__(mode))  # of a subclass, too
+    if type(mode) is not str or mode not in get_args(Mode):
+        raise InvalidValueError(f"mode is 'classic' or 'unbounded', got {shown(mode)}{_hint(mode)}")
     check_flag("first_time", first_time)
     moment = context.local(None)
     if until is not None:
@@ -96,21 +100,25 @@ def _row(calendar: Sequence[Period], moment: datetime, size: int, counts: Sequen
 def _selected(context: Context, selector: Selector, period: Period) -> EventSet:
     """Return the event set that a selector names for a period."""
     if isinstance(selector, str):
-        return context.during(selector, period)
+        return context.during(checked_name("event", selector), period)
     if not callable(selector):
         raise InvalidTypeError(
             f"a cohort or activity is an event's name, or a function from a Period to an "
-            f"event set, got {selector!r:.80}"
+            f"event set, got {shown(selector)}"
         )
     return context.checked(selector(period))
 
 
 def _name(selector: Selector) -> str:
-    return selector if isinstance(selector, str) else getattr(selector, "__name__", "…")
+    if isinstance(selector, str):
+        return selector
+    name = getattr(selector, "__name__", None)
+    return name if isinstance(name, str) else "…"
 
 
 def _hint(mode: object) -> str:
-    return "; first_time=True goes with either" if mode == "first_time" else ""
+    known = isinstance(mode, str) and mode == "first_time"
+    return "; first_time=True goes with either" if known else ""
 
 
 def _earlier(

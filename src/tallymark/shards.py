@@ -18,6 +18,7 @@ import string
 from typing import Final
 
 from .errors import InvalidValueError
+from .excerpts import shown
 
 __all__ = ["MAX_SHARDS", "SLOTS", "check_shards", "key_slot", "tag_slot", "tags"]
 
@@ -30,7 +31,7 @@ MAX_SHARDS: Final = 1024
 def check_shards(shards: int) -> None:
     """Raise unless a database may have so many shards."""
     if not 1 <= shards <= MAX_SHARDS:
-        raise InvalidValueError(f"shards must be in [1, {MAX_SHARDS}], got {shards!r:.40}")
+        raise InvalidValueError(f"shards must be in [1, {MAX_SHARDS}], got {shown(shards, 40)}")
 
 
 def tag_slot(tag: bytes) -> int:

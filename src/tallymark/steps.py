@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from . import wire
 from .errors import CommandError, misfit, repeated
+from .excerpts import escaped, shown
 from .marks import DenseMarks, ExactUnmark, SparseMarks
 from .periods import Granularity
 
@@ -190,7 +191,7 @@ class ScriptStep(_OneScript[ExactUnmark]):
         """Return the mark's result, alone in a list."""
         reply = next(replies)
         if isinstance(reply, CommandError):
-            reason = f"exact unmark of {self.bitmaps.event!r}: nothing was changed"
+            reason = f"exact unmark of {shown(self.bitmaps.event)}: nothing was changed"
             return [explained(reply, reason)]
         return [_result(self.bitmaps, _checked(reply, len(self.bitmaps.keys)))]
 
@@ -235,7 +236,7 @@ class SparseStep:
             bits = _listed([column] * users if isinstance(column, CommandError) else column, users)
             error = next((bit for bit in bits if isinstance(bit, CommandError)), None)
             if error is not None:
-                return [explained(error, f"{key.decode()} was not changed; others may have been")]
+                return [explained(error, f"{escaped(key)} was not changed; others may have been")]
             if not {0, 1}.issuperset(bits):
                 raise misfit(bits)
             counts[granularity] = bits.count(1 - self.mark.value)
@@ -257,7 +258,7 @@ class DenseStep(_OneScript[DenseMarks]):
         """Return the marks' counts, alone in a list."""
         reply = next(replies)
         if isinstance(reply, CommandError):
-            reason = f"users of {self.bitmaps.event!r}: nothing was changed"
+            reason = f"users of {shown(self.bitmaps.event)}: nothing was changed"
             return [explained(reply, reason)]
         counts = _listed(reply, len(self.bitmaps.keys))
         if not all(isinstance(count, int) and count >= 0 for count in counts):
@@ -296,7 +297,7 @@ class ExpiringStep:
         results = self._step.settle(replies)
         for reply in itertools.islice(replies, bitmaps.expiring):
             if isinstance(reply, CommandError):
-                reason = f"marks of {bitmaps.event!r} are written, but a bitmap has no end"
+                reason = f"marks of {shown(bitmaps.event)} are written, but a bitmap has no end"
                 return [
                     result if isinstance(result, CommandError) else explained(reply, reason)
                     for result in results
@@ -366,7 +367,7 @@ def _result(bitmaps: Bitmaps, flips: Sequence[int | CommandError]) -> Result:
         if isinstance(flip, CommandError):
             return explained(
                 flip,
-                f"{key.decode()} was not changed; flipped in the mark's other bitmaps: {flipped}",
+                f"{escaped(key)} was not changed; flipped in the mark's other bitmaps: {flipped}",
             )
     return flipped
 

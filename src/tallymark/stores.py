@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 from redis.asyncio.connection import SSLConnection as AsyncSSLConnection
 from redis.connection import SSLConnection
 
+from .excerpts import escaped
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
@@ -43,11 +45,12 @@ def store_label(client: Any) -> str:
     if manager is not None:
         hosts = ",".join(f"{host}:{port}" for host, port in same_sentinels(manager)["sentinels"])
         role = "" if pool.is_master else " (replicas)"
-        return f"redis+sentinel://{hosts}/{pool.service_name}/{number}{role}"
+        return escaped(f"redis+sentinel://{hosts}/{pool.service_name}/{number}{role}")
     if told.get("path") is not None:
-        return f"unix://{told['path']}?db={number}"
+        return escaped(f"unix://{told['path']}?db={number}")
     scheme = "rediss" if issubclass(pool.connection_class, _TLS) else "redis"
-    return f"{scheme}://{told.get('host', 'localhost')}:{told.get('port', 6379)}/{number}"
+    host, port = told.get("host", "localhost"), told.get("port", 6379)
+    return escaped(f"{scheme}://{host}:{port}/{number}")
 
 
 def same_sentinels(manager: Any) -> dict[str, Any]:

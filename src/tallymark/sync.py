@@ -6,7 +6,7 @@ They have the names, arguments and results of those in `tallymark`::
 
     tm.mark_event("active", 123)
 
-No event loop and no thread: see `tallymark.SyncTally`.
+No event loop and no thread: these are the verbs of `tallymark.SyncTally`.
 """
 
 from __future__ import annotations
@@ -67,6 +67,13 @@ def current_tally() -> SyncTally:
     For what they do not do, such as reading. It is made of what `configure`
     said last, and closed when `configure` is called again, so ask for it anew
     instead of keeping it.
+
+    Returns:
+        The tally.
+
+    Raises:
+        InvalidValueError: the environment variable ``TALLYMARK_URL`` holds no URL of a store.
+        MissingExtraError: ``memory://`` without fakeredis.
     """
     current = _default
     if current is None or current.configured is not defaults.configured():
@@ -111,7 +118,40 @@ def mark_event(
     track_unique: bool | None = None,
     timeout: float | None = None,
 ) -> Granularity:
-    """Call `SyncTally.mark_event` of the default tally."""
+    """Record that a user did something: set the bits of the month, week and day.
+
+    On this process's default tally, which `configure` describes.
+
+    Arguments:
+        event: a non-empty str without control characters.
+        user_id: an int from 0 to the tally's ``max_user_id``.
+        now: when it happened; the present by default. An aware datetime is
+            converted to the tally's time zone, a naive one is taken to be
+            in it, and a date is its midnight.
+        track_hourly: also mark the hour. ``None`` leaves it to the tally's
+            option, and that to ``tallymark.TRACK_HOURLY``.
+        track_unique: also mark the event's dateless bitmap. ``None``
+            leaves it to the tally's option, and that to
+            ``tallymark.TRACK_UNIQUE``.
+        timeout: how many seconds this call may take, more than 0,
+            ``math.inf`` for no limit; ``None`` for the tally's.
+
+    Returns:
+        The granularities whose bit this call flipped, falsy when the user
+        was marked in all of them before: ``Granularity.DAY in flipped``
+        tells the first time today. After a broken connection and a retry
+        it may hold less than this call flipped.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: an argument is not allowed;
+            nothing was sent.
+        CommandError: Redis refused; the message says what was changed.
+        StoreUnavailableError, StoreTimeoutError: no answer within the
+            timeout; the message says whether anything was sent. What was
+            sent may or may not have been applied, and may be repeated.
+        OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
+        ClosedError: the tally cannot be used here.
+    """
     return current_tally().mark_event(
         event,
         user_id,
@@ -132,7 +172,50 @@ def unmark_event(
     exact: bool = False,
     timeout: float | None = None,
 ) -> Granularity:
-    """Call `SyncTally.unmark_event` of the default tally."""
+    """Take a mark back: clear the bits that `mark_event` would set.
+
+    On this process's default tally, which `configure` describes.
+
+    By default all of them are set to 0, as bitmapist does it. That takes
+    the user out of the whole week and month, also when other days of them
+    still have the user; and Redis extends a bitmap that ends before the
+    user's bit, or creates it, to write that 0.
+
+    With ``exact=True`` the week, month and year are cleared only where no
+    other day of them has the user, no bitmap grows and no key is created.
+    A script on the server looks and clears in one atomic step. The day,
+    and with the switches the given hour and the dateless bit, are cleared
+    in any case; other hours of that day keep their bits.
+
+    Arguments:
+        event: a non-empty str without control characters.
+        user_id: an int from 0 to the tally's ``max_user_id``.
+        now: when it happened; the present by default. An aware datetime is
+            converted to the tally's time zone, a naive one is taken to be
+            in it, and a date is its midnight.
+        track_hourly: also clear the hour's bit. ``None`` leaves it to the
+            tally's option, and that to ``tallymark.TRACK_HOURLY``.
+        track_unique: also clear the event's dateless bit. ``None`` leaves
+            it to the tally's option, and that to ``tallymark.TRACK_UNIQUE``.
+        exact: whether to look at the other days first.
+        timeout: how many seconds this call may take, more than 0,
+            ``math.inf`` for no limit; ``None`` for the tally's.
+
+    Returns:
+        The granularities whose bit this call cleared. After a broken
+        connection and a retry it may be less than that.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: an argument is not allowed;
+            nothing was sent.
+        CommandError: Redis refused; the message says what was changed. With
+            ``exact=True`` a key of the wrong type leaves all as it was.
+        StoreUnavailableError, StoreTimeoutError: no answer within the
+            timeout; the message says whether anything was sent. What was
+            sent may or may not have been applied, and may be repeated.
+        OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
+        ClosedError: the tally cannot be used here.
+    """
     return current_tally().unmark_event(
         event,
         user_id,
@@ -153,7 +236,51 @@ def mark_many(
     track_unique: bool | None = None,
     timeout: float | None = None,
 ) -> dict[Granularity, int]:
-    """Call `SyncTally.mark_many` of the default tally."""
+    """Record that many users did something at the same time.
+
+    On this process's default tally, which `configure` describes.
+
+    Takes them in pieces, each of which is a transaction of its own; marks
+    of other threads go in between. Where the ids lie close together (from
+    about one in 4,000), a piece is sent as a bitmap and merged on the
+    server, some 20 times as fast as bit by bit. An expiry that a bitmap
+    has is kept.
+
+    Arguments:
+        event: a non-empty str without control characters.
+        user_ids: ints from 0 to the tally's ``max_user_id``, in any order,
+            repetitions allowed: an iterable, or a
+            one-dimensional array of integers, of numpy or of what numpy
+            can read, such as a column of a data frame, which is not copied
+            to a list. Arrays with masked or missing values are refused. A
+            stream is taken 32,768 ids at a time, and each block is sent
+            when it is full or the last one.
+        now: when they did; the present by default. An aware datetime is
+            converted to the tally's time zone, a naive one is taken to be
+            in it, and a date is its midnight.
+        track_hourly: also mark the hour. ``None`` leaves it to the tally's
+            option, and that to ``tallymark.TRACK_HOURLY``.
+        track_unique: also mark the event's dateless bitmap. ``None``
+            leaves it to the tally's option, and that to
+            ``tallymark.TRACK_UNIQUE``.
+        timeout: how many seconds the whole call may take. ``None``: as
+            long as each piece is answered within the tally's timeout.
+
+    Returns:
+        For each granularity, in how many of the bits this call flipped.
+        After a broken connection and a retry it may be less than that.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: an argument is not allowed. If
+            the ids are there already (a list, a set, an array), nothing was
+            sent; if they come one by one, the message says how many were
+            marked before.
+        CommandError, StoreUnavailableError, StoreTimeoutError,
+        OverloadedError: Redis refused one piece, or did not answer in time,
+            or too many were waiting; the message says how many ids were
+            marked before it.
+        ClosedError: the tally cannot be used here.
+    """
     return current_tally().mark_many(
         event,
         user_ids,
@@ -174,7 +301,50 @@ def unmark_many(
     exact: bool = False,
     timeout: float | None = None,
 ) -> dict[Granularity, int]:
-    """Call `SyncTally.unmark_many` of the default tally."""
+    """Take back what `mark_many` with the same arguments sets.
+
+    On this process's default tally, which `configure` describes.
+
+    As `unmark_event` for each of the users, ``exact`` included: that needs
+    a script for each user, and so the time of `unmark_event`. Without it,
+    the users are out of the whole week and month, and a bitmap may be
+    extended to hold a 0.
+
+    Arguments:
+        event: a non-empty str without control characters.
+        user_ids: ints from 0 to the tally's ``max_user_id``, in any order,
+            repetitions allowed: an iterable, or a
+            one-dimensional array of integers, of numpy or of what numpy
+            can read, such as a column of a data frame, which is not copied
+            to a list. Arrays with masked or missing values are refused. A
+            stream is taken 32,768 ids at a time, and each block is sent
+            when it is full or the last one.
+        now: when they did; the present by default. An aware datetime is
+            converted to the tally's time zone, a naive one is taken to be
+            in it, and a date is its midnight.
+        track_hourly: also clear the hour's bits. ``None`` leaves it to the
+            tally's option, and that to ``tallymark.TRACK_HOURLY``.
+        track_unique: also clear the event's dateless bits. ``None`` leaves
+            it to the tally's option, and that to ``tallymark.TRACK_UNIQUE``.
+        exact: whether to look at the other days first.
+        timeout: how many seconds the whole call may take. ``None``: as
+            long as each piece is answered within the tally's timeout.
+
+    Returns:
+        For each granularity, how many bits this call cleared. After a
+        broken connection and a retry it may be less than that.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: an argument is not allowed. If
+            the ids are there already (a list, a set, an array), nothing was
+            sent; if they come one by one, the message says how many were
+            done before.
+        CommandError, StoreUnavailableError, StoreTimeoutError,
+        OverloadedError: Redis refused one piece, or did not answer in time,
+            or too many were waiting; the message says how many ids were
+            done before it.
+        ClosedError: the tally cannot be used here.
+    """
     return current_tally().unmark_many(
         event,
         user_ids,
@@ -187,15 +357,86 @@ def unmark_many(
 
 
 def mark_unique(event: str, user_id: int, *, timeout: float | None = None) -> Granularity:
-    """Call `SyncTally.mark_unique` of the default tally."""
+    """Set a user's flag: the bit in the event's bitmap without a date.
+
+    On this process's default tally, which `configure` describes.
+
+    Arguments:
+        event: a non-empty str without control characters.
+        user_id: an int from 0 to the tally's ``max_user_id``.
+        timeout: how many seconds this call may take, more than 0,
+            ``math.inf`` for no limit; ``None`` for the tally's.
+
+    Returns:
+        ``Granularity.UNIQUE`` if the user did not have the flag, else a
+        falsy value.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: an argument is not allowed;
+            nothing was sent.
+        CommandError: Redis refused; the message says what was changed.
+        StoreUnavailableError, StoreTimeoutError: no answer within the
+            timeout; the message says whether anything was sent. What was
+            sent may or may not have been applied, and may be repeated.
+        OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
+        ClosedError: the tally cannot be used here.
+    """
     return current_tally().mark_unique(event, user_id, timeout=timeout)
 
 
 def unmark_unique(event: str, user_id: int, *, timeout: float | None = None) -> Granularity:
-    """Call `SyncTally.unmark_unique` of the default tally."""
+    """Clear a user's flag: the bit in the event's bitmap without a date.
+
+    On this process's default tally, which `configure` describes.
+
+    Arguments:
+        event: a non-empty str without control characters.
+        user_id: an int from 0 to the tally's ``max_user_id``.
+        timeout: how many seconds this call may take, more than 0,
+            ``math.inf`` for no limit; ``None`` for the tally's.
+
+    Returns:
+        ``Granularity.UNIQUE`` if the user had the flag, else a falsy value.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: an argument is not allowed;
+            nothing was sent.
+        CommandError: Redis refused; the message says what was changed.
+        StoreUnavailableError, StoreTimeoutError: no answer within the
+            timeout; the message says whether anything was sent. What was
+            sent may or may not have been applied, and may be repeated.
+        OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
+        ClosedError: the tally cannot be used here.
+    """
     return current_tally().unmark_unique(event, user_id, timeout=timeout)
 
 
 def transaction(*, timeout: float | None = None) -> contextlib.AbstractContextManager[Transaction]:
-    """Call `SyncTally.transaction` of the default tally."""
+    """Collect several marks and apply them in one ``MULTI``/``EXEC``.
+
+    On this process's default tally, which `configure` describes.
+
+    ``with tally.transaction() as tx:`` gives a `Transaction` with
+    the same verbs as plain methods. The marks are sent when the block
+    ends; if an exception leaves it, nothing is.
+
+    Arguments:
+        timeout: how many seconds the end of the block may take, more than
+            0, ``math.inf`` for no limit; ``None`` for the tally's.
+
+    Returns:
+        A context manager that gives a `Transaction`.
+
+    Raises:
+        ClosedError: when the block begins: the tally
+            cannot be used here.
+        InvalidTypeError, InvalidValueError: there is no such timeout;
+            nothing was sent.
+        CommandError: when the block ends, as all that follow: Redis refused
+            a mark; each mark's `PendingMark` tells its own fate.
+        StoreUnavailableError, StoreTimeoutError: no answer within the
+            timeout; the message says whether anything was sent. What was
+            sent may or may not have been applied, and may be repeated.
+        OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
+    """
     return current_tally().transaction(timeout=timeout)

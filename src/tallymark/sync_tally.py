@@ -66,7 +66,7 @@ class SyncTally(SyncReads):
                 its pool is the one thing that the tally cannot cut short. Or a
                 ``redis.RedisCluster``: the tally takes its nodes and its settings,
                 and opens connections of its own, which it closes.
-            options: see `tallymark.TallyOptions`.
+            options: those of `tallymark.TallyOptions`.
 
         Raises:
             InvalidTypeError, InvalidValueError: the client or an option is not
@@ -75,14 +75,15 @@ class SyncTally(SyncReads):
         hide_urls(options)
         checked = Options(**options)
         found: Any = client
+        remedy = "for asyncio clients there is tallymark.Tally"
+        if not isinstance(client, ClusterClients):
+            redis_py.check_client(client, (Redis, RedisCluster), "SyncTally", remedy)
         if isinstance(client, RedisCluster):
             found = cluster_from_client(KINDS, client, checked)
         self._store: BlockingServer | BlockingCluster
         if isinstance(found, ClusterClients):  # or from `from_url`
             self._store = BlockingCluster(found, checked, self._check_usable)
         else:
-            remedy = "for asyncio clients there is tallymark.Tally"
-            redis_py.check_client(client, (Redis, RedisCluster), "SyncTally", remedy)
             self._store = BlockingServer(client, checked, self._check_usable)
         self._options = self._store.options
         self._marker = Marker(self._options, time.time)
@@ -98,8 +99,33 @@ class SyncTally(SyncReads):
     def from_url(cls, url: str, **options: Unpack[TallyOptions]) -> Self:
         """Make a tally with a client of its own, which `close` closes.
 
-        Takes the same URLs and raises the same errors as
-        `tallymark.Tally.from_url`.
+        Connects at the first call. The tally keeps a connection for each
+        thread that uses it at the same time, 50 at most, or what
+        ``max_connections`` in the URL says. On a cluster it keeps that many to
+        each node.
+
+        Arguments:
+            url: ``redis://[[user]:password@]host[:port][/database]``,
+                ``rediss://`` for TLS, ``unix://`` for a socket, or
+                ``redis+sentinel://[[user]:password@]host[:port][,host[:port]]/service[/db]``
+                for the master that Sentinels name (``rediss+sentinel://`` for
+                TLS), or ``redis+cluster://[[user]:password@]host[:port][,host[:port]]``
+                for a Redis Cluster, of which it names some nodes
+                (``rediss+cluster://`` for TLS), with redis-py's options behind ``?``; or
+                ``memory://``, a store inside this process that needs no
+                server (extra ``memory``): this tally's alone, and gone with
+                it; ``memory://name`` is one store for all tallies of the
+                process that say that name. The options ``sentinel_username`` and
+                ``sentinel_password`` are for Sentinels with a login of their own.
+            options: those of `tallymark.TallyOptions`.
+
+        Returns:
+            The tally.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: the URL or an option is not
+                allowed. The message never holds the URL.
+            MissingExtraError: ``memory://`` without fakeredis.
         """
         store = StoreUrl(url)
         del url  # error reporters show the locals of frames
@@ -130,7 +156,35 @@ class SyncTally(SyncReads):
     ) -> Granularity:
         """Record that a user did something: set the bits of the month, week and day.
 
-        Same arguments, errors and guarantees as `tallymark.Tally.mark_event`.
+        Arguments:
+            event: a non-empty str without control characters.
+            user_id: an int from 0 to the tally's ``max_user_id``.
+            now: when it happened; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date is its midnight.
+            track_hourly: also mark the hour. ``None`` leaves it to the tally's
+                option, and that to ``tallymark.TRACK_HOURLY``.
+            track_unique: also mark the event's dateless bitmap. ``None``
+                leaves it to the tally's option, and that to
+                ``tallymark.TRACK_UNIQUE``.
+            timeout: how many seconds this call may take, more than 0,
+                ``math.inf`` for no limit; ``None`` for the tally's.
+
+        Returns:
+            The granularities whose bit this call flipped, falsy when the user
+            was marked in all of them before: ``Granularity.DAY in flipped``
+            tells the first time today. After a broken connection and a retry
+            it may hold less than this call flipped.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed;
+                nothing was sent.
+            CommandError: Redis refused; the message says what was changed.
+            StoreUnavailableError, StoreTimeoutError: no answer within the
+                timeout; the message says whether anything was sent. What was
+                sent may or may not have been applied, and may be repeated.
+            OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
+            ClosedError: the tally cannot be used here.
         """
         return self._take(
             self._marker.mark_event(event, user_id, now, track_hourly, track_unique), timeout
@@ -149,8 +203,45 @@ class SyncTally(SyncReads):
     ) -> Granularity:
         """Take a mark back: clear the bits that `mark_event` would set.
 
-        Same arguments, errors and guarantees as `tallymark.Tally.unmark_event`;
-        read there what ``exact`` is for.
+        By default all of them are set to 0, as bitmapist does it. That takes
+        the user out of the whole week and month, also when other days of them
+        still have the user; and Redis extends a bitmap that ends before the
+        user's bit, or creates it, to write that 0.
+
+        With ``exact=True`` the week, month and year are cleared only where no
+        other day of them has the user, no bitmap grows and no key is created.
+        A script on the server looks and clears in one atomic step. The day,
+        and with the switches the given hour and the dateless bit, are cleared
+        in any case; other hours of that day keep their bits.
+
+        Arguments:
+            event: a non-empty str without control characters.
+            user_id: an int from 0 to the tally's ``max_user_id``.
+            now: when it happened; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date is its midnight.
+            track_hourly: also clear the hour's bit. ``None`` leaves it to the
+                tally's option, and that to ``tallymark.TRACK_HOURLY``.
+            track_unique: also clear the event's dateless bit. ``None`` leaves
+                it to the tally's option, and that to ``tallymark.TRACK_UNIQUE``.
+            exact: whether to look at the other days first.
+            timeout: how many seconds this call may take, more than 0,
+                ``math.inf`` for no limit; ``None`` for the tally's.
+
+        Returns:
+            The granularities whose bit this call cleared. After a broken
+            connection and a retry it may be less than that.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed;
+                nothing was sent.
+            CommandError: Redis refused; the message says what was changed. With
+                ``exact=True`` a key of the wrong type leaves all as it was.
+            StoreUnavailableError, StoreTimeoutError: no answer within the
+                timeout; the message says whether anything was sent. What was
+                sent may or may not have been applied, and may be repeated.
+            OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
+            ClosedError: the tally cannot be used here.
         """
         return self._take(
             self._marker.unmark_event(event, user_id, now, track_hourly, track_unique, exact),
@@ -160,7 +251,25 @@ class SyncTally(SyncReads):
     def mark_unique(self, event: str, user_id: int, *, timeout: float | None = None) -> Granularity:
         """Set a user's flag: the bit in the event's bitmap without a date.
 
-        Same arguments, errors and guarantees as `tallymark.Tally.mark_unique`.
+        Arguments:
+            event: a non-empty str without control characters.
+            user_id: an int from 0 to the tally's ``max_user_id``.
+            timeout: how many seconds this call may take, more than 0,
+                ``math.inf`` for no limit; ``None`` for the tally's.
+
+        Returns:
+            ``Granularity.UNIQUE`` if the user did not have the flag, else a
+            falsy value.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed;
+                nothing was sent.
+            CommandError: Redis refused; the message says what was changed.
+            StoreUnavailableError, StoreTimeoutError: no answer within the
+                timeout; the message says whether anything was sent. What was
+                sent may or may not have been applied, and may be repeated.
+            OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
+            ClosedError: the tally cannot be used here.
         """
         return self._take(self._marker.mark_unique(event, user_id), timeout)
 
@@ -169,7 +278,24 @@ class SyncTally(SyncReads):
     ) -> Granularity:
         """Clear a user's flag: the bit in the event's bitmap without a date.
 
-        Same arguments, errors and guarantees as `tallymark.Tally.unmark_unique`.
+        Arguments:
+            event: a non-empty str without control characters.
+            user_id: an int from 0 to the tally's ``max_user_id``.
+            timeout: how many seconds this call may take, more than 0,
+                ``math.inf`` for no limit; ``None`` for the tally's.
+
+        Returns:
+            ``Granularity.UNIQUE`` if the user had the flag, else a falsy value.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed;
+                nothing was sent.
+            CommandError: Redis refused; the message says what was changed.
+            StoreUnavailableError, StoreTimeoutError: no answer within the
+                timeout; the message says whether anything was sent. What was
+                sent may or may not have been applied, and may be repeated.
+            OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
+            ClosedError: the tally cannot be used here.
         """
         return self._take(self._marker.unmark_unique(event, user_id), timeout)
 
@@ -185,8 +311,46 @@ class SyncTally(SyncReads):
     ) -> dict[Granularity, int]:
         """Record that many users did something at the same time.
 
-        Same arguments (but for async iterables), results, errors and
-        guarantees as `tallymark.Tally.mark_many`.
+        Takes them in pieces, each of which is a transaction of its own; marks
+        of other threads go in between. Where the ids lie close together (from
+        about one in 4,000), a piece is sent as a bitmap and merged on the
+        server, some 20 times as fast as bit by bit. An expiry that a bitmap
+        has is kept.
+
+        Arguments:
+            event: a non-empty str without control characters.
+            user_ids: ints from 0 to the tally's ``max_user_id``, in any order,
+                repetitions allowed: an iterable, or a
+                one-dimensional array of integers, of numpy or of what numpy
+                can read, such as a column of a data frame, which is not copied
+                to a list. Arrays with masked or missing values are refused. A
+                stream is taken 32,768 ids at a time, and each block is sent
+                when it is full or the last one.
+            now: when they did; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date is its midnight.
+            track_hourly: also mark the hour. ``None`` leaves it to the tally's
+                option, and that to ``tallymark.TRACK_HOURLY``.
+            track_unique: also mark the event's dateless bitmap. ``None``
+                leaves it to the tally's option, and that to
+                ``tallymark.TRACK_UNIQUE``.
+            timeout: how many seconds the whole call may take. ``None``: as
+                long as each piece is answered within the tally's timeout.
+
+        Returns:
+            For each granularity, in how many of the bits this call flipped.
+            After a broken connection and a retry it may be less than that.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed. If
+                the ids are there already (a list, a set, an array), nothing was
+                sent; if they come one by one, the message says how many were
+                marked before.
+            CommandError, StoreUnavailableError, StoreTimeoutError,
+            OverloadedError: Redis refused one piece, or did not answer in time,
+                or too many were waiting; the message says how many ids were
+                marked before it.
+            ClosedError: the tally cannot be used here.
         """
         many = self._marker.mark_many(event, now, track_hourly, track_unique)
         return self._write_many(many, user_ids, timeout)
@@ -204,8 +368,45 @@ class SyncTally(SyncReads):
     ) -> dict[Granularity, int]:
         """Take back what `mark_many` with the same arguments sets.
 
-        Same arguments (but for async iterables), results, errors and
-        guarantees as `tallymark.Tally.unmark_many`.
+        As `unmark_event` for each of the users, ``exact`` included: that needs
+        a script for each user, and so the time of `unmark_event`. Without it,
+        the users are out of the whole week and month, and a bitmap may be
+        extended to hold a 0.
+
+        Arguments:
+            event: a non-empty str without control characters.
+            user_ids: ints from 0 to the tally's ``max_user_id``, in any order,
+                repetitions allowed: an iterable, or a
+                one-dimensional array of integers, of numpy or of what numpy
+                can read, such as a column of a data frame, which is not copied
+                to a list. Arrays with masked or missing values are refused. A
+                stream is taken 32,768 ids at a time, and each block is sent
+                when it is full or the last one.
+            now: when they did; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date is its midnight.
+            track_hourly: also clear the hour's bits. ``None`` leaves it to the
+                tally's option, and that to ``tallymark.TRACK_HOURLY``.
+            track_unique: also clear the event's dateless bits. ``None`` leaves
+                it to the tally's option, and that to ``tallymark.TRACK_UNIQUE``.
+            exact: whether to look at the other days first.
+            timeout: how many seconds the whole call may take. ``None``: as
+                long as each piece is answered within the tally's timeout.
+
+        Returns:
+            For each granularity, how many bits this call cleared. After a
+            broken connection and a retry it may be less than that.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed. If
+                the ids are there already (a list, a set, an array), nothing was
+                sent; if they come one by one, the message says how many were
+                done before.
+            CommandError, StoreUnavailableError, StoreTimeoutError,
+            OverloadedError: Redis refused one piece, or did not answer in time,
+                or too many were waiting; the message says how many ids were
+                done before it.
+            ClosedError: the tally cannot be used here.
         """
         many = self._marker.unmark_many(event, now, track_hourly, track_unique, exact)
         return self._write_many(many, user_ids, timeout)
@@ -214,8 +415,28 @@ class SyncTally(SyncReads):
     def transaction(self, *, timeout: float | None = None) -> Iterator[Transaction]:
         """Collect several marks and apply them in one ``MULTI``/``EXEC``.
 
-        ``with tally.transaction() as tx:`` works as the ``async with`` of
-        `tallymark.Tally.transaction` does, and raises the same errors.
+        ``with tally.transaction() as tx:`` gives a `Transaction` with
+        the same verbs as plain methods. The marks are sent when the block
+        ends; if an exception leaves it, nothing is.
+
+        Arguments:
+            timeout: how many seconds the end of the block may take, more than
+                0, ``math.inf`` for no limit; ``None`` for the tally's.
+
+        Returns:
+            A context manager that gives a `Transaction`.
+
+        Raises:
+            ClosedError: when the block begins: the tally
+                cannot be used here.
+            InvalidTypeError, InvalidValueError: there is no such timeout;
+                nothing was sent.
+            CommandError: when the block ends, as all that follow: Redis refused
+                a mark; each mark's `PendingMark` tells its own fate.
+            StoreUnavailableError, StoreTimeoutError: no answer within the
+                timeout; the message says whether anything was sent. What was
+                sent may or may not have been applied, and may be repeated.
+            OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
         """
         self._check_usable()
         transaction = Transaction(self._marker)
@@ -225,7 +446,7 @@ class SyncTally(SyncReads):
             transaction.settle(self._commit(transaction.marks, timeout))
 
     def stats(self) -> Stats:
-        """Return what all threads have done with the tally so far, in numbers."""
+        """Return what all threads have done with the tally so far, in numbers: a `Stats`."""
         return self._totals.stats(self._waiting)
 
     def close(self) -> None:

@@ -64,7 +64,7 @@ class Transaction:
 
     @contextlib.contextmanager
     def collecting(self) -> Iterator[None]:
-        """Accept marks inside the block only."""
+        """Return a context manager inside whose block alone marks are accepted."""
         try:
             yield
         finally:
@@ -93,7 +93,25 @@ class Transaction:
     ) -> PendingMark:
         """Record that a user did something: set the bits of the month, week and day.
 
-        Takes the arguments of `tallymark.Tally.mark_event`.
+        Arguments:
+            event: a non-empty str without control characters.
+            user_id: an int from 0 to the tally's ``max_user_id``.
+            now: when it happened; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date is its midnight.
+            track_hourly: also mark the hour. ``None`` leaves it to the tally's
+                option, and that to ``tallymark.TRACK_HOURLY``.
+            track_unique: also mark the event's dateless bitmap. ``None``
+                leaves it to the tally's option, and that to
+                ``tallymark.TRACK_UNIQUE``.
+
+        Returns:
+            A `PendingMark`, which has the result once the block has ended.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed; the
+                transaction goes on without this mark.
+            ClosedError: the block has ended.
         """
         return self._take(self._marker.mark_event(event, user_id, now, track_hourly, track_unique))
 
@@ -109,8 +127,36 @@ class Transaction:
     ) -> PendingMark:
         """Take a mark back: clear the bits that `mark_event` would set.
 
-        Takes the arguments of `tallymark.Tally.unmark_event`;
-        read there what ``exact`` is for.
+        By default all of them are set to 0, as bitmapist does it. That takes
+        the user out of the whole week and month, also when other days of them
+        still have the user; and Redis extends a bitmap that ends before the
+        user's bit, or creates it, to write that 0.
+
+        With ``exact=True`` the week, month and year are cleared only where no
+        other day of them has the user, no bitmap grows and no key is created.
+        A script on the server looks and clears in one atomic step. The day,
+        and with the switches the given hour and the dateless bit, are cleared
+        in any case; other hours of that day keep their bits.
+
+        Arguments:
+            event: a non-empty str without control characters.
+            user_id: an int from 0 to the tally's ``max_user_id``.
+            now: when it happened; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date is its midnight.
+            track_hourly: also clear the hour's bit. ``None`` leaves it to the
+                tally's option, and that to ``tallymark.TRACK_HOURLY``.
+            track_unique: also clear the event's dateless bit. ``None`` leaves
+                it to the tally's option, and that to ``tallymark.TRACK_UNIQUE``.
+            exact: whether to look at the other days first.
+
+        Returns:
+            A `PendingMark`, which has the result once the block has ended.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed; the
+                transaction goes on without this mark.
+            ClosedError: the block has ended.
         """
         return self._take(
             self._marker.unmark_event(event, user_id, now, track_hourly, track_unique, exact)
@@ -119,14 +165,34 @@ class Transaction:
     def mark_unique(self, event: str, user_id: int) -> PendingMark:
         """Set a user's flag: the bit in the event's bitmap without a date.
 
-        Takes the arguments of `tallymark.Tally.mark_unique`.
+        Arguments:
+            event: a non-empty str without control characters.
+            user_id: an int from 0 to the tally's ``max_user_id``.
+
+        Returns:
+            A `PendingMark`, which has the result once the block has ended.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed; the
+                transaction goes on without this mark.
+            ClosedError: the block has ended.
         """
         return self._take(self._marker.mark_unique(event, user_id))
 
     def unmark_unique(self, event: str, user_id: int) -> PendingMark:
         """Clear a user's flag: the bit in the event's bitmap without a date.
 
-        Takes the arguments of `tallymark.Tally.unmark_unique`.
+        Arguments:
+            event: a non-empty str without control characters.
+            user_id: an int from 0 to the tally's ``max_user_id``.
+
+        Returns:
+            A `PendingMark`, which has the result once the block has ended.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed; the
+                transaction goes on without this mark.
+            ClosedError: the block has ended.
         """
         return self._take(self._marker.unmark_unique(event, user_id))
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from .errors import InvalidTypeError, InvalidValueError, TallymarkError
+from .excerpts import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -154,9 +155,7 @@ class StoreUrl:
         if isinstance(url, StoreUrl):
             self._address, self._problem = url._address, url._problem  # noqa: SLF001
         elif not isinstance(url, str):
-            self._problem = InvalidTypeError(
-                f"a store's URL must be a str, got a {type(url).__name__}"
-            )
+            self._problem = InvalidTypeError(f"a store's URL must be a str, got a {kind_of(url)}")
         else:
             try:
                 self._address = _address(url)
@@ -180,6 +179,12 @@ class StoreUrl:
             # A new one each time: the first raised one would keep its traceback.
             raise type(self._problem)(str(self._problem))
         return self._address
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it is ``memory://``, which is another store each time."""
+        found = self._address
+        return found is not None and found.is_embedded and not found.name
 
 
 class _Unclear(Exception):  # noqa: N818 - a message on its way

@@ -16,6 +16,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from .errors import InvalidTypeError, InvalidValueError
+from .excerpts import shown
 
 __all__ = ["checked_zone", "timestamp", "wall_clock"]
 
@@ -27,6 +28,17 @@ _PROBES: Final = tuple(
     datetime(year, month, 1, 12, tzinfo=timezone.utc)
     for year in range(1970, 2038)
     for month in (1, 7)
+)
+
+#: What leaves the years 1 to 9999 raises, and pandas' NaT, which is a datetime too, and
+#: a ``tzinfo`` that is not up to its task.
+_NO_MOMENT: Final = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
 )
 
 
@@ -44,17 +56,21 @@ def wall_clock(moment: date, zone: tzinfo, name: str = "now") -> datetime:
         InvalidValueError: it leaves the years 1 to 9999 on the way to the zone.
     """
     if isinstance(moment, datetime):
-        if moment.utcoffset() is None:
-            return moment.replace(tzinfo=None)
         try:
-            return moment.astimezone(zone).replace(tzinfo=None)
-        except OverflowError as error:
+            aware = moment.utcoffset() is not None
+            local = (moment.astimezone(zone) if aware else moment).replace(tzinfo=None)
+        except _NO_MOMENT as error:
             raise InvalidValueError(
-                f"{name} must lie in the years 1 to 9999 in the tally's zone, got {moment!r}"
+                f"{name} must lie in the years 1 to 9999 in the tally's zone, got {shown(moment)}"
             ) from error
+        if type(local) is datetime:
+            return local
+        # Of a subclass, such as pandas' Timestamp, which has nanoseconds besides.
+        clock = (local.hour, local.minute, local.second, local.microsecond)
+        return datetime(local.year, local.month, local.day, *clock, fold=local.fold)
     if isinstance(moment, date):
         return datetime(moment.year, moment.month, moment.day)
-    raise InvalidTypeError(f"{name} must be a date or datetime, got {moment!r:.80}")
+    raise InvalidTypeError(f"{name} must be a date or datetime, got {shown(moment)}")
 
 
 def checked_zone(zone: tzinfo) -> tzinfo:

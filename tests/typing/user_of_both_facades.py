@@ -26,6 +26,7 @@ from tallymark import (
     SyncTally,
     Tally,
     Transaction,
+    __version__,
     all_of,
     any_of,
     configure,
@@ -170,6 +171,15 @@ async def async_reads(event_set: EventSet, day: date) -> None:
     await tally.periods("active", "weeks")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await tally.retention("a", "b", mode="first")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await tally.count("active")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def event_sets_hold_no_users(event_set: EventSet) -> None:
+    list(event_set)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    len(event_set)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    print(5 in event_set)  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue]
+    print(event_set[0])  # type: ignore[index]  # pyright: ignore[reportIndexIssue]
+    print(event_set & {5})  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue]
+    assert_type(__version__, str)
 
 
 def blocking_reads(event_set: EventSet, day: date) -> None:

@@ -13,6 +13,7 @@ from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import InvalidValueError
+from ..excerpts import shown
 from ..queries import is_empty
 from ..retention_counts import Tallies, count_cells
 from .cohort_pages import render_csv_data, render_html_data, render_html_form
@@ -127,7 +128,7 @@ def _moments(
     later = _LATER.get(time_group)
     if later is None:
         raise InvalidValueError(
-            f"time_group is one of {', '.join(map(repr, _LATER))}, got {time_group!r}"
+            f"time_group is one of {', '.join(map(repr, _LATER))}, got {shown(time_group)}"
         )
     try:
         if start_date:

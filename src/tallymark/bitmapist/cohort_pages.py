@@ -8,6 +8,7 @@ import io
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..errors import MissingExtraError
+from ..excerpts import isolated
 from ..heatmap import HeatCell, HeatMap, HeatRow
 
 if TYPE_CHECKING:
@@ -204,4 +205,5 @@ def _form() -> Any:
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["isolated"] = lambda label: isolated(str(label))
     return environment.get_template("cohort_form.html")

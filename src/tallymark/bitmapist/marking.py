@@ -6,7 +6,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, cast
 
 from .systems import pipeline_of, tally_of, translated
-from .users import checked_id
+from .users import checked_id, text_of, truth_of
 
 if TYPE_CHECKING:
     from redis.client import Pipeline
@@ -71,7 +71,7 @@ def mark_unique(event_name: str, uuid: int, system: System = "default") -> None:
     A pipeline as the system gets the command, for the program to execute.
     """
     tally = tally_of(system)
-    mark = tally._marker.mark_unique(str(event_name), checked_id(uuid))  # noqa: SLF001
+    mark = tally._marker.mark_unique(text_of(event_name), checked_id(uuid))  # noqa: SLF001
     _apply(mark, tally, pipeline_of(system))
 
 
@@ -81,7 +81,7 @@ def unmark_unique(event_name: str, uuid: int, system: System = "default") -> Non
     A pipeline as the system gets the command, for the program to execute.
     """
     tally = tally_of(system)
-    mark = tally._marker.unmark_unique(str(event_name), checked_id(uuid))  # noqa: SLF001
+    mark = tally._marker.unmark_unique(text_of(event_name), checked_id(uuid))  # noqa: SLF001
     _apply(mark, tally, pipeline_of(system))
 
 
@@ -97,19 +97,26 @@ def _mark(
 ) -> None:
     if isinstance(now, datetime):
         now = now.replace(tzinfo=None)
+    at_once = truth_of("use_pipeline", use_pipeline)
     tally = tally_of(system)
     marker = tally._marker  # noqa: SLF001
-    given = str(event_name), checked_id(uuid), now, _switch(track_hourly), _switch(track_unique)
+    given = (
+        text_of(event_name),
+        checked_id(uuid),
+        now,
+        _switch("track_hourly", track_hourly),
+        _switch("track_unique", track_unique),
+    )
     if value:
         mark = marker.mark_event(*given)
     else:
         mark = cast("BitMark", marker.unmark_event(*given, exact=False))
-    _apply(mark, tally, None if use_pipeline else pipeline_of(system))
+    _apply(mark, tally, None if at_once else pipeline_of(system))
 
 
-def _switch(given: bool | None) -> bool | None:
+def _switch(name: str, given: bool | None) -> bool | None:
     """Return True or False for whatever is true or false; ``None`` leaves it to the global one."""
-    return None if given is None else bool(given)
+    return None if given is None else truth_of(name, given)
 
 
 def _apply(mark: BitMark, tally: SyncTally, pipeline: Pipeline | None) -> None:

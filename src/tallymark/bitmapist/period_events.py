@@ -19,6 +19,7 @@ from .sets import (
     key_name,
     selection_of,
 )
+from .users import text_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -199,7 +200,7 @@ class MonthEvents(CalendarEvents):
         """Take a month; what is left out is that of the present moment."""
         super().__init__(event_name, system=system)
         self.year, self.month = self._filled(year, month)
-        self.redis_key = _key(event_name, f"{self.year}-{self.month}")
+        self.redis_key = _key(event_name, self.year, self.month)
 
     def delta(self, value: int) -> Self:
         """Return the events of the month that is so many later."""
@@ -239,7 +240,7 @@ class WeekEvents(CalendarEvents):
         """Take a week; what is left out is that of the present moment."""
         super().__init__(event_name, system=system)
         self.year, self.week = self._filled(year, week)
-        self.redis_key = _key(event_name, f"W{self.year}-{self.week}")
+        self.redis_key = _key(event_name, self.year, self.week, mark="W")
 
     def delta(self, value: int) -> Self:
         """Return the events of the week that is so many later."""
@@ -279,7 +280,7 @@ class DayEvents(CalendarEvents):
         """Take a day; what is left out is that of the present moment."""
         super().__init__(event_name, system=system)
         self.year, self.month, self.day = self._filled(year, month, day)
-        self.redis_key = _key(event_name, f"{self.year}-{self.month}-{self.day}")
+        self.redis_key = _key(event_name, self.year, self.month, self.day)
 
     def delta(self, value: int) -> Self:
         """Return the events of the day that is so many later."""
@@ -321,7 +322,7 @@ class HourEvents(CalendarEvents):
         """Take an hour; what is left out is that of the present moment."""
         super().__init__(event_name, system=system)
         self.year, self.month, self.day, self.hour = self._filled(year, month, day, hour)
-        self.redis_key = _key(event_name, f"{self.year}-{self.month}-{self.day}-{self.hour}")
+        self.redis_key = _key(event_name, self.year, self.month, self.day, self.hour)
 
     def delta(self, value: int) -> Self:
         """Return the events of the hour that is so many later."""
@@ -337,8 +338,14 @@ class HourEvents(CalendarEvents):
         return self.period_start().replace(minute=59, second=59, microsecond=999_999)
 
 
-def _key(event_name: str, suffix: str) -> str:
-    return f"{DEFAULT_PREFIX}{event_name}_{suffix}"
+def _key(event_name: str, *numbers: object, mark: str = "") -> str:
+    """Return the key of an event's bitmap.
+
+    Raises:
+        InvalidValueError: these are no texts that a key can hold.
+    """
+    suffix = mark + "-".join(map(text_of, numbers))
+    return f"{DEFAULT_PREFIX}{text_of(event_name)}_{suffix}"
 
 
 def _midnight(day: date) -> datetime:

@@ -13,6 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
 from ..errors import InvalidTypeError, InvalidValueError
+from ..excerpts import shown
 from ..keys import DEFAULT_PREFIX
 from ..queries import store
 from .known_users import located, origin_of
@@ -216,13 +217,15 @@ class BitOperation(MixinIter, MixinContains, MixinCounts, MixinEventsMisc, Mixin
         else:
             self.system = cast("System", system_or_event)
         if op_name not in _OPERATIONS:
-            raise InvalidValueError(f"an operation is one of {', '.join(_OPERATIONS)}: {op_name!r}")
+            raise InvalidValueError(
+                f"an operation is one of {', '.join(_OPERATIONS)}: {shown(op_name)}"
+            )
         if not events or (op_name == "NOT" and len(events) > 1):
             wanted = "one event" if op_name == "NOT" else "one event or more"
             raise InvalidValueError(f"{op_name} needs {wanted}, got {len(events)}")
         for each in events:
             if not _is_event(each):
-                raise InvalidTypeError(f"not an event: {each!r:.80}")
+                raise InvalidTypeError(f"not an event: {shown(each)}")
         self._key = f"{_STORED}{op_name}_{'-'.join(map(key_name, events))}"
         self._combined = _OPERATIONS[op_name](list(map(selection_of, events)))
         pipeline = pipeline_of(self.system)
@@ -334,8 +337,8 @@ def _common_system(events: tuple[Any, ...]) -> System:
     for other in systems[1:]:
         if other != first and get_redis(other) is not get_redis(first):
             raise InvalidValueError(
-                f"events of the systems {first!r} and {other!r} cannot be combined; to read "
-                "all of them on one system, name it first: BitOpAnd(system, ...)"
+                f"events of the systems {shown(first)} and {shown(other)} cannot be combined; "
+                "to read all of them on one system, name it first: BitOpAnd(system, ...)"
             )
     return first
 

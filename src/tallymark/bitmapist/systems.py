@@ -12,6 +12,7 @@ from redis.exceptions import NoPermissionError
 from .. import errors
 from ..blocking_clients import KINDS
 from ..clients import make_client_like
+from ..excerpts import kind_of, shown
 from ..options import Options
 from ..sync_tally import SyncTally
 
@@ -60,10 +61,18 @@ def get_redis(system: System = "default") -> Any:
 
     Raises:
         KeyError: there is no system of this name.
+        InvalidTypeError: this can be no name.
     """
     if isinstance(system, redis.Redis):
         return system
-    return SYSTEMS[system]
+    try:
+        return SYSTEMS[system]
+    except Exception as error:
+        if isinstance(error, KeyError) and isinstance(system, str):
+            raise
+        raise errors.InvalidTypeError(
+            f"a system is the name of one, or a redis.Redis, got {shown(system)}"
+        ) from error
 
 
 def pipeline_of(system: System) -> Pipeline | None:
@@ -86,7 +95,7 @@ def tally_of(system: System) -> SyncTally:
     client = get_redis(system)
     if not isinstance(client, redis.Redis):
         raise errors.InvalidTypeError(
-            f"a system is a redis.Redis, got a {type(client).__module__}.{type(client).__name__}; "
+            f"a system is a redis.Redis, got a {type(client).__module__}.{kind_of(client)}; "
             "for a cluster there are tallymark.migrate and tallymark.SyncTally"
         )
     pool = client.connection_pool
