@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["store"]
 
 _stores: dict[str, FakeServer] = {}
-_making = threading.Lock()
 
 
 def fakeredis() -> Any:
@@ -41,7 +40,9 @@ def fakeredis() -> Any:
 
 def store(name: str) -> FakeServer:
     """Return the store of this name, made at its first use."""
-    with _making:
-        if name not in _stores:
-            _stores[name] = fakeredis().FakeServer(version=(7, 0))
-        return _stores[name]
+    found = _stores.get(name)
+    if found is None:
+        made = fakeredis().FakeServer(version=(7, 0))
+        made.lock = threading.RLock()  # see `tallymark.blocking_link`
+        found = _stores.setdefault(name, made)  # another thread may have been first
+    return found

@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 import itertools
 import sys
+from array import array
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from .errors import InvalidTypeError
@@ -49,6 +51,9 @@ ARRAY_BLOCK: Final = 131_072
 #: How many neighbouring bits go into one bitmap: 128 KiB of them.
 WINDOW: Final = 2**20
 
+#: What gives all that it holds without waiting for anything.
+_AT_HAND: Final = (list, tuple, set, frozenset, range, array, dict, deque)
+
 #: From one bit in so many on, it is faster to write a binary number's digits and to
 #: have Python read it.
 _CROWDED: Final = 32
@@ -61,8 +66,14 @@ def is_array(ids: object) -> bool:
     return numpy is not None and isinstance(ids, numpy.ndarray)
 
 
-def blocks(user_ids: Iterable[int]) -> tuple[Iterator[Numbers], bool]:
+def blocks(
+    user_ids: Iterable[int], check_time: Callable[[], object] | None = None
+) -> tuple[Iterator[Numbers], bool]:
     """Return an iterator over blocks of ids, and whether all of them are there already.
+
+    Arguments:
+        user_ids: the ids.
+        check_time: is called after each id that was waited for; it raises if time is up.
 
     Raises:
         InvalidTypeError: this is nothing that holds ids.
@@ -76,10 +87,18 @@ def blocks(user_ids: Iterable[int]) -> tuple[Iterator[Numbers], bool]:
             f"user ids must be an iterable of ints, got a {type(user_ids).__name__}"
         )
     rest = iter(user_ids)
+    if check_time is not None and not isinstance(user_ids, _AT_HAND):
+        rest = _in_time(rest, check_time)
     return (
         iter(lambda: list(itertools.islice(rest, BLOCK)), []),
         isinstance(user_ids, Collection),
     )
+
+
+def _in_time(user_ids: Iterator[int], check_time: Callable[[], object]) -> Iterator[int]:
+    for user_id in user_ids:
+        check_time()
+        yield user_id
 
 
 def _array_blocks(array: Any) -> Iterator[Numbers]:
