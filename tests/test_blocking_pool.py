@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import _thread
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis import Redis
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from tallymark import ReentrantCallError, blocking_pool
 from tallymark.blocking_pool import BlockingPool
 
 if TYPE_CHECKING:
@@ -28,7 +31,12 @@ def pool(redis_store: Store) -> Iterator[BlockingPool]:
 
 
 def borrow(pool: BlockingPool, seconds: float = 5) -> Any:
-    return pool.borrow(time.monotonic() + seconds)
+    held: list[Any] = []
+    try:
+        return pool.borrow(time.monotonic() + seconds, held)
+    except BaseException:
+        pool.give_back(held, intact=False)
+        raise
 
 
 def ping(connection: Any) -> str:
@@ -41,7 +49,7 @@ def test_a_connection_is_used_again_as_it_is(pool: BlockingPool) -> None:
     first = borrow(pool)
     assert ping(first) == "hello"
     its_socket = first._sock
-    pool.give_back(first, intact=True)
+    pool.give_back([first], intact=True)
     assert borrow(pool) is first
     assert first._sock is its_socket
 
@@ -49,7 +57,7 @@ def test_a_connection_is_used_again_as_it_is(pool: BlockingPool) -> None:
 def test_a_connection_that_is_not_intact_is_made_anew(pool: BlockingPool) -> None:
     first = borrow(pool)
     first.send_command("PING")  # whose reply nobody reads
-    pool.give_back(first, intact=False)
+    pool.give_back([first], intact=False)
     assert first._sock is None
     assert ping(borrow(pool)) == "hello"
 
@@ -57,9 +65,13 @@ def test_a_connection_that_is_not_intact_is_made_anew(pool: BlockingPool) -> Non
 def test_nobody_gets_a_connection_that_is_lent(pool: BlockingPool) -> None:
     one, two = borrow(pool), borrow(pool)
     assert one is not two
-    with pytest.raises(RedisTimeoutError, match="all connections were in use"):
-        borrow(pool, 0.01)
-    pool.give_back(one, intact=True)
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(borrow, pool, 0.01)
+        with pytest.raises(RedisTimeoutError, match="all connections were in use"):
+            waiting.result()
+    with pytest.raises(ReentrantCallError):  # of this thread, which would wait for itself
+        borrow(pool)
+    pool.give_back([one], intact=True)
     assert borrow(pool) is one
 
 
@@ -67,28 +79,28 @@ def test_the_client_and_the_tally_share_the_pool(pool: BlockingPool) -> None:
     client = Redis(connection_pool=pool)
     lent = borrow(pool)
     assert client.echo("hi") == b"hi"
-    pool.give_back(lent, intact=True)
+    pool.give_back([lent], intact=True)
     for _ in range(3):
         assert client.echo("hi") == b"hi"
         connection = borrow(pool)
         assert ping(connection) == "hello"
-        pool.give_back(connection, intact=True)
+        pool.give_back([connection], intact=True)
     assert len(pool._connections) == 2
 
 
 def test_closing_the_idle_ones_leaves_the_lent_ones(pool: BlockingPool) -> None:
     lent, idle = borrow(pool), borrow(pool)
-    pool.give_back(idle, intact=True)
+    pool.give_back([idle], intact=True)
     pool.disconnect_idle()
     assert idle._sock is None
     assert ping(lent) == "hello"
-    pool.give_back(lent, intact=True)
+    pool.give_back([lent], intact=True)
     assert {ping(borrow(pool)), ping(borrow(pool))} == {"hello"}
 
 
 def test_another_process_makes_its_own(pool: BlockingPool) -> None:
     parents = borrow(pool)
-    pool.give_back(parents, intact=True)
+    pool.give_back([parents], intact=True)
     pool.pid = 0  # what os.getpid() says has changed, as in a child after a fork
     childs = borrow(pool)
     assert childs is not parents
@@ -124,7 +136,7 @@ def test_connecting_ends_in_time_whatever_it_waits_for(
     assert ping(one) == ping(two) == "hello"
     assert len(pool._connections) == 2
     for each in (one, two):
-        pool.give_back(each, intact=True)
+        pool.give_back([each], intact=True)
 
 
 def test_an_interrupted_attempt_loses_no_place(
@@ -135,8 +147,8 @@ def test_an_interrupted_attempt_loses_no_place(
 
     for _ in range(3):
         with monkeypatch.context() as patch:
-            patch.setattr(threading.Event, "wait", interrupted)
-            patch.setattr(threading.Thread, "start", threading.Thread.run)  # in this thread
+            patch.setattr(blocking_pool._Attempt, "wait", interrupted)
+            patch.setattr(_thread, "start_new_thread", lambda run, _: run())  # in this thread
             with pytest.raises(KeyboardInterrupt):
                 borrow(pool)
     assert ping(borrow(pool)) == ping(borrow(pool)) == "hello"
@@ -147,8 +159,8 @@ def test_where_no_thread_can_be_started_it_connects_all_the_same(
 ) -> None:
     """As in an ``atexit`` function of some Pythons."""
 
-    def refused(_: threading.Thread) -> None:
+    def refused(*_: object) -> None:
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
-    monkeypatch.setattr(threading.Thread, "start", refused)
+    monkeypatch.setattr(_thread, "start_new_thread", refused)
     assert ping(borrow(pool)) == "hello"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import Counter, deque
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -463,3 +464,65 @@ def test_blocks_bound_what_is_looked_at_in_one_go() -> None:
     assert ([len(block) for block in found], all_there) == ([BLOCK], False)
     found, all_there = blocks(np.arange(300_000))
     assert ([len(block) for block in found], all_there) == ([131_072, 131_072, 37_856], True)
+
+
+# --- sources that stall
+
+
+@pytest.mark.parametrize("verb", ["mark_many", "unmark_many"])
+async def test_an_async_source_that_stalls_is_left_at_the_deadline(
+    redis_store: Store, verb: str
+) -> None:
+    closed = []
+
+    async def stalling() -> AsyncIterator[int]:
+        try:
+            for user_id in range(BLOCK + 5):
+                yield user_id
+            await asyncio.get_running_loop().create_future()
+        finally:
+            closed.append(True)
+
+    async with Tally.from_url(redis_store.url) as tally:
+        begun = time.monotonic()
+        with pytest.raises(
+            StoreTimeoutError, match=rf"did not give the next one in time; {BLOCK} ids before"
+        ):
+            await getattr(tally, verb)("a", stalling(), now=MONDAY, timeout=1)
+        assert time.monotonic() - begun < 5
+        assert closed == [True]
+        assert await tally.mark_many("b", streamed([1, 2]), now=MONDAY) == each(2)
+
+
+async def test_an_async_source_is_closed_after_a_bad_id(redis_store: Store) -> None:
+    closed = []
+
+    async def bad() -> AsyncIterator[Any]:
+        try:
+            for _ in range(2 * BLOCK):
+                yield "no id"
+        finally:
+            closed.append(True)
+
+    async with Tally.from_url(redis_store.url) as tally:
+        with pytest.raises(InvalidTypeError):
+            await tally.mark_many("a", bad(), now=MONDAY)
+        assert closed == [True]
+
+
+@pytest.mark.parametrize("verb", ["mark_many", "unmark_many"])
+async def test_a_slow_source_is_left_after_the_next_id(
+    facade: Facade, redis_store: Store, verb: str
+) -> None:
+    given: list[int] = []
+
+    def slow() -> Iterator[int]:
+        for user_id in itertools.count():
+            given.append(user_id)
+            yield user_id
+            time.sleep(0.02)
+
+    async with facade.open(redis_store.url) as tally:
+        with pytest.raises(StoreTimeoutError, match=r"not done within 0\.1 s"):
+            await getattr(tally, verb)("a", slow(), now=MONDAY, timeout=0.1)
+    assert len(given) < 50

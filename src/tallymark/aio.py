@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
+import anyio
 from redis.asyncio import Redis, RedisCluster
 
 from . import redis_py
@@ -25,7 +27,7 @@ from .transactions import Transaction, unwrapped
 from .urls import StoreUrl
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
     from datetime import date
     from types import TracebackType
 
@@ -349,8 +351,13 @@ class Tally(AsyncReads):
             track_unique: also mark the event's dateless bitmap. ``None``
                 leaves it to the tally's option, and that to
                 ``tallymark.TRACK_UNIQUE``.
-            timeout: how many seconds the whole call may take. ``None``: as
-                long as each piece is answered within the tally's timeout.
+            timeout: how many seconds the whole call may take, waiting for ids
+                included. ``None``: as long as each piece is answered within the
+                tally's timeout. An async iterable is cancelled when time is up.
+                An iterable that does not give its next id cannot be
+                interrupted, and keeps the event loop from running: the call
+                ends as soon as it does.
+
 
         Returns:
             For each granularity, in how many of the bits this call flipped.
@@ -364,8 +371,12 @@ class Tally(AsyncReads):
             CommandError, StoreUnavailableError, StoreTimeoutError,
             OverloadedError: Redis refused one piece, or did not answer in time,
                 or too many were waiting; the message says how many ids were
-                marked before it.
+                marked before it. `StoreTimeoutError` also if the ids did not
+                come in time.
             ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+        An async iterable is closed at the end, whatever happens, if it has an
+        ``aclose`` as async generators have.
 
         Cancelled: all pieces up to one are marked, each whole, and no more.
         """
@@ -488,7 +499,7 @@ class Tally(AsyncReads):
                 many.settle(chunk, await task)
 
         try:
-            async with contextlib.aclosing(_checked_blocks(many, user_ids)) as found:
+            async with contextlib.aclosing(_checked_blocks(many, user_ids, ends, left)) as found:
                 async for offsets in found:
                     # While Redis works on a chunk, the next one is put together.
                     for chunk in many.chunks(offsets):
@@ -524,8 +535,22 @@ class Tally(AsyncReads):
         by their timeout; if it is cancelled, they fail with a `ClosedError` and
         the connections are closed at once. May be called again. A client that
         was passed in stays open.
+
+        After the tally's event loop has been closed, it may be called on any
+        other one, and closes the connections at once.
+
+        Raises:
+            WrongEventLoopError: the tally is in use on another event loop,
+                which is still open; it goes on working there.
         """
-        await self._store.close()
+        if self._commits.outlived_its_loop():
+            self._discard()
+        else:
+            await self._store.close()
+
+    def _discard(self) -> None:
+        """Close the connections at once, after the event loop has been closed."""
+        self._store.discard()
 
     async def __aenter__(self) -> Self:
         """Return the tally; leaving the block closes it."""
@@ -543,20 +568,33 @@ class Tally(AsyncReads):
 
 
 async def _checked_blocks(
-    many: Many, user_ids: Iterable[int] | AsyncIterable[int]
+    many: Many,
+    user_ids: Iterable[int] | AsyncIterable[int],
+    ends: float | None,
+    check_time: Callable[[], object],
 ) -> AsyncGenerator[Offsets, None]:
-    """Yield the offsets in blocks, and let other tasks run in between."""
+    """Yield the offsets in blocks, and let other tasks run in between.
+
+    Arguments:
+        many: checks the ids.
+        user_ids: the ids.
+        ends: when they have to be there, in the event loop's time, if there is such a time.
+        check_time: raises if time is up.
+    """
     if isinstance(user_ids, AsyncIterable):
-        block: list[int] = []
-        async for user_id in user_ids:
-            block.append(user_id)
-            if len(block) == BLOCK:
+        ids = aiter(user_ids)
+        try:
+            while block := await _next_block(ids, ends):
                 yield many.checked(block)
-                block = []
-        if block:
-            yield many.checked(block)
+                if len(block) < BLOCK:
+                    return
+        finally:
+            close = getattr(ids, "aclose", None)
+            if close is not None:
+                with anyio.CancelScope(deadline=math.inf if ends is None else ends):
+                    await close()
         return
-    found, all_there = blocks(user_ids)
+    found, all_there = blocks(user_ids, None if ends is None else check_time)
     if all_there:
         # Nothing is sent before all are checked.
         checked = []
@@ -568,3 +606,20 @@ async def _checked_blocks(
     else:
         for some in found:
             yield many.checked(some)
+
+
+async def _next_block(ids: AsyncIterator[int], ends: float | None) -> list[int]:
+    """Return the next ids, fewer than a block if these are the last ones.
+
+    Raises:
+        StoreTimeoutError: they did not come in time.
+    """
+    block: list[int] = []
+    with anyio.CancelScope(deadline=math.inf if ends is None else ends) as scope:
+        async for user_id in ids:
+            block.append(user_id)
+            if len(block) == BLOCK:
+                break
+    if scope.cancelled_caught:
+        raise StoreTimeoutError("the iterable of user ids did not give the next one in time")
+    return block

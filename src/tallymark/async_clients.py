@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from redis.asyncio import (
     BlockingConnectionPool,
@@ -14,9 +14,10 @@ from redis.asyncio import (
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 
+from . import redis_py
 from .clients import ClientKinds
 
-__all__ = ["KINDS", "close_client"]
+__all__ = ["KINDS", "close_client", "discard_client"]
 
 
 class _Pool(BlockingConnectionPool):
@@ -53,3 +54,16 @@ async def close_client(client: Redis) -> None:
     manager = getattr(client.connection_pool, "sentinel_manager", None)
     for sentinel in () if manager is None else manager.sentinels:
         await sentinel.aclose(close_connection_pool=True)
+
+
+def discard_client(client: Redis) -> None:
+    """Close all that a client of ours has opened, after its event loop has been closed."""
+    pool: Any = client.connection_pool
+    for connection in (
+        *getattr(pool, "_available_connections", ()),
+        *getattr(pool, "_in_use_connections", ()),
+    ):
+        redis_py.discard_connection(connection)
+    manager = getattr(pool, "sentinel_manager", None)
+    for sentinel in () if manager is None else manager.sentinels:
+        discard_client(sentinel)

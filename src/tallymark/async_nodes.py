@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from .async_clients import close_client
+from .async_clients import close_client, discard_client
 from .channel import Channel
 from .errors import StoreError
 from .greeting import Greeting
@@ -105,6 +105,13 @@ class AsyncNodes:
         with anyio.CancelScope(shield=True):
             for client in self._made.values():
                 await close_client(client)
+
+    def discard(self) -> None:
+        """Close all at once, after the event loop has been closed."""
+        for channel in self._channels.values():
+            channel.discard()
+        for client in self._made.values():
+            discard_client(client)
 
     def _end_refresh(self, task: asyncio.Task[None]) -> None:
         self._refreshing = None

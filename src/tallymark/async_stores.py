@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from . import redis_py
-from .async_clients import KINDS, close_client
+from .async_clients import KINDS, close_client, discard_client
 from .async_nodes import AsyncNodes
 from .batches import Batch
 from .channel import Channel
@@ -90,6 +90,15 @@ class AsyncServer:
                 if self._owned:
                     await close_client(self.client)
 
+    def discard(self) -> None:
+        """Close what is ours, after the event loop has been closed."""
+        self.commits.discard()
+        self.reader.discard()
+        if self._replica is not None:
+            discard_client(self._replica)
+        if self._owned:
+            discard_client(self.client)
+
 
 class AsyncCluster:
     """A cluster; attributes as for `AsyncServer`."""
@@ -126,6 +135,11 @@ class AsyncCluster:
             if self._clients.made is not None:
                 with anyio.CancelScope(shield=True):
                     await self._clients.made.aclose()
+
+    def discard(self) -> None:
+        """Close what is ours, after the event loop has been closed."""
+        self.commits.discard()
+        self.reader.discard()
 
 
 async def _close_both(store: AsyncServer | AsyncCluster) -> None:

@@ -48,6 +48,7 @@ def write_to_shard(
             address = asked or nodes.topology.node_of(shard)
             found = _attempt(nodes, options, marks, address, asked is not None, sent, deadline)
         except MAY_PASS as error:
+            redis_py.let_pass(error)
             failure, asked = error, None
         else:
             told = found[0]
@@ -84,9 +85,12 @@ def _attempt(
     try:
         next(attempt)
         return batch.settle(finished(attempt))
-    except MAY_PASS:
+    except MAY_PASS as error:
+        redis_py.let_pass(error)
         nodes.topology.failed(address)
         raise
+    finally:
+        attempt.close()
 
 
 def _pause(attempts: redis_py.Attempts, failure: StoreError, deadline: float) -> None:
@@ -97,8 +101,8 @@ def _refresh(nodes: BlockingNodes, deadline: float, since: float) -> None:
     """Learn who has what; if nobody tells, the next attempt shows it."""
     try:
         nodes.refresh(deadline, since=since)
-    except MAY_PASS:
-        return
+    except MAY_PASS as error:
+        redis_py.let_pass(error)
 
 
 class BlockingClusterReader(BaseBlockingReader):
@@ -151,6 +155,7 @@ class BlockingClusterReader(BaseBlockingReader):
         try:
             next(attempt)
         except StoreError as failure:
+            redis_py.let_pass(failure)
             self._failed(rounds, delivery, failure)
             return None
         return attempt
@@ -166,6 +171,7 @@ class BlockingClusterReader(BaseBlockingReader):
         try:
             replies = finished(attempt)
         except StoreError as failure:
+            redis_py.let_pass(failure)
             self._failed(rounds, delivery, failure)
         else:
             rounds.answered(delivery, replies)
@@ -180,6 +186,7 @@ class BlockingClusterReader(BaseBlockingReader):
             try:
                 self._nodes.ready(marking=False, deadline=deadline)
             except MAY_PASS as failure:  # noqa: PERF203 - a few times at most
+                redis_py.let_pass(failure)
                 _pause(attempts, failure, deadline)
             else:
                 return

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from . import redis_py
-from .errors import MAY_PASS
+from .errors import MAY_PASS, ReentrantCallError
 from .observers import Operation, Outage, observe
 from .replies import bound, check_nothing_came, its_socket, received_replies
 from .stores import store_label
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from .errors import StoreError
     from .greeting import Greeting
@@ -64,6 +67,9 @@ class BlockingLink:
         """
         self._pool = client.connection_pool
         self.owned = owned
+        #: fakeredis's server, which would do the commands of a signal handler in the middle
+        #: of the one that it has interrupted.
+        self._embedded = self._pool.connection_kwargs.get("server")
         self._greeting = greeting
         self._closed = False
         self._observer = observer
@@ -101,6 +107,7 @@ class BlockingLink:
                     pass
                 return settle(finished(attempt))
             except MAY_PASS as error:
+                redis_py.let_pass(error)
                 failure = error
             finally:
                 attempt.close()
@@ -122,6 +129,7 @@ class BlockingLink:
         try:
             replies = yield from self._attempt(data, count, sent, deadline)
         except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
+            redis_py.let_pass(error)
             failure = redis_py.failure(error)
             left = deadline - time.monotonic()
             final = not isinstance(failure, MAY_PASS) or left <= redis_py.TOO_SHORT
@@ -157,29 +165,50 @@ class BlockingLink:
     def _attempt(
         self, data: bytes, count: int, sent: Sent, deadline: float
     ) -> Generator[None, None, list[Any]]:
-        connection = self._pool.borrow(deadline) if self.owned else self._pool.get_connection()
-        intact = False
+        # A signal handler may raise anywhere, also where a connection is given back.
+        held: list[Any] = []
+        intact = given_back = False
+        alone = None
+        if self._embedded is not None:
+            alone = id(self._embedded), threading.get_ident()
+            if alone in _inside:
+                raise ReentrantCallError(
+                    "a call in a signal handler has interrupted one of the embedded store, "
+                    "which does one thing at a time"
+                )
         try:
-            if self._greeting is not None and not self._greeting.done:
-                self._greet(self._greeting, connection, sent.kind == "write", deadline)
-            # One deadline for all that is to come, however little of it comes at a time.
-            found = its_socket(connection)
-            if sent.kind == "read":
-                # Marks notice replies that are not theirs, by the form of a transaction's.
-                check_nothing_came(connection)
-            if found is not None:
-                bound(found, deadline)
-            sent.bytes += len(data)
-            connection.send_packed_command([data])
-            yield
-            replies = received_replies(connection, count, deadline)
-            if found is not None and found.gettimeout() != connection.socket_timeout:
-                found.settimeout(connection.socket_timeout)
-            intact = True
+            try:
+                if alone is not None:
+                    _inside.add(alone)
+                connection = self._borrow(deadline, held)
+                if self._greeting is not None and not self._greeting.done:
+                    self._greet(self._greeting, connection, sent.kind == "write", deadline)
+                # One deadline for all that is to come, however little of it comes at a time.
+                found = its_socket(connection)
+                if sent.kind == "read":
+                    # Marks notice replies that are not theirs, by the form of a transaction's.
+                    check_nothing_came(connection)
+                if found is not None:
+                    bound(found, deadline)
+                sent.bytes += len(data)
+                connection.send_packed_command([data])
+                yield
+                replies = received_replies(connection, count, deadline)
+                if found is not None and found.gettimeout() != connection.socket_timeout:
+                    found.settimeout(connection.socket_timeout)
+                intact = True
+            finally:
+                # If not intact, replies may be left unread: on this connection, every
+                # later answer would be taken for that of another command.
+                self._give_back(held, intact)
+                if alone is not None:
+                    _inside.discard(alone)
+                given_back = True
         finally:
-            # If not intact, replies may be left unread: on this connection, every
-            # later answer would be taken for that of another command.
-            self._give_back(connection, intact)
+            if not given_back:
+                self._give_back(held, intact=False)
+                if alone is not None:
+                    _inside.discard(alone)
         return replies
 
     @staticmethod
@@ -193,15 +222,54 @@ class BlockingLink:
         connection.send_packed_command([data])
         greeting.check(received_replies(connection, count, deadline))
 
-    def _give_back(self, connection: Any, intact: bool) -> None:
+    def _borrow(self, deadline: float, held: list[Any]) -> Any:
+        """Return a connection, which is in the list then."""
         if self.owned:
-            self._pool.give_back(connection, intact=intact)
+            return self._pool.borrow(deadline, held)
+        with self._alone_in_the_pool():
+            held.append(self._pool.get_connection())
+        return held[0]
+
+    def _give_back(self, held: list[Any], intact: bool) -> None:
+        if self.owned:
+            self._pool.give_back(held, intact=intact)
             if self._closed:  # close() saw this connection in use
                 self._pool.disconnect_idle()
             return
-        if not intact:
-            connection.disconnect()
-        self._pool.release(connection)
+        if held:
+            if not intact:
+                held[0].disconnect()
+            with self._alone_in_the_pool():
+                # Given back twice, it would be lent to two at the same time.
+                self._pool.release(held.pop())
+
+    @contextlib.contextmanager
+    def _alone_in_the_pool(self) -> Iterator[None]:
+        """Keep a signal handler out of a pool of the caller's that it has interrupted.
+
+        It would wait for ever for a lock that the pool holds, where that is not re-entrant.
+        """
+        me = id(self._pool), threading.get_ident()
+        if me in _inside:
+            raise ReentrantCallError(
+                "a call in a signal handler has interrupted the pool of this client; a tally "
+                "from SyncTally.from_url has a pool that can be interrupted"
+            )
+        try:
+            try:
+                _inside.add(me)
+                yield
+            finally:
+                _inside.discard(me)
+        finally:
+            _inside.discard(me)  # if a signal handler has raised in the first one
+
+
+#: Which threads are in which pools of callers, and embedded stores, at the moment.
+_inside: set[tuple[int, int]] = set()
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_inside.clear)
 
 
 def finished(attempt: Generator[None, None, list[Any]]) -> list[Any]:

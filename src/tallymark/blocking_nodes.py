@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from . import redis_py
 from .blocking_link import BlockingLink, Sent, finished
 from .errors import StoreError, StoreTimeoutError
 from .greeting import Greeting
@@ -20,6 +21,18 @@ if TYPE_CHECKING:
     from .topology import Address
 
 __all__ = ["BlockingNodes"]
+
+
+#: What a thread asks for.
+_TOPOLOGY: Final = "topology"
+
+
+class _Asking:
+    """A thread that asks for the topology, and for which others wait."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self.ended = threading.Event()
 
 
 class BlockingNodes:
@@ -37,20 +50,18 @@ class BlockingNodes:
         self.unlock()
 
     def unlock(self) -> None:
-        """Begin with locks that nobody holds, as in a child process."""
-        self._making = threading.Lock()
-        self._asking = threading.Lock()
+        """Begin with nobody asking, as in a child process."""
+        #: Who asks at the moment, by what it asks for.
+        self._asking: dict[str, _Asking] = {}
 
     def link(self, address: Address) -> BlockingLink:
         """Return the connections to a node."""
         found = self._links.get(address)
         if found is None:
-            with self._making:
-                found = self._links.get(address)
-                if found is None:
-                    client = self._clients.client(address)
-                    found = BlockingLink(client, owned=True, observer=self._observer)
-                    self._links[address] = found
+            client = self._clients.client(address)
+            found = BlockingLink(client, owned=True, observer=self._observer)
+            # If another thread was first, this one has no connection yet.
+            found = self._links.setdefault(address, found)
         return found
 
     def close(self) -> None:
@@ -80,14 +91,28 @@ class BlockingNodes:
             StoreError: no node tells.
         """
         came = time.monotonic()
-        left = deadline - came
-        if not self._asking.acquire(timeout=-1 if left == math.inf else max(0.0, left)):
-            raise StoreTimeoutError("no node of the cluster has told who has what")
-        try:
-            if self._refreshed <= max(since, came):
-                self._ask_nodes(deadline)
-        finally:
-            self._asking.release()
+        while self._refreshed <= max(since, came):
+            mine = _Asking()
+            try:
+                try:
+                    asking = self._asking.setdefault(_TOPOLOGY, mine)  # in one step
+                    # A call in a signal handler does not wait for the one it has interrupted.
+                    if asking is mine or asking.thread == mine.thread:
+                        self._ask_nodes(deadline)
+                        return
+                finally:
+                    self._end(mine)
+            finally:
+                self._end(mine)  # if a signal handler has raised in the first one
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise StoreTimeoutError("no node of the cluster has told who has what")
+            asking.ended.wait(None if left == math.inf else left)
+
+    def _end(self, asking: _Asking) -> None:
+        if self._asking.get(_TOPOLOGY) is asking:
+            del self._asking[_TOPOLOGY]
+        asking.ended.set()
 
     def _ask_nodes(self, deadline: float) -> None:
         self._introduce(learned(self.topology), deadline)
@@ -107,6 +132,7 @@ class BlockingNodes:
                     next(attempt)
                     replies = finished(attempt)
                 except StoreError as failure:
+                    redis_py.let_pass(failure)
                     address, data, count = introduction.throw(failure)
                 else:
                     address, data, count = introduction.send(replies)

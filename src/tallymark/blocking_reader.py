@@ -7,6 +7,7 @@ import itertools
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from . import redis_py
 from .blocking_link import Sent
 from .errors import StoreError, with_fate
 from .options import checked_timeout
@@ -82,6 +83,7 @@ class BaseBlockingReader:
             if isinstance(step, Nodes):
                 return self._nodes_names(deadline)
         except StoreError as failure:
+            redis_py.let_pass(failure)
             raise with_fate(failure, sent=None, timeout=seconds) from failure.__cause__
         if isinstance(step, Work):
             for _ in step.steps:

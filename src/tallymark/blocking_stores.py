@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from . import redis_py
 from .batches import Batch
 from .blocking_clients import KINDS
 from .blocking_cluster import BlockingClusterReader, write_to_shard
@@ -82,6 +83,7 @@ class BlockingServer:
                 batch.encode(), batch.reply_count(), sent, deadline, batch.settle
             )
         except StoreError as failure:
+            redis_py.let_pass(failure)
             raise _fate(failure, sent, seconds) from failure.__cause__
         return results, batch.refused
 
@@ -138,6 +140,7 @@ class BlockingCluster:
                     self._nodes, self.options, some, sent, deadline
                 )
             except StoreError as failure:
+                redis_py.let_pass(failure)
                 error = _fate(failure, sent, seconds, sent.bytes - before)
                 if len(shards) == 1:
                     raise error from failure.__cause__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -54,6 +55,8 @@ class Channel:
         self._outage = Outage(f"{self._store} for reads", time.monotonic)
         #: Connections that nobody uses.
         self._idle: list[Link] = []
+        #: All connections of our own that were made, in use or not.
+        self._made: weakref.WeakSet[Link] = weakref.WeakSet()
         self._shared = SharedFlights(self.exchange)
         self._places = anyio.Semaphore(MAX_LONG_REQUESTS)
         self._closed = False
@@ -84,13 +87,26 @@ class Channel:
             while self._idle:
                 await self._idle.pop().close(gently=True)
 
+    def discard(self) -> None:
+        """Close all at once, after the event loop has been closed."""
+        self._closed = True
+        for link in list(self._made):
+            link.discard()
+        self._idle.clear()
+
+    def _make_link(self) -> Link:
+        link = Link(self._client, owned=self.owned, greeting=self._greeting)
+        if self.owned:
+            self._made.add(link)
+        return link
+
     async def exchange(self, data: bytes, count: int, deadline: float) -> list[Any]:
         """Send commands over a connection that nobody uses, and return their replies.
 
         Raises as `replies`.
         """
         idle = self._idle
-        link = idle.pop() if idle else Link(self._client, owned=self.owned, greeting=self._greeting)
+        link = idle.pop() if idle else self._make_link()
         replies: list[Any] = []
         intact = False
         failure: StoreError | None = None

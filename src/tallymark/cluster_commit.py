@@ -179,7 +179,7 @@ class ClusterCommit(OfOneLoop):
 
     async def close(self) -> None:
         """Accept nothing more, wait until nothing is left to send, then disconnect."""
-        self._end_use()
+        self.end_use()
         try:
             await self._until_idle()
         except BaseException:
@@ -198,6 +198,14 @@ class ClusterCommit(OfOneLoop):
             with anyio.CancelScope(shield=True):
                 for commit in self._commits.values():
                     await commit.close()
+            self._closing_on = None
+
+    def discard(self) -> None:
+        """Close all at once, after the event loop has been closed."""
+        self.end_use()
+        self._closing_on = None
+        for commit in self._commits.values():
+            commit.discard()
 
     async def _until_idle(self) -> None:
         while self._pending:

@@ -103,3 +103,7 @@ class ClusterReader(BaseReader):
 
     async def _close(self) -> None:
         await self._nodes.close()
+
+    def discard(self) -> None:
+        """Close all at once, after the event loop has been closed."""
+        self._nodes.discard()

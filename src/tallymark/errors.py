@@ -8,6 +8,7 @@ code that knows nothing of tallymark still catches them.
 
 from __future__ import annotations
 
+import inspect
 from typing import Final, Literal, TypeVar
 
 from .excerpts import shown
@@ -23,6 +24,7 @@ __all__ = [
     "OverloadedError",
     "PermissionDeniedError",
     "RedirectedError",
+    "ReentrantCallError",
     "SlotMovingError",
     "StoreError",
     "StoreFullError",
@@ -34,6 +36,7 @@ __all__ = [
     "WrongEventLoopError",
     "WrongKeyTypeError",
     "WrongSchemaError",
+    "let_handlers_pass",
     "misfit",
     "overloaded",
     "repeated",
@@ -115,6 +118,15 @@ class OverloadedError(StoreError):
     """So many calls of this tally are waiting for Redis already that no more are taken.
 
     Nothing was sent. The option ``max_pending`` is the bound; see `tallymark.TallyOptions`.
+    """
+
+
+class ReentrantCallError(StoreError, RuntimeError):
+    """A call in a signal handler, or a finalizer, that would wait for the call it has interrupted.
+
+    Nothing was sent. Most calls in a signal handler work: they take another connection.
+    This is for what has only one: a pool with ``max_connections=1``, the embedded store,
+    and the pool of a client of the caller's, if it was interrupted itself.
     """
 
 
@@ -225,3 +237,35 @@ def repeated(error: ErrorT, message: str) -> ErrorT:
     copy = type(error)(message)
     copy.__cause__ = error.__cause__
     return copy
+
+
+#: So many causes of causes are looked at; a program may have made a circle of them.
+_LONGEST_CHAIN: Final = 32
+
+
+def let_handlers_pass(error: BaseException) -> None:
+    """Raise an exception again, as it is, if a signal handler has raised it."""
+    seen: BaseException | None = error
+    for _ in range(_LONGEST_CHAIN):  # redis-py may have turned it into one of its own
+        if seen is None:
+            return
+        if _is_of_a_signal_handler(seen):
+            raise seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _is_of_a_signal_handler(error: BaseException) -> bool:
+    """Tell whether it has come through a function that got the frame that it has interrupted."""
+    trace = error.__traceback__
+    while trace is not None:
+        frame, trace = trace.tb_frame, trace.tb_next
+        caller, code = frame.f_back, frame.f_code
+        if caller is not None:
+            known = code.co_argcount + bool(code.co_flags & inspect.CO_VARARGS)
+            for name in code.co_varnames[: known + code.co_kwonlyargcount]:
+                given = frame.f_locals.get(name)
+                if given is caller or (
+                    type(given) is tuple and any(each is caller for each in given)
+                ):
+                    return True
+    return False

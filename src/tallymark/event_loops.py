@@ -35,6 +35,8 @@ class OfOneLoop:
     def __init__(self) -> None:
         #: The loop; ``None`` before the first use, and after the end.
         self._loop: asyncio.AbstractEventLoop | None = None
+        #: The loop on which it is being closed.
+        self._closing_on: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     def check_usable(self) -> None:
@@ -57,7 +59,23 @@ class OfOneLoop:
                 "or use the module-level functions, which do"
             )
 
-    def _end_use(self) -> None:
-        """Accept nothing more."""
+    def outlived_its_loop(self) -> bool:
+        """Return whether the loop has been closed, so that nothing can be awaited any more.
+
+        Raises:
+            WrongEventLoopError: the loop is another than the running one, and is still open.
+        """
+        loop = self._loop or self._closing_on
+        if loop is None or loop is asyncio.get_running_loop():
+            return False
+        if loop.is_closed():
+            return True
+        raise WrongEventLoopError(
+            "this Tally has connections of another event loop; close it there, where it goes on "
+            "working until then"
+        )
+
+    def end_use(self) -> None:
+        """Accept nothing more, on the way to the end."""
         self._closed = True
-        self._loop = None
+        self._closing_on, self._loop = self._loop or self._closing_on, None

@@ -29,6 +29,7 @@ from .errors import (
     ClosedError,
     StoreError,
     StoreTimeoutError,
+    StoreUnavailableError,
     TallymarkError,
     overloaded,
     with_fate,
@@ -236,7 +237,7 @@ class GroupCommit(OfOneLoop):
 
         Cancelled: fails what is left, and disconnects. May be called again.
         """
-        self._end_use()
+        self.end_use()
         try:
             await self._until_idle()
         except BaseException:
@@ -248,6 +249,13 @@ class GroupCommit(OfOneLoop):
             if self._watch is not None:
                 self._watch.cancel()
             await self._link.close(gently=True)
+            self._closing_on = None
+
+    def discard(self) -> None:
+        """Close all at once, after the event loop has been closed."""
+        self.end_use()
+        self._closing_on = None
+        self._link.discard()
 
     # --- callers
 
@@ -297,7 +305,6 @@ class GroupCommit(OfOneLoop):
         # step of the loop, as web requests come in bursts: a task sends in the next one.
         solitary = self._landed <= 1 and self._flight is None and self._link.ready
         if solitary and not self._led:
-            self._led = True
             return self._lead(write)
         self._room.enter(count([write]))
         self._waiting.append(write)
@@ -310,6 +317,7 @@ class GroupCommit(OfOneLoop):
         """Send the one write there is over a connection that is ready, and let others go on."""
         future = write[0]
         try:
+            self._led = True  # here: a signal handler that raises may keep it from beginning
             flight = self._flight = boarded((write,), self._new_batch())
             await self._fly(flight)
         except BaseException:
@@ -389,32 +397,42 @@ class GroupCommit(OfOneLoop):
                 self._totals.bytes_sent += len(flight.data)
             await self._link.receive(flight.replies, flight.batch.reply_count())
             results = flight.batch.settle(flight.replies)
-        except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits
-            failure = error if isinstance(error, StoreError) else StoreError(repr(error))
-            if flight.given_up:  # we closed the connection, because time was up
-                failure = StoreTimeoutError(str(failure))
-            if self._observer is not None:
-                self._observe(self._observer, flight, failure)
-            await self._link.close()
-            self._interrupted(flight, failure)
+        except StoreError as error:
+            # We closed the connection if time was up.
+            failure = StoreTimeoutError(str(error)) if flight.given_up else error
+            try:
+                self._observe(flight, failure)
+            finally:
+                try:
+                    await self._link.close()
+                finally:
+                    self._interrupted(flight, failure)
         except BaseException as error:
             # The connection owes replies, which whoever comes next will read.
             in_step = flight.on_the_wire and isinstance(error, asyncio.CancelledError)
             if not in_step or not self._link.owned:
                 flight.on_the_wire = False
                 await self._link.close()
+            if isinstance(error, Exception):
+                # Such as one of a signal handler. It goes its way, and the other callers'
+                # marks are sent again.
+                self._interrupted(flight, StoreUnavailableError(f"interrupted by {error!r:.80}"))
             raise
         else:
             self._flight = None
-            if self._observer is not None:
-                self._observe(self._observer, flight, None)
-            self._settle(flight, results)
+            try:
+                if self._observer is not None:
+                    self._observe(flight, None)
+            finally:
+                self._settle(flight, results)
 
-    def _observe(self, observer: Observer, flight: Flight, failure: StoreError | None) -> None:
+    def _observe(self, flight: Flight, failure: StoreError | None) -> None:
+        if self._observer is None:
+            return
         seconds = time.perf_counter() - flight.left if flight.left else 0.0
         size, written = count(flight.writes), len(flight.data) if flight.sent else 0
         told = Operation("write", self._store, size, written, time.time(), seconds, failure)
-        observe(observer, told)
+        observe(self._observer, told)
 
     async def _prepare(self, flight: Flight) -> None:
         """Connect; after a failure, pause before that."""

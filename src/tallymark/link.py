@@ -132,6 +132,12 @@ class Link:
         if self._connection is not None:
             await _break(self._connection)
 
+    def discard(self) -> None:
+        """Close the socket, after the event loop has been closed."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            redis_py.discard_connection(connection)
+
     async def close(self, *, gently: bool = False) -> None:
         """Disconnect, whatever is left unread; `connect` begins anew.
 

@@ -9,7 +9,7 @@ it, of either facade, on any thread or loop. After ``fork``, the child has a cop
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .errors import MissingExtraError
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["store"]
 
 _stores: dict[str, FakeServer] = {}
-_making = threading.Lock()
 
 
 def fakeredis() -> Any:
@@ -44,12 +43,13 @@ def store(name: str) -> FakeServer:
     """Return the store of this name, made at its first use; without a name, a new one."""
     if not name:
         return _new()
-    with _making:
-        if name not in _stores:
-            _stores[name] = _new()
-        return _stores[name]
+    found = _stores.get(name)
+    if found is None:
+        found = _stores.setdefault(name, _new())  # another thread may have been first
+    return found
 
 
 def _new() -> FakeServer:
-    made: FakeServer = fakeredis().FakeServer(version=(7, 0))
-    return made
+    made: Any = fakeredis().FakeServer(version=(7, 0))
+    made.lock = threading.RLock()  # see `tallymark.blocking_link`
+    return cast("FakeServer", made)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from .errors import StoreTimeoutError
+from .errors import StoreTimeoutError, let_handlers_pass
 from .excerpts import shown
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def observe(observer: Observer, operation: Operation) -> None:
     """Tell an observer, whatever it makes of it."""
     try:
         observer(operation)
-    except Exception:  # noqa: BLE001 - logged, which is all that there is to do
+    except Exception as error:  # noqa: BLE001 - logged, which is all that there is to do
+        let_handlers_pass(error)
         _log.exception("the observer %s failed", shown(observer))
 
 

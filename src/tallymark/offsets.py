@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 import itertools
 import sys
+from array import array
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from .arguments import is_array
@@ -55,6 +57,8 @@ WINDOW: Final = 2**20
 
 #: The last bit that Redis can address.
 _HIGHEST: Final = 2**32 - 1
+#: What gives all that it holds without waiting for anything.
+_AT_HAND: Final = (list, tuple, set, frozenset, range, array, dict, deque)
 
 #: From one bit in so many on, it is faster to write a binary number's digits and to
 #: have Python read it.
@@ -62,8 +66,14 @@ _CROWDED: Final = 32
 _ONE: Final = ord("1")
 
 
-def blocks(user_ids: Iterable[int]) -> tuple[Iterator[Numbers], bool]:
+def blocks(
+    user_ids: Iterable[int], check_time: Callable[[], object] | None = None
+) -> tuple[Iterator[Numbers], bool]:
     """Return an iterator over blocks of ids, and whether all of them are there already.
+
+    Arguments:
+        user_ids: the ids.
+        check_time: is called after each id that was waited for; it raises if time is up.
 
     Raises:
         InvalidTypeError: this is nothing that holds ids.
@@ -77,6 +87,8 @@ def blocks(user_ids: Iterable[int]) -> tuple[Iterator[Numbers], bool]:
     ):
         raise InvalidTypeError(f"user ids must be an iterable of ints, got a {kind_of(user_ids)}")
     rest = iter(user_ids)
+    if check_time is not None and not isinstance(user_ids, _AT_HAND):
+        rest = _in_time(rest, check_time)
     return (
         iter(lambda: list(itertools.islice(rest, BLOCK)), []),
         isinstance(user_ids, Collection),
@@ -110,6 +122,12 @@ def _as_array(ids: Any) -> Any:
             f"user ids must be an iterable of ints, got a {kind_of(ids)} that is no array: "
             f"{shown(error)}"
         ) from error
+
+
+def _in_time(user_ids: Iterator[int], check_time: Callable[[], object]) -> Iterator[int]:
+    for user_id in user_ids:
+        check_time()
+        yield user_id
 
 
 def _array_blocks(array: Any) -> Iterator[Numbers]:

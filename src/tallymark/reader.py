@@ -199,6 +199,10 @@ class BaseReader:
         """Disconnect, when nothing is asked any more."""
         raise NotImplementedError
 
+    def discard(self) -> None:
+        """Close all at once, after the event loop has been closed."""
+        raise NotImplementedError
+
 
 class Reader(BaseReader):
     """Runs queries over a few connections of a redis-py client. Belongs to one event loop."""
@@ -244,6 +248,12 @@ class Reader(BaseReader):
         finally:
             if self._replica is not None:
                 await self._replica.close()
+
+    def discard(self) -> None:
+        """Close all at once, after the event loop has been closed."""
+        self.primary.discard()
+        if self._replica is not None:
+            self._replica.discard()
 
 
 def _work(steps: Iterator[None]) -> None:

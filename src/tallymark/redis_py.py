@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any, Final, Literal, NoReturn
 
@@ -19,6 +20,7 @@ from .errors import (
     NotPersistingError,
     PermissionDeniedError,
     RedirectedError,
+    ReentrantCallError,
     StoreError,
     StoreFullError,
     StoreNotReadyError,
@@ -26,6 +28,7 @@ from .errors import (
     StoreUnavailableError,
     UnknownCommandError,
     WrongKeyTypeError,
+    let_handlers_pass,
 )
 from .excerpts import escaped, kind_of
 
@@ -34,7 +37,9 @@ __all__ = [
     "Attempts",
     "backoff",
     "check_client",
+    "discard_connection",
     "failure",
+    "let_pass",
     "plain_reply",
     "raise_failure",
     "refused_reply",
@@ -60,6 +65,15 @@ _CODES: Final[dict[type[Exception], str]] = {
     exceptions.MasterDownError: "MASTERDOWN",
     exceptions.ClusterDownError: "CLUSTERDOWN",
 }
+
+#: Where the types of exceptions are from that sockets and redis-py raise.
+_SYSTEM: Final = frozenset(
+    ("builtins", "socket", "ssl", "asyncio", "concurrent", "redis", "hiredis", "fakeredis")
+)
+
+#: Whose exceptions are the store's, whatever their type: redis-py has let AttributeErrors
+#: out, and what it calls raises some of its own.
+_REDIS_PY: Final = _SYSTEM - {"builtins"} | {"async_timeout", "encodings", "selectors"}
 
 #: An ``EXEC`` that was refused by itself tells why in its own words.
 _ABORTED: Final = re.compile(r"Transaction discarded because of: ([A-Z]+)\b")
@@ -246,8 +260,36 @@ def _hide_secrets(error: Exception) -> None:
         error.args = (kept,)
 
 
+def let_pass(error: BaseException) -> None:
+    """Raise an exception again, as it is, if neither redis-py nor the socket has raised it.
+
+    Such as one of a signal handler: a time limit of the program's, of whatever type.
+    """
+    let_handlers_pass(error)
+    if not _is_of_the_store(error):
+        raise error
+
+
+def _is_of_the_store(error: BaseException) -> bool:
+    """Tell whether redis-py or the socket has raised it, by its type and its place."""
+    if isinstance(error, (StoreError, exceptions.RedisError)):
+        return not isinstance(error, ReentrantCallError)
+    kind, place = type(error).__module__.partition(".")[0], ""
+    trace = error.__traceback__
+    while trace is not None:
+        place = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+        trace = trace.tb_next
+    if isinstance(error, (OSError, EOFError)):
+        # Others are of a program, or of whatever stands in for the socket and raises them.
+        return kind in _SYSTEM or kind == place
+    if isinstance(error, (AttributeError, ValueError)) and place == "tallymark":
+        return kind == "builtins"  # of a connection that another thread has closed
+    return isinstance(error, Exception) and kind in _SYSTEM and place in _REDIS_PY
+
+
 def raise_failure(error: Exception) -> NoReturn:
     """Raise our error for what kept commands from being sent or answered; see `failure`."""
+    let_pass(error)
     found = failure(error)
     if found is error:
         raise found
@@ -273,3 +315,26 @@ def failure(error: Exception) -> StoreError:
         return StoreUnavailableError(escaped(f"{error}"))
     # redis-py has let AttributeErrors out.
     return StoreError(escaped(f"{type(error).__name__}: {error}"))
+
+
+def discard_connection(connection: Any) -> None:
+    """Close the socket of a connection whose event loop has been closed.
+
+    Its transport would leave that to the loop. Knows the transports of asyncio; those of
+    uvloop are closed with their loop.
+    """
+    writer = getattr(connection, "_writer", None)
+    if writer is None:
+        return
+    connection._writer = connection._reader = None  # noqa: SLF001
+    transport = writer.transport
+    protocol = getattr(transport, "_ssl_protocol", None)
+    if protocol is not None:
+        transport._closed = True  # noqa: SLF001 - or it warns that it was not
+        transport = protocol._transport  # noqa: SLF001
+    with contextlib.suppress(RuntimeError, AttributeError):  # the loop is closed
+        transport.abort()
+    found = getattr(transport, "_sock", None)
+    if found is not None:
+        transport._sock = None  # noqa: SLF001
+        found.close()

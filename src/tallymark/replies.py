@@ -190,4 +190,5 @@ def _read(connection: Any) -> Any:
         # Bytes, also from a client that decodes.
         return redis_py.plain_reply(connection.read_response(disable_decoding=True))
     except ResponseError as error:
+        redis_py.let_pass(error)
         return redis_py.refused_reply(error)

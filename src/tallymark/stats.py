@@ -66,6 +66,14 @@ class Totals:
         self.marks += len(results) - postponed - errors
         self.batches += not refused
 
+    def add(self, others: Totals) -> None:
+        """Add other numbers to these."""
+        self.marks += others.marks
+        self.batches += others.batches
+        self.bytes_sent += others.bytes_sent
+        self.retries += others.retries
+        self.errors += others.errors
+
     def stats(self, waiting: int) -> Stats:
         """Return a snapshot."""
         return Stats(self.marks, self.batches, self.bytes_sent, self.retries, self.errors, waiting)

@@ -12,8 +12,6 @@ No event loop and no thread: these are the verbs of `tallymark.SyncTally`.
 from __future__ import annotations
 
 import atexit
-import os
-import threading
 from typing import TYPE_CHECKING
 
 from . import defaults
@@ -52,13 +50,16 @@ _switches.install(__name__)
 class _Default:
     """The default tally of this process, and what it was made of."""
 
-    def __init__(self) -> None:
-        self.configured = defaults.configured()
-        self.tally = SyncTally.from_url(defaults.url(self.configured), **self.configured.options)
+    def __init__(self, configured: defaults.Defaults) -> None:
+        self.configured = configured
+        self.tally = SyncTally.from_url(defaults.url(configured), **configured.options)
 
 
 _default: _Default | None = None
-_replacing = threading.Lock()
+
+#: The default tallies that were made and not yet closed, by what they were made of. Without
+#: a lock, for which a signal handler would wait for ever if it had interrupted its holder.
+_made: dict[defaults.Defaults, _Default] = {}
 
 
 def current_tally() -> SyncTally:
@@ -83,30 +84,24 @@ def current_tally() -> SyncTally:
 
 def _replace_default() -> _Default:
     global _default
-    with _replacing:
-        before = _default
-        if before is not None and before.configured is defaults.configured():
-            return before  # another thread was first
-        _default = _Default()
-        if before is not None:
-            before.tally.close()
-        return _default
+    configured = defaults.configured()
+    # If another thread was first, this one has no connection yet.
+    current = _made.setdefault(configured, _Default(configured))
+    _default = current
+    for before in list(_made):
+        if before is not configured:
+            gone = _made.pop(before, None)
+            if gone is not None:
+                gone.tally.close()
+    return current
 
 
 def _close_default() -> None:
-    if _default is not None:
-        _default.tally.close()
-
-
-def _unlock_after_fork() -> None:
-    """Replace the lock in a child process: a thread that does not exist there may hold it."""
-    global _replacing
-    _replacing = threading.Lock()
+    for made in list(_made.values()):
+        made.tally.close()
 
 
 atexit.register(_close_default)
-if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-    os.register_at_fork(after_in_child=_unlock_after_fork)
 
 
 def mark_event(

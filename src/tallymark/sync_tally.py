@@ -21,7 +21,13 @@ from .blocking_link import Sent
 from .blocking_stores import BlockingCluster, BlockingServer
 from .cluster_clients import ClusterClients, cluster_from_client, opened
 from .context import Context
-from .errors import ClosedError, StoreTimeoutError, TallymarkError, overloaded
+from .errors import (
+    ClosedError,
+    StoreTimeoutError,
+    TallymarkError,
+    let_handlers_pass,
+    overloaded,
+)
 from .marker import Marker
 from .offsets import blocks
 from .options import Options, checked_timeout, hide_urls
@@ -90,9 +96,11 @@ class SyncTally(SyncReads):
         self._context = Context.of(self._store.database, self._options, time.time)
         self._reader = self._store.reader
         self._closed = False
-        self._counting = threading.Lock()
+        self._counting = threading.RLock()
         self._totals = Totals()
-        self._waiting = 0
+        #: How many marks each call has that is under way. Each has an entry of its own:
+        #: a sum could be left wrong where a signal handler raises.
+        self._pending: dict[int, int] = {}
         _tallies.add(self)
 
     @classmethod
@@ -334,8 +342,10 @@ class SyncTally(SyncReads):
             track_unique: also mark the event's dateless bitmap. ``None``
                 leaves it to the tally's option, and that to
                 ``tallymark.TRACK_UNIQUE``.
-            timeout: how many seconds the whole call may take. ``None``: as
-                long as each piece is answered within the tally's timeout.
+            timeout: how many seconds the whole call may take, waiting for ids
+                included. ``None``: as long as each piece is answered within the
+                tally's timeout. An iterable that does not give its next id
+                cannot be interrupted: the call ends as soon as it does.
 
         Returns:
             For each granularity, in how many of the bits this call flipped.
@@ -349,7 +359,8 @@ class SyncTally(SyncReads):
             CommandError, StoreUnavailableError, StoreTimeoutError,
             OverloadedError: Redis refused one piece, or did not answer in time,
                 or too many were waiting; the message says how many ids were
-                marked before it.
+                marked before it. `StoreTimeoutError` also if the ids did not
+                come in time.
             ClosedError: the tally cannot be used here.
         """
         many = self._marker.mark_many(event, now, track_hourly, track_unique)
@@ -447,7 +458,7 @@ class SyncTally(SyncReads):
 
     def stats(self) -> Stats:
         """Return what all threads have done with the tally so far, in numbers: a `Stats`."""
-        return self._totals.stats(self._waiting)
+        return self._totals.stats(sum(list(self._pending.values())))
 
     def close(self) -> None:
         """Accept no later call and close the connections the tally made.
@@ -482,24 +493,31 @@ class SyncTally(SyncReads):
         self._check_usable()
         seconds = self._options.timeout if timeout is None else checked_timeout(timeout)
         deadline = time.monotonic() + seconds
-        with self._counting:
-            if self._waiting >= self._options.max_pending:
-                raise overloaded(self._waiting, "marks", self._options.max_pending)
-            self._waiting += len(marks)
+        pending = self._pending
+        waiting = sum(list(pending.values())) if pending else 0
+        if waiting >= self._options.max_pending:
+            raise overloaded(waiting, "marks", self._options.max_pending)
         sent = Sent("write", len(marks))
         results: list[Result] = []
         refused = False
         try:
-            results, refused = self._store.write(marks, sent, deadline, seconds)
-        finally:
-            with self._counting:
-                self._waiting -= len(marks)
-                self._totals.bytes_sent += sent.bytes
-                self._totals.retries += max(0, sent.attempts - 1)
+            try:
+                pending[id(sent)] = sent.size
+                results, refused = self._store.write(marks, sent, deadline, seconds)
+            finally:
+                pending.pop(id(sent), None)
+                # Nothing but sums while the lock is held, so that no handler runs then.
+                counted = Totals()
+                counted.bytes_sent = sent.bytes
+                counted.retries = max(0, sent.attempts - 1)
                 if results:
-                    self._totals.settle(results, refused=refused)
+                    counted.settle(results, refused=refused)
                 else:
-                    self._totals.errors += len(marks)
+                    counted.errors = sent.size
+                with self._counting:
+                    self._totals.add(counted)
+        finally:
+            pending.pop(id(sent), None)  # if a signal handler has raised in the first one
         return results
 
     def _write_many(
@@ -507,16 +525,22 @@ class SyncTally(SyncReads):
     ) -> dict[Granularity, int]:
         self._check_usable()
         ends = None if timeout is None else time.monotonic() + checked_timeout(timeout)
-        found, all_there = blocks(user_ids)
+
+        def left() -> float | None:
+            if ends is None:
+                return None
+            if (seconds := ends - time.monotonic()) <= 0:
+                raise StoreTimeoutError(f"not done within {timeout:g} s")
+            return seconds
+
+        found, all_there = blocks(user_ids, None if ends is None else left)
         checked = map(many.checked, found)
         try:
             for offsets in list(checked) if all_there else checked:
                 for chunk in many.chunks(offsets):
-                    left = None if ends is None else ends - time.monotonic()
-                    if left is not None and left <= 0:
-                        raise StoreTimeoutError(f"not done within {timeout:g} s")
-                    many.settle(chunk, self._commit(chunk.marks, left))
+                    many.settle(chunk, self._commit(chunk.marks, left()))
         except TallymarkError as error:
+            let_handlers_pass(error)
             raise many.told(error) from error.__cause__
         return many.counts
 
@@ -531,7 +555,8 @@ _tallies: weakref.WeakSet[SyncTally] = weakref.WeakSet()
 def _unlock_after_fork() -> None:
     """Replace the locks in a child process: threads that do not exist there may hold them."""
     for tally in list(_tallies):
-        tally._counting = threading.Lock()  # noqa: SLF001
+        tally._counting = threading.RLock()  # noqa: SLF001
+        tally._pending.clear()  # noqa: SLF001
         tally._store.unlock()  # noqa: SLF001
 
 

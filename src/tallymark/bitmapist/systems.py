@@ -137,5 +137,6 @@ def translated() -> Iterator[None]:
     try:
         yield
     except errors.StoreError as error:
+        errors.let_handlers_pass(error)
         kinds = (theirs for ours, theirs in _SAME_IN_REDIS_PY if isinstance(error, ours))
         raise next(kinds, redis.RedisError)(str(error)) from error

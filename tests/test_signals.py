@@ -1,0 +1,141 @@
+"""Signal handlers that mark, or raise, in the middle of a call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from facades import internals
+from interruptions import RAISED, SoftTimeLimit, Stop
+from tallymark import Granularity, Operation, SyncTally, Tally
+from wires import wired
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from facades import Facade
+    from stores import Store
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="Windows has no SIGUSR1")
+
+PROGRAM = Path(__file__).with_name("interruptions.py")
+SINGLE_SERVER = [
+    "mark", "connect", "read", "transaction", "bulk", "client", "drop-in", "one-connection",
+    "memory",
+]  # fmt: skip
+
+
+def run(scenario: str, action: str, url: str) -> None:
+    """Run a scenario in a process of its own, which ends also if a call hangs."""
+    done = subprocess.run(
+        [sys.executable, PROGRAM, scenario, action, url],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "interruptions" in done.stdout
+
+
+@pytest.mark.parametrize("action", ["mark", "soft"])
+@pytest.mark.parametrize("scenario", SINGLE_SERVER)
+def test_interrupted_at_every_line(redis_store: Store, scenario: str, action: str) -> None:
+    run(scenario, action, redis_store.url)
+
+
+@pytest.mark.parametrize("raised", RAISED)
+def test_whatever_a_handler_raises_arrives_as_it_is(redis_store: Store, raised: str) -> None:
+    run("mark", raised, redis_store.url)
+
+
+@pytest.mark.parametrize("raised", [SoftTimeLimit, TimeoutError, Stop, ConnectionResetError])
+@pytest.mark.parametrize("verb", ["mark", "read"])
+def test_a_time_limit_while_redis_does_not_answer(
+    redis_store: Store, raised: type[BaseException], verb: str
+) -> None:
+    limit = raised("of the program")
+
+    def ring(signum: int, frame: Any) -> None:
+        raise limit
+
+    with wired(redis_store.url) as wire, SyncTally.from_url(wire.url, timeout=20) as tally:
+        ask: Callable[[], Any] = {
+            "mark": lambda: tally.mark_unique("a", 1),
+            "read": lambda: tally.contains(tally.unique("a"), 1),
+        }[verb]
+        tally.mark_unique("a", 1)
+        ask()
+        before = signal.signal(signal.SIGALRM, ring)
+        try:
+            wire.swallow()
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            began = time.monotonic()
+            with pytest.raises(raised) as caught:
+                ask()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert caught.value is limit
+        assert time.monotonic() - began < 5
+        wire.heal()
+        assert tally.contains(tally.unique("a"), 1)
+        assert not tally.mark_unique("a", 1)
+        assert tally.mark_unique("a", 2) == Granularity.UNIQUE
+
+
+async def test_exceptions_of_observers_that_nobody_catches(
+    facade: Facade, redis_store: Store
+) -> None:
+    """Such as a KeyboardInterrupt: the tally goes on afterwards.
+
+    Where marks of several tasks share a batch, it is nobody's: asyncio has it.
+    """
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: None)
+    told: list[Operation] = []
+
+    def stop(operation: Operation) -> None:
+        told.append(operation)
+        if len(told) == 1:
+            raise Stop
+
+    async with facade.open(redis_store.url, observer=stop, timeout=3) as tally:
+        with contextlib.suppress(Stop):
+            await tally.mark_unique("a", 1)
+        assert await tally.mark_unique("a", 2) == Granularity.UNIQUE
+        assert await tally.contains(tally.unique("a"), 1)
+
+
+@pytest.mark.parametrize("connected", [False, True])
+async def test_an_async_mark_is_interrupted(redis_store: Store, connected: bool) -> None:
+    """Whoever is interrupted gets the exception as it is, and nobody else notices."""
+    limit = SoftTimeLimit()
+    reported: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: reported.append(context.get("exception")))
+    async with Tally.from_url(redis_store.url, timeout=3) as tally:
+        if connected:
+            await tally.mark_unique("a", 0)
+        link = internals(tally)._link
+        receive, calls = link.receive, []
+
+        async def interrupted(*arguments: object) -> None:
+            calls.append(arguments)
+            if len(calls) == 1:
+                raise limit
+            await receive(*arguments)
+
+        link.receive = interrupted
+        found = await asyncio.gather(
+            *(tally.mark_unique("a", user) for user in range(1, 5)), return_exceptions=True
+        )
+        assert [each for each in found if isinstance(each, BaseException)] + reported == [limit]
+        assert await tally.count(tally.unique("a")) >= 4
+        assert not await tally.mark_unique("a", 4)
