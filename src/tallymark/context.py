@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .errors import InvalidTypeError, InvalidValueError
 from .events import Bitmap, DayRange, EventSet, Origin, YearOfMonths, checked
+from .graphs import LEAST_WRITTEN
 from .periods import Granularity
 from .wall_clock import wall_clock
 
@@ -54,6 +56,19 @@ class Context:
             replace(self, origin=Origin(self.origin.database, part.prefix), schema=part)
             for part in self.schema.parts
         )
+
+    @functools.cached_property
+    def sure_writes(self) -> int:
+        """How many temporary keys may be written for a question, however long bitmaps are.
+
+        If all ids are such as the tally accepts, these stay below ``max_temp_bytes``.
+        """
+        limit = self.options.max_temp_bytes
+        if limit is None:
+            return sys.maxsize
+        shards = self.schema.shards or 1
+        longest = (self.schema.max_user_id // shards >> 3) + 1
+        return limit // (shards * max(longest, LEAST_WRITTEN))
 
     def local(self, moment: date | None, name: str = "moment") -> datetime:
         """Return a moment, or the present, as the wall clock of the tally's zone shows it."""

@@ -24,6 +24,9 @@ __all__ = ["DEFAULT_TIMEOUT", "REPLICAS", "Options", "TallyOptions", "checked_ti
 DEFAULT_TIMEOUT = 5.0
 DEFAULT_MAX_PENDING = 100_000
 
+#: Some operations on the longest bitmaps that there may be, each of 512 MB.
+DEFAULT_MAX_TEMP_BYTES: Final = 2 * 1024**3
+
 #: How many shards a cluster has if nobody says how many: enough for some masters, and
 #: few to ask.
 DEFAULT_SHARDS: Final = 16
@@ -74,6 +77,11 @@ class TallyOptions(TypedDict, total=False):
         max_events: how many different events this tally marks or unmarks, from
             when it is made; the next one is refused. ``None`` (the default) for any
             number. Set one of these two where names may come from outside.
+        max_temp_bytes: how many bytes Redis may write to temporary keys for one
+            question about expressions; 2 GiB by default, ``None`` for any number. That takes
+            it about a second, in which it does nothing else. What may need more, by
+            ``max_user_id``, begins with a request for the lengths of its bitmaps, and is
+            refused with an `InvalidValueError` if these show that it does.
         read_from: where reads go: ``"primary"`` (the default), where marks go
             too; ``"replicas"``, those that a ``redis+sentinel://`` URL leads to, in
             turn (the primary, while there are none); or the URL of a replica.
@@ -104,6 +112,7 @@ class TallyOptions(TypedDict, total=False):
     expire: Mapping[By, timedelta]
     event_pattern: str | None
     max_events: int | None
+    max_temp_bytes: int | None
     read_from: str
     observer: Observer | None
     shards: int | None
@@ -130,6 +139,7 @@ class Options:
     expire: Mapping[By, timedelta] = field(default_factory=dict)
     event_pattern: str | None = None
     max_events: int | None = None
+    max_temp_bytes: int | None = DEFAULT_MAX_TEMP_BYTES
     read_from: str = PRIMARY
     observer: Observer | None = None
     shards: int | None = None
@@ -151,6 +161,9 @@ class Options:
             raise InvalidTypeError(f"observer must be callable, got {self.observer!r:.80}")
         if self.max_events is not None and checked_int("max_events", self.max_events) < 1:
             raise InvalidValueError(f"max_events must be 1 or more, got {self.max_events}")
+        most = self.max_temp_bytes
+        if most is not None and checked_int("max_temp_bytes", most) < 1:
+            raise InvalidValueError(f"max_temp_bytes must be 1 or more, got {most}")
         if checked_int("replicas", self.replicas) < 0:
             raise InvalidValueError(f"replicas must be 0 or more, got {self.replicas}")
         _check_pattern(self.event_pattern)

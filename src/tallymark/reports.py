@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from .errors import InvalidTypeError, InvalidValueError
-from .events import EventSet, all_of
 from .periods import Granularity, Period, dated
 from .queries import counts
 from .retention import share
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from .context import Context
+    from .events import EventSet
     from .periods import By
     from .requests import Query
 
@@ -107,9 +109,7 @@ def funnel(
         context.during(step, period) if isinstance(step, str) else context.checked(step)
         for _, step in named
     ]
-    numbers = yield from counts(
-        context, [all_of(chosen[: index + 1]) for index in range(len(chosen))]
-    )
+    numbers = yield from counts(context, list(itertools.accumulate(chosen, operator.and_)))
     return Funnel(
         period,
         tuple(
