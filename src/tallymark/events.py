@@ -345,17 +345,14 @@ class Combination(EventSet):
     operator: Operator
     operands: tuple[EventSet, ...]
     _size: int = field(init=False)
-    _hash: int = field(init=False)
+    _hash: int = field(init=False)  # 0 before it is asked for
 
     def __post_init__(self) -> None:
-        first, *others = self.operands
-        size, known = 1 + first.size, hash(first)
-        for one in others:
+        size = 1
+        for one in self.operands:
             size += one.size
-            # As if they were combined one after the other, which makes an equal set.
-            known = hash((self.operator, known, hash(one)))
         object.__setattr__(self, "_size", min(size, _HUGE))
-        object.__setattr__(self, "_hash", known)
+        object.__setattr__(self, "_hash", 0)
 
     @property
     def size(self) -> int:
@@ -363,6 +360,24 @@ class Combination(EventSet):
         return self._size
 
     def __hash__(self) -> int:
+        if not self._hash:
+            todo = [self]
+            while todo:
+                one = todo[-1]
+                missing = [
+                    each
+                    for each in one.operands
+                    if isinstance(each, Combination) and not each._hash  # noqa: SLF001
+                ]
+                if missing:
+                    todo += missing
+                    continue
+                known, *others = map(hash, one.operands)
+                for other in others:
+                    # As if they were combined one after the other, which makes an equal set.
+                    known = hash((one.operator, known, other))
+                object.__setattr__(one, "_hash", known or 1)
+                todo.pop()
         return self._hash
 
     def __eq__(self, other: object) -> bool:
@@ -370,7 +385,7 @@ class Combination(EventSet):
             return True
         if not isinstance(other, Combination):
             return NotImplemented
-        return self._hash == other._hash and _are_equal(self, other)
+        return hash(self) == hash(other) and _are_equal(self, other)
 
     def __reduce__(self) -> tuple[Callable[..., EventSet], tuple[Any, ...]]:
         """Return a flat table of all parts, since pickle recurses."""

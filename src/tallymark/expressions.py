@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .errors import InvalidValueError
 from .graphs import LEAST_WRITTEN, Graph
-from .programs import Program
+from .programs import Program, short_program
 from .requests import Request, Work
 from .together import in_shards
 
@@ -107,6 +107,11 @@ def asking(
     """Return what asks the same about each expression, and which of the replies count."""
     if not graph.operations and len(graph.roots) == 1:
         return Request([question(graph.bitmaps[0].key)], share=_COUNTS), [0]
+    if graph.writes == 1 and len(graph.roots) == 1:
+        ((operator, operands, _),) = graph.operations
+        keys = [graph.bitmaps[~number].key for number in operands]
+        commands = short_program(origin.prefix, operator, keys, question)
+        return Request(commands, atomic=True, share=_COUNTS), [1]
     size = len(graph.operations) + len(graph.roots)
     program = Program(origin.prefix)
     steps = program.write(graph, question)
