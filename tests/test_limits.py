@@ -202,6 +202,8 @@ async def test_more_different_events_than_are_allowed(facade: Facade, store: Sto
         ({"event_pattern": 1}, InvalidTypeError),
         ({"max_events": 0}, InvalidValueError),
         ({"max_events": 1.5}, InvalidTypeError),
+        ({"max_temp_bytes": 0}, InvalidValueError),
+        ({"max_temp_bytes": "1 GiB"}, InvalidTypeError),
         ({"max_pending": 0}, InvalidValueError),
         ({"max_pending": True}, InvalidTypeError),
     ],

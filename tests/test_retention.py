@@ -22,8 +22,8 @@ from tallymark import (
     Period,
     Retention,
     bits,
+    expressions,
     heatmap,
-    programs,
     retention_counts,
 )
 
@@ -162,15 +162,14 @@ async def test_without_numpy_redis_counts_plain_cells(
 ) -> None:
     asked: list[int] = []
 
-    class Watched(programs.Program):
-        def finished(self) -> Any:
-            asked.append(len(self.commands))
-            return super().finished()
+    def watched(origin: Any, graph: Any, question: Any) -> Any:
+        asked.append(len(graph.roots))
+        return expressions.asking(origin, graph, question)
 
     ints = bits.Ints()
     for module in ("retention_counts", "reader"):
         monkeypatch.setattr(f"tallymark.{module}.algebra", lambda: ints)
-    monkeypatch.setattr(retention_counts, "Program", Watched)
+    monkeypatch.setattr(retention_counts, "asking", watched)
     monkeypatch.setattr(retention_counts, "_TRANSACTION", limit)
     async with facade.open(plain_store.url) as tally:
         marked = await plausible(tally)

@@ -44,6 +44,11 @@ class AsyncReads(EventSets):
     moments ago. There, a count of several bitmaps is added up on this side
     from parts, each of which is of one moment.
 
+    Expressions may be of any size and depth, and share parts, each of which is worked out
+    once. What Redis computes for `count`, `counts` and `is_empty` is bounded by the
+    option ``max_temp_bytes``; if the tally's ``max_user_id`` leaves it open whether an
+    expression stays below, a request for the lengths of its bitmaps comes first.
+
     With shards, what is said to be of one moment is so in each shard; and while a
     cluster moves a slot, its bitmaps are counted part by part as well.
     """
@@ -58,7 +63,8 @@ class AsyncReads(EventSets):
 
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed, or
-                an event set is of another database; nothing was sent.
+                an event set is of another database; nothing was sent. Or Redis would
+                have to write more than ``max_temp_bytes``; nothing was computed.
             CommandError: Redis refused, such as for a key that holds no bitmap.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
             OverloadedError: ``max_pending`` reads were waiting.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Algebra", "algebra"]
+__all__ = ["Algebra", "Ints", "algebra"]
 
 #: About how many bytes are turned into ids at once: 8,192 ids at most.
 _PIECE: Final = 1024

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import redis_py
 from .blocking_link import Sent
-from .errors import StoreError, with_fate
+from .errors import StoreError, StoreTimeoutError, with_fate
 from .options import checked_timeout
 from .requests import Found, Nodes, Request, Round, Work
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .blocking_link import BlockingLink
     from .requests import Query, Step
 
-__all__ = ["BaseBlockingReader", "BlockingReader"]
+__all__ = ["BaseBlockingReader", "BlockingReader", "bounded"]
 
 AnswerT = TypeVar("AnswerT")
 
@@ -82,13 +82,13 @@ class BaseBlockingReader:
                 return self._settled(step, deadline)
             if isinstance(step, Nodes):
                 return self._nodes_names(deadline)
+            if isinstance(step, Work):
+                for _ in bounded(step.steps, deadline):
+                    pass
+                return None
         except StoreError as failure:
             redis_py.let_pass(failure)
             raise with_fate(failure, sent=None, timeout=seconds) from failure.__cause__
-        if isinstance(step, Work):
-            for _ in step.steps:
-                pass
-            return None
         raise TypeError(step)
 
     def _settled(self, request: Request | Round, deadline: float) -> list[Any]:
@@ -131,8 +131,20 @@ class BlockingReader(BaseBlockingReader):
             Sent("read", count),
             deadline,
             request.settle,
-            request.meanwhile or (),
+            bounded(request.meanwhile, deadline),
         )
 
     def _nodes_names(self, deadline: float) -> list[str]:
         return [""]  # all shards are on the one server
+
+
+def bounded(steps: Iterator[None] | None, deadline: float) -> Iterator[None]:
+    """Take steps until a deadline, as `time.monotonic` has it.
+
+    Raises:
+        StoreTimeoutError: it is over before they are done.
+    """
+    for _ in steps or ():
+        if time.monotonic() >= deadline:
+            raise StoreTimeoutError
+        yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from .covers import Coverage
 from .errors import InvalidValueError
 from .events import Bitmap, DayRange, EventSet, Origin, PeriodUnion, checked
 from .excerpts import shown
+from .graphs import LEAST_WRITTEN
 from .wall_clock import wall_clock
 
 if TYPE_CHECKING:
@@ -62,6 +64,19 @@ class Context:
         options = self.options
         hourly = options.track_hourly is True
         return Coverage.of(options.lives, yearly=options.track_yearly, hourly=hourly)
+
+    @functools.cached_property
+    def sure_writes(self) -> int:
+        """How many temporary keys may be written for a question, however long bitmaps are.
+
+        If all ids are such as the tally accepts, these stay below ``max_temp_bytes``.
+        """
+        limit = self.options.max_temp_bytes
+        if limit is None:
+            return sys.maxsize
+        shards = self.schema.shards or 1
+        longest = (self.schema.max_user_id // shards >> 3) + 1
+        return limit // (shards * max(longest, LEAST_WRITTEN))
 
     def local(self, moment: date | None, name: str = "moment") -> datetime:
         """Return a moment, or the present, as the wall clock of the tally's zone shows it."""

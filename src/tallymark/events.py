@@ -7,9 +7,9 @@ look.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from .arguments import check_name, checked_int, described, iterated
 from .covers import Coverage, cover, days_of
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .periods import Period
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
 __all__ = [
     "Bitmap",
@@ -34,7 +34,7 @@ __all__ = [
     "all_of",
     "any_of",
     "checked",
-    "evaluate",
+    "walk",
 ]
 
 Operator = Literal["&", "|", "^", "-"]
@@ -42,6 +42,13 @@ Operator = Literal["&", "|", "^", "-"]
 #: Whom to ask about the users of a set.
 _ASK = "ask a tally"
 _Bounds = tuple[datetime | None, datetime | None]
+
+#: The size of an expression is not counted beyond this: written out, it may double with
+#: each operation.
+_HUGE: Final = 2**32
+
+#: How many characters the text of an expression has, at most, but for the last name.
+_LONGEST_TEXT: Final = 2000
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,11 @@ class EventSet:
     origin: Origin
 
     @property
+    def size(self) -> int:
+        """How many parts it has if it is written out; up to 2**32."""
+        return 1
+
+    @property
     def start(self) -> datetime | None:
         """The first moment of the earliest period, naive, in the tally's zone.
 
@@ -106,12 +118,18 @@ class EventSet:
         raise NotImplementedError
 
     def bitmaps(self) -> Iterator[Bitmap]:
-        """Yield the bitmaps that define it; one that is used twice comes twice."""
+        """Yield the bitmaps that define it; one that is used twice may come twice."""
         raise NotImplementedError
 
     def at(self, origin: Origin) -> EventSet:
         """Return the same set somewhere else, as in a shard of its database. Raises nothing."""
         raise NotImplementedError
+
+    def __copy__(self) -> EventSet:
+        return self
+
+    def __deepcopy__(self, memo: object) -> EventSet:
+        return self  # nothing of it can change
 
     def prev(self) -> EventSet:
         """Return the same set one period earlier: ``shift(-1)``."""
@@ -255,6 +273,11 @@ class Union(EventSet):
 
     event: str
 
+    @property
+    def size(self) -> int:
+        """About how many bitmaps it has."""
+        return 12
+
     def periods(self) -> tuple[Period, ...]:
         """Return the periods whose bitmaps are united."""
         raise NotImplementedError
@@ -337,6 +360,11 @@ class DayRange(Union):
                 f"a range begins before it ends, got {self.first} to {self.after}"
             )
 
+    @property
+    def size(self) -> int:
+        """About how many bitmaps it has: those of the months, and some at the edges."""
+        return 12 + (self.after - self.first).days // 28
+
     def _bounds(self) -> _Bounds:
         return self.first, self.after
 
@@ -362,36 +390,190 @@ class DayRange(Union):
         return f"between({self.event!r}, {self.first:%Y-%m-%d}, {self.after:%Y-%m-%d})"
 
 
-@dataclass(frozen=True, repr=False, slots=True)
+@dataclass(frozen=True, repr=False, eq=False, slots=True)
 class Combination(EventSet):
-    """Two or more event sets, combined: from left to right, where that matters."""
+    """Two or more event sets, combined from left to right.
+
+    Operands may be shared: an expression is a graph, which may be as deep as memory
+    allows. So whatever goes through it visits each part once, and does not recurse.
+
+    Attributes:
+        origin: as in `EventSet`.
+        operator: how they are combined.
+        operands: two or more.
+    """
 
     origin: Origin
     operator: Operator
     operands: tuple[EventSet, ...]
+    _size: int = field(init=False)
+    _hash: int = field(init=False)  # 0 before it is asked for
+
+    def __post_init__(self) -> None:
+        size = 1
+        for one in self.operands:
+            size += one.size
+        object.__setattr__(self, "_size", min(size, _HUGE))
+        object.__setattr__(self, "_hash", 0)
+
+    @property
+    def size(self) -> int:
+        """How many parts it has if it is written out; up to 2**32."""
+        return self._size
+
+    def __hash__(self) -> int:
+        if not self._hash:
+            todo = [self]
+            while todo:
+                one = todo[-1]
+                missing = [
+                    each
+                    for each in one.operands
+                    if isinstance(each, Combination) and not each._hash  # noqa: SLF001
+                ]
+                if missing:
+                    todo += missing
+                    continue
+                known, *others = map(hash, one.operands)
+                for other in others:
+                    # As if they were combined one after the other, which makes an equal set.
+                    known = hash((one.operator, known, other))
+                object.__setattr__(one, "_hash", known or 1)
+                todo.pop()
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Combination):
+            return NotImplemented
+        return hash(self) == hash(other) and _are_equal(self, other)
+
+    def __reduce__(self) -> tuple[Callable[..., EventSet], tuple[Any, ...]]:
+        """Return a flat table of all parts, since pickle recurses."""
+        numbers: dict[int, int] = {}
+        parts: list[Any] = []
+        for one in walk([self]):
+            numbers[id(one)] = len(parts)
+            parts.append(
+                (one.operator, *(numbers[id(operand)] for operand in one.operands))
+                if isinstance(one, Combination)
+                else one
+            )
+        return _assembled, (parts,)
 
     def _bounds(self) -> _Bounds:
-        starts = [one.start for one in self.operands if one.start is not None]
-        ends = [one.end for one in self.operands if one.end is not None]
+        parts = [one for one in walk([self]) if not isinstance(one, Combination)]
+        starts = [start for one in parts if (start := one.start) is not None]
+        ends = [end for one in parts if (end := one.end) is not None]
         return min(starts, default=None), max(ends, default=None)
 
-    def shift(self, count: int) -> Combination:
+    def shift(self, count: int) -> EventSet:
         """Return the combination of the operands, each shifted."""
         checked_int("count", count)
-        return replace(self, operands=tuple(one.shift(count) for one in self.operands))
+        return self._mapped(self.origin, lambda one: one.shift(count))
 
-    def at(self, origin: Origin) -> Combination:
+    def at(self, origin: Origin) -> EventSet:
         """Return the same combination somewhere else."""
-        return Combination(origin, self.operator, tuple([one.at(origin) for one in self.operands]))
+        return self._mapped(origin, lambda one: one.at(origin))
 
     def bitmaps(self) -> Iterator[Bitmap]:
         """Yield the bitmaps of all operands."""
-        return (bitmap for one in self.operands for bitmap in one.bitmaps())
+        return (
+            bitmap
+            for one in walk([self])
+            if not isinstance(one, Combination)
+            for bitmap in one.bitmaps()
+        )
+
+    def _mapped(self, origin: Origin, replacement: Callable[[EventSet], EventSet]) -> EventSet:
+        """Return the same combination of other parts."""
+        found: dict[int, EventSet] = {}
+        for one in walk([self]):
+            if isinstance(one, Combination):
+                operands = tuple([found[id(operand)] for operand in one.operands])
+                found[id(one)] = Combination(origin, one.operator, operands)
+            else:
+                found[id(one)] = replacement(one)
+        return found[id(self)]
 
     def __repr__(self) -> str:
-        return f" {self.operator} ".join(
-            f"({one!r})" if isinstance(one, Combination) else repr(one) for one in self.operands
+        """Return the expression as it may be typed, or its beginning if it is a long one."""
+        told: list[str] = []
+        length = 0
+        todo: list[str | EventSet] = [self]
+        while todo:
+            one = todo.pop()
+            if isinstance(one, Combination):
+                todo += reversed(list(_pieces(one)))
+                continue
+            told.append(one if isinstance(one, str) else repr(one))
+            length += len(told[-1])
+            if length > _LONGEST_TEXT:
+                return f"{''.join(told)} …"
+        return "".join(told)
+
+
+def _pieces(combination: Combination) -> Iterator[str | EventSet]:
+    """Yield what the text of a combination is made of."""
+    for number, one in enumerate(combination.operands):
+        if number:
+            yield f" {combination.operator} "
+            # No more than can be shown, however many there are.
+            if number > _LONGEST_TEXT:
+                return
+        chained = not isinstance(one, Combination) or (
+            one.operator == combination.operator and (one.operator != "-" or not number)
         )
+        yield from (one,) if chained else ("(", one, ")")
+
+
+def walk(event_sets: Sequence[EventSet]) -> Iterator[EventSet]:
+    """Yield all parts of some expressions, each object once, operands before combinations."""
+    seen: set[int] = set()
+    todo = list(reversed(event_sets))
+    while todo:
+        one = todo[-1]
+        if id(one) not in seen:
+            if isinstance(one, Combination):
+                missing = [each for each in reversed(one.operands) if id(each) not in seen]
+                if missing:
+                    todo += missing
+                    continue
+            seen.add(id(one))
+            yield one
+        todo.pop()
+
+
+def _are_equal(*pair: Combination) -> bool:
+    """Tell whether two combinations are built alike.
+
+    Equal parts get the same number, whichever of the two they belong to.
+    """
+    numbers: dict[int, int] = {}
+    known: dict[object, int] = {}
+    for one in walk(pair):
+        if isinstance(one, Combination):
+            first, *others = [numbers[id(operand)] for operand in one.operands]
+            for other in others:
+                first = known.setdefault((one.operator, first, other), len(known))
+            numbers[id(one)] = first
+        else:
+            numbers[id(one)] = known.setdefault(one, len(known))
+    return len({numbers[id(one)] for one in pair}) == 1
+
+
+def _assembled(parts: Sequence[Any]) -> EventSet:
+    """Return the expression of a table of parts, each of which uses earlier ones by number."""
+    found: list[EventSet] = []
+    for part in parts:
+        if isinstance(part, EventSet):
+            found.append(part)
+        else:
+            operator, *numbers = part
+            operands = tuple([found[number] for number in numbers])
+            found.append(Combination(operands[0].origin, operator, operands))
+    return found[-1]
 
 
 def any_of(event_sets: Iterable[EventSet]) -> EventSet:
@@ -414,33 +596,6 @@ def all_of(event_sets: Iterable[EventSet]) -> EventSet:
     return _many("all_of", "&", event_sets)
 
 
-def evaluate(event_set: EventSet, bits: dict[Bitmap, Any]) -> Any:
-    """Return an expression's value over its bitmaps' values, which have ``& | ^ ~``.
-
-    Ints and numpy arrays have; of ints, only the bits that any of the bitmaps
-    has are set, since ``~`` is used together with ``&``.
-    """
-    if isinstance(event_set, Bitmap):
-        return bits[event_set]
-    if isinstance(event_set, Combination):
-        values = [evaluate(one, bits) for one in event_set.operands]
-        operator = event_set.operator
-    else:
-        values = [bits[bitmap] for bitmap in event_set.bitmaps()]
-        operator = "|"
-    value, *others = values
-    for other in others:
-        if operator == "&":
-            value = value & other
-        elif operator == "|":
-            value = value | other
-        elif operator == "^":
-            value = value ^ other
-        else:
-            value = value & ~other
-    return value
-
-
 def _many(name: str, operator: Operator, event_sets: Iterable[EventSet]) -> EventSet:
     each = iterated(f"{name} takes an iterable of event sets", event_sets)
     # One that is there twice changes nothing.
@@ -453,20 +608,13 @@ def _many(name: str, operator: Operator, event_sets: Iterable[EventSet]) -> Even
 def _combination(operator: Operator, event_sets: tuple[EventSet, ...]) -> Combination:
     """Combine two or more event sets, if they are of one database."""
     first = event_sets[0]
-    operands: list[EventSet] = []
     for one in event_sets:
         if one.origin != first.origin:
             raise InvalidValueError(
                 f"{shown(first)} and {shown(one)} are of different databases or prefixes, "
                 "so no server can combine them"
             )
-        # Kept flat, so that a union of a thousand sets is no tree of that depth.
-        associative = operator != "-" or not operands
-        if associative and isinstance(one, Combination) and one.operator == operator:
-            operands += one.operands
-        else:
-            operands.append(one)
-    return Combination(first.origin, operator, tuple(operands))
+    return Combination(first.origin, operator, event_sets)
 
 
 def _not_combined(other: object) -> InvalidTypeError:

@@ -36,6 +36,8 @@ DEFAULT_MAX_PENDING = 100_000
 
 #: The longest timeout of a socket: poll(2) takes milliseconds in 32 bits.
 _LONGEST: Final = 2_000_000.0
+#: Some operations on the longest bitmaps that there may be, each of 512 MB.
+DEFAULT_MAX_TEMP_BYTES: Final = 2 * 1024**3
 
 #: How many shards a cluster has if nobody says how many: enough for some masters, and
 #: few to ask.
@@ -94,6 +96,11 @@ class TallyOptions(TypedDict, total=False):
         max_events: how many different events this tally marks or unmarks, from
             when it is made; the next one is refused. ``None`` (the default) for any
             number. Set one of these two where names may come from outside.
+        max_temp_bytes: how many bytes Redis may write to temporary keys for one
+            question about expressions; 2 GiB by default, ``None`` for any number. That takes
+            it about a second, in which it does nothing else. What may need more, by
+            ``max_user_id``, begins with a request for the lengths of its bitmaps, and is
+            refused with an `InvalidValueError` if these show that it does.
         read_from: where reads go: ``"primary"`` (the default), where marks go
             too; ``"replicas"``, those that a ``redis+sentinel://`` URL leads to, in
             turn (the primary, while there are none); or the URL of a replica.
@@ -124,6 +131,7 @@ class TallyOptions(TypedDict, total=False):
     expire: Mapping[By, timedelta]
     event_pattern: str | None
     max_events: int | None
+    max_temp_bytes: int | None
     read_from: str
     observer: Observer | None
     shards: int | None
@@ -150,6 +158,7 @@ class Options:
     expire: Mapping[By, timedelta] = field(default_factory=dict)
     event_pattern: str | None = None
     max_events: int | None = None
+    max_temp_bytes: int | None = DEFAULT_MAX_TEMP_BYTES
     read_from: str | StoreUrl = PRIMARY
     observer: Observer | None = None
     shards: int | None = None
@@ -172,6 +181,8 @@ class Options:
             raise InvalidTypeError(f"observer must be callable, got {shown(self.observer)}")
         if self.max_events is not None:
             self._check_least("max_events", 1)
+        if self.max_temp_bytes is not None:
+            self._check_least("max_temp_bytes", 1)
         self._check_least("replicas", 0)
         _check_pattern(self.event_pattern)
         object.__setattr__(self, "lives", _lives(self.expire))

@@ -7,22 +7,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from .bits import algebra
+from .bits import Ints, algebra
 from .errors import InvalidTypeError, InvalidValueError, SlotMovingError
-from .events import Bitmap, Combination, Origin, PeriodUnion, evaluate
+from .events import Bitmap, Combination, Origin, PeriodUnion, walk
 from .excerpts import shown
+from .expressions import (
+    answered,
+    asking,
+    candidate,
+    check_cost,
+    compiled,
+    evaluated,
+    worked,
+)
 from .keys import MAX_USER_ID, checked_int
 from .offsets import blocks, windows
-from .programs import Program
 from .raw_keys import ranges, unlinked
 from .requests import Found, Request
 from .together import in_shards, together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from .context import Context
     from .events import EventSet
+    from .graphs import Graph
     from .offsets import Offsets
     from .requests import Command, Query
 
@@ -43,10 +52,10 @@ __all__ = [
 _LOOKUPS: Final = 64
 _COUNTS: Final = 4
 
-#: How many bytes of each bitmap a stream of users begins with; and how many bytes
-#: of all bitmaps together it fetches at most.
+#: How many bytes of each bitmap a stream of users begins with; how many at least, if there
+#: are many bitmaps or shards; and how many of all bitmaps together it fetches at most.
 _SMALLEST: Final = 8 * 1024
-_SMALLEST_OF_SHARD: Final = 256
+_LEAST: Final = 256
 _LARGEST: Final = 2 * 1024 * 1024
 
 #: How many users of a sharded database are handed on together, at most.
@@ -60,8 +69,14 @@ _MANY: Final = 65_536
 #: about a millisecond.
 _LOOKAHEAD: Final = 8 * 1024 * 1024
 
-#: How many bits are looked up one by one in a transaction.
+#: How many bytes of commands are put together in less than a millisecond.
+_MANY_BYTES: Final = 2 * 1024 * 1024
+
+#: How many bits are looked up one by one in a transaction, of a bitmap and of all; and how
+#: many are no work to speak of.
 _SINGLES: Final = 1000
+_ALL_SINGLES: Final = 32_000
+_FEW_SINGLES: Final = 4_000
 
 #: A range is fetched if it has this many bytes, or fewer, for each user that is asked about.
 _BYTES_PER_USER: Final = 24
@@ -124,19 +139,23 @@ def contains(context: Context, event_set: EventSet, user_id: int) -> Query[bool]
     """Return whether a user is in an event set: one ``GETBIT`` for each of its bitmaps."""
     asked = context.checked(event_set)
     shard, offset = context.schema.place(user_id)
+    graph = yield from compiled([asked])
     if context.shards:
-        here = asked.at(context.shards[shard].origin)
+        here = graph.at(context.shards[shard].origin)
         (answer,) = yield from together([(shard, _contains(here, offset))])
         return answer
-    return (yield from _contains(asked, offset))
+    return (yield from _contains(graph, offset))
 
 
-def _contains(event_set: EventSet, offset: int) -> Query[bool]:
-    bitmaps = _distinct(event_set)
+def _contains(graph: Graph, offset: int) -> Query[bool]:
     digits = b"%d" % offset
-    commands = [(b"GETBIT", bitmap.key, digits) for bitmap in bitmaps]
-    bits = yield Request(commands, atomic=len(commands) > 1, share=_LOOKUPS)
-    return bool(evaluate(event_set, dict(zip(bitmaps, bits, strict=True))))
+    commands = [(b"GETBIT", bitmap.key, digits) for bitmap in graph.bitmaps]
+    bits = yield from answered(Request(commands, atomic=len(commands) > 1, share=_LOOKUPS))
+    return bool((yield from evaluated(graph, bits, 0, _as_it_is)))
+
+
+def _as_it_is(value: Any, size: int) -> Any:
+    return value
 
 
 def contains_many(
@@ -146,36 +165,36 @@ def contains_many(
     asked = context.checked(event_set)
     found, _ = blocks(user_ids)
     every = [context.schema.offsets(block) for block in found]  # before anything is sent
+    graph = yield from compiled([asked])
     answers: list[bool] = []
     for ids in every:
         contained: set[int] = set()
         if context.shards:
             dealt = list(context.schema.dealt(ids))
             sets = yield from together(
-                (shard, _contained(context, asked.at(context.shards[shard].origin), own))
+                (shard, _contained(context, graph.at(context.shards[shard].origin), own))
                 for shard, own in dealt
             )
             for (shard, _), some in zip(dealt, sets, strict=True):
                 contained.update(offset * len(context.shards) + shard for offset in some)
         else:
-            contained = yield from _contained(context, asked, ids)
+            contained = yield from _contained(context, graph, ids)
         answers += [int(user_id) in contained for user_id in ids.values]
     return answers
 
 
-def _contained(context: Context, event_set: EventSet, offsets: Offsets) -> Query[set[int]]:
+def _contained(context: Context, graph: Graph, offsets: Offsets) -> Query[set[int]]:
     """Return which of some bits are set in an event set."""
-    bitmaps = _distinct(event_set)
     contained: set[int] = set()
     singles: list[int] = []
     for some in windows(offsets):
         if len(some.values) * _BYTES_PER_USER >= (some.high - some.low) >> 3:
-            contained |= yield from _in_range(event_set, bitmaps, some)
+            contained |= yield from _in_range(graph, some)
         else:
             singles += map(int, some.values)
-    for at in range(0, len(singles), _SINGLES):
-        few = singles[at : at + _SINGLES]
-        contained |= yield from _one_by_one(context, event_set, bitmaps, few)
+    most = max(1, min(_SINGLES, _ALL_SINGLES // len(graph.bitmaps)))
+    for at in range(0, len(singles), most):
+        contained |= yield from _one_by_one(context, graph, singles[at : at + most])
     return contained
 
 
@@ -190,9 +209,7 @@ def users(context: Context, event_set: EventSet, start: int, limit: int | None) 
         raise InvalidValueError(
             f"limit must be 0 or more, or None for no limit, got {shown(limit)}"
         )
-    if context.shards:
-        return _users(_ShardedParts(asked.at(part.origin) for part in context.shards), start, limit)
-    return _users(_Parts(asked), start, limit)
+    return _users(context, asked, start, limit)
 
 
 class _Parts:
@@ -205,29 +222,29 @@ class _Parts:
 
     step = 1
 
-    def __init__(self, event_set: EventSet) -> None:
-        self._event_set = event_set
-        self._bitmaps = _distinct(event_set)
-        self.smallest = _SMALLEST
-        self.largest = max(_SMALLEST, _LARGEST // len(self._bitmaps))
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self.largest = _LARGEST // len(graph.bitmaps)
+        self.smallest = min(_SMALLEST, max(_LEAST, self.largest))
+        self.largest = max(self.smallest, self.largest)
 
     def ids(self, at: int, size: int) -> Query[tuple[Iterator[list[int]], int]]:
         """Return the users of a part, piece by piece, and how many bytes there are of it."""
-        values, length = yield from _part(self._bitmaps, at, size)
-        return algebra().ids(evaluate(self._event_set, values), length, 8 * at), length
+        value, length = yield from _part(self._graph, at, size)
+        return algebra().ids(value, length, 8 * at), length
 
     def candidate(self, at: int) -> Query[int | None]:
         """Return the first byte from one on that may have a user; None if none has."""
-        return (yield from next_candidate(self._event_set, self._bitmaps, at))
+        return (yield from next_candidate(self._graph, at))
 
 
 class _ShardedParts(_Parts):
     """The same part of all shards: users who follow on those of the part before."""
 
-    def __init__(self, event_sets: Iterable[EventSet]) -> None:
-        self._shards = [_Parts(each) for each in event_sets]
+    def __init__(self, graphs: Iterable[Graph]) -> None:
+        self._shards = [_Parts(each) for each in graphs]
         self.step = len(self._shards)
-        self.smallest = max(_SMALLEST // self.step, _SMALLEST_OF_SHARD)
+        self.smallest = max(_SMALLEST // self.step, _LEAST)
         self.largest = max(self.smallest, self._shards[0].largest // self.step)
 
     def ids(self, at: int, size: int) -> Query[tuple[Iterator[list[int]], int]]:
@@ -249,7 +266,13 @@ class _ShardedParts(_Parts):
         return min((each for each in found if each is not None), default=None)
 
 
-def _users(parts: _Parts, start: int, limit: int | None) -> Query[None]:
+def _users(context: Context, event_set: EventSet, start: int, limit: int | None) -> Query[None]:
+    graph = yield from compiled([event_set])
+    parts = (
+        _ShardedParts(graph.at(part.origin) for part in context.shards)
+        if context.shards
+        else _Parts(graph)
+    )
     left = MAX_USER_ID + 1 if limit is None else limit
     at: int | None = (start // parts.step) >> 3
     size = parts.smallest
@@ -275,26 +298,30 @@ def _users(parts: _Parts, start: int, limit: int | None) -> Query[None]:
             size = max(size // 2, parts.smallest)
 
 
-def next_candidate(event_set: EventSet, bitmaps: Sequence[Bitmap], at: int) -> Query[int | None]:
+def next_candidate(graph: Graph, at: int) -> Query[int | None]:
     """Return the first byte from one on that may have a user; None if none has.
 
     The server looks for the next bit of each bitmap, which is much faster than
     to fetch the nothing in between.
+
+    Arguments:
+        graph: of one expression.
+        at: the first byte of interest.
     """
     while True:
-        end = at + max(_LOOKAHEAD // len(bitmaps), _SMALLEST)
+        end = at + max(_LOOKAHEAD // len(graph.bitmaps), _SMALLEST)
         commands: list[Command] = []
-        for bitmap in bitmaps:
+        for bitmap in graph.bitmaps:
             commands.append((b"BITPOS", bitmap.key, b"1", b"%d" % at, b"%d" % (end - 1)))
             commands.append((b"STRLEN", bitmap.key))
-        replies = yield Request(commands)
-        nexts = {
-            bitmap: position >> 3 if position >= 0 else end if end < length else None
-            for bitmap, position, length in zip(bitmaps, replies[::2], replies[1::2], strict=True)
-        }
-        candidate = _candidate(event_set, nexts)
-        if candidate is None or candidate < end:
-            return candidate
+        replies = yield from answered(Request(commands))
+        nexts = [
+            position >> 3 if position >= 0 else end if end < length else None
+            for position, length in zip(replies[::2], replies[1::2], strict=True)
+        ]
+        found = yield from candidate(graph, nexts)
+        if found is None or found < end:
+            return found
         at = end
 
 
@@ -313,8 +340,10 @@ def delete(context: Context, event_set: EventSet) -> Query[int]:
 
 def store(context: Context, event_set: EventSet, key: bytes) -> Query[int]:
     """Write the users of an event set, as they are now, to a key; return how many bytes it has."""
-    request, (reply,) = _asking(
-        context.origin, [context.checked(event_set)], lambda found: (b"BITOP", b"OR", key, found)
+    graph = yield from compiled([context.checked(event_set)])
+    yield from check_cost(context, graph)
+    request, (reply,) = yield from asking(
+        context.origin, graph, lambda found: (b"BITOP", b"OR", key, found)
     )
     replies = yield request._replace(changes=True)
     return int(replies[reply])
@@ -324,30 +353,18 @@ def _keys(bitmaps: Iterable[Bitmap]) -> list[bytes]:
     return [bitmap.key for bitmap in bitmaps]
 
 
-def _distinct(event_set: EventSet) -> tuple[Bitmap, ...]:
-    return tuple(dict.fromkeys(event_set.bitmaps()))
-
-
 def _ask(
     context: Context, event_sets: Sequence[EventSet], question: Callable[[bytes], Command]
 ) -> Query[list[Any]]:
     """Ask the same about each of some event sets, all at one moment."""
     if not event_sets:
         return []
-    request, asked = _asking(context.origin, event_sets, question)
+    graph = yield from compiled(event_sets)
+    if graph.writes > context.sure_writes:
+        yield from check_cost(context, graph)
+    request, asked = yield from asking(context.origin, graph, question)
     replies = yield request
     return [replies[index] for index in asked]
-
-
-def _asking(
-    origin: Origin, event_sets: Sequence[EventSet], question: Callable[[bytes], Command]
-) -> tuple[Request, list[int]]:
-    """Return what asks the same about some event sets, and which of the replies count."""
-    program = Program(origin.prefix)
-    asked = [program.ask(event_set, question) for event_set in event_sets]
-    commands = program.finished()
-    share = _COUNTS if len(asked) == 1 else 1
-    return Request(commands, atomic=len(commands) > 1, share=share), asked
 
 
 def _ask_shards(
@@ -374,20 +391,28 @@ def _ask_shards(
     # The commands of two shards differ in the tag alone. So those of a tag that no shard
     # has, since it cannot be typed, are put together once for each length of tags.
     made: dict[int, tuple[Request, bytes, list[int], bytes]] = {}
+    graph = yield from compiled(event_sets)
+    yield from check_cost(context, graph)
     prefix = context.origin.prefix
-    queries: list[tuple[int, Query[list[Any]]]] = []
-    for shard, part in enumerate(context.shards):
-        tag = part.origin.prefix[len(prefix) :]
-        if len(tag) not in made:
-            nobody = f"{{{chr(0) * (len(tag) - 2)}}}"
-            origin = Origin(context.origin.database, prefix + nobody)
-            there = [one.at(origin) for one in event_sets]
-            request, asked = _asking(origin, there, question)
-            made[len(tag)] = request, request.encode(), asked, nobody.encode()
-        request, data, asked, placeholder = made[len(tag)]
-        own = request._replace(encoded=data.replace(placeholder, tag.encode()))
-        queries.append((shard, _told(own, asked, part.origin, event_sets, otherwise)))
-    return (yield from together(queries, len(queries)))
+    for length in dict.fromkeys(len(part.origin.prefix) - len(prefix) for part in context.shards):
+        nobody = f"{{{chr(0) * (length - 2)}}}"
+        origin = Origin(context.origin.database, prefix + nobody)
+        request, asked = yield from asking(origin, graph.at(origin), question)
+        made[length] = request, request.encode(), asked, nobody.encode()
+
+    def queries() -> Generator[None, None, list[tuple[int, Query[list[Any]]]]]:
+        found: list[tuple[int, Query[list[Any]]]] = []
+        for shard, part in enumerate(context.shards):
+            tag = part.origin.prefix[len(prefix) :]
+            request, data, asked, placeholder = made[len(tag)]
+            own = request._replace(encoded=data.replace(placeholder, tag.encode()), ready=None)
+            found.append((shard, _told(own, asked, part.origin, event_sets, otherwise)))
+            yield
+        return found
+
+    size = sum([len(data) for _, data, _, _ in made.values()]) * len(context.shards)
+    every = yield from worked(queries(), large=size > _MANY_BYTES)
+    return (yield from together(every, len(every)))
 
 
 def _told(
@@ -415,40 +440,37 @@ def _counted(event_set: EventSet, *, enough: int | None = None) -> Query[int]:
     if isinstance(event_set, Bitmap):
         (number,) = yield Request([(b"BITCOUNT", event_set.key)], share=_COUNTS)
         return int(number)
-    bitmaps = _distinct(event_set)
+    graph = yield from compiled([event_set])
     reckon = algebra()
-    size = max(_SMALLEST, _LARGEST // len(bitmaps))
+    size = max(_LEAST, _LARGEST // len(graph.bitmaps))
     at: int | None = 0
     number = 0
     while at is not None and (enough is None or number < enough):
-        values, length = yield from _part(bitmaps, at, size)
-        here = reckon.count(evaluate(event_set, values))
+        value, length = yield from _part(graph, at, size)
+        here = reckon.count(value)
         number += here
         if length < size:
             break
-        at = at + size if here else (yield from next_candidate(event_set, bitmaps, at + size))
+        at = at + size if here else (yield from next_candidate(graph, at + size))
     return number
 
 
-def _part(bitmaps: Sequence[Bitmap], at: int, size: int) -> Query[tuple[dict[Bitmap, Any], int]]:
-    """Return the same bytes of some bitmaps, and how many bytes the longest has of them."""
-    data = yield Request(ranges(_keys(bitmaps), at, size), atomic=len(bitmaps) > 1, replies=bytes)
+def _part(graph: Graph, at: int, size: int) -> Query[tuple[Any, int]]:
+    """Return the value of the same bytes of all bitmaps, and how many the longest has of them."""
+    commands = ranges(_keys(graph.bitmaps), at, size)
+    data = yield from answered(Request(commands, atomic=len(commands) > 1, replies=bytes))
     length = max(map(len, data))
-    load = algebra().load
-    return {bitmap: load(some, length) for bitmap, some in zip(bitmaps, data, strict=True)}, length
+    return (yield from evaluated(graph, data, length, algebra().load)), length
 
 
-def _in_range(event_set: EventSet, bitmaps: Sequence[Bitmap], offsets: Offsets) -> Query[set[int]]:
+def _in_range(graph: Graph, offsets: Offsets) -> Query[set[int]]:
     """Return who of some neighbours are in an event set, from the bytes that they are in."""
     first = offsets.low >> 3
     size = (offsets.high >> 3) - first + 1
-    data = yield Request(
-        ranges(_keys(bitmaps), first, size), atomic=len(bitmaps) > 1, replies=bytes
-    )
-    values = {
-        bitmap: int.from_bytes(some, "little") for bitmap, some in zip(bitmaps, data, strict=True)
-    }
-    together = evaluate(event_set, values).to_bytes(size, "little")
+    commands = ranges(_keys(graph.bitmaps), first, size)
+    data = yield from answered(Request(commands, atomic=len(commands) > 1, replies=bytes))
+    value = yield from evaluated(graph, data, size, Ints().load)
+    together = value.to_bytes(size, "little")
     return {
         int(offset)
         for offset in offsets.values
@@ -456,10 +478,23 @@ def _in_range(event_set: EventSet, bitmaps: Sequence[Bitmap], offsets: Offsets) 
     }
 
 
-def _one_by_one(
-    context: Context, event_set: EventSet, bitmaps: Sequence[Bitmap], offsets: list[int]
-) -> Query[set[int]]:
+def _one_by_one(context: Context, graph: Graph, offsets: list[int]) -> Query[set[int]]:
     """Return who of some users are in an event set, from a look at each of their bits."""
+    few = len(offsets) * len(graph.bitmaps) <= _FEW_SINGLES
+    request = yield from worked(_look_ups(context, graph.bitmaps, offsets), large=not few)
+    replies = yield request
+    if not context.options.bitfield:
+        step = len(offsets)
+        replies = [replies[at : at + step] for at in range(0, len(replies), step)]
+    # The bits of all users as one number, so that one operation evaluates them all.
+    value = yield from evaluated(graph, replies, 0 if few else len(offsets) << 10, _as_number)
+    together = f"{value:0{len(offsets)}b}"
+    return {offset for offset, bit in zip(offsets, together, strict=True) if bit == "1"}
+
+
+def _look_ups(
+    context: Context, bitmaps: Sequence[Bitmap], offsets: list[int]
+) -> Generator[None, None, Request]:
     digits = [b"%d" % offset for offset in offsets]
     commands: list[Command] = []
     for bitmap in bitmaps:
@@ -471,45 +506,27 @@ def _one_by_one(
             commands.append((name, key, *gets))
         else:
             commands += [(b"GETBIT", key, each) for each in digits]
+        yield
     kind = list if context.options.bitfield else int
-    replies = yield Request(commands, atomic=len(commands) > 1, replies=kind)
-    if not context.options.bitfield:
-        step = len(offsets)
-        replies = [replies[at : at + step] for at in range(0, len(replies), step)]
-    # The bits of all users as one number, so that one operation evaluates them all.
-    values = {
-        bitmap: int("".join(map(str, bits)), 2)
-        for bitmap, bits in zip(bitmaps, replies, strict=True)
-    }
-    together = f"{evaluate(event_set, values):0{len(offsets)}b}"
-    return {offset for offset, bit in zip(offsets, together, strict=True) if bit == "1"}
+    request = Request(commands, atomic=len(commands) > 1, replies=kind)
+    if len(offsets) * len(bitmaps) <= _FEW_SINGLES:
+        return request
+    return request._replace(ready=(yield from request.encoding()))
 
 
-def _candidate(event_set: EventSet, nexts: dict[Bitmap, int | None]) -> int | None:
-    """Return the first byte that may have a user, from the first byte of each bitmap."""
-    if isinstance(event_set, Combination):
-        found = [_candidate(one, nexts) for one in event_set.operands]
-        if event_set.operator == "-":
-            return found[0]
-        if event_set.operator == "&":
-            known = [one for one in found if one is not None]
-            return max(known) if len(known) == len(found) else None
-    else:
-        found = [nexts[bitmap] for bitmap in event_set.bitmaps()]
-    return min((one for one in found if one is not None), default=None)
+def _as_number(bits: Sequence[int], size: int) -> int:
+    return int("".join(map(str, bits)), 2)
 
 
 def _deletable(event_set: EventSet) -> Iterator[Bitmap]:
     """Yield the bitmaps that an event set names, each by itself."""
-    todo = [event_set]
-    while todo:
-        one = todo.pop()
+    for one in walk([event_set]):
         if isinstance(one, Combination) and one.operator == "|":
-            todo += reversed(one.operands)
             continue
         own = one.own if isinstance(one, PeriodUnion) else one
         if not isinstance(own, Bitmap):
             raise InvalidTypeError(
-                f"what is deleted are bitmaps, one or a union of several, which {shown(one)} is not"
+                "what is deleted are bitmaps, one or a union of several, "
+                f"which {shown(event_set)} is not"
             )
         yield own

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -20,6 +21,7 @@ from .bits import algebra
 from .errors import (
     MAY_PASS,
     StoreError,
+    StoreTimeoutError,
     overloaded,
     with_fate,
 )
@@ -27,7 +29,7 @@ from .options import checked_timeout
 from .requests import Found, Nodes, Request, Round, Work
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator
+    from collections.abc import AsyncGenerator, Callable
 
     from .channel import Channel
     from .requests import Query, Step
@@ -140,7 +142,10 @@ class BaseReader:
             meanwhile = step.meanwhile
             if meanwhile is None:
                 return await self._ask(step, seconds, ends)
-            working = asyncio.create_task(anyio.to_thread.run_sync(_work, meanwhile))
+            work = Work(meanwhile)
+            working = asyncio.create_task(self._worked(work, seconds, ends))
+            # Where the request fails too, nobody asks how it ended.
+            working.add_done_callback(lambda task: task.cancelled() or task.exception())
             try:
                 replies = await self._ask(step, seconds, ends)
                 await working
@@ -148,10 +153,32 @@ class BaseReader:
                 working.cancel()
             return replies
         if isinstance(step, Work):
-            return await anyio.to_thread.run_sync(_work, step.steps)
+            return await self._worked(step, seconds, ends)
         if isinstance(step, Nodes):
             return [""]  # all shards are on the one server
         raise TypeError(step)
+
+    async def _worked(self, work: Work, seconds: float, ends: float | None) -> None:
+        """Do some work in a thread, which ends with the step that it is at if this is cancelled.
+
+        Arguments:
+            work: what to do.
+            seconds, ends: as for `_done`.
+
+        Raises:
+            StoreTimeoutError: time is up.
+        """
+        deadline = asyncio.get_running_loop().time() + seconds if ends is None else ends
+        stopped = threading.Event()
+        try:
+            with anyio.CancelScope(deadline=deadline):
+                await anyio.to_thread.run_sync(_work, work, stopped, abandon_on_cancel=True)
+                return
+        finally:
+            stopped.set()
+        raise with_fate(
+            StoreTimeoutError(), sent=None, timeout=seconds, missed="the call was not worked out"
+        )
 
     async def _ask(self, request: Request | Round, seconds: float, ends: float | None) -> list[Any]:
         """Return what a request came to; it is repeated if that may mend it."""
@@ -256,14 +283,13 @@ class Reader(BaseReader):
             self._replica.discard()
 
 
-def _work(steps: Iterator[None]) -> None:
-    """Do all steps, in a thread of their own."""
-    if algebra().lets_others_run:
-        for _ in steps:
-            pass
-        return
+def _work(work: Work, stopped: threading.Event) -> None:
+    """Do all steps, in a thread of their own, until it is stopped."""
+    pauses = work.pauses or not algebra().lets_others_run
     paused = time.perf_counter()
-    for _ in steps:
-        if time.perf_counter() - paused >= _BETWEEN_PAUSES:
+    for _ in work.steps:
+        if stopped.is_set():
+            return
+        if pauses and time.perf_counter() - paused >= _BETWEEN_PAUSES:
             time.sleep(_PAUSE)
             paused = time.perf_counter()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from .arguments import iterated
 from .errors import InvalidValueError
-from .events import EventSet, all_of
+from .events import EventSet
 from .keys import checked_name
 from .periods import Granularity, Period, dated
 from .queries import counts
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from .context import Context
+    from .events import EventSet
     from .periods import By
     from .requests import Query
 
@@ -113,9 +116,7 @@ def funnel(
             names.append(repr(step))
     if not names:
         raise InvalidValueError("a funnel has one step or more")
-    numbers = yield from counts(
-        context, [all_of(chosen[: index + 1]) for index in range(len(chosen))]
-    )
+    numbers = yield from counts(context, list(itertools.accumulate(chosen, operator.and_)))
     return Funnel(
         period,
         tuple(

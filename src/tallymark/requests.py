@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from . import wire
 from .errors import CommandError, RedirectedError, StoreError, StoreNotReadyError, misfit, repeated
@@ -18,6 +18,9 @@ __all__ = ["Command", "Found", "Nodes", "Place", "Query", "Request", "Round", "S
 
 #: A command's name and arguments.
 Command = tuple[bytes, ...]
+
+#: How many commands are encoded in one step.
+_STEP: Final = 128
 
 
 class Request(NamedTuple):
@@ -35,6 +38,7 @@ class Request(NamedTuple):
         changes: whether it changes bitmaps, which no replica would let it.
         encoded: the bytes to send, if they are not those of the commands: these stand
             for the same ones on other keys.
+        ready: the bytes of the commands, if they are encoded already.
     """
 
     commands: Sequence[Command]
@@ -45,14 +49,28 @@ class Request(NamedTuple):
     changes: bool = False
     replies: type = int
     encoded: bytes | None = None
+    ready: bytes | None = None
 
     def encode(self) -> bytes:
         """Return the bytes to send."""
         if self.encoded is not None:
             return self.encoded
+        if self.ready is not None:
+            return self.ready
         encoded = [wire.command(*command) for command in self.commands]
         if self.atomic:
             encoded = [wire.MULTI, *encoded, wire.EXEC]
+        return b"".join(encoded)
+
+    def encoding(self) -> Generator[None, None, bytes]:
+        """Return the bytes of the commands, step by step."""
+        encoded = [wire.MULTI] if self.atomic else []
+        for count, command in enumerate(self.commands):
+            if count % _STEP == _STEP - 1:
+                yield
+            encoded.append(wire.command(*command))
+        if self.atomic:
+            encoded.append(wire.EXEC)
         return b"".join(encoded)
 
     def reply_count(self) -> int:
@@ -149,9 +167,12 @@ class Work(NamedTuple):
 
     Attributes:
         steps: does one step whenever it is asked for the next item.
+        pauses: whether the thread has to pause between them for others to run, since
+            they are in Python; if not, it does so without numpy.
     """
 
     steps: Iterator[None]
+    pauses: bool = False
 
 
 class Found(NamedTuple):

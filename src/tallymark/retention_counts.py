@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .bits import algebra
 from .errors import SlotMovingError
-from .events import Bitmap, EventSet, any_of, evaluate
-from .programs import Program
+from .events import Bitmap, EventSet, any_of
+from .expressions import asking, compiled, compiled_each, lengths
 from .queries import next_candidate
 from .raw_keys import ranges
 from .requests import Request, Work
@@ -26,13 +26,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from .context import Context
+    from .events import Origin
+    from .graphs import Graph
     from .requests import Command, Query
     from .retention import Mode
 
 __all__ = ["Tallies", "count_cells"]
 
-#: An event set, and what to do with its bits: a step with each item of what it returns.
-_Use = tuple[EventSet, Callable[[Any], "Iterator[None]"]]
+#: The graph of an event set, and what to do with its bits: a step with each item of what
+#: it returns.
+_Use = tuple["Graph", Callable[[Any], "Iterator[None]"]]
 
 #: How many bytes all cohorts of one window take, and the limits of what one takes.
 _WINDOWS: Final = 32 * 1024 * 1024
@@ -130,16 +133,20 @@ def count_cells(
         earlier: who came before the first cohort, for first-time cohorts.
         tallies: takes the numbers.
     """
+    everybody = yield from compiled([any_of(cohorts)])
+    rows = yield from compiled_each(cohorts)
+    columns = yield from compiled_each(active)
+    before = yield from compiled_each(earlier)
     if not context.shards:
-        yield from _count_cells(context, cohorts, active, earlier, tallies)
+        yield from _count_cells(context, everybody, rows, columns, before, tallies)
         return
 
     def counted(part: Context) -> Query[Tallies]:
         own = tallies.blank()
-        rows, columns, before = (
-            [one.at(part.origin) for one in some] for some in (cohorts, active, earlier)
-        )
-        yield from _count_cells(part, rows, columns, before, own, min(AT_ONCE, len(context.shards)))
+        mine = [[one.at(part.origin) for one in some] for some in (rows, columns, before)]
+        siblings = min(AT_ONCE, len(context.shards))
+        everyone = everybody.at(part.origin)
+        yield from _count_cells(part, everyone, mine[0], mine[1], mine[2], own, siblings)
         return own
 
     for own in (yield from in_shards(context, counted)):
@@ -148,30 +155,36 @@ def count_cells(
 
 def _count_cells(
     context: Context,
-    cohorts: Sequence[EventSet],
-    active: Sequence[EventSet],
-    earlier: Sequence[EventSet],
+    everybody: Graph,
+    cohorts: Sequence[Graph],
+    active: Sequence[Graph],
+    earlier: Sequence[Graph],
     tallies: Tallies,
     siblings: int = 1,
 ) -> Query[None]:
-    """Count the cells of a database, or of a shard, so many of which are counted at once."""
-    bitmaps = list(dict.fromkeys(any_of(cohorts).bitmaps()))
-    lengths = yield from _lengths(bitmaps)
-    may_write = not context.options.reads_elsewhere
+    """Count the cells of a database, or of a shard, so many of which are counted at once.
+
+    Arguments:
+        everybody: who is in any cohort.
+        context, cohorts, active, earlier, tallies: as for `count_cells`.
+    """
+    sizes = dict(zip(everybody.bitmaps, (yield from lengths(everybody)), strict=True))
+    plain = not any(one.operations for one in (*cohorts, *active))
+    may_write = plain and not context.options.reads_elsewhere
     if may_write and tallies.cells_are_independent and not algebra().lets_others_run:
         # Redis does a plain AND faster than the standard library, copying not counted.
-        rows = [row for row in cohorts if isinstance(row, Bitmap)]
-        columns = [column for column in active if isinstance(column, Bitmap)]
-        if len(rows) == len(cohorts) and len(columns) == len(active):
-            lengths |= yield from _lengths(columns)
-            if max(lengths.values()) * (tallies.columns + 1) <= _TRANSACTION:
-                try:
-                    yield from _on_server(context.origin.prefix, rows, columns, lengths, tallies)
-                except SlotMovingError:  # bitmaps can be fetched wherever they are
-                    pass
-                else:
-                    return
-    yield from _by_windows(cohorts, active, earlier, max(lengths.values()), tallies, siblings)
+        rows = [bitmap for one in cohorts for bitmap in one.bitmaps]
+        columns = [bitmap for one in active for bitmap in one.bitmaps]
+        sizes |= yield from _lengths(columns)
+        if max(sizes.values()) * (tallies.columns + 1) <= _TRANSACTION:
+            try:
+                yield from _on_server(context.origin, rows, columns, sizes, tallies)
+            except SlotMovingError:  # bitmaps can be fetched wherever they are
+                pass
+            else:
+                return
+    end = max(sizes.values())
+    yield from _by_windows(everybody, cohorts, active, earlier, end, tallies, siblings)
 
 
 def _lengths(bitmaps: Sequence[Bitmap]) -> Query[dict[Bitmap, int]]:
@@ -180,32 +193,37 @@ def _lengths(bitmaps: Sequence[Bitmap]) -> Query[dict[Bitmap, int]]:
 
 
 def _on_server(
-    prefix: str,
+    origin: Origin,
     cohorts: Sequence[Bitmap],
     active: Sequence[Bitmap],
     lengths: Mapping[Bitmap, int],
     tallies: Tallies,
 ) -> Query[None]:
     """Have the server count, each row at one moment: nobody is in a cell but not in its cohort."""
-    program, cells, size = Program(prefix), dict[tuple[int, int], int](), 0
+    cells: dict[tuple[int, int], EventSet] = {}
+    size = 0
     for row, cohort in enumerate(cohorts):
         columns = active[row : row + tallies.columns] if lengths[cohort] else ()
         cost = sum(max(lengths[cohort], lengths[users]) for users in columns)
         if cells and size + cost > _TRANSACTION:
-            yield from _told(program, cells, tallies)
-            program, cells, size = Program(prefix), {}, 0
+            yield from _told(origin, cells, tallies)
+            cells, size = {}, 0
         size += cost
-        cells[row, -1] = program.ask(cohort, _bitcount)
+        cells[row, -1] = cohort
         for column, users in enumerate(columns):
             if lengths[users]:
-                cells[row, column] = program.ask(cohort & users, _bitcount)
-    yield from _told(program, cells, tallies)
+                cells[row, column] = cohort & users
+    yield from _told(origin, cells, tallies)
 
 
-def _told(program: Program, cells: Mapping[tuple[int, int], int], tallies: Tallies) -> Query[None]:
+def _told(
+    origin: Origin, cells: Mapping[tuple[int, int], EventSet], tallies: Tallies
+) -> Query[None]:
     """Take the server's numbers; column -1 is the cohort itself."""
-    replies = yield Request(program.finished(), atomic=True)
-    for (row, column), reply in cells.items():
+    graph = yield from compiled(list(cells.values()))
+    request, asked = yield from asking(origin, graph, _bitcount)
+    replies = yield request
+    for (row, column), reply in zip(cells, asked, strict=True):
         if column < 0:
             tallies.sizes[row] = replies[reply]
         else:
@@ -217,9 +235,10 @@ def _bitcount(key: bytes) -> Command:
 
 
 def _by_windows(
-    cohorts: Sequence[EventSet],
-    active: Sequence[EventSet],
-    earlier: Sequence[EventSet],
+    everybody: Graph,
+    cohorts: Sequence[Graph],
+    active: Sequence[Graph],
+    earlier: Sequence[Graph],
     end: int,
     tallies: Tallies,
     siblings: int,
@@ -228,13 +247,11 @@ def _by_windows(
 
     Who is in no cohort is in no cell, so nobody beyond the end of the longest is of interest.
     """
-    everybody = any_of(cohorts)
-    bitmaps = tuple(dict.fromkeys(everybody.bitmaps()))
     size = min(max(_WINDOWS // siblings // len(cohorts), _SMALLEST), _LARGEST)
     most = max(1, _REQUEST // siblings // size)
     arrivals = [
-        *((event_set, tallies.exclude) for event_set in earlier),
-        *((event_set, tallies.add_cohort) for event_set in cohorts),
+        *((graph, tallies.exclude) for graph in earlier),
+        *((graph, tallies.add_cohort) for graph in cohorts),
     ]
     returns = [
         (active[row], functools.partial(tallies.add_active, row))
@@ -250,7 +267,7 @@ def _by_windows(
             yield from _use(returns, at, length, most)
             at += length
         else:
-            at = yield from next_candidate(everybody, bitmaps, at + length)
+            at = yield from next_candidate(everybody, at + length)
 
 
 def _use(uses: Sequence[_Use], at: int, size: int, most: int) -> Query[None]:
@@ -277,20 +294,22 @@ def _used(some: Sequence[_Use], data: dict[Bitmap, bytes], size: int) -> Iterato
     for bitmap, part in data.items():
         values[bitmap] = reckon.load(part, size)
         yield
-    for event_set, use in some:
-        yield from use(evaluate(event_set, values))
+    for graph, use in some:
+        own = graph.values([values[bitmap] for bitmap in graph.bitmaps])
+        yield from graph.evaluation(own)
+        yield from use(own[graph.roots[0]])
 
 
 def _grouped(uses: Sequence[_Use], most: int) -> Iterator[tuple[list[_Use], list[Bitmap]]]:
     """Yield neighbours with their bitmaps, ``most`` of these unless one event set has more."""
     group: list[_Use] = []
     bitmaps: dict[Bitmap, None] = {}
-    for event_set, use in uses:
-        own = dict.fromkeys(event_set.bitmaps())
+    for graph, use in uses:
+        own = dict.fromkeys(graph.bitmaps)
         if group and len(bitmaps) + len(own.keys() - bitmaps.keys()) > most:
             yield group, list(bitmaps)
             group, bitmaps = [], {}
-        group.append((event_set, use))
+        group.append((graph, use))
         bitmaps |= own
     if group:
         yield group, list(bitmaps)

@@ -189,7 +189,7 @@ class Rounds:
                 command[0] for command in request.commands
             ):
                 # One by one, they can be read wherever they are.
-                self._parts[index] = place, request._replace(atomic=False)
+                self._parts[index] = place, request._replace(atomic=False, ready=None)
             else:
                 self._settle(index, SlotMovingError(str(redirected[0])))
         elif any(each.kind == "TRYAGAIN" for each in redirected):

@@ -75,7 +75,8 @@ def together(
         running = [each for each in (*running, *fresh) if each.step is not None]
         working = [each for each in running if isinstance(each.step, Work)]
         if working:
-            yield Work(itertools.chain.from_iterable(each.step.steps for each in working))
+            steps = itertools.chain.from_iterable(each.step.steps for each in working)
+            yield Work(steps, any(each.step.pauses for each in working))
             for each in working:
                 each.go_on(None)
         elif running:

@@ -10,6 +10,7 @@ import pytest
 from tallymark import keyspace, queries
 from tallymark.context import Context
 from tallymark.events import Bitmap, EventSet
+from tallymark.graphs import Graph
 from tallymark.options import Options
 from tallymark.requests import Found, Request
 
@@ -86,13 +87,13 @@ def test_a_result_is_written_where_marks_go_and_its_parts_are_unlinked() -> None
 def test_the_server_is_asked_where_somebody_may_be(
     event_set: EventSet, firsts: tuple[int | None, ...], candidate: int | None
 ) -> None:
-    bitmaps = tuple(dict.fromkeys(event_set.bitmaps()))
+    graph = Graph.of(event_set)
     by_bitmap = dict(zip((a, b, c), firsts, strict=True))
     replies: list[int] = []
-    for bitmap in bitmaps:
+    for bitmap in graph.bitmaps:
         first = by_bitmap[bitmap]
         replies += [-1, 2] if first is None else [8 * first + 3, 100]
-    query = queries.next_candidate(event_set, bitmaps, 1)
+    query = queries.next_candidate(graph, 1)
     request = next(query)
     assert isinstance(request, Request)
     assert not request.atomic
@@ -102,7 +103,7 @@ def test_the_server_is_asked_where_somebody_may_be(
 
 
 def test_the_search_goes_on_where_a_bitmap_does() -> None:
-    query = queries.next_candidate(a, (a,), 0)
+    query = queries.next_candidate(Graph.of(a), 0)
     first: Any = next(query)
     begin, end = (int(number) for number in first.commands[0][3:])
     assert begin == 0

@@ -118,6 +118,7 @@ def blocking_tally(client: redis.Redis) -> None:
 def options(client: redis.Redis, operations: list[Operation]) -> None:
     week = timedelta(days=7)
     configure(expire={"hour": week}, event_pattern="[a-z]+", max_events=10, max_pending=10)
+    configure(max_temp_bytes=None)
     SyncTally(client, expire={Granularity.HOUR: week, "day": week}, observer=OpenTelemetry())
     SyncTally(client, observer=operations.append, read_from="redis://replica")
     SyncTally(client, expire={"hour": 7})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]

@@ -7,6 +7,7 @@ when it is asked, and is answered for that moment.
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import operator
 import threading
@@ -22,7 +23,7 @@ from .systems import get_redis, pipeline_of, tally_of, translated
 from .users import checked_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from ..events import EventSet
     from ..sync_tally import SyncTally
@@ -226,7 +227,7 @@ class BitOperation(MixinIter, MixinContains, MixinCounts, MixinEventsMisc, Mixin
         for each in events:
             if not _is_event(each):
                 raise InvalidTypeError(f"not an event: {shown(each)}")
-        self._key = f"{_STORED}{op_name}_{'-'.join(map(key_name, events))}"
+        self._key = f"{_STORED}{op_name}_{_joined(events)}"
         self._combined = _OPERATIONS[op_name](list(map(selection_of, events)))
         pipeline = pipeline_of(self.system)
         if pipeline is not None:
@@ -294,8 +295,9 @@ def delete_runtime_bitop_keys() -> None:
     written.clear()
 
 
-#: What the keys of operations begin with.
+#: What the keys of operations begin with, and how many characters of keys may follow.
 _STORED: Final = f"{DEFAULT_PREFIX}bitop_"
+_LONGEST_NAME: Final = 4096
 
 
 def _folded(combine: Callable[[Any, Any], Any]) -> Callable[[list[Selection]], Selection]:
@@ -325,6 +327,18 @@ def _is_event(candidate: object) -> TypeGuard[Keyed]:
 def key_name(events: Any) -> str:
     """Return the key of events, or of whatever has one, without having it written."""
     return events._key if isinstance(events, Keyed) else str(events.redis_key)  # noqa: SLF001
+
+
+def _joined(events: Iterable[Any]) -> str:
+    """Return one name for the keys of some events.
+
+    Operations share others, so the names of all of them, written out, may double with each
+    operation. A long one stands for itself by its digest.
+    """
+    names = "-".join(map(key_name, events))
+    if len(names) <= _LONGEST_NAME:
+        return names
+    return hashlib.sha256(names.encode(errors="surrogatepass")).hexdigest()
 
 
 def _key_of(events: Any) -> str:
