@@ -23,6 +23,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+import anyio.to_thread
 
 from .errors import (
     MAY_PASS,
@@ -34,7 +35,7 @@ from .errors import (
     with_fate,
 )
 from .event_loops import OfOneLoop
-from .flights import MAX_BATCH_MARKS, Bounced, boarded, boarding, count, live
+from .flights import LARGE, MAX_BATCH_MARKS, Bounced, boarded, boarding, count, live
 from .observers import Operation, Outage, observe
 from .options import checked_timeout
 from .room import Room
@@ -293,6 +294,8 @@ class GroupCommit(OfOneLoop):
         # Where the last batch was of several callers, more of them will follow in this
         # step of the loop, as web requests come in bursts: a task sends in the next one.
         solitary = self._landed <= 1 and self._flight is None and self._link.ready
+        if len(write[3]) > LARGE:
+            solitary = False  # who leads does not see its own deadline while others work
         if solitary and not self._led:
             self._led = True
             return self._lead(write)
@@ -377,6 +380,8 @@ class GroupCommit(OfOneLoop):
             if flight.on_the_wire:
                 self._check_time(flight)
             else:
+                if flight.large and not await self._build(flight):
+                    return
                 if not self._link.ready:
                     await self._prepare(flight)
                 flight.sent = True
@@ -385,7 +390,11 @@ class GroupCommit(OfOneLoop):
                 flight.on_the_wire = True
                 self._totals.bytes_sent += len(flight.data)
             await self._link.receive(flight.replies, flight.batch.reply_count())
-            results = flight.batch.settle(flight.replies)
+            results = (
+                await anyio.to_thread.run_sync(flight.batch.settle, flight.replies)
+                if flight.large
+                else flight.batch.settle(flight.replies)
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits
             failure = error if isinstance(error, StoreError) else StoreError(repr(error))
             if flight.given_up:  # we closed the connection, because time was up
@@ -406,6 +415,14 @@ class GroupCommit(OfOneLoop):
             if self._observer is not None:
                 self._observe(self._observer, flight, None)
             self._settle(flight, results)
+
+    async def _build(self, flight: Flight) -> bool:
+        """Put a large flight together in a thread; return whether anybody still waits for it."""
+        await anyio.to_thread.run_sync(flight.build)
+        if next(live(flight.writes), None) is None:
+            self._flight = None
+            return False
+        return True
 
     def _observe(self, observer: Observer, flight: Flight, failure: StoreError | None) -> None:
         seconds = time.perf_counter() - flight.left if flight.left else 0.0

@@ -24,6 +24,12 @@ __all__ = ["DEFAULT_TIMEOUT", "REPLICAS", "Options", "TallyOptions", "checked_ti
 DEFAULT_TIMEOUT = 5.0
 DEFAULT_MAX_PENDING = 100_000
 
+#: How many bitmaps one question may read: 54 years of days, or two of hours.
+DEFAULT_MAX_BITMAPS: Final = 20_000
+
+#: How long the name of an event may be that is marked, in bytes of UTF-8.
+DEFAULT_MAX_EVENT_BYTES: Final = 512
+
 #: How many shards a cluster has if nobody says how many: enough for some masters, and
 #: few to ask.
 DEFAULT_SHARDS: Final = 16
@@ -74,6 +80,14 @@ class TallyOptions(TypedDict, total=False):
         max_events: how many different events this tally marks or unmarks, from
             when it is made; the next one is refused. ``None`` (the default) for any
             number. Set one of these two where names may come from outside.
+        max_event_bytes: how long the name of an event may be to be marked or unmarked,
+            in bytes of UTF-8; 512 by default, ``None`` for no limit. A mark writes the
+            name in three keys or more. Reads take any name.
+        max_bitmaps: how many different bitmaps one question may read (`count`,
+            `contains`, `users`, a report, ...); 20,000 by default, which is 54 years
+            of days. A report may use each of them 25 times on average, so its table
+            has 25 times as many cells at most. What would be more is refused before
+            anything is built or sent.
         read_from: where reads go: ``"primary"`` (the default), where marks go
             too; ``"replicas"``, those that a ``redis+sentinel://`` URL leads to, in
             turn (the primary, while there are none); or the URL of a replica.
@@ -104,6 +118,8 @@ class TallyOptions(TypedDict, total=False):
     expire: Mapping[By, timedelta]
     event_pattern: str | None
     max_events: int | None
+    max_event_bytes: int | None
+    max_bitmaps: int
     read_from: str
     observer: Observer | None
     shards: int | None
@@ -130,6 +146,8 @@ class Options:
     expire: Mapping[By, timedelta] = field(default_factory=dict)
     event_pattern: str | None = None
     max_events: int | None = None
+    max_event_bytes: int | None = DEFAULT_MAX_EVENT_BYTES
+    max_bitmaps: int = DEFAULT_MAX_BITMAPS
     read_from: str = PRIMARY
     observer: Observer | None = None
     shards: int | None = None
@@ -151,6 +169,11 @@ class Options:
             raise InvalidTypeError(f"observer must be callable, got {self.observer!r:.80}")
         if self.max_events is not None and checked_int("max_events", self.max_events) < 1:
             raise InvalidValueError(f"max_events must be 1 or more, got {self.max_events}")
+        if checked_int("max_bitmaps", self.max_bitmaps) < 1:
+            raise InvalidValueError("max_bitmaps must be 1 or more")
+        longest = self.max_event_bytes
+        if longest is not None and checked_int("max_event_bytes", longest) < 1:
+            raise InvalidValueError("max_event_bytes must be 1 or more, or None")
         if checked_int("replicas", self.replicas) < 0:
             raise InvalidValueError(f"replicas must be 0 or more, got {self.replicas}")
         _check_pattern(self.event_pattern)
