@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import redis_py
 from .blocking_link import Sent, finished
-from .blocking_reader import BaseBlockingReader
+from .blocking_reader import BaseBlockingReader, bounded
 from .errors import MAY_PASS, RedirectedError, SlotMovingError, StoreError
 from .requests import Request, Round
 from .rounds import Rounds, patience
@@ -120,7 +120,7 @@ class BlockingClusterReader(BaseBlockingReader):
             raise TypeError(request)  # on a cluster, all queries are of shards
         self._until_known(deadline)
         rounds = Rounds(request, self._nodes.topology)
-        work = request.meanwhile or iter(())
+        work = bounded(request.meanwhile, deadline)
         attempts = redis_py.Attempts()
         while rounds.goes_on:
             began = time.monotonic()

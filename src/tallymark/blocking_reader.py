@@ -8,9 +8,9 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .blocking_link import Sent
-from .errors import StoreError, with_fate
+from .errors import StoreError, StoreTimeoutError, with_fate
 from .options import checked_timeout
-from .requests import Found, Nodes, Request, Round, Work
+from .requests import Checkpoint, Found, Nodes, Request, Round, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .blocking_link import BlockingLink
     from .requests import Query, Step
 
-__all__ = ["BaseBlockingReader", "BlockingReader"]
+__all__ = ["BaseBlockingReader", "BlockingReader", "bounded"]
 
 AnswerT = TypeVar("AnswerT")
 
@@ -52,7 +52,11 @@ class BaseBlockingReader:
         try:
             step = next(query)
             while True:
-                step = query.send(self._done(step, seconds, ends))
+                if isinstance(step, Checkpoint):
+                    _check_time(seconds, ends)
+                    step = next(query)
+                else:
+                    step = query.send(self._done(step, seconds, ends))
         except StopIteration as end:
             answer: AnswerT = end.value
             return answer
@@ -64,14 +68,21 @@ class BaseBlockingReader:
     def parts(self, query: Query[None], timeout: float | None = None) -> Iterator[Any]:
         """Yield what a query finds, part by part; each request has so many seconds."""
         seconds = self._timeout if timeout is None else checked_timeout(timeout)
+        began = time.monotonic()
         with contextlib.suppress(StopIteration):
             step = next(query)
             while True:
                 if isinstance(step, Found):
                     yield step.items
+                    began = time.monotonic()
+                    step = next(query)
+                elif isinstance(step, Checkpoint):
+                    _check_time(seconds, began + seconds)
                     step = next(query)
                 else:
-                    step = query.send(self._done(step, seconds, None))
+                    outcome = self._done(step, seconds, None)
+                    began = time.monotonic()
+                    step = query.send(outcome)
 
     def _done(self, step: Step, seconds: float, ends: float | None) -> Any:
         deadline = time.monotonic() + seconds if ends is None else ends
@@ -81,12 +92,12 @@ class BaseBlockingReader:
                 return self._settled(step, deadline)
             if isinstance(step, Nodes):
                 return self._nodes_names(deadline)
+            if isinstance(step, Work):
+                for _ in bounded(step.steps, deadline):
+                    pass
+                return None
         except StoreError as failure:
             raise with_fate(failure, sent=None, timeout=seconds) from failure.__cause__
-        if isinstance(step, Work):
-            for _ in step.steps:
-                pass
-            return None
         raise TypeError(step)
 
     def _settled(self, request: Request | Round, deadline: float) -> list[Any]:
@@ -129,8 +140,27 @@ class BlockingReader(BaseBlockingReader):
             Sent("read", count),
             deadline,
             request.settle,
-            request.meanwhile or (),
+            bounded(request.meanwhile, deadline),
         )
 
     def _nodes_names(self, deadline: float) -> list[str]:
         return [""]  # all shards are on the one server
+
+
+def bounded(steps: Iterator[None] | None, deadline: float) -> Iterator[None]:
+    """Take steps until a deadline, as `time.monotonic` has it.
+
+    Raises:
+        StoreTimeoutError: it is over before they are done.
+    """
+    for _ in steps or ():
+        if time.monotonic() >= deadline:
+            raise StoreTimeoutError
+        yield
+
+
+def _check_time(seconds: float, ends: float | None) -> None:
+    """Raise if a call that has so many seconds should have ended, if that is known."""
+    if ends is not None and time.monotonic() >= ends:
+        missed = "the answer was not worked out"
+        raise with_fate(StoreTimeoutError(), sent=None, timeout=seconds, missed=missed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -88,7 +89,9 @@ class Context:
         """Return some event sets if they are of this database."""
         if not isinstance(event_sets, Iterable) or isinstance(event_sets, str):
             raise InvalidTypeError(f"not an iterable of event sets: {event_sets!r:.80}")
-        return [self.checked(event_set) for event_set in event_sets]
+        # One more than may be asked about at once, of an iterable that may have no end.
+        most = self.options.max_bitmaps + 1
+        return [self.checked(event_set) for event_set in itertools.islice(event_sets, most)]
 
     def bitmaps(self, event_set: EventSet) -> tuple[Bitmap, ...]:
         """Return the bitmaps of an event set of this database, each once."""

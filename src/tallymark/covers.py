@@ -8,16 +8,22 @@ from .errors import InvalidValueError
 from .periods import Granularity, Period
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
-__all__ = ["cover"]
+__all__ = ["cover", "covering"]
 
 #: What ranges are covered with, the widest first. Only some tallies mark years.
 _GRANULARITIES: Final = (Granularity.YEAR, Granularity.MONTH, Granularity.WEEK, Granularity.DAY)
 
 
 def cover(begin: datetime, end: datetime, *, yearly: bool) -> tuple[Period, ...]:
-    """Return the fewest periods that together are exactly the days of ``[begin, end)``.
+    """Return what `covering` yields."""
+    return tuple(covering(begin, end, yearly=yearly))
+
+
+def covering(begin: datetime, end: datetime, *, yearly: bool) -> Iterator[Period]:
+    """Yield the fewest periods that together are exactly the days of ``[begin, end)``.
 
     They may overlap, as a week and a month do: their bitmaps are for a union.
     For the first day that is not covered yet, the period that holds it and
@@ -29,7 +35,6 @@ def cover(begin: datetime, end: datetime, *, yearly: bool) -> tuple[Period, ...]
         yearly: whether there are bitmaps of years.
     """
     granularities = _GRANULARITIES if yearly else _GRANULARITIES[1:]
-    found = []
     day = begin
     while day < end:
         inside = [
@@ -41,8 +46,7 @@ def cover(begin: datetime, end: datetime, *, yearly: bool) -> tuple[Period, ...]
         ]
         # Of those that reach equally far, the first and so the widest.
         chosen, day = max(inside, key=lambda choice: choice[1])
-        found.append(chosen)
-    return tuple(found)
+        yield chosen
 
 
 def _after(period: Period, end: datetime) -> datetime | None:

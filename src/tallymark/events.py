@@ -8,11 +8,11 @@ look.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
-from .covers import cover
+from .covers import covering
 from .errors import InvalidTypeError, InvalidValueError
 from .keys import bitmap_key, check_name, checked_int
 from .periods import Granularity, Period
@@ -33,6 +33,15 @@ __all__ = [
 
 Operator = Literal["&", "|", "^", "-"]
 _Bounds = tuple[datetime | None, datetime | None]
+
+#: How many days a bitmap of a year, or of a month, is of at most.
+_DAYS_OF_A_YEAR: Final = 366
+_DAYS_OF_A_MONTH: Final = 31
+_MONTHS: Final = 12
+
+#: In how many bitmaps with a date a day is, at most: its 24 hours', and its own, and those
+#: of its week, its month and its year.
+_BITMAPS_OF_A_DAY: Final = 28
 
 
 @dataclass(frozen=True)
@@ -214,6 +223,14 @@ class Union(EventSet):
         """Return the periods whose bitmaps are united."""
         raise NotImplementedError
 
+    def most(self) -> int:
+        """Return how many periods there are at most, without a look at them."""
+        raise NotImplementedError
+
+    def unfolded(self) -> Iterator[Period]:
+        """Yield the periods one by one, as they are found."""
+        return iter(self.periods())
+
     def bitmaps(self) -> Iterator[Bitmap]:
         """Yield the bitmaps of all its periods."""
         return (Bitmap(self.origin, self.event, period) for period in self.periods())
@@ -242,10 +259,14 @@ class YearOfMonths(Union):
         """Return the same year somewhere else."""
         return YearOfMonths(origin, self.event, self.period)
 
+    def most(self) -> int:
+        """Return twelve."""
+        return _MONTHS
+
     def periods(self) -> tuple[Period, ...]:
         """Return the twelve months."""
         january = Period.containing(Granularity.MONTH, self.period.start)
-        return tuple(january.shift(count) for count in range(12))
+        return tuple(january.shift(count) for count in range(_MONTHS))
 
     def __repr__(self) -> str:
         return f"year({self.event!r}, {self.period})"
@@ -266,6 +287,8 @@ class DayRange(Union):
     first: datetime
     after: datetime
     yearly: bool
+    #: Its periods, once they have been found: it is asked for them several times.
+    _periods: tuple[Period, ...] | None = field(init=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
         check_name("event", self.event)
@@ -285,16 +308,38 @@ class DayRange(Union):
             return replace(self, first=self.first + distance, after=self.after + distance)
         except OverflowError as error:
             raise InvalidValueError(
-                f"{self!r} shifted by {count} leaves the years 1 to 9999"
+                f"{self!r} cannot be shifted that far: it leaves the years 1 to 9999"
             ) from error
 
     def at(self, origin: Origin) -> DayRange:
         """Return the same range somewhere else."""
-        return DayRange(origin, self.event, self.first, self.after, self.yearly)
+        there = DayRange(origin, self.event, self.first, self.after, self.yearly)
+        object.__setattr__(there, "_periods", self._periods)
+        return there
+
+    @property
+    def widest(self) -> int:
+        """Of how many days one of its bitmaps is at most."""
+        return _DAYS_OF_A_YEAR if self.yearly else _DAYS_OF_A_MONTH
+
+    def most(self) -> int:
+        """Return how many bitmaps it has if it needs all that there are of its days."""
+        return _BITMAPS_OF_A_DAY * (self.after - self.first).days
+
+    def unfolded(self) -> Iterator[Period]:
+        """Yield the periods one by one, as they are found."""
+        if self._periods is not None:
+            yield from self._periods
+            return
+        found = []
+        for period in covering(self.first, self.after, yearly=self.yearly):
+            found.append(period)
+            yield period
+        object.__setattr__(self, "_periods", tuple(found))
 
     def periods(self) -> tuple[Period, ...]:
         """Return whole months and weeks where they fit, and days at the edges."""
-        return cover(self.first, self.after, yearly=self.yearly)
+        return self._periods or tuple(self.unfolded())
 
     def __repr__(self) -> str:
         return f"between({self.event!r}, {self.first:%Y-%m-%d}, {self.after:%Y-%m-%d})"

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from .bits import algebra
+from .bits import PIECE_BITS, algebra
+from .bounds import bounded, check_number
 from .errors import InvalidTypeError, InvalidValueError, SlotMovingError
 from .events import Bitmap, Combination, Origin, evaluate
 from .keys import MAX_USER_ID, checked_int
-from .offsets import blocks, windows
+from .offsets import WINDOW, blocks, windows
 from .programs import Program
 from .raw_keys import ranges, unlinked
-from .requests import Found, Request
+from .requests import Found, Request, in_steps
 from .together import in_shards, together
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ _LOOKAHEAD: Final = 8 * 1024 * 1024
 #: How many bits are looked up one by one in a transaction.
 _SINGLES: Final = 1000
 
+#: How many bits of each of very many bitmaps a range has that is fetched, at least.
+_NARROWEST: Final = 4096
+
 #: A range is fetched if it has this many bytes, or fewer, for each user that is asked about.
 _BYTES_PER_USER: Final = 24
 
@@ -75,6 +79,8 @@ def count(context: Context, event_set: EventSet) -> Query[int]:
 def counts(context: Context, event_sets: Iterable[EventSet]) -> Query[list[int]]:
     """Return how many users are in each of some event sets, all at one moment."""
     found = context.checked_many(event_sets)
+    check_number(context, len(found), "event sets")
+    yield from bounded(context, found)
     if context.shards:
         columns = yield from _ask_shards(context, found, _bitcount, _counted_all)
         return [sum(numbers) for numbers in zip(*columns, strict=True)]
@@ -86,6 +92,7 @@ def counts(context: Context, event_sets: Iterable[EventSet]) -> Query[list[int]]
 def is_empty(context: Context, event_set: EventSet) -> Query[bool]:
     """Return whether nobody is in an event set."""
     asked = context.checked(event_set)
+    yield from bounded(context, [asked])
     if context.shards:
         firsts = yield from _ask_shards(context, [asked], _first_bit, _first_of_all)
         return all(first < 0 for (first,) in firsts)
@@ -123,6 +130,7 @@ def contains(context: Context, event_set: EventSet, user_id: int) -> Query[bool]
     """Return whether a user is in an event set: one ``GETBIT`` for each of its bitmaps."""
     asked = context.checked(event_set)
     shard, offset = context.schema.place(user_id)
+    yield from bounded(context, [asked])
     if context.shards:
         here = asked.at(context.shards[shard].origin)
         (answer,) = yield from together([(shard, _contains(here, offset))])
@@ -143,8 +151,10 @@ def contains_many(
 ) -> Query[list[bool]]:
     """Return for each of some users whether they are in an event set."""
     asked = context.checked(event_set)
+    yield from bounded(context, [asked])
     found, _ = blocks(user_ids)
-    every = [context.schema.offsets(block) for block in found]  # before anything is sent
+    # All of them before anything is sent.
+    every = yield from in_steps(map(context.schema.offsets, found), 1)
     answers: list[bool] = []
     for ids in every:
         contained: set[int] = set()
@@ -158,7 +168,7 @@ def contains_many(
                 contained.update(offset * len(context.shards) + shard for offset in some)
         else:
             contained = yield from _contained(context, asked, ids)
-        answers += [int(user_id) in contained for user_id in ids.values]
+        answers += yield from in_steps(int(user_id) in contained for user_id in ids.values)
     return answers
 
 
@@ -167,7 +177,9 @@ def _contained(context: Context, event_set: EventSet, offsets: Offsets) -> Query
     bitmaps = _distinct(event_set)
     contained: set[int] = set()
     singles: list[int] = []
-    for some in windows(offsets):
+    # Of many bitmaps, less of each goes into a request.
+    width = min(WINDOW, max(_NARROWEST, 8 * _LARGEST // len(bitmaps)))
+    for some in windows(offsets, width):
         if len(some.values) * _BYTES_PER_USER >= (some.high - some.low) >> 3:
             contained |= yield from _in_range(event_set, bitmaps, some)
         else:
@@ -185,9 +197,15 @@ def users(context: Context, event_set: EventSet, start: int, limit: int | None) 
         raise InvalidValueError(f"start must be in [0, {MAX_USER_ID}]")
     if limit is not None and checked_int("limit", limit) < 0:
         raise InvalidValueError("limit must be 0 or more, or None for no limit")
+    return _bounded_users(context, asked, start, limit)
+
+
+def _bounded_users(context: Context, asked: EventSet, start: int, limit: int | None) -> Query[None]:
+    yield from bounded(context, [asked])
+    parts = _Parts(asked)
     if context.shards:
-        return _users(_ShardedParts(asked.at(part.origin) for part in context.shards), start, limit)
-    return _users(_Parts(asked), start, limit)
+        parts = _ShardedParts(asked.at(part.origin) for part in context.shards)
+    yield from _users(parts, start, limit)
 
 
 class _Parts:
@@ -229,13 +247,26 @@ class _ShardedParts(_Parts):
         parts = yield from together(
             (shard, each.ids(at, size)) for shard, each in enumerate(self._shards)
         )
-        found: list[int] = []
-        for shard, (own, _) in enumerate(parts):
-            for bits in own:
-                found += [bit * self.step + shard for bit in bits]
-        found.sort()  # which merges what is in order already
-        pieces = (found[begin : begin + _PIECE] for begin in range(0, len(found), _PIECE))
+        pieces = self._merged([own for own, _ in parts], 8 * at)
         return pieces, max(length for _, length in parts)
+
+    def _merged(self, shards: Sequence[Iterator[list[int]]], first: int) -> Iterator[list[int]]:
+        """Put together the users of the same piece of all shards, one piece after the other.
+
+        Arguments:
+            shards: the bits of each, in pieces of one length; some have none of a piece.
+            first: the first bit of the first piece.
+        """
+        waiting = [next(own, None) for own in shards]
+        while some := [bits[0] for bits in waiting if bits is not None]:
+            end = first + ((min(some) - first) // PIECE_BITS + 1) * PIECE_BITS
+            found: list[int] = []
+            for shard, bits in enumerate(waiting):
+                if bits is not None and bits[0] < end:
+                    found += [bit * self.step + shard for bit in bits]
+                    waiting[shard] = next(shards[shard], None)
+            found.sort()  # which merges what is in order already
+            yield from (found[begin : begin + _PIECE] for begin in range(0, len(found), _PIECE))
 
     def candidate(self, at: int) -> Query[int | None]:
         found = yield from together(
@@ -295,6 +326,7 @@ def next_candidate(event_set: EventSet, bitmaps: Sequence[Bitmap], at: int) -> Q
 
 def delete(context: Context, event_set: EventSet) -> Query[int]:
     """Delete the bitmaps of an event set, which has to be a bitmap or a union of some."""
+    yield from bounded(context, [context.checked(event_set)])
     bitmaps = context.bitmaps(event_set)
     _check_deletable(event_set)
     if context.shards:
@@ -309,8 +341,10 @@ def delete(context: Context, event_set: EventSet) -> Query[int]:
 
 def store(context: Context, event_set: EventSet, key: bytes) -> Query[int]:
     """Write the users of an event set, as they are now, to a key; return how many bytes it has."""
+    asked = context.checked(event_set)
+    yield from bounded(context, [asked])
     request, (reply,) = _asking(
-        context.origin, [context.checked(event_set)], lambda found: (b"BITOP", b"OR", key, found)
+        context.origin, [asked], lambda found: (b"BITOP", b"OR", key, found)
     )
     replies = yield request._replace(changes=True)
     return int(replies[reply])
@@ -438,11 +472,12 @@ def _in_range(event_set: EventSet, bitmaps: Sequence[Bitmap], offsets: Offsets) 
         bitmap: int.from_bytes(some, "little") for bitmap, some in zip(bitmaps, data, strict=True)
     }
     together = evaluate(event_set, values).to_bytes(size, "little")
-    return {
+    users = yield from in_steps(
         int(offset)
         for offset in offsets.values
         if together[(offset >> 3) - first] & (128 >> (offset & 7))
-    }
+    )
+    return set(users)
 
 
 def _one_by_one(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -20,14 +21,15 @@ from .bits import algebra
 from .errors import (
     MAY_PASS,
     StoreError,
+    StoreTimeoutError,
     overloaded,
     with_fate,
 )
 from .options import checked_timeout
-from .requests import Found, Nodes, Request, Round, Work
+from .requests import Checkpoint, Found, Nodes, Request, Round, Work
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator
+    from collections.abc import AsyncGenerator, Callable
 
     from .channel import Channel
     from .requests import Query, Step
@@ -39,6 +41,9 @@ __all__ = ["BaseReader", "Reader"]
 #: the other sleeps. So it sleeps for so many seconds after so many seconds of work.
 _PAUSE: Final = 50e-6
 _BETWEEN_PAUSES: Final = 5e-4
+
+#: After so many seconds without a turn of the event loop, a `Checkpoint` is one.
+TURN = 5e-3
 
 AnswerT = TypeVar("AnswerT")
 
@@ -86,10 +91,17 @@ class BaseReader:
         if timeout is not None:
             seconds = checked_timeout(timeout)
             ends = asyncio.get_running_loop().time() + seconds
+        turns: _Turns | None = None
         try:
             step = next(query)
             while True:
-                step = query.send(await self._done(step, seconds, ends))
+                if isinstance(step, Checkpoint):
+                    turns = turns or _Turns()
+                    await turns.pause(seconds, ends)
+                    step = next(query)
+                else:
+                    step = query.send(await self._done(step, seconds, ends))
+                    turns = None  # it has just had one
         except StopIteration as end:
             answer: AnswerT = end.value
             return answer
@@ -110,14 +122,24 @@ class BaseReader:
         Raises as `answer`.
         """
         seconds = self._timeout if timeout is None else checked_timeout(timeout)
+        turns = _Turns()
+        began = turns.last
         with contextlib.suppress(StopIteration):
             step = next(query)
             while True:
                 if isinstance(step, Found):
                     yield step.items
+                    # Whoever takes them may never wait for anything.
+                    await turns.pause(seconds, None)
+                    began = turns.now()
+                    step = next(query)
+                elif isinstance(step, Checkpoint):
+                    await turns.pause(seconds, began + seconds)
                     step = next(query)
                 else:
-                    step = query.send(await self._done(step, seconds, None))
+                    outcome = await self._done(step, seconds, None)
+                    began = turns.have_been()
+                    step = query.send(outcome)
 
     async def close(self) -> None:
         """Accept no more requests, wait for those under way, and disconnect."""
@@ -140,7 +162,10 @@ class BaseReader:
             meanwhile = step.meanwhile
             if meanwhile is None:
                 return await self._ask(step, seconds, ends)
-            working = asyncio.create_task(anyio.to_thread.run_sync(_work, meanwhile))
+            work = Work(meanwhile)
+            working = asyncio.create_task(self._worked(work, seconds, ends))
+            # Where the request fails too, nobody asks how it ended.
+            working.add_done_callback(lambda task: task.cancelled() or task.exception())
             try:
                 replies = await self._ask(step, seconds, ends)
                 await working
@@ -148,10 +173,32 @@ class BaseReader:
                 working.cancel()
             return replies
         if isinstance(step, Work):
-            return await anyio.to_thread.run_sync(_work, step.steps)
+            return await self._worked(step, seconds, ends)
         if isinstance(step, Nodes):
             return [""]  # all shards are on the one server
         raise TypeError(step)
+
+    async def _worked(self, work: Work, seconds: float, ends: float | None) -> None:
+        """Do some work in a thread, which ends with the step that it is at if this is cancelled.
+
+        Arguments:
+            work: what to do.
+            seconds, ends: as for `_done`.
+
+        Raises:
+            StoreTimeoutError: time is up.
+        """
+        deadline = asyncio.get_running_loop().time() + seconds if ends is None else ends
+        stopped = threading.Event()
+        try:
+            with anyio.CancelScope(deadline=deadline):
+                await anyio.to_thread.run_sync(_work, work, stopped, abandon_on_cancel=True)
+                return
+        finally:
+            stopped.set()
+        raise with_fate(
+            StoreTimeoutError(), sent=None, timeout=seconds, missed="the call was not worked out"
+        )
 
     async def _ask(self, request: Request | Round, seconds: float, ends: float | None) -> list[Any]:
         """Return what a request came to; it is repeated if that may mend it."""
@@ -246,14 +293,51 @@ class Reader(BaseReader):
                 await self._replica.close()
 
 
-def _work(steps: Iterator[None]) -> None:
-    """Do all steps, in a thread of their own."""
-    if algebra().lets_others_run:
-        for _ in steps:
-            pass
-        return
+class _Turns:
+    """Gives the event loop a turn in the middle of a long computation.
+
+    Attributes:
+        now: tells the loop's time.
+        last: when it had one last.
+    """
+
+    __slots__ = ("last", "now")
+
+    def __init__(self) -> None:
+        self.now = asyncio.get_running_loop().time
+        self.last = self.now()
+
+    def have_been(self) -> float:
+        """Take note of a turn that the loop has had; return when."""
+        self.last = self.now()
+        return self.last
+
+    async def pause(self, seconds: float, ends: float | None) -> None:
+        """Let other tasks run, if none has for a while.
+
+        Arguments:
+            seconds: how many seconds there are in all.
+            ends: when these are over, if that is known.
+
+        Raises:
+            StoreTimeoutError: they are.
+        """
+        now = self.now()
+        if ends is not None and now >= ends:
+            missed = "the answer was not worked out"
+            raise with_fate(StoreTimeoutError(), sent=None, timeout=seconds, missed=missed)
+        if now - self.last >= TURN:
+            await asyncio.sleep(0)
+            self.have_been()
+
+
+def _work(work: Work, stopped: threading.Event) -> None:
+    """Do all steps, in a thread of their own, until it is stopped."""
+    pauses = work.pauses or not algebra().lets_others_run
     paused = time.perf_counter()
-    for _ in steps:
-        if time.perf_counter() - paused >= _BETWEEN_PAUSES:
+    for _ in work.steps:
+        if stopped.is_set():
+            return
+        if pauses and time.perf_counter() - paused >= _BETWEEN_PAUSES:
             time.sleep(_PAUSE)
             paused = time.perf_counter()

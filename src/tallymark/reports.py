@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,6 +13,7 @@ from .errors import InvalidTypeError, InvalidValueError
 from .events import EventSet, all_of
 from .periods import Granularity, Period, dated
 from .queries import counts
+from .requests import Checkpoint
 from .retention import share
 
 if TYPE_CHECKING:
@@ -100,16 +103,25 @@ def funnel(
     if isinstance(steps, str) or not isinstance(steps, Iterable):
         raise InvalidTypeError(f"steps are several names or event sets, got {steps!r:.80}")
     period = Period.containing(dated(by), context.local(moment))
-    named = [(step if isinstance(step, str) else repr(step), step) for step in steps]
-    if not named:
+    # Each count reads the bitmaps of all steps before it again, so to speak.
+    most = math.isqrt(2 * context.options.max_bitmaps)
+    given = list(itertools.islice(steps, most + 1))
+    if not given:
         raise InvalidValueError("a funnel has one step or more")
+    if len(given) > most:
+        raise InvalidValueError(
+            f"with max_bitmaps={context.options.max_bitmaps}, a funnel has at most {most} steps"
+        )
+    named = [(step if isinstance(step, str) else repr(step), step) for step in given]
     chosen = [
         context.during(step, period) if isinstance(step, str) else context.checked(step)
         for _, step in named
     ]
-    numbers = yield from counts(
-        context, [all_of(chosen[: index + 1]) for index in range(len(chosen))]
-    )
+    first_ones = []
+    for index in range(len(chosen)):
+        first_ones.append(all_of(chosen[: index + 1]))
+        yield Checkpoint()
+    numbers = yield from counts(context, first_ones)
     return Funnel(
         period,
         tuple(

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, get_args
 
+from .bounds import bounded, check_number, check_uses
 from .errors import InvalidTypeError, InvalidValueError
 from .events import EventSet
 from .keys import bitmap_key, check_flag, checked_int
 from .periods import Granularity, Period, dated, periods_between
-from .requests import Request
+from .requests import Checkpoint, Request, in_steps
 from .retention import Cohort, Mode, Retention, table_cell
 from .retention_counts import Tallies, count_cells
 from .together import in_shards
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from .periods import By
     from .requests import Query
 
-__all__ = ["Selector", "retention"]
+__all__ = ["Selector", "check_table", "retention"]
 
 #: What selects the users of a period: an event's name, or a function of the period.
 Selector = str | Callable[[Period], EventSet]
@@ -49,10 +50,11 @@ def retention(
     """Return a retention table."""
     granularity = dated(by)
     if checked_int("periods", periods) < 0:
-        raise InvalidValueError(f"periods must be 0 or more, got {periods}")
+        raise InvalidValueError("periods must be 0 or more")
     number = max(1, periods) if cohorts is None else checked_int("cohorts", cohorts)
     if number < 1:
-        raise InvalidValueError(f"cohorts must be 1 or more, got {number}")
+        raise InvalidValueError("cohorts must be 1 or more")
+    check_table(context, number, periods + 1)
     if mode not in get_args(Mode):
         raise InvalidValueError(f"mode is 'classic' or 'unbounded', got {mode!r:.80}{_hint(mode)}")
     check_flag("first_time", first_time)
@@ -61,13 +63,19 @@ def retention(
         moment = min(moment, context.local(until, "until"))
     last = Period.containing(granularity, moment).shift(-1)  # the last that is over
     # The rows' periods, the columns' beyond them, and one more, where the last of these ends.
-    calendar = [last.shift(count) for count in range(1 - number, periods + 2)]
+    calendar = yield from in_steps(map(last.shift, range(1 - number, periods + 2)))
     rows = calendar[:number]
-    chosen = [_selected(context, cohort, period) for period in rows]
-    active = [_selected(context, activity, period) for period in rows]
+    chosen = yield from in_steps(_selected(context, cohort, period) for period in rows)
+    active = yield from in_steps(_selected(context, activity, period) for period in rows)
+    yield from bounded(context, (*chosen, *active))
     earlier = (yield from _earlier(context, cohort, rows[0], chosen[0])) if first_time else []
     tallies = Tallies(number, periods, mode, first_time)
     yield from count_cells(context, chosen, active, earlier, tallies)
+    table = []
+    for row in range(number):
+        counts = tallies.counts[row]
+        table.append((yield from _row(calendar, row, moment, tallies.sizes[row], counts)))
+        yield Checkpoint()
     return Retention(
         cohort=_name(cohort),
         activity=_name(activity),
@@ -75,20 +83,27 @@ def retention(
         mode=mode,
         first_time=first_time,
         until=moment,
-        cohorts=tuple(
-            _row(calendar[row:], moment, tallies.sizes[row], tallies.counts[row])
-            for row in range(number)
-        ),
+        cohorts=tuple(table),
     )
 
 
-def _row(calendar: Sequence[Period], moment: datetime, size: int, counts: Sequence[int]) -> Cohort:
+def check_table(context: Context, rows: int, columns: int) -> None:
+    """Raise if a table is larger than one question may be."""
+    check_number(context, rows, "cohorts")
+    check_number(context, columns, "periods")
+    check_uses(context, rows * columns, "cells (cohorts times periods)")
+
+
+def _row(
+    calendar: Sequence[Period], row: int, moment: datetime, size: int, counts: Sequence[int]
+) -> Query[Cohort]:
     """Return a row, from its period and those that follow."""
-    cells = [
+    own = calendar[row : row + len(counts) + 1]
+    cells = yield from in_steps(
         table_cell(period, moment, following.start, count, size)
-        for period, following, count in zip(calendar, calendar[1:], counts, strict=False)
-    ]
-    return Cohort(calendar[0], size, tuple(cells))
+        for period, following, count in zip(own, own[1:], counts, strict=False)
+    )
+    return Cohort(calendar[row], size, tuple(cells))
 
 
 def _selected(context: Context, selector: Selector, period: Period) -> EventSet:
@@ -126,7 +141,7 @@ def _earlier(
     months = yield from _marked_months(context, list(events), first.start)
     if not isinstance(cohort, str):
         # A period that touches two months comes twice, but is asked about once.
-        before = dict.fromkeys(
+        every = yield from in_steps(
             period
             for month in months
             for period in periods_between(
@@ -134,12 +149,17 @@ def _earlier(
             )
             if period.start < first.start
         )
-        return [_selected(context, cohort, period) for period in before]
+        before = dict.fromkeys(every)
+        check_number(context, len(before), "periods before the first cohort")
+        chosen_before = yield from in_steps(_selected(context, cohort, period) for period in before)
+        yield from bounded(context, chosen_before)
+        return chosen_before
     midnight = Period.containing(Granularity.DAY, first.start).start
     past: list[EventSet] = []
     for month in months:
         if month.start < midnight:
             past += context.days(cohort, month.start, min(month.end, midnight)).bitmaps()
+            yield Checkpoint()
     # Of a cohort of an hour, the hours before it on the same day.
     past += [
         context.during(cohort, hour)
@@ -154,7 +174,7 @@ def _marked_months(context: Context, events: Sequence[str], end: datetime) -> Qu
     Whatever is marked has a month, so these tell when there is anything to
     see. To try them all is faster than to walk over all keys of a database.
     """
-    months = list(periods_between(Granularity.MONTH, _BEGIN, end))
+    months = yield from in_steps(periods_between(Granularity.MONTH, _BEGIN, end))
     found: set[Period] = set()
     for event in events:
         if context.shards:
@@ -169,6 +189,6 @@ def _marked_months(context: Context, events: Sequence[str], end: datetime) -> Qu
 
 def _exist(context: Context, event: str, months: Sequence[Period]) -> Query[list[int]]:
     """Return for each of some months whether an event has a bitmap of it."""
-    keys = [bitmap_key(context.origin.prefix, event, month) for month in months]
+    keys = yield from in_steps(bitmap_key(context.origin.prefix, event, month) for month in months)
     replies: list[int] = yield Request([(b"EXISTS", key) for key in keys])
     return replies
