@@ -149,8 +149,8 @@ class Retention:
     def to_csv(self) -> str:
         """Return the rows of `to_rows` as CSV (RFC 4180) with a header; ``None`` is empty.
 
-        Computes without a break, as all methods of a table do: about half a second for
-        100,000 cells. In an asyncio program, ``await asyncio.to_thread(table.to_csv)``.
+        Computes without a break, as all methods of a table do: some tenths of a second
+        for 100,000 cells. In an asyncio program, ``await asyncio.to_thread(table.to_csv)``.
         """
         rows = self.to_rows()
         text = io.StringIO()
@@ -164,8 +164,8 @@ class Retention:
 
         It needs nothing else: no script, no font, no other file. It follows
         the reader's choice of light or dark, and a table that is too wide
-        scrolls. Computes without a break, about a second for 100,000 cells: in an
-        asyncio program, ``await asyncio.to_thread(table.to_html)``.
+        scrolls. Computes without a break, some tenths of a second for 100,000
+        cells: in an asyncio program, ``await asyncio.to_thread(table.to_html)``.
 
         Arguments:
             title: the heading; made of the names of cohort and activity by

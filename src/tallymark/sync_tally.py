@@ -298,12 +298,13 @@ class SyncTally(SyncReads):
                 for chunk in many.chunks(offsets):
                     left = None if ends is None else ends - time.monotonic()
                     if left is not None and left <= 0:
-                        raise StoreTimeoutError(f"not done within {timeout:g} s")
+                        raise StoreTimeoutError(f"not done within {timeout:g} s")  # noqa: TRY301
                     many.settle(chunk, self._commit(chunk.marks, left))
+        except TallymarkError as error:
+            self._marker.many_ended(many.event, done=many.done, error=error)
+            raise many.told(error) from error.__cause__
         except BaseException as error:
             self._marker.many_ended(many.event, done=many.done, error=error)
-            if isinstance(error, TallymarkError):
-                raise many.told(error) from error.__cause__
             raise
         self._marker.many_ended(many.event, done=many.done)
         return many.counts
