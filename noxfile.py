@@ -167,6 +167,14 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/run.py", *session.posargs, env=env)
 
 
+@nox.session
+def heartbeat(session: nox.Session) -> None:
+    """Measure for how long each verb keeps the event loop; `-- --verb retention` for one."""
+    session.install(".", *nox.project.dependency_groups(PYPROJECT, "bench"))
+    env = {"PATH": with_redis_server(session)}
+    session.run("python", "benchmarks/heartbeat.py", *session.posargs, env=env)
+
+
 def rival_python(session: nox.Session, *packages: str) -> str:
     """Give rivals an environment of their own: they want another redis-py than ours, or none."""
     home = Path(session.create_tmp()).resolve() / re.sub(r"\W.*", "", packages[0])

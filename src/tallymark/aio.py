@@ -192,6 +192,8 @@ class Tally(AsyncReads):
         The tally and all other calls go on unharmed.
         """
         mark = self._marker.mark_event(event, user_id, now, track_hourly, track_unique)
+        if mark.bitmaps.on_trial:
+            return await self._try(mark, timeout)
         return unwrapped(await self._commits.submit(mark, timeout))
 
     async def unmark_event(
@@ -251,7 +253,7 @@ class Tally(AsyncReads):
         The tally and all other calls go on unharmed.
         """
         mark = self._marker.unmark_event(event, user_id, now, track_hourly, track_unique, exact)
-        return unwrapped(await self._commits.submit(mark, timeout))
+        return await self._try(mark, timeout)
 
     async def mark_unique(
         self, event: str, user_id: int, *, timeout: float | None = None
@@ -281,9 +283,7 @@ class Tally(AsyncReads):
         Cancelled: the mark may or may not have been applied, whole if at all.
         The tally and all other calls go on unharmed.
         """
-        return unwrapped(
-            await self._commits.submit(self._marker.mark_unique(event, user_id), timeout)
-        )
+        return await self._try(self._marker.mark_unique(event, user_id), timeout)
 
     async def unmark_unique(
         self, event: str, user_id: int, *, timeout: float | None = None
@@ -312,9 +312,7 @@ class Tally(AsyncReads):
         Cancelled: the mark may or may not have been applied, whole if at all.
         The tally and all other calls go on unharmed.
         """
-        return unwrapped(
-            await self._commits.submit(self._marker.unmark_unique(event, user_id), timeout)
-        )
+        return await self._try(self._marker.unmark_unique(event, user_id), timeout)
 
     async def mark_many(
         self,
@@ -475,7 +473,21 @@ class Tally(AsyncReads):
         with transaction.collecting():
             yield transaction
         if transaction.marks:
-            transaction.settle(await self._commits.submit_together(transaction.marks, timeout))
+            with transaction.sending():
+                results = await self._commits.submit_together(transaction.marks, timeout)
+            transaction.settle(results)
+
+    async def _try(self, mark: Mark, timeout: float | None) -> Granularity:
+        """Send a mark, and take note of what became of it if its event is on trial."""
+        if not mark.bitmaps.on_trial:
+            return unwrapped(await self._commits.submit(mark, timeout))
+        try:
+            result = await self._commits.submit(mark, timeout)
+        except BaseException as error:
+            self._marker.ended((mark,), error=error)
+            raise
+        self._marker.ended((mark,), (result,))
+        return unwrapped(result)
 
     async def _write_many(
         self, many: Many, user_ids: Iterable[int] | AsyncIterable[int], timeout: float | None
@@ -513,12 +525,17 @@ class Tally(AsyncReads):
             while under_way:
                 with contextlib.suppress(TallymarkError):
                     await land()
+            self._marker.many_ended(many.event, done=many.done, error=error)
             if isinstance(error, TallymarkError):
                 raise many.told(error) from error.__cause__
+            raise
+        except BaseException as error:
+            self._marker.many_ended(many.event, done=many.done, error=error)
             raise
         finally:
             for _, task in under_way:
                 task.cancel()
+        self._marker.many_ended(many.event, done=many.done)
         return many.counts
 
     async def _commit(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:

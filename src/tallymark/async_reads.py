@@ -40,6 +40,10 @@ class AsyncReads(EventSets):
     default it goes on as long as each of its requests is answered within the
     tally's timeout. Of `users` and `user_chunks`, it is each part's.
 
+    A question about more than ``max_bitmaps`` different bitmaps, or for a table of more
+    than 25 times as many cells, raises an `InvalidValueError` before anything is sent.
+    Other tasks run meanwhile, however long a verb computes.
+
     A tally that reads from replicas (option ``read_from``) gets answers of some
     moments ago. There, a count of several bitmaps is added up on this side
     from parts, each of which is of one moment.

@@ -13,7 +13,7 @@ alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from . import wire
 from .errors import CommandError, RedirectedError, StoreNotReadyError, misfit
@@ -23,12 +23,15 @@ from .replication import check_replicated, wait_for
 from .steps import BitRun, explained, step_for, with_expiry
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
     from .marks import Mark, Result
     from .steps import Step
 
-__all__ = ["Batch"]
+__all__ = ["MAX_RUN_MARKS", "Batch"]
+
+#: No command should have more marks than that; Redis before version 7 takes 2**20 arguments.
+MAX_RUN_MARKS: Final = 16_384
 
 
 class _EventRuns:
@@ -113,6 +116,17 @@ class Batch:
             self._steps.append(step_for(index, mark, self._bitfield))
             self.size += mark.size
         return index
+
+    def seal(self) -> None:
+        """Have no later mark share a command with those that are there."""
+        self._lanes.clear()
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield what `encode` returns, step by step."""
+        yield wire.MULTI
+        for step in self._steps:
+            yield step.encode()
+        yield wire.EXEC + wait_for(self._replicas)
 
     def _run_for(self, mark: BitMark, open_runs: BitRun | _EventRuns | None) -> BitRun:
         lane = mark.bitmaps.lane

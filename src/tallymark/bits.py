@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Algebra", "Ints", "algebra"]
+__all__ = ["PIECE_BITS", "Algebra", "Ints", "algebra"]
 
 #: About how many bytes are turned into ids at once: 8,192 ids at most.
 _PIECE: Final = 1024
+PIECE_BITS: Final = 8 * _PIECE
 
 
 class Algebra(Protocol):

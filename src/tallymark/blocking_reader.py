@@ -11,7 +11,7 @@ from . import redis_py
 from .blocking_link import Sent
 from .errors import StoreError, StoreTimeoutError, with_fate
 from .options import checked_timeout
-from .requests import Found, Nodes, Request, Round, Work
+from .requests import Checkpoint, Found, Nodes, Request, Round, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,7 +53,11 @@ class BaseBlockingReader:
         try:
             step = next(query)
             while True:
-                step = query.send(self._done(step, seconds, ends))
+                if isinstance(step, Checkpoint):
+                    _check_time(seconds, ends)
+                    step = next(query)
+                else:
+                    step = query.send(self._done(step, seconds, ends))
         except StopIteration as end:
             answer: AnswerT = end.value
             return answer
@@ -65,14 +69,21 @@ class BaseBlockingReader:
     def parts(self, query: Query[None], timeout: float | None = None) -> Iterator[Any]:
         """Yield what a query finds, part by part; each request has so many seconds."""
         seconds = self._timeout if timeout is None else checked_timeout(timeout)
+        began = time.monotonic()
         with contextlib.suppress(StopIteration):
             step = next(query)
             while True:
                 if isinstance(step, Found):
                     yield step.items
+                    began = time.monotonic()
+                    step = next(query)
+                elif isinstance(step, Checkpoint):
+                    _check_time(seconds, began + seconds)
                     step = next(query)
                 else:
-                    step = query.send(self._done(step, seconds, None))
+                    outcome = self._done(step, seconds, None)
+                    began = time.monotonic()
+                    step = query.send(outcome)
 
     def _done(self, step: Step, seconds: float, ends: float | None) -> Any:
         deadline = time.monotonic() + seconds if ends is None else ends
@@ -148,3 +159,10 @@ def bounded(steps: Iterator[None] | None, deadline: float) -> Iterator[None]:
         if time.monotonic() >= deadline:
             raise StoreTimeoutError
         yield
+
+
+def _check_time(seconds: float, ends: float | None) -> None:
+    """Raise if a call that has so many seconds should have ended, if that is known."""
+    if ends is not None and time.monotonic() >= ends:
+        missed = "the answer was not worked out"
+        raise with_fate(StoreTimeoutError(), sent=None, timeout=seconds, missed=missed)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from . import redis_py
-from .batches import Batch
+from .batches import MAX_RUN_MARKS, Batch
 from .blocking_clients import KINDS
 from .blocking_cluster import BlockingClusterReader, write_to_shard
 from .blocking_link import BlockingLink
 from .blocking_nodes import BlockingNodes
 from .blocking_reader import BlockingReader
 from .clients import make_read_client
-from .errors import StoreError, with_fate
+from .errors import StoreError, StoreTimeoutError, with_fate
 from .greeting import Greeting
 from .shard_batches import by_shard
 from .stores import database
@@ -76,12 +77,14 @@ class BlockingServer:
         """
         options = self.options
         batch = Batch(bitfield=options.bitfield, replicas=options.replicas)
-        for mark in marks:
-            batch.add(mark)
         try:
-            results = self._link.exchange(
-                batch.encode(), batch.reply_count(), sent, deadline, batch.settle
-            )
+            if len(marks) <= MAX_RUN_MARKS:
+                for mark in marks:
+                    batch.add(mark)
+                data = batch.encode()
+            else:
+                data = _put_together(batch, marks, deadline)
+            results = self._link.exchange(data, batch.reply_count(), sent, deadline, batch.settle)
         except StoreError as failure:
             redis_py.let_pass(failure)
             raise _fate(failure, sent, seconds) from failure.__cause__
@@ -158,6 +161,29 @@ class BlockingCluster:
         self._nodes.close()
         if self._clients.made is not None:
             self._clients.made.close()
+
+
+def _put_together(batch: Batch, marks: Sequence[Mark], deadline: float) -> bytes:
+    """Add very many marks to a batch; return its bytes.
+
+    Raises:
+        StoreTimeoutError: time is up.
+    """
+    for at in range(0, len(marks), MAX_RUN_MARKS):
+        _check_time(deadline)
+        for mark in marks[at : at + MAX_RUN_MARKS]:
+            batch.add(mark)
+        batch.seal()
+    pieces = []
+    for piece in batch.pieces():
+        _check_time(deadline)
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _check_time(deadline: float) -> None:
+    if time.monotonic() >= deadline:
+        raise StoreTimeoutError
 
 
 def _fate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -110,4 +111,6 @@ class Context:
     def checked_many(self, event_sets: Iterable[EventSet]) -> list[EventSet]:
         """Return some event sets if they are of this database."""
         each = iterated("not an iterable of event sets", event_sets)
-        return [self.checked(event_set) for event_set in each]
+        # One more than may be asked about at once, of an iterable that may have no end.
+        most = self.options.max_bitmaps + 1
+        return [self.checked(event_set) for event_set in itertools.islice(each, most)]

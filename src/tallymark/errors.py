@@ -37,6 +37,7 @@ __all__ = [
     "WrongKeyTypeError",
     "WrongSchemaError",
     "let_handlers_pass",
+    "may_be_applied",
     "misfit",
     "overloaded",
     "repeated",
@@ -46,6 +47,9 @@ __all__ = [
 
 class TallymarkError(Exception):
     """The root of every exception that tallymark raises on purpose."""
+
+    #: Whether it is of marks that may have been applied all the same; see `may_be_applied`.
+    _may_be_applied = False
 
 
 class InvalidValueError(TallymarkError, ValueError):
@@ -193,6 +197,12 @@ class WrongKeyTypeError(CommandError):
 ErrorT = TypeVar("ErrorT", bound=TallymarkError)
 
 
+def may_be_applied(error: TallymarkError) -> bool:
+    """Return whether marks that ended with an error may have been applied all the same."""
+    # A key of another type is one of the event's name, and the other bitmaps were written.
+    return isinstance(error, WrongKeyTypeError) or error._may_be_applied  # noqa: SLF001
+
+
 def with_fate(
     failure: ErrorT, *, sent: bool | None, timeout: float, missed: str = "Redis did not answer"
 ) -> ErrorT:
@@ -212,7 +222,9 @@ def with_fate(
     if sent is None:
         return repeated(failure, message)
     fate = "marks may or may not have been applied" if sent else "nothing was sent"
-    return repeated(failure, f"{message}; {fate}")
+    told = repeated(failure, f"{message}; {fate}")
+    told._may_be_applied = sent  # noqa: SLF001
+    return told
 
 
 def overloaded(pending: int, kind: Literal["marks", "reads"], most: int) -> OverloadedError:
@@ -236,6 +248,7 @@ def repeated(error: ErrorT, message: str) -> ErrorT:
     """
     copy = type(error)(message)
     copy.__cause__ = error.__cause__
+    copy._may_be_applied = error._may_be_applied  # noqa: SLF001
     return copy
 
 

@@ -50,6 +50,13 @@ _HUGE: Final = 2**32
 #: How many characters the text of an expression has, at most, but for the last name.
 _LONGEST_TEXT: Final = 2000
 
+#: How many days a bitmap of a range is of at most: those of a month.
+_DAYS_OF_A_MONTH: Final = 31
+
+#: In how many bitmaps with a date a day is, at most: its 24 hours', and its own, and those
+#: of its week, its month and its year.
+_BITMAPS_OF_A_DAY: Final = 28
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -282,6 +289,14 @@ class Union(EventSet):
         """Return the periods whose bitmaps are united."""
         raise NotImplementedError
 
+    def most(self) -> int:
+        """Return how many periods there are at most, without a look at them."""
+        raise NotImplementedError
+
+    def unfolded(self) -> Iterator[Period]:
+        """Yield the periods one by one, as they are found."""
+        return iter(self.periods())
+
     def bitmaps(self) -> Iterator[Bitmap]:
         """Yield the bitmaps of all its periods."""
         return (Bitmap(self.origin, self.event, period) for period in self.periods())
@@ -328,10 +343,20 @@ class PeriodUnion(Union):
 
     def periods(self) -> tuple[Period, ...]:
         """Return the period itself, if it may have a bitmap, and those that cover it."""
-        parts = cover(*days_of(self.period), self.coverage)
-        if not self.coverage.has(self.period.granularity):
-            return tuple(parts)
-        return self.period, *(part for part in parts if part != self.period)
+        return tuple(self.unfolded())
+
+    def most(self) -> int:
+        """Return how many bitmaps it has if it needs all that there are of its days."""
+        first, after = days_of(self.period)
+        return _BITMAPS_OF_A_DAY * (after - first)
+
+    def unfolded(self) -> Iterator[Period]:
+        """Yield the periods one by one, as they are found."""
+        if self.coverage.has(self.period.granularity):
+            yield self.period
+        for part in cover(*days_of(self.period), self.coverage):
+            if part != self.period:
+                yield part
 
     def __repr__(self) -> str:
         return f"{self.period.granularity}({self.event!r}, {self.period})"
@@ -352,6 +377,8 @@ class DayRange(Union):
     first: datetime
     after: datetime
     coverage: Coverage
+    #: Its periods, once they have been found: it is asked for them several times.
+    _periods: tuple[Period, ...] | None = field(init=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
         check_name("event", self.event)
@@ -375,16 +402,38 @@ class DayRange(Union):
             return replace(self, first=self.first + distance, after=self.after + distance)
         except OverflowError as error:
             raise InvalidValueError(
-                f"{shown(self)} shifted by {shown(count)} leaves the years 1 to 9999"
+                f"{shown(self)} cannot be shifted that far: it leaves the years 1 to 9999"
             ) from error
 
     def at(self, origin: Origin) -> DayRange:
         """Return the same range somewhere else."""
-        return DayRange(origin, self.event, self.first, self.after, self.coverage)
+        there = DayRange(origin, self.event, self.first, self.after, self.coverage)
+        object.__setattr__(there, "_periods", self._periods)
+        return there
+
+    @property
+    def widest(self) -> int:
+        """Of how many days one of its bitmaps is at most."""
+        return _DAYS_OF_A_MONTH
+
+    def most(self) -> int:
+        """Return how many bitmaps it has if it needs all that there are of its days."""
+        return _BITMAPS_OF_A_DAY * (self.after - self.first).days
+
+    def unfolded(self) -> Iterator[Period]:
+        """Yield the periods one by one, as they are found."""
+        if self._periods is not None:
+            yield from self._periods
+            return
+        found = []
+        for period in cover(self.first.toordinal(), self.after.toordinal(), self.coverage):
+            found.append(period)
+            yield period
+        object.__setattr__(self, "_periods", tuple(found))
 
     def periods(self) -> tuple[Period, ...]:
         """Return whole months and weeks where they fit and suffice, and days at the edges."""
-        return tuple(cover(self.first.toordinal(), self.after.toordinal(), self.coverage))
+        return self._periods or tuple(self.unfolded())
 
     def __repr__(self) -> str:
         return f"between({self.event!r}, {self.first:%Y-%m-%d}, {self.after:%Y-%m-%d})"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from .batches import MAX_RUN_MARKS
+
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from .shard_batches import ShardBatches
 
 __all__ = [
+    "LARGE",
     "MAX_BATCH_MARKS",
     "MAX_BATCH_SIZE",
     "Bounced",
@@ -32,6 +35,9 @@ MAX_BATCH_MARKS: Final = 1000
 
 #: The same bound in bytes, for marks that take more of them than others.
 MAX_BATCH_SIZE: Final = 256 * 1024
+
+#: Marks of one call from so many on are put together in a thread, and so are their results.
+LARGE: Final = 2_000
 
 #: The marks of one call, which belong into one transaction: where the caller waits,
 #: when it gives up, its only mark or all of several, and how many seconds it has. A
@@ -62,12 +68,24 @@ class Bounced(NamedTuple):
 class Flight:
     """A batch on its way."""
 
-    __slots__ = ("batch", "data", "given_up", "left", "on_the_wire", "replies", "sent", "writes")
+    __slots__ = (
+        "batch",
+        "data",
+        "given_up",
+        "large",
+        "left",
+        "on_the_wire",
+        "replies",
+        "sent",
+        "writes",
+    )
 
-    def __init__(self, writes: Sequence[Write], batch: Batch | ShardBatches) -> None:
+    def __init__(self, writes: Sequence[Write], batch: Batch | ShardBatches, large: bool) -> None:
         self.writes = writes
         self.batch = batch
-        self.data = batch.encode()
+        #: Whether it takes long to put it together: somebody has to `build` it.
+        self.large = large
+        self.data = b"" if large else batch.encode()
         self.replies: list[Any] = []
         #: Whether a byte of it may have reached the server.
         self.sent = False
@@ -77,6 +95,12 @@ class Flight:
         self.given_up = False
         #: When it was sent.
         self.left = 0.0
+
+    def build(self) -> None:
+        """Put a large one together, step by step: a batch does not have its marks yet."""
+        for write in self.writes:
+            _add(write, self.batch)
+        self.data = self.batch.encode()
 
     @property
     def deadline(self) -> float:
@@ -96,9 +120,14 @@ def live(writes: Iterable[Write]) -> Iterator[Write]:
 
 def boarded(writes: Sequence[Write], batch: Batch | ShardBatches) -> Flight:
     """Return a flight of just these writes, which fill an empty batch."""
+    large = False
     for write in writes:
-        _add(write, batch)
-    return Flight(writes, batch)
+        if len(write[3]) > LARGE:
+            large = True
+    if not large:
+        for write in writes:
+            _add(write, batch)
+    return Flight(writes, batch, large)
 
 
 def boarding(
@@ -138,6 +167,8 @@ def boarding(
             if taken and (aboard > limit or batch.size > MAX_BATCH_SIZE):
                 waiting.appendleft(write)
                 break
+            if size > LARGE:
+                return Flight([write], batch, True), hopeless, left + size
             if mark is not None:
                 batch.add(mark)
             else:
@@ -145,14 +176,15 @@ def boarding(
             taken.append(write)
         left += size
     if not taken and hopeless:
-        taken.append(hopeless.pop())
-        _add(taken[0], batch)
-    return Flight(taken, batch), hopeless, left
+        return boarded([hopeless.pop()], batch), hopeless, left
+    return Flight(taken, batch, False), hopeless, left
 
 
 def _add(write: Write, batch: Batch | ShardBatches) -> None:
     _, _, mark, marks, _ = write
     if mark is not None:
         batch.add(mark)
-    for mark in marks:
+    for count, mark in enumerate(marks):
+        if count and count % MAX_RUN_MARKS == 0:
+            batch.seal()
         batch.add(mark)

@@ -23,6 +23,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+import anyio.to_thread
 
 from .errors import (
     MAY_PASS,
@@ -35,7 +36,7 @@ from .errors import (
     with_fate,
 )
 from .event_loops import OfOneLoop, no_loop, running_loop
-from .flights import MAX_BATCH_MARKS, Bounced, boarded, boarding, count, live
+from .flights import LARGE, MAX_BATCH_MARKS, Bounced, boarded, boarding, count, live
 from .observers import Operation, Outage, observe
 from .options import checked_timeout
 from .room import Room
@@ -304,6 +305,8 @@ class GroupCommit(OfOneLoop):
         # Where the last batch was of several callers, more of them will follow in this
         # step of the loop, as web requests come in bursts: a task sends in the next one.
         solitary = self._landed <= 1 and self._flight is None and self._link.ready
+        if len(write[3]) > LARGE:
+            solitary = False  # who leads does not see its own deadline while others work
         if solitary and not self._led:
             return self._lead(write)
         self._room.enter(count([write]))
@@ -385,18 +388,7 @@ class GroupCommit(OfOneLoop):
         Cancelled: leaves the flight for others to go on with.
         """
         try:
-            if flight.on_the_wire:
-                self._check_time(flight)
-            else:
-                if not self._link.ready:
-                    await self._prepare(flight)
-                flight.sent = True
-                flight.left = time.perf_counter()
-                await self._link.send(flight.data)
-                flight.on_the_wire = True
-                self._totals.bytes_sent += len(flight.data)
-            await self._link.receive(flight.replies, flight.batch.reply_count())
-            results = flight.batch.settle(flight.replies)
+            results = await self._exchanged(flight)
         except StoreError as error:
             # We closed the connection if time was up.
             failure = StoreTimeoutError(str(error)) if flight.given_up else error
@@ -420,11 +412,37 @@ class GroupCommit(OfOneLoop):
             raise
         else:
             self._flight = None
+            if results is None:
+                return
             try:
                 if self._observer is not None:
                     self._observe(flight, None)
             finally:
                 self._settle(flight, results)
+
+    async def _exchanged(self, flight: Flight) -> list[Result] | None:
+        """Send a batch and return its results; None if nobody waits for it any more."""
+        if flight.on_the_wire:
+            self._check_time(flight)
+        else:
+            if flight.large and not await self._build(flight):
+                return None
+            if not self._link.ready:
+                await self._prepare(flight)
+            flight.sent = True
+            flight.left = time.perf_counter()
+            await self._link.send(flight.data)
+            flight.on_the_wire = True
+            self._totals.bytes_sent += len(flight.data)
+        await self._link.receive(flight.replies, flight.batch.reply_count())
+        if flight.large:
+            return await anyio.to_thread.run_sync(flight.batch.settle, flight.replies)
+        return flight.batch.settle(flight.replies)
+
+    async def _build(self, flight: Flight) -> bool:
+        """Put a large flight together in a thread; return whether anybody still waits for it."""
+        await anyio.to_thread.run_sync(flight.build)
+        return next(live(flight.writes), None) is not None
 
     def _observe(self, flight: Flight, failure: StoreError | None) -> None:
         if self._observer is None:

@@ -12,18 +12,21 @@ begins with another one, a walk of the shorter one finds the bitmaps of both.
 
 from __future__ import annotations
 
+import heapq
 import itertools
+import operator
 import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from .arguments import iterated
+from .bounds import check_number
 from .errors import CommandError, InvalidTypeError, InvalidValueError
 from .excerpts import kind_of, shown
 from .keys import checked_name
-from .periods import Granularity, dated, periods_between
+from .periods import Granularity, Period, count_between, dated, periods_between
 from .raw_keys import unlinked
-from .requests import Nodes, Request
+from .requests import Checkpoint, Nodes, Request, in_steps
 from .together import together
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from .context import Context
-    from .periods import By, Period
+    from .periods import By
     from .requests import Command, Query
 
 __all__ = [
@@ -46,6 +49,9 @@ __all__ = [
 ]
 
 AnswerT = TypeVar("AnswerT")
+
+#: How many items are put in order in one go.
+_SORTED: Final = 10_000
 
 #: How many keys one step of a walk looks at, and how many commands go together.
 _STEP: Final = 1000
@@ -74,7 +80,7 @@ def event_names(context: Context, prefix: str) -> Query[list[str]]:
     walk = _Walk(context, prefix)
     while walk.goes_on:
         found.update(each.event for each in (yield from walk.step()))
-    return sorted(found)
+    return (yield from _in_order(found))
 
 
 def every_bitmap(context: Context) -> Query[list[tuple[str, Period | None]]]:
@@ -104,7 +110,7 @@ def periods_of(context: Context, event: str) -> Query[list[Period]]:
             for each in (yield from walk.step())
             if each.event == event and each.period is not None
         )
-    return sorted(found, key=lambda period: period.start)
+    return (yield from _in_order(found, operator.attrgetter("start")))
 
 
 def memory(context: Context, event: str) -> Query[dict[Granularity, int]]:
@@ -114,11 +120,14 @@ def memory(context: Context, event: str) -> Query[dict[Granularity, int]]:
     walk = _walk_of_event(context, event)
     while walk.goes_on:
         found |= {each.key: each for each in (yield from walk.step()) if each.event == event}
-    in_order = sorted(map(_granularity, found.values()), key=lambda each: int(each.value))
+    granularities = set((yield from in_steps(map(_granularity, found.values()))))
+    in_order = sorted(granularities, key=lambda each: int(each.value))
     sizes: dict[Granularity, int] = dict.fromkeys(in_order, 0)
     for own, usages in (yield from _in_their_shards(context, found.values(), _usages)):
-        for each, usage in zip(own, usages, strict=True):
-            sizes[_granularity(each)] += usage or 0  # None: it has just gone
+        for at in range(0, len(own), _STEP):
+            for each, usage in zip(own[at : at + _STEP], usages[at : at + _STEP], strict=True):
+                sizes[_granularity(each)] += usage or 0  # None: it has just gone
+            yield Checkpoint()
     return sizes
 
 
@@ -153,7 +162,10 @@ def history(
     if isinstance(events, str):
         events = [events]
     each = iterated("events must be a name or several", events)
-    names = list(dict.fromkeys(checked_name("event", name) for name in each))
+    # One more than may be, of an iterable that may have no end.
+    some = itertools.islice(each, context.options.max_bitmaps + 1)
+    names = list(dict.fromkeys(checked_name("event", name) for name in some))
+    check_number(context, len(names), "events")
     if since is None:
         raise InvalidTypeError("since must be a date or datetime, got None")
     begin = context.local(since, "since")
@@ -162,7 +174,13 @@ def history(
         end += timedelta.resolution  # the period that has just begun is a part of it
     if begin >= end:
         raise InvalidValueError(f"since must be before until, got {begin} and {end}")
-    every = list(periods_between(wanted, begin, end))
+    # A period may be the union of several bitmaps, as a year is.
+    own = (context.during(name, Period.containing(wanted, begin)) for name in names[:1])
+    of_each = len(names) * sum(1 for one in own for _ in one.bitmaps())
+    what = f"{wanted}s between since and until, of all events together"
+    check_number(context, of_each * (count_between(wanted, begin, end) - 2), what)
+    every = yield from in_steps(periods_between(wanted, begin, end))
+    check_number(context, of_each * len(every), what)
     if not context.shards:
         return (yield from _history(context, offset, names, every))
     there = _history(context.shards[shard], offset, names, every)
@@ -182,6 +200,7 @@ def _history(
         for bitmap in context.during(name, period).bitmaps()
     )
     while some := list(itertools.islice(cells, _STEP)):
+        yield Checkpoint()
         bits = yield Request([(b"GETBIT", key, digits) for _, _, key in some])
         for (name, period, _), bit in zip(some, bits, strict=True):
             if bit and period not in found[name][-1:]:  # several months of one year
@@ -273,8 +292,11 @@ def _in_their_shards(
 ) -> Query[list[tuple[Sequence[_Located], AnswerT]]]:
     """Ask the same about some bitmaps, those of each shard there; return them with the answers."""
     by_shard: dict[int | None, list[_Located]] = {}
-    for each in bitmaps:
-        by_shard.setdefault(each.shard, []).append(each)
+    rest = iter(bitmaps)
+    while some := list(itertools.islice(rest, _STEP)):
+        for each in some:
+            by_shard.setdefault(each.shard, []).append(each)
+        yield Checkpoint()
     if context.shards:
         answers = yield from together(
             (shard, query(own)) for shard, own in by_shard.items() if shard is not None
@@ -346,7 +368,8 @@ class _Walk:
                 self._cursors[place] = cursor
         self.goes_on = bool(self._cursors)
         # While a slot is moving, two servers may know one key.
-        return [each for key in dict.fromkeys(keys) if (each := self._located(key)) is not None]
+        located = yield from in_steps(map(self._located, dict.fromkeys(keys)))
+        return [each for each in located if each is not None]
 
     def _scanned(self, cursor: Any) -> Query[tuple[Any, list[bytes]]]:
         scan = (b"SCAN", cursor, b"MATCH", self._pattern, b"COUNT", b"%d" % _STEP)
@@ -362,6 +385,22 @@ class _Walk:
         except InvalidValueError:
             return None
         return _Located(key, shard if self._sharded else None, event, period)
+
+
+def _in_order(
+    items: Iterable[AnswerT], key: Callable[[AnswerT], Any] | None = None
+) -> Query[list[AnswerT]]:
+    """Return items in order, as `sorted` does, but not in one go if there are many."""
+    in_order: Any = sorted
+    every = list(items)
+    runs: list[list[AnswerT]] = []
+    for at in range(0, len(every), _SORTED):
+        runs.append(in_order(every[at : at + _SORTED], key=key))
+        yield Checkpoint()
+    if len(runs) == 1:
+        return runs[0]
+    merged: Any = heapq.merge
+    return (yield from in_steps(merged(*runs, key=key)))
 
 
 def _literally(text: str) -> str:

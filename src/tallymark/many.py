@@ -68,6 +68,7 @@ class Many:
     """One call of ``mark_many`` or ``unmark_many``: what it sends, and what came of it.
 
     Attributes:
+        event: the event's name.
         done: how many ids are marked.
         counts: in how many of them that changed something, for each granularity.
     """
@@ -90,7 +91,9 @@ class Many:
         self._schema = schema
         self._value = value
         self.done = 0
-        granularities = target(0).bitmaps.granularities  # the same in all shards
+        bitmaps = target(0).bitmaps
+        self.event = bitmaps.event
+        granularities = bitmaps.granularities  # the same in all shards
         self.counts: dict[Granularity, int] = dict.fromkeys(granularities, 0)
 
     def checked(self, block: Numbers) -> Offsets:

@@ -7,11 +7,13 @@ and defaults decide which bitmaps a verb touches.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import uuid
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .errors import TallymarkError
 from .keys import bitmap_key, check_flag, check_name, checked_name
 from .lifetimes import Lifetimes
 from .limits import EventLimits
@@ -22,10 +24,10 @@ from .switches import switches
 from .wall_clock import wall_clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from datetime import date
 
-    from .marks import Mark
+    from .marks import Mark, Result
     from .options import Options
 
 __all__ = ["Marker"]
@@ -41,6 +43,11 @@ _PRESENT_BITMAPS = 4096
 
 #: So many times as many may be kept where there are shards.
 _SHARDED = 4
+
+#: About how many bytes of memory either of them may take, without shards; and how many
+#: bitmaps of one mark take, beside their names.
+_CACHED_BYTES = 16 * 1024 * 1024
+_AROUND = 600
 
 #: What an exact unmark clears only where no other day of the period has the user.
 _KEPT_BY_OTHER_DAYS = Granularity.WEEK | Granularity.MONTH | Granularity.YEAR
@@ -62,6 +69,28 @@ class _Present(NamedTuple):
     ends: float
     local: datetime
     bitmaps: tuple[dict[str, list[Bitmaps | None]], ...]
+
+
+class _Kept(dict[Any, Bitmaps]):
+    """Bitmaps that are kept, up to a bound; one that is too many takes the place of all."""
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        """Begin empty; ``most`` of them, and so many bytes, are kept."""
+        super().__init__()
+        self._most = most
+        self._most_bytes = most_bytes
+        self._bytes = 0
+
+    def keep(self, key: object, bitmaps: Bitmaps) -> None:
+        """Keep bitmaps, unless they alone would take a good part of the memory."""
+        weight = _weight(bitmaps)
+        if weight > self._most_bytes // 16:
+            return
+        self._bytes += weight
+        if len(self) >= self._most or self._bytes > self._most_bytes:
+            self.clear()  # in one step: threads share a marker
+            self._bytes = weight
+        self[key] = bitmaps
 
 
 class Marker:
@@ -95,8 +124,9 @@ class Marker:
         shards = len(self._schema.parts)
         room = _SHARDED if shards > 1 else 1
         self._most_events = max(1, _PRESENT_BITMAPS * room // shards)
-        most = _CACHED_BITMAPS * room
-        self._cached_bitmaps = functools.lru_cache(most)(self._make_bitmaps)
+        self._most_bytes = _CACHED_BYTES * room
+        self._present_bytes = 0
+        self._kept = _Kept(_CACHED_BITMAPS * room, self._most_bytes)
         self._present = _Present(0.0, 0.0, datetime.min, ())  # is over
 
     def mark_event(
@@ -135,8 +165,8 @@ class Marker:
         """Return the mark that clears a user's bits of a moment."""
         moment = self._local(now)
         shard, offset = self._schema.place(user_id)
-        bitmaps = self.bitmaps(event, moment, track_hourly, track_unique, shard)
         check_flag("exact", exact)
+        bitmaps = self.bitmaps(event, moment, track_hourly, track_unique, shard)
         if not exact:
             return BitMark(bitmaps, offset, 0)
         bitmaps = self._with_witnesses(bitmaps, moment)
@@ -190,6 +220,38 @@ class Marker:
         """Return the mark that clears a user's dateless bit."""
         return self._flag(event, user_id, 0)
 
+    def ended(
+        self,
+        marks: Iterable[Mark],
+        results: Iterable[Result | None] = (),
+        error: BaseException | None = None,
+    ) -> None:
+        """Take note of what became of marks, some of which may be of events on trial.
+
+        Arguments:
+            marks: the marks.
+            results: what each came to, if there was an answer.
+            error: why there was none.
+        """
+        if not self._limits.counts:
+            return
+        for mark, result in itertools.zip_longest(marks, results):
+            if mark.bitmaps.on_trial:
+                why = result if isinstance(result, BaseException) else error
+                self._limits.ended([mark.bitmaps.event], why)
+
+    def many_ended(self, event: str, *, done: int, error: BaseException | None = None) -> None:
+        """Take note of what became of marks of many users.
+
+        Arguments:
+            event: the event.
+            done: how many ids are known to be marked.
+            error: why there are not more.
+        """
+        if self._limits.counts and self._limits.is_on_trial(event):
+            # Of no ids at all, nothing was sent either.
+            self._limits.ended([event], None if done else error or TallymarkError())
+
     def bitmaps(
         self,
         event: str,
@@ -214,6 +276,14 @@ class Marker:
         bitmaps = None if shards is None else shards[shard]
         if bitmaps is None:
             bitmaps = self._bitmaps_of(event, shard, present.local, hourly, unique)
+            weight = _weight(bitmaps)
+            if bitmaps.on_trial or weight > self._most_bytes // 16:
+                return bitmaps
+            self._present_bytes += weight
+            if self._present_bytes > self._most_bytes:
+                self._present_bytes = weight
+                known.clear()
+                shards = None
             if shards is None:
                 if len(known) >= self._most_events:
                     known.clear()
@@ -236,6 +306,17 @@ class Marker:
             return self._make_bitmaps(event, shard, hour, granularities)
         return found
 
+    def _cached_bitmaps(
+        self, event: str, shard: int, hour: _Hour | None, granularities: Granularity
+    ) -> Bitmaps:
+        key = (event, shard, hour, granularities)
+        found = self._kept.get(key)
+        if found is None:
+            found = self._make_bitmaps(event, shard, hour, granularities)
+            if not found.on_trial:
+                self._kept.keep(key, found)
+        return found
+
     def _flag(self, event: str, user_id: int, value: int) -> BitMark:
         if type(event) is not str:
             event = checked_name("event", event)
@@ -246,6 +327,7 @@ class Marker:
     def _make_bitmaps(
         self, event: str, shard: int, hour: _Hour | None, granularities: Granularity
     ) -> Bitmaps:
+        self._limits.check_length(event)
         check_name("event", event)
         self._limits.check(event)
         moment = hour and datetime(*hour)
@@ -262,7 +344,9 @@ class Marker:
             if end == math.inf or end > self._clock():  # else Redis would delete what is there
                 found.append((granularity, bitmap_key(prefix, event, period), end))
         chosen, keys, ends = zip(*found, strict=True) if found else ((), (), ())
-        return Bitmaps(event, chosen, keys, ends, shard)
+        made = Bitmaps(event, chosen, keys, ends, shard)
+        made.on_trial = self._limits.is_on_trial(event)
+        return made
 
     def _scratch(self, shard: int, uid: str) -> tuple[bytes, bytes] | None:
         """Return the names of two keys that nobody else uses, and that no schema can parse."""
@@ -288,7 +372,9 @@ class Marker:
                     continue
             kept.append((granularity, key))
         chosen, keys = [each for each, _ in kept], [key for _, key in kept]
-        return Bitmaps(bitmaps.event, chosen, keys, shard=bitmaps.shard)
+        made = Bitmaps(bitmaps.event, chosen, keys, shard=bitmaps.shard)
+        made.on_trial = bitmaps.on_trial
+        return made
 
     def _witnesses(self, bitmaps: Bitmaps, moment: datetime) -> tuple[tuple[bytes, ...], ...]:
         """Return for each bitmap the keys of the other days that keep a user in it."""
@@ -316,6 +402,7 @@ class Marker:
         local = datetime.fromtimestamp(now, self._zone)
         ends = math.floor(now) + 3600 - 60 * local.minute - local.second
         last = datetime.fromtimestamp(ends - 0.001, self._zone)
+        self._present_bytes = 0
         # Where the zone's offset changes before the hour is over, or has fractions
         # of a second, the hour's end is not where it seems: know this moment only.
         offset = local.utcoffset()
@@ -326,6 +413,11 @@ class Marker:
     def _local(self, now: date | None) -> datetime:
         """Return a moment as the wall clock of the tally's zone shows it, naive."""
         return self._present_hour().local if now is None else wall_clock(now, self._zone)
+
+
+def _weight(bitmaps: Bitmaps) -> int:
+    """Return about how many bytes of memory bitmaps take: they have each key three times."""
+    return 3 * bitmaps.size + _AROUND
 
 
 def _exact_unmark(

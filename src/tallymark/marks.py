@@ -53,6 +53,7 @@ class Bitmaps:
         expiring: how many of them have an end.
         expiries: the commands that set it.
         over: when the first of them ends, in seconds since 1970.
+        on_trial: whether it is not known yet if their event counts as one that was marked.
     """
 
     __slots__ = (
@@ -63,6 +64,7 @@ class Bitmaps:
         "granularities",
         "keys",
         "lane",
+        "on_trial",
         "over",
         "setbit_heads",
         "shard",
@@ -98,6 +100,7 @@ class Bitmaps:
         self.expiring = len(finite)
         self.over = min(ends, default=math.inf)
         self.size = _size(self.keys) + len(self.expiries)
+        self.on_trial = False
 
 
 class BitMark:

@@ -207,14 +207,14 @@ def dealt(offsets: Offsets, hands: int) -> Iterator[tuple[int, Offsets]]:
             yield number, bounded(own)
 
 
-def windows(offsets: Offsets) -> Iterator[Offsets]:
+def windows(offsets: Offsets, width: int = WINDOW) -> Iterator[Offsets]:
     """Cut a block of offsets, in any order, into pieces of neighbours.
 
     Yields:
-        Pieces that are at most `WINDOW` bits wide.
+        Pieces that are at most so many bits wide.
     """
     values, low, high = offsets
-    if high - low < WINDOW:
+    if high - low < width:
         yield offsets
         return
     if is_array(values):
@@ -227,7 +227,7 @@ def windows(offsets: Offsets) -> Iterator[Offsets]:
     at = 0
     while at < len(ordered):
         first = int(ordered[at])
-        end = int(find(first + WINDOW))
+        end = int(find(first + width))
         yield Offsets(ordered[at:end], first, int(ordered[end - 1]))
         at = end
 

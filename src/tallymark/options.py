@@ -38,6 +38,11 @@ DEFAULT_MAX_PENDING = 100_000
 _LONGEST: Final = 2_000_000.0
 #: Some operations on the longest bitmaps that there may be, each of 512 MB.
 DEFAULT_MAX_TEMP_BYTES: Final = 2 * 1024**3
+#: How many bitmaps one question may read: 54 years of days, or two of hours.
+DEFAULT_MAX_BITMAPS: Final = 20_000
+
+#: How long the name of an event may be that is marked, in bytes of UTF-8.
+DEFAULT_MAX_EVENT_BYTES: Final = 512
 
 #: How many shards a cluster has if nobody says how many: enough for some masters, and
 #: few to ask.
@@ -101,6 +106,14 @@ class TallyOptions(TypedDict, total=False):
             it about a second, in which it does nothing else. What may need more, by
             ``max_user_id``, begins with a request for the lengths of its bitmaps, and is
             refused with an `InvalidValueError` if these show that it does.
+        max_event_bytes: how long the name of an event may be to be marked or unmarked,
+            in bytes of UTF-8; 512 by default, ``None`` for no limit. A mark writes the
+            name in three keys or more. Reads take any name.
+        max_bitmaps: how many different bitmaps one question may read (`count`,
+            `contains`, `users`, a report, ...); 20,000 by default, which is 54 years
+            of days. A report may use each of them 25 times on average, so its table
+            has 25 times as many cells at most. What would be more is refused before
+            anything is built or sent.
         read_from: where reads go: ``"primary"`` (the default), where marks go
             too; ``"replicas"``, those that a ``redis+sentinel://`` URL leads to, in
             turn (the primary, while there are none); or the URL of a replica.
@@ -132,6 +145,8 @@ class TallyOptions(TypedDict, total=False):
     event_pattern: str | None
     max_events: int | None
     max_temp_bytes: int | None
+    max_event_bytes: int | None
+    max_bitmaps: int
     read_from: str
     observer: Observer | None
     shards: int | None
@@ -159,6 +174,8 @@ class Options:
     event_pattern: str | None = None
     max_events: int | None = None
     max_temp_bytes: int | None = DEFAULT_MAX_TEMP_BYTES
+    max_event_bytes: int | None = DEFAULT_MAX_EVENT_BYTES
+    max_bitmaps: int = DEFAULT_MAX_BITMAPS
     read_from: str | StoreUrl = PRIMARY
     observer: Observer | None = None
     shards: int | None = None
@@ -183,6 +200,9 @@ class Options:
             self._check_least("max_events", 1)
         if self.max_temp_bytes is not None:
             self._check_least("max_temp_bytes", 1)
+        if self.max_event_bytes is not None:
+            self._check_least("max_event_bytes", 1)
+        self._check_least("max_bitmaps", 1)
         self._check_least("replicas", 0)
         _check_pattern(self.event_pattern)
         object.__setattr__(self, "lives", _lives(self.expire))

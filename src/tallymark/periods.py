@@ -25,6 +25,7 @@ __all__ = [
     "By",
     "Granularity",
     "Period",
+    "count_between",
     "dated",
     "parse_suffix",
     "periods_between",
@@ -151,8 +152,8 @@ class Period:
             return Period(self.granularity, _shifted(self.granularity, self.start, number))
         except (OverflowError, ValueError) as error:
             raise InvalidValueError(
-                f"{self.granularity} {self.suffix} shifted by {shown(number)} leaves the years "
-                "1 to 9999"
+                f"{self.granularity} {self.suffix} cannot be shifted that far: "
+                "it leaves the years 1 to 9999"
             ) from error
 
     def days(self) -> Iterator[Period]:
@@ -188,6 +189,27 @@ class Period:
         if self.granularity is Granularity.DAY:
             return f"{start.year}-{start.month}-{start.day}"
         return f"{start.year}-{start.month}-{start.day}-{start.hour}"
+
+
+def count_between(granularity: Granularity, begin: datetime, end: datetime) -> int:
+    """Return how many periods have a moment in ``[begin, end)``, or up to two more, by arithmetic.
+
+    Arguments:
+        granularity: a dated one.
+        begin, end: naive, ``begin`` no later than ``end``.
+    """
+    if granularity is Granularity.YEAR:
+        return end.year - begin.year + 1
+    if granularity is Granularity.MONTH:
+        return 12 * (end.year - begin.year) + end.month - begin.month + 1
+    return (end - begin) // _LENGTHS[granularity] + 2
+
+
+_LENGTHS = {
+    Granularity.HOUR: timedelta(hours=1),
+    Granularity.DAY: timedelta(days=1),
+    Granularity.WEEK: timedelta(weeks=1),
+}
 
 
 def periods_between(granularity: Granularity, begin: datetime, end: datetime) -> Iterator[Period]:

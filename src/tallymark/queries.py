@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from .bits import Ints, algebra
+from .bits import PIECE_BITS, Ints, algebra
+from .bounds import bounded, check_number
 from .errors import InvalidTypeError, InvalidValueError, SlotMovingError
 from .events import Bitmap, Combination, Origin, PeriodUnion, walk
 from .excerpts import shown
@@ -21,9 +22,9 @@ from .expressions import (
     worked,
 )
 from .keys import MAX_USER_ID, checked_int
-from .offsets import blocks, windows
+from .offsets import WINDOW, blocks, windows
 from .raw_keys import ranges, unlinked
-from .requests import Found, Request
+from .requests import Found, Request, in_steps
 from .together import in_shards, together
 
 if TYPE_CHECKING:
@@ -78,6 +79,9 @@ _SINGLES: Final = 1000
 _ALL_SINGLES: Final = 32_000
 _FEW_SINGLES: Final = 4_000
 
+#: How many bits of each of very many bitmaps a range has that is fetched, at least.
+_NARROWEST: Final = 4096
+
 #: A range is fetched if it has this many bytes, or fewer, for each user that is asked about.
 _BYTES_PER_USER: Final = 24
 
@@ -91,6 +95,8 @@ def count(context: Context, event_set: EventSet) -> Query[int]:
 def counts(context: Context, event_sets: Iterable[EventSet]) -> Query[list[int]]:
     """Return how many users are in each of some event sets, all at one moment."""
     found = context.checked_many(event_sets)
+    check_number(context, len(found), "event sets")
+    yield from bounded(context, found)
     if context.shards:
         columns = yield from _ask_shards(context, found, _bitcount, _counted_all)
         return [sum(numbers) for numbers in zip(*columns, strict=True)]
@@ -102,6 +108,7 @@ def counts(context: Context, event_sets: Iterable[EventSet]) -> Query[list[int]]
 def is_empty(context: Context, event_set: EventSet) -> Query[bool]:
     """Return whether nobody is in an event set."""
     asked = context.checked(event_set)
+    yield from bounded(context, [asked])
     if context.shards:
         firsts = yield from _ask_shards(context, [asked], _first_bit, _first_of_all)
         return all(first < 0 for (first,) in firsts)
@@ -139,6 +146,7 @@ def contains(context: Context, event_set: EventSet, user_id: int) -> Query[bool]
     """Return whether a user is in an event set: one ``GETBIT`` for each of its bitmaps."""
     asked = context.checked(event_set)
     shard, offset = context.schema.place(user_id)
+    yield from bounded(context, [asked])
     graph = yield from compiled([asked])
     if context.shards:
         here = graph.at(context.shards[shard].origin)
@@ -163,8 +171,10 @@ def contains_many(
 ) -> Query[list[bool]]:
     """Return for each of some users whether they are in an event set."""
     asked = context.checked(event_set)
+    yield from bounded(context, [asked])
     found, _ = blocks(user_ids)
-    every = [context.schema.offsets(block) for block in found]  # before anything is sent
+    # All of them before anything is sent.
+    every = yield from in_steps(map(context.schema.offsets, found), 1)
     graph = yield from compiled([asked])
     answers: list[bool] = []
     for ids in every:
@@ -179,7 +189,7 @@ def contains_many(
                 contained.update(offset * len(context.shards) + shard for offset in some)
         else:
             contained = yield from _contained(context, graph, ids)
-        answers += [int(user_id) in contained for user_id in ids.values]
+        answers += yield from in_steps(int(user_id) in contained for user_id in ids.values)
     return answers
 
 
@@ -187,7 +197,9 @@ def _contained(context: Context, graph: Graph, offsets: Offsets) -> Query[set[in
     """Return which of some bits are set in an event set."""
     contained: set[int] = set()
     singles: list[int] = []
-    for some in windows(offsets):
+    # Of many bitmaps, less of each goes into a request.
+    width = min(WINDOW, max(_NARROWEST, 8 * _LARGEST // len(graph.bitmaps)))
+    for some in windows(offsets, width):
         if len(some.values) * _BYTES_PER_USER >= (some.high - some.low) >> 3:
             contained |= yield from _in_range(graph, some)
         else:
@@ -251,13 +263,26 @@ class _ShardedParts(_Parts):
         parts = yield from together(
             (shard, each.ids(at, size)) for shard, each in enumerate(self._shards)
         )
-        found: list[int] = []
-        for shard, (own, _) in enumerate(parts):
-            for bits in own:
-                found += [bit * self.step + shard for bit in bits]
-        found.sort()  # which merges what is in order already
-        pieces = (found[begin : begin + _PIECE] for begin in range(0, len(found), _PIECE))
+        pieces = self._merged([own for own, _ in parts], 8 * at)
         return pieces, max(length for _, length in parts)
+
+    def _merged(self, shards: Sequence[Iterator[list[int]]], first: int) -> Iterator[list[int]]:
+        """Put together the users of the same piece of all shards, one piece after the other.
+
+        Arguments:
+            shards: the bits of each, in pieces of one length; some have none of a piece.
+            first: the first bit of the first piece.
+        """
+        waiting = [next(own, None) for own in shards]
+        while some := [bits[0] for bits in waiting if bits is not None]:
+            end = first + ((min(some) - first) // PIECE_BITS + 1) * PIECE_BITS
+            found: list[int] = []
+            for shard, bits in enumerate(waiting):
+                if bits is not None and bits[0] < end:
+                    found += [bit * self.step + shard for bit in bits]
+                    waiting[shard] = next(shards[shard], None)
+            found.sort()  # which merges what is in order already
+            yield from (found[begin : begin + _PIECE] for begin in range(0, len(found), _PIECE))
 
     def candidate(self, at: int) -> Query[int | None]:
         found = yield from together(
@@ -327,7 +352,9 @@ def next_candidate(graph: Graph, at: int) -> Query[int | None]:
 
 def delete(context: Context, event_set: EventSet) -> Query[int]:
     """Delete the bitmaps of an event set, which has to be a bitmap or a union of some."""
-    bitmaps = tuple(dict.fromkeys(_deletable(context.checked(event_set))))
+    asked = context.checked(event_set)
+    yield from bounded(context, [asked])
+    bitmaps = tuple(dict.fromkeys((yield from in_steps(_deletable(asked)))))
     if context.shards:
         found = yield from in_shards(
             context, lambda part: unlinked(each.at(part.origin).key for each in bitmaps)
@@ -340,7 +367,9 @@ def delete(context: Context, event_set: EventSet) -> Query[int]:
 
 def store(context: Context, event_set: EventSet, key: bytes) -> Query[int]:
     """Write the users of an event set, as they are now, to a key; return how many bytes it has."""
-    graph = yield from compiled([context.checked(event_set)])
+    asked = context.checked(event_set)
+    yield from bounded(context, [asked])
+    graph = yield from compiled([asked])
     yield from check_cost(context, graph)
     request, (reply,) = yield from asking(
         context.origin, graph, lambda found: (b"BITOP", b"OR", key, found)
@@ -471,11 +500,12 @@ def _in_range(graph: Graph, offsets: Offsets) -> Query[set[int]]:
     data = yield from answered(Request(commands, atomic=len(commands) > 1, replies=bytes))
     value = yield from evaluated(graph, data, size, Ints().load)
     together = value.to_bytes(size, "little")
-    return {
+    users = yield from in_steps(
         int(offset)
         for offset in offsets.values
         if together[(offset >> 3) - first] & (128 >> (offset & 7))
-    }
+    )
+    return set(users)
 
 
 def _one_by_one(context: Context, graph: Graph, offsets: list[int]) -> Query[set[int]]:

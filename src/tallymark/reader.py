@@ -26,7 +26,7 @@ from .errors import (
     with_fate,
 )
 from .options import checked_timeout
-from .requests import Found, Nodes, Request, Round, Work
+from .requests import Checkpoint, Found, Nodes, Request, Round, Work
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -41,6 +41,9 @@ __all__ = ["BaseReader", "Reader"]
 #: the other sleeps. So it sleeps for so many seconds after so many seconds of work.
 _PAUSE: Final = 50e-6
 _BETWEEN_PAUSES: Final = 5e-4
+
+#: After so many seconds without a turn of the event loop, a `Checkpoint` is one.
+TURN = 5e-3
 
 AnswerT = TypeVar("AnswerT")
 
@@ -88,10 +91,17 @@ class BaseReader:
         if timeout is not None:
             seconds = checked_timeout(timeout)
             ends = asyncio.get_running_loop().time() + seconds
+        turns: _Turns | None = None
         try:
             step = next(query)
             while True:
-                step = query.send(await self._done(step, seconds, ends))
+                if isinstance(step, Checkpoint):
+                    turns = turns or _Turns()
+                    await turns.pause(seconds, ends)
+                    step = next(query)
+                else:
+                    step = query.send(await self._done(step, seconds, ends))
+                    turns = None  # it has just had one
         except StopIteration as end:
             answer: AnswerT = end.value
             return answer
@@ -112,14 +122,24 @@ class BaseReader:
         Raises as `answer`.
         """
         seconds = self._timeout if timeout is None else checked_timeout(timeout)
+        turns = _Turns()
+        began = turns.last
         with contextlib.suppress(StopIteration):
             step = next(query)
             while True:
                 if isinstance(step, Found):
                     yield step.items
+                    # Whoever takes them may never wait for anything.
+                    await turns.pause(seconds, None)
+                    began = turns.now()
+                    step = next(query)
+                elif isinstance(step, Checkpoint):
+                    await turns.pause(seconds, began + seconds)
                     step = next(query)
                 else:
-                    step = query.send(await self._done(step, seconds, None))
+                    outcome = await self._done(step, seconds, None)
+                    began = turns.have_been()
+                    step = query.send(outcome)
 
     async def close(self) -> None:
         """Accept no more requests, wait for those under way, and disconnect."""
@@ -281,6 +301,44 @@ class Reader(BaseReader):
         self.primary.discard()
         if self._replica is not None:
             self._replica.discard()
+
+
+class _Turns:
+    """Gives the event loop a turn in the middle of a long computation.
+
+    Attributes:
+        now: tells the loop's time.
+        last: when it had one last.
+    """
+
+    __slots__ = ("last", "now")
+
+    def __init__(self) -> None:
+        self.now = asyncio.get_running_loop().time
+        self.last = self.now()
+
+    def have_been(self) -> float:
+        """Take note of a turn that the loop has had; return when."""
+        self.last = self.now()
+        return self.last
+
+    async def pause(self, seconds: float, ends: float | None) -> None:
+        """Let other tasks run, if none has for a while.
+
+        Arguments:
+            seconds: how many seconds there are in all.
+            ends: when these are over, if that is known.
+
+        Raises:
+            StoreTimeoutError: they are.
+        """
+        now = self.now()
+        if ends is not None and now >= ends:
+            missed = "the answer was not worked out"
+            raise with_fate(StoreTimeoutError(), sent=None, timeout=seconds, missed=missed)
+        if now - self.last >= TURN:
+            await asyncio.sleep(0)
+            self.have_been()
 
 
 def _work(work: Work, stopped: threading.Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import operator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -105,9 +106,11 @@ def funnel(
     """Count who is in the first step, in the first two, and so on, all at one moment."""
     each = iterated("steps must be several names or event sets", steps)
     period = Period.containing(dated(by), context.local(moment))
+    # Each count reads the bitmaps of all steps before it again, so to speak.
+    most = math.isqrt(2 * context.options.max_bitmaps)
     chosen: list[EventSet] = []
     names: list[str] = []
-    for step in each:
+    for step in itertools.islice(each, most + 1):
         if isinstance(step, str):
             names.append(checked_name("event", step))
             chosen.append(context.during(names[-1], period))
@@ -116,6 +119,10 @@ def funnel(
             names.append(repr(step))
     if not names:
         raise InvalidValueError("a funnel has one step or more")
+    if len(names) > most:
+        raise InvalidValueError(
+            f"with max_bitmaps={context.options.max_bitmaps}, a funnel has at most {most} steps"
+        )
     numbers = yield from counts(context, list(itertools.accumulate(chosen, operator.and_)))
     return Funnel(
         period,

@@ -8,13 +8,28 @@ awaits anything is the driver's business.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from . import wire
 from .errors import CommandError, RedirectedError, StoreError, StoreNotReadyError, misfit, repeated
 
-__all__ = ["Command", "Found", "Nodes", "Place", "Query", "Request", "Round", "Step", "Work"]
+__all__ = [
+    "Checkpoint",
+    "Command",
+    "Found",
+    "Nodes",
+    "Place",
+    "Query",
+    "Request",
+    "Round",
+    "Step",
+    "Work",
+    "in_steps",
+]
+
+#: After so many items of a long loop there is a `Checkpoint`. A few microseconds each.
+_ITEMS: Final = 1000
 
 #: A command's name and arguments.
 Command = tuple[bytes, ...]
@@ -175,6 +190,15 @@ class Work(NamedTuple):
     pauses: bool = False
 
 
+class Checkpoint(NamedTuple):
+    """A place in a long computation; the query is sent ``None``.
+
+    A driver ends the query here if its time is up, and an async one lets other tasks
+    run if none has for some milliseconds. It costs next to nothing, so there should be
+    one every few milliseconds, whatever the input.
+    """
+
+
 class Found(NamedTuple):
     """A part of the answer of a query whose answer is a stream; the query is sent ``None``."""
 
@@ -182,9 +206,27 @@ class Found(NamedTuple):
 
 
 AnswerT = TypeVar("AnswerT")
+ItemT = TypeVar("ItemT")
 #: What a query may yield.
-Step = Request | Round | Nodes | Work | Found
+Step = Request | Round | Nodes | Work | Checkpoint | Found
 Query = Generator[Step, Any, AnswerT]
+
+
+def in_steps(items: Iterable[ItemT], step: int = _ITEMS) -> Generator[Checkpoint, Any, list[ItemT]]:
+    """Return items that take some time to make as a list.
+
+    Arguments:
+        items: the items.
+        step: after how many of them there is a `Checkpoint`.
+    """
+    rest = iter(items)
+    found: list[ItemT] = []
+    while some := list(itertools.islice(rest, step)):
+        found += some
+        if len(some) < step:
+            break
+        yield Checkpoint()
+    return found
 
 
 def _own(error: CommandError) -> StoreError:

@@ -36,7 +36,7 @@ class CellState(enum.Enum):
     FUTURE = "future"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # of which there may be half a million
 class Cell:
     """How many of a cohort were back in one period.
 
@@ -131,7 +131,7 @@ class Retention:
 
         The keys: ``cohort`` and ``period`` (ISO 8601, such as ``2026-W48``),
         ``size``, ``offset`` (how many periods later), ``count``, ``rate``,
-        ``state``.
+        ``state``. Computes without a break, as `to_csv` does.
         """
         return [
             {
@@ -148,7 +148,11 @@ class Retention:
         ]
 
     def to_csv(self) -> str:
-        """Return the rows of `to_rows` as CSV (RFC 4180) with a header; ``None`` is empty."""
+        """Return the rows of `to_rows` as CSV (RFC 4180) with a header; ``None`` is empty.
+
+        Computes without a break, as all methods of a table do: some tenths of a second
+        for 100,000 cells. In an asyncio program, ``await asyncio.to_thread(table.to_csv)``.
+        """
         rows = self.to_rows()
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]))
@@ -161,7 +165,8 @@ class Retention:
 
         It needs nothing else: no script, no font, no other file. It follows
         the reader's choice of light or dark, and a table that is too wide
-        scrolls.
+        scrolls. Computes without a break, some tenths of a second for 100,000
+        cells: in an asyncio program, ``await asyncio.to_thread(table.to_html)``.
 
         Arguments:
             title: the heading; made of the names of cohort and activity by
@@ -182,7 +187,7 @@ class Retention:
         """Return the rows of `to_rows` as a ``pandas.DataFrame``.
 
         ``table.to_pandas().pivot(index="cohort", columns="offset", values="rate")``
-        is the table as one sees it.
+        is the table as one sees it. Computes without a break, as `to_csv` does.
 
         Raises:
             MissingExtraError: pandas is not installed.

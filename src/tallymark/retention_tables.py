@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, cast, get_args
 
+from .bounds import bounded, check_number, check_uses
 from .covers import cover
 from .errors import InvalidTypeError, InvalidValueError
 from .events import Bitmap, EventSet
@@ -15,7 +16,7 @@ from .excerpts import shown
 from .keys import bitmap_key, check_flag, checked_int, checked_name
 from .keyspace import periods_of
 from .periods import Granularity, Period, dated, periods_between
-from .requests import Request
+from .requests import Checkpoint, Request, in_steps
 from .retention import Cohort, Mode, Retention, table_cell
 from .retention_counts import Tallies, count_cells
 from .together import in_shards
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from .periods import By
     from .requests import Query
 
-__all__ = ["Selector", "retention"]
+__all__ = ["Selector", "check_table", "retention"]
 
 #: What selects the users of a period: an event's name, or a function of the period.
 Selector = str | Callable[[Period], EventSet]
@@ -57,6 +58,7 @@ def retention(
     number = max(1, periods) if cohorts is None else checked_int("cohorts", cohorts)
     if number < 1:
         raise InvalidValueError(f"cohorts must be 1 or more, got {shown(number)}")
+    check_table(context, number, periods + 1)
     if isinstance(mode, str):
         mode = cast("Mode", str.__str__(mode))  # of a subclass, too
     if type(mode) is not str or mode not in get_args(Mode):
@@ -67,13 +69,19 @@ def retention(
         moment = min(moment, context.local(until, "until"))
     last = Period.containing(granularity, moment).shift(-1)  # the last that is over
     # The rows' periods, the columns' beyond them, and one more, where the last of these ends.
-    calendar = [last.shift(count) for count in range(1 - number, periods + 2)]
+    calendar = yield from in_steps(map(last.shift, range(1 - number, periods + 2)))
     rows = calendar[:number]
-    chosen = [_selected(context, cohort, period) for period in rows]
-    active = [_selected(context, activity, period) for period in rows]
+    chosen = yield from in_steps(_selected(context, cohort, period) for period in rows)
+    active = yield from in_steps(_selected(context, activity, period) for period in rows)
+    yield from bounded(context, (*chosen, *active))
     earlier = (yield from _earlier(context, cohort, rows[0], chosen[0])) if first_time else []
     tallies = Tallies(number, periods, mode, first_time)
     yield from count_cells(context, chosen, active, earlier, tallies)
+    table = []
+    for row in range(number):
+        counts = tallies.counts[row]
+        table.append((yield from _row(calendar, row, moment, tallies.sizes[row], counts)))
+        yield Checkpoint()
     return Retention(
         cohort=_name(cohort),
         activity=_name(activity),
@@ -81,20 +89,27 @@ def retention(
         mode=mode,
         first_time=first_time,
         until=moment,
-        cohorts=tuple(
-            _row(calendar[row:], moment, tallies.sizes[row], tallies.counts[row])
-            for row in range(number)
-        ),
+        cohorts=tuple(table),
     )
 
 
-def _row(calendar: Sequence[Period], moment: datetime, size: int, counts: Sequence[int]) -> Cohort:
+def check_table(context: Context, rows: int, columns: int) -> None:
+    """Raise if a table is larger than one question may be."""
+    check_number(context, rows, "cohorts")
+    check_number(context, columns, "periods")
+    check_uses(context, rows * columns, "cells (cohorts times periods)")
+
+
+def _row(
+    calendar: Sequence[Period], row: int, moment: datetime, size: int, counts: Sequence[int]
+) -> Query[Cohort]:
     """Return a row, from its period and those that follow."""
-    cells = [
+    own = calendar[row : row + len(counts) + 1]
+    cells = yield from in_steps(
         table_cell(period, moment, following.start, count, size)
-        for period, following, count in zip(calendar, calendar[1:], counts, strict=False)
-    ]
-    return Cohort(calendar[0], size, tuple(cells))
+        for period, following, count in zip(own, own[1:], counts, strict=False)
+    )
+    return Cohort(calendar[row], size, tuple(cells))
 
 
 def _selected(context: Context, selector: Selector, period: Period) -> EventSet:
@@ -143,14 +158,19 @@ def _earlier(
     events = dict.fromkeys(bitmap.event for bitmap in chosen.bitmaps() if bitmap.period is not None)
     # To the end of a month, so that there are no days to look at one by one.
     month = Period.containing(Granularity.MONTH, first.start - timedelta.resolution)
+    marked = yield from _marked(context, list(events), month.end)
     # A period that touches two of those comes twice, but is asked about once.
-    before = dict.fromkeys(
+    every = yield from in_steps(
         period
-        for marked in (yield from _marked(context, list(events), month.end))
-        for period in periods_between(first.granularity, marked.start, min(marked.end, first.start))
+        for each in marked
+        for period in periods_between(first.granularity, each.start, min(each.end, first.start))
         if period.start < first.start
     )
-    return [_selected(context, cohort, period) for period in before]
+    before = dict.fromkeys(every)
+    check_number(context, len(before), "periods before the first cohort")
+    chosen_before = yield from in_steps(_selected(context, cohort, period) for period in before)
+    yield from bounded(context, chosen_before)
+    return chosen_before
 
 
 def _marked(context: Context, events: Sequence[str], midnight: datetime) -> Query[list[Period]]:
@@ -161,7 +181,7 @@ def _marked(context: Context, events: Sequence[str], midnight: datetime) -> Quer
     found: dict[Period, None] = {}
     if Granularity.MONTH in context.coverage.staying:
         # Few enough to try them all, which is faster than to walk over all keys.
-        periods = tuple(cover(_BEGIN.toordinal(), end, context.coverage))
+        periods = yield from in_steps(cover(_BEGIN.toordinal(), end, context.coverage))
         for event in events:
             if context.shards:
                 every = yield from in_shards(
@@ -184,6 +204,8 @@ def _marked(context: Context, events: Sequence[str], midnight: datetime) -> Quer
 
 def _exist(context: Context, event: str, periods: Sequence[Period]) -> Query[list[int]]:
     """Return for each of some periods whether an event has a bitmap of it."""
-    keys = [bitmap_key(context.origin.prefix, event, period) for period in periods]
+    keys = yield from in_steps(
+        bitmap_key(context.origin.prefix, event, period) for period in periods
+    )
     replies: list[int] = yield Request([(b"EXISTS", key) for key in keys])
     return replies

@@ -123,6 +123,9 @@ class ShardBatches:
             self._mixed.add(bitmaps.shard)
         return index
 
+    def seal(self) -> None:
+        """Do nothing: of marks that are spread over shards, a command has not that many."""
+
     def encode(self) -> bytes:
         """Return all transactions, as bytes to send at once."""
         runs: dict[int, list[tuple[Bitmaps, list[int]]]] = {}

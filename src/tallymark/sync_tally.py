@@ -454,7 +454,9 @@ class SyncTally(SyncReads):
         with transaction.collecting():
             yield transaction
         if transaction.marks:
-            transaction.settle(self._commit(transaction.marks, timeout))
+            with transaction.sending():
+                results = self._commit(transaction.marks, timeout)
+            transaction.settle(results)
 
     def stats(self) -> Stats:
         """Return what all threads have done with the tally so far, in numbers: a `Stats`."""
@@ -485,7 +487,15 @@ class SyncTally(SyncReads):
         self.close()
 
     def _take(self, mark: Mark, timeout: float | None) -> Granularity:
-        (result,) = self._commit((mark,), timeout)
+        if not mark.bitmaps.on_trial:
+            (result,) = self._commit((mark,), timeout)
+            return unwrapped(result)
+        try:
+            (result,) = self._commit((mark,), timeout)
+        except BaseException as error:
+            self._marker.ended((mark,), error=error)
+            raise
+        self._marker.ended((mark,), (result,))
         return unwrapped(result)
 
     def _commit(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
@@ -540,8 +550,13 @@ class SyncTally(SyncReads):
                 for chunk in many.chunks(offsets):
                     many.settle(chunk, self._commit(chunk.marks, left()))
         except TallymarkError as error:
+            self._marker.many_ended(many.event, done=many.done, error=error)
             let_handlers_pass(error)
             raise many.told(error) from error.__cause__
+        except BaseException as error:
+            self._marker.many_ended(many.event, done=many.done, error=error)
+            raise
+        self._marker.many_ended(many.event, done=many.done)
         return many.counts
 
     def _check_usable(self) -> None:

@@ -6,10 +6,10 @@ import itertools
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .errors import SlotMovingError
-from .requests import Round, Work
+from .requests import Checkpoint, Request, Round, Work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from .context import Context
     from .requests import Place, Query
@@ -18,6 +18,9 @@ __all__ = ["AT_ONCE", "in_shards", "together"]
 
 #: How many queries are under way at once, where each may fetch megabytes.
 AT_ONCE: Final = 16
+
+#: What begins or goes on with a request of so many commands may take a millisecond.
+_LARGE: Final = 100
 
 AnswerT = TypeVar("AnswerT")
 
@@ -38,6 +41,11 @@ class _Running:
         self.step: Any = None
         self.answer: Any = None
         self.go_on(None)
+
+    @property
+    def takes_long(self) -> bool:
+        """Whether it has taken some time to get here."""
+        return isinstance(self.step, Request) and len(self.step.commands) > _LARGE
 
     def go_on(self, outcome: object) -> None:
         """Tell it what its last step came to."""
@@ -63,26 +71,39 @@ def together(
     waiting = enumerate(queries)
     running: list[_Running] = []
     while True:
-        fresh = [
-            _Running(index, place, query)
-            for index, (place, query) in itertools.islice(waiting, at_once - len(running))
-        ]
+        fresh: list[_Running] = []
+        for index, (place, query) in itertools.islice(waiting, at_once - len(running)):
+            fresh.append(_Running(index, place, query))
+            if fresh[-1].takes_long:
+                yield Checkpoint()
         for each in (*running, *fresh):
             if each.step is None:
                 answers[each.index] = each.answer
         if not running and not fresh:
             return [answers[index] for index in range(len(answers))]
         running = [each for each in (*running, *fresh) if each.step is not None]
-        working = [each for each in running if isinstance(each.step, Work)]
-        if working:
-            steps = itertools.chain.from_iterable(each.step.steps for each in working)
-            yield Work(steps, any(each.step.pauses for each in working))
-            for each in working:
-                each.go_on(None)
-        elif running:
-            outcomes = yield Round([(each.place, each.step) for each in running])
-            for each, outcome in zip(running, outcomes, strict=True):
-                each.go_on(outcome)
+        yield from _step(running)
+
+
+def _step(running: Sequence[_Running]) -> Query[None]:
+    """Have some queries, each of which wants something, go one step."""
+    resting = [each for each in running if isinstance(each.step, Checkpoint)]
+    working = [each for each in running if isinstance(each.step, Work)]
+    if resting:
+        for each in resting:
+            yield Checkpoint()
+            each.go_on(None)
+    elif working:
+        steps = itertools.chain.from_iterable(each.step.steps for each in working)
+        yield Work(steps, any(each.step.pauses for each in working))
+        for each in working:
+            each.go_on(None)
+    elif running:
+        outcomes = yield Round([(each.place, each.step) for each in running])
+        for each, outcome in zip(running, outcomes, strict=True):
+            if each.takes_long:
+                yield Checkpoint()
+            each.go_on(outcome)
 
 
 def in_shards(

@@ -9,7 +9,7 @@ from .errors import ClosedError, TallymarkError
 from .periods import Granularity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import date
 
     from .marker import Marker
@@ -19,14 +19,18 @@ __all__ = ["PendingMark", "Transaction"]
 
 
 class PendingMark:
-    """What a verb of a transaction returns: its result, known once the block has ended.
+    """What a verb of a transaction returns: its result, known once the block has ended."""
 
-    Attributes:
-        result: the flips or the error; ``None`` as long as neither is known.
-    """
+    __slots__ = ("_index", "_results")
 
-    def __init__(self) -> None:
-        self.result: Result | None = None
+    def __init__(self, results: Sequence[Result], index: int) -> None:
+        self._results = results
+        self._index = index
+
+    @property
+    def result(self) -> Result | None:
+        """The flips or the error; ``None`` as long as neither is known."""
+        return self._results[self._index] if self._index < len(self._results) else None
 
     @property
     def flipped(self) -> Granularity:
@@ -57,7 +61,8 @@ class Transaction:
 
     def __init__(self, marker: Marker) -> None:
         self._marker = marker
-        self._pending: list[PendingMark] = []
+        #: What came of the marks, all at once: there may be very many.
+        self._results: list[Result] = []
         self._ended = False
         #: What was collected, in call order.
         self.marks: list[Mark] = []
@@ -67,8 +72,20 @@ class Transaction:
         """Return a context manager inside whose block alone marks are accepted."""
         try:
             yield
+        except BaseException:
+            self._marker.ended(self.marks, error=TallymarkError("nothing was sent"))
+            raise
         finally:
             self._ended = True
+
+    @contextlib.contextmanager
+    def sending(self) -> Iterator[None]:
+        """Take note of what becomes of the marks if the block, which sends them, raises."""
+        try:
+            yield
+        except BaseException as error:
+            self._marker.ended(self.marks, error=error)
+            raise
 
     def settle(self, results: list[Result]) -> None:
         """Hand out the results.
@@ -77,10 +94,12 @@ class Transaction:
             CommandError: the first of the marks' errors; each `PendingMark`
                 tells its own.
         """
-        for pending, result in zip(self._pending, results, strict=True):
-            pending.result = result
-        for result in results:
-            unwrapped(result)
+        self._results.extend(results)  # and so every mark has its own
+        self._marker.ended(self.marks, results)
+        # Mostly all went well, which is seen fastest so.
+        if not {Granularity}.issuperset(map(type, results)):
+            for result in results:
+                unwrapped(result)
 
     def mark_event(
         self,
@@ -199,9 +218,8 @@ class Transaction:
     def _take(self, mark: Mark) -> PendingMark:
         if self._ended:
             raise ClosedError("this transaction has ended; open another one")
+        pending = PendingMark(self._results, len(self.marks))
         self.marks.append(mark)
-        pending = PendingMark()
-        self._pending.append(pending)
         return pending
 
 

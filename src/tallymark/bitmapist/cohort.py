@@ -16,6 +16,7 @@ from ..errors import InvalidValueError
 from ..excerpts import shown
 from ..queries import is_empty
 from ..retention_counts import Tallies, count_cells
+from ..retention_tables import check_table
 from .cohort_pages import render_csv_data, render_html_data, render_html_form
 from .dates import add_month, utc_now
 from .known_users import Known, located
@@ -95,16 +96,18 @@ def get_dates_data(
         is ``0.0`` if all who did are not of the row.
 
     Raises:
-        InvalidValueError: a time group or date is none.
+        InvalidValueError: a time group or date is none; or there would be more than 20,000
+            rows or columns, or 500,000 cells.
         redis.RedisError: Redis did not answer.
     """
     rows = _YEARS if time_group == "years" else int(num_results)
     columns = max(0, int(num_of_rows) + 1)
     if rows < 1:
         return []
+    tally = tally_of(system)
+    check_table(tally._context, rows, columns)  # noqa: SLF001
     moments = _moments(time_group, rows, rows - 1 + columns, start_date)
     with translated():
-        tally = tally_of(system)
         known = Known(tally)
         chosen = functools.partial(_chosen, tally, known, time_group, system)
         cohorts = [chosen(moment, select1, select1b) for moment in moments[:rows]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import TYPE_CHECKING, Final
 
 from ..keys import DEFAULT_PREFIX
@@ -38,12 +39,18 @@ def delete_all_events(system: System = "default") -> None:
 
 
 def delete_temporary_bitop_keys(system: System = "default") -> None:
-    """Delete what bitmapist has computed and left, and what a `redis_key` has had written."""
-    _delete(system, f"{DEFAULT_PREFIX}bitop_*")
+    """Delete what bitmapist has computed and left, and what a `redis_key` has had written.
+
+    The bitmaps of an event whose name begins with ``bitop_`` stay, unless it goes on with
+    ``AND_``, ``OR_``, ``XOR_`` or ``NOT_``, since these cannot be told from results.
+    """
+    _delete(system, f"{DEFAULT_PREFIX}bitop_*", re.compile(rb"trackist_bitop_(AND|OR|XOR|NOT)_"))
 
 
-def _delete(system: System, pattern: str) -> None:
+def _delete(system: System, pattern: str, only: re.Pattern[bytes] | None = None) -> None:
     client = get_redis(system)
     keys = client.scan_iter(match=pattern, count=_STEP)
+    if only is not None:
+        keys = (key for key in keys if only.match(key if isinstance(key, bytes) else key.encode()))
     while some := list(itertools.islice(keys, _STEP)):
         client.unlink(*some)

@@ -13,7 +13,7 @@ from .. import errors
 from ..blocking_clients import KINDS
 from ..clients import make_client_like
 from ..excerpts import kind_of, shown
-from ..options import Options
+from ..options import Options, TallyOptions
 from ..sync_tally import SyncTally
 
 if TYPE_CHECKING:
@@ -106,13 +106,17 @@ def tally_of(system: System) -> SyncTally:
 _tallies: dict[Any, SyncTally] = {}
 
 
+#: bitmapist marks events of any name.
+_OPTIONS: Final[TallyOptions] = {"max_event_bytes": None}
+
+
 def _tally_on(pool: redis.ConnectionPool) -> SyncTally:
     """Make the tally on a pool, and let go of the one that was made first, if there are many."""
     if type(pool) is redis.ConnectionPool:
-        tally = SyncTally(make_client_like(KINDS, pool, Options()))
+        tally = SyncTally(make_client_like(KINDS, pool, Options()), **_OPTIONS)
         tally._store.own()  # noqa: SLF001
     else:
-        tally = SyncTally(redis.Redis(connection_pool=pool))
+        tally = SyncTally(redis.Redis(connection_pool=pool), **_OPTIONS)
     tally = _tallies.setdefault(pool, tally)  # another thread may have been first
     for oldest in list(_tallies)[:-_TALLIES]:
         gone = _tallies.pop(oldest, None)

@@ -1,0 +1,179 @@
+"""No verb of the async facade keeps its event loop, however large the input.
+
+Not measured in seconds, which say more about the machine: what is counted are the lines
+of tallymark that the loop's thread runs between two turns of the loop. A thousand take
+about 0.1 ms. `nox -s heartbeat` measures the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+import tallymark
+from tallymark import Tally, any_of, reader
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from typing_extensions import Self
+
+NOW = datetime(2026, 11, 23, 12)
+SOURCE = str(Path(tallymark.__file__).parent)
+
+#: How many lines may run between two turns, which take about 20 ms.
+MOST = 250_000
+
+
+class Turns:
+    """Counts the lines of tallymark between the turns of the running loop.
+
+    Attributes:
+        most: how many there were at most.
+    """
+
+    def __init__(self) -> None:
+        self.most = 0
+        self._lines = 0
+
+    def __enter__(self) -> Self:
+        self._before = sys.gettrace()
+        self._loop = asyncio.get_running_loop()
+        self._handle = self._loop.call_soon(self._turn)
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self._before)
+        self._handle.cancel()
+        self.most = max(self.most, self._lines)
+
+    def _turn(self) -> None:
+        self.most = max(self.most, self._lines)
+        self._lines = 0
+        self._handle = self._loop.call_soon(self._turn)
+
+    def _trace(self, frame: Any, event: str, _: object) -> Any:
+        if event == "call" and not frame.f_code.co_filename.startswith(SOURCE):
+            return None
+        self._lines += 1
+        return self._trace
+
+
+def days(number: int) -> list[datetime]:
+    return [NOW - timedelta(days=distance) for distance in range(number)]
+
+
+def one_by_one(number: int) -> Iterator[int]:
+    yield from range(0, 3 * number, 3)
+
+
+async def streamed(number: int) -> AsyncIterator[int]:
+    for user_id in range(number):
+        yield user_id
+
+
+async def drained(stream: Any) -> int:
+    number = 0
+    async for _ in stream:
+        number += 1
+    return number
+
+
+async def transaction(tally: Tally, number: int) -> None:
+    async with tally.transaction() as tx:
+        for user_id in range(number):
+            tx.mark_event("t", user_id)
+            if user_id % 100 == 0:
+                await asyncio.sleep(0)
+    assert tally.stats().marks >= number
+
+
+scattered = [(index * 7_919) % 40_000_000 for index in range(100_000)]
+
+#: What only reads comes first.
+VERBS: dict[str, Callable[[Tally], Any]] = {
+    "count, 300 years": lambda tally: tally.count(tally.last("a", 110_000, NOW)),
+    "contains, days": lambda tally: tally.contains(any_of(map(tally_days(tally), days(2_000))), 7),
+    "contains_many, neighbours": lambda tally: tally.contains_many(
+        tally.unique("far"), range(200_000)
+    ),
+    "contains_many, scattered": lambda tally: tally.contains_many(tally.unique("far"), scattered),
+    "users, behind a gap": lambda tally: drained(tally.users(tally.unique("far"))),
+    "user_chunks": lambda tally: drained(tally.user_chunks(tally.unique("far"))),
+    "history, days": lambda tally: tally.history(7, "a", NOW - timedelta(19_000), NOW),
+    "history, hours": lambda tally: tally.history(
+        7, "a", NOW - timedelta(hours=19_000), NOW, "hour"
+    ),
+    "retention": lambda tally: tally.retention(
+        "a", "a", by="day", periods=200, cohorts=200, until=NOW
+    ),
+    "retention, first_time": lambda tally: tally.retention(
+        "a", "a", by="day", periods=20, cohorts=20, until=NOW, first_time=True, mode="unbounded"
+    ),
+    "stickiness": lambda tally: tally.stickiness("a", NOW),
+    "funnel": lambda tally: tally.funnel(list("abcdefghij"), moment=NOW),
+    "event_names": lambda tally: tally.event_names(),
+    "periods": lambda tally: tally.periods("a", "day"),
+    "memory": lambda tally: tally.memory("a"),
+    "mark_many, a range": lambda tally: tally.mark_many("m", range(200_000)),
+    "mark_many, a list": lambda tally: tally.mark_many("m", list(range(200_000))),
+    "mark_many, a generator": lambda tally: tally.mark_many("m", one_by_one(200_000)),
+    "mark_many, a stream": lambda tally: tally.mark_many("m", streamed(100_000)),
+    "mark_many, scattered": lambda tally: tally.mark_many("s", scattered),
+    "unmark_many": lambda tally: tally.unmark_many("m", list(range(200_000))),
+    "unmark_many, exact": lambda tally: tally.unmark_many("m", range(2_000), exact=True),
+    "transaction": lambda tally: transaction(tally, 50_000),
+    "forget": lambda tally: tally.forget(3),
+    "delete": lambda tally: tally.delete(any_of(map(tally_days(tally), days(2_000)))),
+    "delete_all": lambda tally: tally.delete_all("trackist_"),
+}
+
+
+def tally_days(tally: Tally) -> Callable[[datetime], Any]:
+    return lambda day: tally.day("a", day)
+
+
+@pytest.fixture(scope="module")
+def large(redis_server: str) -> Iterator[str]:
+    """Yield a database with many keys and a bitmap of many users."""
+    with redis.Redis.from_url(redis_server) as raw:
+        raw.flushdb()
+        with raw.pipeline(transaction=False) as pipeline:
+            for day in days(3_000):
+                pipeline.setbit(f"trackist_a_{day.year}-{day.month}-{day.day}", 7, 1)
+                pipeline.setbit(f"trackist_a_{day.year}-{day.month}", 7, 1)
+            for number in range(30_000):
+                pipeline.setbit(f"trackist_name{number}_u", 3, 1)
+            pipeline.execute()
+        raw.setrange("trackist_far_u", 51_000_000, b"\xff" * 100_000)
+        yield redis_server
+        raw.flushdb()
+
+
+@pytest.mark.parametrize("shards", [None, 4])
+async def test_no_verb_keeps_the_loop(
+    large: str, shards: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "TURN", 0.0)
+    kept = {}
+    prefix = "trackist_" if shards is None else "sharded_"
+    async with Tally.from_url(large, shards=shards, timeout=600, prefix=prefix) as tally:
+        if shards:
+            await tally.mark_many("far", range(1_632_000_000, 1_632_200_000))
+        for name, call in VERBS.items():
+            if shards and name == "delete_all":
+                continue
+            await tally.count(tally.day("a"))
+            found = call(tally)
+            with Turns() as turns:
+                await found
+            if turns.most > MOST:
+                kept[name] = turns.most
+    assert not kept
