@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, SupportsIndex, TypeVar, cast
 
-from .errors import InvalidTypeError, InvalidValueError
+from .errors import InvalidTypeError, InvalidValueError, let_handlers_pass
 from .excerpts import kind_of, shown
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ def exact_int(value: object) -> int | None:
         return None
     try:
         number = operator.index(cast("SupportsIndex", value))
-    except Exception:  # noqa: BLE001 - it has no __index__, or one that raises whatever
+    except Exception as error:  # noqa: BLE001 - it has no __index__, or one that raises whatever
+        let_handlers_pass(error)
         return None
     return int.__index__(number)
 

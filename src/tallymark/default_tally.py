@@ -272,7 +272,7 @@ async def mark_many(
     On the running event loop's default tally, which `configure` describes.
 
     Takes them in pieces, each of which is a transaction of its own; marks
-    of other tasks go in between. Where the ids lie close together (from
+    of other threads go in between. Where the ids lie close together (from
     about one in 4,000), a piece is sent as a bitmap and merged on the
     server, some 20 times as fast as bit by bit. An expiry that a bitmap
     has is kept.
@@ -280,7 +280,7 @@ async def mark_many(
     Arguments:
         event: a non-empty str without control characters.
         user_ids: ints from 0 to the tally's ``max_user_id``, in any order,
-            repetitions allowed: an iterable, an async iterable, or a
+            repetitions allowed: an iterable, or a
             one-dimensional array of integers, of numpy or of what numpy
             can read, such as a column of a data frame, which is not copied
             to a list. Arrays with masked or missing values are refused. A
@@ -294,8 +294,13 @@ async def mark_many(
         track_unique: also mark the event's dateless bitmap. ``None``
             leaves it to the tally's option, and that to
             ``tallymark.TRACK_UNIQUE``.
-        timeout: how many seconds the whole call may take. ``None``: as
-            long as each piece is answered within the tally's timeout.
+        timeout: how many seconds the whole call may take, waiting for ids
+            included. ``None``: as long as each piece is answered within the
+            tally's timeout.
+            An iterable that does not give its next id cannot be
+            interrupted: the call
+            ends as soon as it does.
+
 
     Returns:
         For each granularity, in how many of the bits this call flipped.
@@ -309,10 +314,9 @@ async def mark_many(
         CommandError, StoreUnavailableError, StoreTimeoutError,
         OverloadedError: Redis refused one piece, or did not answer in time,
             or too many were waiting; the message says how many ids were
-            marked before it.
-        ClosedError, WrongEventLoopError: the tally cannot be used here.
-
-    Cancelled: all pieces up to one are marked, each whole, and no more.
+            marked before it. `StoreTimeoutError` also if the ids did not
+            come in time.
+        ClosedError: the tally cannot be used here.
     """
     tally = _usual_tally() or await current_tally()
     return await tally.mark_many(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from .arguments import is_array
-from .errors import InvalidTypeError
+from .errors import InvalidTypeError, let_handlers_pass
 from .excerpts import kind_of, shown
 
 __all__ = [
@@ -118,6 +118,7 @@ def _as_array(ids: Any) -> Any:
     try:
         return numpy.asarray(ids)
     except Exception as error:
+        let_handlers_pass(error)
         raise InvalidTypeError(
             f"user ids must be an iterable of ints, got a {kind_of(ids)} that is no array: "
             f"{shown(error)}"

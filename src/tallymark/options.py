@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
 from zoneinfo import ZoneInfo
 
 from .arguments import plain_str
-from .errors import InvalidTypeError, InvalidValueError, TallymarkError
+from .errors import InvalidTypeError, InvalidValueError, TallymarkError, let_handlers_pass
 from .excerpts import escaped, kind_of, shown
 from .keys import DEFAULT_PREFIX, MAX_USER_ID, KeySchema, checked_int
 from .periods import By, Granularity, dated
@@ -295,6 +295,7 @@ def _items(expire: Mapping[By, timedelta]) -> list[tuple[By, timedelta]]:
     try:
         return list(expire.items())
     except Exception as error:
+        let_handlers_pass(error)
         raise InvalidTypeError(f"expire cannot be read: {shown(error)}") from error
 
 
@@ -310,7 +311,7 @@ def hide_urls(options: TallyOptions) -> None:
 
 def _is_word(read_from: object) -> bool:
     """Tell whether this is no URL, but one of the words that ``read_from`` may be."""
-    return isinstance(read_from, str) and read_from in {PRIMARY, REPLICAS}
+    return isinstance(read_from, str) and plain_str(read_from) in {PRIMARY, REPLICAS}
 
 
 def _read_url(url: str | StoreUrl) -> StoreUrl:

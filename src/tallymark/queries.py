@@ -292,6 +292,7 @@ class _ShardedParts(_Parts):
 
 
 def _users(context: Context, event_set: EventSet, start: int, limit: int | None) -> Query[None]:
+    yield from bounded(context, [event_set])
     graph = yield from compiled([event_set])
     parts = (
         _ShardedParts(graph.at(part.origin) for part in context.shards)

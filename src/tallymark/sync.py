@@ -258,8 +258,13 @@ def mark_many(
         track_unique: also mark the event's dateless bitmap. ``None``
             leaves it to the tally's option, and that to
             ``tallymark.TRACK_UNIQUE``.
-        timeout: how many seconds the whole call may take. ``None``: as
-            long as each piece is answered within the tally's timeout.
+        timeout: how many seconds the whole call may take, waiting for ids
+            included. ``None``: as long as each piece is answered within the
+            tally's timeout.
+            An iterable that does not give its next id cannot be
+            interrupted: the call
+            ends as soon as it does.
+
 
     Returns:
         For each granularity, in how many of the bits this call flipped.
@@ -273,7 +278,8 @@ def mark_many(
         CommandError, StoreUnavailableError, StoreTimeoutError,
         OverloadedError: Redis refused one piece, or did not answer in time,
             or too many were waiting; the message says how many ids were
-            marked before it.
+            marked before it. `StoreTimeoutError` also if the ids did not
+            come in time.
         ClosedError: the tally cannot be used here.
     """
     return current_tally().mark_many(

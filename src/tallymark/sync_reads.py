@@ -46,7 +46,8 @@ class SyncReads(EventSets):
 
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed, or
-                an event set is of another database; nothing was sent.
+                an event set is of another database; nothing was sent. Or Redis would
+                have to write more than ``max_temp_bytes``; nothing was computed.
             CommandError: Redis refused, such as for a key that holds no bitmap.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
             ClosedError: the tally cannot be used here.
@@ -182,10 +183,12 @@ class SyncReads(EventSets):
         """Delete bitmaps.
 
         Arguments:
-            event_set: one bitmap (`hour`, `day`, `week`, `month`, `unique`) or
-                a union of some. Deleting a day leaves its week and its month
-                as they are. A range of days is refused, since its weeks and
-                months stand for days that were marked in bitmaps of their own.
+            event_set: one bitmap (`hour`, `day`, `week`, `month`, `unique`, and
+                `year` with the option ``track_yearly``) or a union of some.
+                Deleting a day leaves its week and its month as they are, and
+                deleting a year its months, which tell who was there still. A
+                range of days is refused, since its weeks and months stand for
+                days that were marked in bitmaps of their own.
 
         Returns:
             How many of them there were.
@@ -321,14 +324,12 @@ class SyncReads(EventSets):
     def event_names(self, prefix: str = "", *, timeout: float | None = None) -> list[str]:
         """Return the names of all events that have a bitmap, sorted.
 
-        If the prefix of another tally begins with this one's, its events are listed
-        too, under longer names.
-
         Arguments:
             prefix: what the names begin with; every character stands for itself.
 
         Walks over all keys of the database, a thousand at a time. Events that
-        come or go meanwhile may be missing or listed.
+        come or go meanwhile may be missing or listed. If the prefix of another
+        tally begins with this one's, its events are listed too, under longer names.
 
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed, or
@@ -349,7 +350,8 @@ class SyncReads(EventSets):
                 this one are listed: days that are marked have months too.
 
         Walks over all keys, as `event_names` does. `during` turns a period
-        into an event set.
+        into an event set. A period whose own bitmap has expired is not listed,
+        and neither is a year that was marked without ``track_yearly``.
 
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed, or
@@ -365,7 +367,7 @@ class SyncReads(EventSets):
 
         As Redis reckons them (``MEMORY USAGE``, key and overhead included); on
         a server that does not tell, the bare lengths. Walks over all keys, as
-        `event_names` does.
+        `event_names` does, and counts what it would list under this name.
 
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed, or
@@ -394,8 +396,8 @@ class SyncReads(EventSets):
             since: the moment from which on.
             until: the moment up to which, not included; now by default. Every
                 period that has a moment in between is looked at.
-            granularity: as for `periods`. What is looked at are its bitmaps:
-                hours are there only if they were marked.
+            granularity: as for `periods`. What is looked at is what `during`
+                returns: hours are there only if they were marked.
 
         Returns:
             For each event, in the given order, the periods in which the user
@@ -418,12 +420,14 @@ class SyncReads(EventSets):
     def forget(self, user_id: int, *, timeout: float | None = None) -> int:
         """Clear a user's bit in every bitmap, such as for a request to be forgotten.
 
-        If the prefix of another tally begins with this one's, also in its bitmaps.
-
         Makes no bitmap longer and creates none. Walks over all keys of the
         database, a thousand at a time, each step atomic. Marks of this user
         that are made meanwhile may stay, so stop marking first; then, a second
         call returns 0. If it is interrupted, call it again.
+
+        If the prefix of another tally begins with this one's, as ``tenant1_eu_``
+        does with ``tenant1_``, its bitmaps are events of this one as well, and the
+        bit is cleared there too.
 
         Arguments:
             user_id: an int from 0 to the tally's ``max_user_id``.
@@ -444,13 +448,13 @@ class SyncReads(EventSets):
     def delete_all(self, prefix: str, *, timeout: float | None = None) -> int:
         """Delete every bitmap of the tally, of all events and all time.
 
-        Takes the tally's own prefix, whole and to the letter, and nothing else. If the
-        prefix of another tally begins with it, the bitmaps of that one are deleted
-        too.
-
         Arguments:
-            prefix: the tally's own prefix, as a guard against doing this to
-                the wrong database; anything else is refused.
+            prefix: the tally's own prefix, whole and to the letter, as a guard
+                against doing this to the wrong database; anything else is refused.
+
+        If the prefix of another tally begins with this one's, as ``tenant10`` does
+        with ``tenant1``, its bitmaps are deleted too: their keys do not tell where
+        the prefix ends.
 
         Returns:
             How many there were. Keys that are no bitmaps of tallymark's (or

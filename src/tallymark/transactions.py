@@ -80,7 +80,7 @@ class Transaction:
 
     @contextlib.contextmanager
     def sending(self) -> Iterator[None]:
-        """Take note of what becomes of the marks if the block, which sends them, raises."""
+        """Return a context manager that notes the end of the marks if the block, which sends them, fails."""
         try:
             yield
         except BaseException as error:

@@ -158,7 +158,7 @@ class StoreUrl:
             self._problem = InvalidTypeError(f"a store's URL must be a str, got a {kind_of(url)}")
         else:
             try:
-                self._address = _address(url)
+                self._address = _address(str.__str__(url))  # also of a subclass
             except _Unclear as unclear:
                 self._problem = InvalidValueError(f"{said_by}{unclear}")
 

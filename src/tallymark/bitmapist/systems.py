@@ -68,6 +68,7 @@ def get_redis(system: System = "default") -> Any:
     try:
         return SYSTEMS[system]
     except Exception as error:
+        errors.let_handlers_pass(error)
         if isinstance(error, KeyError) and isinstance(system, str):
             raise
         raise errors.InvalidTypeError(

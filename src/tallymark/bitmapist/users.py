@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from ..errors import InvalidTypeError, InvalidValueError
+from ..errors import InvalidTypeError, InvalidValueError, let_handlers_pass
 from ..excerpts import kind_of, shown
 
 __all__ = ["checked_id", "text_of", "truth_of"]
@@ -35,6 +35,7 @@ def text_of(value: object) -> str:
         text = str.__str__(value if isinstance(value, str) else str(value))
         text.encode()
     except Exception as error:
+        let_handlers_pass(error)
         raise InvalidValueError(f"a key cannot hold {shown(value)}") from error
     return text
 
@@ -48,4 +49,5 @@ def truth_of(name: str, value: object) -> bool:
     try:
         return bool(value)
     except Exception as error:
+        let_handlers_pass(error)
         raise InvalidTypeError(f"{name} must be true or false, got a {kind_of(value)}") from error
