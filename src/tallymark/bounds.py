@@ -100,7 +100,7 @@ def _leaves(event_sets: Sequence[EventSet]) -> Query[list[Bitmap | Union]]:
             todo += one.operands
         elif isinstance(one, Bitmap | Union):
             found.append(one)
-        if len(seen) % (5 * _BREAK) == 0:
+        if len(seen) % _BREAK == 0:
             yield Checkpoint()
     return found
 

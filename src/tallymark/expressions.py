@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from .errors import InvalidValueError
 from .graphs import LEAST_WRITTEN, Graph
 from .programs import Program, short_program
-from .requests import Request, Work
+from .requests import Request, Work, in_steps
 from .together import in_shards
 
 if TYPE_CHECKING:
@@ -29,9 +29,13 @@ __all__ = [
     "compiled",
     "compiled_each",
     "evaluated",
+    "keys_of",
     "lengths",
     "worked",
 ]
+
+#: So many keys take no time to speak of.
+_FEW_KEYS: Final = 500
 
 #: Up to this size, shared parts of an expression are not worth the search for them.
 #: Up to the next, it is looked at, and up to so many commands are encoded, in less than a
@@ -213,6 +217,17 @@ def _check(cost: int, limit: int) -> None:
         )
 
 
+def keys_of(graph: Graph) -> Query[list[bytes]]:
+    """Return the keys of the bitmaps of some expressions."""
+    if len(graph.bitmaps) < _FEW_KEYS:
+        return [bitmap.key for bitmap in graph.bitmaps]
+    return (yield from in_steps(bitmap.key for bitmap in graph.bitmaps))
+
+
 def lengths(graph: Graph) -> Query[list[int]]:
     """Return how many bytes each bitmap has."""
-    return (yield from answered(Request([(b"STRLEN", bitmap.key) for bitmap in graph.bitmaps])))
+    request = Request([(b"STRLEN", key) for key in (yield from keys_of(graph))])
+    if len(graph.bitmaps) >= _FEW_KEYS:
+        ready = yield from worked(request.encoding(), large=True)
+        request = request._replace(ready=ready)
+    return (yield from answered(request))

@@ -19,6 +19,7 @@ from .expressions import (
     check_cost,
     compiled,
     evaluated,
+    keys_of,
     worked,
 )
 from .keys import MAX_USER_ID, checked_int
@@ -157,7 +158,7 @@ def contains(context: Context, event_set: EventSet, user_id: int) -> Query[bool]
 
 def _contains(graph: Graph, offset: int) -> Query[bool]:
     digits = b"%d" % offset
-    commands = [(b"GETBIT", bitmap.key, digits) for bitmap in graph.bitmaps]
+    commands = [(b"GETBIT", key, digits) for key in (yield from keys_of(graph))]
     bits = yield from answered(Request(commands, atomic=len(commands) > 1, share=_LOOKUPS))
     return bool((yield from evaluated(graph, bits, 0, _as_it_is)))
 
@@ -337,9 +338,9 @@ def next_candidate(graph: Graph, at: int) -> Query[int | None]:
     while True:
         end = at + max(_LOOKAHEAD // len(graph.bitmaps), _SMALLEST)
         commands: list[Command] = []
-        for bitmap in graph.bitmaps:
-            commands.append((b"BITPOS", bitmap.key, b"1", b"%d" % at, b"%d" % (end - 1)))
-            commands.append((b"STRLEN", bitmap.key))
+        for key in (yield from keys_of(graph)):
+            commands.append((b"BITPOS", key, b"1", b"%d" % at, b"%d" % (end - 1)))
+            commands.append((b"STRLEN", key))
         replies = yield from answered(Request(commands))
         nexts = [
             position >> 3 if position >= 0 else end if end < length else None
@@ -377,10 +378,6 @@ def store(context: Context, event_set: EventSet, key: bytes) -> Query[int]:
     )
     replies = yield request._replace(changes=True)
     return int(replies[reply])
-
-
-def _keys(bitmaps: Iterable[Bitmap]) -> list[bytes]:
-    return [bitmap.key for bitmap in bitmaps]
 
 
 def _ask(
@@ -487,7 +484,7 @@ def _counted(event_set: EventSet, *, enough: int | None = None) -> Query[int]:
 
 def _part(graph: Graph, at: int, size: int) -> Query[tuple[Any, int]]:
     """Return the value of the same bytes of all bitmaps, and how many the longest has of them."""
-    commands = ranges(_keys(graph.bitmaps), at, size)
+    commands = ranges((yield from keys_of(graph)), at, size)
     data = yield from answered(Request(commands, atomic=len(commands) > 1, replies=bytes))
     length = max(map(len, data))
     return (yield from evaluated(graph, data, length, algebra().load)), length
@@ -497,7 +494,7 @@ def _in_range(graph: Graph, offsets: Offsets) -> Query[set[int]]:
     """Return who of some neighbours are in an event set, from the bytes that they are in."""
     first = offsets.low >> 3
     size = (offsets.high >> 3) - first + 1
-    commands = ranges(_keys(graph.bitmaps), first, size)
+    commands = ranges((yield from keys_of(graph)), first, size)
     data = yield from answered(Request(commands, atomic=len(commands) > 1, replies=bytes))
     value = yield from evaluated(graph, data, size, Ints().load)
     together = value.to_bytes(size, "little")

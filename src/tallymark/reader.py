@@ -121,6 +121,7 @@ class BaseReader:
 
         Raises as `answer`.
         """
+        self._check_usable()
         seconds = self._timeout if timeout is None else checked_timeout(timeout)
         turns = _Turns()
         began = turns.last

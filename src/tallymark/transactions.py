@@ -80,7 +80,7 @@ class Transaction:
 
     @contextlib.contextmanager
     def sending(self) -> Iterator[None]:
-        """Return a context manager that notes the end of the marks if the block, which sends them, fails."""
+        """Return a context manager for sending the marks, which notes it if that fails."""
         try:
             yield
         except BaseException as error:
