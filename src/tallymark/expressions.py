@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .errors import InvalidValueError
 from .graphs import LEAST_WRITTEN, Graph
+from .keys import bitmap_key
 from .programs import Program, short_program
 from .requests import Request, Work, in_steps
 from .together import in_shards
@@ -200,7 +201,7 @@ def check_cost(context: Context, graph: Graph) -> Query[None]:
     _check((context.schema.shards or 1) * graph.writes * LEAST_WRITTEN, limit)
     large = len(graph.operations) > _FEW
     if context.shards:
-        every = yield from in_shards(context, lambda part: lengths(graph.at(part.origin)))
+        every = yield from in_shards(context, lambda part: lengths(graph, part.origin.prefix))
     else:
         every = [(yield from lengths(graph))]
     cost = 0
@@ -224,9 +225,13 @@ def keys_of(graph: Graph) -> Query[list[bytes]]:
     return (yield from in_steps(bitmap.key for bitmap in graph.bitmaps))
 
 
-def lengths(graph: Graph) -> Query[list[int]]:
-    """Return how many bytes each bitmap has."""
-    request = Request([(b"STRLEN", key) for key in (yield from keys_of(graph))])
+def lengths(graph: Graph, prefix: str | None = None) -> Query[list[int]]:
+    """Return how many bytes each bitmap has, or that with another prefix, as in a shard."""
+    keys = yield from in_steps(
+        bitmap_key(bitmap.origin.prefix if prefix is None else prefix, bitmap.event, bitmap.period)
+        for bitmap in graph.bitmaps
+    )
+    request = Request([(b"STRLEN", key) for key in keys])
     if len(graph.bitmaps) >= _FEW_KEYS:
         ready = yield from worked(request.encoding(), large=True)
         request = request._replace(ready=ready)
