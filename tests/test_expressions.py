@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from facades import ASYNC, ON_SOME_STORES
@@ -282,6 +282,7 @@ def built(steps: Sequence[tuple[str, int, int]], sets: Sequence[Any]) -> list[An
     values=st.lists(st.sets(st.integers(0, 7)), min_size=5, max_size=5),
     roots=st.lists(st.integers(0, 30), max_size=3),
 )
+@example([("-", 0, 24), ("-", 0, 0)], [set(), set(), set(), set(), {0}], [])  # (a - a) - b
 def test_a_program_computes_what_its_expressions_say(
     steps: list[tuple[str, int, int]], values: list[set[int]], roots: list[int]
 ) -> None:

@@ -312,7 +312,11 @@ def _merged(
                 todo += operations[operand][1][::-1]
             else:
                 found.append(operand)
-        operations[number] = operator, found if operator == "^" else list(dict.fromkeys(found))
+        if operator == "-":  # the first one stays beside its like among those taken away
+            found[1:] = dict.fromkeys(found[1:])
+        elif operator != "^":
+            found = list(dict.fromkeys(found))
+        operations[number] = operator, found
     kept.reverse()
     return kept
 
