@@ -312,13 +312,18 @@ def _merged(
                 todo += operations[operand][1][::-1]
             else:
                 found.append(operand)
-        if operator == "-":  # the first one stays beside its like among those taken away
-            found[1:] = dict.fromkeys(found[1:])
-        elif operator != "^":
-            found = list(dict.fromkeys(found))
-        operations[number] = operator, found
+        operations[number] = operator, _without_repetitions(operator, found)
     kept.reverse()
     return kept
+
+
+def _without_repetitions(operator: Operator, operands: list[int]) -> list[int]:
+    """Return operands without those that change nothing, since they are there already."""
+    if operator == "^":
+        return operands
+    if operator == "-":  # the first one is not the same as its like among those taken away
+        return [operands[0], *dict.fromkeys(operands[1:])]
+    return list(dict.fromkeys(operands))
 
 
 def _dying(
