@@ -104,6 +104,11 @@ def check(facade: Facade, quoted: str, raw: str, wanted: Found, *parts: str) -> 
         assert secret not in told
 
 
+@pytest.mark.parametrize("url", ["redis://", "redis:///3", "redis://?db=3"])
+def test_without_a_host_it_is_this_one(facade: Facade, url: str) -> None:
+    assert found(facade, url) == Found((("localhost", 6379),), 3 if "3" in url else 0, "", "")
+
+
 facades = st.sampled_from(FACADES)
 numbers = st.sampled_from([0, 1, 15])
 
@@ -194,8 +199,9 @@ def test_an_embedded_store(name: str) -> None:
         "redis://u:p@s3cret@host/0",
         "redis://u:s3:cret@host/0",
         "redis://:s3cret@/0",
-        "redis://",
-        "redis:///0",
+        "redis://:secret@",
+        "redis://user@/0",
+        "redis+cluster://",
         "redis://:6379/0",
         "redis://host:",
         "redis://host:0",

@@ -270,6 +270,8 @@ def _located(found: StoreAddress, hosts: str, path: str) -> StoreAddress:
     elif not (path == "" or _NUMBER.fullmatch(path)):
         raise _unclear(f"the path of a {found.scheme}:// URL is the number of a database")
     default = _SENTINEL_PORT if kind == "sentinel" else _REDIS_PORT
+    if not hosts and not kind and not found.login:
+        hosts = "localhost"  # redis:// and redis:///0, as redis-py has it
     each = hosts.split(",") if kind else [hosts]
     return replace(
         found,
