@@ -23,8 +23,8 @@ from tallymark import (
     WrongKeyTypeError,
     all_of,
     any_of,
-    bits,
 )
+from tallymark._core import bits
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,11 +21,10 @@ from tallymark import (
     MissingExtraError,
     Period,
     Retention,
-    bits,
-    expressions,
-    heatmap,
-    retention_counts,
 )
+from tallymark._core import bits
+from tallymark._reading import expressions
+from tallymark._reports import heatmap, retention_counts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from typing import Final, Literal, TypeVar
 
-from .excerpts import shown
+from ._core.excerpts import shown
 
 __all__ = [
     "MAY_PASS",

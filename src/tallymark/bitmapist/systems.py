@@ -10,11 +10,11 @@ from redis.client import Pipeline
 from redis.exceptions import NoPermissionError
 
 from .. import errors
-from ..blocking_clients import KINDS
-from ..clients import make_client_like
-from ..excerpts import kind_of, shown
-from ..options import Options, TallyOptions
-from ..sync_tally import SyncTally
+from .._core.excerpts import kind_of, shown
+from .._core.options import Options, TallyOptions
+from .._redis.blocking_clients import KINDS
+from .._redis.clients import make_client_like
+from .._sync.tally import SyncTally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
