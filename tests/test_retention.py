@@ -166,7 +166,7 @@ async def test_without_numpy_redis_counts_plain_cells(
         return expressions.asking(origin, graph, question)
 
     ints = bits.Ints()
-    for module in ("retention_counts", "reader"):
+    for module in ("_reports.retention_counts", "_async.executor"):
         monkeypatch.setattr(f"tallymark.{module}.algebra", lambda: ints)
     monkeypatch.setattr(retention_counts, "asking", watched)
     monkeypatch.setattr(retention_counts, "_TRANSACTION", limit)

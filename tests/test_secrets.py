@@ -25,8 +25,8 @@ import tallymark
 from facades import ASYNC, SYNC, internals
 from servers import RedisProcess, free_port, running, running_server
 from tallymark import InvalidValueError, StoreError, SyncTally, Tally, TallymarkError, bitmapist
-from tallymark._redis import defaults
 from tallymark import sync as tm
+from tallymark._redis import defaults
 from tallymark.otel import OpenTelemetry
 
 if TYPE_CHECKING:

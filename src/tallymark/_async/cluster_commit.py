@@ -16,22 +16,18 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from .._cluster.shard_transactions import ShardBatches, by_shard
+from .._core.failures import TRANSIENT, RedirectedError, SlotMovingError, overloaded, with_outcome
 from .._core.options import DEFAULT_TIMEOUT, checked_timeout
 from .._core.periods import Granularity
 from .._marking.stats import Stats, Totals
 from .._redis import errors as redis_py
 from .._redis.stores import store_label
 from ..errors import (
-    MAY_PASS,
     ClosedError,
-    RedirectedError,
-    SlotMovingError,
     StoreError,
     StoreTimeoutError,
     StoreUnavailableError,
     TallymarkError,
-    overloaded,
-    with_fate,
 )
 from .connection import Link
 from .flights import Bounced
@@ -259,7 +255,7 @@ class ClusterCommit(OfOneLoop):
                 late = told.final or loop.time() >= deadline
                 if not isinstance(told.failure, StoreTimeoutError):
                     why = told.failure
-                if late or not isinstance(told.failure, MAY_PASS):
+                if late or not isinstance(told.failure, TRANSIENT):
                     return self._ended(why or told.failure, told.missed, marks, sent, seconds)
                 self._lost(home, shard, told.failure)
             elif isinstance(told, RedirectedError):
@@ -315,7 +311,7 @@ class ClusterCommit(OfOneLoop):
         seconds: float,
     ) -> TallymarkError:
         self._totals.errors += len(marks) or 1
-        return with_fate(failure, sent=sent, timeout=seconds, missed=missed)
+        return with_outcome(failure, sent=sent, timeout=seconds, missed=missed)
 
     # --- nodes
 
@@ -397,7 +393,7 @@ class ClusterCommit(OfOneLoop):
                     await self._nodes.ready(marking=True)
                     if self._failure is not None:
                         await self._nodes.refresh(since=self._failed_at)
-                except MAY_PASS as failure:
+                except TRANSIENT as failure:
                     self._failure = failure
                     continue
                 self._find_homes()

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from .._cluster.routing import Rounds, patience
+from .._core.failures import TRANSIENT
 from .._reading.requests import Nodes
 from .._redis import errors as redis_py
-from ..errors import MAY_PASS, StoreError, StoreUnavailableError
+from ..errors import StoreError, StoreUnavailableError
 from .executor import BaseReader
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class ClusterReader(BaseReader):
             channel = self._nodes.channel(delivery.address)
             until = patience(asyncio.get_running_loop().time(), deadline)
             replies = await channel.replies(delivery.request, until)
-        except MAY_PASS as failure:
+        except TRANSIENT as failure:
             self._nodes.topology.failed(delivery.address)
             rounds.failed(delivery, failure)
         else:
@@ -89,7 +90,7 @@ class ClusterReader(BaseReader):
                 with anyio.CancelScope(deadline=deadline):
                     await self._nodes.ready(marking=False)
                     return
-            except MAY_PASS as error:
+            except TRANSIENT as error:
                 failure = error
             await self._pause(attempts, failure, deadline, seconds)
 
@@ -98,7 +99,7 @@ class ClusterReader(BaseReader):
         try:
             with anyio.CancelScope(deadline=deadline):
                 await self._nodes.refresh(since=since)
-        except MAY_PASS:
+        except TRANSIENT:
             return
 
     async def _close(self) -> None:

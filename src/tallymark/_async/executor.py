@@ -17,16 +17,11 @@ import anyio
 import anyio.to_thread
 
 from .._core.bits import algebra
+from .._core.failures import TRANSIENT, overloaded, with_outcome
 from .._core.options import checked_timeout
 from .._reading.requests import Checkpoint, Found, Nodes, Request, Round, Work
 from .._redis import errors as redis_py
-from ..errors import (
-    MAY_PASS,
-    StoreError,
-    StoreTimeoutError,
-    overloaded,
-    with_fate,
-)
+from ..errors import StoreError, StoreTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -197,12 +192,12 @@ class BaseReader:
                 return
         finally:
             stopped.set()
-        raise with_fate(
+        raise with_outcome(
             StoreTimeoutError(), sent=None, timeout=seconds, missed="the call was not worked out"
         )
 
     async def _ask(self, request: Request | Round, seconds: float, ends: float | None) -> list[Any]:
-        """Return what a request came to; it is repeated if that may mend it."""
+        """Return what a request came to; it is copied if that may mend it."""
         self._check_usable()
         if self._asking >= self._max_pending:
             raise overloaded(self._asking, "reads", self._max_pending)
@@ -218,7 +213,7 @@ class BaseReader:
     async def _settled(
         self, request: Request | Round, seconds: float, ends: float | None
     ) -> list[Any]:
-        """Have a request answered and settled; it is repeated if that may mend it.
+        """Have a request answered and settled; it is copied if that may mend it.
 
         Arguments:
             request: the request.
@@ -240,7 +235,7 @@ class BaseReader:
         try:
             pause = attempts.pause(failure, left)
         except StoreError as told:
-            raise with_fate(told, sent=None, timeout=seconds) from told.__cause__
+            raise with_outcome(told, sent=None, timeout=seconds) from told.__cause__
         await anyio.sleep(pause)
 
     async def _close(self) -> None:
@@ -286,7 +281,7 @@ class Reader(BaseReader):
             why: StoreError
             try:
                 return request.settle(await channel.replies(request, deadline))
-            except MAY_PASS as failure:
+            except TRANSIENT as failure:
                 why = failure
             await self._pause(attempts, why, deadline, seconds)
 
@@ -336,7 +331,7 @@ class _Turns:
         now = self.now()
         if ends is not None and now >= ends:
             missed = "the answer was not worked out"
-            raise with_fate(StoreTimeoutError(), sent=None, timeout=seconds, missed=missed)
+            raise with_outcome(StoreTimeoutError(), sent=None, timeout=seconds, missed=missed)
         if now - self.last >= TURN:
             await asyncio.sleep(0)
             self.have_been()

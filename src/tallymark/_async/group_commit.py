@@ -25,18 +25,16 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import anyio.to_thread
 
+from .._core.failures import TRANSIENT, overloaded, with_outcome
 from .._core.observers import Operation, Outage, observe
 from .._core.options import checked_timeout
 from .._marking.stats import Totals
 from ..errors import (
-    MAY_PASS,
     ClosedError,
     StoreError,
     StoreTimeoutError,
     StoreUnavailableError,
     TallymarkError,
-    overloaded,
-    with_fate,
 )
 from .flights import LARGE, MAX_BATCH_MARKS, Bounced, boarded, boarding, count, live
 from .loop_bound import OfOneLoop, no_loop, running_loop
@@ -511,7 +509,7 @@ class GroupCommit(OfOneLoop):
         flight.on_the_wire = False
         now = asyncio.get_running_loop().time()
         time_is_up = now >= flight.deadline
-        final = time_is_up or not isinstance(failure, MAY_PASS)
+        final = time_is_up or not isinstance(failure, TRANSIENT)
         self._outage.failed(failure, final=final)
         if time_is_up and flight.sent:
             # Where Redis or the network is that slow, fewer marks may arrive in time.
@@ -571,7 +569,7 @@ class GroupCommit(OfOneLoop):
                 future.set_result(Bounced(failure, sent, missed, final))
                 continue
             self._totals.errors += len(marks) or 1
-            error = with_fate(failure, sent=sent, timeout=seconds, missed=missed)
+            error = with_outcome(failure, sent=sent, timeout=seconds, missed=missed)
             future.set_result([error] * len(marks) if mark is None else error)
 
     # --- time

@@ -12,7 +12,8 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import StoreError, StoreTimeoutError, repeated
+from .._core.failures import copied
+from ..errors import StoreError, StoreTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -98,7 +99,7 @@ class SharedFlights:
                     replies = await self._attempt(data, sum(counts), deadline)
                 except StoreError as error:
                     for _, future, _ in group:
-                        _give(future, repeated(error, str(error)))
+                        _give(future, copied(error, str(error)))
                 else:
                     at = 0
                     for (_, future, _), count in zip(group, counts, strict=True):

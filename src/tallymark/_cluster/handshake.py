@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._core import resp as wire
 from .._core.excerpts import shown
-from ..errors import CommandError, WrongSchemaError, misfit, repeated
+from .._core.failures import copied, unexpected_reply
+from ..errors import CommandError, WrongSchemaError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,13 +75,13 @@ class Greeting:
     def _take(self, replies: Sequence[Any]) -> None:
         *_, told = replies
         if told is not None and not isinstance(told, bytes | CommandError):
-            raise misfit(told)
+            raise unexpected_reply(told)
         refusal = next((each for each in replies if isinstance(each, CommandError)), None)
         if refusal is not None:
             if str(refusal).startswith("MOVED"):
-                raise repeated(refusal, f"{refusal}; {_IN_A_CLUSTER}")
+                raise copied(refusal, f"{refusal}; {_IN_A_CLUSTER}")
             if self._shards is not None:
-                raise repeated(refusal, f"Redis refused: {refusal}")
+                raise copied(refusal, f"Redis refused: {refusal}")
             # Without shards, it need not be able to tell.
             self.done = True
         elif told is not None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Final
 
+from .._core.failures import TRANSIENT, RedirectedError
 from .._core.urls import Address
 from .._reading.requests import Request
-from ..errors import MAY_PASS, RedirectedError, StoreError, StoreUnavailableError
+from ..errors import StoreError, StoreUnavailableError
 from .topology import ASK_SLOTS
 
 if TYPE_CHECKING:
@@ -45,12 +46,12 @@ def learned(topology: Topology) -> Introduction:
             topology.update(slots, address)
         except StoreError as failure:  # noqa: PERF203 - one or two nodes
             topology.failed(address)
-            if told is None or isinstance(told, MAY_PASS):
+            if told is None or isinstance(told, TRANSIENT):
                 told = failure  # one that is not of connections tells more
         else:
             topology.worked(address)
             return
-    if told is not None and not isinstance(told, MAY_PASS):
+    if told is not None and not isinstance(told, TRANSIENT):
         raise told
     raise StoreUnavailableError(f"no node of the cluster tells who has what: {told}")
 

@@ -11,14 +11,9 @@ import math
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from .._core import resp as wire
+from .._core.failures import TRANSIENT, RedirectedError, SlotMovingError
 from .._reading.requests import Round
-from ..errors import (
-    MAY_PASS,
-    RedirectedError,
-    SlotMovingError,
-    StoreError,
-    StoreUnavailableError,
-)
+from ..errors import StoreError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,7 +93,7 @@ class Rounds:
 
     Attributes:
         outcomes: what each part came to, in order.
-        failure: why the last deliveries have to be repeated; ``None`` if a node has only
+        failure: why the last deliveries have to be copied; ``None`` if a node has only
             said where else to go.
     """
 
@@ -154,7 +149,7 @@ class Rounds:
         Raises:
             StoreError: it never will.
         """
-        if not isinstance(failure, MAY_PASS):
+        if not isinstance(failure, TRANSIENT):
             raise failure
         self.failure = failure
         self._again(delivery.indexes)

@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._core import resp as wire
+from .._core.failures import RedirectedError, unexpected_reply
 from .._core.periods import Granularity
 from .._marking.batch import Batch
 from .._marking.commands import BitRun
 from .._marking.marks import BitMark
 from .._marking.replication import check_replicated, wait_for
-from ..errors import RedirectedError, misfit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -52,7 +52,7 @@ class _Runs:
         """Put the result of each mark at its index."""
         executed = replies[-1]
         if type(executed) is not list or len(executed) != len(replies) - 2:
-            raise misfit(executed)
+            raise unexpected_reply(executed)
         values = iter(executed)
         for run in self._runs:
             for index, result in zip(run.indexes, run.settle(values), strict=True):

@@ -9,16 +9,17 @@ from __future__ import annotations
 import bisect
 from typing import TYPE_CHECKING, Any, Final
 
+from .._core.failures import unexpected_reply
 from .._core.sharding import SLOTS, key_slot, tag_slot, tags
-from ..errors import StoreUnavailableError, misfit
+from ..errors import StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from .._core.failures import RedirectedError
     from .._core.keys import KeySchema
     from .._core.urls import Address
     from .._reading.requests import Command, Place
-    from ..errors import RedirectedError
 
 __all__ = ["ASK_SLOTS", "Topology"]
 
@@ -119,11 +120,11 @@ class Topology:
             ranges, others = [], []
             for first, last, master, *replicas in reply:
                 if not 0 <= first <= last < SLOTS:
-                    raise misfit(reply)
+                    raise unexpected_reply(reply)
                 ranges.append((int(first), int(last), self._address(master, asked)))
                 others += [self._address(each, asked) for each in replicas]
         except (TypeError, ValueError, AttributeError, IndexError) as error:
-            raise misfit(reply) from error
+            raise unexpected_reply(reply) from error
         if not ranges:
             raise StoreUnavailableError("the node knows of no slots; is it a part of a cluster?")
         self._known = list(dict.fromkeys([*(one for _, _, one in ranges), *others]))

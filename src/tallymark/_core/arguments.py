@@ -12,8 +12,9 @@ import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, SupportsIndex, TypeVar, cast
 
-from ..errors import InvalidTypeError, InvalidValueError, let_handlers_pass
+from ..errors import InvalidTypeError, InvalidValueError
 from .excerpts import kind_of, shown
+from .failures import let_handlers_pass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from ..errors import StoreTimeoutError, let_handlers_pass
+from ..errors import StoreTimeoutError
 from .excerpts import shown
+from .failures import let_handlers_pass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

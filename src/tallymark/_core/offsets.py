@@ -15,9 +15,10 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
-from ..errors import InvalidTypeError, let_handlers_pass
+from ..errors import InvalidTypeError
 from .arguments import is_array
 from .excerpts import kind_of, shown
+from .failures import let_handlers_pass
 
 __all__ = [
     "BLOCK",

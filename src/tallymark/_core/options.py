@@ -11,9 +11,10 @@ from datetime import timezone as fixed_timezone
 from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
 from zoneinfo import ZoneInfo
 
-from ..errors import InvalidTypeError, InvalidValueError, TallymarkError, let_handlers_pass
+from ..errors import InvalidTypeError, InvalidValueError, TallymarkError
 from .arguments import plain_str
 from .excerpts import escaped, kind_of, shown
+from .failures import let_handlers_pass
 from .keys import DEFAULT_PREFIX, MAX_USER_ID, KeySchema, checked_int
 from .periods import By, Granularity, dated
 from .urls import StoreUrl

@@ -16,8 +16,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core import resp as wire
+from .._core.failures import RedirectedError, unexpected_reply
 from .._core.periods import Granularity
-from ..errors import CommandError, RedirectedError, StoreNotReadyError, misfit
+from ..errors import CommandError, StoreNotReadyError
 from .commands import BitRun, explained, step_for, with_expiry
 from .marks import BitMark
 from .replication import check_replicated, wait_for
@@ -170,7 +171,7 @@ class Batch:
         if isinstance(executed, CommandError):
             return self._refused(multi, queued, executed)
         if not isinstance(executed, list) or len(executed) != len(queued):
-            raise misfit(executed)
+            raise unexpected_reply(executed)
         results: list[Result] = [Granularity(0)] * self._count
         values = iter(executed)
         for step in self._steps:

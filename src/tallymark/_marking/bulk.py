@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from .._core.failures import copied
 from .._core.offsets import as_bits, as_list, windows
-from ..errors import TallymarkError, repeated
+from ..errors import TallymarkError
 from .marks import DenseMarks, SparseMarks
 
 if TYPE_CHECKING:
@@ -148,4 +149,4 @@ class Many:
         """Return an error that also says how far it got."""
         if not self.done:
             return error
-        return repeated(error, f"{error}; {self.done} ids before were written")
+        return copied(error, f"{error}; {self.done} ids before were written")

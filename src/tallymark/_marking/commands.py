@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from .._core import resp as wire
 from .._core.excerpts import escaped, shown
+from .._core.failures import copied, unexpected_reply
 from .._core.periods import Granularity
-from ..errors import CommandError, misfit, repeated
+from ..errors import CommandError
 from .marks import DenseMarks, ExactUnmark, SparseMarks
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ class SparseStep:
             if error is not None:
                 return [explained(error, f"{escaped(key)} was not changed; others may have been")]
             if not {0, 1}.issuperset(bits):
-                raise misfit(bits)
+                raise unexpected_reply(bits)
             counts[granularity] = bits.count(1 - self.mark.value)
         return [counts]
 
@@ -262,7 +263,7 @@ class DenseStep(_OneScript[DenseMarks]):
             return [explained(reply, reason)]
         counts = _listed(reply, len(self.bitmaps.keys))
         if not all(isinstance(count, int) and count >= 0 for count in counts):
-            raise misfit(reply)
+            raise unexpected_reply(reply)
         return [dict(zip(self.bitmaps.granularities, counts, strict=True))]
 
 
@@ -303,7 +304,7 @@ class ExpiringStep:
                     for result in results
                 ]
             if reply not in (0, 1):
-                raise misfit(reply)
+                raise unexpected_reply(reply)
         return results
 
 
@@ -327,7 +328,7 @@ def with_expiry(step: BitRun | SparseStep | DenseStep) -> Step:
 def _listed(bits: Any, count: int) -> Sequence[Any]:
     """Return the replies if they are ``count`` many; never guess at others."""
     if not isinstance(bits, list | tuple) or len(bits) != count:
-        raise misfit(bits)
+        raise unexpected_reply(bits)
     return bits
 
 
@@ -335,7 +336,7 @@ def _checked(bits: Any, count: int) -> Sequence[int | CommandError]:
     """Return the replies if they are ``count`` bits or errors."""
     for bit in _listed(bits, count):
         if not isinstance(bit, CommandError) and bit not in (0, 1):
-            raise misfit(bits)
+            raise unexpected_reply(bits)
     checked: Sequence[int | CommandError] = bits
     return checked
 
@@ -374,4 +375,4 @@ def _result(bitmaps: Bitmaps, flips: Sequence[int | CommandError]) -> Result:
 
 def explained(error: CommandError, reason: str) -> CommandError:
     """Return a new error of the same class that says what it means for a mark."""
-    return repeated(error, f"{reason} ({error})")
+    return copied(error, f"{reason} ({error})")

@@ -7,7 +7,8 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from .._core.excerpts import shown
-from ..errors import InvalidValueError, TallymarkError, may_be_applied
+from .._core.failures import may_be_applied
+from ..errors import InvalidValueError, TallymarkError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from .._core import resp as wire
-from ..errors import CommandError, StoreUnavailableError, misfit
+from .._core.failures import unexpected_reply
+from ..errors import CommandError, StoreUnavailableError
 
 __all__ = ["check_replicated", "wait_for"]
 
@@ -31,7 +32,7 @@ def check_replicated(reply: Any, replicas: int) -> None:
     if isinstance(reply, CommandError):  # such as UNBLOCKED: it is no master any more
         raise StoreUnavailableError(str(reply)) from reply.__cause__
     if not isinstance(reply, int):
-        raise misfit(reply)
+        raise unexpected_reply(reply)
     if reply < replicas:
         raise StoreUnavailableError(
             f"{reply} of the {replicas} replicas that this tally wants have confirmed the marks"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from ..errors import SlotMovingError
+from .._core.failures import SlotMovingError
 from .requests import Checkpoint, Request, Round, Work
 
 if TYPE_CHECKING:

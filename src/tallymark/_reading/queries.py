@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 from .._core.bits import PIECE_BITS, Ints, algebra
 from .._core.events import Bitmap, Combination, Origin, PeriodUnion, walk
 from .._core.excerpts import shown
+from .._core.failures import SlotMovingError
 from .._core.keys import MAX_USER_ID, checked_int
 from .._core.offsets import WINDOW, blocks, windows
-from ..errors import InvalidTypeError, InvalidValueError, SlotMovingError
+from ..errors import InvalidTypeError, InvalidValueError
 from .bounds import bounded, check_number
 from .expressions import (
     answered,

@@ -12,7 +12,8 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from .._core import resp as wire
-from ..errors import CommandError, RedirectedError, StoreError, StoreNotReadyError, misfit, repeated
+from .._core.failures import RedirectedError, copied, unexpected_reply
+from ..errors import CommandError, StoreError, StoreNotReadyError
 
 __all__ = [
     "Checkpoint",
@@ -109,13 +110,15 @@ class Request(NamedTuple):
                 refusals = [reply for reply in queued if isinstance(reply, CommandError)]
                 raise _own(refusals[0] if refusals else executed)
             if not isinstance(executed, list) or len(executed) != len(self.commands):
-                raise misfit(executed)
+                raise unexpected_reply(executed)
             found = executed
         if not self.tolerant and not {self.replies}.issuperset(map(type, found)):
             for reply in found:
                 if isinstance(reply, CommandError):
                     raise _own(reply)
-            raise misfit(next(reply for reply in found if type(reply) is not self.replies))
+            raise unexpected_reply(
+                next(reply for reply in found if type(reply) is not self.replies)
+            )
         return found
 
 
@@ -232,4 +235,4 @@ def in_steps(items: Iterable[ItemT], step: int = _ITEMS) -> Generator[Checkpoint
 def _own(error: CommandError) -> StoreError:
     if isinstance(error, RedirectedError) and error.kind == "TRYAGAIN":
         return StoreNotReadyError(str(error))
-    return repeated(error, f"Redis refused: {error}")
+    return copied(error, f"Redis refused: {error}")

@@ -27,7 +27,8 @@ from typing import Any, Final
 from redis import BlockingConnectionPool
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ..errors import ReentrantCallError, let_handlers_pass
+from .._core.failures import let_handlers_pass
+from ..errors import ReentrantCallError
 from .replies import seconds_until
 
 __all__ = ["BlockingPool", "Stack"]

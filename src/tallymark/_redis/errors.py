@@ -15,12 +15,12 @@ from redis.client import Pipeline
 from redis.cluster import ClusterPipeline
 
 from .._core.excerpts import escaped, kind_of
+from .._core.failures import RedirectedError, let_handlers_pass
 from ..errors import (
     CommandError,
     InvalidTypeError,
     NotPersistingError,
     PermissionDeniedError,
-    RedirectedError,
     ReentrantCallError,
     StoreError,
     StoreFullError,
@@ -29,7 +29,6 @@ from ..errors import (
     StoreUnavailableError,
     UnknownCommandError,
     WrongKeyTypeError,
-    let_handlers_pass,
 )
 
 __all__ = [
@@ -299,7 +298,7 @@ def raise_failure(error: Exception) -> NoReturn:
 def failure(error: Exception) -> StoreError:
     """Return our error for what kept commands from being sent or answered.
 
-    One of `MAY_PASS` might not come again on another connection; any other would.
+    One of `TRANSIENT` might not come again on another connection; any other would.
     """
     if isinstance(error, StoreError):
         return error

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._core.bits import algebra
 from .._core.events import Bitmap, EventSet, any_of
+from .._core.failures import SlotMovingError
 from .._reading.expressions import asking, compiled, compiled_each, lengths
 from .._reading.fanout import AT_ONCE, in_shards
 from .._reading.queries import next_candidate
 from .._reading.raw_keys import ranges
 from .._reading.requests import Request, Work
-from ..errors import SlotMovingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

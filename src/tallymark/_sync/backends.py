@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from .._cluster.handshake import Greeting
 from .._cluster.shard_transactions import by_shard
+from .._core.failures import with_outcome
 from .._marking.batch import MAX_RUN_MARKS, Batch
 from .._redis import errors as redis_py
 from .._redis.blocking_clients import KINDS
 from .._redis.clients import make_read_client
 from .._redis.stores import database
-from ..errors import StoreError, StoreTimeoutError, with_fate
+from ..errors import StoreError, StoreTimeoutError
 from .cluster import BlockingClusterReader, write_to_shard
 from .connection import BlockingLink
 from .executor import BlockingReader
@@ -198,4 +199,4 @@ def _fate(
     """
     some = (sent.bytes if written is None else written) > 0
     missed = "Redis did not answer" if some else "there was no connection to Redis"
-    return with_fate(failure, sent=some, timeout=seconds, missed=missed)
+    return with_outcome(failure, sent=some, timeout=seconds, missed=missed)

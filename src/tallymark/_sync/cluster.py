@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._cluster.routing import Rounds, patience
 from .._cluster.shard_transactions import ShardBatches
+from .._core.failures import TRANSIENT, RedirectedError, SlotMovingError
 from .._reading.requests import Request, Round
 from .._redis import errors as redis_py
-from ..errors import MAY_PASS, RedirectedError, SlotMovingError, StoreError
+from ..errors import StoreError
 from .connection import Sent, finished
 from .executor import BaseBlockingReader, bounded
 
@@ -47,7 +48,7 @@ def write_to_shard(
             nodes.ready(marking=True, deadline=deadline)
             address = asked or nodes.topology.node_of(shard)
             found = _attempt(nodes, options, marks, address, asked is not None, sent, deadline)
-        except MAY_PASS as error:
+        except TRANSIENT as error:
             redis_py.let_pass(error)
             failure, asked = error, None
         else:
@@ -85,7 +86,7 @@ def _attempt(
     try:
         next(attempt)
         return batch.settle(finished(attempt))
-    except MAY_PASS as error:
+    except TRANSIENT as error:
         redis_py.let_pass(error)
         nodes.topology.failed(address)
         raise
@@ -101,7 +102,7 @@ def _refresh(nodes: BlockingNodes, deadline: float, since: float) -> None:
     """Learn who has what; if nobody tells, the next attempt shows it."""
     try:
         nodes.refresh(deadline, since=since)
-    except MAY_PASS as error:
+    except TRANSIENT as error:
         redis_py.let_pass(error)
 
 
@@ -185,7 +186,7 @@ class BlockingClusterReader(BaseBlockingReader):
         while True:
             try:
                 self._nodes.ready(marking=False, deadline=deadline)
-            except MAY_PASS as failure:  # noqa: PERF203 - a few times at most
+            except TRANSIENT as failure:  # noqa: PERF203 - a few times at most
                 redis_py.let_pass(failure)
                 _pause(attempts, failure, deadline)
             else:

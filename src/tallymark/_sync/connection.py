@@ -9,11 +9,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from .._core.failures import TRANSIENT
 from .._core.observers import Operation, Outage, observe
 from .._redis import errors as redis_py
 from .._redis.replies import bound, check_nothing_came, its_socket, received_replies
 from .._redis.stores import store_label
-from ..errors import MAY_PASS, ReentrantCallError
+from ..errors import ReentrantCallError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -106,7 +107,7 @@ class BlockingLink:
                 for _ in meanwhile:
                     pass
                 return settle(finished(attempt))
-            except MAY_PASS as error:
+            except TRANSIENT as error:
                 redis_py.let_pass(error)
                 failure = error
             finally:
@@ -132,7 +133,7 @@ class BlockingLink:
             redis_py.let_pass(error)
             failure = redis_py.failure(error)
             left = deadline - time.monotonic()
-            final = not isinstance(failure, MAY_PASS) or left <= redis_py.TOO_SHORT
+            final = not isinstance(failure, TRANSIENT) or left <= redis_py.TOO_SHORT
             self._outage.failed(failure, final=final)
             if self._observer is not None:
                 self._observe(self._observer, sent, before, begun, failure)

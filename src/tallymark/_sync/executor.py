@@ -7,10 +7,11 @@ import itertools
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .._core.failures import with_outcome
 from .._core.options import checked_timeout
 from .._reading.requests import Checkpoint, Found, Nodes, Request, Round, Work
 from .._redis import errors as redis_py
-from ..errors import StoreError, StoreTimeoutError, with_fate
+from ..errors import StoreError, StoreTimeoutError
 from .connection import Sent
 
 if TYPE_CHECKING:
@@ -99,11 +100,11 @@ class BaseBlockingReader:
                 return None
         except StoreError as failure:
             redis_py.let_pass(failure)
-            raise with_fate(failure, sent=None, timeout=seconds) from failure.__cause__
+            raise with_outcome(failure, sent=None, timeout=seconds) from failure.__cause__
         raise TypeError(step)
 
     def _settled(self, request: Request | Round, deadline: float) -> list[Any]:
-        """Have a request answered and settled; it is repeated if that may mend it."""
+        """Have a request answered and settled; it is copied if that may mend it."""
         raise NotImplementedError
 
     def _nodes_names(self, deadline: float) -> list[str]:
@@ -165,4 +166,4 @@ def _check_time(seconds: float, ends: float | None) -> None:
     """Raise if a call that has so many seconds should have ended, if that is known."""
     if ends is not None and time.monotonic() >= ends:
         missed = "the answer was not worked out"
-        raise with_fate(StoreTimeoutError(), sent=None, timeout=seconds, missed=missed)
+        raise with_outcome(StoreTimeoutError(), sent=None, timeout=seconds, missed=missed)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from redis import Redis, RedisCluster
 
 from .._core.context import Context
+from .._core.failures import let_handlers_pass, overloaded
 from .._core.offsets import blocks
 from .._core.options import Options, checked_timeout, hide_urls
 from .._core.urls import StoreUrl
@@ -25,13 +26,7 @@ from .._marking.transaction import Transaction, unwrapped
 from .._redis import errors as redis_py
 from .._redis.blocking_clients import KINDS
 from .._redis.cluster_clients import ClusterClients, cluster_from_client, opened
-from ..errors import (
-    ClosedError,
-    StoreTimeoutError,
-    TallymarkError,
-    let_handlers_pass,
-    overloaded,
-)
+from ..errors import ClosedError, StoreTimeoutError, TallymarkError
 from .backends import BlockingCluster, BlockingServer
 from .connection import Sent
 from .reads import SyncReads
@@ -190,7 +185,7 @@ class SyncTally(SyncReads):
             CommandError: Redis refused; the message says what was changed.
             StoreUnavailableError, StoreTimeoutError: no answer within the
                 timeout; the message says whether anything was sent. What was
-                sent may or may not have been applied, and may be repeated.
+                sent may or may not have been applied, and may be copied.
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
             ClosedError: the tally cannot be used here.
         """
@@ -247,7 +242,7 @@ class SyncTally(SyncReads):
                 ``exact=True`` a key of the wrong type leaves all as it was.
             StoreUnavailableError, StoreTimeoutError: no answer within the
                 timeout; the message says whether anything was sent. What was
-                sent may or may not have been applied, and may be repeated.
+                sent may or may not have been applied, and may be copied.
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
             ClosedError: the tally cannot be used here.
         """
@@ -275,7 +270,7 @@ class SyncTally(SyncReads):
             CommandError: Redis refused; the message says what was changed.
             StoreUnavailableError, StoreTimeoutError: no answer within the
                 timeout; the message says whether anything was sent. What was
-                sent may or may not have been applied, and may be repeated.
+                sent may or may not have been applied, and may be copied.
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
             ClosedError: the tally cannot be used here.
         """
@@ -301,7 +296,7 @@ class SyncTally(SyncReads):
             CommandError: Redis refused; the message says what was changed.
             StoreUnavailableError, StoreTimeoutError: no answer within the
                 timeout; the message says whether anything was sent. What was
-                sent may or may not have been applied, and may be repeated.
+                sent may or may not have been applied, and may be copied.
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
             ClosedError: the tally cannot be used here.
         """
@@ -446,7 +441,7 @@ class SyncTally(SyncReads):
                 a mark; each mark's `PendingMark` tells its own fate.
             StoreUnavailableError, StoreTimeoutError: no answer within the
                 timeout; the message says whether anything was sent. What was
-                sent may or may not have been applied, and may be repeated.
+                sent may or may not have been applied, and may be copied.
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
         """
         self._check_usable()
