@@ -197,7 +197,7 @@ class BaseReader:
         )
 
     async def _ask(self, request: Request | Round, seconds: float, ends: float | None) -> list[Any]:
-        """Return what a request came to; it is copied if that may mend it."""
+        """Return what a request came to; it is repeated if that may mend it."""
         self._check_usable()
         if self._asking >= self._max_pending:
             raise overloaded(self._asking, "reads", self._max_pending)
@@ -213,7 +213,7 @@ class BaseReader:
     async def _settled(
         self, request: Request | Round, seconds: float, ends: float | None
     ) -> list[Any]:
-        """Have a request answered and settled; it is copied if that may mend it.
+        """Have a request answered and settled; it is repeated if that may mend it.
 
         Arguments:
             request: the request.

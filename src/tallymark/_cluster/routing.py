@@ -93,7 +93,7 @@ class Rounds:
 
     Attributes:
         outcomes: what each part came to, in order.
-        failure: why the last deliveries have to be copied; ``None`` if a node has only
+        failure: why the last deliveries have to be repeated; ``None`` if a node has only
             said where else to go.
     """
 

@@ -104,7 +104,7 @@ class BaseBlockingReader:
         raise TypeError(step)
 
     def _settled(self, request: Request | Round, deadline: float) -> list[Any]:
-        """Have a request answered and settled; it is copied if that may mend it."""
+        """Have a request answered and settled; it is repeated if that may mend it."""
         raise NotImplementedError
 
     def _nodes_names(self, deadline: float) -> list[str]:

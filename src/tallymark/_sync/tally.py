@@ -185,7 +185,7 @@ class SyncTally(SyncReads):
             CommandError: Redis refused; the message says what was changed.
             StoreUnavailableError, StoreTimeoutError: no answer within the
                 timeout; the message says whether anything was sent. What was
-                sent may or may not have been applied, and may be copied.
+                sent may or may not have been applied, and may be repeated.
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
             ClosedError: the tally cannot be used here.
         """
@@ -242,7 +242,7 @@ class SyncTally(SyncReads):
                 ``exact=True`` a key of the wrong type leaves all as it was.
             StoreUnavailableError, StoreTimeoutError: no answer within the
                 timeout; the message says whether anything was sent. What was
-                sent may or may not have been applied, and may be copied.
+                sent may or may not have been applied, and may be repeated.
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
             ClosedError: the tally cannot be used here.
         """
@@ -270,7 +270,7 @@ class SyncTally(SyncReads):
             CommandError: Redis refused; the message says what was changed.
             StoreUnavailableError, StoreTimeoutError: no answer within the
                 timeout; the message says whether anything was sent. What was
-                sent may or may not have been applied, and may be copied.
+                sent may or may not have been applied, and may be repeated.
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
             ClosedError: the tally cannot be used here.
         """
@@ -296,7 +296,7 @@ class SyncTally(SyncReads):
             CommandError: Redis refused; the message says what was changed.
             StoreUnavailableError, StoreTimeoutError: no answer within the
                 timeout; the message says whether anything was sent. What was
-                sent may or may not have been applied, and may be copied.
+                sent may or may not have been applied, and may be repeated.
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
             ClosedError: the tally cannot be used here.
         """
@@ -441,7 +441,7 @@ class SyncTally(SyncReads):
                 a mark; each mark's `PendingMark` tells its own fate.
             StoreUnavailableError, StoreTimeoutError: no answer within the
                 timeout; the message says whether anything was sent. What was
-                sent may or may not have been applied, and may be copied.
+                sent may or may not have been applied, and may be repeated.
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
         """
         self._check_usable()

@@ -163,7 +163,7 @@ def migrate(
     that differ are written, so after an interruption, however hard, it is just begun
     again. At last the users of each bitmap are counted on both sides.
 
-    The end (TTL) of a bitmap is copied, unless the new one has a later one. Temporary
+    The end (TTL) of a bitmap is repeated, unless the new one has a later one. Temporary
     keys are not copied. In a database where one prefix begins with another one, all
     keys of the longer prefix are events of the shorter one, and so are copied with it.
 
