@@ -227,10 +227,12 @@ def keys_of(graph: Graph) -> Query[list[bytes]]:
 
 def lengths(graph: Graph, prefix: str | None = None) -> Query[list[int]]:
     """Return how many bytes each bitmap has, or that with another prefix, as in a shard."""
-    keys = yield from in_steps(
-        bitmap_key(bitmap.origin.prefix if prefix is None else prefix, bitmap.event, bitmap.period)
-        for bitmap in graph.bitmaps
-    )
+    if prefix is None:
+        keys = yield from keys_of(graph)
+    else:
+        keys = yield from in_steps(
+            bitmap_key(prefix, bitmap.event, bitmap.period) for bitmap in graph.bitmaps
+        )
     request = Request([(b"STRLEN", key) for key in keys])
     if len(graph.bitmaps) >= _FEW_KEYS:
         ready = yield from worked(request.encoding(), large=True)
