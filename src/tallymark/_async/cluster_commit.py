@@ -70,7 +70,7 @@ class _Gate:
 class ClusterCommit(OfOneLoop):
     """Sends marks to the nodes that have their shards. Belongs to one event loop.
 
-    Has the methods of `tallymark.group_commit.GroupCommit`, with the same guarantees, but
+    Has the methods of `tallymark._async.group_commit.GroupCommit`, with the same guarantees, but
     that what is submitted together is one transaction for each shard.
     """
 

@@ -1,8 +1,7 @@
 """The read verbs of `tallymark.Tally`: their signatures, and what they promise.
 
-What they send is in `tallymark.queries`, `tallymark.keyspace`, `tallymark.reports`
-and `tallymark.retention_tables`; here and in `tallymark.sync_reads` they only get a
-driver.
+What they send is in the packages `tallymark._reading` and `tallymark._reports`; here and in
+`tallymark._sync.reads` they only get a driver.
 """
 
 from __future__ import annotations

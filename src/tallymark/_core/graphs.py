@@ -243,7 +243,7 @@ def _grown(event_set: EventSet, bitmaps: dict[Bitmap, int], operations: list[Ope
 def _writes(operator: Operator, count: int) -> int:
     """Return how often the server writes a temporary key for so many operands.
 
-    See `tallymark.programs`.
+    See `tallymark._reading.bitop`.
     """
     if operator == "-":
         return 2 if count == 2 else 2 + _writes("|", count - 1)

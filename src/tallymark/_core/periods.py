@@ -1,7 +1,7 @@
 """Granularities and calendar periods, and their place in a key.
 
 Pure: no clock, no time zone, no I/O. Every datetime in this module is naive
-wall-clock time; `tallymark.marker` converts to the tally's zone before it gets
+wall-clock time; `tallymark._marking.marker` converts to the tally's zone before it gets
 here. The suffix format is bitmapist's (https://github.com/Doist/bitmapist):
 unpadded numbers, and the ISO 8601 year beside the ISO week.
 """

@@ -1,6 +1,6 @@
 """Marks: what a verb asks for, as values. Pure.
 
-`tallymark.steps` says how they are written to Redis, `tallymark.batches` how
+`tallymark._marking.commands` says how they are written to Redis, `tallymark._marking.batch` how
 many of them share a transaction.
 """
 

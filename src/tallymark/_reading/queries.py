@@ -1,6 +1,6 @@
 """The read verbs that take event sets: each a generator of what to send. Pure.
 
-`tallymark.requests` says what these yield, and drivers run them.
+`tallymark._reading.requests` says what these yield, and drivers run them.
 """
 
 from __future__ import annotations

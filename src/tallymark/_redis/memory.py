@@ -51,5 +51,5 @@ def store(name: str) -> FakeServer:
 
 def _new() -> FakeServer:
     made: Any = fakeredis().FakeServer(version=(7, 0))
-    made.lock = threading.RLock()  # see `tallymark.blocking_link`
+    made.lock = threading.RLock()  # see `tallymark._sync.connection`
     return cast("FakeServer", made)

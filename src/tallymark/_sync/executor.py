@@ -26,7 +26,7 @@ AnswerT = TypeVar("AnswerT")
 
 
 class BaseBlockingReader:
-    """Runs queries in the calling thread. Raises what `tallymark.reader.BaseReader` does."""
+    """Runs queries in the calling thread. Raises what the async one does."""
 
     def __init__(self, *, timeout: float, check_usable: Callable[[], None]) -> None:
         """Begin.

@@ -1,8 +1,7 @@
 """The read verbs of `tallymark.SyncTally`: those of `tallymark.Tally`, blocking.
 
-What they send is in `tallymark.queries`, `tallymark.keyspace`, `tallymark.reports`
-and `tallymark.retention_tables`; here and in `tallymark.async_reads` they only get a
-driver.
+What they send is in the packages `tallymark._reading` and `tallymark._reports`; here and in
+`tallymark._async.reads` they only get a driver.
 """
 
 from __future__ import annotations
