@@ -16,8 +16,9 @@ from clusters import Cluster, running_cluster
 from facades import FACADES, Facade
 from servers import running_server
 from stores import ClusterStore, Store
-from tallymark import bitmapist, defaults, memory
+from tallymark import bitmapist
 from tallymark import sync as tm
+from tallymark._redis import defaults, memory
 from tallymark.bitmapist import cohort
 
 if TYPE_CHECKING:

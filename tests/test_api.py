@@ -14,9 +14,9 @@ import pytest
 import tallymark
 from tallymark import SyncTally, Tally, Transaction, bitmapist
 from tallymark import sync as tm
-from tallymark.async_reads import AsyncReads
-from tallymark.event_sets import EventSets
-from tallymark.sync_reads import SyncReads
+from tallymark._async.reads import AsyncReads
+from tallymark._core.event_sets import EventSets
+from tallymark._sync.reads import SyncReads
 
 VERBS = ["mark_event", "unmark_event", "mark_unique", "unmark_unique"]
 MANY = ["mark_many", "unmark_many"]
@@ -146,7 +146,7 @@ def test_all_but_event_and_user_is_keyword_only(verb: str) -> None:
 
 
 def test_options_are_documented_and_complete() -> None:
-    from tallymark.options import Options, TallyOptions
+    from tallymark._core.options import Options, TallyOptions
 
     settable = {name for name, field in Options.__dataclass_fields__.items() if field.init}
     assert set(TallyOptions.__annotations__) == settable

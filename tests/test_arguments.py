@@ -40,8 +40,8 @@ from tallymark import (
     any_of,
     bitmapist,
 )
-from tallymark.excerpts import escaped, isolated, shown
-from tallymark.retention import Retention
+from tallymark._core.excerpts import escaped, isolated, shown
+from tallymark._reports.retention import Retention
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
@@ -331,7 +331,7 @@ async def test_streams_of_numpys_ints_are_marked(redis_store: Store) -> None:
 
 
 def test_a_long_range_takes_no_memory() -> None:
-    from tallymark.offsets import blocks
+    from tallymark._core.offsets import blocks
 
     found, all_there = blocks(range(2**32))
     assert all_there
@@ -435,8 +435,8 @@ def test_nothing_is_shown_long_raw_or_at_the_price_of_an_error() -> None:
 
 
 def test_words_of_a_server_are_short_and_on_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    from tallymark import redis_py
-    from tallymark.observers import Operation, observe
+    from tallymark._core.observers import Operation, observe
+    from tallymark._redis import errors as redis_py
 
     words = f"WRONGTYPE {TURNING}\r\n" + "x" * 10**5
     for error in (

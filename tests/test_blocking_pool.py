@@ -13,8 +13,9 @@ import pytest
 from redis import Redis
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from tallymark import ReentrantCallError, blocking_pool
-from tallymark.blocking_pool import BlockingPool
+from tallymark import ReentrantCallError
+from tallymark._redis import blocking_pool
+from tallymark._redis.blocking_pool import BlockingPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

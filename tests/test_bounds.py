@@ -22,10 +22,10 @@ from tallymark import (
     any_of,
     bitmapist,
 )
+from tallymark._core.options import Options
+from tallymark._marking.marker import Marker
+from tallymark._reading.requests import Checkpoint
 from tallymark.bitmapist import cohort
-from tallymark.marker import Marker
-from tallymark.options import Options
-from tallymark.requests import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

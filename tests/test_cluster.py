@@ -29,8 +29,8 @@ from tallymark import (
     Tally,
     WrongSchemaError,
 )
-from tallymark.keys import KeySchema
-from tallymark.shards import key_slot, tag_slot, tags
+from tallymark._core.keys import KeySchema
+from tallymark._core.sharding import key_slot, tag_slot, tags
 from test_connections import ask, mark, remove
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import tallymark
-from tallymark import InvalidValueError, SyncTally, Tally, configure, defaults
+from tallymark import InvalidValueError, SyncTally, Tally, configure
 from tallymark import sync as tm
+from tallymark._redis import defaults
 
 if TYPE_CHECKING:
     from facades import Facade

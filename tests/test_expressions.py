@@ -17,15 +17,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from facades import ASYNC, ON_SOME_STORES
-from tallymark import InvalidTypeError, InvalidValueError, StoreTimeoutError, any_of, queries
+from tallymark import InvalidTypeError, InvalidValueError, StoreTimeoutError, any_of
+from tallymark._core.context import Context
+from tallymark._core.events import Bitmap
+from tallymark._core.graphs import MOST_SOURCES, Graph
+from tallymark._core.options import Options
+from tallymark._reading import queries
+from tallymark._reading.bitop import Program
+from tallymark._reading.requests import Checkpoint, Found, Request, Round, Work
 from tallymark.bitmapist import BitOpAnd, BitOpOr, DayEvents
 from tallymark.bitmapist import mark_event as mark_in_the_drop_in
-from tallymark.context import Context
-from tallymark.events import Bitmap
-from tallymark.graphs import MOST_SOURCES, Graph
-from tallymark.options import Options
-from tallymark.programs import Program
-from tallymark.requests import Checkpoint, Found, Request, Round, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -32,9 +32,9 @@ from tallymark import (
     bitmapist,
 )
 from tallymark import sync as tm
-from tallymark.events import EventSet
-from tallymark.offsets import Offsets
-from tallymark.retention import Retention
+from tallymark._core.events import EventSet
+from tallymark._core.offsets import Offsets
+from tallymark._reports.retention import Retention
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -32,10 +32,10 @@ from tallymark import (
     SyncTally,
     Tally,
     WrongKeyTypeError,
-    group_commit,
 )
-from tallymark.flights import MAX_BATCH_MARKS
-from tallymark.room import Room
+from tallymark._async import group_commit
+from tallymark._async.flights import MAX_BATCH_MARKS
+from tallymark._async.room import Room
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

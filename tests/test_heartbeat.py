@@ -17,7 +17,8 @@ import pytest
 import redis
 
 import tallymark
-from tallymark import Tally, any_of, reader
+from tallymark import Tally, any_of
+from tallymark._async import executor as reader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

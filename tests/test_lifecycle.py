@@ -33,11 +33,10 @@ from tallymark import (
     SyncTally,
     Tally,
     WrongEventLoopError,
-    default_tally,
-    defaults,
-    memory,
 )
 from tallymark import sync as tm
+from tallymark._async import default as default_tally
+from tallymark._redis import defaults, memory
 
 if TYPE_CHECKING:
     from facades import Facade

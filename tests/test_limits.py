@@ -20,11 +20,11 @@ from tallymark import (
     Period,
     PermissionDeniedError,
 )
-from tallymark.batches import Batch
+from tallymark._core.options import Options
+from tallymark._marking.batch import Batch
+from tallymark._marking.lifetimes import Lifetimes
+from tallymark._marking.marker import Marker
 from tallymark.errors import CommandError
-from tallymark.lifetimes import Lifetimes
-from tallymark.marker import Marker
-from tallymark.options import Options
 
 if TYPE_CHECKING:
     from facades import Facade

@@ -27,10 +27,10 @@ from tallymark import (
     Tally,
     WrongKeyTypeError,
 )
-from tallymark.keys import KeySchema
-from tallymark.many import Many, Target
-from tallymark.marks import Bitmaps, DenseMarks, SparseMarks
-from tallymark.offsets import BLOCK, WINDOW, as_bits, blocks, bounded, windows
+from tallymark._core.keys import KeySchema
+from tallymark._core.offsets import BLOCK, WINDOW, as_bits, blocks, bounded, windows
+from tallymark._marking.bulk import Many, Target
+from tallymark._marking.marks import Bitmaps, DenseMarks, SparseMarks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

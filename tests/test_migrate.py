@@ -24,9 +24,9 @@ from tallymark import (
     WrongKeyTypeError,
     WrongSchemaError,
 )
+from tallymark._core.sharding import tags
 from tallymark.migrate import Progress, main, migrate
-from tallymark.resharding import Change, Comparison, resharded
-from tallymark.shards import tags
+from tallymark.migrate._resharding import Change, Comparison, resharded
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,8 +22,8 @@ from tallymark import (
     StoreUnavailableError,
     SyncTally,
     Tally,
-    channel,
 )
+from tallymark._async import channel
 
 if TYPE_CHECKING:
     from facades import Facade

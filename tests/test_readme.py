@@ -15,7 +15,8 @@ from markdown_it import MarkdownIt
 
 import tallymark
 from deployments import RIGHTS
-from tallymark import TallymarkError, TallyOptions, memory
+from tallymark import TallymarkError, TallyOptions
+from tallymark._redis import memory
 
 if TYPE_CHECKING:
     from markdown_it.token import Token

@@ -23,8 +23,8 @@ from tallymark import (
     WrongKeyTypeError,
     all_of,
     any_of,
-    bits,
 )
+from tallymark._core import bits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,7 @@ def _either_algebra(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     """Reckon with each of the two ways in turn."""
     made = bits.Arrays(np) if request.param == "numpy" else bits.Ints()
     monkeypatch.setattr(bits, "algebra", lambda: made)
-    for module in ("queries", "retention_counts", "reader"):
+    for module in ("_reading.queries", "_reports.retention_counts", "_async.executor"):
         monkeypatch.setattr(f"tallymark.{module}.algebra", lambda: made)
 
 

@@ -21,11 +21,10 @@ from tallymark import (
     MissingExtraError,
     Period,
     Retention,
-    bits,
-    expressions,
-    heatmap,
-    retention_counts,
 )
+from tallymark._core import bits
+from tallymark._reading import expressions
+from tallymark._reports import heatmap, retention_counts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -167,7 +166,7 @@ async def test_without_numpy_redis_counts_plain_cells(
         return expressions.asking(origin, graph, question)
 
     ints = bits.Ints()
-    for module in ("retention_counts", "reader"):
+    for module in ("_reports.retention_counts", "_async.executor"):
         monkeypatch.setattr(f"tallymark.{module}.algebra", lambda: ints)
     monkeypatch.setattr(retention_counts, "asking", watched)
     monkeypatch.setattr(retention_counts, "_TRANSACTION", limit)

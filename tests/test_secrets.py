@@ -26,6 +26,7 @@ from facades import ASYNC, SYNC, internals
 from servers import RedisProcess, free_port, running, running_server
 from tallymark import InvalidValueError, StoreError, SyncTally, Tally, TallymarkError, bitmapist
 from tallymark import sync as tm
+from tallymark._redis import defaults
 from tallymark.otel import OpenTelemetry
 
 if TYPE_CHECKING:
@@ -296,7 +297,7 @@ def test_a_url_or_an_option_is_refused(
 def test_what_is_configured(channels: Channels) -> None:
     url = f"redis://{LOGIN}127.0.0.1:{free_port()}"
     tallymark.configure(url, read_from=url, timeout=0.1)
-    channels.check(tallymark.defaults.configured())
+    channels.check(defaults.configured())
     with pytest.raises(StoreError) as raised:
         tm.mark_event("a", 1)
     channels.check(raised.value, tm.current_tally())

@@ -20,7 +20,7 @@ from deployments import tls_front
 from facades import ASYNC, SYNC
 from servers import RedisProcess, running, running_server
 from tallymark import StoreTimeoutError, StoreUnavailableError, SyncTally
-from tallymark.shards import SLOTS
+from tallymark._core.sharding import SLOTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,16 +12,9 @@ from hypothesis import strategies as st
 
 import tallymark
 from facades import ASYNC, FACADES, SYNC, internals
-from tallymark import (
-    InvalidTypeError,
-    InvalidValueError,
-    SyncTally,
-    Tally,
-    TallymarkError,
-    defaults,
-    memory,
-)
+from tallymark import InvalidTypeError, InvalidValueError, SyncTally, Tally, TallymarkError
 from tallymark import sync as tm
+from tallymark._redis import defaults, memory
 
 if TYPE_CHECKING:
     from facades import Facade

@@ -21,8 +21,8 @@ from tallymark import (
     StoreUnavailableError,
     SyncTally,
     Tally,
-    replies,
 )
+from tallymark._redis import replies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tallymark import Granularity, InvalidValueError, Period
-from tallymark.context import Context
-from tallymark.lifetimes import Lifetimes
-from tallymark.marker import Marker
-from tallymark.options import Options
-from tallymark.wall_clock import timestamp
+from tallymark._core.context import Context
+from tallymark._core.options import Options
+from tallymark._core.wall_clock import timestamp
+from tallymark._marking.lifetimes import Lifetimes
+from tallymark._marking.marker import Marker
 
 if TYPE_CHECKING:
     from facades import Facade

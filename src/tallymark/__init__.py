@@ -15,9 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from . import switches as _switches
-from .aio import Tally
-from .default_tally import (
+from ._async.default import (
     current_tally,
     mark_event,
     mark_many,
@@ -27,7 +25,18 @@ from .default_tally import (
     unmark_many,
     unmark_unique,
 )
-from .defaults import configure
+from ._async.tally import Tally
+from ._core import switches as _switches
+from ._core.events import EventSet, all_of, any_of
+from ._core.keys import KeySchema
+from ._core.observers import Observer, Operation
+from ._core.options import TallyOptions
+from ._core.periods import Granularity, Period
+from ._marking.stats import Stats
+from ._marking.transaction import PendingMark, Transaction
+from ._redis.defaults import configure
+from ._reports.engagement import Funnel, FunnelStep, Stickiness
+from ._reports.retention import Cell, CellState, Cohort, Retention
 from .errors import (
     ClosedError,
     CommandError,
@@ -49,16 +58,7 @@ from .errors import (
     WrongKeyTypeError,
     WrongSchemaError,
 )
-from .events import EventSet, all_of, any_of
-from .keys import KeySchema
-from .observers import Observer, Operation
-from .options import TallyOptions
-from .periods import Granularity, Period
-from .reports import Funnel, FunnelStep, Stickiness
-from .retention import Cell, CellState, Cohort, Retention
-from .stats import Stats
 from .sync import SyncTally
-from .transactions import PendingMark, Transaction
 
 __all__ = [
     "TRACK_HOURLY",

@@ -8,13 +8,7 @@ code that knows nothing of tallymark still catches them.
 
 from __future__ import annotations
 
-import inspect
-from typing import Final, Literal, TypeVar
-
-from .excerpts import shown
-
 __all__ = [
-    "MAY_PASS",
     "ClosedError",
     "CommandError",
     "InvalidTypeError",
@@ -23,9 +17,7 @@ __all__ = [
     "NotPersistingError",
     "OverloadedError",
     "PermissionDeniedError",
-    "RedirectedError",
     "ReentrantCallError",
-    "SlotMovingError",
     "StoreError",
     "StoreFullError",
     "StoreNotReadyError",
@@ -36,12 +28,6 @@ __all__ = [
     "WrongEventLoopError",
     "WrongKeyTypeError",
     "WrongSchemaError",
-    "let_handlers_pass",
-    "may_be_applied",
-    "misfit",
-    "overloaded",
-    "repeated",
-    "with_fate",
 ]
 
 
@@ -107,10 +93,6 @@ class StoreNotReadyError(StoreUnavailableError):
     """
 
 
-class SlotMovingError(StoreNotReadyError):
-    """A cluster is moving some of the keys of a request to another node, so none has them all."""
-
-
 class WrongSchemaError(StoreError):
     """The database is sharded in another way than this tally.
 
@@ -134,40 +116,11 @@ class ReentrantCallError(StoreError, RuntimeError):
     """
 
 
-#: What might not come again on another connection, or a moment later.
-MAY_PASS: Final = (StoreUnavailableError, StoreTimeoutError)
-
-
 class CommandError(StoreError):
     """Redis received the command and answered with an error.
 
     It would give the same answer again, so there was no second attempt.
     """
-
-
-class RedirectedError(CommandError):
-    """A node of a cluster does not have what a command is about, or not all of it.
-
-    Drivers of clusters follow it; nobody else is to see it.
-
-    Attributes:
-        kind: ``"MOVED"`` for good, ``"ASK"`` for this once, ``"TRYAGAIN"`` if it is
-            on its way.
-        address: the host, "" for that of the node itself, and the port.
-    """
-
-    kind: Literal["MOVED", "ASK", "TRYAGAIN"] = "TRYAGAIN"
-    address: tuple[str, int] = ("", 0)
-
-    @classmethod
-    def to(
-        cls, message: str, kind: Literal["MOVED", "ASK"], host: str, port: int
-    ) -> RedirectedError:
-        """Make one that leads somewhere."""
-        made = cls(message)
-        made.kind = kind
-        made.address = ("" if host == "?" else host, port)
-        return made
 
 
 class PermissionDeniedError(CommandError):
@@ -192,93 +145,3 @@ class WrongKeyTypeError(CommandError):
     Only the marks that touch this key get this error. The message says which
     of the mark's other bitmaps were changed all the same.
     """
-
-
-ErrorT = TypeVar("ErrorT", bound=TallymarkError)
-
-
-def may_be_applied(error: TallymarkError) -> bool:
-    """Return whether marks that ended with an error may have been applied all the same."""
-    # A key of another type is one of the event's name, and the other bitmaps were written.
-    return isinstance(error, WrongKeyTypeError) or error._may_be_applied  # noqa: SLF001
-
-
-def with_fate(
-    failure: ErrorT, *, sent: bool | None, timeout: float, missed: str = "Redis did not answer"
-) -> ErrorT:
-    """Return what kept a call from its answer as its error, which tells what became of it.
-
-    Arguments:
-        failure: what went wrong last.
-        sent: whether a byte of the mark was written; ``None`` if it was no mark.
-        timeout: how many seconds were tried.
-        missed: what did not happen in that time, if nothing else is known.
-    """
-    if isinstance(failure, CommandError):
-        return repeated(failure, str(failure))
-    message = str(failure)
-    if isinstance(failure, StoreTimeoutError):
-        message = f"{missed} within {round(timeout, 2):g} s"
-    if sent is None:
-        return repeated(failure, message)
-    fate = "marks may or may not have been applied" if sent else "nothing was sent"
-    told = repeated(failure, f"{message}; {fate}")
-    told._may_be_applied = sent  # noqa: SLF001
-    return told
-
-
-def overloaded(pending: int, kind: Literal["marks", "reads"], most: int) -> OverloadedError:
-    """Return the error for a call that comes while as many wait as may."""
-    fate = "; nothing was sent" if kind == "marks" else ""
-    return OverloadedError(
-        f"{pending} {kind} are waiting for Redis already (max_pending is {most}){fate}"
-    )
-
-
-def misfit(reply: object) -> StoreError:
-    """Return the error for a reply that no command of ours gets."""
-    return StoreError(f"the server's reply does not fit the commands: {shown(reply)}")
-
-
-def repeated(error: ErrorT, message: str) -> ErrorT:
-    """Return an error of the same class and cause with another message.
-
-    Every mark gets an instance of its own: one that is raised in several tasks
-    would gather the tracebacks of all.
-    """
-    copy = type(error)(message)
-    copy.__cause__ = error.__cause__
-    copy._may_be_applied = error._may_be_applied  # noqa: SLF001
-    return copy
-
-
-#: So many causes of causes are looked at; a program may have made a circle of them.
-_LONGEST_CHAIN: Final = 32
-
-
-def let_handlers_pass(error: BaseException) -> None:
-    """Raise an exception again, as it is, if a signal handler has raised it."""
-    seen: BaseException | None = error
-    for _ in range(_LONGEST_CHAIN):  # redis-py may have turned it into one of its own
-        if seen is None:
-            return
-        if _is_of_a_signal_handler(seen):
-            raise seen
-        seen = seen.__cause__ or seen.__context__
-
-
-def _is_of_a_signal_handler(error: BaseException) -> bool:
-    """Tell whether it has come through a function that got the frame that it has interrupted."""
-    trace = error.__traceback__
-    while trace is not None:
-        frame, trace = trace.tb_frame, trace.tb_next
-        caller, code = frame.f_back, frame.f_code
-        if caller is not None:
-            known = code.co_argcount + bool(code.co_flags & inspect.CO_VARARGS)
-            for name in code.co_varnames[: known + code.co_kwonlyargcount]:
-                given = frame.f_locals.get(name)
-                if given is caller or (
-                    type(given) is tuple and any(each is caller for each in given)
-                ):
-                    return True
-    return False

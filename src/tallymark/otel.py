@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
-    from .observers import Operation
+    from ._core.observers import Operation
 
 __all__ = ["OpenTelemetry"]
 

@@ -14,18 +14,18 @@ from __future__ import annotations
 import atexit
 from typing import TYPE_CHECKING
 
-from . import defaults
-from . import switches as _switches
-from .defaults import configure
-from .sync_tally import SyncTally
+from ._core import switches as _switches
+from ._redis import defaults
+from ._redis.defaults import configure
+from ._sync.tally import SyncTally
 
 if TYPE_CHECKING:
     import contextlib
     from collections.abc import Iterable
     from datetime import date
 
-    from .periods import Granularity
-    from .transactions import Transaction
+    from ._core.periods import Granularity
+    from ._marking.transaction import Transaction
 
 __all__ = [
     "TRACK_HOURLY",

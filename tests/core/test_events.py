@@ -19,10 +19,10 @@ from tallymark import (
     all_of,
     any_of,
 )
-from tallymark.context import Context
-from tallymark.covers import cover
-from tallymark.event_sets import EventSets
-from tallymark.options import Options
+from tallymark._core.context import Context
+from tallymark._core.covers import cover
+from tallymark._core.event_sets import EventSets
+from tallymark._core.options import Options
 
 #: A Monday.
 NOW = datetime(2026, 11, 23, 9, 30)

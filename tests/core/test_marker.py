@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moments import BERLIN
-from tallymark.marker import _PRESENT_BITMAPS, Marker
-from tallymark.options import Options
+from tallymark._core.options import Options
+from tallymark._marking.marker import _PRESENT_BITMAPS, Marker
 
 LORD_HOWE = "Australia/Lord_Howe"  # its summer time is half an hour
 ODD = timezone(timedelta(hours=5, minutes=17, microseconds=500_000))

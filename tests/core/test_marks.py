@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tallymark import CommandError, Granularity, StoreError, WrongKeyTypeError
-from tallymark.batches import Batch
-from tallymark.marks import Bitmaps, BitMark, ExactUnmark
+from tallymark._marking.batch import Batch
+from tallymark._marking.marks import Bitmaps, BitMark, ExactUnmark
 
 D, W = Granularity.DAY, Granularity.WEEK
 ACTIVE = Bitmaps("active", D | W, [b"aW", b"aD"])

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from tallymark import InvalidTypeError, InvalidValueError
-from tallymark.options import Options
+from tallymark._core.options import Options
 
 
 @pytest.mark.parametrize(

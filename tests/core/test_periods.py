@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from moments import naive_moments
 from tallymark import Granularity, InvalidTypeError, InvalidValueError, Period
-from tallymark.periods import dated, parse_suffix, periods_between
+from tallymark._core.periods import dated, parse_suffix, periods_between
 
 DATED = [g for g in Granularity if g is not Granularity.UNIQUE]
 any_moment = naive_moments | st.datetimes()

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from tallymark import keyspace, queries
-from tallymark.context import Context
-from tallymark.events import Bitmap, EventSet
-from tallymark.graphs import Graph
-from tallymark.options import Options
-from tallymark.requests import Checkpoint, Found, Request
+from tallymark._core.context import Context
+from tallymark._core.events import Bitmap, EventSet
+from tallymark._core.graphs import Graph
+from tallymark._core.options import Options
+from tallymark._reading import keyspace, queries
+from tallymark._reading.requests import Checkpoint, Found, Request
 
 context = Context.of("db", Options(), lambda: datetime(2026, 11, 23).timestamp())
 a, b, c = (Bitmap(context.origin, name, None) for name in "abc")

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from tallymark import Granularity
-from tallymark.errors import CommandError, RedirectedError, StoreError, StoreUnavailableError
-from tallymark.marks import Bitmaps, BitMark, DenseMarks, ExactUnmark
-from tallymark.shard_batches import ShardBatches, redirection
+from tallymark._cluster.shard_transactions import ShardBatches, redirection
+from tallymark._core.failures import RedirectedError
+from tallymark._marking.marks import Bitmaps, BitMark, DenseMarks, ExactUnmark
+from tallymark.errors import CommandError, StoreError, StoreUnavailableError
 
 D = Granularity.DAY
 OK, QUEUED, ABORTED = b"OK", b"QUEUED", CommandError("EXECABORT")

@@ -6,17 +6,12 @@ from typing import Any
 
 import pytest
 
-from tallymark.errors import (
-    CommandError,
-    RedirectedError,
-    SlotMovingError,
-    StoreError,
-    StoreUnavailableError,
-)
-from tallymark.keys import KeySchema
-from tallymark.requests import Request, Round
-from tallymark.rounds import Rounds, patience
-from tallymark.topology import Topology
+from tallymark._cluster.routing import Rounds, patience
+from tallymark._cluster.topology import Topology
+from tallymark._core.failures import RedirectedError, SlotMovingError
+from tallymark._core.keys import KeySchema
+from tallymark._reading.requests import Request, Round
+from tallymark.errors import CommandError, StoreError, StoreUnavailableError
 
 A, B, C = ("a", 1), ("b", 2), ("c", 3)
 SCHEMA = KeySchema(shards=4)  # slots 2048, 6144, 10240, 14336

@@ -14,7 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from facades import FACADES, Facade
-from tallymark import Granularity, InvalidValueError, KeySchema, Period, TallymarkError, wire
+from tallymark import Granularity, InvalidValueError, KeySchema, Period, TallymarkError
+from tallymark._core import resp as wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

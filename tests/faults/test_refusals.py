@@ -21,8 +21,8 @@ from tallymark import (
     UnknownCommandError,
     WrongKeyTypeError,
 )
-from tallymark.errors import RedirectedError
-from tallymark.redis_py import refused_reply
+from tallymark._core.failures import RedirectedError
+from tallymark._redis.errors import refused_reply
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ in docs/from-bitmapist.md, with the way from here to the async API.
 
 from __future__ import annotations
 
-from .. import switches as _switches
+from .._core import switches as _switches
 from .dates import add_month, iso_to_gregorian, iso_year_start, not_none
 from .keyspace import delete_all_events, delete_temporary_bitop_keys, get_event_names
 from .marking import mark_event, mark_unique, unmark_event, unmark_unique

@@ -12,11 +12,11 @@ import functools
 from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
 
+from .._core.excerpts import shown
+from .._reading.queries import is_empty
+from .._reports.retention_counts import Tallies, count_cells
+from .._reports.retention_query import check_table
 from ..errors import InvalidValueError
-from ..excerpts import shown
-from ..queries import is_empty
-from ..retention_counts import Tallies, count_cells
-from ..retention_tables import check_table
 from .cohort_pages import render_csv_data, render_html_data, render_html_form
 from .dates import add_month, utc_now
 from .known_users import Known, located
@@ -27,10 +27,10 @@ from .systems import System, tally_of, translated
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ..context import Context
-    from ..events import EventSet
-    from ..requests import Query
-    from ..sync_tally import SyncTally
+    from .._core.context import Context
+    from .._core.events import EventSet
+    from .._reading.requests import Query
+    from .._sync.tally import SyncTally
     from .cohort_pages import TimeGroup
 
 __all__ = [

@@ -7,9 +7,9 @@ import functools
 import io
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from .._core.excerpts import isolated
+from .._reports.heatmap import HeatCell, HeatMap, HeatRow
 from ..errors import MissingExtraError
-from ..excerpts import isolated
-from ..heatmap import HeatCell, HeatMap, HeatRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ import itertools
 import re
 from typing import TYPE_CHECKING, Final
 
-from ..keys import DEFAULT_PREFIX
+from .._core.keys import DEFAULT_PREFIX
 from .systems import get_redis, tally_of, translated
 
 if TYPE_CHECKING:

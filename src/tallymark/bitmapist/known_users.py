@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from .._core.events import Bitmap, any_of
+from .._core.keys import KeySchema
+from .._core.periods import Granularity, Period
+from .._reading.keyspace import periods_of
 from ..errors import InvalidValueError
-from ..events import Bitmap, any_of
-from ..keys import KeySchema
-from ..keyspace import periods_of
-from ..periods import Granularity, Period
 
 if TYPE_CHECKING:
-    from ..events import EventSet, Origin
-    from ..sync_tally import SyncTally
+    from .._core.events import EventSet, Origin
+    from .._sync.tally import SyncTally
     from .selections import Selection
 
 __all__ = ["Known", "located", "origin_of"]

@@ -11,8 +11,8 @@ from .users import checked_id, text_of, truth_of
 if TYPE_CHECKING:
     from redis.client import Pipeline
 
-    from ..marks import BitMark
-    from ..sync_tally import SyncTally
+    from .._marking.marks import BitMark
+    from .._sync.tally import SyncTally
     from .systems import System
 
 __all__ = ["mark_event", "mark_unique", "unmark_event", "unmark_unique"]

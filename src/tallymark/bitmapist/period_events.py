@@ -7,7 +7,7 @@ import calendar
 from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from ..keys import DEFAULT_PREFIX
+from .._core.keys import DEFAULT_PREFIX
 from .dates import add_month, iso_to_gregorian, utc_now
 from .sets import (
     BitOpOr,

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ..events import Bitmap, Origin
+from .._core.events import Bitmap, Origin
 
 if TYPE_CHECKING:
-    from ..events import EventSet
+    from .._core.events import EventSet
 
 __all__ = ["RawBitmap", "Selection"]
 

@@ -13,10 +13,10 @@ import operator
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
+from .._core.excerpts import shown
+from .._core.keys import DEFAULT_PREFIX
+from .._reading.queries import store
 from ..errors import InvalidTypeError, InvalidValueError
-from ..excerpts import shown
-from ..keys import DEFAULT_PREFIX
-from ..queries import store
 from .known_users import located, origin_of
 from .selections import Selection
 from .systems import get_redis, pipeline_of, tally_of, translated
@@ -25,8 +25,8 @@ from .users import checked_id
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from ..events import EventSet
-    from ..sync_tally import SyncTally
+    from .._core.events import EventSet
+    from .._sync.tally import SyncTally
     from .systems import System
 
 __all__ = [

@@ -10,11 +10,12 @@ from redis.client import Pipeline
 from redis.exceptions import NoPermissionError
 
 from .. import errors
-from ..blocking_clients import KINDS
-from ..clients import make_client_like
-from ..excerpts import kind_of, shown
-from ..options import Options, TallyOptions
-from ..sync_tally import SyncTally
+from .._core.excerpts import kind_of, shown
+from .._core.failures import let_handlers_pass
+from .._core.options import Options, TallyOptions
+from .._redis.blocking_clients import KINDS
+from .._redis.clients import make_client_like
+from .._sync.tally import SyncTally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +69,7 @@ def get_redis(system: System = "default") -> Any:
     try:
         return SYSTEMS[system]
     except Exception as error:
-        errors.let_handlers_pass(error)
+        let_handlers_pass(error)
         if isinstance(error, KeyError) and isinstance(system, str):
             raise
         raise errors.InvalidTypeError(
@@ -142,6 +143,6 @@ def translated() -> Iterator[None]:
     try:
         yield
     except errors.StoreError as error:
-        errors.let_handlers_pass(error)
+        let_handlers_pass(error)
         kinds = (theirs for ours, theirs in _SAME_IN_REDIS_PY if isinstance(error, ours))
         raise next(kinds, redis.RedisError)(str(error)) from error

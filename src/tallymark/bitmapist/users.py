@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from ..errors import InvalidTypeError, InvalidValueError, let_handlers_pass
-from ..excerpts import kind_of, shown
+from .._core.excerpts import kind_of, shown
+from .._core.failures import let_handlers_pass
+from ..errors import InvalidTypeError, InvalidValueError
 
 __all__ = ["checked_id", "text_of", "truth_of"]
 

@@ -1,0 +1,497 @@
+"""The default tally of each event loop, and the module-level coroutines on it."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+from .._redis import defaults
+from .loop_bound import no_loop, running_loop
+from .tally import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+    from datetime import date
+
+    from .._core.periods import Granularity
+    from .._marking.transaction import Transaction
+
+__all__ = [
+    "current_tally",
+    "mark_event",
+    "mark_many",
+    "mark_unique",
+    "transaction",
+    "unmark_event",
+    "unmark_many",
+    "unmark_unique",
+]
+
+
+class _Default:
+    """The default tally of one event loop, and what closes it when the loop ends."""
+
+    def __init__(self) -> None:
+        self.configured = defaults.configured()
+        self.tally = Tally.from_url(defaults.url(self.configured), **self.configured.options)
+        loop = asyncio.get_running_loop()
+        self.loop = weakref.ref(loop)
+        self.key = id(loop)
+        self.closing = self._close_with_the_loop()
+
+    async def _close_with_the_loop(self) -> AsyncGenerator[None, None]:
+        """Close the tally when this generator is closed, by `current_tally` or by asyncio.
+
+        Before a loop ends, `asyncio.run` and its like close every async
+        generator that was begun on it (`loop.shutdown_asyncgens`); that is the
+        one hook that asyncio has for this.
+        """
+        try:
+            yield
+        finally:
+            # It would keep the loop in memory.
+            if _defaults.get(self.key) is self:
+                del _defaults[self.key]
+            if _last.used is self:
+                _last.used = None
+            await self.tally.aclose()
+
+
+#: By the identity of their loops. A plain dictionary, each use of which is one step:
+#: many threads may have loops.
+_defaults: dict[int, _Default] = {}
+
+
+class _Last(threading.local):
+    """What a thread used last. It is faster than to look among those of all loops."""
+
+    used: _Default | None = None
+
+
+_last = _Last()
+
+
+def _usual_tally() -> Tally | None:
+    """Return the running loop's default tally if this thread used it last, and may still."""
+    used = _last.used
+    try:
+        if (
+            used is not None
+            and used.loop() is asyncio.get_running_loop()
+            and used.configured is defaults.configured()
+        ):
+            return used.tally
+    except RuntimeError:
+        raise no_loop() from None
+    return None
+
+
+async def current_tally() -> Tally:
+    """Return the running event loop's default tally, which the functions of this module use.
+
+    For what they do not do, such as reading. It is made of what `configure`
+    said last, and closed when the loop ends or `configure` is called again, so
+    ask for it anew instead of keeping it.
+
+    Returns:
+        The tally.
+
+    Raises:
+        WrongEventLoopError: no event loop of asyncio is running.
+        InvalidValueError: the environment variable ``TALLYMARK_URL`` holds no URL of a store.
+        MissingExtraError: ``memory://`` without fakeredis.
+    """
+    loop = running_loop()
+    current = _defaults.get(id(loop))
+    if current is not None and current.loop() is not loop:
+        current = None  # of a loop that is gone, which had the same identity
+    if current is None or current.configured is not defaults.configured():
+        _close_those_of_closed_loops()
+        before, current = current, _Default()
+        _defaults[current.key] = current  # with no await in between: concurrent calls share it
+        await anext(current.closing)
+        if before is not None:
+            await before.closing.aclose()
+    _last.used = current
+    return current.tally
+
+
+def _close_those_of_closed_loops() -> None:
+    """Close the default tallies whose loops were closed without `shutdown_asyncgens`."""
+    for each in list(_defaults.values()):
+        loop = each.loop()
+        over = loop is None or loop.is_closed()
+        if over and _defaults.pop(each.key, None) is each:
+            each.tally._discard()  # noqa: SLF001
+
+
+atexit.register(_close_those_of_closed_loops)
+
+
+async def mark_event(
+    event: str,
+    user_id: int,
+    *,
+    now: date | None = None,
+    track_hourly: bool | None = None,
+    track_unique: bool | None = None,
+    timeout: float | None = None,
+) -> Granularity:
+    """Record that a user did something: set the bits of the month, week and day.
+
+    On the running event loop's default tally, which `configure` describes.
+
+    Arguments:
+        event: a non-empty str without control characters.
+        user_id: an int from 0 to the tally's ``max_user_id``.
+        now: when it happened; the present by default. An aware datetime is
+            converted to the tally's time zone, a naive one is taken to be
+            in it, and a date is its midnight.
+        track_hourly: also mark the hour. ``None`` leaves it to the tally's
+            option, and that to ``tallymark.TRACK_HOURLY``.
+        track_unique: also mark the event's dateless bitmap. ``None``
+            leaves it to the tally's option, and that to
+            ``tallymark.TRACK_UNIQUE``.
+        timeout: how many seconds this call may take, more than 0,
+            ``math.inf`` for no limit; ``None`` for the tally's.
+
+    Returns:
+        The granularities whose bit this call flipped, falsy when the user
+        was marked in all of them before: ``Granularity.DAY in flipped``
+        tells the first time today. After a broken connection and a retry
+        it may hold less than this call flipped.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: an argument is not allowed;
+            nothing was sent.
+        CommandError: Redis refused; the message says what was changed.
+        StoreUnavailableError, StoreTimeoutError: no answer within the
+            timeout; the message says whether anything was sent. What was
+            sent may or may not have been applied, and may be repeated.
+        OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
+        ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+    Cancelled: the mark may or may not have been applied, whole if at all.
+    The tally and all other calls go on unharmed.
+    """
+    tally = _usual_tally() or await current_tally()
+    return await tally.mark_event(
+        event,
+        user_id,
+        now=now,
+        track_hourly=track_hourly,
+        track_unique=track_unique,
+        timeout=timeout,
+    )
+
+
+async def unmark_event(
+    event: str,
+    user_id: int,
+    *,
+    now: date | None = None,
+    track_hourly: bool | None = None,
+    track_unique: bool | None = None,
+    exact: bool = False,
+    timeout: float | None = None,
+) -> Granularity:
+    """Take a mark back: clear the bits that `mark_event` would set.
+
+    On the running event loop's default tally, which `configure` describes.
+
+    By default all of them are set to 0, as bitmapist does it. That takes
+    the user out of the whole week and month, also when other days of them
+    still have the user; and Redis extends a bitmap that ends before the
+    user's bit, or creates it, to write that 0.
+
+    With ``exact=True`` the week, month and year are cleared only where no
+    other day of them has the user, no bitmap grows and no key is created.
+    A script on the server looks and clears in one atomic step. The day,
+    and with the switches the given hour and the dateless bit, are cleared
+    in any case; other hours of that day keep their bits.
+
+    Arguments:
+        event: a non-empty str without control characters.
+        user_id: an int from 0 to the tally's ``max_user_id``.
+        now: when it happened; the present by default. An aware datetime is
+            converted to the tally's time zone, a naive one is taken to be
+            in it, and a date is its midnight.
+        track_hourly: also clear the hour's bit. ``None`` leaves it to the
+            tally's option, and that to ``tallymark.TRACK_HOURLY``.
+        track_unique: also clear the event's dateless bit. ``None`` leaves
+            it to the tally's option, and that to ``tallymark.TRACK_UNIQUE``.
+        exact: whether to look at the other days first.
+        timeout: how many seconds this call may take, more than 0,
+            ``math.inf`` for no limit; ``None`` for the tally's.
+
+    Returns:
+        The granularities whose bit this call cleared. After a broken
+        connection and a retry it may be less than that.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: an argument is not allowed;
+            nothing was sent.
+        CommandError: Redis refused; the message says what was changed. With
+            ``exact=True`` a key of the wrong type leaves all as it was.
+        StoreUnavailableError, StoreTimeoutError: no answer within the
+            timeout; the message says whether anything was sent. What was
+            sent may or may not have been applied, and may be repeated.
+        OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
+        ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+    Cancelled: the mark may or may not have been applied, whole if at all.
+    The tally and all other calls go on unharmed.
+    """
+    tally = _usual_tally() or await current_tally()
+    return await tally.unmark_event(
+        event,
+        user_id,
+        now=now,
+        track_hourly=track_hourly,
+        track_unique=track_unique,
+        exact=exact,
+        timeout=timeout,
+    )
+
+
+async def mark_many(
+    event: str,
+    user_ids: Iterable[int] | AsyncIterable[int],
+    *,
+    now: date | None = None,
+    track_hourly: bool | None = None,
+    track_unique: bool | None = None,
+    timeout: float | None = None,
+) -> dict[Granularity, int]:
+    """Record that many users did something at the same time.
+
+    On the running event loop's default tally, which `configure` describes.
+
+    Takes them in pieces, each of which is a transaction of its own; marks
+    of other threads go in between. Where the ids lie close together (from
+    about one in 4,000), a piece is sent as a bitmap and merged on the
+    server, some 20 times as fast as bit by bit. An expiry that a bitmap
+    has is kept.
+
+    Arguments:
+        event: a non-empty str without control characters.
+        user_ids: ints from 0 to the tally's ``max_user_id``, in any order,
+            repetitions allowed: an iterable, or a
+            one-dimensional array of integers, of numpy or of what numpy
+            can read, such as a column of a data frame, which is not copied
+            to a list. Arrays with masked or missing values are refused. A
+            stream is taken 32,768 ids at a time, and each block is sent
+            when it is full or the last one.
+        now: when they did; the present by default. An aware datetime is
+            converted to the tally's time zone, a naive one is taken to be
+            in it, and a date is its midnight.
+        track_hourly: also mark the hour. ``None`` leaves it to the tally's
+            option, and that to ``tallymark.TRACK_HOURLY``.
+        track_unique: also mark the event's dateless bitmap. ``None``
+            leaves it to the tally's option, and that to
+            ``tallymark.TRACK_UNIQUE``.
+        timeout: how many seconds the whole call may take, waiting for ids
+            included. ``None``: as long as each piece is answered within the
+            tally's timeout.
+            An iterable that does not give its next id cannot be
+            interrupted: the call
+            ends as soon as it does.
+
+
+    Returns:
+        For each granularity, in how many of the bits this call flipped.
+        After a broken connection and a retry it may be less than that.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: an argument is not allowed. If
+            the ids are there already (a list, a set, an array), nothing was
+            sent; if they come one by one, the message says how many were
+            marked before.
+        CommandError, StoreUnavailableError, StoreTimeoutError,
+        OverloadedError: Redis refused one piece, or did not answer in time,
+            or too many were waiting; the message says how many ids were
+            marked before it. `StoreTimeoutError` also if the ids did not
+            come in time.
+        ClosedError: the tally cannot be used here.
+    """
+    tally = _usual_tally() or await current_tally()
+    return await tally.mark_many(
+        event,
+        user_ids,
+        now=now,
+        track_hourly=track_hourly,
+        track_unique=track_unique,
+        timeout=timeout,
+    )
+
+
+async def unmark_many(
+    event: str,
+    user_ids: Iterable[int] | AsyncIterable[int],
+    *,
+    now: date | None = None,
+    track_hourly: bool | None = None,
+    track_unique: bool | None = None,
+    exact: bool = False,
+    timeout: float | None = None,
+) -> dict[Granularity, int]:
+    """Take back what `mark_many` with the same arguments sets.
+
+    On the running event loop's default tally, which `configure` describes.
+
+    As `unmark_event` for each of the users, ``exact`` included: that needs
+    a script for each user, and so the time of `unmark_event`. Without it,
+    the users are out of the whole week and month, and a bitmap may be
+    extended to hold a 0.
+
+    Arguments:
+        event: a non-empty str without control characters.
+        user_ids: ints from 0 to the tally's ``max_user_id``, in any order,
+            repetitions allowed: an iterable, an async iterable, or a
+            one-dimensional array of integers, of numpy or of what numpy
+            can read, such as a column of a data frame, which is not copied
+            to a list. Arrays with masked or missing values are refused. A
+            stream is taken 32,768 ids at a time, and each block is sent
+            when it is full or the last one.
+        now: when they did; the present by default. An aware datetime is
+            converted to the tally's time zone, a naive one is taken to be
+            in it, and a date is its midnight.
+        track_hourly: also clear the hour's bits. ``None`` leaves it to the
+            tally's option, and that to ``tallymark.TRACK_HOURLY``.
+        track_unique: also clear the event's dateless bits. ``None`` leaves
+            it to the tally's option, and that to ``tallymark.TRACK_UNIQUE``.
+        exact: whether to look at the other days first.
+        timeout: how many seconds the whole call may take. ``None``: as
+            long as each piece is answered within the tally's timeout.
+
+    Returns:
+        For each granularity, how many bits this call cleared. After a
+        broken connection and a retry it may be less than that.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: an argument is not allowed. If
+            the ids are there already (a list, a set, an array), nothing was
+            sent; if they come one by one, the message says how many were
+            done before.
+        CommandError, StoreUnavailableError, StoreTimeoutError,
+        OverloadedError: Redis refused one piece, or did not answer in time,
+            or too many were waiting; the message says how many ids were
+            done before it.
+        ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+    Cancelled: all pieces up to one are done, each whole, and no more.
+    """
+    tally = _usual_tally() or await current_tally()
+    return await tally.unmark_many(
+        event,
+        user_ids,
+        now=now,
+        track_hourly=track_hourly,
+        track_unique=track_unique,
+        exact=exact,
+        timeout=timeout,
+    )
+
+
+async def mark_unique(event: str, user_id: int, *, timeout: float | None = None) -> Granularity:
+    """Set a user's flag: the bit in the event's bitmap without a date.
+
+    On the running event loop's default tally, which `configure` describes.
+
+    Arguments:
+        event: a non-empty str without control characters.
+        user_id: an int from 0 to the tally's ``max_user_id``.
+        timeout: how many seconds this call may take, more than 0,
+            ``math.inf`` for no limit; ``None`` for the tally's.
+
+    Returns:
+        ``Granularity.UNIQUE`` if the user did not have the flag, else a
+        falsy value.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: an argument is not allowed;
+            nothing was sent.
+        CommandError: Redis refused; the message says what was changed.
+        StoreUnavailableError, StoreTimeoutError: no answer within the
+            timeout; the message says whether anything was sent. What was
+            sent may or may not have been applied, and may be repeated.
+        OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
+        ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+    Cancelled: the mark may or may not have been applied, whole if at all.
+    The tally and all other calls go on unharmed.
+    """
+    return await (_usual_tally() or await current_tally()).mark_unique(
+        event, user_id, timeout=timeout
+    )
+
+
+async def unmark_unique(event: str, user_id: int, *, timeout: float | None = None) -> Granularity:
+    """Clear a user's flag: the bit in the event's bitmap without a date.
+
+    On the running event loop's default tally, which `configure` describes.
+
+    Arguments:
+        event: a non-empty str without control characters.
+        user_id: an int from 0 to the tally's ``max_user_id``.
+        timeout: how many seconds this call may take, more than 0,
+            ``math.inf`` for no limit; ``None`` for the tally's.
+
+    Returns:
+        ``Granularity.UNIQUE`` if the user had the flag, else a falsy value.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: an argument is not allowed;
+            nothing was sent.
+        CommandError: Redis refused; the message says what was changed.
+        StoreUnavailableError, StoreTimeoutError: no answer within the
+            timeout; the message says whether anything was sent. What was
+            sent may or may not have been applied, and may be repeated.
+        OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
+        ClosedError, WrongEventLoopError: the tally cannot be used here.
+
+    Cancelled: the mark may or may not have been applied, whole if at all.
+    The tally and all other calls go on unharmed.
+    """
+    return await (_usual_tally() or await current_tally()).unmark_unique(
+        event, user_id, timeout=timeout
+    )
+
+
+@contextlib.asynccontextmanager
+async def transaction(*, timeout: float | None = None) -> AsyncIterator[Transaction]:
+    """Collect several marks and apply them in one ``MULTI``/``EXEC``.
+
+    On the running event loop's default tally, which `configure` describes.
+
+    ``async with tally.transaction() as tx:`` gives a `Transaction` with
+    the same verbs as plain methods. The marks are sent when the block
+    ends; if an exception leaves it, nothing is.
+
+    Arguments:
+        timeout: how many seconds the end of the block may take, more than
+            0, ``math.inf`` for no limit; ``None`` for the tally's.
+
+    Returns:
+        A context manager that gives a `Transaction`.
+
+    Raises:
+        ClosedError, WrongEventLoopError: when the block begins: the tally
+            cannot be used here.
+        InvalidTypeError, InvalidValueError: there is no such timeout;
+            nothing was sent.
+        CommandError: when the block ends, as all that follow: Redis refused
+            a mark; each mark's `PendingMark` tells its own fate.
+        StoreUnavailableError, StoreTimeoutError: no answer within the
+            timeout; the message says whether anything was sent. What was
+            sent may or may not have been applied, and may be repeated.
+        OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
+
+    Cancelled: the marks may or may not have been applied, all or none.
+    """
+    async with (await current_tally()).transaction(timeout=timeout) as collected:
+        yield collected

@@ -1,0 +1,81 @@
+"""What belongs to one event loop, from its first use until it is closed."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ..errors import ClosedError, WrongEventLoopError
+
+__all__ = ["OfOneLoop", "no_loop", "running_loop"]
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the running event loop.
+
+    Raises:
+        WrongEventLoopError: there is none of asyncio.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise no_loop() from None
+
+
+def no_loop() -> WrongEventLoopError:
+    """Return the error for who calls without an event loop, or on one that is not asyncio's."""
+    return WrongEventLoopError(
+        "tallymark runs on asyncio, and no event loop of asyncio is running here. Under trio, or "
+        "without a loop, there is tallymark.SyncTally"
+    )
+
+
+class OfOneLoop:
+    """Something that may be used on the event loop of its first use only, until it is closed."""
+
+    def __init__(self) -> None:
+        #: The loop; ``None`` before the first use, and after the end.
+        self._loop: asyncio.AbstractEventLoop | None = None
+        #: The loop on which it is being closed.
+        self._closing_on: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    def check_usable(self) -> None:
+        """Raise unless it can be used here.
+
+        Raises:
+            ClosedError, WrongEventLoopError: it cannot.
+        """
+        self._bind(running_loop())
+
+    def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Belong to a loop, or raise."""
+        if self._closed:
+            raise ClosedError("this tally is closed")
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise WrongEventLoopError(
+                "this Tally has connections of another event loop; make one for each loop, "
+                "or use the module-level functions, which do"
+            )
+
+    def outlived_its_loop(self) -> bool:
+        """Return whether the loop has been closed, so that nothing can be awaited any more.
+
+        Raises:
+            WrongEventLoopError: the loop is another than the running one, and is still open.
+        """
+        loop = self._loop or self._closing_on
+        if loop is None or loop is asyncio.get_running_loop():
+            return False
+        if loop.is_closed():
+            return True
+        raise WrongEventLoopError(
+            "this Tally has connections of another event loop; close it there, where it goes on "
+            "working until then"
+        )
+
+    def end_use(self) -> None:
+        """Accept nothing more, on the way to the end."""
+        self._closed = True
+        self._closing_on, self._loop = self._loop or self._closing_on, None

@@ -1,0 +1,5 @@
+"""Redis Cluster: shards, slots, routing, redirects. Pure."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -1,0 +1,5 @@
+"""Values without I/O and without a clock: periods, keys, event sets, options, bits, RESP."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -1,0 +1,116 @@
+"""What a tally knows when it builds event sets and asks about them. Pure."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import sys
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from ..errors import InvalidValueError
+from .arguments import iterated
+from .covers import Coverage
+from .events import Bitmap, DayRange, EventSet, Origin, PeriodUnion, checked
+from .excerpts import shown
+from .graphs import LEAST_WRITTEN
+from .wall_clock import wall_clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable
+    from datetime import date
+
+    from .keys import KeySchema
+    from .options import Options
+    from .periods import Period
+
+__all__ = ["Context"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """A database, and how one tally looks at it.
+
+    Attributes:
+        origin: the database and the prefix.
+        options: the tally's.
+        schema: its keys.
+        clock: returns the present moment in seconds since 1970.
+    """
+
+    origin: Origin
+    options: Options
+    schema: KeySchema
+    clock: Callable[[], float]
+
+    @classmethod
+    def of(cls, database: Hashable, options: Options, clock: Callable[[], float]) -> Context:
+        """Return the context of a tally with these options."""
+        return cls(Origin(database, options.prefix), options, options.schema(), clock)
+
+    @functools.cached_property
+    def shards(self) -> tuple[Context, ...]:
+        """The context of each shard, a plain database; empty in the plain format."""
+        if self.schema.shards is None:
+            return ()
+        return tuple(
+            replace(self, origin=Origin(self.origin.database, part.prefix), schema=part)
+            for part in self.schema.parts
+        )
+
+    @functools.cached_property
+    def coverage(self) -> Coverage:
+        """Which bitmaps there are, and which of them live longer than others."""
+        options = self.options
+        hourly = options.track_hourly is True
+        return Coverage.of(options.lives, yearly=options.track_yearly, hourly=hourly)
+
+    @functools.cached_property
+    def sure_writes(self) -> int:
+        """How many temporary keys may be written for a question, however long bitmaps are.
+
+        If all ids are such as the tally accepts, these stay below ``max_temp_bytes``.
+        """
+        limit = self.options.max_temp_bytes
+        if limit is None:
+            return sys.maxsize
+        shards = self.schema.shards or 1
+        longest = (self.schema.max_user_id // shards >> 3) + 1
+        return limit // (shards * max(longest, LEAST_WRITTEN))
+
+    def local(self, moment: date | None, name: str = "moment") -> datetime:
+        """Return a moment, or the present, as the wall clock of the tally's zone shows it."""
+        zone = self.options.zone
+        if moment is None:
+            return datetime.fromtimestamp(self.clock(), zone).replace(tzinfo=None)
+        return wall_clock(moment, zone, name)
+
+    def during(self, event: str, period: Period) -> EventSet:
+        """Return the users of an event in a period."""
+        if period.granularity in self.coverage.alone:
+            return Bitmap(self.origin, event, period)
+        return PeriodUnion(self.origin, event, period, self.coverage)
+
+    def days(self, event: str, first: datetime, after: datetime) -> EventSet:
+        """Return the users of an event on any day from one midnight to another."""
+        return DayRange(self.origin, event, first, after, self.coverage)
+
+    def checked(self, event_set: EventSet) -> EventSet:
+        """Return an event set if it is one of this database.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: it is not.
+        """
+        if checked(event_set).origin != self.origin:
+            raise InvalidValueError(
+                f"{shown(event_set)} is of another database, or of another prefix, than this tally"
+            )
+        return event_set
+
+    def checked_many(self, event_sets: Iterable[EventSet]) -> list[EventSet]:
+        """Return some event sets if they are of this database."""
+        each = iterated("not an iterable of event sets", event_sets)
+        # One more than may be asked about at once, of an iterable that may have no end.
+        most = self.options.max_bitmaps + 1
+        return [self.checked(event_set) for event_set in itertools.islice(each, most)]

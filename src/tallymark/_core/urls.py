@@ -1,0 +1,473 @@
+"""Which URLs name a store, read to the letter. Pure.
+
+A URL holds secrets, and a secret with a raw ``#``, ``?``, ``/`` or ``@`` in it is cut there
+by most readers, who then go to another host, or without a login. So each part may hold only
+what cannot be taken for a delimiter, and no message shows any of it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import ipaddress
+import math
+import re
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from ..errors import InvalidTypeError, InvalidValueError, TallymarkError
+from .excerpts import kind_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["Address", "Hidden", "StoreAddress", "StoreUrl"]
+
+#: A server's host and port.
+Address = tuple[str, int]
+
+_MEMORY: Final = "memory"
+_SOCKET: Final = "unix"
+SCHEMES: Final = (
+    "redis",
+    "rediss",
+    _SOCKET,
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+    _MEMORY,
+)
+
+_REDIS_PORT: Final = 6379
+_SENTINEL_PORT: Final = 26379
+
+_ADVICE: Final = (
+    "write what is in it as urllib.parse.quote(text, safe='') does: "
+    "'#' is %23, '%' %25, '/' %2F, ':' %3A, '?' %3F, '@' %40"
+)
+
+_BAD_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_HOST: Final = re.compile(
+    r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<name>[^\[\]:]+))(?::(?P<port>[0-9]{1,5}))?"
+)
+_HOST_NAME: Final = re.compile(r"[\w.-]+")
+_NUMBER: Final = re.compile(r"[0-9]{1,10}")
+_DECIMAL: Final = re.compile(r"[0-9]{1,10}(\.[0-9]{1,10})?")
+_WORD: Final = re.compile(r"[!-~]+")
+_FLAGS: Final = re.compile(r"\[?\s*([A-Z0-9_]+(?:\s*,\s*[A-Z0-9_]+)*)\s*\]?")
+
+
+class Hidden:
+    """Holds what no message, log or traceback may show: error reporters show locals by `repr`."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        """Hold a value."""
+        self._value = value
+
+    def __repr__(self) -> str:
+        """Tell nothing."""
+        return "<hidden>"
+
+    def __bool__(self) -> bool:
+        """Tell whether there is anything to hide."""
+        return bool(self._value)
+
+    def reveal(self) -> str:
+        """Return the value, which is not to be kept in a local variable."""
+        return self._value
+
+
+class Login(NamedTuple):
+    """A user, "" for the default one, and a password, "" for none."""
+
+    user: str
+    password: Hidden
+
+    def __bool__(self) -> bool:
+        """Tell whether there is anything to log in with."""
+        return bool(self.user or self.password)
+
+
+_NOBODY: Final = Login("", Hidden(""))
+
+
+@dataclass(frozen=True)
+class StoreAddress:
+    """What a URL says.
+
+    Attributes:
+        scheme: one of `SCHEMES`.
+        hosts: the host and the port of each server, Sentinel or node that it names.
+        path: of a socket.
+        service: the name under which Sentinels watch a master and its replicas.
+        name: of the embedded store.
+        database: the number of the database.
+        login, sentinel_login: for servers and for Sentinels.
+        options: redis-py's, by their names and with the types that they have there, but
+            for a password, which is `Hidden`, versions of TLS, which are numbers, and
+            flags, which are names.
+    """
+
+    scheme: str
+    hosts: tuple[tuple[str, int], ...] = ()
+    path: str = ""
+    service: str = ""
+    name: str = ""
+    database: int = 0
+    login: Login = _NOBODY
+    sentinel_login: Login = _NOBODY
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether it is a store inside this process."""
+        return self.scheme == _MEMORY
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether it is a cluster."""
+        return self.scheme.endswith("+cluster")
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether connections have TLS."""
+        return self.scheme.startswith("rediss")
+
+
+class StoreUrl:
+    """The URL of a store, which was read, and whose text is forgotten.
+
+    Making one never fails, so that the caller can let go of the text before `address` does.
+    """
+
+    __slots__ = ("_address", "_problem")
+
+    def __init__(self, url: object, said_by: str = "") -> None:
+        """Read a URL.
+
+        Arguments:
+            url: the URL; anything else is refused by `address`. Another one of this class is
+                taken over.
+            said_by: where it comes from, for messages.
+        """
+        self._address: StoreAddress | None = None
+        self._problem: TallymarkError | None = None
+        if isinstance(url, StoreUrl):
+            self._address, self._problem = url._address, url._problem  # noqa: SLF001
+        elif not isinstance(url, str):
+            self._problem = InvalidTypeError(f"a store's URL must be a str, got a {kind_of(url)}")
+        else:
+            try:
+                self._address = _address(str.__str__(url))  # also of a subclass
+            except _Unclear as unclear:
+                self._problem = InvalidValueError(f"{said_by}{unclear}")
+
+    def __repr__(self) -> str:
+        """Tell nothing."""
+        return "<a store's URL>"
+
+    @property
+    def address(self) -> StoreAddress:
+        """What it says.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: the URL is not allowed. The message shows
+                nothing of it.
+        """
+        if self._address is None:
+            assert self._problem is not None  # noqa: S101 - one of them is there
+            # A new one each time: the first raised one would keep its traceback.
+            raise type(self._problem)(str(self._problem))
+        return self._address
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it is ``memory://``, which is another store each time."""
+        found = self._address
+        return found is not None and found.is_embedded and not found.name
+
+
+class _Unclear(Exception):  # noqa: N818 - a message on its way
+    """Why a URL is refused. Never leaves this module: its traceback knows the URL."""
+
+
+def _unclear(what: str) -> _Unclear:
+    return _Unclear(f"the store's URL does not add up: {what}; {_ADVICE}")
+
+
+def _address(url: str) -> StoreAddress:
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in SCHEMES:
+        known = ", ".join(f"{name}://" for name in SCHEMES)
+        got = "another one" if separator else "none"
+        raise _Unclear(f"the URL of a store begins with one of {known}; got {got}")
+    if not url.isprintable() or any(map(str.isspace, url)):
+        raise _unclear("it has a space, a line break or a control character in it")
+    if scheme == _MEMORY:
+        if any(character in rest for character in "/?#@:"):
+            raise _Unclear(
+                "an embedded store is memory:// or memory://name, without host, path or options"
+            )
+        return StoreAddress(scheme, name=rest)
+    if "#" in rest:
+        raise _unclear("it has a '#' in it")
+    if _BAD_PERCENT.search(rest):
+        raise _unclear("it has a '%' without two hexadecimal digits behind it")
+    address, _, query = rest.partition("?")
+    authority, slash, path = address.partition("/")
+    login, _, hosts = authority.rpartition("@")
+    if "@" in path or "@" in login or "@" in query or "?" in query or login.count(":") > 1:
+        raise _unclear("it has one '/', ':', '?' or '@' too many")
+    user, _, password = login.partition(":")
+    found = StoreAddress(scheme, login=Login(_decoded(user), Hidden(_decoded(password))))
+    if scheme == _SOCKET:
+        found = replace(found, path=_socket(hosts, slash + path))
+    else:
+        found = _located(found, hosts, path)
+    return _with_options(found, query)
+
+
+def _decoded(text: str) -> str:
+    """Return a text without its percent-encoding."""
+    try:
+        return unquote_to_bytes(text).decode()
+    except UnicodeDecodeError:
+        pass
+    raise _unclear("what it has in percent-encoding is not UTF-8")
+
+
+def _plain(text: str) -> str:
+    """Return a text without its percent-encoding, in which nothing odd may be."""
+    found = _decoded(text)
+    if not found.isprintable():
+        raise _unclear("it has a control character in it")
+    return found
+
+
+def _socket(hosts: str, path: str) -> str:
+    if hosts or len(path) < 2:
+        raise _unclear("a socket's URL is unix:///path, or unix://user:password@/path")
+    return _plain(path)
+
+
+def _located(found: StoreAddress, hosts: str, path: str) -> StoreAddress:
+    """Return an address with its servers and what the path says."""
+    kind = found.scheme.partition("+")[2]
+    if kind == "sentinel":
+        service, _, path = path.partition("/")
+        if not service or not (path == "" or _NUMBER.fullmatch(path)):
+            raise _unclear(
+                f"a Sentinel's URL is {found.scheme}://host:port,host:port/service or, with the "
+                "number of a database, .../service/0"
+            )
+        found = replace(found, service=_plain(service))
+    elif kind == "cluster":
+        if path not in {"", "0"}:
+            raise _unclear(
+                f"a cluster's URL is {found.scheme}://host:port,host:port, without the number "
+                "of a database"
+            )
+    elif not (path == "" or _NUMBER.fullmatch(path)):
+        raise _unclear(f"the path of a {found.scheme}:// URL is the number of a database")
+    default = _SENTINEL_PORT if kind == "sentinel" else _REDIS_PORT
+    if not hosts and not kind and not found.login:
+        hosts = "localhost"  # redis:// and redis:///0, as redis-py has it
+    each = hosts.split(",") if kind else [hosts]
+    return replace(
+        found,
+        hosts=tuple(_host_and_port(host, default) for host in each),
+        database=int(path or 0),
+    )
+
+
+def _host_and_port(text: str, default: int) -> tuple[str, int]:
+    found = _HOST.fullmatch(text)
+    if found is not None:
+        port = default if found["port"] is None else int(found["port"])
+        host = _ipv6(_plain(found["ipv6"])) if found["ipv6"] else _host_name(_plain(found["name"]))
+        if host and 1 <= port <= 65535:
+            return host, port
+    raise _unclear(
+        "a server is host or host:port, with a port from 1 to 65535, and an IPv6 address is in "
+        "[brackets]"
+    )
+
+
+def _ipv6(text: str) -> str:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return ""
+    return text
+
+
+def _host_name(text: str) -> str:
+    if not _HOST_NAME.fullmatch(text):
+        return ""
+    try:
+        text.encode("idna")  # as the look-up of a name does
+    except UnicodeError:
+        return ""
+    return text.lower()
+
+
+def _with_options(found: StoreAddress, query: str) -> StoreAddress:
+    """Return an address with the options behind the question mark.
+
+    An option is named in a message only if it is a known one: a password may have a raw
+    question mark.
+    """
+    told: dict[str, Any] = {}
+    for item in query.split("&") if query else ():
+        name, equals, text = item.partition("=")
+        read = _OPTIONS.get(name)
+        if not equals or read is None:
+            raise _unclear(
+                "behind '?' stands what is no option of redis-py for URLs; those are "
+                + ", ".join(sorted(_OPTIONS))
+            )
+        if name in told:
+            raise _unclear(f"the option {name} is given twice")
+        if "+" in text:
+            raise _unclear(
+                f"the option {name} has a raw '+', which is %2B, or %20 if it is a space"
+            )
+        if not _fits(name, found):
+            raise _unclear(f"the option {name} is not for {found.scheme}:// URLs")
+        told[name] = read(_decoded(text))
+        if told[name] is None:
+            raise _unclear(f"the option {name} has no such value")
+    if told.get("ssl_cert_reqs") == "none" and told.get("ssl_check_hostname"):
+        raise _unclear("ssl_check_hostname=True needs certificates, and ssl_cert_reqs=none none")
+    return replace(
+        found,
+        login=_login(found.login, told, ""),
+        sentinel_login=_login(found.sentinel_login, told, "sentinel_"),
+        database=_database(found.database, told.pop("db", None)),
+        options=told,
+    )
+
+
+def _fits(name: str, found: StoreAddress) -> bool:
+    """Tell whether an option is for URLs of this kind."""
+    if name.startswith("ssl_"):
+        return found.is_secure
+    if name.startswith("sentinel_"):
+        return bool(found.service)
+    return not (name == "db" and found.is_cluster)
+
+
+def _login(before: Login, told: dict[str, Any], prefix: str) -> Login:
+    user, password = told.pop(f"{prefix}username", ""), told.pop(f"{prefix}password", Hidden(""))
+    if (user and before.user) or (password and before.password):
+        raise _unclear("it has two users or two passwords")
+    return Login(user or before.user, password or before.password)
+
+
+def _database(in_path: int, in_query: int | None) -> int:
+    if in_query is not None and in_path not in {0, in_query}:
+        raise _unclear("it has two numbers of databases")
+    return in_path if in_query is None else in_query
+
+
+def _text(text: str) -> str | None:
+    return text if text and "\0" not in text else None
+
+
+def _whole(least: int, most: int) -> Callable[[str], int | None]:
+    def read(text: str) -> int | None:
+        found = int(text) if _NUMBER.fullmatch(text) else -1
+        return found if least <= found <= most else None
+
+    return read
+
+
+def _seconds(text: str) -> float | None:
+    found = float(text) if _DECIMAL.fullmatch(text) else math.inf
+    return found if 0 < found <= 1e9 else None  # sockets take little more
+
+
+def _switch(text: str) -> bool | None:
+    return _SWITCHES.get(text.lower())
+
+
+def _cert_reqs(text: str) -> str | None:
+    found = text.lower().removeprefix("ssl.").removeprefix("cert_")  # as the module ssl has it
+    return found if found in {"none", "optional", "required"} else None
+
+
+def _flags(text: str) -> tuple[str, ...] | None:
+    found = _FLAGS.fullmatch(text)
+    return tuple(re.split(r"\s*,\s*", found[1])) if found else None
+
+
+def _word(text: str) -> str | None:
+    return text if _WORD.fullmatch(text) else None  # as CLIENT SETNAME wants it
+
+
+def _encoding(text: str) -> str | None:
+    try:
+        return text if codecs.lookup(text) and "PING".encode(text) == b"PING" else None
+    except (LookupError, ValueError, TypeError):  # of another form than text, such as zip
+        return None
+
+
+def _encoding_errors(text: str) -> str | None:
+    try:
+        codecs.lookup_error(text)
+    except (LookupError, ValueError):
+        return None
+    return text
+
+
+_SWITCHES: Final = {
+    **dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True),
+    **dict.fromkeys(("0", "false", "f", "no", "n", "off"), False),
+}
+
+#: redis-py's options that a URL may have, and how each is read; None is for no such value.
+_OPTIONS: Final[dict[str, Callable[[str], Any]]] = {
+    "db": _whole(0, 2**31 - 1),
+    "username": str,
+    "password": Hidden,
+    "sentinel_username": str,
+    "sentinel_password": Hidden,
+    "client_name": _word,
+    "lib_name": _word,
+    "lib_version": _word,
+    "protocol": _whole(2, 3),
+    "legacy_responses": _switch,
+    "encoding": _encoding,
+    "encoding_errors": _encoding_errors,
+    "decode_responses": _switch,
+    "max_connections": _whole(1, 2**16),
+    "timeout": _seconds,
+    "socket_timeout": _seconds,
+    "socket_connect_timeout": _seconds,
+    "socket_keepalive": _switch,
+    "socket_read_size": _whole(1, 2**30),
+    "retry_on_timeout": _switch,
+    "health_check_interval": _whole(0, 10**9),
+    "ssl_keyfile": _text,
+    "ssl_certfile": _text,
+    "ssl_password": Hidden,
+    "ssl_cert_reqs": _cert_reqs,
+    "ssl_check_hostname": _switch,
+    "ssl_ca_certs": _text,
+    "ssl_ca_path": _text,
+    "ssl_ca_data": _text,
+    "ssl_ciphers": _text,
+    "ssl_min_version": {
+        spelling: number
+        for number, spellings in {771: "771 TLSv1.2 TLSv1_2", 772: "772 TLSv1.3 TLSv1_3"}.items()
+        for spelling in spellings.split()
+    }.get,
+    "ssl_include_verify_flags": _flags,
+    "ssl_exclude_verify_flags": _flags,
+    "ssl_validate_ocsp": _switch,
+    "ssl_validate_ocsp_stapled": _switch,
+    "ssl_ocsp_expected_cert": _text,
+}

@@ -1,0 +1,125 @@
+"""What the wall clock of a tally's zone shows. Pure.
+
+Periods are reckoned in naive wall-clock time; this is where whatever a caller
+passes as a moment becomes that, and where the end of a period becomes a moment.
+
+Not every ``tzinfo`` says the same as `zoneinfo.ZoneInfo` would. With one of pytz,
+``replace(tzinfo=...)`` gives the local mean time of some hundred years ago; one without
+``fold`` (PEP 495) tells only one of the two moments that a wall clock shows twice. What is
+right with all of them is the way from UTC to the zone, so nothing else is asked of them.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta, timezone, tzinfo
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from ..errors import InvalidTypeError, InvalidValueError
+from .excerpts import shown
+
+__all__ = ["checked_zone", "timestamp", "wall_clock"]
+
+_EPOCH: Final = datetime(1970, 1, 1)
+_DAY: Final = timedelta(days=1)
+
+#: What a zone has to answer for: a winter and a summer of each year with its own rules.
+_PROBES: Final = tuple(
+    datetime(year, month, 1, 12, tzinfo=timezone.utc)
+    for year in range(1970, 2038)
+    for month in (1, 7)
+)
+
+#: What leaves the years 1 to 9999 raises, and pandas' NaT, which is a datetime too, and
+#: a ``tzinfo`` that is not up to its task.
+_NO_MOMENT: Final = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+def wall_clock(moment: date, zone: tzinfo, name: str = "now") -> datetime:
+    """Return a moment as the wall clock of a zone shows it, naive.
+
+    Arguments:
+        moment: an aware datetime is converted, a naive one is taken to be in
+            the zone, and a date is its midnight.
+        zone: the tally's.
+        name: what the argument is called, for the error.
+
+    Raises:
+        InvalidTypeError: this is no moment.
+        InvalidValueError: it leaves the years 1 to 9999 on the way to the zone.
+    """
+    if isinstance(moment, datetime):
+        try:
+            aware = moment.utcoffset() is not None
+            local = (moment.astimezone(zone) if aware else moment).replace(tzinfo=None)
+        except _NO_MOMENT as error:
+            raise InvalidValueError(
+                f"{name} must lie in the years 1 to 9999 in the tally's zone, got {shown(moment)}"
+            ) from error
+        if type(local) is datetime:
+            return local
+        # Of a subclass, such as pandas' Timestamp, which has nanoseconds besides.
+        clock = (local.hour, local.minute, local.second, local.microsecond)
+        return datetime(local.year, local.month, local.day, *clock, fold=local.fold)
+    if isinstance(moment, date):
+        return datetime(moment.year, moment.month, moment.day)
+    raise InvalidTypeError(f"{name} must be a date or datetime, got {shown(moment)}")
+
+
+def checked_zone(zone: tzinfo) -> tzinfo:
+    """Return a time zone if it can be reckoned with.
+
+    Raises:
+        InvalidValueError: it does not tell which time its clock shows at a moment.
+    """
+    if type(zone) in {timezone, ZoneInfo}:
+        return zone
+    for moment in _PROBES:
+        try:
+            local = moment.astimezone(zone)
+            offset = local.utcoffset()
+        except Exception as error:
+            # Whatever somebody else's class may raise.
+            raise _unusable(zone, f"{type(error).__name__} for {moment}") from error
+        if offset is None:
+            raise _unusable(zone, f"no offset for {moment}")
+        if local.replace(tzinfo=None) - offset != moment.replace(tzinfo=None):
+            raise _unusable(zone, f"another offset than its own clock for {moment}")
+    return zone
+
+
+def timestamp(local: datetime, zone: tzinfo) -> float:
+    """Return when the wall clock of a zone shows a time, in seconds since 1970.
+
+    Arguments:
+        local: the time, naive. If the clock shows it twice, the first time counts; a time
+            that it skips is reckoned from the time before, so that the beginning of what
+            it skips is the moment of the change.
+        zone: one that `checked_zone` lets pass.
+    """
+    if type(zone) in {timezone, ZoneInfo}:  # these do just that by themselves
+        return local.replace(tzinfo=zone, fold=0).timestamp()
+    # An offset holds for more than two days, but for a change on this one.
+    before, after = _offset(local - _DAY, zone), _offset(local + _DAY, zone)
+    found = [offset for offset in (before, after) if _offset(local - offset, zone) == offset]
+    return (local - _EPOCH - (found or [before])[0]).total_seconds()
+
+
+def _offset(moment: datetime, zone: tzinfo) -> timedelta:
+    """Return what has to be added to a moment of UTC, naive, for a zone's wall clock."""
+    local = moment.replace(tzinfo=timezone.utc).astimezone(zone)
+    return local.replace(tzinfo=None) - moment
+
+
+def _unusable(zone: tzinfo, why: str) -> InvalidValueError:
+    return InvalidValueError(
+        f"timezone is a tzinfo of {type(zone).__module__}.{type(zone).__qualname__} that cannot "
+        f"be reckoned with ({why}); take a name such as 'Europe/Berlin', or a zoneinfo.ZoneInfo"
+    )

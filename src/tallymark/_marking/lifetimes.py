@@ -1,0 +1,51 @@
+"""How long bitmaps live, counted from the end of their period. Pure."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from .._core.periods import Granularity
+from .._core.wall_clock import timestamp
+from ..errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from .._core.options import Options
+    from .._core.periods import Period
+
+__all__ = ["Lifetimes"]
+
+#: Of the years 1 to 9999.
+_MIDDLE: Final = datetime(5000, 1, 1)
+
+
+class Lifetimes:
+    """When the bitmaps of a tally go, as the option ``expire`` says.
+
+    That depends on nothing but their period: whoever marks a bitmap, and
+    however late, gives it the same end.
+    """
+
+    def __init__(self, options: Options) -> None:
+        """Prepare for a tally's options."""
+        self._lives = options.lives
+        self._zone = options.zone
+        #: Whether the bitmaps of days end at all.
+        self.days_end = Granularity.DAY in options.lives
+
+    def end(self, period: Period | None) -> float:
+        """Return when a bitmap goes, in seconds since 1970; ``math.inf`` if it stays.
+
+        Arguments:
+            period: the bitmap's; ``None`` for the dateless one.
+        """
+        if period is None or period.granularity not in self._lives:
+            return math.inf
+        life = self._lives[period.granularity]
+        try:
+            end = timestamp(period.end, self._zone)
+        except (InvalidValueError, OverflowError):
+            # At one end of what Python can say; only one of them is to come.
+            return math.inf if period.start > _MIDDLE else -math.inf
+        return math.ceil(end + life.total_seconds())

@@ -1,0 +1,230 @@
+"""Several marks in one transaction. Pure: a driver sends what is collected here."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, cast
+
+from .._core.periods import Granularity
+from ..errors import ClosedError, TallymarkError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import date
+
+    from .marker import Marker
+    from .marks import Mark, Result
+
+__all__ = ["PendingMark", "Transaction"]
+
+
+class PendingMark:
+    """What a verb of a transaction returns: its result, known once the block has ended."""
+
+    __slots__ = ("_index", "_results")
+
+    def __init__(self, results: Sequence[Result], index: int) -> None:
+        self._results = results
+        self._index = index
+
+    @property
+    def result(self) -> Result | None:
+        """The flips or the error; ``None`` as long as neither is known."""
+        return self._results[self._index] if self._index < len(self._results) else None
+
+    @property
+    def flipped(self) -> Granularity:
+        """The granularities whose bit this mark flipped, as the verbs of a tally return them.
+
+        Raises:
+            TallymarkError: the block has not ended yet, or ended without Redis
+                having confirmed the transaction.
+            CommandError: Redis refused this mark.
+        """
+        if self.result is None:
+            raise TallymarkError("not known: the transaction has not been confirmed")
+        return unwrapped(self.result)
+
+
+class Transaction:
+    """Collects marks that one ``MULTI``/``EXEC`` applies when the ``with`` block ends.
+
+    Get one from ``transaction()`` of a tally. Its verbs check their arguments
+    and take the present moment when they are called, send nothing, and return
+    a `PendingMark`. When the block ends, all marks leave together, in call
+    order; when an exception leaves the block, none does. Redis runs nothing
+    else while it applies a transaction, about 1.6 ms for a thousand marks, so
+    split what is larger.
+
+    Not for use from several threads at once.
+    """
+
+    def __init__(self, marker: Marker) -> None:
+        self._marker = marker
+        #: What came of the marks, all at once: there may be very many.
+        self._results: list[Result] = []
+        self._ended = False
+        #: What was collected, in call order.
+        self.marks: list[Mark] = []
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Return a context manager inside whose block alone marks are accepted."""
+        try:
+            yield
+        except BaseException:
+            self._marker.ended(self.marks, error=TallymarkError("nothing was sent"))
+            raise
+        finally:
+            self._ended = True
+
+    @contextlib.contextmanager
+    def sending(self) -> Iterator[None]:
+        """Return a context manager for sending the marks, which notes it if that fails."""
+        try:
+            yield
+        except BaseException as error:
+            self._marker.ended(self.marks, error=error)
+            raise
+
+    def settle(self, results: list[Result]) -> None:
+        """Hand out the results.
+
+        Raises:
+            CommandError: the first of the marks' errors; each `PendingMark`
+                tells its own.
+        """
+        self._results.extend(results)  # and so every mark has its own
+        self._marker.ended(self.marks, results)
+        # Mostly all went well, which is seen fastest so.
+        if not {Granularity}.issuperset(map(type, results)):
+            for result in results:
+                unwrapped(result)
+
+    def mark_event(
+        self,
+        event: str,
+        user_id: int,
+        *,
+        now: date | None = None,
+        track_hourly: bool | None = None,
+        track_unique: bool | None = None,
+    ) -> PendingMark:
+        """Record that a user did something: set the bits of the month, week and day.
+
+        Arguments:
+            event: a non-empty str without control characters.
+            user_id: an int from 0 to the tally's ``max_user_id``.
+            now: when it happened; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date is its midnight.
+            track_hourly: also mark the hour. ``None`` leaves it to the tally's
+                option, and that to ``tallymark.TRACK_HOURLY``.
+            track_unique: also mark the event's dateless bitmap. ``None``
+                leaves it to the tally's option, and that to
+                ``tallymark.TRACK_UNIQUE``.
+
+        Returns:
+            A `PendingMark`, which has the result once the block has ended.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed; the
+                transaction goes on without this mark.
+            ClosedError: the block has ended.
+        """
+        return self._take(self._marker.mark_event(event, user_id, now, track_hourly, track_unique))
+
+    def unmark_event(
+        self,
+        event: str,
+        user_id: int,
+        *,
+        now: date | None = None,
+        track_hourly: bool | None = None,
+        track_unique: bool | None = None,
+        exact: bool = False,
+    ) -> PendingMark:
+        """Take a mark back: clear the bits that `mark_event` would set.
+
+        By default all of them are set to 0, as bitmapist does it. That takes
+        the user out of the whole week and month, also when other days of them
+        still have the user; and Redis extends a bitmap that ends before the
+        user's bit, or creates it, to write that 0.
+
+        With ``exact=True`` the week, month and year are cleared only where no
+        other day of them has the user, no bitmap grows and no key is created.
+        A script on the server looks and clears in one atomic step. The day,
+        and with the switches the given hour and the dateless bit, are cleared
+        in any case; other hours of that day keep their bits.
+
+        Arguments:
+            event: a non-empty str without control characters.
+            user_id: an int from 0 to the tally's ``max_user_id``.
+            now: when it happened; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date is its midnight.
+            track_hourly: also clear the hour's bit. ``None`` leaves it to the
+                tally's option, and that to ``tallymark.TRACK_HOURLY``.
+            track_unique: also clear the event's dateless bit. ``None`` leaves
+                it to the tally's option, and that to ``tallymark.TRACK_UNIQUE``.
+            exact: whether to look at the other days first.
+
+        Returns:
+            A `PendingMark`, which has the result once the block has ended.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed; the
+                transaction goes on without this mark.
+            ClosedError: the block has ended.
+        """
+        return self._take(
+            self._marker.unmark_event(event, user_id, now, track_hourly, track_unique, exact)
+        )
+
+    def mark_unique(self, event: str, user_id: int) -> PendingMark:
+        """Set a user's flag: the bit in the event's bitmap without a date.
+
+        Arguments:
+            event: a non-empty str without control characters.
+            user_id: an int from 0 to the tally's ``max_user_id``.
+
+        Returns:
+            A `PendingMark`, which has the result once the block has ended.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed; the
+                transaction goes on without this mark.
+            ClosedError: the block has ended.
+        """
+        return self._take(self._marker.mark_unique(event, user_id))
+
+    def unmark_unique(self, event: str, user_id: int) -> PendingMark:
+        """Clear a user's flag: the bit in the event's bitmap without a date.
+
+        Arguments:
+            event: a non-empty str without control characters.
+            user_id: an int from 0 to the tally's ``max_user_id``.
+
+        Returns:
+            A `PendingMark`, which has the result once the block has ended.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed; the
+                transaction goes on without this mark.
+            ClosedError: the block has ended.
+        """
+        return self._take(self._marker.unmark_unique(event, user_id))
+
+    def _take(self, mark: Mark) -> PendingMark:
+        if self._ended:
+            raise ClosedError("this transaction has ended; open another one")
+        pending = PendingMark(self._results, len(self.marks))
+        self.marks.append(mark)
+        return pending
+
+
+def unwrapped(result: Result) -> Granularity:
+    """Return what the mark of one user flipped, or raise its error."""
+    if isinstance(result, Granularity):
+        return result
+    raise cast("TallymarkError", result)

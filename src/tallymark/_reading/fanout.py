@@ -1,0 +1,116 @@
+"""Queries of several places at once: their requests leave in rounds. Pure."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from .._core.failures import SlotMovingError
+from .requests import Checkpoint, Request, Round, Work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from .._core.context import Context
+    from .requests import Place, Query
+
+__all__ = ["AT_ONCE", "in_shards", "together"]
+
+#: How many queries are under way at once, where each may fetch megabytes.
+AT_ONCE: Final = 16
+
+#: What begins or goes on with a request of so many commands may take a millisecond.
+_LARGE: Final = 100
+
+AnswerT = TypeVar("AnswerT")
+
+
+class _Running:
+    """A query that is under way.
+
+    Attributes:
+        step: what it wants next; ``None`` once it has its answer.
+    """
+
+    __slots__ = ("answer", "index", "place", "query", "step")
+
+    def __init__(self, index: int, place: Place, query: Query[Any]) -> None:
+        self.index = index
+        self.place = place
+        self.query = query
+        self.step: Any = None
+        self.answer: Any = None
+        self.go_on(None)
+
+    @property
+    def takes_long(self) -> bool:
+        """Whether it has taken some time to get here."""
+        return isinstance(self.step, Request) and len(self.step.commands) > _LARGE
+
+    def go_on(self, outcome: object) -> None:
+        """Tell it what its last step came to."""
+        try:
+            if isinstance(outcome, SlotMovingError):
+                self.step = self.query.throw(outcome)
+            else:
+                self.step = self.query.send(outcome)
+        except StopIteration as end:
+            self.step, self.answer = None, end.value
+
+
+def together(
+    queries: Iterable[tuple[Place, Query[AnswerT]]], at_once: int = AT_ONCE
+) -> Query[list[AnswerT]]:
+    """Answer some queries, each of which asks one place.
+
+    Arguments:
+        queries: where each of them asks.
+        at_once: how many of them are under way at the same time.
+    """
+    answers: dict[int, AnswerT] = {}
+    waiting = enumerate(queries)
+    running: list[_Running] = []
+    while True:
+        fresh: list[_Running] = []
+        for index, (place, query) in itertools.islice(waiting, at_once - len(running)):
+            fresh.append(_Running(index, place, query))
+            if fresh[-1].takes_long:
+                yield Checkpoint()
+        for each in (*running, *fresh):
+            if each.step is None:
+                answers[each.index] = each.answer
+        if not running and not fresh:
+            return [answers[index] for index in range(len(answers))]
+        running = [each for each in (*running, *fresh) if each.step is not None]
+        yield from _step(running)
+
+
+def _step(running: Sequence[_Running]) -> Query[None]:
+    """Have some queries, each of which wants something, go one step."""
+    resting = [each for each in running if isinstance(each.step, Checkpoint)]
+    working = [each for each in running if isinstance(each.step, Work)]
+    if resting:
+        for each in resting:
+            yield Checkpoint()
+            each.go_on(None)
+    elif working:
+        steps = itertools.chain.from_iterable(each.step.steps for each in working)
+        yield Work(steps, any(each.step.pauses for each in working))
+        for each in working:
+            each.go_on(None)
+    elif running:
+        outcomes = yield Round([(each.place, each.step) for each in running])
+        for each, outcome in zip(running, outcomes, strict=True):
+            if each.takes_long:
+                yield Checkpoint()
+            each.go_on(outcome)
+
+
+def in_shards(
+    context: Context, query: Callable[[Context], Query[AnswerT]], at_once: int = AT_ONCE
+) -> Query[list[AnswerT]]:
+    """Ask all shards the same; return their answers."""
+    queries: Iterator[tuple[Place, Query[AnswerT]]] = (
+        (shard, query(part)) for shard, part in enumerate(context.shards)
+    )
+    return together(queries, at_once)

@@ -1,0 +1,416 @@
+"""The verbs that look for bitmaps: by name, by time, by user. Pure generators, as in `queries`.
+
+Redis has no index of keys, so most of these walk over all keys of the database
+with ``SCAN``, a thousand at a time, which holds nobody up (``KEYS`` would). A
+walk finds every bitmap that is there from its begin to its end; of one that
+comes or goes meanwhile, either may be true.
+
+A key does not tell where its prefix ends: ``tenant1_eu_active_u`` is the flag ``active``
+below ``tenant1_eu_``, and the flag ``eu_active`` below ``tenant1_``. So where one prefix
+begins with another one, a walk of the shorter one finds the bitmaps of both.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import operator
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+from .._core.arguments import iterated
+from .._core.excerpts import kind_of, shown
+from .._core.keys import checked_name
+from .._core.periods import Granularity, Period, count_between, dated, periods_between
+from ..errors import CommandError, InvalidTypeError, InvalidValueError
+from .bounds import check_number
+from .fanout import together
+from .raw_keys import unlinked
+from .requests import Checkpoint, Nodes, Request, in_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from datetime import date
+
+    from .._core.context import Context
+    from .._core.periods import By
+    from .requests import Command, Query
+
+__all__ = [
+    "delete_all",
+    "event_names",
+    "every_bitmap",
+    "forget",
+    "history",
+    "memory",
+    "periods",
+    "periods_of",
+]
+
+AnswerT = TypeVar("AnswerT")
+
+#: How many items are put in order in one go.
+_SORTED: Final = 10_000
+
+#: How many keys one step of a walk looks at, and how many commands go together.
+_STEP: Final = 1000
+
+#: bitmapist and bitmapist4 keep what they compute under such names, each below its prefix.
+_LEFT_BY_BITMAPIST: Final = "{0}bitop_(?:AND|OR|XOR|NOT)_{0}"
+
+#: Clears a user's bit wherever it is set, and so makes no bitmap longer, nor anew.
+_FORGET: Final = b"""\
+local cleared = 0
+for _, key in ipairs(KEYS) do
+  if redis.pcall('GETBIT', key, ARGV[1]) == 1 then
+    redis.call('SETBIT', key, ARGV[1], 0)
+    cleared = cleared + 1
+  end
+end
+return cleared
+"""
+
+
+def event_names(context: Context, prefix: str) -> Query[list[str]]:
+    """Return the names of all events that have a bitmap, sorted."""
+    if type(prefix) is not str or prefix:  # "" is what any name begins with, and is no name
+        prefix = checked_name("prefix", prefix)
+    found: set[str] = set()
+    walk = _Walk(context, prefix)
+    while walk.goes_on:
+        found.update(each.event for each in (yield from walk.step()))
+    return (yield from _in_order(found))
+
+
+def every_bitmap(context: Context) -> Query[list[tuple[str, Period | None]]]:
+    """Return what each bitmap of the database is of."""
+    found: dict[tuple[str, Period | None], None] = {}
+    walk = _Walk(context)
+    while walk.goes_on:
+        found |= {(each.event, each.period): None for each in (yield from walk.step())}
+    return list(found)
+
+
+def periods(context: Context, event: str, granularity: By) -> Query[list[Period]]:
+    """Return the periods for which an event has a bitmap, in order."""
+    wanted = dated(granularity)
+    event = checked_name("event", event)
+    found = yield from periods_of(context, event)
+    return [period for period in found if period.granularity is wanted]
+
+
+def periods_of(context: Context, event: str) -> Query[list[Period]]:
+    """Return the periods of all granularities for which an event has a bitmap, in order."""
+    found: set[Period] = set()
+    walk = _walk_of_event(context, event)
+    while walk.goes_on:
+        found.update(
+            each.period
+            for each in (yield from walk.step())
+            if each.event == event and each.period is not None
+        )
+    return (yield from _in_order(found, operator.attrgetter("start")))
+
+
+def memory(context: Context, event: str) -> Query[dict[Granularity, int]]:
+    """Return how many bytes an event's bitmaps take, for each granularity that has any."""
+    event = checked_name("event", event)
+    found: dict[bytes, _Located] = {}
+    walk = _walk_of_event(context, event)
+    while walk.goes_on:
+        found |= {each.key: each for each in (yield from walk.step()) if each.event == event}
+    granularities = set((yield from in_steps(map(_granularity, found.values()))))
+    in_order = sorted(granularities, key=lambda each: int(each.value))
+    sizes: dict[Granularity, int] = dict.fromkeys(in_order, 0)
+    for own, usages in (yield from _in_their_shards(context, found.values(), _usages)):
+        for at in range(0, len(own), _STEP):
+            for each, usage in zip(own[at : at + _STEP], usages[at : at + _STEP], strict=True):
+                sizes[_granularity(each)] += usage or 0  # None: it has just gone
+            yield Checkpoint()
+    return sizes
+
+
+def _granularity(located: _Located) -> Granularity:
+    return Granularity.UNIQUE if located.period is None else located.period.granularity
+
+
+def _usages(bitmaps: Sequence[_Located]) -> Query[list[int | None]]:
+    """Return how many bytes some bitmaps take."""
+    found: list[int | None] = []
+    for at in range(0, len(bitmaps), _STEP):
+        keys = [each.key for each in bitmaps[at : at + _STEP]]
+        usages = yield Request([(b"MEMORY", b"USAGE", key) for key in keys], tolerant=True)
+        if any(isinstance(usage, CommandError) for usage in usages):
+            # A server that does not tell, such as the embedded store: the bare bitmaps.
+            usages = yield Request([(b"STRLEN", key) for key in keys])
+        found += usages
+    return found
+
+
+def history(
+    context: Context,
+    user_id: int,
+    events: str | Iterable[str],
+    since: date,
+    until: date | None,
+    granularity: By,
+) -> Query[dict[str, list[Period]]]:
+    """Return for each of some events the periods in which a user did it, in order."""
+    shard, offset = context.schema.place(user_id)
+    wanted = dated(granularity)
+    if isinstance(events, str):
+        events = [events]
+    each = iterated("events must be a name or several", events)
+    # One more than may be, of an iterable that may have no end.
+    some = itertools.islice(each, context.options.max_bitmaps + 1)
+    names = list(dict.fromkeys(checked_name("event", name) for name in some))
+    check_number(context, len(names), "events")
+    if since is None:
+        raise InvalidTypeError("since must be a date or datetime, got None")
+    begin = context.local(since, "since")
+    end = context.local(until, "until")
+    if until is None:
+        end += timedelta.resolution  # the period that has just begun is a part of it
+    if begin >= end:
+        raise InvalidValueError(f"since must be before until, got {begin} and {end}")
+    # A period may be the union of several bitmaps, as a year is.
+    own = (context.during(name, Period.containing(wanted, begin)) for name in names[:1])
+    of_each = len(names) * sum(1 for one in own for _ in one.bitmaps())
+    what = f"{wanted}s between since and until, of all events together"
+    check_number(context, of_each * (count_between(wanted, begin, end) - 2), what)
+    every = yield from in_steps(periods_between(wanted, begin, end))
+    check_number(context, of_each * len(every), what)
+    if not context.shards:
+        return (yield from _history(context, offset, names, every))
+    there = _history(context.shards[shard], offset, names, every)
+    (found,) = yield from together([(shard, there)])
+    return found
+
+
+def _history(
+    context: Context, offset: int, names: Sequence[str], every: Sequence[Period]
+) -> Query[dict[str, list[Period]]]:
+    found: dict[str, list[Period]] = {name: [] for name in names}
+    digits = b"%d" % offset
+    cells = (
+        (name, period, bitmap.key)
+        for name in names
+        for period in every
+        for bitmap in context.during(name, period).bitmaps()
+    )
+    while some := list(itertools.islice(cells, _STEP)):
+        yield Checkpoint()
+        bits = yield Request([(b"GETBIT", key, digits) for _, _, key in some])
+        for (name, period, _), bit in zip(some, bits, strict=True):
+            if bit and period not in found[name][-1:]:  # several months of one year
+                found[name].append(period)
+    return found
+
+
+def forget(context: Context, user_id: int) -> Query[int]:
+    """Clear a user's bit in all bitmaps; return how many were set."""
+    shard, offset = context.schema.place(user_id)
+    digits = b"%d" % offset
+    cleared = 0
+    walk = _Walk(context, shard=shard, also_temporary=True)
+    while walk.goes_on:
+        found = yield from walk.step()
+        for _, number in (
+            yield from _in_their_shards(context, found, lambda own: _cleared(context, own, digits))
+        ):
+            cleared += number
+    return cleared
+
+
+def _cleared(context: Context, bitmaps: Sequence[_Located], digits: bytes) -> Query[int]:
+    """Clear a bit wherever it is set; return how often it was."""
+    keys = [each.key for each in bitmaps]
+    if context.shards and context.options.bitfield:
+        # One by one, since a cluster may be moving some of them.
+        one_by_one = [(b"EVAL", _FORGET, b"1", key, digits) for key in keys]
+        return sum((yield Request(one_by_one, changes=True)))
+    if context.options.bitfield:
+        script: Command = (b"EVAL", _FORGET, b"%d" % len(keys), *keys, digits)
+        (number,) = yield Request([script], changes=True)
+        return int(number)
+    # A server without scripts.
+    bits = yield Request([(b"GETBIT", key, digits) for key in keys], tolerant=True)
+    clear: list[Command] = [
+        (b"SETBIT", key, digits, b"0") for key, bit in zip(keys, bits, strict=True) if bit == 1
+    ]
+    return sum((yield Request(clear, changes=True))) if clear else 0
+
+
+def delete_all(context: Context, prefix: str) -> Query[int]:
+    """Delete all bitmaps of the tally's prefix; return how many there were."""
+    if not isinstance(prefix, str):  # of another type, some are equal to anything
+        raise InvalidTypeError(f"prefix must be a str, got a {kind_of(prefix)}")
+    if str.__str__(prefix) != context.origin.prefix:
+        raise InvalidValueError(
+            f"this tally's keys begin with {shown(context.origin.prefix)}; to delete them all, "
+            f"pass just that, not {shown(prefix)}"
+        )
+    deleted = 0
+    bitmaps: set[tuple[str, Period | None]] = set()
+    walk = _Walk(context, also_temporary=True)
+    while walk.goes_on:
+        found = yield from walk.step()
+        for own, number in (yield from _in_their_shards(context, found, _deleted)):
+            deleted += number
+            bitmaps.update((each.event, each.period) for each in own)
+    return len(bitmaps) if context.shards else deleted
+
+
+def _deleted(bitmaps: Sequence[_Located]) -> Query[int]:
+    keys = [each.key for each in bitmaps]
+    if bitmaps[0].shard is None:
+        (number,) = yield Request([(b"UNLINK", *keys)], changes=True)
+        return int(number)
+    return sum((yield from unlinked(keys)))
+
+
+class _Located(NamedTuple):
+    """A bitmap that a walk found.
+
+    Attributes:
+        key: its key.
+        shard: the shard that it is in; ``None`` in the plain format.
+        event, period: what it is of.
+    """
+
+    key: bytes
+    shard: int | None
+    event: str
+    period: Period | None
+
+
+def _in_their_shards(
+    context: Context,
+    bitmaps: Iterable[_Located],
+    query: Callable[[Sequence[_Located]], Query[AnswerT]],
+) -> Query[list[tuple[Sequence[_Located], AnswerT]]]:
+    """Ask the same about some bitmaps, those of each shard there; return them with the answers."""
+    by_shard: dict[int | None, list[_Located]] = {}
+    rest = iter(bitmaps)
+    while some := list(itertools.islice(rest, _STEP)):
+        for each in some:
+            by_shard.setdefault(each.shard, []).append(each)
+        yield Checkpoint()
+    if context.shards:
+        answers = yield from together(
+            (shard, query(own)) for shard, own in by_shard.items() if shard is not None
+        )
+        return list(zip(by_shard.values(), answers, strict=True))
+    if by_shard:
+        (everything,) = by_shard.values()
+        return [(everything, (yield from query(everything)))]
+    return []
+
+
+class _Walk:
+    """A walk over all keys of the database, for the bitmaps that are ours.
+
+    Attributes:
+        goes_on: whether there is another step.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        beginning: str = "",
+        *,
+        shard: int | None = None,
+        also_temporary: bool = False,
+    ) -> None:
+        """Stand at the begin.
+
+        Arguments:
+            context: which keys are ours.
+            beginning: what the events' names begin with.
+            shard: in which shard to look; ``None`` for all.
+            also_temporary: whether to include what bitmapist computed and left.
+        """
+        self._schema = context.schema
+        prefix = context.origin.prefix
+        if context.shards:
+            # A shard's tag, between braces, is part of what keys begin with.
+            prefix = f"{prefix}{{" if shard is None else self._schema.parts[shard].prefix
+        any_tag = "*}" if context.shards and shard is None else ""
+        pattern = _literally(prefix) + any_tag + _literally(beginning) + "*"
+        self._pattern = pattern.encode()
+        prefix = context.origin.prefix
+        self._temporary = re.compile(_LEFT_BY_BITMAPIST.format(re.escape(prefix)).encode())
+        self._also_temporary = also_temporary
+        self._sharded = bool(context.shards)
+        #: Where it stands on each server; ``None`` until it knows which there are.
+        self._cursors: dict[str, Any] | None = None if self._sharded else {"": b"0"}
+        self.goes_on = True
+
+    def step(self) -> Query[list[_Located]]:
+        """Go one step on every server; return the bitmaps that it found."""
+        keys: list[bytes] = []
+        if self._cursors is None:
+            self._cursors = dict.fromkeys((yield Nodes()), b"0")
+        if self._sharded:
+            places = list(self._cursors)
+            found = yield from together(
+                (place, self._scanned(self._cursors[place])) for place in places
+            )
+        else:
+            places = [""]
+            found = [(yield from self._scanned(self._cursors[""]))]
+        for place, (cursor, some) in zip(places, found, strict=True):
+            keys += some
+            if cursor in {b"0", 0}:
+                del self._cursors[place]
+            else:
+                self._cursors[place] = cursor
+        self.goes_on = bool(self._cursors)
+        # While a slot is moving, two servers may know one key.
+        located = yield from in_steps(map(self._located, dict.fromkeys(keys)))
+        return [each for each in located if each is not None]
+
+    def _scanned(self, cursor: Any) -> Query[tuple[Any, list[bytes]]]:
+        scan = (b"SCAN", cursor, b"MATCH", self._pattern, b"COUNT", b"%d" % _STEP)
+        ((following, keys),) = yield Request([scan], replies=list)
+        return following, keys
+
+    def _located(self, key: bytes) -> _Located | None:
+        """Return what a key is of; ``None`` if it is no bitmap of ours."""
+        if self._temporary.match(key) and not self._also_temporary:
+            return None
+        try:
+            shard, event, period = self._schema.located(key)
+        except InvalidValueError:
+            return None
+        return _Located(key, shard if self._sharded else None, event, period)
+
+
+def _in_order(
+    items: Iterable[AnswerT], key: Callable[[AnswerT], Any] | None = None
+) -> Query[list[AnswerT]]:
+    """Return items in order, as `sorted` does, but not in one go if there are many."""
+    in_order: Any = sorted
+    every = list(items)
+    runs: list[list[AnswerT]] = []
+    for at in range(0, len(every), _SORTED):
+        runs.append(in_order(every[at : at + _SORTED], key=key))
+        yield Checkpoint()
+    if len(runs) == 1:
+        return runs[0]
+    merged: Any = heapq.merge
+    return (yield from in_steps(merged(*runs, key=key)))
+
+
+def _literally(text: str) -> str:
+    """Return the pattern that matches just this text."""
+    return re.sub(r"([\\*?\[\]])", r"\\\1", text)
+
+
+def _walk_of_event(context: Context, event: str) -> _Walk:
+    """Return a walk that finds the bitmaps of an event, and of some others.
+
+    "a" has the keys "a_u" and "a_2026", but "a_b_u" is one of "a_b".
+    """
+    return _Walk(context, event + "_")

@@ -1,0 +1,5 @@
+"""All that knows redis-py and fakeredis from inside."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -1,0 +1,268 @@
+"""How a tally makes its own clients of redis-py, of either facade."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from redis.backoff import NoBackoff
+from redis.credentials import UsernamePasswordCredentialProvider
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from .._core.options import REPLICAS
+from .._core.urls import StoreUrl
+from ..errors import InvalidValueError
+from . import memory
+from .stores import same_sentinels
+
+if TYPE_CHECKING:
+    from .._core.options import Options
+    from .._core.urls import Hidden, Login, StoreAddress
+
+__all__ = [
+    "MAX_CONNECTIONS",
+    "READ_SIZE",
+    "ClientKinds",
+    "check_settings",
+    "connecting",
+    "make_client",
+    "make_client_like",
+    "make_read_client",
+]
+
+#: How many connections a tally that made its own client opens at most. Calls
+#: beyond that wait for one.
+MAX_CONNECTIONS: Final = 50
+
+#: How many bytes are taken from a socket at once. Reports receive megabytes; with
+#: redis-py's 32 KiB that takes a third longer.
+READ_SIZE: Final = 256 * 1024
+
+#: A Sentinel that has not answered after so many seconds is not waited for.
+_SENTINEL_SECONDS: Final = 1.0
+
+
+class ClientKinds(NamedTuple):
+    """The classes of one facade.
+
+    Attributes:
+        client: a client.
+        fake: the name of fakeredis's client.
+        tcp, tls, socket: connections to a server, also with TLS, or over a socket.
+        plain: a pool for one server.
+        watched: a pool for a server that Sentinels name.
+        sentinel: asks them.
+        cluster, cluster_node: redis-py's client of a cluster, and how it is told of a node.
+        any_watched: what every pool for such a server is, also one of the caller's.
+        each_wait_is_bounded: whether connections and pools have timeouts of their
+            own; else there is one deadline around the whole call.
+    """
+
+    client: Any
+    fake: str
+    tcp: Any
+    tls: Any
+    socket: Any
+    plain: Any
+    watched: Any
+    sentinel: Any
+    any_watched: type
+    cluster: Any
+    cluster_node: Any
+    each_wait_is_bounded: bool
+
+
+def make_client(kinds: ClientKinds, store: StoreUrl, options: Options) -> Any:
+    """Return a client for a URL.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: the URL is not allowed.
+        MissingExtraError: it is that of an embedded store, without fakeredis.
+    """
+    address = store.address
+    if not address.is_embedded:
+        return kinds.client.from_pool(_make_pool(kinds, address, options))
+    return getattr(memory.fakeredis(), kinds.fake)(
+        server=memory.store(address.name),
+        connection_pool_class=kinds.plain,
+        max_connections=MAX_CONNECTIONS,
+    )
+
+
+def make_client_like(kinds: ClientKinds, pool: Any, options: Options) -> Any:
+    """Return a client with a pool of the tally's own, on the server of another, plain pool."""
+    settings = dict(pool.connection_kwargs)
+    if "socket_read_size" in settings:
+        settings["socket_read_size"] = READ_SIZE
+    settings["timeout"] = options.seconds if kinds.each_wait_is_bounded else None
+    own = kinds.plain(
+        connection_class=pool.connection_class, max_connections=MAX_CONNECTIONS, **settings
+    )
+    return kinds.client.from_pool(own)
+
+
+def make_read_client(kinds: ClientKinds, client: Any, options: Options) -> Any:
+    """Return the client for reads if they are to have another one than this, else None.
+
+    Raises:
+        InvalidTypeError, InvalidValueError, MissingExtraError: as `make_client`, or
+            replicas are wanted, and this client knows of none.
+    """
+    if options.read_from == REPLICAS:
+        return kinds.client.from_pool(_make_replica_pool(kinds, client.connection_pool))
+    if isinstance(options.read_from, StoreUrl):
+        return make_client(kinds, options.read_from, options)
+    return None
+
+
+def connecting(kinds: ClientKinds, address: StoreAddress) -> tuple[Any, dict[str, Any]]:
+    """Return the class of connections to a server, and their settings but for host and port.
+
+    Names in certificates are checked unless the URL says otherwise: redis-py does that by
+    itself only from version 6 on.
+    """
+    settings: dict[str, Any] = {"db": address.database, **address.options}
+    if address.login:
+        settings["credential_provider"] = _credentials(address.login)
+    if address.path:
+        return kinds.socket, {"path": address.path, **settings}
+    if not address.is_secure:
+        return kinds.tcp, settings
+    checked = settings.setdefault("ssl_cert_reqs", "required") != "none"
+    settings.setdefault("ssl_check_hostname", checked)
+    if "ssl_password" in settings:
+        settings["ssl_password"] = _unshown(settings["ssl_password"])
+    if "ssl_min_version" in settings:
+        settings["ssl_min_version"] = ssl.TLSVersion(settings["ssl_min_version"])
+    for name in ("ssl_include_verify_flags", "ssl_exclude_verify_flags"):
+        if name in settings:
+            settings[name] = [_verify_flag(flag) for flag in settings[name]]
+    return kinds.tls, settings
+
+
+def check_settings(connection_class: Any, settings: dict[str, Any]) -> None:
+    """Raise unless redis-py makes a connection with these settings.
+
+    It would look at most of them when it makes the first one; a program should hear of
+    them when it starts, not at its first mark.
+
+    Raises:
+        InvalidValueError: this version of redis-py does not accept an option.
+    """
+    try:
+        connection_class(**settings)
+    except (ValueError, TypeError, RedisError) as error:
+        refusal = type(error).__name__
+    else:
+        return
+    # Not as its cause: its message may quote a setting.
+    raise InvalidValueError(
+        f"the store's URL has an option that redis-py does not accept ({refusal})"
+    )
+
+
+def _make_pool(kinds: ClientKinds, address: StoreAddress, options: Options) -> Any:
+    """Return a pool for the address of a server.
+
+    Raises:
+        InvalidValueError: redis-py does not accept an option of it.
+    """
+    seconds = options.seconds if kinds.each_wait_is_bounded else None
+    connection_class, told = connecting(kinds, address)
+    settings = {
+        "max_connections": MAX_CONNECTIONS,
+        "timeout": seconds,
+        "socket_timeout": seconds,
+        "socket_connect_timeout": options.seconds,
+        "socket_read_size": READ_SIZE,
+        **told,  # which the URL says
+    }
+    if address.service:
+        asked = kinds.sentinel(
+            address.hosts, sentinel_kwargs=_asking(address, settings, options.timeout)
+        )
+        pool = kinds.watched(address.service, asked, ssl=address.is_secure, **settings)
+    else:
+        if not address.path:
+            settings["host"], settings["port"] = address.hosts[0]
+        pool = kinds.plain(connection_class=connection_class, **settings)
+    check_settings(pool.connection_class, pool.connection_kwargs)
+    return pool
+
+
+def _make_replica_pool(kinds: ClientKinds, pool: Any) -> Any:
+    """Return a pool for the replicas of the service that another pool is for.
+
+    Raises:
+        InvalidValueError: the other pool knows of none.
+    """
+    if not isinstance(pool, kinds.any_watched):
+        raise InvalidValueError(
+            "read_from='replicas' asks a Sentinel for them, so it needs a redis+sentinel:// URL; "
+            "without Sentinel, read_from may be the URL of a replica"
+        )
+    found: Any = pool
+    settings = {**found.connection_kwargs, "max_connections": MAX_CONNECTIONS, "is_master": False}
+    settings.pop("connection_pool", None)
+    # Sentinel clients of our own, which are ours to close.
+    sentinels = kinds.sentinel(**same_sentinels(found.sentinel_manager))
+    return kinds.watched(
+        found.service_name, sentinels, connection_class=found.connection_class, **settings
+    )
+
+
+def _asking(address: StoreAddress, settings: dict[str, Any], timeout: float) -> dict[str, Any]:
+    """Return the settings of connections to Sentinels.
+
+    Arguments:
+        address: what the URL says.
+        settings: of connections to the servers.
+        timeout: the tally's.
+    """
+    patience = min(timeout / 3, _SENTINEL_SECONDS)  # then the next one is asked
+    asking: dict[str, Any] = {
+        "socket_timeout": patience,
+        "socket_connect_timeout": patience,
+        "retry": Retry(NoBackoff(), 0),  # we do that, until the deadline
+        "ssl": address.is_secure,
+        **{name: value for name, value in settings.items() if name.startswith("ssl_")},
+    }
+    if address.sentinel_login:
+        asking["credential_provider"] = _credentials(address.sentinel_login)
+    return asking
+
+
+def _credentials(login: Login) -> UsernamePasswordCredentialProvider:
+    """Return what redis-py logs in with.
+
+    Not a plain password: redis-py has shown those in the `repr` of a client, and so in messages.
+    """
+    return UsernamePasswordCredentialProvider(login.user, login.password.reveal())
+
+
+class _Unshown(str):
+    """A password that redis-py takes as text only, and shows among other settings."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+    __str__ = __repr__
+
+    def __format__(self, format_spec: str) -> str:
+        return repr(self)
+
+
+def _unshown(hidden: Hidden) -> str:
+    return _Unshown(hidden.reveal())
+
+
+def _verify_flag(name: str) -> ssl.VerifyFlags:
+    found = ssl.VerifyFlags.__members__.get(name)
+    if found is None:
+        raise InvalidValueError(
+            "the store's URL has a verify flag that the module ssl does not know"
+        )
+    return found

@@ -1,0 +1,97 @@
+"""What the default tallies of both facades are made of."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .._core.options import Options, hide_urls
+from .._core.urls import StoreUrl
+from ..errors import TallymarkError
+from . import async_clients, blocking_clients
+from .cluster_clients import check_store
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .._core.options import TallyOptions
+
+__all__ = [
+    "DEFAULT_URL",
+    "MEMORY_URL",
+    "URL_VARIABLE",
+    "Defaults",
+    "configure",
+    "configured",
+    "url",
+]
+
+URL_VARIABLE = "TALLYMARK_URL"
+DEFAULT_URL = "redis://localhost:6379/0"
+
+#: What ``memory://`` is to the default tallies.
+MEMORY_URL = "memory://default"
+
+
+@dataclass(frozen=True, eq=False)
+class Defaults:
+    """One call of `configure`. Compared by identity: each call begins anew."""
+
+    url: StoreUrl | None
+    options: TallyOptions
+
+
+_defaults = Defaults(None, {})
+
+
+def configure(url: str | None = None, **options: Unpack[TallyOptions]) -> None:
+    """Say which database the module-level verbs use, in both modules, and how.
+
+    Takes effect for all later calls: the next one makes a new default tally
+    and closes the one before, once its calls have ended. Each call replaces
+    the whole configuration. Call it when the program starts.
+
+    Arguments:
+        url: as `tallymark.Tally.from_url` takes it. Without one, the
+            environment variable ``TALLYMARK_URL`` decides when the first mark
+            is made, and without that ``redis://localhost:6379/0``.
+            ``memory://`` is one store for all default tallies of the process,
+            of both modules and all event loops: ``memory://default``.
+        options: those of `tallymark.TallyOptions`.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: the URL or an option is not
+            allowed; the configuration stays as it was.
+        MissingExtraError: ``memory://`` without fakeredis.
+    """
+    global _defaults
+    store = None if url is None else StoreUrl(url)
+    del url  # error reporters show the locals of frames
+    hide_urls(options)
+    checked = Options(**options)
+    if store is not None:
+        _check(store, checked)
+    _defaults = Defaults(store, options)
+
+
+def _check(store: StoreUrl, options: Options) -> None:
+    """Raise what both facades would raise: redis-py has some options for one of them alone."""
+    with contextlib.suppress(TallymarkError):
+        check_store(async_clients.KINDS, store, options)
+        return
+    check_store(blocking_clients.KINDS, store, options)
+
+
+def configured() -> Defaults:
+    """Return what is in force; the same object until the next `configure`."""
+    return _defaults
+
+
+def url(defaults: Defaults) -> Any:
+    """Return the URL for a new default tally, as ``from_url`` takes it too."""
+    found = os.environ.get(URL_VARIABLE)
+    store = defaults.url or StoreUrl(found or DEFAULT_URL, f"{URL_VARIABLE}: " if found else "")
+    # There is one for each event loop, and a blocking one; they are to see the same marks.
+    return StoreUrl(MEMORY_URL) if store.is_private else store

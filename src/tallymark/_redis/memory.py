@@ -1,0 +1,55 @@
+"""The embedded store: an in-process stand-in for Redis, for trying out and for tests.
+
+It is fakeredis, an optional dependency, so nothing imports it before the first
+``memory://`` URL. Without a name, a store is its tally's alone, and gone with it. Each
+name is one store, which lives as long as the process; every tally on that name shares
+it, of either facade, on any thread or loop. After ``fork``, the child has a copy.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, cast
+
+from ..errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from fakeredis import FakeServer
+
+__all__ = ["store"]
+
+_stores: dict[str, FakeServer] = {}
+
+
+def fakeredis() -> Any:
+    """Return the module fakeredis.
+
+    Raises:
+        MissingExtraError: it is not installed, or the Lua interpreter that it
+            needs for exact unmarks is not.
+    """
+    try:
+        import fakeredis  # noqa: PLC0415
+        import lupa  # noqa: F401, PLC0415 - fakeredis would fail at the first script only
+    except ImportError as error:
+        raise MissingExtraError(
+            f"memory:// needs the package {error.name}, which is not installed; "
+            'run: pip install "tallymark[memory]"'
+        ) from error
+    return fakeredis
+
+
+def store(name: str) -> FakeServer:
+    """Return the store of this name, made at its first use; without a name, a new one."""
+    if not name:
+        return _new()
+    found = _stores.get(name)
+    if found is None:
+        found = _stores.setdefault(name, _new())  # another thread may have been first
+    return found
+
+
+def _new() -> FakeServer:
+    made: Any = fakeredis().FakeServer(version=(7, 0))
+    made.lock = threading.RLock()  # see `tallymark._sync.connection`
+    return cast("FakeServer", made)

@@ -1,0 +1,574 @@
+"""The blocking driver: `SyncTally`.
+
+No event loop and no thread: the same core as the async driver, on
+``redis.Redis``. Calls may come from many threads, and go on after ``fork``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from redis import Redis, RedisCluster
+
+from .._core.context import Context
+from .._core.failures import let_handlers_pass, overloaded
+from .._core.offsets import blocks
+from .._core.options import Options, checked_timeout, hide_urls
+from .._core.urls import StoreUrl
+from .._marking.marker import Marker
+from .._marking.stats import Totals
+from .._marking.transaction import Transaction, unwrapped
+from .._redis import errors as redis_py
+from .._redis.blocking_clients import KINDS
+from .._redis.cluster_clients import ClusterClients, cluster_from_client, opened
+from ..errors import ClosedError, StoreTimeoutError, TallymarkError
+from .backends import BlockingCluster, BlockingServer
+from .connection import Sent
+from .reads import SyncReads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from datetime import date
+    from types import TracebackType
+
+    from typing_extensions import Self, Unpack
+
+    from .._core.options import TallyOptions
+    from .._core.periods import Granularity
+    from .._marking.bulk import Many
+    from .._marking.marks import Mark, Result
+    from .._marking.stats import Stats
+
+__all__ = ["SyncTally"]
+
+
+class SyncTally(SyncReads):
+    """Marks events of users and reads them back, for programs without an event loop.
+
+    The blocking twin of `tallymark.Tally`: same verbs, arguments, results and
+    guarantees. Make one and share it between threads. After ``fork``, a child
+    process opens connections of its own.
+
+    To connect over a client of the caller's may take as long as that client's
+    own timeouts allow; all else ends at the call's deadline.
+    """
+
+    def __init__(self, client: Redis | RedisCluster, **options: Unpack[TallyOptions]) -> None:
+        """Use a client that the caller owns; closing the tally leaves it open.
+
+        Arguments:
+            client: a ``redis.Redis``. Give it a ``socket_connect_timeout`` and,
+                as its pool needs, a ``timeout``: waiting for a connection of
+                its pool is the one thing that the tally cannot cut short. Or a
+                ``redis.RedisCluster``: the tally takes its nodes and its settings,
+                and opens connections of its own, which it closes.
+            options: those of `tallymark.TallyOptions`.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: the client or an option is not
+                what is described there.
+        """
+        hide_urls(options)
+        checked = Options(**options)
+        found: Any = client
+        remedy = "for asyncio clients there is tallymark.Tally"
+        if not isinstance(client, ClusterClients):
+            redis_py.check_client(client, (Redis, RedisCluster), "SyncTally", remedy)
+        if isinstance(client, RedisCluster):
+            found = cluster_from_client(KINDS, client, checked)
+        self._store: BlockingServer | BlockingCluster
+        if isinstance(found, ClusterClients):  # or from `from_url`
+            self._store = BlockingCluster(found, checked, self._check_usable)
+        else:
+            self._store = BlockingServer(client, checked, self._check_usable)
+        self._options = self._store.options
+        self._marker = Marker(self._options, time.time)
+        self._context = Context.of(self._store.database, self._options, time.time)
+        self._reader = self._store.reader
+        self._closed = False
+        self._counting = threading.RLock()
+        self._totals = Totals()
+        #: How many marks each call has that is under way. Each has an entry of its own:
+        #: a sum could be left wrong where a signal handler raises.
+        self._pending: dict[int, int] = {}
+        _tallies.add(self)
+
+    @classmethod
+    def from_url(cls, url: str, **options: Unpack[TallyOptions]) -> Self:
+        """Make a tally with a client of its own, which `close` closes.
+
+        Connects at the first call. The tally keeps a connection for each
+        thread that uses it at the same time, 50 at most, or what
+        ``max_connections`` in the URL says. On a cluster it keeps that many to
+        each node.
+
+        Arguments:
+            url: ``redis://[[user]:password@]host[:port][/database]``,
+                ``rediss://`` for TLS, ``unix://`` for a socket, or
+                ``redis+sentinel://[[user]:password@]host[:port][,host[:port]]/service[/db]``
+                for the master that Sentinels name (``rediss+sentinel://`` for
+                TLS), or ``redis+cluster://[[user]:password@]host[:port][,host[:port]]``
+                for a Redis Cluster, of which it names some nodes
+                (``rediss+cluster://`` for TLS), with redis-py's options behind ``?``; or
+                ``memory://``, a store inside this process that needs no
+                server (extra ``memory``): this tally's alone, and gone with
+                it; ``memory://name`` is one store for all tallies of the
+                process that say that name. The options ``sentinel_username`` and
+                ``sentinel_password`` are for Sentinels with a login of their own.
+            options: those of `tallymark.TallyOptions`.
+
+        Returns:
+            The tally.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: the URL or an option is not
+                allowed. The message never holds the URL.
+            MissingExtraError: ``memory://`` without fakeredis.
+        """
+        store = StoreUrl(url)
+        del url  # error reporters show the locals of frames
+        hide_urls(options)
+        checked = Options(**options)
+        tally = cls(opened(KINDS, store, checked), **options)
+        tally._store.own()
+        return tally
+
+    @property
+    def client(self) -> Redis | RedisCluster:
+        """The redis-py client that the tally uses, for what tallymark does not do.
+
+        Of a tally on a cluster this is a cluster client with connections of its own.
+        """
+        client: Redis | RedisCluster = self._store.client
+        return client
+
+    def mark_event(
+        self,
+        event: str,
+        user_id: int,
+        *,
+        now: date | None = None,
+        track_hourly: bool | None = None,
+        track_unique: bool | None = None,
+        timeout: float | None = None,
+    ) -> Granularity:
+        """Record that a user did something: set the bits of the month, week and day.
+
+        Arguments:
+            event: a non-empty str without control characters.
+            user_id: an int from 0 to the tally's ``max_user_id``.
+            now: when it happened; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date is its midnight.
+            track_hourly: also mark the hour. ``None`` leaves it to the tally's
+                option, and that to ``tallymark.TRACK_HOURLY``.
+            track_unique: also mark the event's dateless bitmap. ``None``
+                leaves it to the tally's option, and that to
+                ``tallymark.TRACK_UNIQUE``.
+            timeout: how many seconds this call may take, more than 0,
+                ``math.inf`` for no limit; ``None`` for the tally's.
+
+        Returns:
+            The granularities whose bit this call flipped, falsy when the user
+            was marked in all of them before: ``Granularity.DAY in flipped``
+            tells the first time today. After a broken connection and a retry
+            it may hold less than this call flipped.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed;
+                nothing was sent.
+            CommandError: Redis refused; the message says what was changed.
+            StoreUnavailableError, StoreTimeoutError: no answer within the
+                timeout; the message says whether anything was sent. What was
+                sent may or may not have been applied, and may be repeated.
+            OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
+            ClosedError: the tally cannot be used here.
+        """
+        return self._take(
+            self._marker.mark_event(event, user_id, now, track_hourly, track_unique), timeout
+        )
+
+    def unmark_event(
+        self,
+        event: str,
+        user_id: int,
+        *,
+        now: date | None = None,
+        track_hourly: bool | None = None,
+        track_unique: bool | None = None,
+        exact: bool = False,
+        timeout: float | None = None,
+    ) -> Granularity:
+        """Take a mark back: clear the bits that `mark_event` would set.
+
+        By default all of them are set to 0, as bitmapist does it. That takes
+        the user out of the whole week and month, also when other days of them
+        still have the user; and Redis extends a bitmap that ends before the
+        user's bit, or creates it, to write that 0.
+
+        With ``exact=True`` the week, month and year are cleared only where no
+        other day of them has the user, no bitmap grows and no key is created.
+        A script on the server looks and clears in one atomic step. The day,
+        and with the switches the given hour and the dateless bit, are cleared
+        in any case; other hours of that day keep their bits.
+
+        Arguments:
+            event: a non-empty str without control characters.
+            user_id: an int from 0 to the tally's ``max_user_id``.
+            now: when it happened; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date is its midnight.
+            track_hourly: also clear the hour's bit. ``None`` leaves it to the
+                tally's option, and that to ``tallymark.TRACK_HOURLY``.
+            track_unique: also clear the event's dateless bit. ``None`` leaves
+                it to the tally's option, and that to ``tallymark.TRACK_UNIQUE``.
+            exact: whether to look at the other days first.
+            timeout: how many seconds this call may take, more than 0,
+                ``math.inf`` for no limit; ``None`` for the tally's.
+
+        Returns:
+            The granularities whose bit this call cleared. After a broken
+            connection and a retry it may be less than that.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed;
+                nothing was sent.
+            CommandError: Redis refused; the message says what was changed. With
+                ``exact=True`` a key of the wrong type leaves all as it was.
+            StoreUnavailableError, StoreTimeoutError: no answer within the
+                timeout; the message says whether anything was sent. What was
+                sent may or may not have been applied, and may be repeated.
+            OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
+            ClosedError: the tally cannot be used here.
+        """
+        return self._take(
+            self._marker.unmark_event(event, user_id, now, track_hourly, track_unique, exact),
+            timeout,
+        )
+
+    def mark_unique(self, event: str, user_id: int, *, timeout: float | None = None) -> Granularity:
+        """Set a user's flag: the bit in the event's bitmap without a date.
+
+        Arguments:
+            event: a non-empty str without control characters.
+            user_id: an int from 0 to the tally's ``max_user_id``.
+            timeout: how many seconds this call may take, more than 0,
+                ``math.inf`` for no limit; ``None`` for the tally's.
+
+        Returns:
+            ``Granularity.UNIQUE`` if the user did not have the flag, else a
+            falsy value.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed;
+                nothing was sent.
+            CommandError: Redis refused; the message says what was changed.
+            StoreUnavailableError, StoreTimeoutError: no answer within the
+                timeout; the message says whether anything was sent. What was
+                sent may or may not have been applied, and may be repeated.
+            OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
+            ClosedError: the tally cannot be used here.
+        """
+        return self._take(self._marker.mark_unique(event, user_id), timeout)
+
+    def unmark_unique(
+        self, event: str, user_id: int, *, timeout: float | None = None
+    ) -> Granularity:
+        """Clear a user's flag: the bit in the event's bitmap without a date.
+
+        Arguments:
+            event: a non-empty str without control characters.
+            user_id: an int from 0 to the tally's ``max_user_id``.
+            timeout: how many seconds this call may take, more than 0,
+                ``math.inf`` for no limit; ``None`` for the tally's.
+
+        Returns:
+            ``Granularity.UNIQUE`` if the user had the flag, else a falsy value.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed;
+                nothing was sent.
+            CommandError: Redis refused; the message says what was changed.
+            StoreUnavailableError, StoreTimeoutError: no answer within the
+                timeout; the message says whether anything was sent. What was
+                sent may or may not have been applied, and may be repeated.
+            OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
+            ClosedError: the tally cannot be used here.
+        """
+        return self._take(self._marker.unmark_unique(event, user_id), timeout)
+
+    def mark_many(
+        self,
+        event: str,
+        user_ids: Iterable[int],
+        *,
+        now: date | None = None,
+        track_hourly: bool | None = None,
+        track_unique: bool | None = None,
+        timeout: float | None = None,
+    ) -> dict[Granularity, int]:
+        """Record that many users did something at the same time.
+
+        Takes them in pieces, each of which is a transaction of its own; marks
+        of other threads go in between. Where the ids lie close together (from
+        about one in 4,000), a piece is sent as a bitmap and merged on the
+        server, some 20 times as fast as bit by bit. An expiry that a bitmap
+        has is kept.
+
+        Arguments:
+            event: a non-empty str without control characters.
+            user_ids: ints from 0 to the tally's ``max_user_id``, in any order,
+                repetitions allowed: an iterable, or a
+                one-dimensional array of integers, of numpy or of what numpy
+                can read, such as a column of a data frame, which is not copied
+                to a list. Arrays with masked or missing values are refused. A
+                stream is taken 32,768 ids at a time, and each block is sent
+                when it is full or the last one.
+            now: when they did; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date is its midnight.
+            track_hourly: also mark the hour. ``None`` leaves it to the tally's
+                option, and that to ``tallymark.TRACK_HOURLY``.
+            track_unique: also mark the event's dateless bitmap. ``None``
+                leaves it to the tally's option, and that to
+                ``tallymark.TRACK_UNIQUE``.
+            timeout: how many seconds the whole call may take, waiting for ids
+                included. ``None``: as long as each piece is answered within the
+                tally's timeout. An iterable that does not give its next id
+                cannot be interrupted: the call ends as soon as it does.
+
+        Returns:
+            For each granularity, in how many of the bits this call flipped.
+            After a broken connection and a retry it may be less than that.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed. If
+                the ids are there already (a list, a set, an array), nothing was
+                sent; if they come one by one, the message says how many were
+                marked before.
+            CommandError, StoreUnavailableError, StoreTimeoutError,
+            OverloadedError: Redis refused one piece, or did not answer in time,
+                or too many were waiting; the message says how many ids were
+                marked before it. `StoreTimeoutError` also if the ids did not
+                come in time.
+            ClosedError: the tally cannot be used here.
+        """
+        many = self._marker.mark_many(event, now, track_hourly, track_unique)
+        return self._write_many(many, user_ids, timeout)
+
+    def unmark_many(
+        self,
+        event: str,
+        user_ids: Iterable[int],
+        *,
+        now: date | None = None,
+        track_hourly: bool | None = None,
+        track_unique: bool | None = None,
+        exact: bool = False,
+        timeout: float | None = None,
+    ) -> dict[Granularity, int]:
+        """Take back what `mark_many` with the same arguments sets.
+
+        As `unmark_event` for each of the users, ``exact`` included: that needs
+        a script for each user, and so the time of `unmark_event`. Without it,
+        the users are out of the whole week and month, and a bitmap may be
+        extended to hold a 0.
+
+        Arguments:
+            event: a non-empty str without control characters.
+            user_ids: ints from 0 to the tally's ``max_user_id``, in any order,
+                repetitions allowed: an iterable, or a
+                one-dimensional array of integers, of numpy or of what numpy
+                can read, such as a column of a data frame, which is not copied
+                to a list. Arrays with masked or missing values are refused. A
+                stream is taken 32,768 ids at a time, and each block is sent
+                when it is full or the last one.
+            now: when they did; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date is its midnight.
+            track_hourly: also clear the hour's bits. ``None`` leaves it to the
+                tally's option, and that to ``tallymark.TRACK_HOURLY``.
+            track_unique: also clear the event's dateless bits. ``None`` leaves
+                it to the tally's option, and that to ``tallymark.TRACK_UNIQUE``.
+            exact: whether to look at the other days first.
+            timeout: how many seconds the whole call may take. ``None``: as
+                long as each piece is answered within the tally's timeout.
+
+        Returns:
+            For each granularity, how many bits this call cleared. After a
+            broken connection and a retry it may be less than that.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed. If
+                the ids are there already (a list, a set, an array), nothing was
+                sent; if they come one by one, the message says how many were
+                done before.
+            CommandError, StoreUnavailableError, StoreTimeoutError,
+            OverloadedError: Redis refused one piece, or did not answer in time,
+                or too many were waiting; the message says how many ids were
+                done before it.
+            ClosedError: the tally cannot be used here.
+        """
+        many = self._marker.unmark_many(event, now, track_hourly, track_unique, exact)
+        return self._write_many(many, user_ids, timeout)
+
+    @contextlib.contextmanager
+    def transaction(self, *, timeout: float | None = None) -> Iterator[Transaction]:
+        """Collect several marks and apply them in one ``MULTI``/``EXEC``.
+
+        ``with tally.transaction() as tx:`` gives a `Transaction` with
+        the same verbs as plain methods. The marks are sent when the block
+        ends; if an exception leaves it, nothing is.
+
+        Arguments:
+            timeout: how many seconds the end of the block may take, more than
+                0, ``math.inf`` for no limit; ``None`` for the tally's.
+
+        Returns:
+            A context manager that gives a `Transaction`.
+
+        Raises:
+            ClosedError: when the block begins: the tally
+                cannot be used here.
+            InvalidTypeError, InvalidValueError: there is no such timeout;
+                nothing was sent.
+            CommandError: when the block ends, as all that follow: Redis refused
+                a mark; each mark's `PendingMark` tells its own fate.
+            StoreUnavailableError, StoreTimeoutError: no answer within the
+                timeout; the message says whether anything was sent. What was
+                sent may or may not have been applied, and may be repeated.
+            OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
+        """
+        self._check_usable()
+        transaction = Transaction(self._marker)
+        with transaction.collecting():
+            yield transaction
+        if transaction.marks:
+            with transaction.sending():
+                results = self._commit(transaction.marks, timeout)
+            transaction.settle(results)
+
+    def stats(self) -> Stats:
+        """Return what all threads have done with the tally so far, in numbers: a `Stats`."""
+        return self._totals.stats(sum(list(self._pending.values())))
+
+    def close(self) -> None:
+        """Accept no later call and close the connections the tally made.
+
+        Calls that other threads have in flight end as they would have, and
+        their connections are closed then. May be called again. A client that
+        was passed in stays open.
+        """
+        self._closed = True
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        """Return the tally; leaving the block closes it."""
+        self._check_usable()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the tally."""
+        self.close()
+
+    def _take(self, mark: Mark, timeout: float | None) -> Granularity:
+        if not mark.bitmaps.on_trial:
+            (result,) = self._commit((mark,), timeout)
+            return unwrapped(result)
+        try:
+            (result,) = self._commit((mark,), timeout)
+        except BaseException as error:
+            self._marker.ended((mark,), error=error)
+            raise
+        self._marker.ended((mark,), (result,))
+        return unwrapped(result)
+
+    def _commit(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
+        """Send marks in one transaction, again if that may mend it; return their results."""
+        self._check_usable()
+        seconds = self._options.timeout if timeout is None else checked_timeout(timeout)
+        deadline = time.monotonic() + seconds
+        pending = self._pending
+        waiting = sum(list(pending.values())) if pending else 0
+        if waiting >= self._options.max_pending:
+            raise overloaded(waiting, "marks", self._options.max_pending)
+        sent = Sent("write", len(marks))
+        results: list[Result] = []
+        refused = False
+        try:
+            try:
+                pending[id(sent)] = sent.size
+                results, refused = self._store.write(marks, sent, deadline, seconds)
+            finally:
+                pending.pop(id(sent), None)
+                # Nothing but sums while the lock is held, so that no handler runs then.
+                counted = Totals()
+                counted.bytes_sent = sent.bytes
+                counted.retries = max(0, sent.attempts - 1)
+                if results:
+                    counted.settle(results, refused=refused)
+                else:
+                    counted.errors = sent.size
+                with self._counting:
+                    self._totals.add(counted)
+        finally:
+            pending.pop(id(sent), None)  # if a signal handler has raised in the first one
+        return results
+
+    def _write_many(
+        self, many: Many, user_ids: Iterable[int], timeout: float | None
+    ) -> dict[Granularity, int]:
+        self._check_usable()
+        ends = None if timeout is None else time.monotonic() + checked_timeout(timeout)
+
+        def left() -> float | None:
+            if ends is None:
+                return None
+            if (seconds := ends - time.monotonic()) <= 0:
+                raise StoreTimeoutError(f"not done within {timeout:g} s")
+            return seconds
+
+        found, all_there = blocks(user_ids, None if ends is None else left)
+        checked = map(many.checked, found)
+        try:
+            for offsets in list(checked) if all_there else checked:
+                for chunk in many.chunks(offsets):
+                    many.settle(chunk, self._commit(chunk.marks, left()))
+        except TallymarkError as error:
+            self._marker.many_ended(many.event, done=many.done, error=error)
+            let_handlers_pass(error)
+            raise many.told(error) from error.__cause__
+        except BaseException as error:
+            self._marker.many_ended(many.event, done=many.done, error=error)
+            raise
+        self._marker.many_ended(many.event, done=many.done)
+        return many.counts
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise ClosedError("this tally is closed")
+
+
+_tallies: weakref.WeakSet[SyncTally] = weakref.WeakSet()
+
+
+def _unlock_after_fork() -> None:
+    """Replace the locks in a child process: threads that do not exist there may hold them."""
+    for tally in list(_tallies):
+        tally._counting = threading.RLock()  # noqa: SLF001
+        tally._pending.clear()  # noqa: SLF001
+        tally._store.unlock()  # noqa: SLF001
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_unlock_after_fork)
