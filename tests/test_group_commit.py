@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import socket
 import threading
@@ -33,9 +34,9 @@ from tallymark import (
     Tally,
     WrongKeyTypeError,
 )
-from tallymark._async import group_commit
-from tallymark._async.flights import MAX_BATCH_MARKS
-from tallymark._async.room import Room
+from tallymark._async.write_queue import PendingWrite, WriteQueue
+from tallymark._marking import sizing
+from tallymark._marking.sizing import MAX_BATCH_MARKS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -137,7 +138,7 @@ async def test_marks_that_come_meanwhile_share_the_next_transaction(
 async def test_many_leave_in_halves_so_that_redis_and_we_work_at_once(
     tally: Tally, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(group_commit, "_SECONDS_PER_MARK", 60)  # as if Redis were near
+    monkeypatch.setattr(sizing, "_SECONDS_PER_MARK", 60)  # as if Redis were near
     first = await on_the_wire(tally, proxy)
     others = await gathered(tally, *range(99))
     proxy.passing.set()
@@ -146,7 +147,7 @@ async def test_many_leave_in_halves_so_that_redis_and_we_work_at_once(
 
 
 async def test_over_a_long_way_all_leave_together(tally: Tally, proxy: Proxy) -> None:
-    """To wait for two flights instead of one costs more than any overlap can save."""
+    """To wait for two round trips instead of one costs more than any overlap can save."""
     first = await on_the_wire(tally, proxy)
     others = await gathered(tally, *range(99))
     await asyncio.sleep(0.01)
@@ -387,7 +388,7 @@ async def test_the_task_that_sends_is_cancelled(any_tally: Tally, proxy: Proxy) 
     proxy.passing.set()
     results = [await task for task in tasks]
     # On a borrowed connection they are sent again, and find what they did.
-    assert set(results) <= ({NEW} if internals(any_tally)._link.owned else {NEW, NONE})
+    assert set(results) <= ({NEW} if internals(any_tally)._connection.owned else {NEW, NONE})
     await in_step(any_tally)
 
 
@@ -576,40 +577,45 @@ async def test_attempts_pause_longer_and_longer() -> None:
     assert 2 <= accepted < 60  # without a pause, it is hundreds
 
 
-# --- room
+# --- the write queue
 
 
-async def test_newcomers_do_not_pass_those_who_were_let_in() -> None:
-    room = Room(3)
-    room.enter(3)
-    waiting = asyncio.create_task(room.wait(1))
+def write_of(marks: int) -> PendingWrite:
+    never: Any = None
+    return asyncio.get_running_loop().create_future(), math.inf, None, [never] * marks, 1.0
+
+
+async def test_later_callers_do_not_overtake_admitted_ones() -> None:
+    queue = WriteQueue(3)
+    queue.put(write_of(3), 3)
+    waiting = asyncio.create_task(queue.wait(1))
     await asyncio.sleep(0)
-    room.leave(3)  # enough for a newcomer too, but who has waited has not come yet
-    assert room.crowded
+    queue.clear()  # places for a later caller too, but the admitted one has not resumed yet
+    assert queue.is_full
     await waiting
-    room.entered(1)
-    assert not room.crowded
+    queue.resumed(1)
+    assert not queue.is_full
 
 
-async def test_room_is_passed_on_by_a_caller_that_is_cancelled_at_its_turn() -> None:
-    room = Room(1)
-    room.enter(1)
-    first, second = [asyncio.create_task(room.wait(1)) for _ in range(2)]
+async def test_a_place_is_passed_on_by_a_caller_that_is_cancelled_at_its_turn() -> None:
+    queue = WriteQueue(1)
+    queue.put(write_of(1), 1)
+    first, second = [asyncio.create_task(queue.wait(1)) for _ in range(2)]
     await asyncio.sleep(0)
-    assert (room.crowded, room.outside) == (True, 2)
-    room.leave(1)
+    assert (queue.is_full, queue.waiting) == (True, 2)
+    queue.clear()
     first.cancel()  # its turn has come, but it does not know yet
     await asyncio.gather(first, return_exceptions=True)
     with anyio.fail_after(5):
         await second
-    room.entered(1)
-    assert (room.crowded, room.outside, room.taken) == (False, 0, 0)
+    queue.resumed(1)
+    assert (queue.is_full, queue.waiting, queue.size) == (False, 0, 0)
 
 
 async def test_callers_beyond_the_bound_wait_for_room_in_order(
     tally: Tally, proxy: Proxy, redis_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(internals(tally).commits, "_room", Room(100))
+    monkeypatch.setattr(internals(tally).commits, "_queue", WriteQueue(100))
     first = await on_the_wire(tally, proxy)
     # Alternately set and clear one bit: any caller that overtakes shows in the results.
     tasks = [
@@ -619,7 +625,7 @@ async def test_callers_beyond_the_bound_wait_for_room_in_order(
         for number in range(1001)
     ]
     await asyncio.sleep(0)
-    assert len(internals(tally).commits._waiting) == 100
+    assert internals(tally).commits._queue.size == 100
     assert tally.stats().waiting == 1002
     for number in (150, 151, 700, 701):  # outside
         tasks[number].cancel()
@@ -638,7 +644,7 @@ async def test_callers_beyond_the_bound_wait_for_room_in_order(
     served = [r for r in results if not isinstance(r, asyncio.CancelledError)]
     assert served == [NEW] * (len(tasks) + 1 - 4)
     assert tally.stats().waiting == 0
-    assert not internals(tally).commits._room.crowded
+    assert not internals(tally).commits._queue.is_full
     await in_step(tally)
 
 
@@ -647,7 +653,7 @@ async def test_time_also_runs_out_while_waiting_for_room(
 ) -> None:
     async with Tally.from_url(proxy.url, timeout=0.2) as tally:
         await tally.mark_unique("first", 0)
-        monkeypatch.setattr(internals(tally).commits, "_room", Room(10))
+        monkeypatch.setattr(internals(tally).commits, "_queue", WriteQueue(10))
         first = await on_the_wire(tally, proxy)
         tasks = await gathered(tally, *range(30))
         results = await asyncio.gather(first, *tasks, return_exceptions=True)
@@ -655,7 +661,7 @@ async def test_time_also_runs_out_while_waiting_for_room(
         assert "nothing was sent" in str(results[-1])
         proxy.passing.set()
         await in_step(tally)
-        assert not internals(tally).commits._room.crowded
+        assert not internals(tally).commits._queue.is_full
 
 
 async def test_other_tasks_keep_running_beside_many_marks(redis_store: Store) -> None:
@@ -692,7 +698,7 @@ async def test_closing_sends_what_waits(tally: Tally, proxy: Proxy, redis_store:
 async def test_closing_a_crowded_tally_sends_what_waits_for_room(
     tally: Tally, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(internals(tally).commits, "_room", Room(10))
+    monkeypatch.setattr(internals(tally).commits, "_queue", WriteQueue(10))
     first = await on_the_wire(tally, proxy)
     tasks = await gathered(tally, *range(50))
     closing = asyncio.create_task(tally.aclose())
@@ -705,7 +711,7 @@ async def test_closing_a_crowded_tally_sends_what_waits_for_room(
 async def test_a_cancelled_close_fails_what_waits(
     tally: Tally, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
-    monkeypatch.setattr(internals(tally).commits, "_room", Room(room))
+    monkeypatch.setattr(internals(tally).commits, "_queue", WriteQueue(room))
     first = await on_the_wire(tally, proxy)
     tasks = await gathered(tally, *range(50))
     with anyio.move_on_after(0.05):

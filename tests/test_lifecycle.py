@@ -173,7 +173,7 @@ def test_a_tally_belongs_to_one_event_loop(redis_store: Store) -> None:
 
     async def use() -> None:
         await tally.mark_unique("a", 1)
-        await internals(tally)._link.close(gently=True)
+        await internals(tally)._connection.close(gently=True)
 
     asyncio.run(use())
     with pytest.raises(WrongEventLoopError, match="another event loop"):

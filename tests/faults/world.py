@@ -307,5 +307,5 @@ def check_level(made: World, tasks: int) -> None:
     assert made.connections <= made.most_connections
     assert len(asyncio.all_tasks()) <= tasks + 1
     gc.collect()
-    flights = [each for each in gc.get_objects() if type(each).__name__ == "Flight"]
-    assert len(flights) <= made.most_connections
+    in_flight = [each for each in gc.get_objects() if type(each).__name__ == "InFlightBatch"]
+    assert len(in_flight) <= made.most_connections

@@ -9,14 +9,13 @@ import anyio
 
 from .._cluster.handshake import Greeting
 from .._marking.batch import Batch
-from .._redis import errors as redis_py
 from .._redis.async_clients import KINDS, close_client, discard_client
 from .._redis.clients import make_read_client
 from .._redis.stores import database, store_label
 from .channel import Channel
 from .cluster_commit import ClusterCommit
 from .cluster_executor import ClusterReader
-from .connection import Link
+from .connection import Connection
 from .executor import Reader
 from .group_commit import GroupCommit
 from .nodes import AsyncNodes
@@ -54,9 +53,9 @@ class AsyncServer:
         self.options = options
         self.database: Hashable = database(client)
         self._owned = False
-        self._link = Link(client, greeting=greeting, marking=True)
+        self._connection = Connection(client, greeting=greeting, marking=True)
         self.commits = GroupCommit(
-            self._link,
+            self._connection,
             new_batch=functools.partial(
                 Batch, bitfield=options.bitfield, replicas=options.replicas
             ),
@@ -64,7 +63,6 @@ class AsyncServer:
             max_pending=options.max_pending,
             store=store_label(client),
             observer=observer,
-            backoff=lambda: redis_py.backoff().compute,
         )
         self._replica = make_read_client(KINDS, client, options)
         self.reader = Reader(
@@ -77,7 +75,7 @@ class AsyncServer:
 
     def own(self) -> None:
         """Take over the client."""
-        self._owned = self._link.owned = self.reader.primary.owned = True
+        self._owned = self._connection.owned = self.reader.primary.owned = True
 
     async def close(self) -> None:
         """Wait for what is under way, then close what is ours."""

@@ -12,7 +12,7 @@ import anyio
 from .._core.observers import Operation, Outage, observe
 from .._redis.stores import store_label
 from ..errors import StoreError, StoreTimeoutError
-from .connection import Link
+from .connection import Connection
 from .sharing import SharedFlights
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ class Channel:
         self._store = store_label(client)
         self._outage = Outage(f"{self._store} for reads", time.monotonic)
         #: Connections that nobody uses.
-        self._idle: list[Link] = []
+        self._idle: list[Connection] = []
         #: All connections of our own that were made, in use or not.
-        self._made: weakref.WeakSet[Link] = weakref.WeakSet()
+        self._made: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._shared = SharedFlights(self.exchange)
         self._places = anyio.Semaphore(MAX_LONG_REQUESTS)
         self._closed = False
@@ -94,8 +94,8 @@ class Channel:
             link.discard()
         self._idle.clear()
 
-    def _make_link(self) -> Link:
-        link = Link(self._client, owned=self.owned, greeting=self._greeting)
+    def _make_link(self) -> Connection:
+        link = Connection(self._client, owned=self.owned, greeting=self._greeting)
         if self.owned:
             self._made.add(link)
         return link
@@ -139,5 +139,5 @@ class Channel:
             elif self.owned:
                 idle.append(link)
             else:
-                await link.rest()
+                await link.release()
         return replies

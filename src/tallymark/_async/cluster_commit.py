@@ -16,11 +16,17 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from .._cluster.shard_transactions import ShardBatches, by_shard
-from .._core.failures import TRANSIENT, RedirectedError, SlotMovingError, overloaded, with_outcome
+from .._core.failures import (
+    TRANSIENT,
+    Backoff,
+    RedirectedError,
+    SlotMovingError,
+    overloaded,
+    with_outcome,
+)
 from .._core.options import DEFAULT_TIMEOUT, checked_timeout
 from .._core.periods import Granularity
 from .._marking.stats import Stats, Totals
-from .._redis import errors as redis_py
 from .._redis.stores import store_label
 from ..errors import (
     ClosedError,
@@ -29,10 +35,10 @@ from ..errors import (
     StoreUnavailableError,
     TallymarkError,
 )
-from .connection import Link
-from .flights import Bounced
+from .connection import Connection
 from .group_commit import GroupCommit
 from .loop_bound import OfOneLoop, no_loop, running_loop
+from .write_queue import NotCommitted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,7 +97,7 @@ class ClusterCommit(OfOneLoop):
         #: Why they have to be sought again.
         self._failure: TallymarkError | None = None
         self._failed_at = -math.inf
-        self._pauses = redis_py.backoff()
+        self._pauses = Backoff()
         #: When a node is slow; and who looks whether one is, as long as there are calls.
         self._slow = min(options.timeout, DEFAULT_TIMEOUT) * _SLOW
         self._patrol: asyncio.TimerHandle | None = None
@@ -181,7 +187,7 @@ class ClusterCommit(OfOneLoop):
         except BaseException:
             self._open(ClosedError("the tally was closed"))
             for commit in self._commits.values():
-                commit.abandon()
+                commit.fail_all()
             with anyio.CancelScope(shield=True):
                 await self._until_idle()
             raise
@@ -250,7 +256,7 @@ class ClusterCommit(OfOneLoop):
         why: TallymarkError | None = None  # what tells more than that time is up
         while True:
             told = result[0] if isinstance(result, list) else result
-            if isinstance(told, Bounced):
+            if isinstance(told, NotCommitted):
                 sent |= told.sent
                 late = told.final or loop.time() >= deadline
                 if not isinstance(told.failure, StoreTimeoutError):
@@ -321,7 +327,7 @@ class ClusterCommit(OfOneLoop):
             client = self._nodes.client(address)
             options = self._options
             found = self._commits[address, asking] = GroupCommit(
-                Link(client, owned=True),
+                Connection(client, owned=True),
                 new_batch=functools.partial(
                     ShardBatches,
                     bitfield=options.bitfield,
@@ -332,8 +338,7 @@ class ClusterCommit(OfOneLoop):
                 max_pending=options.max_pending,
                 store=store_label(client),
                 observer=options.observer,
-                backoff=lambda: redis_py.backoff().compute,
-                bounces=True,
+                retry=False,
             )
         return found
 
@@ -386,9 +391,9 @@ class ClusterCommit(OfOneLoop):
                 if self._failure is not None:
                     now = loop.time()
                     if now - self._failed_at > _SERIES:
-                        self._pauses = redis_py.backoff()
+                        self._pauses = Backoff()
                     self._failed_at = now
-                    await anyio.sleep(self._pauses.compute(1))
+                    await anyio.sleep(self._pauses.next())
                 try:
                     await self._nodes.ready(marking=True)
                     if self._failure is not None:
@@ -434,7 +439,7 @@ class ClusterCommit(OfOneLoop):
         self._patrol = None
         if not self._pending:
             return
-        slow = [each for each in self._commits.values() if each.holds_up(self._slow)]
+        slow = [each for each in self._commits.values() if each.is_stuck(self._slow)]
         if slow and self._checking is None:
             self._checking = loop.create_task(self._check(slow))
         self._patrol = loop.call_later(self._slow, self._look_around, loop)
@@ -452,6 +457,6 @@ class ClusterCommit(OfOneLoop):
                 await self._nodes.refresh()
             for commit in slow:
                 if self._place(commit)[0] not in topology.masters:
-                    commit.break_off()
+                    commit.abort()
         finally:
             self._checking = None

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from .._cluster.routing import Rounds, patience
-from .._core.failures import TRANSIENT
+from .._core.failures import TRANSIENT, Attempts
 from .._reading.requests import Nodes
-from .._redis import errors as redis_py
 from ..errors import StoreError, StoreUnavailableError
 from .executor import BaseReader
 
@@ -51,7 +50,7 @@ class ClusterReader(BaseReader):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds if ends is None else ends
         rounds = Rounds(request, self._nodes.topology)
-        attempts = redis_py.Attempts()
+        attempts = Attempts()
         while rounds.goes_on:
             began = loop.time()
             deliveries = rounds.deliveries()
@@ -83,7 +82,7 @@ class ClusterReader(BaseReader):
             return
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds if ends is None else ends
-        attempts = redis_py.Attempts()
+        attempts = Attempts()
         failure: StoreError = StoreUnavailableError("no node of the cluster has answered")
         while True:
             try:

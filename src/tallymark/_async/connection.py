@@ -13,10 +13,10 @@ from .._redis.replies import Received
 if TYPE_CHECKING:
     from .._cluster.handshake import Greeting
 
-__all__ = ["Link"]
+__all__ = ["Connection"]
 
 
-class Link:
+class Connection:
     """Moves batches over one connection of a redis-py client, one at a time.
 
     The connection of a client that the tally made itself is kept for as long
@@ -24,7 +24,7 @@ class Link:
     client of the caller's is borrowed from its pool while there are marks to
     send, and given back when there are none.
 
-    Raises, from every method but `close` and `rest`:
+    Raises, from every method but `close` and `release`:
         StoreUnavailableError, StoreTimeoutError: the connection is broken; try
             again after `close`.
         StoreError: trying again would not help. From `connect`, a `WrongSchemaError` if
@@ -120,7 +120,7 @@ class Link:
         except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
             redis_py.raise_failure(error)
 
-    async def rest(self) -> None:
+    async def release(self) -> None:
         """Give a borrowed connection back, with no reply left unread."""
         if not self.owned and self._connection is not None:
             connection, self._connection = self._connection, None

@@ -17,10 +17,9 @@ import anyio
 import anyio.to_thread
 
 from .._core.bits import algebra
-from .._core.failures import TRANSIENT, overloaded, with_outcome
+from .._core.failures import TRANSIENT, Attempts, overloaded, with_outcome
 from .._core.options import checked_timeout
 from .._reading.requests import Checkpoint, Found, Nodes, Request, Round, Work
-from .._redis import errors as redis_py
 from ..errors import StoreError, StoreTimeoutError
 
 if TYPE_CHECKING:
@@ -224,7 +223,7 @@ class BaseReader:
 
     @staticmethod
     async def _pause(
-        attempts: redis_py.Attempts, failure: StoreError, deadline: float, seconds: float
+        attempts: Attempts, failure: StoreError, deadline: float, seconds: float
     ) -> None:
         """Pause before another attempt.
 
@@ -276,7 +275,7 @@ class Reader(BaseReader):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds if ends is None else ends
         channel = self.primary if request.changes or self._replica is None else self._replica
-        attempts = redis_py.Attempts()
+        attempts = Attempts()
         while True:
             why: StoreError
             try:

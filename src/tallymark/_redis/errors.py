@@ -10,7 +10,6 @@ from redis import exceptions, sentinel
 from redis.asyncio import sentinel as async_sentinel
 from redis.asyncio.client import Pipeline as AsyncPipeline
 from redis.asyncio.cluster import ClusterPipeline as AsyncClusterPipeline
-from redis.backoff import DecorrelatedJitterBackoff
 from redis.client import Pipeline
 from redis.cluster import ClusterPipeline
 
@@ -32,9 +31,6 @@ from ..errors import (
 )
 
 __all__ = [
-    "TOO_SHORT",
-    "Attempts",
-    "backoff",
     "check_client",
     "discard_connection",
     "failure",
@@ -43,9 +39,6 @@ __all__ = [
     "raise_failure",
     "refused_reply",
 ]
-
-#: No attempt is made with fewer seconds left.
-TOO_SHORT: Final = 0.001
 
 #: Clients by their class, but none that answer.
 _PIPELINES: Final = (Pipeline, AsyncPipeline, ClusterPipeline, AsyncClusterPipeline)
@@ -128,41 +121,6 @@ _REASON: Final = re.compile(r" - (?:[a-z]+:)?((?:Connection|Timeout|Authenticati
 _UNKNOWN_COMMAND: Final = (
     "tallymark needs Redis 6.2, Valkey, or bitfield=False for servers that have only SETBIT"
 )
-
-
-def backoff() -> DecorrelatedJitterBackoff:
-    """Return the pauses between attempts: 10 ms at first, at most a second, jittered.
-
-    Retries of many clients must not come in step: see "Exponential Backoff And
-    Jitter", https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/.
-    """
-    return DecorrelatedJitterBackoff(cap=1.0, base=0.01)
-
-
-class Attempts:
-    """The attempts of one call that failed: how long to pause, and which failure tells most."""
-
-    def __init__(self) -> None:
-        self._backoff: DecorrelatedJitterBackoff | None = None
-        self._told: StoreError | None = None
-
-    def pause(self, failure: StoreError, left: float) -> float:
-        """Return how many seconds to pause before another attempt.
-
-        Arguments:
-            failure: why the last one failed.
-            left: how many seconds the call has left.
-
-        Raises:
-            StoreError: the failure that tells most, since no time is left.
-        """
-        if not isinstance(failure, StoreTimeoutError):
-            self._told = failure  # which explains more than that the last one took too long
-        if left <= TOO_SHORT:
-            raise self._told or failure
-        self._backoff = self._backoff or backoff()
-        # Where the next pause would be the end, there are some shorter ones.
-        return min(self._backoff.compute(1), left / 2)
 
 
 def check_client(client: Any, wanted: tuple[type, type], facade: str, remedy: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._cluster.routing import Rounds, patience
 from .._cluster.shard_transactions import ShardBatches
-from .._core.failures import TRANSIENT, RedirectedError, SlotMovingError
+from .._core.failures import TRANSIENT, Attempts, RedirectedError, SlotMovingError
 from .._reading.requests import Request, Round
 from .._redis import errors as redis_py
 from ..errors import StoreError
@@ -38,7 +38,7 @@ def write_to_shard(
         StoreError: there is no answer.
     """
     shard = marks[0].bitmaps.shard
-    attempts = redis_py.Attempts()
+    attempts = Attempts()
     asked: Address | None = None
     hops = 0
     while True:
@@ -94,7 +94,7 @@ def _attempt(
         attempt.close()
 
 
-def _pause(attempts: redis_py.Attempts, failure: StoreError, deadline: float) -> None:
+def _pause(attempts: Attempts, failure: StoreError, deadline: float) -> None:
     time.sleep(attempts.pause(failure, deadline - time.monotonic()))
 
 
@@ -126,7 +126,7 @@ class BlockingClusterReader(BaseBlockingReader):
         self._until_known(deadline)
         rounds = Rounds(request, self._nodes.topology)
         work = bounded(request.meanwhile, deadline)
-        attempts = redis_py.Attempts()
+        attempts = Attempts()
         while rounds.goes_on:
             began = time.monotonic()
             under_way = [(each, self._sent(rounds, each, deadline)) for each in rounds.deliveries()]
@@ -182,7 +182,7 @@ class BlockingClusterReader(BaseBlockingReader):
         rounds.failed(delivery, failure)
 
     def _until_known(self, deadline: float) -> None:
-        attempts = redis_py.Attempts()
+        attempts = Attempts()
         while True:
             try:
                 self._nodes.ready(marking=False, deadline=deadline)

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from .._core.failures import TRANSIENT
+from .._core.failures import TOO_SHORT, TRANSIENT, Attempts
 from .._core.observers import Operation, Outage, observe
 from .._redis import errors as redis_py
 from .._redis.replies import bound, check_nothing_came, its_socket, received_replies
@@ -99,7 +99,7 @@ class BlockingLink:
         Raises:
             StoreError: there is no answer, with redis-py's error as its cause.
         """
-        attempts = redis_py.Attempts()
+        attempts = Attempts()
         while True:
             attempt = self.attempt(data, count, sent, deadline)
             try:
@@ -133,7 +133,7 @@ class BlockingLink:
             redis_py.let_pass(error)
             failure = redis_py.failure(error)
             left = deadline - time.monotonic()
-            final = not isinstance(failure, TRANSIENT) or left <= redis_py.TOO_SHORT
+            final = not isinstance(failure, TRANSIENT) or left <= TOO_SHORT
             self._outage.failed(failure, final=final)
             if self._observer is not None:
                 self._observe(self._observer, sent, before, begun, failure)
