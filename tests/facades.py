@@ -88,7 +88,7 @@ FACADES = [ASYNC, SYNC]
 
 def internals(tally: Tally | SyncTally) -> Any:
     """Return what a tally works on, for tests that look behind its public face."""
-    return tally._store
+    return tally.backend
 
 
 #: Each facade on a real Redis, and each other kind of store with one of them. For tests

@@ -135,8 +135,9 @@ class Scenario:
         if not isinstance(self.tally, SyncTally):
             return ""
         found = self.tally.stats()
-        store: Any = self.tally._store
-        links = [store._link] if hasattr(store, "_link") else list(store._nodes._links.values())
+        backend: Any = self.tally.backend
+        single = hasattr(backend, "_primary")
+        links = [backend._primary] if single else list(backend._nodes._made.values())
         for link in links:
             if link.owned:
                 places = link._pool.pool.queue

@@ -468,8 +468,8 @@ class TestErrors:
     """They are redis-py's, since programs catch those."""
 
     def test_no_server(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        impatient = functools.partial(tallymark.SyncTally, timeout=0.1)
-        monkeypatch.setattr(bitmapist.systems, "SyncTally", impatient)
+        impatient = functools.partial(bitmapist.systems.Options, timeout=0.1)
+        monkeypatch.setattr(bitmapist.systems, "Options", impatient)
         bitmapist.setup_redis("down", "127.0.0.1", 1, retry=Retry(NoBackoff(), 0))
         for question in (
             lambda: mark_event("active", 1, "down"),

@@ -20,6 +20,7 @@ from tallymark import (
     ClosedError,
     Granularity,
     InvalidValueError,
+    Operation,
     OverloadedError,
     PermissionDeniedError,
     StoreNotReadyError,
@@ -31,6 +32,7 @@ from tallymark import (
 )
 from tallymark._core.keys import KeySchema
 from tallymark._core.sharding import key_slot, tag_slot, tags
+from tallymark._reading.execution import Exchange
 from test_connections import ask, mark, remove
 
 if TYPE_CHECKING:
@@ -94,10 +96,11 @@ async def test_how_many_connections_to_a_node(redis_cluster: Cluster) -> None:
     for given, most in (("", 50), ("?max_connections=3", 3)):
         url = redis_cluster.url + given
         async with Tally.from_url(url) as tally:
-            nodes: Any = internals(tally).commits._nodes
-            assert nodes.client(("127.0.0.1", 1)).connection_pool.max_connections == most
+            client: Any = internals(tally).writer._client(("127.0.0.1", 1))
+            assert client.connection_pool.max_connections == most
         with SyncTally.from_url(url) as sync_tally:
-            pool: Any = internals(sync_tally)._nodes.link(("127.0.0.1", 1))._pool
+            attempt = Exchange(None, 0.0, ("127.0.0.1", 1))
+            pool: Any = internals(sync_tally)._nodes.connections(attempt)._pool
             assert pool.max_connections == most
 
 
@@ -393,19 +396,24 @@ async def test_a_master_that_is_cut_off_is_not_waited_for(
 async def test_an_outage_is_looked_into_once_for_all(moving: Cluster, moving_store: Store) -> None:
     """Two hundred callers, a node that is gone: few questions where its slots are."""
     lost = moving.owner(SLOT)
-    async with Tally.from_url(moving.url, timeout=30) as tally:
+    asked = 0
+
+    def count_discoveries(operation: Operation) -> None:
+        nonlocal asked
+        asked += operation.kind == "read" and operation.size == 1  # counts ask several shards
+
+    async with Tally.from_url(moving.url, timeout=30, observer=count_discoveries) as tally:
         await asyncio.gather(*(tally.mark_event("a", user) for user in range(200)))
-        nodes: Any = internals(tally).commits._nodes
-        before = nodes.asked
+        before = asked
         lost.kill()
         waiting = [asyncio.create_task(tally.mark_event("b", user)) for user in range(200)]
         asking = [asyncio.create_task(tally.count(tally.day("a"))) for _ in range(100)]
-        while nodes.asked < before + 8:
+        while asked < before + 8:
             await asyncio.sleep(0.01)
-        refreshes, began = nodes.asked, asyncio.get_running_loop().time()
+        refreshes, began = asked, asyncio.get_running_loop().time()
         while asyncio.get_running_loop().time() < began + 1:
             await asyncio.sleep(0.01)
-        assert nodes.asked - refreshes < 80
+        assert asked - refreshes < 80
         await asyncio.to_thread(lost.start)
         found = await asyncio.gather(*waiting)
         await asyncio.gather(*asking)

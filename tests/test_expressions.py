@@ -24,7 +24,7 @@ from tallymark._core.graphs import MOST_SOURCES, Graph
 from tallymark._core.options import Options
 from tallymark._reading import queries
 from tallymark._reading.bitop import Program
-from tallymark._reading.requests import Checkpoint, Found, Request, Round, Work
+from tallymark._reading.requests import Checkpoint, Compute, Page, Request, Scatter
 from tallymark.bitmapist import BitOpAnd, BitOpOr, DayEvents
 from tallymark.bitmapist import mark_event as mark_in_the_drop_in
 
@@ -373,7 +373,7 @@ def asked(query: Any, *replies: Any) -> list[Request]:
         except StopIteration:
             return sent
         reply = None
-        if isinstance(step, Work):
+        if isinstance(step, Compute):
             for _ in step.steps:
                 pass
         elif not isinstance(step, Checkpoint):
@@ -395,7 +395,7 @@ def test_what_is_small_for_certain_takes_one_request() -> None:
     # With ids that are not so large, it may be much more.
     limited = sized(max_user_id=10**6, shards=2)
     (both,) = asked(queries.count(limited, at_least(10, flags[:31])))
-    assert isinstance(both, Round)
+    assert isinstance(both, Scatter)
     (transaction,) = asked(queries.count(sized(max_user_id=10**6), at_least(10, flags[:31])))
     assert transaction.commands[0][0] == b"BITOP"
 
@@ -494,14 +494,14 @@ def turns(query: Any) -> Iterator[int]:
             sys.setprofile(None)
         yield calls
         reply = None
-        if isinstance(step, Work):
+        if isinstance(step, Compute):
             for _ in step.steps:
                 pass
         elif isinstance(step, Request):
             nothing = {int: 0, bytes: b"", list: [0] * 3}[step.replies]
             reply = [nothing] * len(step.commands)
         else:
-            assert isinstance(step, Found | Checkpoint)
+            assert isinstance(step, Page | Checkpoint)
 
 
 @pytest.mark.parametrize("options", [{}, {"read_from": "redis://replica"}])
@@ -532,13 +532,13 @@ def test_no_step_of_the_work_is_long() -> None:
     step = next(query)
     while isinstance(step, Checkpoint):
         step = next(query)
-    assert isinstance(step, Work)
+    assert isinstance(step, Compute)
     assert step.pauses
     assert len(list(step.steps)) > 3 * HOSTILE // 128
 
 
 class Endless:
-    """Work that never ends; counts its steps."""
+    """Compute that never ends; counts its steps."""
 
     def __init__(self) -> None:
         self.steps = 0
@@ -550,7 +550,7 @@ class Endless:
         self.steps += 1
 
     def query(self) -> Any:
-        yield Work(self, pauses=True)
+        yield Compute(self, pauses=True)
 
 
 async def test_work_ends_at_the_deadline(facade: Facade, store: Store) -> None:
@@ -560,7 +560,7 @@ async def test_work_ends_at_the_deadline(facade: Facade, store: Store) -> None:
         with pytest.raises(
             StoreTimeoutError, match=r"(not worked out|did not answer) within 0\.05 s"
         ):
-            answer = made._reader.answer(endless.query(), 0.05)
+            answer = made.backend.reader.answer(endless.query(), 0.05)
             if facade.name == "async":
                 await answer
         assert endless.steps
@@ -574,7 +574,7 @@ async def test_work_ends_at_the_deadline(facade: Facade, store: Store) -> None:
 async def test_work_ends_when_it_is_cancelled(redis_store: Store) -> None:
     async with ASYNC.open(redis_store.url) as tally:
         endless = Endless()
-        task = asyncio.create_task(tally._reader.answer(endless.query()))
+        task = asyncio.create_task(tally.backend.reader.answer(endless.query()))
         while not endless.steps:
             await asyncio.sleep(0)
         task.cancel()

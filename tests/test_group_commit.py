@@ -381,14 +381,14 @@ async def test_the_task_that_sends_is_cancelled(any_tally: Tally, proxy: Proxy) 
     tasks = await gathered(any_tally, *range(10))
     await next_on_the_wire(proxy)
     assert await first == NEW
-    sender = internals(any_tally).commits._task
+    sender = internals(any_tally).writer._task
     assert sender is not None
     sender.cancel()
     await asyncio.sleep(0)
     proxy.passing.set()
     results = [await task for task in tasks]
     # On a borrowed connection they are sent again, and find what they did.
-    assert set(results) <= ({NEW} if internals(any_tally)._connection.owned else {NEW, NONE})
+    assert set(results) <= ({NEW} if internals(any_tally).writer._connection.owned else {NEW, NONE})
     await in_step(any_tally)
 
 
@@ -615,7 +615,7 @@ async def test_a_place_is_passed_on_by_a_caller_that_is_cancelled_at_its_turn() 
 async def test_callers_beyond_the_bound_wait_for_room_in_order(
     tally: Tally, proxy: Proxy, redis_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(internals(tally).commits, "_queue", WriteQueue(100))
+    monkeypatch.setattr(internals(tally).writer, "_queue", WriteQueue(100))
     first = await on_the_wire(tally, proxy)
     # Alternately set and clear one bit: any caller that overtakes shows in the results.
     tasks = [
@@ -625,7 +625,7 @@ async def test_callers_beyond_the_bound_wait_for_room_in_order(
         for number in range(1001)
     ]
     await asyncio.sleep(0)
-    assert internals(tally).commits._queue.size == 100
+    assert internals(tally).writer._queue.size == 100
     assert tally.stats().waiting == 1002
     for number in (150, 151, 700, 701):  # outside
         tasks[number].cancel()
@@ -644,7 +644,7 @@ async def test_callers_beyond_the_bound_wait_for_room_in_order(
     served = [r for r in results if not isinstance(r, asyncio.CancelledError)]
     assert served == [NEW] * (len(tasks) + 1 - 4)
     assert tally.stats().waiting == 0
-    assert not internals(tally).commits._queue.is_full
+    assert not internals(tally).writer._queue.is_full
     await in_step(tally)
 
 
@@ -653,7 +653,7 @@ async def test_time_also_runs_out_while_waiting_for_room(
 ) -> None:
     async with Tally.from_url(proxy.url, timeout=0.2) as tally:
         await tally.mark_unique("first", 0)
-        monkeypatch.setattr(internals(tally).commits, "_queue", WriteQueue(10))
+        monkeypatch.setattr(internals(tally).writer, "_queue", WriteQueue(10))
         first = await on_the_wire(tally, proxy)
         tasks = await gathered(tally, *range(30))
         results = await asyncio.gather(first, *tasks, return_exceptions=True)
@@ -661,7 +661,7 @@ async def test_time_also_runs_out_while_waiting_for_room(
         assert "nothing was sent" in str(results[-1])
         proxy.passing.set()
         await in_step(tally)
-        assert not internals(tally).commits._queue.is_full
+        assert not internals(tally).writer._queue.is_full
 
 
 async def test_other_tasks_keep_running_beside_many_marks(redis_store: Store) -> None:
@@ -671,7 +671,7 @@ async def test_other_tasks_keep_running_beside_many_marks(redis_store: Store) ->
         before, most = 0, 0
         while not tasks[-1].done():
             await asyncio.sleep(0)
-            marks = internals(tally).commits._totals.marks
+            marks = internals(tally).writer._totals.marks
             before, most = marks, max(most, marks - before)
         await asyncio.gather(*tasks)
     assert most == MAX_BATCH_MARKS
@@ -698,7 +698,7 @@ async def test_closing_sends_what_waits(tally: Tally, proxy: Proxy, redis_store:
 async def test_closing_a_crowded_tally_sends_what_waits_for_room(
     tally: Tally, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(internals(tally).commits, "_queue", WriteQueue(10))
+    monkeypatch.setattr(internals(tally).writer, "_queue", WriteQueue(10))
     first = await on_the_wire(tally, proxy)
     tasks = await gathered(tally, *range(50))
     closing = asyncio.create_task(tally.aclose())
@@ -711,7 +711,7 @@ async def test_closing_a_crowded_tally_sends_what_waits_for_room(
 async def test_a_cancelled_close_fails_what_waits(
     tally: Tally, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
-    monkeypatch.setattr(internals(tally).commits, "_queue", WriteQueue(room))
+    monkeypatch.setattr(internals(tally).writer, "_queue", WriteQueue(room))
     first = await on_the_wire(tally, proxy)
     tasks = await gathered(tally, *range(50))
     with anyio.move_on_after(0.05):

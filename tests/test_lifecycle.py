@@ -173,7 +173,7 @@ def test_a_tally_belongs_to_one_event_loop(redis_store: Store) -> None:
 
     async def use() -> None:
         await tally.mark_unique("a", 1)
-        await internals(tally)._connection.close(gently=True)
+        await internals(tally).writer._connection.close(gently=True)
 
     asyncio.run(use())
     with pytest.raises(WrongEventLoopError, match="another event loop"):
@@ -418,7 +418,7 @@ def test_after_fork_parent_and_child_have_their_own_connections(redis_store: Sto
         injected = SyncTally.from_url(sys.argv[1])
         tm.mark_unique("a", 0)
         injected.mark_unique("b", 0)
-        injected._counting.acquire()  # as if another thread held it at the fork
+        injected.backend.writer._counting.acquire()  # as if another thread held it at the fork
         children = []
         for child in range(1, 5):
             pid = os.fork()
@@ -432,7 +432,7 @@ def test_after_fork_parent_and_child_have_their_own_connections(redis_store: Sto
                 tm.current_tally().close()
                 os._exit(0)
             children.append(pid)
-        injected._counting.release()
+        injected.backend.writer._counting.release()
         for user in range(1, 100):
             assert tm.mark_unique("a", user)
             assert injected.mark_unique("b", user)

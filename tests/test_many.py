@@ -385,7 +385,7 @@ async def test_cancelled_while_it_waits_for_a_stream(redis_store: Store) -> None
                 await task
             await asyncio.sleep(0)
             assert tally.stats().waiting == 0
-            assert asyncio.all_tasks() <= tasks | {internals(tally).commits._task}
+            assert asyncio.all_tasks() <= tasks | {internals(tally).writer._task}
             proxy.passing.set()
 
 

@@ -23,7 +23,7 @@ from tallymark import (
     SyncTally,
     Tally,
 )
-from tallymark._async import channel
+from tallymark._async import pool
 
 if TYPE_CHECKING:
     from facades import Facade
@@ -145,7 +145,7 @@ async def test_so_many_requests_are_under_way_and_no_more(redis_store: Store) ->
         assert clients == 2  # the round trips that they share
         await asyncio.gather(*(tally.event_names() for _ in range(100)))
         clients = len(redis_store.raw.client_list(_type="normal")) - 1
-        assert clients == channel.MAX_LONG_REQUESTS
+        assert clients == pool.MAX_LONG_REQUESTS
 
 
 async def test_requests_that_share_a_round_trip_fail_and_come_again_alike(
@@ -211,7 +211,7 @@ async def test_closing_waits_for_reads_under_way(redis_store: Store) -> None:
         reading = asyncio.create_task(tally.count(day & day))
         await asyncio.to_thread(proxy.held.wait)
         closing = asyncio.create_task(tally.aclose())
-        while not closing.done() and not tally._reader._became_idle:
+        while not closing.done() and not tally.backend.reader._became_idle:
             await asyncio.sleep(0)
         assert not closing.done()
         proxy.passing.set()
@@ -231,7 +231,7 @@ async def test_closing_can_be_cancelled_while_a_read_hangs(redis_store: Store) -
             await asyncio.wait_for(tally.aclose(), 0.05)
         proxy.passing.set()
         assert await reading == 0
-        assert not internals(tally).reader.primary._idle
+        assert not internals(tally)._primary._idle
 
 
 async def test_a_borrowed_client_lends_a_connection_for_each_request(redis_store: Store) -> None:

@@ -123,7 +123,7 @@ async def test_an_async_mark_is_interrupted(redis_store: Store, connected: bool)
     async with Tally.from_url(redis_store.url, timeout=3) as tally:
         if connected:
             await tally.mark_unique("a", 0)
-        link = internals(tally)._link
+        link = internals(tally).writer._connection
         receive, calls = link.receive, []
 
         async def interrupted(*arguments: object) -> None:

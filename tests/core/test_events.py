@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -28,10 +28,14 @@ from tallymark._core.options import Options
 NOW = datetime(2026, 11, 23, 9, 30)
 
 
+class Backend(NamedTuple):
+    context: Context
+
+
 class Builder(EventSets):
     def __init__(self, database: str = "db", **options: Any) -> None:
         clock = (NOW - datetime(1970, 1, 1)).total_seconds
-        self._context = Context.of(database, Options(**options), clock)
+        self.backend = Backend(Context.of(database, Options(**options), clock))
 
 
 tally = Builder()

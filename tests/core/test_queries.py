@@ -12,7 +12,7 @@ from tallymark._core.events import Bitmap, EventSet
 from tallymark._core.graphs import Graph
 from tallymark._core.options import Options
 from tallymark._reading import keyspace, queries
-from tallymark._reading.requests import Checkpoint, Found, Request
+from tallymark._reading.requests import Checkpoint, Page, Request
 
 context = Context.of("db", Options(), lambda: datetime(2026, 11, 23).timestamp())
 a, b, c = (Bitmap(context.origin, name, None) for name in "abc")
@@ -34,7 +34,7 @@ def asked(query: Any, *replies: Any) -> list[Any]:
 
 def test_a_small_set_is_streamed_with_one_request() -> None:
     steps = asked(queries.users(context, a, 0, None), [b"\x81"])
-    assert [step.items for step in steps if isinstance(step, Found)] == [[0, 7]]
+    assert [step.items for step in steps if isinstance(step, Page)] == [[0, 7]]
     assert len([step for step in steps if isinstance(step, Request)]) == 1
 
 
@@ -125,7 +125,7 @@ def test_parts_grow_where_few_are_and_shrink_where_many_are() -> None:
     fills = [0, 0, 0, 255, 255, 255, 0]
     for fill in fills:
         while not (isinstance(step, Request) and step.commands[0][0] == b"GETRANGE"):
-            step = query.send(None) if isinstance(step, Found) else query.send([0, 2**29])
+            step = query.send(None) if isinstance(step, Page) else query.send([0, 2**29])
         sizes.append(size(step))
         # Nobody, but one at the end, so that no search comes in between.
         data = bytes([fill]) * (size(step) - 1) + b"\x01"

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from tallymark._cluster.routing import Rounds, patience
+from tallymark._cluster.execution import attempt_deadline
+from tallymark._cluster.routing import Router
 from tallymark._cluster.topology import Topology
 from tallymark._core.failures import RedirectedError, SlotMovingError
 from tallymark._core.keys import KeySchema
-from tallymark._reading.requests import Request, Round
+from tallymark._reading.requests import Request, Scatter
 from tallymark.errors import CommandError, StoreError, StoreUnavailableError
 
 A, B, C = ("a", 1), ("b", 2), ("c", 3)
@@ -39,9 +40,8 @@ def test_it_knows_what_it_was_told() -> None:
     assert found.names() == ["a:1", "b:2"]
     assert found.node_of("::1:6379") == ("::1", 6379)
     assert found.candidates() == [A, B, C]
-    before = found.version
     found.update(SLOTS, B)
-    assert found.version == before
+    assert found.masters == [A, B]
 
 
 def test_slots_that_nobody_has() -> None:
@@ -95,7 +95,7 @@ def test_what_is_no_topology(reply: Any) -> None:
         topology().update([], A)
 
 
-# --- rounds
+# --- routing
 
 READ = Request([(b"GETBIT", b"x", b"1"), (b"GETBIT", b"y", b"1")], atomic=True)
 TOGETHER = [b"OK", b"QUEUED", b"QUEUED", [1, 0]]
@@ -104,90 +104,90 @@ ABORTED = CommandError("EXECABORT")
 
 
 def test_all_are_answered_at_once() -> None:
-    rounds = Rounds(Round([(0, READ), (3, READ), (1, READ)]), topology())
-    one, other = rounds.deliveries()
+    router = Router(Scatter([(0, READ), (3, READ), (1, READ)]), topology())
+    one, other = router.node_requests()
     assert (one.address, one.indexes, other.address, other.indexes) == (A, [0, 2], B, [1])
     assert one.request.encode() == READ.encode() * 2
-    rounds.answered(one, TOGETHER * 2)
-    assert rounds.goes_on
-    rounds.answered(other, TOGETHER)
-    assert not rounds.goes_on
-    assert rounds.outcomes == [[1, 0]] * 3
+    router.answered(one, TOGETHER * 2)
+    assert router.goes_on
+    router.answered(other, TOGETHER)
+    assert not router.goes_on
+    assert router.outcomes == [[1, 0]] * 3
 
 
 def test_what_fails_is_delivered_again() -> None:
-    rounds = Rounds(Round([(0, READ), (3, READ)]), topology())
-    one, other = rounds.deliveries()
-    rounds.failed(one, StoreUnavailableError("gone"))
-    rounds.answered(other, TOGETHER)
-    assert str(rounds.failure) == "gone"
-    (again,) = rounds.deliveries()
-    assert rounds.failure is None
+    router = Router(Scatter([(0, READ), (3, READ)]), topology())
+    one, other = router.node_requests()
+    router.failed(one, StoreUnavailableError("gone"))
+    router.answered(other, TOGETHER)
+    assert str(router.failure) == "gone"
+    (again,) = router.node_requests()
+    assert router.failure is None
     assert again.indexes == [0]
     with pytest.raises(CommandError):
-        rounds.failed(again, CommandError("refused"))
+        router.failed(again, CommandError("refused"))
 
 
 def test_what_has_moved_is_followed() -> None:
-    rounds = Rounds(Round([(0, READ)]), topology())
-    (delivery,) = rounds.deliveries()
-    rounds.answered(delivery, [b"OK", moved("MOVED"), moved("MOVED"), ABORTED])
-    (delivery,) = rounds.deliveries()
-    assert (delivery.address, rounds.failure) == (B, None)
+    router = Router(Scatter([(0, READ)]), topology())
+    (node_request,) = router.node_requests()
+    router.answered(node_request, [b"OK", moved("MOVED"), moved("MOVED"), ABORTED])
+    (node_request,) = router.node_requests()
+    assert (node_request.address, router.failure) == (B, None)
 
 
 def test_reads_of_a_slot_that_moves_go_one_by_one() -> None:
-    rounds = Rounds(Round([(0, READ)]), topology())
-    (delivery,) = rounds.deliveries()
-    rounds.answered(delivery, [b"OK", b"QUEUED", moved("ASK"), ABORTED])
-    (delivery,) = rounds.deliveries()
-    assert delivery.request.encode() == READ._replace(atomic=False).encode()
-    rounds.answered(delivery, [1, moved("ASK")])
-    (asked,) = rounds.deliveries()
-    assert (asked.address, asked.asked) == (B, [(0, 1)])
+    router = Router(Scatter([(0, READ)]), topology())
+    (node_request,) = router.node_requests()
+    router.answered(node_request, [b"OK", b"QUEUED", moved("ASK"), ABORTED])
+    (node_request,) = router.node_requests()
+    assert node_request.request.encode() == READ._replace(atomic=False).encode()
+    router.answered(node_request, [1, moved("ASK")])
+    (asked,) = router.node_requests()
+    assert (asked.address, asked.redirected) == (B, [(0, 1)])
     assert asked.request.reply_count() == 2
     assert asked.request.encode().startswith(b"*1\r\n$6\r\nASKING\r\n")
-    rounds.answered(asked, [b"OK", 1])
-    assert rounds.outcomes == [[1, 1]]
-    assert not rounds.goes_on
+    router.answered(asked, [b"OK", 1])
+    assert router.outcomes == [[1, 1]]
+    assert not router.goes_on
 
 
 def test_an_asked_node_that_does_not_know_either() -> None:
-    rounds = Rounds(Round([(0, READ._replace(atomic=False))]), topology())
-    (delivery,) = rounds.deliveries()
-    rounds.answered(delivery, [moved("ASK"), moved("ASK", "c", 3)])
-    one, other = rounds.deliveries()
-    rounds.answered(one, [b"OK", moved("MOVED")])
-    rounds.answered(other, [b"OK", 1])  # of a part that is to be asked anew
-    assert isinstance(rounds.failure, SlotMovingError)
-    (delivery,) = rounds.deliveries()
-    rounds.answered(delivery, [moved("ASK"), 1])
-    (asked,) = rounds.deliveries()
-    rounds.failed(asked, StoreUnavailableError("gone"))
-    (delivery,) = rounds.deliveries()
-    rounds.answered(delivery, [1, RedirectedError("TRYAGAIN")])
-    assert isinstance(rounds.failure, SlotMovingError)
-    (delivery,) = rounds.deliveries()
-    rounds.answered(delivery, [0, 1])
-    assert rounds.outcomes == [[0, 1]]
+    router = Router(Scatter([(0, READ._replace(atomic=False))]), topology())
+    (node_request,) = router.node_requests()
+    router.answered(node_request, [moved("ASK"), moved("ASK", "c", 3)])
+    one, other = router.node_requests()
+    router.answered(one, [b"OK", moved("MOVED")])
+    router.answered(other, [b"OK", 1])  # of a part that is to be asked anew
+    assert isinstance(router.failure, SlotMovingError)
+    (node_request,) = router.node_requests()
+    router.answered(node_request, [moved("ASK"), 1])
+    (asked,) = router.node_requests()
+    router.failed(asked, StoreUnavailableError("gone"))
+    (node_request,) = router.node_requests()
+    router.answered(node_request, [1, RedirectedError("TRYAGAIN")])
+    assert isinstance(router.failure, SlotMovingError)
+    (node_request,) = router.node_requests()
+    router.answered(node_request, [0, 1])
+    assert router.outcomes == [[0, 1]]
 
 
 @pytest.mark.parametrize("request_", [PROGRAM, READ._replace(encoded=b"other keys")])
 def test_a_program_is_told_that_its_slot_moves(request_: Request) -> None:
-    rounds = Rounds(Round([(0, request_)]), topology())
-    (delivery,) = rounds.deliveries()
-    rounds.answered(delivery, [b"OK", b"QUEUED", RedirectedError("TRYAGAIN"), ABORTED])
-    assert not rounds.goes_on
-    assert isinstance(rounds.outcomes[0], SlotMovingError)
+    router = Router(Scatter([(0, request_)]), topology())
+    (node_request,) = router.node_requests()
+    router.answered(node_request, [b"OK", b"QUEUED", RedirectedError("TRYAGAIN"), ABORTED])
+    assert not router.goes_on
+    assert isinstance(router.outcomes[0], SlotMovingError)
 
 
 def test_a_node_itself_sends_nowhere() -> None:
-    rounds = Rounds(Round([("a:1", Request([(b"SCAN", b"0")], replies=list))]), topology())
-    (delivery,) = rounds.deliveries()
+    router = Router(Scatter([("a:1", Request([(b"SCAN", b"0")], replies=list))]), topology())
+    (node_request,) = router.node_requests()
     with pytest.raises(RedirectedError):
-        rounds.answered(delivery, [moved("MOVED")])
+        router.answered(node_request, [moved("MOVED")])
 
 
 def test_half_of_the_time_for_a_node() -> None:
-    assert patience(10.0, 14.0) == 12.0
-    assert patience(10.0, float("inf")) == float("inf")
+    assert attempt_deadline(10.0, 14.0) == 12.0
+    assert attempt_deadline(10.0, float("inf")) == float("inf")

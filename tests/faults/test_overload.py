@@ -122,7 +122,7 @@ async def test_reads_are_bounded_too(redis_store: Store) -> None:
 async def test_a_short_time_to_wait_for_room(redis_store: Store) -> None:
     with wired(redis_store.url) as wire:
         async with Tally.from_url(wire.url, max_pending=2) as tally:
-            internals(tally).commits._max_pending = 10
+            internals(tally).writer._max_pending = 10
             await tally.mark_event("active", 0, now=NOW)
             wire.swallow()
             waiting = [asyncio.create_task(tally.mark_event("active", 1)) for _ in range(3)]

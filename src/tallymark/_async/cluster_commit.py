@@ -1,8 +1,8 @@
 """Group commit on a cluster: each node has its own, and no node waits for another.
 
-A call waits for its node's answer and, if that is where else to go or that the node is
-gone, goes on itself. Calls on one shard keep their order: while the way to a shard is
-not known, they wait at its gate, and leave in the order in which they came.
+A call waits for its node's answer. If that is a redirect, or the node has failed, the
+call is rerouted. Calls on one shard keep their order: while the shard's route is not
+known, they wait at a latch, and leave in the order in which they came.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import anyio
 
 from .._cluster.shard_transactions import ShardBatches, by_shard
 from .._core.failures import (
+    MAX_REDIRECTS,
     TRANSIENT,
     Backoff,
     RedirectedError,
@@ -27,6 +28,7 @@ from .._core.failures import (
 from .._core.options import DEFAULT_TIMEOUT, checked_timeout
 from .._core.periods import Granularity
 from .._marking.stats import Stats, Totals
+from .._reading.execution import Refresh
 from .._redis.stores import store_label
 from ..errors import (
     ClosedError,
@@ -41,66 +43,81 @@ from .loop_bound import OfOneLoop, no_loop, running_loop
 from .write_queue import NotCommitted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from .._cluster.execution import ClusterExecutions
     from .._core.options import Options
     from .._core.urls import Address
     from .._marking.marks import Mark, Result
-    from .nodes import AsyncNodes
+    from .._reading.execution import Execution
 
 __all__ = ["ClusterCommit"]
 
-#: A node that takes longer than this part of a call's time is looked into.
+#: The watchdog looks at nodes that take longer than this part of a call's time.
 _SLOW: Final = 0.2
 
 #: A failure so many seconds after the one before begins a new series of pauses.
 _SERIES: Final = 2.0
 
-#: So many nodes may send a call elsewhere before it pauses.
-_HOPS: Final = 2
 
-
-class _Gate:
-    """Where calls wait for the way to a shard.
+class _Latch:
+    """Where calls wait until the route of a shard is known.
 
     Attributes:
-        opened: whether they may go on.
-        refusal: why they may not, ever.
+        released: whether they may go on.
+        refusal: why they may never.
     """
 
     def __init__(self) -> None:
-        self.opened = anyio.Event()
+        self.released = anyio.Event()
         self.refusal: TallymarkError | None = None
 
 
 class ClusterCommit(OfOneLoop):
     """Sends marks to the nodes that have their shards. Belongs to one event loop.
 
-    Has the methods of `tallymark._async.group_commit.GroupCommit`, with the same guarantees, but
-    that what is submitted together is one transaction for each shard.
+    Has the methods of `GroupCommit`, with the same guarantees, but that what is
+    submitted together is one transaction for each shard.
     """
 
-    def __init__(self, nodes: AsyncNodes, options: Options) -> None:
-        """Begin idle."""
+    def __init__(
+        self,
+        executions: ClusterExecutions,
+        run: Callable[[Execution[None]], Awaitable[None]],
+        client: Callable[[Address], Any],
+        options: Options,
+    ) -> None:
+        """Begin idle.
+
+        Arguments:
+            executions: know the topology.
+            run: performs an execution.
+            client: returns the client of a node.
+            options: the tally's.
+        """
         super().__init__()
-        self._nodes = nodes
+        self._executions = executions
+        self._topology = executions.topology
+        self._run = run
+        self._client = client
         self._options = options
         self._timeout = options.timeout
         self._max_pending = options.max_pending
         self._pending = 0
+        #: The group commit of each node; and that for slots which the node is importing.
         self._commits: dict[tuple[Address, bool], GroupCommit] = {}
-        #: Where the marks of each shard go; None while that is not known.
-        self._homes: list[GroupCommit | None] = [None] * (options.shards or 1)
-        #: Of shards whose home is not known, who waits for it.
-        self._gates: dict[int, _Gate] = {}
-        self._seeking: asyncio.Task[None] | None = None
-        #: Why they have to be sought again.
+        #: The group commit that takes the marks of each shard; None while it is not known.
+        self._routes: list[GroupCommit | None] = [None] * (options.shards or 1)
+        #: Of shards without a route, where calls wait for it.
+        self._latches: dict[int, _Latch] = {}
+        self._resolving: asyncio.Task[None] | None = None
+        #: Why routes have to be resolved again, when that was, and the pauses since.
         self._failure: TallymarkError | None = None
         self._failed_at = -math.inf
-        self._pauses = Backoff()
-        #: When a node is slow; and who looks whether one is, as long as there are calls.
+        self._backoff = Backoff()
+        #: When a node is slow; and the watchdog, which runs as long as there are calls.
         self._slow = min(options.timeout, DEFAULT_TIMEOUT) * _SLOW
-        self._patrol: asyncio.TimerHandle | None = None
+        self._watchdog: asyncio.TimerHandle | None = None
         self._checking: asyncio.Task[None] | None = None
         self._became_idle: anyio.Event | None = None
         self._totals = Totals()
@@ -111,8 +128,8 @@ class ClusterCommit(OfOneLoop):
             loop = asyncio.get_running_loop()
         except RuntimeError:
             raise no_loop() from None
-        if timeout is None and loop is self._loop and self._patrol:
-            # What `_begin` would do, for the many that come while others are under way.
+        if timeout is None and loop is self._loop and self._watchdog:
+            # What `_begin` would do, for the many that come while others are in flight.
             seconds = self._timeout
             if self._pending >= self._max_pending:
                 raise overloaded(self._pending, "marks", self._max_pending)
@@ -121,18 +138,18 @@ class ClusterCommit(OfOneLoop):
             seconds = self._begin(loop, 1, timeout)
         deadline = loop.time() + seconds
         try:
-            home = self._homes[mark.bitmaps.shard]
+            commit = self._routes[mark.bitmaps.shard]
             result = None
-            if home is not None:
-                result = await home.submit_until(mark, (), deadline, seconds, loop)
+            if commit is not None:
+                result = await commit.submit_until(mark, (), deadline, seconds, loop)
                 if type(result) is Granularity:
                     return result
-            found: Result = await self._persist(mark, (), home, result, deadline, seconds)
+            found: Result = await self._reroute(mark, (), commit, result, deadline, seconds)
             return found
         finally:
             self._pending -= 1
             if self._became_idle is not None:
-                self._tell_if_idle()
+                self._signal_idle()
 
     async def submit_together(
         self, marks: Sequence[Mark], timeout: float | None = None
@@ -146,9 +163,9 @@ class ClusterCommit(OfOneLoop):
 
         async def send(indexes: list[int]) -> None:
             some = [marks[index] for index in indexes]
-            home = self._homes[some[0].bitmaps.shard]
-            result = home and await home.submit_until(None, some, deadline, seconds, loop)
-            found = await self._persist(None, some, home, result, deadline, seconds)
+            commit = self._routes[some[0].bitmaps.shard]
+            result = commit and await commit.submit_until(None, some, deadline, seconds, loop)
+            found = await self._reroute(None, some, commit, result, deadline, seconds)
             if isinstance(found, TallymarkError):
                 found = [found] * len(some)
             for index, own in zip(indexes, found, strict=True):
@@ -163,7 +180,7 @@ class ClusterCommit(OfOneLoop):
                         group.start_soon(send, indexes)
         finally:
             self._pending -= len(marks)
-            self._tell_if_idle()
+            self._signal_idle()
         return results
 
     def stats(self) -> Stats:
@@ -185,18 +202,18 @@ class ClusterCommit(OfOneLoop):
         try:
             await self._until_idle()
         except BaseException:
-            self._open(ClosedError("the tally was closed"))
+            self._release(ClosedError("the tally was closed"))
             for commit in self._commits.values():
                 commit.fail_all()
             with anyio.CancelScope(shield=True):
                 await self._until_idle()
             raise
         finally:
-            for task in (self._seeking, self._checking):
+            for task in (self._resolving, self._checking):
                 if task is not None:
                     task.cancel()
-            if self._patrol is not None:
-                self._patrol.cancel()
+            if self._watchdog is not None:
+                self._watchdog.cancel()
             with anyio.CancelScope(shield=True):
                 for commit in self._commits.values():
                     await commit.close()
@@ -217,27 +234,27 @@ class ClusterCommit(OfOneLoop):
     # --- callers
 
     def _begin(self, loop: asyncio.AbstractEventLoop, marks: int, timeout: float | None) -> float:
-        """Let a call in; return how many seconds it has."""
+        """Admit a call; return how many seconds it has."""
         if loop is not self._loop:
             self._bind(loop)
         seconds = self._timeout if timeout is None else checked_timeout(timeout)
         if self._pending >= self._max_pending:
             raise overloaded(self._pending, "marks", self._max_pending)
         self._pending += marks
-        if self._patrol is None:
-            self._patrol = loop.call_later(self._slow, self._look_around, loop)
+        if self._watchdog is None:
+            self._watchdog = loop.call_later(self._slow, self._check_nodes, loop)
         return seconds
 
-    def _tell_if_idle(self) -> None:
+    def _signal_idle(self) -> None:
         if not self._pending and self._became_idle is not None:
             self._became_idle.set()
             self._became_idle = None
 
-    async def _persist(
+    async def _reroute(
         self,
         mark: Mark | None,
         marks: Sequence[Mark],
-        home: GroupCommit | None,
+        commit: GroupCommit | None,
         result: Any,
         deadline: float,
         seconds: float,
@@ -246,69 +263,69 @@ class ClusterCommit(OfOneLoop):
 
         Arguments:
             mark, marks, deadline, seconds: as for `GroupCommit.submit_until`.
-            home: where it was.
-            result: what it got there; ``None`` if it was nowhere yet.
+            commit: where it was submitted.
+            result: its result there; ``None`` if it was not submitted yet.
         """
         loop = asyncio.get_running_loop()
         shard = (mark or marks[0]).bitmaps.shard
         sent = False
-        hops = 0
-        why: TallymarkError | None = None  # what tells more than that time is up
+        redirects = 0
+        cause: TallymarkError | None = None  # what tells more than that the time is up
         while True:
-            told = result[0] if isinstance(result, list) else result
-            if isinstance(told, NotCommitted):
-                sent |= told.sent
-                late = told.final or loop.time() >= deadline
-                if not isinstance(told.failure, StoreTimeoutError):
-                    why = told.failure
-                if late or not isinstance(told.failure, TRANSIENT):
-                    return self._ended(why or told.failure, told.missed, marks, sent, seconds)
-                self._lost(home, shard, told.failure)
-            elif isinstance(told, RedirectedError):
-                why = SlotMovingError(str(told))
+            first = result[0] if isinstance(result, list) else result
+            if isinstance(first, NotCommitted):
+                sent |= first.sent
+                late = first.final or loop.time() >= deadline
+                if not isinstance(first.failure, StoreTimeoutError):
+                    cause = first.failure
+                if late or not isinstance(first.failure, TRANSIENT):
+                    failure = cause or first.failure
+                    return self._failed(failure, first.missed, marks, sent, seconds)
+                self._node_failed(commit, shard, first.failure)
+            elif isinstance(first, RedirectedError):
+                cause = SlotMovingError(str(first))
                 if loop.time() >= deadline:
-                    return self._ended(why, "", marks, sent, seconds)
-                hops += 1
-                asking = self._follow(shard, home, told, hops)
-                if asking is not None:
-                    home = asking
-                    result = await home.submit_until(mark, marks, deadline, seconds, loop)
+                    return self._failed(cause, "", marks, sent, seconds)
+                redirects += 1
+                importing = self._redirect(shard, commit, first, redirects)
+                if importing is not None:
+                    commit = importing
+                    result = await commit.submit_until(mark, marks, deadline, seconds, loop)
                     continue
             elif result is not None:
                 own = result if isinstance(result, list) else [result]
                 self._totals.errors += sum(isinstance(each, TallymarkError) for each in own)
                 return result
-            home = self._homes[shard]
-            if home is None:
+            commit = self._routes[shard]
+            if commit is None:
                 try:
                     with anyio.CancelScope(deadline=deadline):
-                        home = await self._wait_for_home(shard)
+                        commit = await self._route(shard)
                 except TallymarkError as refusal:
-                    return self._ended(refusal, "", marks, sent, seconds)
-                if home is None:
-                    why = self._failure or why or StoreTimeoutError()
-                    return self._ended(why, "no node took it", marks, sent, seconds)
-                hops = 0
+                    return self._failed(refusal, "", marks, sent, seconds)
+                if commit is None:
+                    failure = self._failure or cause or StoreTimeoutError()
+                    return self._failed(failure, "no node took it", marks, sent, seconds)
+                redirects = 0
             self._totals.retries += result is not None
-            result = await home.submit_until(mark, marks, deadline, seconds, loop)
+            result = await commit.submit_until(mark, marks, deadline, seconds, loop)
 
-    def _follow(
-        self, shard: int, home: GroupCommit | None, told: RedirectedError, hops: int
+    def _redirect(
+        self, shard: int, commit: GroupCommit | None, redirected: RedirectedError, redirects: int
     ) -> GroupCommit | None:
-        """Take note of what a node says of a shard; return who is to be asked for this once."""
-        topology = self._nodes.topology
-        address, _ = self._place(home)
-        if told.kind == "ASK" and hops <= _HOPS:
-            return self._commit(topology.target(told, address), asking=True)
-        if told.kind == "MOVED":
-            topology.moved(shard, told, address)
-            if self._homes[shard] is home:
-                self._homes[shard] = self._commit(topology.target(told, address))
-        if told.kind == "TRYAGAIN" or hops > _HOPS:
-            self._shut([shard], SlotMovingError(str(told)))
+        """Note a node's redirect; return where to submit for this once, after an ``ASK``."""
+        address, _ = self._node_of(commit)
+        if redirected.kind == "ASK" and redirects <= MAX_REDIRECTS:
+            return self._commit(self._topology.target(redirected, address), importing=True)
+        if redirected.kind == "MOVED":
+            self._topology.moved(shard, redirected, address)
+            if self._routes[shard] is commit:
+                self._routes[shard] = self._commit(self._topology.target(redirected, address))
+        if redirected.kind == "TRYAGAIN" or redirects > MAX_REDIRECTS:
+            self._invalidate([shard], SlotMovingError(str(redirected)))
         return None
 
-    def _ended(
+    def _failed(
         self,
         failure: TallymarkError,
         missed: str,
@@ -321,18 +338,19 @@ class ClusterCommit(OfOneLoop):
 
     # --- nodes
 
-    def _commit(self, address: Address, *, asking: bool = False) -> GroupCommit:
-        found = self._commits.get((address, asking))
+    def _commit(self, address: Address, *, importing: bool = False) -> GroupCommit:
+        """Return the group commit of a node, or that for the slots which it is importing."""
+        found = self._commits.get((address, importing))
         if found is None:
-            client = self._nodes.client(address)
+            client = self._client(address)
             options = self._options
-            found = self._commits[address, asking] = GroupCommit(
+            found = self._commits[address, importing] = GroupCommit(
                 Connection(client, owned=True),
                 new_batch=functools.partial(
                     ShardBatches,
                     bitfield=options.bitfield,
                     replicas=options.replicas,
-                    asking=asking,
+                    asking=importing,
                 ),
                 timeout=options.timeout,
                 max_pending=options.max_pending,
@@ -342,121 +360,131 @@ class ClusterCommit(OfOneLoop):
             )
         return found
 
-    def _place(self, home: GroupCommit | None) -> tuple[Address, bool]:
-        """Return the node of a home, and whether it is for what is on its way there."""
-        return next(place for place, each in self._commits.items() if each is home)
+    def _node_of(self, commit: GroupCommit | None) -> tuple[Address, bool]:
+        """Return the node of a group commit, and whether it is for slots that this imports."""
+        return next(node for node, each in self._commits.items() if each is commit)
 
-    def _lost(self, home: GroupCommit | None, shard: int, failure: TallymarkError) -> None:
-        """Take note that a node does not take marks at the moment, such as those of a shard."""
-        address, asking = self._place(home)
-        lost = [each for each, its_home in enumerate(self._homes) if its_home is home]
-        if asking:
-            lost = [shard]  # which is at home elsewhere, and on its way to that node
+    def _node_failed(self, commit: GroupCommit | None, shard: int, failure: TallymarkError) -> None:
+        """Note that a node takes no marks at the moment, such as those of a shard."""
+        address, importing = self._node_of(commit)
+        lost = [each for each, route in enumerate(self._routes) if route is commit]
+        if importing:
+            lost = [shard]  # whose route is another node, which is migrating it to this one
         if lost:
-            self._nodes.topology.failed(address)
-            self._shut(lost, failure)
+            self._topology.failed(address)
+            self._invalidate(lost, failure)
 
-    def _shut(self, shards: Sequence[int], failure: TallymarkError) -> None:
-        """Have calls on some shards wait until it is known again where these are."""
+    # --- routes
+
+    def _invalidate(self, shards: Sequence[int], failure: TallymarkError) -> None:
+        """Have calls on some shards wait until their routes are known again."""
         self._failure = failure
         for shard in shards:
-            self._homes[shard] = None
-        self._seek()
+            self._routes[shard] = None
+        self._resolve()
 
-    async def _wait_for_home(self, shard: int) -> GroupCommit:
-        """Return where a shard is, as soon as that is known.
+    async def _route(self, shard: int) -> GroupCommit:
+        """Return the route of a shard, as soon as it is known.
 
         Raises:
             StoreError: it never will be.
         """
-        while (home := self._homes[shard]) is None:
-            gate = self._gates.get(shard)
-            if gate is None:
-                gate = self._gates[shard] = _Gate()
-            self._seek()
-            await gate.opened.wait()
-            if gate.refusal is not None:
-                raise gate.refusal
-        return home
+        while (commit := self._routes[shard]) is None:
+            latch = self._latches.get(shard)
+            if latch is None:
+                latch = self._latches[shard] = _Latch()
+            self._resolve()
+            await latch.released.wait()
+            if latch.refusal is not None:
+                raise latch.refusal
+        return commit
 
-    def _seek(self) -> None:
-        if self._seeking is None:
-            self._seeking = asyncio.get_running_loop().create_task(self._seek_homes())
+    def _resolve(self) -> None:
+        if self._resolving is None:
+            self._resolving = asyncio.get_running_loop().create_task(self._resolve_routes())
 
-    async def _seek_homes(self) -> None:
-        """Look for the nodes of all shards that have none, as long as calls wait for them."""
+    async def _resolve_routes(self) -> None:
+        """Find the nodes of all shards without a route, as long as calls wait for them."""
         loop = asyncio.get_running_loop()
         try:
-            while self._pending and None in self._homes:
+            while self._pending and None in self._routes:
                 if self._failure is not None:
                     now = loop.time()
                     if now - self._failed_at > _SERIES:
-                        self._pauses = Backoff()
+                        self._backoff = Backoff()
                     self._failed_at = now
-                    await anyio.sleep(self._pauses.next())
+                    await anyio.sleep(self._backoff.next())
                 try:
-                    await self._nodes.ready(marking=True)
+                    await self._run(self._executions.ready(math.inf, marking=True))
                     if self._failure is not None:
-                        await self._nodes.refresh(since=self._failed_at)
+                        await self._refresh(self._failed_at)
                 except TRANSIENT as failure:
                     self._failure = failure
                     continue
-                self._find_homes()
+                self._take_routes()
         except StoreError as refusal:
-            self._open(refusal)
+            self._release(refusal)
         finally:
-            self._seeking = None
+            self._resolving = None
             if self._closed:
-                self._open(ClosedError("the tally was closed"))
+                self._release(ClosedError("the tally was closed"))
 
-    def _find_homes(self) -> None:
-        """Take what is known of the topology, and let those in who waited for it."""
+    async def _refresh(self, since: float = 0.0) -> None:
+        await self._run(_refreshed(since))
+
+    def _take_routes(self) -> None:
+        """Take the routes out of the topology, and release the calls that waited for them."""
         missing = False
-        for shard, slot in enumerate(self._nodes.topology.slots):
-            address = self._nodes.topology.owner(slot)
+        for shard, slot in enumerate(self._topology.slots):
+            address = self._topology.owner(slot)
             if address is None:
                 missing = True
-                self._homes[shard] = None
+                self._routes[shard] = None
             else:
-                self._homes[shard] = self._commit(address)
+                self._routes[shard] = self._commit(address)
         self._failure = (
             StoreUnavailableError("no node of the cluster has some of the shards")
             if missing
             else None
         )
-        self._open(None)
+        self._release(None)
 
-    def _open(self, refusal: TallymarkError | None) -> None:
-        """Open the gates of all shards that have a home; or turn everybody away."""
-        for shard in list(self._gates):
-            if refusal is not None or self._homes[shard] is not None:
-                gate = self._gates.pop(shard)
-                gate.refusal = refusal
-                gate.opened.set()
+    def _release(self, refusal: TallymarkError | None) -> None:
+        """Release the calls on all shards that have a route; or fail all that wait."""
+        for shard in list(self._latches):
+            if refusal is not None or self._routes[shard] is not None:
+                latch = self._latches.pop(shard)
+                latch.refusal = refusal
+                latch.released.set()
 
-    def _look_around(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Look for nodes that hold calls up, as long as there are calls."""
-        self._patrol = None
+    # --- the watchdog
+
+    def _check_nodes(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look for nodes whose batches are stuck, as long as there are calls."""
+        self._watchdog = None
         if not self._pending:
             return
-        slow = [each for each in self._commits.values() if each.is_stuck(self._slow)]
-        if slow and self._checking is None:
-            self._checking = loop.create_task(self._check(slow))
-        self._patrol = loop.call_later(self._slow, self._look_around, loop)
+        stuck = [each for each in self._commits.values() if each.is_stuck(self._slow)]
+        if stuck and self._checking is None:
+            self._checking = loop.create_task(self._check(stuck))
+        self._watchdog = loop.call_later(self._slow, self._check_nodes, loop)
 
-    async def _check(self, slow: Sequence[GroupCommit]) -> None:
-        """Do not wait any longer for nodes that have lost their slots meanwhile.
+    async def _check(self, stuck: Sequence[GroupCommit]) -> None:
+        """Abort the batches of nodes that have lost their slots meanwhile.
 
         A node that is cut off, or frozen, closes no connection.
         """
         try:
-            topology = self._nodes.topology
-            for commit in slow:
-                topology.failed(self._place(commit)[0])  # so that others are asked
+            for commit in stuck:
+                self._topology.failed(self._node_of(commit)[0])  # so that others are asked
             with contextlib.suppress(StoreError):
-                await self._nodes.refresh()
-            for commit in slow:
-                if self._place(commit)[0] not in topology.masters:
+                await self._refresh()
+            for commit in stuck:
+                if self._node_of(commit)[0] not in self._topology.masters:
                     commit.abort()
         finally:
             self._checking = None
+
+
+def _refreshed(since: float) -> Execution[None]:
+    yield Refresh(math.inf, since)

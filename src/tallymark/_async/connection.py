@@ -11,7 +11,7 @@ from .._redis import errors as redis_py
 from .._redis.replies import Received
 
 if TYPE_CHECKING:
-    from .._cluster.handshake import Greeting
+    from .._cluster.handshake import Handshake
 
 __all__ = ["Connection"]
 
@@ -36,7 +36,7 @@ class Connection:
         client: Any,
         *,
         owned: bool = False,
-        greeting: Greeting | None = None,
+        handshake: Handshake | None = None,
         marking: bool = False,
     ) -> None:
         """Begin without a connection.
@@ -44,10 +44,10 @@ class Connection:
         Arguments:
             client: the client.
             owned: whether the tally made it.
-            greeting: what to say first; nothing, if somebody else does.
+            handshake: what to say first; nothing, if somebody else does.
             marking: whether it is for marks.
         """
-        self._greeting = greeting
+        self._greeting = handshake
         self._marking = marking
         self._pool = client.connection_pool
         self._connection: Any = None
@@ -76,15 +76,15 @@ class Connection:
         except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
             redis_py.raise_failure(error)
 
-    async def _greet(self, greeting: Greeting) -> None:
+    async def _greet(self, handshake: Handshake) -> None:
         """Learn whether this is a database for the tally; if not, keep no connection to it."""
         told = False
         try:
-            data, count = greeting.commands(marking=self._marking)
+            data, count = handshake.commands(marking=self._marking)
             replies: list[Any] = []
             await self.send(data)
             await self.receive(replies, count)
-            greeting.check(replies)
+            handshake.check(replies)
             told = True
         finally:
             if not told:

@@ -1,14 +1,8 @@
-"""The async driver's way to ask: queries in, answers out, beside the marks.
-
-Queries have connections of their own, so a long answer keeps no mark waiting;
-and what takes the processor long is done in a thread, so it keeps no task
-waiting either.
-"""
+"""Performs executions: the only place where a read of the async driver waits."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -17,22 +11,24 @@ import anyio
 import anyio.to_thread
 
 from .._core.bits import algebra
-from .._core.failures import TRANSIENT, Attempts, overloaded, with_outcome
-from .._core.options import checked_timeout
-from .._reading.requests import Checkpoint, Found, Nodes, Request, Round, Work
+from .._core.failures import overloaded
+from .._reading.execution import Computation, Exchange, ExchangeAll, Refresh, Sleep
+from .._reading.requests import Checkpoint, Compute, Page
 from ..errors import StoreError, StoreTimeoutError
+from .loop_bound import running_loop
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from .._reading.requests import Query, Step
-    from .channel import Channel
+    from .._reading.execution import Execution, Executions
+    from .._reading.requests import Query
+    from .pool import ReadPool
 
-__all__ = ["BaseReader", "Reader"]
+__all__ = ["Executor"]
 
-#: A thread that reckons without a break keeps the event loop from running for up to 5 ms
-#: each time (`sys.getswitchinterval`), and Python hands over to whoever waits only while
-#: the other sleeps. So it sleeps for so many seconds after so many seconds of work.
+#: A thread that computes without a break keeps the event loop from running for up to 5 ms
+#: each time (`sys.getswitchinterval`), and Python switches to a waiting thread only while
+#: the other one sleeps. So it sleeps for so many seconds after so many seconds of work.
 _PAUSE: Final = 50e-6
 _BETWEEN_PAUSES: Final = 5e-4
 
@@ -42,24 +38,33 @@ TURN = 5e-3
 AnswerT = TypeVar("AnswerT")
 
 
-class BaseReader:
-    """Runs queries, with requests that somebody else brings. Belongs to one event loop."""
+class Executor:
+    """Answers queries of one tally. Belongs to one event loop."""
 
     def __init__(
-        self, *, timeout: float, max_pending: int, check_usable: Callable[[], None]
+        self,
+        executions: Executions,
+        pool: Callable[[Exchange], ReadPool],
+        close: Callable[[], Awaitable[None]],
+        *,
+        max_pending: int,
+        refresh: Callable[[Refresh], Awaitable[None]] | None = None,
     ) -> None:
         """Begin.
 
         Arguments:
-            timeout: how many seconds each request may take, attempts to
-                connect included; ``math.inf`` for no limit.
-            max_pending: how many requests may wait; the next one is refused.
-            check_usable: raises if the tally cannot be used (here).
+            executions: makes executions of queries.
+            pool: returns the connections for an attempt.
+            close: disconnects, when no query runs any more.
+            max_pending: how many queries may run; the next one is refused.
+            refresh: reads the topology of the cluster.
         """
-        self._timeout = timeout
+        self._executions = executions
+        self._pool = pool
+        self._close = close
         self._max_pending = max_pending
-        self._check_usable = check_usable
-        self._asking = 0
+        self._refresh = refresh
+        self._running = 0
         self._became_idle: anyio.Event | None = None
 
     async def answer(self, query: Query[AnswerT], timeout: float | None = None) -> AnswerT:
@@ -68,275 +73,197 @@ class BaseReader:
         Arguments:
             query: the query.
             timeout: how many seconds all of it may take; ``None`` for the
-                usual ones, which each of its requests has.
+                tally's, for each of its requests.
 
-        Cancelled: the server may still do what was sent; the connection is
-        closed, and all others go on.
+        Cancelled: the server may still execute what was sent; the connection is
+        closed, and all other queries go on.
 
         Raises:
             InvalidTypeError, InvalidValueError: the query has an argument that
                 is not allowed; nothing was sent.
             CommandError: Redis refused.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            OverloadedError: too many requests are waiting.
+            OverloadedError: too many queries are running.
         """
-        self._check_usable()
-        seconds, ends = self._timeout, None
-        if timeout is not None:
-            seconds = checked_timeout(timeout)
-            ends = asyncio.get_running_loop().time() + seconds
-        turns: _Turns | None = None
+        self._executions.check_usable()
+        self._admit()
         try:
-            step = next(query)
-            while True:
-                if isinstance(step, Checkpoint):
-                    turns = turns or _Turns()
-                    await turns.pause(seconds, ends)
-                    step = next(query)
-                else:
-                    step = query.send(await self._done(step, seconds, ends))
-                    turns = None  # it has just had one
-        except StopIteration as end:
-            answer: AnswerT = end.value
-            return answer
+            return await self.run(self._executions.whole(query, timeout))
+        finally:
+            self._leave()
 
     async def stream(
         self, query: Query[None], timeout: float | None = None
     ) -> AsyncGenerator[Any, None]:
-        """Yield what a query finds, one by one. Raises as `answer`, where it gets to that."""
-        async for part in self.parts(query, timeout):
-            for item in part:
+        """Yield the items of a query's pages. Raises as `answer`."""
+        async for page in self.pages(query, timeout):
+            for item in page:
                 yield item
 
-    async def parts(
+    async def pages(
         self, query: Query[None], timeout: float | None = None
     ) -> AsyncGenerator[Any, None]:
-        """Yield what a query finds, part by part; each request has so many seconds.
-
-        Raises as `answer`.
-        """
-        self._check_usable()
-        seconds = self._timeout if timeout is None else checked_timeout(timeout)
+        """Yield a query's pages; each request may take the timeout. Raises as `answer`."""
+        self._executions.check_usable()
+        execution = self._executions.paged(query, timeout)
         turns = _Turns()
-        began = turns.last
-        with contextlib.suppress(StopIteration):
-            step = next(query)
+        try:
+            effect = next(execution)
             while True:
-                if isinstance(step, Found):
-                    yield step.items
-                    # Whoever takes them may never wait for anything.
-                    await turns.pause(seconds, None)
-                    began = turns.now()
-                    step = next(query)
-                elif isinstance(step, Checkpoint):
-                    await turns.pause(seconds, began + seconds)
-                    step = next(query)
+                if isinstance(effect, Page):
+                    yield effect.items
+                if isinstance(effect, Page | Checkpoint):
+                    # Whoever takes the items may never wait for anything.
+                    await turns.give()
+                    effect = next(execution)
+                    continue
+                self._admit()
+                try:
+                    outcome = await self._perform(effect)
+                except StoreError as failure:
+                    effect = execution.throw(failure)
                 else:
-                    outcome = await self._done(step, seconds, None)
-                    began = turns.have_been()
-                    step = query.send(outcome)
+                    turns.taken()
+                    effect = execution.send(outcome)
+                finally:
+                    self._leave()
+        except StopIteration:
+            return
+
+    async def run(self, execution: Execution[AnswerT]) -> AnswerT:
+        """Perform the effects of an execution; return its result."""
+        turns: _Turns | None = None
+        try:
+            effect = next(execution)
+            while True:
+                if isinstance(effect, Checkpoint):
+                    turns = turns or _Turns()
+                    await turns.give()
+                    effect = next(execution)
+                    continue
+                try:
+                    outcome = await self._perform(effect)
+                except StoreError as failure:
+                    effect = execution.throw(failure)
+                else:
+                    turns = None  # the loop has just had one
+                    effect = execution.send(outcome)
+        except StopIteration as end:
+            answer: AnswerT = end.value
+            return answer
 
     async def close(self) -> None:
-        """Accept no more requests, wait for those under way, and disconnect."""
+        """Wait for the requests in flight, then disconnect; the tally accepts no more."""
         try:
-            while self._asking:
+            while self._running:
                 self._became_idle = self._became_idle or anyio.Event()
                 await self._became_idle.wait()
         finally:
             await self._close()
 
-    async def _done(self, step: Step, seconds: float, ends: float | None) -> Any:
-        """Do a step.
+    async def _perform(self, effect: Any) -> Any:
+        if isinstance(effect, Exchange | ExchangeAll):
+            exchange = self._replies(effect)
+            if effect.meanwhile is None:
+                return await exchange
+            return await _beside(Computation(Compute(effect.meanwhile), effect.deadline), exchange)
+        if isinstance(effect, Sleep):
+            return await anyio.sleep(effect.seconds)
+        if isinstance(effect, Computation):
+            return await _computed(effect)
+        if isinstance(effect, Refresh) and self._refresh is not None:
+            return await self._refresh(effect)
+        raise TypeError(effect)
 
-        Arguments:
-            step: what to do.
-            seconds: how many there are for it, or for all steps.
-            ends: when all steps have to be done, if that is known.
-        """
-        if isinstance(step, Request | Round):
-            meanwhile = step.meanwhile
-            if meanwhile is None:
-                return await self._ask(step, seconds, ends)
-            work = Work(meanwhile)
-            working = asyncio.create_task(self._worked(work, seconds, ends))
-            # Where the request fails too, nobody asks how it ended.
-            working.add_done_callback(lambda task: task.cancelled() or task.exception())
-            try:
-                replies = await self._ask(step, seconds, ends)
-                await working
-            finally:
-                working.cancel()
-            return replies
-        if isinstance(step, Work):
-            return await self._worked(step, seconds, ends)
-        if isinstance(step, Nodes):
-            return [""]  # all shards are on the one server
-        raise TypeError(step)
+    def _replies(self, effect: Exchange | ExchangeAll) -> Awaitable[list[Any]]:
+        if isinstance(effect, Exchange):
+            return self._exchange(effect)
+        return self._exchange_all(effect)
 
-    async def _worked(self, work: Work, seconds: float, ends: float | None) -> None:
-        """Do some work in a thread, which ends with the step that it is at if this is cancelled.
+    async def _exchange(self, effect: Exchange) -> list[Any]:
+        pool = self._pool(effect)
+        return await pool.exchange(effect.request, effect.deadline, urgent=effect.urgent)
 
-        Arguments:
-            work: what to do.
-            seconds, ends: as for `_done`.
+    async def _exchange_all(self, effect: ExchangeAll) -> list[list[Any] | StoreError]:
+        if len(effect.exchanges) == 1:
+            return [await self._tried(effect.exchanges[0])]
+        return await asyncio.gather(*(self._tried(each) for each in effect.exchanges))
 
-        Raises:
-            StoreTimeoutError: time is up.
-        """
-        deadline = asyncio.get_running_loop().time() + seconds if ends is None else ends
-        stopped = threading.Event()
+    async def _tried(self, effect: Exchange) -> list[Any] | StoreError:
         try:
-            with anyio.CancelScope(deadline=deadline):
-                await anyio.to_thread.run_sync(_work, work, stopped, abandon_on_cancel=True)
-                return
-        finally:
-            stopped.set()
-        raise with_outcome(
-            StoreTimeoutError(), sent=None, timeout=seconds, missed="the call was not worked out"
-        )
+            return await self._exchange(effect)
+        except StoreError as failure:
+            return failure
 
-    async def _ask(self, request: Request | Round, seconds: float, ends: float | None) -> list[Any]:
-        """Return what a request came to; it is repeated if that may mend it."""
-        self._check_usable()
-        if self._asking >= self._max_pending:
-            raise overloaded(self._asking, "reads", self._max_pending)
-        self._asking += 1
-        try:
-            return await self._settled(request, seconds, ends)
-        finally:
-            self._asking -= 1
-            if self._became_idle is not None and not self._asking:
-                self._became_idle.set()
-                self._became_idle = None
+    def _admit(self) -> None:
+        if self._running >= self._max_pending:
+            raise overloaded(self._running, "reads", self._max_pending)
+        self._running += 1
 
-    async def _settled(
-        self, request: Request | Round, seconds: float, ends: float | None
-    ) -> list[Any]:
-        """Have a request answered and settled; it is repeated if that may mend it.
-
-        Arguments:
-            request: the request.
-            seconds: how many there are for it, or for all of the query.
-            ends: when the query has to be done, if that is known.
-        """
-        raise NotImplementedError
-
-    @staticmethod
-    async def _pause(
-        attempts: Attempts, failure: StoreError, deadline: float, seconds: float
-    ) -> None:
-        """Pause before another attempt.
-
-        Raises:
-            StoreError: no time is left.
-        """
-        left = deadline - asyncio.get_running_loop().time()
-        try:
-            pause = attempts.pause(failure, left)
-        except StoreError as told:
-            raise with_outcome(told, sent=None, timeout=seconds) from told.__cause__
-        await anyio.sleep(pause)
-
-    async def _close(self) -> None:
-        """Disconnect, when nothing is asked any more."""
-        raise NotImplementedError
-
-    def discard(self) -> None:
-        """Close all at once, after the event loop has been closed."""
-        raise NotImplementedError
-
-
-class Reader(BaseReader):
-    """Runs queries over a few connections of a redis-py client. Belongs to one event loop."""
-
-    def __init__(
-        self,
-        primary: Channel,
-        replica: Channel | None = None,
-        *,
-        timeout: float,
-        max_pending: int,
-        check_usable: Callable[[], None],
-    ) -> None:
-        """Begin.
-
-        Arguments:
-            primary: connections to the server that takes marks.
-            replica: those for what changes nothing, if they are others.
-            timeout, max_pending, check_usable: as for `BaseReader`.
-        """
-        super().__init__(timeout=timeout, max_pending=max_pending, check_usable=check_usable)
-        self.primary = primary
-        self._replica = replica
-
-    async def _settled(
-        self, request: Request | Round, seconds: float, ends: float | None
-    ) -> list[Any]:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds if ends is None else ends
-        channel = self.primary if request.changes or self._replica is None else self._replica
-        attempts = Attempts()
-        while True:
-            why: StoreError
-            try:
-                return request.settle(await channel.replies(request, deadline))
-            except TRANSIENT as failure:
-                why = failure
-            await self._pause(attempts, why, deadline, seconds)
-
-    async def _close(self) -> None:
-        try:
-            await self.primary.close()
-        finally:
-            if self._replica is not None:
-                await self._replica.close()
-
-    def discard(self) -> None:
-        """Close all at once, after the event loop has been closed."""
-        self.primary.discard()
-        if self._replica is not None:
-            self._replica.discard()
+    def _leave(self) -> None:
+        self._running -= 1
+        if self._became_idle is not None and not self._running:
+            self._became_idle.set()
+            self._became_idle = None
 
 
 class _Turns:
-    """Gives the event loop a turn in the middle of a long computation.
+    """Gives the event loop a turn in the middle of a long computation."""
 
-    Attributes:
-        now: tells the loop's time.
-        last: when it had one last.
-    """
-
-    __slots__ = ("last", "now")
+    __slots__ = ("_last", "_now")
 
     def __init__(self) -> None:
-        self.now = asyncio.get_running_loop().time
-        self.last = self.now()
+        self._now = running_loop().time
+        self._last = self._now()
 
-    def have_been(self) -> float:
-        """Take note of a turn that the loop has had; return when."""
-        self.last = self.now()
-        return self.last
+    def taken(self) -> None:
+        """Note that the loop has had a turn."""
+        self._last = self._now()
 
-    async def pause(self, seconds: float, ends: float | None) -> None:
-        """Let other tasks run, if none has for a while.
-
-        Arguments:
-            seconds: how many seconds there are in all.
-            ends: when these are over, if that is known.
-
-        Raises:
-            StoreTimeoutError: they are.
-        """
-        now = self.now()
-        if ends is not None and now >= ends:
-            missed = "the answer was not worked out"
-            raise with_outcome(StoreTimeoutError(), sent=None, timeout=seconds, missed=missed)
-        if now - self.last >= TURN:
+    async def give(self) -> None:
+        """Let other tasks run, if none has for a while."""
+        if self._now() - self._last >= TURN:
             await asyncio.sleep(0)
-            self.have_been()
+            self.taken()
 
 
-def _work(work: Work, stopped: threading.Event) -> None:
+async def _beside(computation: Computation, exchange: Awaitable[AnswerT]) -> AnswerT:
+    """Compute in a thread until the replies are there; return them when both are done."""
+    computing = asyncio.create_task(_computed(computation))
+    # Where the exchange fails too, nobody asks how it ended.
+    computing.add_done_callback(lambda task: task.cancelled() or task.exception())
+    failure: StoreError | None = None
+    try:
+        try:
+            outcome = await exchange
+        except StoreError as error:
+            failure = error
+        else:
+            await computing
+    finally:
+        computing.cancel()
+    if failure is not None:
+        raise failure
+    return outcome
+
+
+async def _computed(computation: Computation) -> None:
+    """Compute in a thread, which ends with the step that it is at if this is cancelled.
+
+    Raises:
+        StoreTimeoutError: the deadline has passed.
+    """
+    stopped = threading.Event()
+    try:
+        with anyio.CancelScope(deadline=computation.deadline):
+            await anyio.to_thread.run_sync(_work, computation.work, stopped, abandon_on_cancel=True)
+            return
+    finally:
+        stopped.set()
+    raise StoreTimeoutError
+
+
+def _work(work: Compute, stopped: threading.Event) -> None:
     """Do all steps, in a thread of their own, until it is stopped."""
     pauses = work.pauses or not algebra().lets_others_run
     paused = time.perf_counter()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .._reports.engagement import Funnel, Stickiness
     from .._reports.retention import Mode, Retention
     from .._reports.retention_query import Selector
-    from .executor import BaseReader
+    from .backends import AsyncCluster, AsyncServer
 
 __all__ = ["AsyncReads"]
 
@@ -58,7 +58,7 @@ class AsyncReads(EventSets):
     cluster moves a slot, its bitmaps are counted part by part as well.
     """
 
-    _reader: BaseReader
+    backend: AsyncServer | AsyncCluster
 
     async def count(self, event_set: EventSet, *, timeout: float | None = None) -> int:
         """Return how many users are in an event set: one request, one moment.
@@ -177,7 +177,9 @@ class AsyncReads(EventSets):
 
         Cancelled: no other call notices, and nothing is left behind.
         """
-        return self._reader.stream(queries.users(self._context, event_set, start, limit), timeout)
+        return self.backend.reader.stream(
+            queries.users(self._context, event_set, start, limit), timeout
+        )
 
     def user_chunks(
         self,
@@ -211,7 +213,9 @@ class AsyncReads(EventSets):
 
         Cancelled: no other call notices, and nothing is left behind.
         """
-        return self._reader.parts(queries.users(self._context, event_set, start, limit), timeout)
+        return self.backend.reader.pages(
+            queries.users(self._context, event_set, start, limit), timeout
+        )
 
     async def is_empty(self, event_set: EventSet, *, timeout: float | None = None) -> bool:
         """Return whether nobody is in an event set, at one moment.
@@ -551,4 +555,4 @@ class AsyncReads(EventSets):
         return await self._answer(keyspace.delete_all(self._context, prefix), timeout)
 
     async def _answer(self, query: Query[AnswerT], timeout: float | None) -> AnswerT:
-        return await self._reader.answer(query, timeout)
+        return await self.backend.reader.answer(query, timeout)

@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import time
 from collections import deque
 from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 from redis.asyncio import Redis, RedisCluster
 
-from .._core.context import Context
 from .._core.offsets import BLOCK, blocks
 from .._core.options import Options, checked_timeout, hide_urls
 from .._core.urls import StoreUrl
-from .._marking.marker import Marker
 from .._marking.transaction import Transaction, unwrapped
 from .._redis import errors as redis_py
 from .._redis.async_clients import KINDS
@@ -39,9 +36,6 @@ if TYPE_CHECKING:
     from .._marking.bulk import Chunk, Many
     from .._marking.marks import Mark, Result
     from .._marking.stats import Stats
-    from .cluster_commit import ClusterCommit
-    from .executor import BaseReader
-    from .group_commit import GroupCommit
 
 __all__ = ["Tally"]
 
@@ -58,7 +52,13 @@ class Tally(AsyncReads):
 
     A connection that breaks is replaced and the marks are sent again, until
     the timeout; setting or clearing a bit twice does what doing it once does.
+
+    Attributes:
+        backend: what the tally works on, for extensions of tallymark; it may change in
+            any release.
     """
+
+    backend: AsyncServer | AsyncCluster
 
     def __init__(self, client: Redis | RedisCluster, **options: Unpack[TallyOptions]) -> None:
         """Use a client that the caller owns; closing the tally leaves it open.
@@ -78,21 +78,12 @@ class Tally(AsyncReads):
         """
         hide_urls(options)
         checked = Options(**options)
-        found: Any = client
         remedy = "for blocking clients there is tallymark.SyncTally"
-        if not isinstance(client, ClusterClients):
-            redis_py.check_client(client, (Redis, RedisCluster), "Tally", remedy)
+        redis_py.check_client(client, (Redis, RedisCluster), "Tally", remedy)
         if isinstance(client, RedisCluster):
-            found = cluster_from_client(KINDS, client, checked)
-        self._store: AsyncServer | AsyncCluster
-        if isinstance(found, ClusterClients):  # or from `from_url`
-            self._store = AsyncCluster(found, checked)
+            self.backend = AsyncCluster(cluster_from_client(KINDS, client, checked), checked)
         else:
-            self._store = AsyncServer(client, checked)
-        self._marker = Marker(self._store.options, time.time)
-        self._commits: GroupCommit | ClusterCommit = self._store.commits
-        self._reader: BaseReader = self._store.reader
-        self._context = Context.of(self._store.database, self._store.options, time.time)
+            self.backend = AsyncServer(client, checked, owned=False)
 
     @classmethod
     def from_url(cls, url: str, **options: Unpack[TallyOptions]) -> Self:
@@ -133,8 +124,12 @@ class Tally(AsyncReads):
         del url  # error reporters show the locals of frames
         hide_urls(options)
         checked = Options(**options)
-        tally = cls(opened(KINDS, store, checked), **options)
-        tally._store.own()
+        made = opened(KINDS, store, checked)
+        tally = cls.__new__(cls)
+        if isinstance(made, ClusterClients):
+            tally.backend = AsyncCluster(made, checked)
+        else:
+            tally.backend = AsyncServer(made, checked, owned=True)
         return tally
 
     @property
@@ -143,7 +138,7 @@ class Tally(AsyncReads):
 
         Of a tally on a cluster this is a cluster client with connections of its own.
         """
-        client: Redis | RedisCluster = self._store.client
+        client: Redis | RedisCluster = self.backend.client
         return client
 
     async def mark_event(
@@ -191,10 +186,10 @@ class Tally(AsyncReads):
         Cancelled: the mark may or may not have been applied, whole if at all.
         The tally and all other calls go on unharmed.
         """
-        mark = self._marker.mark_event(event, user_id, now, track_hourly, track_unique)
+        mark = self.backend.marker.mark_event(event, user_id, now, track_hourly, track_unique)
         if mark.bitmaps.on_trial:
             return await self._try(mark, timeout)
-        return unwrapped(await self._commits.submit(mark, timeout))
+        return unwrapped(await self.backend.writer.submit(mark, timeout))
 
     async def unmark_event(
         self,
@@ -252,7 +247,9 @@ class Tally(AsyncReads):
         Cancelled: the mark may or may not have been applied, whole if at all.
         The tally and all other calls go on unharmed.
         """
-        mark = self._marker.unmark_event(event, user_id, now, track_hourly, track_unique, exact)
+        mark = self.backend.marker.unmark_event(
+            event, user_id, now, track_hourly, track_unique, exact
+        )
         return await self._try(mark, timeout)
 
     async def mark_unique(
@@ -283,7 +280,7 @@ class Tally(AsyncReads):
         Cancelled: the mark may or may not have been applied, whole if at all.
         The tally and all other calls go on unharmed.
         """
-        return await self._try(self._marker.mark_unique(event, user_id), timeout)
+        return await self._try(self.backend.marker.mark_unique(event, user_id), timeout)
 
     async def unmark_unique(
         self, event: str, user_id: int, *, timeout: float | None = None
@@ -312,7 +309,7 @@ class Tally(AsyncReads):
         Cancelled: the mark may or may not have been applied, whole if at all.
         The tally and all other calls go on unharmed.
         """
-        return await self._try(self._marker.unmark_unique(event, user_id), timeout)
+        return await self._try(self.backend.marker.unmark_unique(event, user_id), timeout)
 
     async def mark_many(
         self,
@@ -378,7 +375,7 @@ class Tally(AsyncReads):
 
         Cancelled: all pieces up to one are marked, each whole, and no more.
         """
-        many = self._marker.mark_many(event, now, track_hourly, track_unique)
+        many = self.backend.marker.mark_many(event, now, track_hourly, track_unique)
         return await self._write_many(many, user_ids, timeout)
 
     async def unmark_many(
@@ -436,7 +433,7 @@ class Tally(AsyncReads):
 
         Cancelled: all pieces up to one are done, each whole, and no more.
         """
-        many = self._marker.unmark_many(event, now, track_hourly, track_unique, exact)
+        many = self.backend.marker.unmark_many(event, now, track_hourly, track_unique, exact)
         return await self._write_many(many, user_ids, timeout)
 
     @contextlib.asynccontextmanager
@@ -468,31 +465,31 @@ class Tally(AsyncReads):
 
         Cancelled: the marks may or may not have been applied, all or none.
         """
-        self._commits.check_usable()
-        transaction = Transaction(self._marker)
+        self.backend.writer.check_usable()
+        transaction = Transaction(self.backend.marker)
         with transaction.collecting():
             yield transaction
         if transaction.marks:
             with transaction.sending():
-                results = await self._commits.submit_together(transaction.marks, timeout)
+                results = await self.backend.writer.submit_together(transaction.marks, timeout)
             transaction.settle(results)
 
     async def _try(self, mark: Mark, timeout: float | None) -> Granularity:
         """Send a mark, and take note of what became of it if its event is on trial."""
         if not mark.bitmaps.on_trial:
-            return unwrapped(await self._commits.submit(mark, timeout))
+            return unwrapped(await self.backend.writer.submit(mark, timeout))
         try:
-            result = await self._commits.submit(mark, timeout)
+            result = await self.backend.writer.submit(mark, timeout)
         except BaseException as error:
-            self._marker.ended((mark,), error=error)
+            self.backend.marker.ended((mark,), error=error)
             raise
-        self._marker.ended((mark,), (result,))
+        self.backend.marker.ended((mark,), (result,))
         return unwrapped(result)
 
     async def _write_many(
         self, many: Many, user_ids: Iterable[int] | AsyncIterable[int], timeout: float | None
     ) -> dict[Granularity, int]:
-        self._commits.check_usable()
+        self.backend.writer.check_usable()
         loop = asyncio.get_running_loop()
         ends = None if timeout is None else loop.time() + checked_timeout(timeout)
 
@@ -515,7 +512,7 @@ class Tally(AsyncReads):
                 async for offsets in found:
                     # While Redis works on a chunk, the next one is put together.
                     for chunk in many.chunks(offsets):
-                        await land(self._store.pieces - 1)
+                        await land(self.backend.pieces - 1)
                         task = asyncio.create_task(self._commit(chunk.marks, left()))
                         under_way.append((chunk, task))
                         await asyncio.sleep(0)
@@ -525,25 +522,25 @@ class Tally(AsyncReads):
             while under_way:
                 with contextlib.suppress(TallymarkError):
                     await land()
-            self._marker.many_ended(many.event, done=many.done, error=error)
+            self.backend.marker.many_ended(many.event, done=many.done, error=error)
             if isinstance(error, TallymarkError):
                 raise many.told(error) from error.__cause__
             raise
         except BaseException as error:
-            self._marker.many_ended(many.event, done=many.done, error=error)
+            self.backend.marker.many_ended(many.event, done=many.done, error=error)
             raise
         finally:
             for _, task in under_way:
                 task.cancel()
-        self._marker.many_ended(many.event, done=many.done)
+        self.backend.marker.many_ended(many.event, done=many.done)
         return many.counts
 
     async def _commit(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
-        return await self._commits.submit_together(marks, timeout)
+        return await self.backend.writer.submit_together(marks, timeout)
 
     def stats(self) -> Stats:
         """Return what the tally has done so far, in numbers: a `Stats`."""
-        return self._commits.stats()
+        return self.backend.writer.stats()
 
     async def aclose(self) -> None:
         """Wait for the calls in flight, then close the connections the tally made.
@@ -560,18 +557,18 @@ class Tally(AsyncReads):
             WrongEventLoopError: the tally is in use on another event loop,
                 which is still open; it goes on working there.
         """
-        if self._commits.outlived_its_loop():
+        if self.backend.writer.outlived_its_loop():
             self._discard()
         else:
-            await self._store.close()
+            await self.backend.close()
 
     def _discard(self) -> None:
         """Close the connections at once, after the event loop has been closed."""
-        self._store.discard()
+        self.backend.discard()
 
     async def __aenter__(self) -> Self:
         """Return the tally; leaving the block closes it."""
-        self._commits.check_usable()
+        self.backend.writer.check_usable()
         return self
 
     async def __aexit__(

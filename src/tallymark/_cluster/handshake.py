@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .._core.keys import KeySchema
 
-__all__ = ["Greeting"]
+__all__ = ["Handshake"]
 
 #: Of the key format with shards.
 _VERSION: Final = 1
@@ -30,7 +30,7 @@ _IN_A_CLUSTER: Final = (
 )
 
 
-class Greeting:
+class Handshake:
     """The first commands to a database.
 
     Attributes:
@@ -42,7 +42,7 @@ class Greeting:
     def __init__(self, schema: KeySchema) -> None:
         self.done = False
         self.asked = False
-        self.key = schema.note
+        self.key = schema.schema_key
         self._shards = schema.shards
         self._prefix = schema.prefix
 

@@ -1,31 +1,29 @@
-"""A round of requests on its way through a cluster: what goes where, and what came of it. Pure.
+"""Routing: which node is asked what, and what its replies say about the next requests. Pure.
 
-A driver asks for `Delivery`s, brings each to its node and hands back the replies, until
-there are none. Commands that a node sends elsewhere go there next; a transaction that is
-split by a moving slot is asked for command by command, if it only reads, or is told so.
+A `Router` carries one `Scatter` through the cluster. It yields `NodeRequest`s and takes
+the replies, until each part has an outcome. Commands that a node redirects go to the
+node that it names. A transaction that is split by a migrating slot is sent again as
+single commands, if it only reads; else its outcome is a `SlotMovingError`.
 """
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from .._core import resp as wire
-from .._core.failures import TRANSIENT, RedirectedError, SlotMovingError
-from .._reading.requests import Round
+from .._core import resp
+from .._core.failures import MAX_REDIRECTS, TRANSIENT, RedirectedError, SlotMovingError
+from .._reading.requests import Scatter
 from ..errors import StoreError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._core.urls import Address
+    from .._reading.execution import Sendable
     from .._reading.requests import Command, Request
     from .topology import Topology
 
-__all__ = ["Deliverable", "Delivery", "Rounds", "patience"]
-
-#: After so many deliveries without an answer, there is a pause also if none has failed.
-_HOPS: Final = 3
+__all__ = ["NodeRequest", "Router"]
 
 #: Commands that change nothing, and ask about one key.
 _READS: Final = frozenset(
@@ -34,117 +32,94 @@ _READS: Final = frozenset(
 )
 
 
-def patience(now: float, deadline: float) -> float:
-    """Return until when to wait for a node that may be cut off.
-
-    Some time has to be left to learn who has taken its place, and to go there.
-    """
-    return deadline if deadline == math.inf else now + (deadline - now) / 2
-
-
-class Deliverable(Protocol):
-    """Something that a node can be asked: a `Request`, a `Round`, or single commands."""
-
-    @property
-    def share(self) -> int:
-        """How many like this one may go together."""
-        ...
-
-    def encode(self) -> bytes:
-        """Return the bytes to send."""
-        ...
-
-    def reply_count(self) -> int:
-        """Return how many replies there are."""
-        ...
-
-
-class Delivery(NamedTuple):
-    """What goes to a node with one write.
+class NodeRequest(NamedTuple):
+    """What a node is sent with one write.
 
     Attributes:
         address: the node.
-        request: what it is asked.
-        indexes: which parts of the round these are.
-        asked: if they are single commands that another node has sent here: which.
+        request: what it is sent.
+        indexes: the parts of the `Scatter` that this is about.
+        redirected: of single commands that another node has redirected here: the index
+            of the part, and that of the command in it.
     """
 
     address: Address
-    request: Deliverable
+    request: Sendable
     indexes: Sequence[int]
-    asked: Sequence[tuple[int, int]] = ()
+    redirected: Sequence[tuple[int, int]] = ()
 
 
-class _Asked(NamedTuple):
-    """Single commands on keys that a node is about to get, and takes only from who knows."""
+class _AskingCommands(NamedTuple):
+    """Single commands for a node that is importing their slot: each after an ``ASKING``."""
 
     commands: Sequence[Command]
     share: int = 1
 
     def encode(self) -> bytes:
-        return b"".join([wire.ASKING + wire.command(*command) for command in self.commands])
+        return b"".join([resp.ASKING + resp.command(*command) for command in self.commands])
 
     def reply_count(self) -> int:
         return 2 * len(self.commands)
 
 
-class Rounds:
-    """One round, until all of its parts have an outcome.
+class Router:
+    """One `Scatter`, until all of its parts have an outcome.
 
     Attributes:
-        outcomes: what each part came to, in order.
-        failure: why the last deliveries have to be repeated; ``None`` if a node has only
-            said where else to go.
+        outcomes: what the replies to each part say, in order.
+        failure: why the last requests have to be repeated; ``None`` if they were only
+            redirected.
     """
 
-    def __init__(self, asked: Round, topology: Topology) -> None:
-        self._parts = list(asked.parts)
+    def __init__(self, scatter: Scatter, topology: Topology) -> None:
+        self._parts = list(scatter.parts)
         self._topology = topology
-        self._todo = dict.fromkeys(range(len(self._parts)))
+        #: The parts that have to be sent, in order.
+        self._unsent = dict.fromkeys(range(len(self._parts)))
         #: Of parts that are answered in part: the replies so far.
         self._replies: dict[int, list[Any]] = {}
-        #: Commands that were sent elsewhere, by their new node.
-        self._asked: dict[Address, list[tuple[int, int]]] = {}
+        #: Redirected commands, by the node that imports their slot.
+        self._importing: dict[Address, list[tuple[int, int]]] = {}
         self.outcomes: list[Any] = [None] * len(self._parts)
         self.failure: StoreError | None = None
-        self._hops = 0
+        self._redirects = 0
 
     @property
     def obstacle(self) -> StoreError | None:
-        """Why to pause, and to learn the topology anew, before the next deliveries."""
-        if self.failure is None and self._hops > _HOPS:
-            return StoreUnavailableError("nodes send each other's way")
+        """Why to pause, and to refresh the topology, before the next requests."""
+        if self.failure is None and self._redirects > MAX_REDIRECTS:
+            return StoreUnavailableError("the nodes redirect to each other")
         return self.failure
 
     @property
     def goes_on(self) -> bool:
-        """Whether there is more to deliver."""
-        return bool(self._todo or self._asked)
+        """Whether there is more to send."""
+        return bool(self._unsent or self._importing)
 
-    def deliveries(self) -> list[Delivery]:
-        """Return what to deliver next; nothing, if nobody is known to have one of the places."""
+    def node_requests(self) -> list[NodeRequest]:
+        """Return what to send next; nothing, if no node is known to have one of the shards."""
         self.failure = None
-        self._hops += 1
+        self._redirects += 1
         by_node: dict[Address, list[int]] = {}
         try:
-            for index in self._todo:
+            for index in self._unsent:
                 by_node.setdefault(self._topology.node_of(self._parts[index][0]), []).append(index)
         except StoreUnavailableError as failure:
             self.failure = failure
             return []
         found = [
-            Delivery(address, Round([self._parts[index] for index in indexes]), indexes)
+            NodeRequest(address, Scatter([self._parts[index] for index in indexes]), indexes)
             for address, indexes in by_node.items()
         ]
-        for address, asked in self._asked.items():
-            commands = [self._parts[part][1].commands[at] for part, at in asked]
-            indexes = list(dict.fromkeys(part for part, _ in asked))
-            found.append(Delivery(address, _Asked(commands), indexes, asked))
-        self._asked = {}
+        for address, redirected in self._importing.items():
+            commands = [self._parts[part][1].commands[at] for part, at in redirected]
+            indexes = list(dict.fromkeys(part for part, _ in redirected))
+            found.append(NodeRequest(address, _AskingCommands(commands), indexes, redirected))
+        self._importing = {}
         return found
 
-    def failed(self, delivery: Delivery, failure: StoreError) -> None:
-        """Take note that a delivery has no answer.
+    def failed(self, request: NodeRequest, failure: StoreError) -> None:
+        """Note that a request got no answer.
 
         Raises:
             StoreError: it never will.
@@ -152,77 +127,75 @@ class Rounds:
         if not isinstance(failure, TRANSIENT):
             raise failure
         self.failure = failure
-        self._again(delivery.indexes)
+        self._repeat(request.indexes)
 
-    def answered(self, delivery: Delivery, replies: Sequence[Any]) -> None:
-        """Take the replies to a delivery.
+    def answered(self, request: NodeRequest, replies: Sequence[Any]) -> None:
+        """Take the replies to a request.
 
         Raises:
-            StoreError: a node has refused something.
+            StoreError: a node has refused a command.
         """
-        if delivery.asked:
-            self._take_asked(delivery, replies)
+        if request.redirected:
+            self._take_redirected(request, replies)
             return
         at = 0
-        for index in delivery.indexes:
-            request = self._parts[index][1]
-            count = request.reply_count()
-            self._take(delivery.address, index, request, replies[at : at + count])
+        for index in request.indexes:
+            part = self._parts[index][1]
+            count = part.reply_count()
+            self._take(request.address, index, part, replies[at : at + count])
             at += count
 
-    def _take(self, address: Address, index: int, request: Request, replies: Sequence[Any]) -> None:
+    def _take(self, address: Address, index: int, part: Request, replies: Sequence[Any]) -> None:
         redirected = [each for each in replies if isinstance(each, RedirectedError)]
-        place = self._parts[index][0]
+        route = self._parts[index][0]
         if not redirected:
-            self._settle(index, request.settle(replies))
-        elif isinstance(place, str):
+            self._finish(index, part.settle(replies))
+        elif isinstance(route, str):
             raise redirected[0]
         elif any(each.kind == "MOVED" for each in redirected):
             (moved, *_) = [each for each in redirected if each.kind == "MOVED"]
-            self._topology.moved(place, moved, address)
-        elif request.atomic or request.encoded is not None:
-            if request.encoded is None and _READS.issuperset(
-                command[0] for command in request.commands
-            ):
-                # One by one, they can be read wherever they are.
-                self._parts[index] = place, request._replace(atomic=False, ready=None)
+            self._topology.moved(route, moved, address)
+        elif part.atomic or part.encoded is not None:
+            if part.encoded is None and _READS.issuperset(command[0] for command in part.commands):
+                # Single commands can be answered by either node.
+                self._parts[index] = route, part._replace(atomic=False, ready=None)
             else:
-                self._settle(index, SlotMovingError(str(redirected[0])))
+                self._finish(index, SlotMovingError(str(redirected[0])))
         elif any(each.kind == "TRYAGAIN" for each in redirected):
             self.failure = SlotMovingError(str(redirected[0]))
         else:
-            self._todo.pop(index, None)
+            self._unsent.pop(index, None)
             self._replies[index] = list(replies)
             for number, reply in enumerate(replies):
                 if isinstance(reply, RedirectedError):
                     target = self._topology.target(reply, address)
-                    self._asked.setdefault(target, []).append((index, number))
+                    self._importing.setdefault(target, []).append((index, number))
 
-    def _take_asked(self, delivery: Delivery, replies: Sequence[Any]) -> None:
-        for (index, number), reply in zip(delivery.asked, replies[1::2], strict=True):
+    def _take_redirected(self, request: NodeRequest, replies: Sequence[Any]) -> None:
+        for (index, number), reply in zip(request.redirected, replies[1::2], strict=True):
             if index not in self._replies:
                 continue
             if isinstance(reply, RedirectedError):
                 self.failure = SlotMovingError(str(reply))
-                self._again([index])
+                self._repeat([index])
             else:
                 self._replies[index][number] = reply
-        for index in delivery.indexes:
+        for index in request.indexes:
             found = self._replies.get(index)
             if found is not None and not any(isinstance(each, RedirectedError) for each in found):
                 del self._replies[index]
-                self._settle(index, self._parts[index][1].settle(found))
+                self._finish(index, self._parts[index][1].settle(found))
 
-    def _settle(self, index: int, outcome: object) -> None:
+    def _finish(self, index: int, outcome: object) -> None:
         self.outcomes[index] = outcome
-        self._todo.pop(index, None)
+        self._unsent.pop(index, None)
 
-    def _again(self, indexes: Sequence[int]) -> None:
-        """Have parts delivered anew."""
+    def _repeat(self, indexes: Sequence[int]) -> None:
+        """Send parts anew, as a whole."""
         for index in indexes:
             self._replies.pop(index, None)
-            self._todo[index] = None
-        for address, asked in list(self._asked.items()):
-            self._asked[address] = [each for each in asked if each[0] not in self._todo]
-            if not self._asked[address]:
-                del self._asked[address]
+            self._unsent[index] = None
+        for address, redirected in list(self._importing.items()):
+            self._importing[address] = [each for each in redirected if each[0] not in self._unsent]
+            if not self._importing[address]:
+                del self._importing[address]

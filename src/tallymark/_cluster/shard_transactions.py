@@ -80,6 +80,9 @@ class ShardBatches:
         "size",
     )
 
+    #: As for `Batch`.
+    share = 1
+
     def __init__(self, *, bitfield: bool = True, replicas: int = 0, asking: bool = False) -> None:
         """Begin without marks.
 

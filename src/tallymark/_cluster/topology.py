@@ -19,19 +19,18 @@ if TYPE_CHECKING:
     from .._core.failures import RedirectedError
     from .._core.keys import KeySchema
     from .._core.urls import Address
-    from .._reading.requests import Command, Place
+    from .._reading.requests import Command, Route
 
-__all__ = ["ASK_SLOTS", "Topology"]
+__all__ = ["CLUSTER_SLOTS", "Topology"]
 
-#: What a node is asked, to learn who has what.
-ASK_SLOTS: Final[Command] = (b"CLUSTER", b"SLOTS")
+#: The command that reads the topology.
+CLUSTER_SLOTS: Final[Command] = (b"CLUSTER", b"SLOTS")
 
 
 class Topology:
     """Where the shards of a database are.
 
     Attributes:
-        version: how often it has changed.
         slots: the slot of each shard.
     """
 
@@ -54,12 +53,11 @@ class Topology:
         #: value, since threads look it up while another one changes it.
         self._table: tuple[list[int], list[tuple[int, int, Address]]] = [], []
         self._moved: dict[int, Address] = {}
-        #: Nodes that failed since they last worked, the latest one last.
+        #: ListNodes that failed since they last worked, the latest one last.
         self._suspects: dict[Address, None] = {}
         self._known: list[Address] = []
-        self.version = 0
         self.slots = [tag_slot(tag.encode()) for tag in tags(schema.shards or 1)]
-        self.note_slot = key_slot(schema.note)
+        self.schema_slot = key_slot(schema.schema_key)
 
     @property
     def known(self) -> bool:
@@ -90,7 +88,7 @@ class Topology:
                 return address
         return None
 
-    def node_of(self, place: Place) -> Address:
+    def node_of(self, place: Route) -> Address:
         """Return the node of a shard, or that which goes by a name.
 
         Raises:
@@ -111,7 +109,7 @@ class Topology:
         return [f"{host}:{port}" for host, port in self.masters]
 
     def update(self, reply: Any, asked: Address) -> None:
-        """Take what a node has answered to `ASK_SLOTS`.
+        """Take what a node has answered to `CLUSTER_SLOTS`.
 
         Raises:
             StoreError: that is no answer to it.
@@ -132,14 +130,12 @@ class Topology:
         if ranges != self._table[1] or self._moved:
             self._table = [first for first, _, _ in ranges], ranges
             self._moved = {}
-            self.version += 1
 
     def moved(self, shard: int, redirected: RedirectedError, asked: Address) -> None:
         """Take note of where a shard is now."""
         address = self.target(redirected, asked)
         if self.owner(self.slots[shard]) != address:
             self._moved[self.slots[shard]] = address
-            self.version += 1
 
     def target(self, redirected: RedirectedError, asked: Address) -> Address:
         """Return the node that another one has named."""

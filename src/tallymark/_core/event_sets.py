@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import InvalidTypeError, InvalidValueError
 from .events import Bitmap
@@ -22,6 +22,15 @@ __all__ = ["EventSets"]
 _DAY = timedelta(days=1)
 
 
+class HasContext(Protocol):
+    """What a tally works on, as far as event sets need it."""
+
+    @property
+    def context(self) -> Context:
+        """The tally's context."""
+        ...
+
+
 class EventSets:
     """Builds event sets. No I/O: the verbs that take them go and look.
 
@@ -37,7 +46,11 @@ class EventSets:
         InvalidTypeError, InvalidValueError: an argument is not allowed.
     """
 
-    _context: Context
+    backend: HasContext
+
+    @property
+    def _context(self) -> Context:
+        return self.backend.context
 
     def hour(self, event: str, moment: date | None = None) -> EventSet:
         """Return the users of an event in the hour of a moment, if hours were marked.

@@ -105,8 +105,8 @@ class KeySchema:
         return {tag: shard for shard, tag in enumerate(tags(self.shards or 1))}
 
     @property
-    def note(self) -> bytes:
-        """The key of the note that says how the database is sharded. It is no bitmap's."""
+    def schema_key(self) -> bytes:
+        """The key that holds how the database is sharded. It is no bitmap's."""
         return f"{self.prefix}schema".encode()
 
     def place(self, user_id: int) -> tuple[int, int]:

@@ -79,6 +79,9 @@ class Batch:
         "size",
     )
 
+    #: A batch goes alone.
+    share = 1
+
     def __init__(self, *, bitfield: bool = True, replicas: int = 0) -> None:
         """Begin an empty batch.
 

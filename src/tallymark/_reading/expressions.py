@@ -1,6 +1,6 @@
 """How queries deal with expressions of any size. Pure.
 
-What takes long, which is so for large ones only, is `Work`: an async driver does it in a
+What takes long, which is so for large ones only, is `Compute`: an async driver does it in a
 thread, and drivers see to it that the call's deadline is kept.
 """
 
@@ -13,7 +13,7 @@ from .._core.keys import bitmap_key
 from ..errors import InvalidValueError
 from .bitop import Program, short_program
 from .fanout import in_shards
-from .requests import Request, Work, in_steps
+from .requests import Compute, Request, in_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -65,7 +65,7 @@ def worked(steps: Generator[None, None, T], *, large: bool, pauses: bool = True)
     Arguments:
         steps: what to do.
         large: whether they are many.
-        pauses: as in `Work`.
+        pauses: as in `Compute`.
     """
     if not large:
         try:
@@ -79,7 +79,7 @@ def worked(steps: Generator[None, None, T], *, large: bool, pauses: bool = True)
     def kept() -> Iterator[None]:
         found.append((yield from steps))
 
-    yield Work(kept(), pauses)
+    yield Compute(kept(), pauses)
     return found[0]
 
 

@@ -6,13 +6,13 @@ import itertools
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .._core.failures import SlotMovingError
-from .requests import Checkpoint, Request, Round, Work
+from .requests import Checkpoint, Compute, Request, Scatter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from .._core.context import Context
-    from .requests import Place, Query
+    from .requests import Query, Route
 
 __all__ = ["AT_ONCE", "in_shards", "together"]
 
@@ -34,7 +34,7 @@ class _Running:
 
     __slots__ = ("answer", "index", "place", "query", "step")
 
-    def __init__(self, index: int, place: Place, query: Query[Any]) -> None:
+    def __init__(self, index: int, place: Route, query: Query[Any]) -> None:
         self.index = index
         self.place = place
         self.query = query
@@ -59,7 +59,7 @@ class _Running:
 
 
 def together(
-    queries: Iterable[tuple[Place, Query[AnswerT]]], at_once: int = AT_ONCE
+    queries: Iterable[tuple[Route, Query[AnswerT]]], at_once: int = AT_ONCE
 ) -> Query[list[AnswerT]]:
     """Answer some queries, each of which asks one place.
 
@@ -88,18 +88,18 @@ def together(
 def _step(running: Sequence[_Running]) -> Query[None]:
     """Have some queries, each of which wants something, go one step."""
     resting = [each for each in running if isinstance(each.step, Checkpoint)]
-    working = [each for each in running if isinstance(each.step, Work)]
+    working = [each for each in running if isinstance(each.step, Compute)]
     if resting:
         for each in resting:
             yield Checkpoint()
             each.go_on(None)
     elif working:
         steps = itertools.chain.from_iterable(each.step.steps for each in working)
-        yield Work(steps, any(each.step.pauses for each in working))
+        yield Compute(steps, any(each.step.pauses for each in working))
         for each in working:
             each.go_on(None)
     elif running:
-        outcomes = yield Round([(each.place, each.step) for each in running])
+        outcomes = yield Scatter([(each.place, each.step) for each in running])
         for each, outcome in zip(running, outcomes, strict=True):
             if each.takes_long:
                 yield Checkpoint()
@@ -110,7 +110,7 @@ def in_shards(
     context: Context, query: Callable[[Context], Query[AnswerT]], at_once: int = AT_ONCE
 ) -> Query[list[AnswerT]]:
     """Ask all shards the same; return their answers."""
-    queries: Iterator[tuple[Place, Query[AnswerT]]] = (
+    queries: Iterator[tuple[Route, Query[AnswerT]]] = (
         (shard, query(part)) for shard, part in enumerate(context.shards)
     )
     return together(queries, at_once)

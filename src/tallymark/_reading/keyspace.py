@@ -27,7 +27,7 @@ from ..errors import CommandError, InvalidTypeError, InvalidValueError
 from .bounds import check_number
 from .fanout import together
 from .raw_keys import unlinked
-from .requests import Checkpoint, Nodes, Request, in_steps
+from .requests import Checkpoint, ListNodes, Request, in_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -351,7 +351,7 @@ class _Walk:
         """Go one step on every server; return the bitmaps that it found."""
         keys: list[bytes] = []
         if self._cursors is None:
-            self._cursors = dict.fromkeys((yield Nodes()), b"0")
+            self._cursors = dict.fromkeys((yield ListNodes()), b"0")
         if self._sharded:
             places = list(self._cursors)
             found = yield from together(

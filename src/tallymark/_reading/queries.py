@@ -27,7 +27,7 @@ from .expressions import (
 )
 from .fanout import in_shards, together
 from .raw_keys import ranges, unlinked
-from .requests import Found, Request, in_steps
+from .requests import Page, Request, in_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -312,7 +312,7 @@ def _users(context: Context, event_set: EventSet, start: int, limit: int | None)
             some = some[:left]
             number += len(some)
             left -= len(some)
-            yield Found(some)
+            yield Page(some)
             if not left:
                 return
         if length < size:

@@ -18,14 +18,14 @@ from ..errors import CommandError, StoreError, StoreNotReadyError
 __all__ = [
     "Checkpoint",
     "Command",
-    "Found",
-    "Nodes",
-    "Place",
+    "Compute",
+    "Effect",
+    "ListNodes",
+    "Page",
     "Query",
     "Request",
-    "Round",
-    "Step",
-    "Work",
+    "Route",
+    "Scatter",
     "in_steps",
 ]
 
@@ -47,7 +47,7 @@ class Request(NamedTuple):
         atomic: whether they have to see one moment, in ``MULTI``/``EXEC``.
         tolerant: whether the query wants errors of commands among the replies;
             else the first one is raised.
-        meanwhile: steps of `Work` to do until the replies are there.
+        meanwhile: steps of `Compute` to do until the replies are there.
         share: how many requests like this one may go together without holding
             up the server for long; 1 if it should go alone.
         replies: of which type all replies are.
@@ -122,15 +122,15 @@ class Request(NamedTuple):
         return found
 
 
-#: Where a request goes in a sharded database: a shard's number, or one of `Nodes`.
-Place = int | str
+#: Where a request goes in a sharded database: a shard's number, or one of `ListNodes`.
+Route = int | str
 
 
-class Nodes(NamedTuple):
+class ListNodes(NamedTuple):
     """The servers that hold the shards; the query is sent what they are called."""
 
 
-class Round(NamedTuple):
+class Scatter(NamedTuple):
     """Requests to several places; the query is sent what each of them came to, in order.
 
     That is the list of the replies, or the `SlotMovingError` of a request that has to
@@ -140,11 +140,11 @@ class Round(NamedTuple):
         parts: where each of them goes.
     """
 
-    parts: Sequence[tuple[Place, Request]]
+    parts: Sequence[tuple[Route, Request]]
 
     @property
     def meanwhile(self) -> Iterator[None] | None:
-        """Steps of `Work` to do until all replies are there."""
+        """Steps of `Compute` to do until all replies are there."""
         works = [part.meanwhile for _, part in self.parts if part.meanwhile is not None]
         return itertools.chain.from_iterable(works) if works else None
 
@@ -177,7 +177,7 @@ class Round(NamedTuple):
         return settled
 
 
-class Work(NamedTuple):
+class Compute(NamedTuple):
     """Something that takes the processor long; the query is sent ``None`` when it is done.
 
     An async driver does it in a thread, and lets other threads in between two
@@ -202,7 +202,7 @@ class Checkpoint(NamedTuple):
     """
 
 
-class Found(NamedTuple):
+class Page(NamedTuple):
     """A part of the answer of a query whose answer is a stream; the query is sent ``None``."""
 
     items: Sequence[Any]
@@ -211,8 +211,8 @@ class Found(NamedTuple):
 AnswerT = TypeVar("AnswerT")
 ItemT = TypeVar("ItemT")
 #: What a query may yield.
-Step = Request | Round | Nodes | Work | Checkpoint | Found
-Query = Generator[Step, Any, AnswerT]
+Effect = Request | Scatter | ListNodes | Compute | Checkpoint | Page
+Query = Generator[Effect, Any, AnswerT]
 
 
 def in_steps(items: Iterable[ItemT], step: int = _ITEMS) -> Generator[Checkpoint, Any, list[ItemT]]:

@@ -20,7 +20,7 @@ from .._reading.expressions import asking, compiled, compiled_each, lengths
 from .._reading.fanout import AT_ONCE, in_shards
 from .._reading.queries import next_candidate
 from .._reading.raw_keys import ranges
-from .._reading.requests import Request, Work
+from .._reading.requests import Compute, Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -284,7 +284,7 @@ def _use(uses: Sequence[_Use], at: int, size: int, most: int) -> Query[None]:
             parts += yield Request(commands, meanwhile=work, replies=bytes)
             work = iter(())
         work = _used(some, dict(zip(bitmaps, parts, strict=True)), size)
-    yield Work(work)
+    yield Compute(work)
 
 
 def _used(some: Sequence[_Use], data: dict[Bitmap, bytes], size: int) -> Iterator[None]:

@@ -1,202 +1,169 @@
-"""What a `tallymark.SyncTally` works on: one server, or a cluster."""
+"""What a `tallymark.SyncTally` works on: a server or a cluster, with a writer and a reader."""
 
 from __future__ import annotations
 
+import os
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
-from .._cluster.handshake import Greeting
-from .._cluster.shard_transactions import by_shard
-from .._core.failures import with_outcome
-from .._marking.batch import MAX_RUN_MARKS, Batch
-from .._redis import errors as redis_py
+from .._cluster.execution import ClusterExecutions, discover
+from .._cluster.handshake import Handshake
+from .._cluster.topology import Topology
+from .._core.context import Context
+from .._marking.marker import Marker
+from .._reading.execution import Executions
 from .._redis.blocking_clients import KINDS
 from .._redis.clients import make_read_client
 from .._redis.stores import database
-from ..errors import StoreError, StoreTimeoutError
-from .cluster import BlockingClusterReader, write_to_shard
-from .connection import BlockingLink
-from .executor import BlockingReader
-from .nodes import BlockingNodes
+from .connection import Connections
+from .executor import SyncExecutor
+from .nodes import SyncNodes
+from .writer import ClusterWriter, SyncWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Hashable
 
     from .._core.options import Options
-    from .._marking.marks import Mark, Result
+    from .._reading.execution import Exchange
     from .._redis.cluster_clients import ClusterClients
-    from .connection import Sent
 
-__all__ = ["BlockingCluster", "BlockingServer"]
+__all__ = ["SyncCluster", "SyncServer"]
 
 
-class BlockingServer:
+class SyncServer:
     """One server.
 
     Attributes:
         options: the tally's.
         client: redis-py's.
-        database: what is equal for all tallies on this database.
+        writer: takes marks.
         reader: answers queries.
+        database: equal for all tallies on this database.
+        context: the tally's, for queries.
+        marker: makes marks.
     """
 
-    def __init__(self, client: Any, options: Options, check_usable: Callable[[], None]) -> None:
-        """Begin, on a client that is somebody else's."""
+    def __init__(self, client: Any, options: Options, *, owned: bool) -> None:
+        """Begin without a connection.
+
+        Arguments:
+            client: redis-py's.
+            options: the tally's.
+            owned: whether the tally made the client, and so closes its connections.
+        """
+        observer = options.observer
         self.options = options
         self.client = client
         self.database: Hashable = database(client)
-        observer = options.observer
-        self._link = BlockingLink(client, greeting=Greeting(options.schema()), observer=observer)
+        self.context = Context.of(self.database, options, time.time)
+        self.marker = Marker(options, time.time)
+        self._primary = Connections(
+            client, owned=owned, handshake=Handshake(options.schema()), observer=observer
+        )
         replica = make_read_client(KINDS, client, options)
         self._replica = (
-            None if replica is None else BlockingLink(replica, owned=True, observer=observer)
+            None if replica is None else Connections(replica, owned=True, observer=observer)
         )
-        self.reader = BlockingReader(
-            self._link, self._replica, timeout=options.timeout, check_usable=check_usable
+        executions = Executions(
+            timeout=options.timeout,
+            clock=time.monotonic,
+            check_usable=self._check_usable,
         )
+        self.reader = SyncExecutor(executions, self._connections)
+        self.writer = SyncWriter(options, self.reader.run)
+        _backends.add(self)
 
-    def own(self) -> None:
-        """Take over the client."""
-        self._link.owned = True
+    def _connections(self, effect: Exchange) -> Connections:
+        if effect.changes or self._replica is None:
+            return self._primary
+        return self._replica
 
-    def write(
-        self, marks: Sequence[Mark], sent: Sent, deadline: float, seconds: float
-    ) -> tuple[list[Result], bool]:
-        """Send marks in one transaction.
+    def _check_usable(self) -> None:
+        self.writer.check_usable()
 
-        Arguments:
-            marks: the marks.
-            sent: is kept up to date, also if it fails.
-            deadline: when to give up, as `time.monotonic` has it.
-            seconds: how many there were until then.
-
-        Returns:
-            Their results, and whether Redis has thrown the transaction away.
-
-        Raises:
-            StoreError: there is no answer; it tells what became of the marks.
-        """
-        options = self.options
-        batch = Batch(bitfield=options.bitfield, replicas=options.replicas)
-        try:
-            if len(marks) <= MAX_RUN_MARKS:
-                for mark in marks:
-                    batch.add(mark)
-                data = batch.encode()
-            else:
-                data = _put_together(batch, marks, deadline)
-            results = self._link.exchange(data, batch.reply_count(), sent, deadline, batch.settle)
-        except StoreError as failure:
-            redis_py.let_pass(failure)
-            raise _fate(failure, sent, seconds) from failure.__cause__
-        return results, batch.refused
-
-    def unlock(self) -> None:
+    def renew_locks(self) -> None:
         """Begin with locks that nobody holds, as in a child process."""
+        self.writer.renew_locks()
 
     def close(self) -> None:
-        """Close the connections that are ours; those in use, when they are given back."""
-        self._link.close()
+        """Accept nothing more, and `disconnect`."""
+        self.writer.close()
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close the connections that the tally made; those in use, when they are released."""
+        self._primary.close()
         if self._replica is not None:
             self._replica.close()
 
 
-class BlockingCluster:
-    """A cluster; attributes and methods as for `BlockingServer`."""
+class SyncCluster:
+    """A cluster; attributes and methods as for `SyncServer`."""
 
-    def __init__(
-        self, clients: ClusterClients, options: Options, check_usable: Callable[[], None]
-    ) -> None:
+    def __init__(self, clients: ClusterClients, options: Options) -> None:
         """Begin without a connection.
 
         Arguments:
             clients: how to connect.
             options: the tally's.
-            check_usable: raises if the tally is closed.
         """
         self.options = options = options.on_a_cluster()
         self.database: Hashable = frozenset(clients.startup)
+        self.context = Context.of(self.database, options, time.time)
+        self.marker = Marker(options, time.time)
         self._clients = clients
-        self._nodes = BlockingNodes(clients, options)
-        self.reader = BlockingClusterReader(
-            self._nodes, timeout=options.timeout, check_usable=check_usable
+        schema = options.schema()
+        topology = Topology(clients.startup, schema, clients.remap)
+        self._nodes = SyncNodes(
+            clients,
+            options.observer,
+            lambda deadline: self.reader.run(discover(topology, time.monotonic, deadline)),
         )
+        executions = ClusterExecutions(
+            topology,
+            Handshake(schema),
+            timeout=options.timeout,
+            clock=time.monotonic,
+            check_usable=self._check_usable,
+        )
+        self.reader = SyncExecutor(executions, self._nodes.connections, refresh=self._nodes.refresh)
+        self.writer: SyncWriter = ClusterWriter(executions, options, self.reader.run)
+        _backends.add(self)
 
     @property
     def client(self) -> Any:
         """A cluster client of redis-py: the caller's, or one of our own."""
         return self._clients.cluster_client
 
-    def own(self) -> None:
-        """Take over nothing: all connections are ours in any case."""
+    def _check_usable(self) -> None:
+        self.writer.check_usable()
 
-    def write(
-        self, marks: Sequence[Mark], sent: Sent, deadline: float, seconds: float
-    ) -> tuple[list[Result], bool]:
-        """Send marks, those of each shard in one transaction, one after the other."""
-        shards = by_shard(marks)
-        results: list[Any] = [None] * len(marks)
-        for indexes in shards:
-            some = [marks[index] for index in indexes]
-            before = sent.bytes
-            try:
-                found: Sequence[Result] = write_to_shard(
-                    self._nodes, self.options, some, sent, deadline
-                )
-            except StoreError as failure:
-                redis_py.let_pass(failure)
-                error = _fate(failure, sent, seconds, sent.bytes - before)
-                if len(shards) == 1:
-                    raise error from failure.__cause__
-                found = [error] * len(some)
-            for index, own in zip(indexes, found, strict=True):
-                results[index] = own
-        return results, False
-
-    def unlock(self) -> None:
+    def renew_locks(self) -> None:
         """Begin with locks that nobody holds, as in a child process."""
-        self._nodes.unlock()
+        self.writer.renew_locks()
+        self._nodes.renew_locks()
 
     def close(self) -> None:
-        """Close the connections that are ours; those in use, when they are given back."""
+        """Accept nothing more, and `disconnect`."""
+        self.writer.close()
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close the connections that the tally made; those in use, when they are released."""
         self._nodes.close()
         if self._clients.made is not None:
             self._clients.made.close()
 
 
-def _put_together(batch: Batch, marks: Sequence[Mark], deadline: float) -> bytes:
-    """Add very many marks to a batch; return its bytes.
-
-    Raises:
-        StoreTimeoutError: time is up.
-    """
-    for at in range(0, len(marks), MAX_RUN_MARKS):
-        _check_time(deadline)
-        for mark in marks[at : at + MAX_RUN_MARKS]:
-            batch.add(mark)
-        batch.seal()
-    pieces = []
-    for piece in batch.pieces():
-        _check_time(deadline)
-        pieces.append(piece)
-    return b"".join(pieces)
+_backends: weakref.WeakSet[SyncServer | SyncCluster] = weakref.WeakSet()
 
 
-def _check_time(deadline: float) -> None:
-    if time.monotonic() >= deadline:
-        raise StoreTimeoutError
+def _renew_locks() -> None:
+    """Replace the locks in a child process: threads that do not exist there may hold them."""
+    for backend in list(_backends):
+        backend.renew_locks()
 
 
-def _fate(
-    failure: StoreError, sent: Sent, seconds: float, written: int | None = None
-) -> StoreError:
-    """Return the error that tells what became of marks which got no answer.
-
-    Arguments:
-        failure: why.
-        sent, seconds: as for `BlockingServer.write`.
-        written: how many bytes may have been written, if not all that were sent.
-    """
-    some = (sent.bytes if written is None else written) > 0
-    missed = "Redis did not answer" if some else "there was no connection to Redis"
-    return with_outcome(failure, sent=some, timeout=seconds, missed=missed)
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_renew_locks)

@@ -6,10 +6,9 @@ import contextlib
 import os
 import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from .._core.failures import TOO_SHORT, TRANSIENT, Attempts
+from .._core.failures import TOO_SHORT, TRANSIENT
 from .._core.observers import Operation, Outage, observe
 from .._redis import errors as redis_py
 from .._redis.replies import bound, check_nothing_came, its_socket, received_replies
@@ -17,34 +16,17 @@ from .._redis.stores import store_label
 from ..errors import ReentrantCallError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterator
 
-    from .._cluster.handshake import Greeting
+    from .._cluster.handshake import Handshake
     from .._core.observers import Observer
+    from .._reading.execution import Traffic
     from ..errors import StoreError
 
-__all__ = ["BlockingLink", "Sent", "finished"]
-
-AnswerT = TypeVar("AnswerT")
+__all__ = ["Connections", "finished"]
 
 
-@dataclass
-class Sent:
-    """What an exchange is about, and what it has written so far.
-
-    Attributes:
-        kind, size: as for `tallymark.Operation`.
-        attempts: how often it was begun.
-        bytes: how many bytes were written, or may have been.
-    """
-
-    kind: Literal["write", "read"]
-    size: int
-    attempts: int = 0
-    bytes: int = 0
-
-
-class BlockingLink:
+class Connections:
     """Sends commands over connections of a redis-py client and reads their replies.
 
     Threads may share it: each exchange has a connection to itself.
@@ -55,7 +37,7 @@ class BlockingLink:
         client: Any,
         *,
         owned: bool = False,
-        greeting: Greeting | None = None,
+        handshake: Handshake | None = None,
         observer: Observer | None = None,
     ) -> None:
         """Begin.
@@ -63,7 +45,7 @@ class BlockingLink:
         Arguments:
             client: the client.
             owned: whether the tally made it; its pool is a `BlockingPool` then.
-            greeting: what to say first; nothing, if somebody else does.
+            handshake: what to say first; nothing, if somebody else does.
             observer: is told of each attempt.
         """
         self._pool = client.connection_pool
@@ -71,64 +53,33 @@ class BlockingLink:
         #: fakeredis's server, which would do the commands of a signal handler in the middle
         #: of the one that it has interrupted.
         self._embedded = self._pool.connection_kwargs.get("server")
-        self._greeting = greeting
+        self._handshake = handshake
         self._closed = False
         self._observer = observer
         self._store = store_label(client)
         self._outage = Outage(self._store, time.monotonic)
 
-    def exchange(
-        self,
-        data: bytes,
-        count: int,
-        sent: Sent,
-        deadline: float,
-        settle: Callable[[list[Any]], AnswerT],
-        meanwhile: Iterable[object] = (),
-    ) -> AnswerT:
-        """Send commands and return what came of them; again, if that may mend it.
+    def attempt(
+        self, data: bytes, count: int, traffic: Traffic, deadline: float
+    ) -> Generator[None, None, list[Any]]:
+        """Make one attempt: yields when the commands are sent, and returns the replies.
+
+        If it is closed in between, the connection is closed too.
 
         Arguments:
             data: the commands.
             count: how many replies they have.
-            sent: is kept up to date, also if it fails.
+            traffic: is kept up to date, also if the attempt fails.
             deadline: when to give up, as `time.monotonic` has it.
-            settle: makes the answer out of the replies.
-            meanwhile: is iterated over once they are sent, while the server works.
 
         Raises:
-            StoreError: there is no answer, with redis-py's error as its cause.
+            StoreError: why there is no answer.
         """
-        attempts = Attempts()
-        while True:
-            attempt = self.attempt(data, count, sent, deadline)
-            try:
-                next(attempt)
-                for _ in meanwhile:
-                    pass
-                return settle(finished(attempt))
-            except TRANSIENT as error:
-                redis_py.let_pass(error)
-                failure = error
-            finally:
-                attempt.close()
-            time.sleep(attempts.pause(failure, deadline - time.monotonic()))
-
-    def attempt(
-        self, data: bytes, count: int, sent: Sent, deadline: float
-    ) -> Generator[None, None, list[Any]]:
-        """Make one attempt: yields when the commands are sent, and returns the replies.
-
-        Arguments as for `exchange`. If it is closed in between, the connection is too.
-
-        Raises:
-            StoreError: what kept it from being answered.
-        """
-        sent.attempts += 1
-        before = sent.bytes
+        traffic.attempts += 1
+        before = traffic.bytes
         begun = 0.0 if self._observer is None else time.perf_counter()
         try:
-            replies = yield from self._attempt(data, count, sent, deadline)
+            replies = yield from self._attempt(data, count, traffic, deadline)
         except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
             redis_py.let_pass(error)
             failure = redis_py.failure(error)
@@ -136,12 +87,12 @@ class BlockingLink:
             final = not isinstance(failure, TRANSIENT) or left <= TOO_SHORT
             self._outage.failed(failure, final=final)
             if self._observer is not None:
-                self._observe(self._observer, sent, before, begun, failure)
+                self._observe(self._observer, traffic, before, begun, failure)
             redis_py.raise_failure(error)
         if self._outage.lasts:
             self._outage.is_over()
         if self._observer is not None:
-            self._observe(self._observer, sent, before, begun, None)
+            self._observe(self._observer, traffic, before, begun, None)
         return replies
 
     def close(self) -> None:
@@ -153,18 +104,18 @@ class BlockingLink:
     def _observe(
         self,
         observer: Observer,
-        sent: Sent,
+        traffic: Traffic,
         before: int,
         begun: float,
         failure: StoreError | None,
     ) -> None:
-        written = sent.bytes - before
+        written = traffic.bytes - before
         seconds = time.perf_counter() - begun if written else 0.0
-        told = (self._store, sent.size, written, time.time(), seconds, failure)
-        observe(observer, Operation(sent.kind, *told))
+        told = (self._store, traffic.size, written, time.time(), seconds, failure)
+        observe(observer, Operation(traffic.kind, *told))
 
     def _attempt(
-        self, data: bytes, count: int, sent: Sent, deadline: float
+        self, data: bytes, count: int, traffic: Traffic, deadline: float
     ) -> Generator[None, None, list[Any]]:
         # A signal handler may raise anywhere, also where a connection is given back.
         held: list[Any] = []
@@ -182,16 +133,18 @@ class BlockingLink:
                 if alone is not None:
                     _inside.add(alone)
                 connection = self._borrow(deadline, held)
-                if self._greeting is not None and not self._greeting.done:
-                    self._greet(self._greeting, connection, sent.kind == "write", deadline)
+                if self._handshake is not None and not self._handshake.done:
+                    self._shake_hands(
+                        self._handshake, connection, traffic.kind == "write", deadline
+                    )
                 # One deadline for all that is to come, however little of it comes at a time.
                 found = its_socket(connection)
-                if sent.kind == "read":
+                if traffic.kind == "read":
                     # Marks notice replies that are not theirs, by the form of a transaction's.
                     check_nothing_came(connection)
                 if found is not None:
                     bound(found, deadline)
-                sent.bytes += len(data)
+                traffic.bytes += len(data)
                 connection.send_packed_command([data])
                 yield
                 replies = received_replies(connection, count, deadline)
@@ -213,15 +166,15 @@ class BlockingLink:
         return replies
 
     @staticmethod
-    def _greet(greeting: Greeting, connection: Any, marking: bool, deadline: float) -> None:
-        """Learn whether this is a database for the tally."""
+    def _shake_hands(handshake: Handshake, connection: Any, marking: bool, deadline: float) -> None:
+        """Learn whether the database is sharded as the tally is."""
         found = its_socket(connection)
         check_nothing_came(connection)
         if found is not None:
             bound(found, deadline)
-        data, count = greeting.commands(marking=marking)
+        data, count = handshake.commands(marking=marking)
         connection.send_packed_command([data])
-        greeting.check(received_replies(connection, count, deadline))
+        handshake.check(received_replies(connection, count, deadline))
 
     def _borrow(self, deadline: float, held: list[Any]) -> Any:
         """Return a connection, which is in the list then."""

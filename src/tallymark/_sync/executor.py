@@ -1,42 +1,49 @@
-"""The blocking driver's way to ask: queries in, answers out."""
+"""Performs executions: the only place where the blocking driver waits."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._core.failures import with_outcome
-from .._core.options import checked_timeout
-from .._reading.requests import Checkpoint, Found, Nodes, Request, Round, Work
-from .._redis import errors as redis_py
+from .._reading.execution import Computation, Exchange, ExchangeAll, Refresh, Sleep, Traffic
+from .._reading.requests import Checkpoint, Page
+from .._redis.errors import let_pass
 from ..errors import StoreError, StoreTimeoutError
-from .connection import Sent
+from .connection import finished
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
-    from .._reading.requests import Query, Step
-    from .connection import BlockingLink
+    from .._reading.execution import Execution, Executions
+    from .._reading.requests import Query
+    from .connection import Connections
 
-__all__ = ["BaseBlockingReader", "BlockingReader", "bounded"]
+__all__ = ["SyncExecutor"]
 
 AnswerT = TypeVar("AnswerT")
 
 
-class BaseBlockingReader:
-    """Runs queries in the calling thread. Raises what the async one does."""
+class SyncExecutor:
+    """Answers queries of one tally, in the calling thread. Raises as the async `Executor`."""
 
-    def __init__(self, *, timeout: float, check_usable: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        executions: Executions,
+        connections: Callable[[Exchange], Connections],
+        *,
+        refresh: Callable[[Refresh], None] | None = None,
+    ) -> None:
         """Begin.
 
         Arguments:
-            timeout: how many seconds each request may take.
-            check_usable: raises if the tally is closed.
+            executions: makes executions of queries.
+            connections: returns the connections for an attempt.
+            refresh: reads the topology of the cluster.
         """
-        self._timeout = timeout
-        self._check_usable = check_usable
+        self._executions = executions
+        self._connections = connections
+        self._refresh = refresh
 
     def answer(self, query: Query[AnswerT], timeout: float | None = None) -> AnswerT:
         """Return a query's answer.
@@ -44,126 +51,109 @@ class BaseBlockingReader:
         Arguments:
             query: the query.
             timeout: how many seconds all of it may take; ``None`` for the
-                usual ones, which each of its requests has.
+                tally's, for each of its requests.
         """
-        self._check_usable()
-        seconds, ends = self._timeout, None
-        if timeout is not None:
-            seconds = checked_timeout(timeout)
-            ends = time.monotonic() + seconds
+        self._executions.check_usable()
+        return self.run(self._executions.whole(query, timeout))
+
+    def stream(self, query: Query[None], timeout: float | None = None) -> Iterator[Any]:
+        """Return an iterator over the items of a query's pages."""
+        return itertools.chain.from_iterable(self.pages(query, timeout))  # in C
+
+    def pages(self, query: Query[None], timeout: float | None = None) -> Iterator[Any]:
+        """Yield a query's pages; each request may take the timeout."""
+        execution = self._executions.paged(query, timeout)
         try:
-            step = next(query)
+            effect = next(execution)
             while True:
-                if isinstance(step, Checkpoint):
-                    _check_time(seconds, ends)
-                    step = next(query)
+                if isinstance(effect, Page):
+                    yield effect.items
+                    effect = next(execution)
                 else:
-                    step = query.send(self._done(step, seconds, ends))
+                    effect = self._step(execution, effect)
+        except StopIteration:
+            return
+
+    def run(self, execution: Execution[AnswerT]) -> AnswerT:
+        """Perform the effects of an execution; return its result."""
+        try:
+            effect = next(execution)
+            while True:
+                effect = self._step(execution, effect)
         except StopIteration as end:
             answer: AnswerT = end.value
             return answer
 
-    def stream(self, query: Query[None], timeout: float | None = None) -> Iterator[Any]:
-        """Return an iterator over what a query finds, one by one."""
-        return itertools.chain.from_iterable(self.parts(query, timeout))  # in C
-
-    def parts(self, query: Query[None], timeout: float | None = None) -> Iterator[Any]:
-        """Yield what a query finds, part by part; each request has so many seconds."""
-        seconds = self._timeout if timeout is None else checked_timeout(timeout)
-        began = time.monotonic()
-        with contextlib.suppress(StopIteration):
-            step = next(query)
-            while True:
-                if isinstance(step, Found):
-                    yield step.items
-                    began = time.monotonic()
-                    step = next(query)
-                elif isinstance(step, Checkpoint):
-                    _check_time(seconds, began + seconds)
-                    step = next(query)
-                else:
-                    outcome = self._done(step, seconds, None)
-                    began = time.monotonic()
-                    step = query.send(outcome)
-
-    def _done(self, step: Step, seconds: float, ends: float | None) -> Any:
-        deadline = time.monotonic() + seconds if ends is None else ends
-        self._check_usable()
+    def _step(self, execution: Execution[Any], effect: Any) -> Any:
+        """Perform an effect; return the next one."""
         try:
-            if isinstance(step, Request | Round):
-                return self._settled(step, deadline)
-            if isinstance(step, Nodes):
-                return self._nodes_names(deadline)
-            if isinstance(step, Work):
-                for _ in bounded(step.steps, deadline):
-                    pass
-                return None
+            outcome = self._perform(effect)
         except StoreError as failure:
-            redis_py.let_pass(failure)
-            raise with_outcome(failure, sent=None, timeout=seconds) from failure.__cause__
-        raise TypeError(step)
+            let_pass(failure)
+            return execution.throw(failure)
+        return execution.send(outcome)
 
-    def _settled(self, request: Request | Round, deadline: float) -> list[Any]:
-        """Have a request answered and settled; it is repeated if that may mend it."""
-        raise NotImplementedError
+    def _perform(self, effect: Any) -> Any:
+        if isinstance(effect, Exchange):
+            attempt = self._attempt(effect)
+            try:
+                next(attempt)
+                _compute(effect.meanwhile or (), effect.deadline)
+                return finished(attempt)
+            finally:
+                attempt.close()
+        if isinstance(effect, ExchangeAll):
+            return self._exchange_all(effect)
+        if isinstance(effect, Sleep):
+            return time.sleep(effect.seconds)
+        if isinstance(effect, Computation):
+            return _compute(effect.work.steps, effect.deadline)
+        if isinstance(effect, Checkpoint):
+            return None  # there are no other tasks
+        if isinstance(effect, Refresh) and self._refresh is not None:
+            return self._refresh(effect)
+        raise TypeError(effect)
 
-    def _nodes_names(self, deadline: float) -> list[str]:
-        """Return what the servers are called that hold the shards."""
-        raise NotImplementedError
+    def _exchange_all(self, effect: ExchangeAll) -> list[list[Any] | StoreError]:
+        """Send all requests before any reply is read."""
+        attempts = [self._attempt(each) for each in effect.exchanges]
+        outcomes: list[list[Any] | StoreError] = []
+        try:
+            failures = [_tried(next, attempt) for attempt in attempts]
+            _compute(effect.meanwhile or (), effect.deadline)
+            for attempt, failure in zip(attempts, failures, strict=True):
+                outcomes.append(
+                    failure if isinstance(failure, StoreError) else _tried(finished, attempt)
+                )
+        finally:
+            for attempt in attempts:
+                attempt.close()
+        return outcomes
 
-
-class BlockingReader(BaseBlockingReader):
-    """Runs queries on one server."""
-
-    def __init__(
-        self,
-        link: BlockingLink,
-        replica: BlockingLink | None = None,
-        *,
-        timeout: float,
-        check_usable: Callable[[], None],
-    ) -> None:
-        """Begin.
-
-        Arguments:
-            link: the connections.
-            replica: those for what changes nothing, if they are others.
-            timeout, check_usable: as for `BaseBlockingReader`.
-        """
-        super().__init__(timeout=timeout, check_usable=check_usable)
-        self._link = link
-        self._replica = replica or link
-
-    def _settled(self, request: Request | Round, deadline: float) -> list[Any]:
-        count = request.reply_count()
-        link = self._link if request.changes else self._replica
-        return link.exchange(
-            request.encode(),
-            count,
-            Sent("read", count),
-            deadline,
-            request.settle,
-            bounded(request.meanwhile, deadline),
-        )
-
-    def _nodes_names(self, deadline: float) -> list[str]:
-        return [""]  # all shards are on the one server
+    def _attempt(self, effect: Exchange) -> Generator[None, None, list[Any]]:
+        data = effect.request.encode()
+        count = effect.request.reply_count()
+        traffic = effect.traffic or Traffic("read", count)
+        return self._connections(effect).attempt(data, count, traffic, effect.deadline)
 
 
-def bounded(steps: Iterator[None] | None, deadline: float) -> Iterator[None]:
-    """Take steps until a deadline, as `time.monotonic` has it.
+def _tried(
+    step: Callable[[Generator[None, None, list[Any]]], Any],
+    attempt: Generator[None, None, list[Any]],
+) -> Any:
+    try:
+        return step(attempt)
+    except StoreError as failure:
+        let_pass(failure)
+        return failure
+
+
+def _compute(steps: Iterable[None], deadline: float) -> None:
+    """Do all steps.
 
     Raises:
-        StoreTimeoutError: it is over before they are done.
+        StoreTimeoutError: the deadline has passed.
     """
-    for _ in steps or ():
+    for _ in steps:
         if time.monotonic() >= deadline:
             raise StoreTimeoutError
-        yield
-
-
-def _check_time(seconds: float, ends: float | None) -> None:
-    """Raise if a call that has so many seconds should have ended, if that is known."""
-    if ends is not None and time.monotonic() >= ends:
-        missed = "the answer was not worked out"
-        raise with_outcome(StoreTimeoutError(), sent=None, timeout=seconds, missed=missed)

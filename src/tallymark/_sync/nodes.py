@@ -1,4 +1,4 @@
-"""The nodes of a cluster for the blocking driver: who has what, and how to reach them."""
+"""The nodes of a cluster for the blocking driver: connections, and single-flight refreshes."""
 
 from __future__ import annotations
 
@@ -7,134 +7,105 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from .._cluster.handshake import Greeting
-from .._cluster.introductions import PATIENCE, greeted, learned
-from .._cluster.topology import Topology
-from .._redis import errors as redis_py
-from ..errors import StoreError, StoreTimeoutError
-from .connection import BlockingLink, Sent, finished
+from ..errors import StoreTimeoutError
+from .connection import Connections
 
 if TYPE_CHECKING:
-    from .._cluster.introductions import Introduction
-    from .._core.options import Options
+    from collections.abc import Callable
+
+    from .._core.observers import Observer
     from .._core.urls import Address
+    from .._reading.execution import Exchange, Refresh
     from .._redis.cluster_clients import ClusterClients
 
-__all__ = ["BlockingNodes"]
+__all__ = ["SyncNodes"]
 
 
-#: What a thread asks for.
+#: The only key of the discoveries.
 _TOPOLOGY: Final = "topology"
 
 
-class _Asking:
-    """A thread that asks for the topology, and for which others wait."""
+class _Discovery:
+    """A thread that reads the topology, and for which others wait."""
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
         self.ended = threading.Event()
 
 
-class BlockingNodes:
-    """A cluster's topology, kept up to date, and the connections. Threads may share it."""
+class SyncNodes:
+    """The connections to a cluster's nodes. Threads may share it."""
 
-    def __init__(self, clients: ClusterClients, options: Options) -> None:
-        """Begin without connections."""
+    def __init__(
+        self,
+        clients: ClusterClients,
+        observer: Observer | None,
+        discover: Callable[[float], None],
+    ) -> None:
+        """Begin without connections.
+
+        Arguments:
+            clients: makes the clients.
+            observer: called after each attempt.
+            discover: reads the topology from the first node that answers, by a deadline.
+        """
         self._clients = clients
-        self._observer = options.observer
-        schema = options.schema()
-        self.topology = Topology(clients.startup, schema, clients.remap)
-        self._greeting = Greeting(schema)
-        self._links: dict[Address, BlockingLink] = {}
-        self._refreshed = 0.0
-        self.unlock()
+        self._observer = observer
+        self._discover = discover
+        self._made: dict[Address, Connections] = {}
+        self._refreshed_at = 0.0
+        self.renew_locks()
 
-    def unlock(self) -> None:
-        """Begin with nobody asking, as in a child process."""
-        #: Who asks at the moment, by what it asks for.
-        self._asking: dict[str, _Asking] = {}
+    def renew_locks(self) -> None:
+        """Begin with no discovery under way, as in a child process."""
+        #: The discovery that is under way.
+        self._discoveries: dict[str, _Discovery] = {}
 
-    def link(self, address: Address) -> BlockingLink:
-        """Return the connections to a node."""
-        found = self._links.get(address)
+    def connections(self, effect: Exchange) -> Connections:
+        """Return the connections to the node of an attempt."""
+        address = effect.address
+        if address is None:
+            raise TypeError(effect)
+        found = self._made.get(address)
         if found is None:
             client = self._clients.client(address)
-            found = BlockingLink(client, owned=True, observer=self._observer)
+            found = Connections(client, owned=True, observer=self._observer)
             # If another thread was first, this one has no connection yet.
-            found = self._links.setdefault(address, found)
+            found = self._made.setdefault(address, found)
         return found
 
     def close(self) -> None:
-        """Close the connections; those in use, when they are given back."""
-        for link in list(self._links.values()):
-            link.close()
+        """Close the connections; those in use, when they are released."""
+        for connections in list(self._made.values()):
+            connections.close()
 
-    def ready(self, *, marking: bool, deadline: float) -> None:
-        """Know the topology, and that the database is sharded as the tally is.
-
-        Raises:
-            StoreError: neither can be learned now, or it is not.
-        """
-        if not self.topology.known:
-            self.refresh(deadline)
-        if self._greeting.wanted(marking=marking):
-            self._greet(marking, deadline)
-
-    def refresh(self, deadline: float, *, since: float = 0.0) -> None:
-        """Learn the topology anew; threads that want to at the same time wait for one of them.
-
-        Arguments:
-            deadline: when to give up, as `time.monotonic` has it.
-            since: nothing is to do if that was done after this time.
+    def refresh(self, effect: Refresh) -> None:
+        """Read the topology anew; threads that want to at the same time wait for one of them.
 
         Raises:
-            StoreError: no node tells.
+            StoreError: no node answers.
         """
         came = time.monotonic()
-        while self._refreshed <= max(since, came):
-            mine = _Asking()
+        while self._refreshed_at <= max(effect.since, came):
+            mine = _Discovery()
             try:
                 try:
-                    asking = self._asking.setdefault(_TOPOLOGY, mine)  # in one step
+                    running = self._discoveries.setdefault(_TOPOLOGY, mine)  # in one step
                     # A call in a signal handler does not wait for the one it has interrupted.
-                    if asking is mine or asking.thread == mine.thread:
-                        self._ask_nodes(deadline)
+                    if running is mine or running.thread == mine.thread:
+                        self._discover(effect.deadline)
+                        self._refreshed_at = time.monotonic()
                         return
                 finally:
                     self._end(mine)
             finally:
                 self._end(mine)  # if a signal handler has raised in the first one
-            left = deadline - time.monotonic()
+            left = effect.deadline - time.monotonic()
             if left <= 0:
-                raise StoreTimeoutError("no node of the cluster has told who has what")
-            asking.ended.wait(None if left == math.inf else left)
+                raise StoreTimeoutError("no node of the cluster has told its slots")
+            running.ended.wait(None if left == math.inf else left)
 
-    def _end(self, asking: _Asking) -> None:
-        if self._asking.get(_TOPOLOGY) is asking:
-            del self._asking[_TOPOLOGY]
-        asking.ended.set()
-
-    def _ask_nodes(self, deadline: float) -> None:
-        self._introduce(learned(self.topology), deadline)
-        self._refreshed = time.monotonic()
-
-    def _greet(self, marking: bool, deadline: float) -> None:
-        self._introduce(greeted(self.topology, self._greeting, marking=marking), deadline)
-
-    def _introduce(self, introduction: Introduction, deadline: float) -> None:
-        """Ask nodes what they are to be asked, each of them for a moment."""
-        try:
-            address, data, count = next(introduction)
-            while True:
-                until = min(deadline, time.monotonic() + PATIENCE)
-                try:
-                    attempt = self.link(address).attempt(data, count, Sent("read", count), until)
-                    next(attempt)
-                    replies = finished(attempt)
-                except StoreError as failure:
-                    redis_py.let_pass(failure)
-                    address, data, count = introduction.throw(failure)
-                else:
-                    address, data, count = introduction.send(replies)
-        except StopIteration:
-            return
+    def _end(self, discovery: _Discovery) -> None:
+        if self._discoveries.get(_TOPOLOGY) is discovery:
+            del self._discoveries[_TOPOLOGY]
+        discovery.ended.set()

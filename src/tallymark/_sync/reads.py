@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .._reports.engagement import Funnel, Stickiness
     from .._reports.retention import Mode, Retention
     from .._reports.retention_query import Selector
-    from .executor import BaseBlockingReader
+    from .backends import SyncCluster, SyncServer
 
 __all__ = ["SyncReads"]
 
@@ -37,7 +37,7 @@ class SyncReads(EventSets):
     key behind; read there what each of them costs.
     """
 
-    _reader: BaseBlockingReader
+    backend: SyncServer | SyncCluster
 
     def count(self, event_set: EventSet, *, timeout: float | None = None) -> int:
         """Return how many users are in an event set: one request, one moment.
@@ -135,7 +135,9 @@ class SyncReads(EventSets):
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
             ClosedError: the tally cannot be used here.
         """
-        return self._reader.stream(queries.users(self._context, event_set, start, limit), timeout)
+        return self.backend.reader.stream(
+            queries.users(self._context, event_set, start, limit), timeout
+        )
 
     def user_chunks(
         self,
@@ -166,7 +168,9 @@ class SyncReads(EventSets):
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
             ClosedError: the tally cannot be used here.
         """
-        return self._reader.parts(queries.users(self._context, event_set, start, limit), timeout)
+        return self.backend.reader.pages(
+            queries.users(self._context, event_set, start, limit), timeout
+        )
 
     def is_empty(self, event_set: EventSet, *, timeout: float | None = None) -> bool:
         """Return whether nobody is in an event set, at one moment.
@@ -471,4 +475,4 @@ class SyncReads(EventSets):
         return self._answer(keyspace.delete_all(self._context, prefix), timeout)
 
     def _answer(self, query: Query[AnswerT], timeout: float | None) -> AnswerT:
-        return self._reader.answer(query, timeout)
+        return self.backend.reader.answer(query, timeout)

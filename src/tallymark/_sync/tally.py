@@ -7,32 +7,25 @@ No event loop and no thread: the same core as the async driver, on
 from __future__ import annotations
 
 import contextlib
-import os
-import threading
 import time
-import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis import Redis, RedisCluster
 
-from .._core.context import Context
-from .._core.failures import let_handlers_pass, overloaded
+from .._core.failures import let_handlers_pass
 from .._core.offsets import blocks
 from .._core.options import Options, checked_timeout, hide_urls
 from .._core.urls import StoreUrl
-from .._marking.marker import Marker
-from .._marking.stats import Totals
 from .._marking.transaction import Transaction, unwrapped
 from .._redis import errors as redis_py
 from .._redis.blocking_clients import KINDS
 from .._redis.cluster_clients import ClusterClients, cluster_from_client, opened
-from ..errors import ClosedError, StoreTimeoutError, TallymarkError
-from .backends import BlockingCluster, BlockingServer
-from .connection import Sent
+from ..errors import StoreTimeoutError, TallymarkError
+from .backends import SyncCluster, SyncServer
 from .reads import SyncReads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from datetime import date
     from types import TracebackType
 
@@ -41,10 +34,10 @@ if TYPE_CHECKING:
     from .._core.options import TallyOptions
     from .._core.periods import Granularity
     from .._marking.bulk import Many
-    from .._marking.marks import Mark, Result
+    from .._marking.marks import Mark
     from .._marking.stats import Stats
 
-__all__ = ["SyncTally"]
+__all__ = ["SyncTally", "owning"]
 
 
 class SyncTally(SyncReads):
@@ -56,7 +49,13 @@ class SyncTally(SyncReads):
 
     To connect over a client of the caller's may take as long as that client's
     own timeouts allow; all else ends at the call's deadline.
+
+    Attributes:
+        backend: what the tally works on, for extensions of tallymark; it may change in
+            any release.
     """
+
+    backend: SyncServer | SyncCluster
 
     def __init__(self, client: Redis | RedisCluster, **options: Unpack[TallyOptions]) -> None:
         """Use a client that the caller owns; closing the tally leaves it open.
@@ -75,28 +74,12 @@ class SyncTally(SyncReads):
         """
         hide_urls(options)
         checked = Options(**options)
-        found: Any = client
         remedy = "for asyncio clients there is tallymark.Tally"
-        if not isinstance(client, ClusterClients):
-            redis_py.check_client(client, (Redis, RedisCluster), "SyncTally", remedy)
+        redis_py.check_client(client, (Redis, RedisCluster), "SyncTally", remedy)
         if isinstance(client, RedisCluster):
-            found = cluster_from_client(KINDS, client, checked)
-        self._store: BlockingServer | BlockingCluster
-        if isinstance(found, ClusterClients):  # or from `from_url`
-            self._store = BlockingCluster(found, checked, self._check_usable)
+            self.backend = SyncCluster(cluster_from_client(KINDS, client, checked), checked)
         else:
-            self._store = BlockingServer(client, checked, self._check_usable)
-        self._options = self._store.options
-        self._marker = Marker(self._options, time.time)
-        self._context = Context.of(self._store.database, self._options, time.time)
-        self._reader = self._store.reader
-        self._closed = False
-        self._counting = threading.RLock()
-        self._totals = Totals()
-        #: How many marks each call has that is under way. Each has an entry of its own:
-        #: a sum could be left wrong where a signal handler raises.
-        self._pending: dict[int, int] = {}
-        _tallies.add(self)
+            self.backend = SyncServer(client, checked, owned=False)
 
     @classmethod
     def from_url(cls, url: str, **options: Unpack[TallyOptions]) -> Self:
@@ -134,9 +117,7 @@ class SyncTally(SyncReads):
         del url  # error reporters show the locals of frames
         hide_urls(options)
         checked = Options(**options)
-        tally = cls(opened(KINDS, store, checked), **options)
-        tally._store.own()
-        return tally
+        return owning(cls, opened(KINDS, store, checked), checked)
 
     @property
     def client(self) -> Redis | RedisCluster:
@@ -144,7 +125,7 @@ class SyncTally(SyncReads):
 
         Of a tally on a cluster this is a cluster client with connections of its own.
         """
-        client: Redis | RedisCluster = self._store.client
+        client: Redis | RedisCluster = self.backend.client
         return client
 
     def mark_event(
@@ -190,7 +171,7 @@ class SyncTally(SyncReads):
             ClosedError: the tally cannot be used here.
         """
         return self._take(
-            self._marker.mark_event(event, user_id, now, track_hourly, track_unique), timeout
+            self.backend.marker.mark_event(event, user_id, now, track_hourly, track_unique), timeout
         )
 
     def unmark_event(
@@ -247,7 +228,9 @@ class SyncTally(SyncReads):
             ClosedError: the tally cannot be used here.
         """
         return self._take(
-            self._marker.unmark_event(event, user_id, now, track_hourly, track_unique, exact),
+            self.backend.marker.unmark_event(
+                event, user_id, now, track_hourly, track_unique, exact
+            ),
             timeout,
         )
 
@@ -274,7 +257,7 @@ class SyncTally(SyncReads):
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
             ClosedError: the tally cannot be used here.
         """
-        return self._take(self._marker.mark_unique(event, user_id), timeout)
+        return self._take(self.backend.marker.mark_unique(event, user_id), timeout)
 
     def unmark_unique(
         self, event: str, user_id: int, *, timeout: float | None = None
@@ -300,7 +283,7 @@ class SyncTally(SyncReads):
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
             ClosedError: the tally cannot be used here.
         """
-        return self._take(self._marker.unmark_unique(event, user_id), timeout)
+        return self._take(self.backend.marker.unmark_unique(event, user_id), timeout)
 
     def mark_many(
         self,
@@ -358,7 +341,7 @@ class SyncTally(SyncReads):
                 come in time.
             ClosedError: the tally cannot be used here.
         """
-        many = self._marker.mark_many(event, now, track_hourly, track_unique)
+        many = self.backend.marker.mark_many(event, now, track_hourly, track_unique)
         return self._write_many(many, user_ids, timeout)
 
     def unmark_many(
@@ -414,7 +397,7 @@ class SyncTally(SyncReads):
                 done before it.
             ClosedError: the tally cannot be used here.
         """
-        many = self._marker.unmark_many(event, now, track_hourly, track_unique, exact)
+        many = self.backend.marker.unmark_many(event, now, track_hourly, track_unique, exact)
         return self._write_many(many, user_ids, timeout)
 
     @contextlib.contextmanager
@@ -444,18 +427,18 @@ class SyncTally(SyncReads):
                 sent may or may not have been applied, and may be repeated.
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
         """
-        self._check_usable()
-        transaction = Transaction(self._marker)
+        self.backend.writer.check_usable()
+        transaction = Transaction(self.backend.marker)
         with transaction.collecting():
             yield transaction
         if transaction.marks:
             with transaction.sending():
-                results = self._commit(transaction.marks, timeout)
+                results = self.backend.writer.submit_together(transaction.marks, timeout)
             transaction.settle(results)
 
     def stats(self) -> Stats:
         """Return what all threads have done with the tally so far, in numbers: a `Stats`."""
-        return self._totals.stats(sum(list(self._pending.values())))
+        return self.backend.writer.stats()
 
     def close(self) -> None:
         """Accept no later call and close the connections the tally made.
@@ -464,12 +447,11 @@ class SyncTally(SyncReads):
         their connections are closed then. May be called again. A client that
         was passed in stays open.
         """
-        self._closed = True
-        self._store.close()
+        self.backend.close()
 
     def __enter__(self) -> Self:
         """Return the tally; leaving the block closes it."""
-        self._check_usable()
+        self.backend.writer.check_usable()
         return self
 
     def __exit__(
@@ -483,52 +465,19 @@ class SyncTally(SyncReads):
 
     def _take(self, mark: Mark, timeout: float | None) -> Granularity:
         if not mark.bitmaps.on_trial:
-            (result,) = self._commit((mark,), timeout)
-            return unwrapped(result)
+            return unwrapped(self.backend.writer.submit(mark, timeout))
         try:
-            (result,) = self._commit((mark,), timeout)
+            result = self.backend.writer.submit(mark, timeout)
         except BaseException as error:
-            self._marker.ended((mark,), error=error)
+            self.backend.marker.ended((mark,), error=error)
             raise
-        self._marker.ended((mark,), (result,))
+        self.backend.marker.ended((mark,), (result,))
         return unwrapped(result)
-
-    def _commit(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
-        """Send marks in one transaction, again if that may mend it; return their results."""
-        self._check_usable()
-        seconds = self._options.timeout if timeout is None else checked_timeout(timeout)
-        deadline = time.monotonic() + seconds
-        pending = self._pending
-        waiting = sum(list(pending.values())) if pending else 0
-        if waiting >= self._options.max_pending:
-            raise overloaded(waiting, "marks", self._options.max_pending)
-        sent = Sent("write", len(marks))
-        results: list[Result] = []
-        refused = False
-        try:
-            try:
-                pending[id(sent)] = sent.size
-                results, refused = self._store.write(marks, sent, deadline, seconds)
-            finally:
-                pending.pop(id(sent), None)
-                # Nothing but sums while the lock is held, so that no handler runs then.
-                counted = Totals()
-                counted.bytes_sent = sent.bytes
-                counted.retries = max(0, sent.attempts - 1)
-                if results:
-                    counted.settle(results, refused=refused)
-                else:
-                    counted.errors = sent.size
-                with self._counting:
-                    self._totals.add(counted)
-        finally:
-            pending.pop(id(sent), None)  # if a signal handler has raised in the first one
-        return results
 
     def _write_many(
         self, many: Many, user_ids: Iterable[int], timeout: float | None
     ) -> dict[Granularity, int]:
-        self._check_usable()
+        self.backend.writer.check_usable()
         ends = None if timeout is None else time.monotonic() + checked_timeout(timeout)
 
         def left() -> float | None:
@@ -543,32 +492,26 @@ class SyncTally(SyncReads):
         try:
             for offsets in list(checked) if all_there else checked:
                 for chunk in many.chunks(offsets):
-                    many.settle(chunk, self._commit(chunk.marks, left()))
+                    many.settle(chunk, self.backend.writer.submit_together(chunk.marks, left()))
         except TallymarkError as error:
-            self._marker.many_ended(many.event, done=many.done, error=error)
+            self.backend.marker.many_ended(many.event, done=many.done, error=error)
             let_handlers_pass(error)
             raise many.told(error) from error.__cause__
         except BaseException as error:
-            self._marker.many_ended(many.event, done=many.done, error=error)
+            self.backend.marker.many_ended(many.event, done=many.done, error=error)
             raise
-        self._marker.many_ended(many.event, done=many.done)
+        self.backend.marker.many_ended(many.event, done=many.done)
         return many.counts
 
-    def _check_usable(self) -> None:
-        if self._closed:
-            raise ClosedError("this tally is closed")
+
+TallyT = TypeVar("TallyT", bound=SyncTally)
 
 
-_tallies: weakref.WeakSet[SyncTally] = weakref.WeakSet()
-
-
-def _unlock_after_fork() -> None:
-    """Replace the locks in a child process: threads that do not exist there may hold them."""
-    for tally in list(_tallies):
-        tally._counting = threading.RLock()  # noqa: SLF001
-        tally._pending.clear()  # noqa: SLF001
-        tally._store.unlock()  # noqa: SLF001
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-    os.register_at_fork(after_in_child=_unlock_after_fork)
+def owning(kind: type[TallyT], made: Any, options: Options) -> TallyT:
+    """Make a tally that owns a client, or what it takes to connect to a cluster."""
+    tally = kind.__new__(kind)
+    if isinstance(made, ClusterClients):
+        tally.backend = SyncCluster(made, options)
+    else:
+        tally.backend = SyncServer(made, options, owned=True)
+    return tally

@@ -105,15 +105,15 @@ def get_dates_data(
     if rows < 1:
         return []
     tally = tally_of(system)
-    check_table(tally._context, rows, columns)  # noqa: SLF001
+    check_table(tally.backend.context, rows, columns)
     moments = _moments(time_group, rows, rows - 1 + columns, start_date)
     with translated():
         known = Known(tally)
         chosen = functools.partial(_chosen, tally, known, time_group, system)
         cohorts = [chosen(moment, select1, select1b) for moment in moments[:rows]]
         active = [chosen(moment, select2, select2b) for moment in moments] if columns else []
-        query = _counted(tally._context, cohorts, active, columns)  # noqa: SLF001
-        tallies, somebody = tally._reader.answer(query)  # noqa: SLF001
+        query = _counted(tally.backend.context, cohorts, active, columns)
+        tallies, somebody = tally.backend.reader.answer(query)
     return [
         [moments[row], size]
         + [

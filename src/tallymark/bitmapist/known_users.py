@@ -21,7 +21,7 @@ __all__ = ["Known", "located", "origin_of"]
 
 def origin_of(tally: SyncTally) -> Origin:
     """Return where a tally's bitmaps are."""
-    return tally._context.origin  # noqa: SLF001
+    return tally.backend.context.origin
 
 
 def located(tally: SyncTally, selection: Selection, known: Known | None = None) -> EventSet:
@@ -68,7 +68,7 @@ class Known:
         bitmapist does not have, the years, and whatever is left of months that have expired.
         """
         tally = self._tally
-        periods: list[Period] = tally._reader.answer(periods_of(tally._context, name))  # noqa: SLF001
+        periods: list[Period] = tally.backend.reader.answer(periods_of(tally.backend.context, name))
         months = {period for period in periods if period.granularity is Granularity.MONTH}
         chosen = [
             period

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import TYPE_CHECKING, cast
 
+from .._marking.transaction import unwrapped
 from .systems import pipeline_of, tally_of, translated
 from .users import checked_id, text_of, truth_of
 
@@ -71,7 +72,7 @@ def mark_unique(event_name: str, uuid: int, system: System = "default") -> None:
     A pipeline as the system gets the command, for the program to execute.
     """
     tally = tally_of(system)
-    mark = tally._marker.mark_unique(text_of(event_name), checked_id(uuid))  # noqa: SLF001
+    mark = tally.backend.marker.mark_unique(text_of(event_name), checked_id(uuid))
     _apply(mark, tally, pipeline_of(system))
 
 
@@ -81,7 +82,7 @@ def unmark_unique(event_name: str, uuid: int, system: System = "default") -> Non
     A pipeline as the system gets the command, for the program to execute.
     """
     tally = tally_of(system)
-    mark = tally._marker.unmark_unique(text_of(event_name), checked_id(uuid))  # noqa: SLF001
+    mark = tally.backend.marker.unmark_unique(text_of(event_name), checked_id(uuid))
     _apply(mark, tally, pipeline_of(system))
 
 
@@ -99,7 +100,7 @@ def _mark(
         now = now.replace(tzinfo=None)
     at_once = truth_of("use_pipeline", use_pipeline)
     tally = tally_of(system)
-    marker = tally._marker  # noqa: SLF001
+    marker = tally.backend.marker
     given = (
         text_of(event_name),
         checked_id(uuid),
@@ -123,7 +124,7 @@ def _apply(mark: BitMark, tally: SyncTally, pipeline: Pipeline | None) -> None:
     """Send a mark, or put its commands into a program's pipeline."""
     if pipeline is None:
         with translated():
-            tally._take(mark, None)  # noqa: SLF001
+            unwrapped(tally.backend.writer.submit(mark))
         return
     for key in mark.bitmaps.keys:
         pipeline.setbit(key, mark.offset, mark.value)

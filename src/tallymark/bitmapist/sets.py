@@ -241,8 +241,8 @@ class BitOperation(MixinIter, MixinContains, MixinCounts, MixinEventsMisc, Mixin
             with translated():
                 tally, event_set = self._event_set()
                 _remember(self.system, self._key)
-                query = store(tally._context, event_set, self._key.encode())  # noqa: SLF001
-                tally._reader.answer(query)  # noqa: SLF001
+                query = store(tally.backend.context, event_set, self._key.encode())
+                tally.backend.reader.answer(query)
 
     def _selection(self) -> Selection:
         return self._combined

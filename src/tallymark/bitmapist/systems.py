@@ -15,7 +15,7 @@ from .._core.failures import let_handlers_pass
 from .._core.options import Options, TallyOptions
 from .._redis.blocking_clients import KINDS
 from .._redis.clients import make_client_like
-from .._sync.tally import SyncTally
+from .._sync.tally import SyncTally, owning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,8 +115,8 @@ _OPTIONS: Final[TallyOptions] = {"max_event_bytes": None}
 def _tally_on(pool: redis.ConnectionPool) -> SyncTally:
     """Make the tally on a pool, and let go of the one that was made first, if there are many."""
     if type(pool) is redis.ConnectionPool:
-        tally = SyncTally(make_client_like(KINDS, pool, Options()), **_OPTIONS)
-        tally._store.own()  # noqa: SLF001
+        options = Options(**_OPTIONS)
+        tally = owning(SyncTally, make_client_like(KINDS, pool, options), options)
     else:
         tally = SyncTally(redis.Redis(connection_pool=pool), **_OPTIONS)
     tally = _tallies.setdefault(pool, tally)  # another thread may have been first
@@ -124,7 +124,7 @@ def _tally_on(pool: redis.ConnectionPool) -> SyncTally:
         gone = _tallies.pop(oldest, None)
         if gone is not None:
             # Not the tally: another thread may be about to use it, and still can.
-            gone._store.close()  # noqa: SLF001
+            gone.backend.disconnect()
     return tally
 
 

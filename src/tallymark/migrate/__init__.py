@@ -26,7 +26,7 @@ from .._marking.marks import Bitmaps, DenseMarks, SparseMarks
 from .._reading.fanout import in_shards
 from .._reading.keyspace import every_bitmap
 from .._reading.raw_keys import key_facts, key_parts, unlinked
-from .._reading.requests import Nodes, Request
+from .._reading.requests import ListNodes, Request
 from .._sync.tally import SyncTally
 from ..errors import (
     InvalidTypeError,
@@ -200,10 +200,10 @@ class _Side:
     """One of the two databases. Works on the inner parts of a blocking tally."""
 
     def __init__(self, tally: SyncTally) -> None:
-        self.ask = tally._reader.answer  # noqa: SLF001
-        self.write = tally._commit  # noqa: SLF001
-        self.context = tally._context  # noqa: SLF001
-        self.options = tally._options  # noqa: SLF001
+        self.ask = tally.backend.reader.answer
+        self.write = tally.backend.writer.submit_together
+        self.context = tally.backend.context
+        self.options = tally.backend.options
         self.schema = self.context.schema
         #: In how many parts a bitmap is.
         self.parts = len(self.schema.parts)
@@ -233,7 +233,7 @@ class _Side:
         if self.nodes() != [""]:  # a cluster, where all have shards
             return
         # A database with shards says so; one without, such as bitmapist's, says nothing.
-        if self.ask(_has(self.schema.note)) or self.schema.shards is None:
+        if self.ask(_has(self.schema.schema_key)) or self.schema.shards is None:
             return
         prefix = self.schema.prefix
         plain = replace(self.context, schema=KeySchema(prefix))
@@ -251,7 +251,7 @@ class _Mover:
         for tally in (source, target):
             if not isinstance(tally, SyncTally):
                 raise InvalidTypeError(f"migrate takes two SyncTally, got a {type(tally).__name__}")
-            if tally._options.reads_elsewhere:  # noqa: SLF001
+            if tally.backend.options.reads_elsewhere:
                 raise InvalidValueError(
                     "migrate reads from the primary, as a replica may be late; "
                     "pass tallies without read_from"
@@ -488,7 +488,7 @@ class _Mover:
 
 
 def _nodes() -> Query[list[str]]:
-    found: list[str] = yield Nodes()
+    found: list[str] = yield ListNodes()
     return found
 
 
@@ -602,7 +602,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options.target, prefix=target_prefix, shards=options.shards, timeout=60
             ) as target,
         ):
-            if options.shards is None and target._context.shards:  # noqa: SLF001
+            if options.shards is None and target.backend.context.shards:
                 raise InvalidValueError("a cluster cannot do without shards")
             told = migrate(
                 source, target, exact=options.exact, progress=None if options.quiet else tell

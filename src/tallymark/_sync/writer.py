@@ -1,0 +1,231 @@
+"""The blocking driver's writers: each call's marks in a transaction of their own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from .._cluster.shard_transactions import ShardBatches, by_shard
+from .._core.failures import overloaded, with_outcome
+from .._core.options import checked_timeout
+from .._marking.batch import MAX_RUN_MARKS, Batch
+from .._marking.stats import Totals
+from .._reading.execution import Traffic, retried
+from .._redis.errors import let_pass
+from ..errors import ClosedError, StoreError, StoreTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .._cluster.execution import ClusterExecutions
+    from .._core.options import Options
+    from .._marking.marks import Mark, Result
+    from .._marking.stats import Stats
+    from .._reading.execution import Answerable, Execution
+
+__all__ = ["ClusterWriter", "SyncWriter"]
+
+
+class SyncWriter:
+    """Sends marks to one server. Threads may share it."""
+
+    def __init__(self, options: Options, run: Callable[[Execution[Any]], Any]) -> None:
+        """Begin idle.
+
+        Arguments:
+            options: the tally's.
+            run: performs an execution.
+        """
+        self._options = options
+        self._run = run
+        self._closed = False
+        self._totals = Totals()
+        self.renew_locks()
+
+    def renew_locks(self) -> None:
+        """Begin with locks that nobody holds, and no calls in flight, as in a child process."""
+        self._counting = threading.RLock()
+        #: How many marks each call in flight has. Each has an entry of its own: a sum
+        #: could be left wrong where a signal handler raises.
+        self._pending: dict[int, int] = {}
+
+    def check_usable(self) -> None:
+        """Raise a `ClosedError` after `close`."""
+        if self._closed:
+            raise ClosedError("this tally is closed")
+
+    def submit(self, mark: Mark, timeout: float | None = None) -> Result:
+        """Send a mark; return its result.
+
+        Arguments:
+            mark: the mark.
+            timeout: how many seconds it has; ``None`` for the tally's.
+
+        Raises:
+            ClosedError: the tally is closed.
+            OverloadedError: too many marks are waiting.
+            InvalidTypeError, InvalidValueError: the timeout is not allowed.
+            StoreError: there is no answer; it tells what became of the mark.
+        """
+        (result,) = self.submit_together((mark,), timeout)
+        return result
+
+    def submit_together(self, marks: Sequence[Mark], timeout: float | None = None) -> list[Result]:
+        """Send one or more marks in one transaction; return their results. Raises as `submit`."""
+        self.check_usable()
+        seconds = self._options.timeout if timeout is None else checked_timeout(timeout)
+        deadline = time.monotonic() + seconds
+        pending = self._pending
+        waiting = sum(list(pending.values())) if pending else 0
+        if waiting >= self._options.max_pending:
+            raise overloaded(waiting, "marks", self._options.max_pending)
+        traffic = Traffic("write", len(marks))
+        results: list[Result] = []
+        refused = False
+        try:
+            try:
+                pending[id(traffic)] = traffic.size
+                results, refused = self._write(marks, traffic, deadline, seconds)
+            finally:
+                pending.pop(id(traffic), None)
+                # Nothing but sums while the lock is held, so that no handler runs then.
+                counted = Totals()
+                counted.bytes_sent = traffic.bytes
+                counted.retries = max(0, traffic.attempts - 1)
+                if results:
+                    counted.settle(results, refused=refused)
+                else:
+                    counted.errors = traffic.size
+                with self._counting:
+                    self._totals.add(counted)
+        finally:
+            pending.pop(id(traffic), None)  # if a signal handler has raised in the first one
+        return results
+
+    def stats(self) -> Stats:
+        """Return what was done so far."""
+        return self._totals.stats(sum(list(self._pending.values())))
+
+    def close(self) -> None:
+        """Accept nothing more; calls of other threads go on."""
+        self._closed = True
+
+    def _write(
+        self, marks: Sequence[Mark], traffic: Traffic, deadline: float, seconds: float
+    ) -> tuple[list[Result], bool]:
+        """Send marks in one transaction.
+
+        Arguments:
+            marks: the marks.
+            traffic: is kept up to date, also if it fails.
+            deadline: when to give up, as `time.monotonic` has it.
+            seconds: how many there were until then.
+
+        Returns:
+            Their results, and whether Redis has discarded the transaction.
+
+        Raises:
+            StoreError: there is no answer; it tells what became of the marks.
+        """
+        options = self._options
+        batch = Batch(bitfield=options.bitfield, replicas=options.replicas)
+        request: Answerable[list[Result]] = batch
+        try:
+            if len(marks) <= MAX_RUN_MARKS:
+                for mark in marks:
+                    batch.add(mark)
+            else:
+                request = _LargeBatch(batch, marks, deadline)
+            results = self._run(retried(request, deadline, time.monotonic, traffic=traffic))
+        except StoreError as failure:
+            let_pass(failure)
+            raise _outcome(failure, traffic.bytes, seconds) from failure.__cause__
+        return results, batch.refused
+
+
+class _LargeBatch:
+    """A batch of very many marks, which is built step by step until a deadline."""
+
+    share = 1
+
+    def __init__(self, batch: Batch, marks: Sequence[Mark], deadline: float) -> None:
+        """Build the batch.
+
+        Raises:
+            StoreTimeoutError: the deadline has passed.
+        """
+        self.settle = batch.settle
+        self.reply_count = batch.reply_count
+        for at in range(0, len(marks), MAX_RUN_MARKS):
+            _check_deadline(deadline)
+            for mark in marks[at : at + MAX_RUN_MARKS]:
+                batch.add(mark)
+            batch.seal()
+        pieces = []
+        for piece in batch.pieces():
+            _check_deadline(deadline)
+            pieces.append(piece)
+        self._data = b"".join(pieces)
+
+    def encode(self) -> bytes:
+        """Return the bytes to send."""
+        return self._data
+
+
+def _check_deadline(deadline: float) -> None:
+    if time.monotonic() >= deadline:
+        raise StoreTimeoutError
+
+
+class ClusterWriter(SyncWriter):
+    """Sends marks to the nodes of a cluster: those of each shard in one transaction."""
+
+    def __init__(
+        self,
+        executions: ClusterExecutions,
+        options: Options,
+        run: Callable[[Execution[Any]], Any],
+    ) -> None:
+        """Begin idle; ``executions`` are those of the cluster, the others as in the base."""
+        super().__init__(options, run)
+        self._executions = executions
+
+    def _write(
+        self, marks: Sequence[Mark], traffic: Traffic, deadline: float, seconds: float
+    ) -> tuple[list[Result], bool]:
+        """Send the marks of one shard after those of another."""
+        shards = by_shard(marks)
+        results: list[Any] = [None] * len(marks)
+        for indexes in shards:
+            some = [marks[index] for index in indexes]
+            before = traffic.bytes
+            try:
+                found: Sequence[Result] = self._run(
+                    self._executions.commit(some, deadline, traffic, self._new_batch)
+                )
+            except StoreError as failure:
+                let_pass(failure)
+                error = _outcome(failure, traffic.bytes - before, seconds)
+                if len(shards) == 1:
+                    raise error from failure.__cause__
+                found = [error] * len(some)
+            for index, own in zip(indexes, found, strict=True):
+                results[index] = own
+        return results, False
+
+    def _new_batch(self, importing: bool) -> ShardBatches:
+        options = self._options
+        return ShardBatches(bitfield=options.bitfield, replicas=options.replicas, asking=importing)
+
+
+def _outcome(failure: StoreError, written: int, seconds: float) -> StoreError:
+    """Return the error of marks that got no answer.
+
+    Arguments:
+        failure: why.
+        written: how many bytes of them may have been written.
+        seconds: how many there were.
+    """
+    missed = "Redis did not answer" if written else "there was no connection to Redis"
+    return with_outcome(failure, sent=written > 0, timeout=seconds, missed=missed)
