@@ -554,11 +554,12 @@ class Tally(AsyncReads):
         was passed in stays open.
 
         After the tally's event loop has been closed, it may be called on any
-        other one, and closes the connections at once.
+        other one, or without any, and closes the connections at once.
 
         Raises:
             WrongEventLoopError: the tally is in use on another event loop,
-                which is still open; it goes on working there.
+                which is still open; it goes on working there. Or no event
+                loop of asyncio is running.
         """
         if self._commits.outlived_its_loop():
             self._discard()

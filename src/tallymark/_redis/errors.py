@@ -284,7 +284,9 @@ def discard_connection(connection: Any) -> None:
     if writer is None:
         return
     connection._writer = connection._reader = None  # noqa: SLF001
-    transport = writer.transport
+    transport = getattr(writer, "transport", None)
+    if transport is None:  # of an embedded store
+        return
     protocol = getattr(transport, "_ssl_protocol", None)
     if protocol is not None:
         transport._closed = True  # noqa: SLF001 - or it warns that it was not
