@@ -421,6 +421,8 @@ def test_nothing_is_shown_long_raw_or_at_the_price_of_an_error() -> None:
         (["x" * 10**7] * 3, None),
         ({"a": 1}, "{'a': 1}"),
         (set(), "set()"),
+        ((1,), "(1,)"),
+        ((1, 2), "(1, 2)"),
         (endless, None),
         ([[[[[1]]]]], None),
         (Hostile(), "a value that cannot be shown"),

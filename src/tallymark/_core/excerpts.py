@@ -126,7 +126,8 @@ def _repr(value: Any, most: int) -> str:
         each = max(_SHORT, most // 3 - 6)
         items: Iterable[Any] = value
         parts = (_item(value, item, each) for item in items)
-        return f"{begin}{listed(parts, len(value), 3)}{end}"
+        comma = "," if kind is tuple and len(value) == 1 else ""
+        return f"{begin}{listed(parts, len(value), 3)}{comma}{end}"
     return str.__str__(repr(value))
 
 
