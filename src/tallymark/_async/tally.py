@@ -351,7 +351,8 @@ class Tally(AsyncReads):
                 ``tallymark.TRACK_UNIQUE``.
             timeout: how many seconds the whole call may take, waiting for ids
                 included. ``None``: as long as each piece is answered within the
-                tally's timeout. An async iterable is cancelled when time is up.
+                tally's timeout. An async iterable is cancelled when time is up;
+                if it catches that and goes on, the call ends when it does.
                 An iterable that does not give its next id cannot be
                 interrupted, and keeps the event loop from running: the call
                 ends as soon as it does.
