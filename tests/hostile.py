@@ -47,7 +47,11 @@ RaisingStr: Any = type(
     (str,),
     {**_RAISING, **dict.fromkeys(("isprintable", "encode", "partition", "startswith"), _raise)},
 )
-Meta: Any = type("Meta", (type,), {"__name__": property(_raise), "__repr__": _raise})
+Meta: Any = type(
+    "Meta",
+    (type,),
+    {"__name__": property(_raise), "__module__": property(_raise), "__repr__": _raise},
+)
 RaisingClass: Any = Meta("RaisingClass", (), {})
 
 

@@ -177,7 +177,7 @@ REWORDED = [
     (r"\basync with\b", "with"),
     (r"\bother(\s+)tasks\b", r"other\1threads"),
     (r": `async for` takes its time", ""),
-    (r"\s+An async iterable is cancelled when time is up\.", ""),
+    (r"\s+An async iterable is cancelled when time is up;[^.]*\.", ""),
     (r",\s+and\s+keeps\s+the\s+event\s+loop\s+from\s+running:", ":"),
     (r"\n\s*An async iterable is closed at the end.*?(?=\n\s*\n|\s*\Z)", ""),
     (r"combined here, in a thread,\n", "combined here,\n"),

@@ -10,7 +10,8 @@ import enum
 import logging
 import types
 import uuid
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone, tzinfo
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import fakeredis
@@ -420,6 +421,8 @@ def test_nothing_is_shown_long_raw_or_at_the_price_of_an_error() -> None:
         (["x" * 10**7] * 3, None),
         ({"a": 1}, "{'a': 1}"),
         (set(), "set()"),
+        ((1,), "(1,)"),
+        ((1, 2), "(1, 2)"),
         (endless, None),
         ([[[[[1]]]]], None),
         (Hostile(), "a value that cannot be shown"),
@@ -591,6 +594,32 @@ def test_a_pipeline_is_no_client() -> None:
         make: Any = facade
         with pytest.raises(InvalidTypeError, match=r"transaction\(\) of a tally"):
             make(pipeline)
+
+
+def test_names_of_modules_are_short_and_on_one_line() -> None:
+    def no_idea(*_: Any) -> Any:
+        raise ValueError("no idea")
+
+    meta: Any = type("Meta", (type,), {"__module__": property(no_idea)})
+    zone: Any = type("Zone", (tzinfo,), {"__module__": TURNING * 99, "utcoffset": no_idea})
+    strange = (type("X", (), {"__module__": TURNING * 99})(), meta("Y", (), {})())
+    makers: tuple[Any, ...] = (Tally, SyncTally)
+    calls: list[Any] = [partial(make, client) for make in makers for client in strange]
+    calls.append(lambda: SyncTally.from_url("memory://", timezone=zone()))
+    for call in calls:
+        with pytest.raises(TallymarkError) as raised:
+            call()
+        assert len(str(raised.value)) < 300
+        assert str(raised.value).isprintable()
+
+
+def test_the_name_of_a_system_that_there_is_not_is_short() -> None:
+    for name, wanted in (("other", "'other'"), (TURNING * 999, None), ("x" * 9999, None)):
+        with pytest.raises(KeyError) as raised:
+            bitmapist.mark_event("a", 1, system=name)
+        assert wanted in (None, str(raised.value))
+        assert len(str(raised.value)) < 400
+        assert raised.value.__suppress_context__
 
 
 def by_hand(coroutine: Coroutine[Any, Any, Any]) -> None:

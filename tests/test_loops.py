@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from tallymark import Granularity, Tally, WrongEventLoopError
 from test_lifecycle import all_gone, connections, run_script
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
 
     from stores import Store
 
@@ -124,6 +125,45 @@ def test_closing_after_the_own_loop_is_closed(redis_store: Store) -> None:
     own.close()
     assert connections(redis_store) == 2
     asyncio.run(tally.aclose())
+    assert all_gone(redis_store)
+
+
+def by_hand(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine to its end as trio does: without an event loop of asyncio."""
+    with contextlib.suppress(StopIteration):
+        coroutine.send(None)
+    coroutine.close()
+
+
+def test_closing_without_an_event_loop(redis_store: Store) -> None:
+    async def use(tally: Tally) -> None:
+        await tally.mark_unique("a", 1)
+        await tally.count(tally.unique("a"))
+
+    async def leave(tally: Tally) -> None:
+        await tally.__aexit__(None, None, None)
+
+    async def use_and_close(tally: Tally) -> None:
+        await use(tally)
+        await tally.aclose()
+
+    for url in (redis_store.url, "memory://"):
+        for shards in (None, 3):
+            for close in (Tally.aclose, leave):
+                tally = Tally.from_url(url, shards=shards, prefix=f"{shards}_")
+                with pytest.raises(WrongEventLoopError, match=r"runs on asyncio.*trio"):
+                    by_hand(close(tally))
+                own = asyncio.new_event_loop()
+                own.run_until_complete(use(tally))
+                with pytest.raises(WrongEventLoopError, match=r"runs on asyncio.*trio"):
+                    by_hand(close(tally))
+                own.run_until_complete(use(tally))  # it goes on working
+                own.close()
+                by_hand(close(tally))  # there is nobody left to wait for
+                closed = Tally.from_url(url, shards=shards, prefix=f"{shards}_")
+                asyncio.run(use_and_close(closed))
+                with pytest.raises(WrongEventLoopError, match=r"runs on asyncio.*trio"):
+                    by_hand(close(closed))
     assert all_gone(redis_store)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+import uuid
 from collections import Counter, deque
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -245,6 +247,48 @@ async def test_what_holds_no_ids(facade: Facade, wrong: Any) -> None:
     async with facade.open("redis://nowhere.invalid:1") as tally:
         with pytest.raises(InvalidTypeError, match="iterable of ints"):
             await tally.mark_many("a", wrong)
+
+
+NUMBER_THEM = "number the users in your database"
+
+
+@pytest.mark.parametrize(
+    ("ids", "wanted"),
+    [
+        ("alice", rf"got a str; .*{NUMBER_THEM}"),
+        (b"alice", rf"got a bytes; .*{NUMBER_THEM}"),
+        (uuid.UUID(int=7), rf"got a UUID; .*{NUMBER_THEM}"),
+        (["alice"], rf"got 'alice' of type str; .*{NUMBER_THEM}"),
+        ([uuid.UUID(int=7)], NUMBER_THEM),
+        (np.array(["a", "b"]), rf"got one of str32; .*{NUMBER_THEM}"),
+        (np.array([b"a"]), rf"got one of bytes8; .*{NUMBER_THEM}"),
+        (pd.Series(["a", "b"]), NUMBER_THEM),
+        (np.array([(1, 2)], [("x" * 999, int), ("y", int)]), r"one of void128; "),
+        (pd.Series([1.5, None]), r"one of float64; leave out those that are missing"),
+    ],
+    ids=lambda value: str(type(value)),
+)
+async def test_what_holds_other_ids_is_refused_with_advice(
+    facade: Facade, ids: Any, wanted: str
+) -> None:
+    async with facade.open("redis://nowhere.invalid:1") as tally:
+        for call in (
+            lambda: tally.mark_many("a", ids),
+            lambda: tally.unmark_many("a", ids),
+            lambda: tally.contains_many(tally.unique("a"), ids),
+        ):
+            with pytest.raises(InvalidTypeError, match=wanted) as raised:
+                await call()
+            assert len(str(raised.value)) < 300
+
+
+async def test_the_advice_about_missing_ids_is_right(facade: Facade) -> None:
+    ids = pd.Series([1, None, 3])
+    async with facade.open("memory://") as tally:
+        with pytest.raises(InvalidTypeError, match=r"series\.dropna\(\)\.astype\('Int64'\)"):
+            await tally.mark_many("a", ids)
+        assert await tally.mark_many("a", ids.dropna().astype("Int64"), now=MONDAY) == each(2)
+        assert await tally.contains_many(tally.day("a", MONDAY), [1, 2, 3]) == [True, False, True]
 
 
 def test_async_iterables_are_for_the_async_tally() -> None:

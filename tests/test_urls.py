@@ -345,6 +345,20 @@ def test_configure_refuses_what_from_url_would(monkeypatch: pytest.MonkeyPatch) 
     assert defaults.configured() is before
 
 
+@pytest.mark.parametrize(
+    "url", ["rediss://h/0", "rediss+sentinel://h/s", "rediss+cluster://h"], ids=lambda url: url[:9]
+)
+def test_options_that_only_the_blocking_redis_py_has(url: str) -> None:
+    """They are refused by the other facade, in every scheme."""
+    url += "?ssl_validate_ocsp=1"
+    with pytest.raises(InvalidValueError):
+        Tally.from_url(url)
+    with pytest.raises(InvalidValueError):
+        Tally.from_url("redis://localhost", read_from=url)
+    tallymark.configure(url)  # for one facade at least
+    SyncTally.from_url(url).close()
+
+
 @pytest.mark.parametrize("facade", [ASYNC, SYNC], ids=["async", "sync"])
 @pytest.mark.parametrize(
     ("query", "wanted"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
+from dataclasses import FrozenInstanceError
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -23,6 +26,7 @@ from tallymark._core.context import Context
 from tallymark._core.covers import cover
 from tallymark._core.event_sets import EventSets
 from tallymark._core.options import Options
+from tallymark._reports.retention import Cell, CellState
 
 #: A Monday.
 NOW = datetime(2026, 11, 23, 9, 30)
@@ -125,6 +129,23 @@ def test_they_are_values() -> None:
     assert month - day != day - month
     with pytest.raises(AttributeError):
         anything.day("active").event = "other"
+
+
+def test_they_take_no_attributes() -> None:
+    monday = Period.containing(Granularity.DAY, NOW)
+    cell = Cell(monday, CellState.FUTURE, None, None)
+    day = tally.day("a")
+    for value in (day, day & tally.unique("b"), tally.last("a"), tally.year("a"), cell):
+        for name in ("event", "operator", "period", "x", "__doc__"):
+            before = getattr(value, name, None)
+            with pytest.raises(FrozenInstanceError, match="cannot assign to field"):
+                setattr(value, name, 1)
+            with pytest.raises(FrozenInstanceError, match="cannot delete field"):
+                delattr(value, name)
+            assert getattr(value, name, None) is before
+        assert (
+            copy.copy(value) == copy.deepcopy(value) == pickle.loads(pickle.dumps(value)) == value
+        )
 
 
 def test_chains_stay_flat_and_differences_keep_their_order() -> None:

@@ -63,13 +63,15 @@ class OfOneLoop:
         """Return whether the loop has been closed, so that nothing can be awaited any more.
 
         Raises:
-            WrongEventLoopError: the loop is another than the running one, and is still open.
+            WrongEventLoopError: the loop is another than the running one, and is still open;
+                or there is no loop of asyncio on which to close anything.
         """
         loop = self._loop or self._closing_on
-        if loop is None or loop is asyncio.get_running_loop():
-            return False
-        if loop.is_closed():
+        if loop is not None and loop.is_closed():
             return True
+        running = running_loop()
+        if loop is None or loop is running:
+            return False
         raise WrongEventLoopError(
             "this Tally has connections of another event loop; close it there, where it goes on "
             "working until then"

@@ -348,7 +348,8 @@ class Tally(AsyncReads):
                 ``tallymark.TRACK_UNIQUE``.
             timeout: how many seconds the whole call may take, waiting for ids
                 included. ``None``: as long as each piece is answered within the
-                tally's timeout. An async iterable is cancelled when time is up.
+                tally's timeout. An async iterable is cancelled when time is up;
+                if it catches that and goes on, the call ends when it does.
                 An iterable that does not give its next id cannot be
                 interrupted, and keeps the event loop from running: the call
                 ends as soon as it does.
@@ -551,11 +552,12 @@ class Tally(AsyncReads):
         was passed in stays open.
 
         After the tally's event loop has been closed, it may be called on any
-        other one, and closes the connections at once.
+        other one, or without any, and closes the connections at once.
 
         Raises:
             WrongEventLoopError: the tally is in use on another event loop,
-                which is still open; it goes on working there.
+                which is still open; it goes on working there. Or no event
+                loop of asyncio is running.
         """
         if self.backend.writer.outlived_its_loop():
             self._discard()

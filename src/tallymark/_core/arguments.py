@@ -10,7 +10,7 @@ import operator
 import sys
 import unicodedata
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, SupportsIndex, TypeVar, cast
+from typing import TYPE_CHECKING, Final, SupportsIndex, TypeVar, cast
 
 from ..errors import InvalidTypeError, InvalidValueError
 from .excerpts import kind_of, shown
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
+    "NUMBER_THEM",
     "check_flag",
     "check_name",
     "checked_int",
@@ -32,6 +33,11 @@ __all__ = [
 ]
 
 ItemT = TypeVar("ItemT")
+
+#: What to do with ids of other types, or of 64 bits.
+NUMBER_THEM: Final = (
+    "for other ids, number the users in your database, as in a table with an integer key"
+)
 
 
 def is_array(ids: object) -> bool:

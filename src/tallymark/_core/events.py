@@ -15,6 +15,7 @@ from ..errors import InvalidTypeError, InvalidValueError
 from .arguments import check_name, checked_int, described, iterated
 from .covers import Coverage, cover, days_of
 from .excerpts import shown
+from .immutable import immutable
 from .keys import bitmap_key
 
 if TYPE_CHECKING:
@@ -222,6 +223,7 @@ class EventSet:
         return _combination(operator, (self, other))
 
 
+@immutable
 @dataclass(frozen=True, repr=False, slots=True)
 class Bitmap(EventSet):
     """One bitmap: an event in one period, or an event's flag.
@@ -302,6 +304,7 @@ class Union(EventSet):
         return (Bitmap(self.origin, self.event, period) for period in self.periods())
 
 
+@immutable
 @dataclass(frozen=True, repr=False, slots=True)
 class PeriodUnion(Union):
     """An event in a period whose own bitmap may hold less than those inside the period.
@@ -362,6 +365,7 @@ class PeriodUnion(Union):
         return f"{self.period.granularity}({self.event!r}, {self.period})"
 
 
+@immutable
 @dataclass(frozen=True, repr=False, slots=True)
 class DayRange(Union):
     """An event on any day of a range, from as few bitmaps as are certain to say that.
@@ -439,6 +443,7 @@ class DayRange(Union):
         return f"between({self.event!r}, {self.first:%Y-%m-%d}, {self.after:%Y-%m-%d})"
 
 
+@immutable
 @dataclass(frozen=True, repr=False, eq=False, slots=True)
 class Combination(EventSet):
     """Two or more event sets, combined from left to right.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["escaped", "isolated", "kind_of", "listed", "shown"]
+__all__ = ["escaped", "isolated", "kind_of", "kind_with_module", "listed", "shown"]
 
 #: How many characters of a value, and of a server's words, are shown.
 _VALUE: Final = 80
@@ -82,6 +82,14 @@ def kind_of(value: object) -> str:
         return "a class that cannot be named"
 
 
+def kind_with_module(value: object) -> str:
+    """Return the name of a value's class, with that of its module before it."""
+    try:
+        return escaped(f"{type(value).__module__}.{type(value).__name__}", _VALUE)
+    except Exception:  # noqa: BLE001 - as above
+        return kind_of(value)
+
+
 def isolated(text: str) -> str:
     """Return text whose direction does not reach what is beside it.
 
@@ -118,7 +126,8 @@ def _repr(value: Any, most: int) -> str:
         each = max(_SHORT, most // 3 - 6)
         items: Iterable[Any] = value
         parts = (_item(value, item, each) for item in items)
-        return f"{begin}{listed(parts, len(value), 3)}{end}"
+        comma = "," if kind is tuple and len(value) == 1 else ""
+        return f"{begin}{listed(parts, len(value), 3)}{comma}{end}"
     return str.__str__(repr(value))
 
 

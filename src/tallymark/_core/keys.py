@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import InvalidTypeError, InvalidValueError
 from .arguments import (
+    NUMBER_THEM,
     check_flag,
     check_name,
     checked_int,
@@ -50,11 +51,6 @@ DEFAULT_PREFIX: Final = "trackist_"
 #: The last bit that Redis can address: a string holds 512 MB, 2**32 bits
 #: (https://redis.io/docs/latest/commands/setbit/).
 MAX_USER_ID: Final = 2**32 - 1
-
-#: What to do with ids of other types, or of 64 bits.
-_NUMBER_THEM: Final = (
-    "for other ids, number the users in your database, as in a table with an integer key"
-)
 
 
 @dataclass(frozen=True)
@@ -174,10 +170,10 @@ class KeySchema:
         if number is None:
             raise InvalidTypeError(
                 f"user id must be an int in [0, {self.max_user_id}], got {described(user_id)}; "
-                f"{_NUMBER_THEM}"
+                f"{NUMBER_THEM}"
             )
         if not 0 <= number <= self.max_user_id:
-            advice = f"; {_NUMBER_THEM}" if number > MAX_USER_ID else ""
+            advice = f"; {NUMBER_THEM}" if number > MAX_USER_ID else ""
             raise InvalidValueError(
                 f"user id must be in [0, {self.max_user_id}], got {shown(number)}{advice}"
             )

@@ -16,8 +16,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from ..errors import InvalidTypeError
-from .arguments import is_array
-from .excerpts import kind_of, shown
+from .arguments import NUMBER_THEM, is_array
+from .excerpts import escaped, kind_of, shown
 from .failures import let_handlers_pass
 
 __all__ = [
@@ -61,6 +61,13 @@ _HIGHEST: Final = 2**32 - 1
 #: What gives all that it holds without waiting for anything.
 _AT_HAND: Final = (list, tuple, set, frozenset, range, array, dict, deque)
 
+#: What to do with an array of floats, as pandas makes one of ints where some are missing.
+#: Not int64, which drops fractions without a word.
+_WITHOUT_GAPS: Final = (
+    "leave out those that are missing and convert the others, as with "
+    "series.dropna().astype('Int64')"
+)
+
 #: From one bit in so many on, it is faster to write a binary number's digits and to
 #: have Python read it.
 _CROWDED: Final = 32
@@ -83,10 +90,11 @@ def blocks(
         return _array_blocks(_as_array(user_ids)), True
     if type(user_ids) is range:
         return _range_blocks(user_ids), True
-    if isinstance(user_ids, (str, bytes, bytearray, memoryview)) or not isinstance(
-        user_ids, Iterable
-    ):
-        raise InvalidTypeError(f"user ids must be an iterable of ints, got a {kind_of(user_ids)}")
+    is_text = isinstance(user_ids, (str, bytes, bytearray, memoryview))
+    if is_text or not isinstance(user_ids, Iterable):
+        raise InvalidTypeError(
+            f"user ids must be an iterable of ints, got a {kind_of(user_ids)}; {NUMBER_THEM}"
+        )
     rest = iter(user_ids)
     if check_time is not None and not isinstance(user_ids, _AT_HAND):
         rest = _in_time(rest, check_time)
@@ -140,7 +148,10 @@ def _array_blocks(array: Any) -> Iterator[Numbers]:
     if array.dtype.kind not in "iu" and len(array):
         # Of any others, a list might hold ints: of nanoseconds since 1970, say.
         if array.dtype.kind != "O":
-            raise InvalidTypeError(f"user ids must be an array of ints, got one of {array.dtype}")
+            raise InvalidTypeError(
+                f"user ids must be an array of ints, got one of {escaped(array.dtype.name)}; "
+                f"{_WITHOUT_GAPS if array.dtype.kind == 'f' else NUMBER_THEM}"
+            )
         array = array.tolist()  # what is wrong with them will be said of the first
     size = BLOCK if isinstance(array, list) else ARRAY_BLOCK
     return (array[at : at + size] for at in range(0, len(array), size))

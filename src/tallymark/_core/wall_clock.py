@@ -16,7 +16,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from ..errors import InvalidTypeError, InvalidValueError
-from .excerpts import shown
+from .excerpts import kind_with_module, shown
 
 __all__ = ["checked_zone", "timestamp", "wall_clock"]
 
@@ -120,6 +120,6 @@ def _offset(moment: datetime, zone: tzinfo) -> timedelta:
 
 def _unusable(zone: tzinfo, why: str) -> InvalidValueError:
     return InvalidValueError(
-        f"timezone is a tzinfo of {type(zone).__module__}.{type(zone).__qualname__} that cannot "
-        f"be reckoned with ({why}); take a name such as 'Europe/Berlin', or a zoneinfo.ZoneInfo"
+        f"timezone is a tzinfo of {kind_with_module(zone)} that cannot be "
+        f"reckoned with ({why}); take a name such as 'Europe/Berlin', or a zoneinfo.ZoneInfo"
     )

@@ -142,7 +142,7 @@ def connecting(kinds: ClientKinds, address: StoreAddress) -> tuple[Any, dict[str
 
 
 def check_settings(connection_class: Any, settings: dict[str, Any]) -> None:
-    """Raise unless redis-py makes a connection with these settings.
+    """Raise unless redis-py makes a connection, or a client, with these settings.
 
     It would look at most of them when it makes the first one; a program should hear of
     them when it starts, not at its first mark.
@@ -179,9 +179,9 @@ def _make_pool(kinds: ClientKinds, address: StoreAddress, options: Options) -> A
         **told,  # which the URL says
     }
     if address.service:
-        asked = kinds.sentinel(
-            address.hosts, sentinel_kwargs=_asking(address, settings, options.timeout)
-        )
+        asking = _asking(address, settings, options.timeout)
+        check_settings(kinds.client, asking)  # of which one for each Sentinel is made at once
+        asked = kinds.sentinel(address.hosts, sentinel_kwargs=asking)
         pool = kinds.watched(address.service, asked, ssl=address.is_secure, **settings)
     else:
         if not address.path:

@@ -13,7 +13,7 @@ from redis.asyncio.cluster import ClusterPipeline as AsyncClusterPipeline
 from redis.client import Pipeline
 from redis.cluster import ClusterPipeline
 
-from .._core.excerpts import escaped, kind_of
+from .._core.excerpts import escaped, kind_of, kind_with_module
 from .._core.failures import RedirectedError, let_handlers_pass
 from ..errors import (
     CommandError,
@@ -134,7 +134,7 @@ def check_client(client: Any, wanted: tuple[type, type], facade: str, remedy: st
         module = wanted[0].__module__.split(".client")[0]
         names = " or ".join(f"{module}.{one.__name__}" for one in wanted)
         raise InvalidTypeError(
-            f"{facade} takes a {names}, got a {type(client).__module__}.{kind_of(client)}; {remedy}"
+            f"{facade} takes a {names}, got a {kind_with_module(client)}; {remedy}"
         )
 
 
@@ -284,7 +284,9 @@ def discard_connection(connection: Any) -> None:
     if writer is None:
         return
     connection._writer = connection._reader = None  # noqa: SLF001
-    transport = writer.transport
+    transport = getattr(writer, "transport", None)
+    if transport is None:  # of an embedded store
+        return
     protocol = getattr(transport, "_ssl_protocol", None)
     if protocol is not None:
         transport._closed = True  # noqa: SLF001 - or it warns that it was not

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from .._core.excerpts import isolated, shown
+from .._core.immutable import immutable
 from ..errors import InvalidTypeError, MissingExtraError
 from .heatmap import HeatCell, HeatMap, HeatRow
 
@@ -36,6 +37,7 @@ class CellState(enum.Enum):
     FUTURE = "future"
 
 
+@immutable
 @dataclass(frozen=True, slots=True)  # of which there may be half a million
 class Cell:
     """How many of a cohort were back in one period.

@@ -10,7 +10,7 @@ from redis.client import Pipeline
 from redis.exceptions import NoPermissionError
 
 from .. import errors
-from .._core.excerpts import kind_of, shown
+from .._core.excerpts import escaped, kind_with_module, shown
 from .._core.failures import let_handlers_pass
 from .._core.options import Options, TallyOptions
 from .._redis.blocking_clients import KINDS
@@ -71,7 +71,7 @@ def get_redis(system: System = "default") -> Any:
     except Exception as error:
         let_handlers_pass(error)
         if isinstance(error, KeyError) and isinstance(system, str):
-            raise
+            raise KeyError(escaped(system)) from None  # as a dict does, but never long
         raise errors.InvalidTypeError(
             f"a system is the name of one, or a redis.Redis, got {shown(system)}"
         ) from error
@@ -97,7 +97,7 @@ def tally_of(system: System) -> SyncTally:
     client = get_redis(system)
     if not isinstance(client, redis.Redis):
         raise errors.InvalidTypeError(
-            f"a system is a redis.Redis, got a {type(client).__module__}.{kind_of(client)}; "
+            f"a system is a redis.Redis, got a {kind_with_module(client)}; "
             "for a cluster there are tallymark.migrate and tallymark.SyncTally"
         )
     pool = client.connection_pool
