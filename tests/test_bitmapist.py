@@ -23,6 +23,7 @@ from redis.retry import Retry
 import tallymark
 from tallymark import InvalidTypeError, InvalidValueError, bitmapist
 from tallymark import sync as tm
+from tallymark._core.options import Options
 from tallymark.bitmapist import (
     BitOpAnd,
     BitOperation,
@@ -468,7 +469,7 @@ class TestErrors:
     """They are redis-py's, since programs catch those."""
 
     def test_no_server(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        impatient = functools.partial(bitmapist.systems.Options, timeout=0.1)
+        impatient = functools.partial(Options, timeout=0.1)
         monkeypatch.setattr(bitmapist.systems, "Options", impatient)
         bitmapist.setup_redis("down", "127.0.0.1", 1, retry=Retry(NoBackoff(), 0))
         for question in (
