@@ -63,6 +63,7 @@ class AsyncServer:
             max_pending=options.max_pending,
             store=store_label(client),
             observer=observer,
+            trials=options.max_events is not None,
         )
         self._replica = make_read_client(KINDS, client, options)
         self.reader = Reader(

@@ -21,6 +21,7 @@ from .._core.offsets import blocks
 from .._core.options import Options, checked_timeout, hide_urls
 from .._core.urls import StoreUrl
 from .._marking.marker import Marker
+from .._marking.marks import note_sent
 from .._marking.stats import Totals
 from .._marking.transaction import Transaction, unwrapped
 from .._redis import errors as redis_py
@@ -87,7 +88,7 @@ class SyncTally(SyncReads):
         else:
             self._store = BlockingServer(client, checked, self._check_usable)
         self._options = self._store.options
-        self._marker = Marker(self._options, time.time)
+        self._marker = Marker(self._options, time.time, threading.RLock())
         self._context = Context.of(self._store.database, self._options, time.time)
         self._reader = self._store.reader
         self._closed = False
@@ -359,7 +360,8 @@ class SyncTally(SyncReads):
             ClosedError: the tally cannot be used here.
         """
         many = self._marker.mark_many(event, now, track_hourly, track_unique)
-        return self._write_many(many, user_ids, timeout)
+        with self._marker.many(many):
+            return self._write_many(many, user_ids, timeout)
 
     def unmark_many(
         self,
@@ -415,7 +417,8 @@ class SyncTally(SyncReads):
             ClosedError: the tally cannot be used here.
         """
         many = self._marker.unmark_many(event, now, track_hourly, track_unique, exact)
-        return self._write_many(many, user_ids, timeout)
+        with self._marker.many(many):
+            return self._write_many(many, user_ids, timeout)
 
     @contextlib.contextmanager
     def transaction(self, *, timeout: float | None = None) -> Iterator[Transaction]:
@@ -485,13 +488,19 @@ class SyncTally(SyncReads):
         if not mark.bitmaps.on_trial:
             (result,) = self._commit((mark,), timeout)
             return unwrapped(result)
-        try:
-            (result,) = self._commit((mark,), timeout)
-        except BaseException as error:
-            self._marker.ended((mark,), error=error)
-            raise
-        self._marker.ended((mark,), (result,))
+        (result,) = self._try((mark,), timeout)
         return unwrapped(result)
+
+    def _try(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
+        """Send marks, and take note of what became of those whose event is on trial."""
+        self._marker.begun(marks)
+        try:
+            results = self._commit(marks, timeout)
+        except BaseException as error:
+            self._marker.ended(marks, error=error)
+            raise
+        self._marker.ended(marks, results)
+        return results
 
     def _commit(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
         """Send marks in one transaction, again if that may mend it; return their results."""
@@ -511,6 +520,8 @@ class SyncTally(SyncReads):
                 results, refused = self._store.write(marks, sent, deadline, seconds)
             finally:
                 pending.pop(id(sent), None)
+                if sent.bytes and self._marker.counts_events:
+                    note_sent(marks)
                 # Nothing but sums while the lock is held, so that no handler runs then.
                 counted = Totals()
                 counted.bytes_sent = sent.bytes
@@ -543,15 +554,10 @@ class SyncTally(SyncReads):
         try:
             for offsets in list(checked) if all_there else checked:
                 for chunk in many.chunks(offsets):
-                    many.settle(chunk, self._commit(chunk.marks, left()))
+                    many.settle(chunk, self._try(chunk.marks, left()))
         except TallymarkError as error:
-            self._marker.many_ended(many.event, done=many.done, error=error)
             let_handlers_pass(error)
             raise many.told(error) from error.__cause__
-        except BaseException as error:
-            self._marker.many_ended(many.event, done=many.done, error=error)
-            raise
-        self._marker.many_ended(many.event, done=many.done)
         return many.counts
 
     def _check_usable(self) -> None:
@@ -568,6 +574,7 @@ def _unlock_after_fork() -> None:
         tally._counting = threading.RLock()  # noqa: SLF001
         tally._pending.clear()  # noqa: SLF001
         tally._store.unlock()  # noqa: SLF001
+        tally._marker.unlock(threading.RLock())  # noqa: SLF001
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
