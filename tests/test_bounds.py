@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 import sys
 import tracemalloc
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
+import anyio
 import pytest
 
-from facades import ASYNC
+from facades import ASYNC, internals
 from tallymark import (
     Granularity,
+    InvalidTypeError,
     InvalidValueError,
     Period,
     StoreFullError,
     StoreTimeoutError,
     SyncTally,
+    Tally,
     TallymarkError,
+    WrongKeyTypeError,
     any_of,
     bitmapist,
 )
@@ -28,13 +34,13 @@ from tallymark._reading.requests import Checkpoint
 from tallymark.bitmapist import cohort
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from typing_extensions import Self
 
     from facades import Facade
     from stores import Store
-    from tallymark import Operation, Tally
+    from tallymark import Operation
 
 NOW = datetime(2026, 11, 23, 12)
 ALL_TIME = date(1, 1, 1), date(9999, 12, 31)
@@ -261,6 +267,7 @@ def test_long_names_do_not_fill_the_memory(now: datetime | None) -> None:
     try:
         for number in range(4_000):
             mark = marker.mark_event(f"{number:020000}", 1, now, None, None)
+            marker.begun([mark])
             marker.ended([mark], [Granularity.DAY])  # and from now on it may be kept
             marker.mark_event(mark.bitmaps.event, 1, now, None, None)
         kept, _ = tracemalloc.get_traced_memory()
@@ -306,7 +313,209 @@ async def test_marks_that_failed_use_up_no_event(facade: Facade, redis_store: St
             await tally.mark_unique("c", 1)
 
 
+async def frees_its_place(
+    tally: Tally, call: Callable[[], Any], error: type[BaseException]
+) -> None:
+    """Of one event that is allowed, none is used up by a call that fails."""
+    with pytest.raises(error):
+        await call()
+    await tally.mark_event("another", 1)
+    with pytest.raises(InvalidValueError, match="max_events=1"):
+        await tally.mark_event("one more", 1)
+
+
+def broken(ids: int) -> Iterator[int]:
+    yield from range(ids)
+    raise ZeroDivisionError
+
+
+SENT_NOTHING: dict[str, tuple[Callable[[Tally], Any], type[BaseException]]] = {
+    "timeout": (lambda tally: tally.mark_many("x", [1], timeout=-1), InvalidValueError),
+    "of one": (lambda tally: tally.mark_event("x", 1, timeout=-1), InvalidValueError),
+    "no ids": (lambda tally: tally.mark_many("x", cast("Any", 5)), InvalidTypeError),
+    "wrong id": (lambda tally: tally.unmark_many("x", [1, -1]), InvalidValueError),
+    "source": (lambda tally: tally.mark_many("x", broken(0)), ZeroDivisionError),
+    "few of it": (lambda tally: tally.mark_many("x", broken(9)), ZeroDivisionError),
+}
+
+
+@pytest.mark.parametrize(("call", "error"), SENT_NOTHING.values(), ids=SENT_NOTHING)
+async def test_calls_that_sent_nothing_use_up_no_event(
+    facade: Facade, store: Store, call: Callable[[Tally], Any], error: type[BaseException]
+) -> None:
+    async with facade.open(store.url, max_events=1) as tally:
+        await frees_its_place(tally, lambda: call(tally), error)
+
+
+async def test_marks_of_periods_that_are_over_use_up_no_event(facade: Facade, store: Store) -> None:
+    lives: Any = dict.fromkeys(("day", "week", "month"), timedelta(days=1))
+    async with facade.open(store.url, max_events=1, expire=lives) as tally:
+        assert not await tally.mark_event("x", 1, now=date(2020, 1, 1))
+        assert not await tally.mark_many("y", [1], now=date(2020, 1, 1))
+        await tally.mark_event("another", 1)
+
+
+BITMAPS = ["2026-11", "W2026-48", "2026-11-23"]
+MARKS: dict[str, Callable[[Tally], Any]] = {
+    "one": lambda tally: tally.mark_event("x", 1, now=NOW),
+    "sparse": lambda tally: tally.mark_many("x", [1, 2], now=NOW),
+    "dense": lambda tally: tally.mark_many("x", range(5000), now=NOW),
+    "exact": lambda tally: tally.unmark_event("x", 1, now=NOW, exact=True),
+    "exact ones": lambda tally: tally.unmark_many("x", [1], now=NOW, exact=True),
+}
+
+
+@pytest.mark.parametrize("mark", MARKS.values(), ids=MARKS)
+async def test_keys_of_other_types_use_up_no_event(
+    facade: Facade, plain_store: Store, mark: Callable[[Tally], Any]
+) -> None:
+    for suffix in BITMAPS:
+        plain_store.raw.rpush(f"trackist_x_{suffix}", "no bitmap")
+    async with facade.open(plain_store.url, max_events=1) as tally:
+        await frees_its_place(tally, lambda: mark(tally), WrongKeyTypeError)
+
+
+@pytest.mark.parametrize("bitfield", [True, False])
+@pytest.mark.parametrize("which", BITMAPS)
+@pytest.mark.parametrize("mark", [MARKS["one"], MARKS["sparse"]], ids=["one", "sparse"])
+async def test_where_some_bitmaps_were_marked_the_event_counts(
+    facade: Facade, plain_store: Store, mark: Callable[[Tally], Any], which: str, bitfield: bool
+) -> None:
+    plain_store.raw.rpush(f"trackist_x_{which}", "no bitmap")
+    async with facade.open(plain_store.url, max_events=1, bitfield=bitfield) as tally:
+        with pytest.raises(WrongKeyTypeError):
+            await mark(tally)
+        with pytest.raises(InvalidValueError, match="max_events=1"):
+            await tally.mark_event("another", 1)
+
+
+@contextlib.contextmanager
+def paused(store: Store) -> Iterator[None]:
+    """Have a server take marks, and answer none of them before the block ends."""
+    store.raw.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
+    try:
+        yield
+    finally:
+        store.raw.execute_command("CLIENT", "UNPAUSE")
+
+
+async def test_what_may_have_been_applied_counts(facade: Facade, redis_store: Store) -> None:
+    calls: list[Callable[[Tally], Any]] = [
+        lambda tally: tally.mark_event("x", 1, timeout=0.1),
+        lambda tally: tally.mark_many("x", [1], timeout=0.1),
+    ]
+    for fail in calls:
+        async with facade.open(redis_store.url, max_events=1) as tally:
+            assert await tally.event_names() == []  # is connected
+            with paused(redis_store), pytest.raises(StoreTimeoutError, match="may or may not"):
+                await fail(tally)
+            with pytest.raises(InvalidValueError, match="max_events=1"):
+                await tally.mark_event("another", 1)
+        redis_store.raw.flushdb()
+    async with facade.open(redis_store.url, max_events=1) as tally:
+        with pytest.raises(ZeroDivisionError):
+            await tally.mark_many("x", broken(40_000))  # of which one block was sent
+        assert await tally.event_names() == ["x"]
+        with pytest.raises(InvalidValueError, match="max_events=1"):
+            await tally.mark_event("another", 1)
+
+
+async def on_the_wire(tally: Tally, mark: Any) -> asyncio.Task[Any]:
+    """Begin a call, and return it when all of its bytes are written."""
+    commits = internals(tally).writer
+    task: asyncio.Task[Any] = asyncio.ensure_future(mark)
+    with anyio.fail_after(10):
+        while commits._in_flight is None or not commits._in_flight.on_the_wire:
+            await asyncio.sleep(0)
+    return task
+
+
+async def given_up(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_marks_under_way_count(redis_store: Store) -> None:
+    async with Tally.from_url(redis_store.url, max_events=1) as tally:
+
+        async def nothing() -> None:
+            pass
+
+        async def no_ids() -> None:
+            await tally.mark_many("x", [])
+
+        async def no_end() -> None:
+            with pytest.raises(ZeroDivisionError):
+                async with tally.transaction() as tx:
+                    tx.mark_event("x", 1)
+                    raise ZeroDivisionError
+
+        async def cancelled() -> None:
+            waiting = asyncio.ensure_future(tally.mark_event("x", 2))
+            await asyncio.sleep(0)
+            await given_up(waiting)
+
+        with paused(redis_store):
+            first = await on_the_wire(tally, tally.mark_event("x", 1))
+            # Others of the same event come and go, and nothing comes of them.
+            for other in (nothing, no_ids, no_end, cancelled):
+                await other()
+                with pytest.raises(InvalidValueError, match="max_events=1"):
+                    await tally.mark_event("another", 1)
+        await first
+        with pytest.raises(InvalidValueError, match="max_events=1"):
+            await tally.mark_event("another", 1)
+        assert await tally.event_names() == ["x"]
+
+
+@pytest.mark.parametrize("mark", [MARKS["one"], MARKS["sparse"]], ids=["one", "sparse"])
+async def test_marks_that_were_cancelled_count_if_they_were_sent(
+    redis_store: Store, mark: Callable[[Tally], Any]
+) -> None:
+    async with Tally.from_url(redis_store.url, max_events=1) as tally:
+        with paused(redis_store):
+            await given_up(await on_the_wire(tally, mark(tally)))
+        with pytest.raises(InvalidValueError, match="max_events=1"):
+            await tally.mark_event("another", 1)
+    async with Tally.from_url(redis_store.url, max_events=2) as tally:
+        with paused(redis_store):
+            first = await on_the_wire(tally, tally.mark_event("first", 1))
+            waiting = asyncio.ensure_future(mark(tally))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            await given_up(waiting)
+        await first
+        await tally.mark_event("another", 1)
+
+
+async def test_a_source_that_sleeps_holds_its_place_until_it_is_cancelled(store: Store) -> None:
+    asked = asyncio.Event()
+
+    async def source() -> AsyncIterator[int]:
+        asked.set()
+        await asyncio.Event().wait()
+        yield 1
+
+    async with Tally.from_url(store.url, max_events=1) as tally:
+        slow = asyncio.ensure_future(tally.mark_many("x", source()))
+        await asked.wait()
+        with pytest.raises(InvalidValueError, match="max_events=1"):
+            await tally.mark_event("another", 1)
+        await given_up(slow)
+        await tally.mark_event("another", 1)
+
+
 # --- the drop-in
+
+
+def test_results_of_long_expressions_are_temporary_too(systems: dict[str, Any]) -> None:
+    days = [bitmapist.DayEvents(f"{number}{'x' * 500}", 2026, 11, 23) for number in range(10)]
+    key = bitmapist.BitOpOr(*days).redis_key
+    assert len(key) < 500
+    assert systems["default"].set(key, b"x")
+    bitmapist.delete_temporary_bitop_keys()
+    assert not systems["default"].exists(key)
 
 
 @pytest.mark.parametrize(
@@ -324,9 +533,14 @@ def test_a_cohort_table_of_the_drop_in_has_an_end(
 def test_events_that_look_like_temporary_keys_stay(systems: dict[str, Any]) -> None:
     bitmapist.mark_event("bitop_", 1)
     bitmapist.mark_event("bitop_sale", 1)
+    bitmapist.mark_event("bitop_OR_sale", 1)
+    bitmapist.mark_event("bitop_NOT_trackist_x", 1)  # as the result of one event
     both = bitmapist.BitOpAnd(bitmapist.DayEvents("bitop_sale"), bitmapist.DayEvents("bitop_"))
     assert systems["default"].exists(both.redis_key)
     bitmapist.delete_temporary_bitop_keys()
     assert not systems["default"].exists(both._key)
+    assert bitmapist.get_event_names() == ["bitop_", "bitop_OR_sale", "bitop_sale"]
     assert 1 in bitmapist.DayEvents("bitop_sale")
+    assert 1 in bitmapist.DayEvents("bitop_OR_sale")
+    assert 1 not in bitmapist.DayEvents("bitop_NOT_trackist_x")
     assert 1 in bitmapist.DayEvents("bitop_")

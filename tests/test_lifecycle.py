@@ -410,15 +410,18 @@ def test_the_end_of_the_interpreter_is_silent(store: Store) -> None:
 def test_after_fork_parent_and_child_have_their_own_connections(redis_store: Store) -> None:
     out = run_script(
         """
-        import os, sys
+        import os, sys, threading
         import tallymark
         from tallymark import SyncTally, sync as tm
 
         tallymark.configure(sys.argv[1])
-        injected = SyncTally.from_url(sys.argv[1])
+        injected = SyncTally.from_url(sys.argv[1], max_events=2)
         tm.mark_unique("a", 0)
         injected.mark_unique("b", 0)
         injected.backend.writer._counting.acquire()  # as if another thread held it at the fork
+        other = threading.Thread(target=injected.backend.marker._limits.lock.acquire)
+        other.start()
+        other.join()
         children = []
         for child in range(1, 5):
             pid = os.fork()
@@ -426,6 +429,7 @@ def test_after_fork_parent_and_child_have_their_own_connections(redis_store: Sto
                 for user in range(child * 100, child * 100 + 100):
                     assert tm.mark_unique("a", user)
                     assert injected.mark_unique("b", user)
+                injected.mark_unique("c", child)
                 tallymark.configure(sys.argv[1])
                 tm.mark_unique("a", 0)
                 injected.close()
@@ -445,7 +449,11 @@ def test_after_fork_parent_and_child_have_their_own_connections(redis_store: Sto
     )
     assert out == "done\n"
     users = set(range(500))
-    assert redis_store.bits() == {"trackist_a_u": users, "trackist_b_u": users}
+    assert redis_store.bits() == {
+        "trackist_a_u": users,
+        "trackist_b_u": users,
+        "trackist_c_u": {1, 2, 3, 4},
+    }
 
 
 async def test_closing_releases_the_loop(redis_store: Store) -> None:

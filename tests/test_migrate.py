@@ -508,8 +508,29 @@ def test_what_bitmapist_computed_is_not_copied(redis_store: Store, prefix: str) 
         for name in (f"{prefix}bitop_OR_{prefix}a_u-{prefix}a_u", f"{prefix}tmp:0123:0"):
             redis_store.raw.setbit(name, 3, 1)
         assert old.event_names() == ["a"]
-        assert migrate(old, new).bitmaps == 1
+        told = migrate(old, new)
+        assert (told.bitmaps, told.skipped) == (1, ())
+        assert told.temporary == (f"{prefix}bitop_OR_{prefix}a_u-{prefix}a_u",)
         assert found_bits(redis_store.raw, "new:", 2) == {"a_u": {3}}
+
+
+def test_events_that_look_like_results_are_told(
+    redis_store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = redis_store.url
+    with SyncTally.from_url(url) as old, SyncTally.from_url(url, prefix="new_") as new:
+        for event in ("bitop_OR_trackist_x", "bitop_OR_x", "bitop_"):
+            old.mark_event(event, 3, now=MONDAY)
+        told = migrate(old, new)
+        assert told.bitmaps == 6
+        assert told.temporary == tuple(
+            f"trackist_bitop_OR_trackist_x_{suffix}"
+            for suffix in ("2026-11", "2026-11-23", "W2026-48")
+        )
+        assert new.event_names() == ["bitop_", "bitop_OR_x"]
+    assert main([url, url, "--shards", "none", "--target-prefix", "new_", "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    assert "3 keys look like results of bitmapist, such as 'trackist_bitop_OR_tr" in printed
 
 
 @pytest.mark.parametrize(
@@ -616,6 +637,24 @@ def test_a_target_that_takes_fewer_users(redis_store: Store) -> None:
                 with pytest.raises(InvalidValueError, match=r"b_u.* has user 1000"):
                     migrate(old, new)
                 assert not new.count(new.unique("b"))
+
+
+@pytest.mark.parametrize("source", [None, 16])
+def test_a_target_that_takes_fewer_users_than_it_has_shards(
+    redis_store: Store, source: int | None
+) -> None:
+    url = redis_store.url
+    with (
+        SyncTally.from_url(url, prefix="old:", shards=source) as old,
+        SyncTally.from_url(url, prefix="new:", shards=7, max_user_id=5) as new,
+    ):
+        for user in (0, 5):
+            old.mark_unique("a", user)
+        assert migrate(old, new).users == 2
+        old.mark_unique("b", 6)
+        with pytest.raises(InvalidValueError, match=r"b_u.* has user 6"):
+            migrate(old, new)
+        assert not new.count(new.unique("b"))
 
 
 def test_a_server_without_scripts(redis_store: Store) -> None:

@@ -445,6 +445,20 @@ async def test_event_names_and_periods(facade: Facade, plain_store: Store) -> No
         assert "ist_active" in await other.event_names()
 
 
+@pytest.mark.parametrize("prefix", ["trackist_", "my_"])
+async def test_an_event_that_is_named_like_a_result(
+    facade: Facade, plain_store: Store, prefix: str
+) -> None:
+    async with facade.open(plain_store.url, prefix=prefix) as tally:
+        name = f"bitop_OR_{prefix}x"
+        for event in (name, "bitop_OR_x"):
+            await tally.mark_event(event, 1, now=MONDAY)
+            assert [str(each) for each in await tally.periods(event, "day")] == ["2026-11-23"]
+            assert len(await tally.memory(event)) == 3
+            assert await tally.history(1, event, MONDAY, TUESDAY)
+        assert await tally.event_names() == ["bitop_OR_x"]  # as docs/operations.md says
+
+
 async def test_many_keys_are_walked_over_in_steps(facade: Facade, store: Store) -> None:
     store.raw.mset({f"trackist_event{number}_u": b"\x80" for number in range(2500)})
     async with facade.open(store.url) as tally:

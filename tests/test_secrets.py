@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import sys
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,15 @@ from redis.retry import Retry
 import tallymark
 from facades import ASYNC, SYNC, internals
 from servers import RedisProcess, free_port, running, running_server
-from tallymark import InvalidValueError, StoreError, SyncTally, Tally, TallymarkError, bitmapist
+from tallymark import (
+    InvalidValueError,
+    StoreError,
+    SyncTally,
+    Tally,
+    TallymarkError,
+    bitmapist,
+    migrate,
+)
 from tallymark import sync as tm
 from tallymark._redis import defaults
 from tallymark.otel import OpenTelemetry
@@ -310,6 +320,26 @@ def test_the_drop_in_is_set_up_wrongly(channels: Channels) -> None:
     (ours,) = (each for each in frames if each.f_code.co_filename.startswith(OURS))
     assert SECRET not in repr(ours.f_locals)
     channels.check(raised.value.with_traceback(None))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [f"redis://{LOGIN}localhost:1", f"redis://{LOGIN}localhost:1", "--shards", "0"],
+        [f"redis://{LOGIN}localhost:1", f"redis://:#{SECRET}@localhost"],
+    ],
+)
+def test_a_migration_that_breaks(
+    channels: Channels, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    """Here because it cannot even say what is wrong: its frame is in the traceback then."""
+    with open(os.devnull) as not_to_be_written:  # noqa: PTH123
+        monkeypatch.setattr(sys, "stderr", not_to_be_written)
+        with pytest.raises(OSError, match="not writable") as raised:
+            migrate.main(arguments)
+    frames = [frame for frame, _ in traceback.walk_tb(raised.value.__traceback__)]
+    assert migrate.main.__code__ in [frame.f_code for frame in frames]
+    channels.check(raised.value)
 
 
 async def test_reprs_of_what_works(facade: Facade, channels: Channels) -> None:

@@ -357,6 +357,7 @@ class ClusterCommit(OfOneLoop):
                 store=store_label(client),
                 observer=options.observer,
                 retry=False,
+                trials=options.max_events is not None,
             )
         return found
 

@@ -18,7 +18,7 @@ import asyncio
 import itertools
 import math
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 import anyio.to_thread
@@ -26,6 +26,7 @@ import anyio.to_thread
 from .._core.failures import TRANSIENT, Backoff, overloaded, with_outcome
 from .._core.observers import Operation, Outage, observe
 from .._core.options import checked_timeout
+from .._marking.marks import note_sent
 from .._marking.sizing import BatchSizer
 from .._marking.stats import Totals
 from ..errors import (
@@ -77,6 +78,7 @@ class GroupCommit(OfOneLoop):
         store: str = "Redis",
         observer: Observer | None = None,
         retry: bool = True,
+        trials: bool = False,
     ) -> None:
         """Begin idle.
 
@@ -91,11 +93,13 @@ class GroupCommit(OfOneLoop):
             retry: whether to send a batch again after its connection broke. If not,
                 its calls get a `NotCommitted` at the first failure: on a cluster,
                 another node may have their shard.
+            trials: whether to note, of marks on trial, that they were sent.
         """
         super().__init__()
         self._connection = connection
         self._new_batch = new_batch
         self._retry = retry
+        self._trials = trials
         self._timeout = timeout
         self._store = store
         self._observer = observer
@@ -403,6 +407,9 @@ class GroupCommit(OfOneLoop):
             if not self._connection.ready:
                 await self._connect(in_flight)
             in_flight.sent = True
+            if self._trials:
+                for _, _, mark, marks, _ in in_flight.writes:
+                    note_sent(marks or (cast("Mark", mark),))
             in_flight.sent_at = time.perf_counter()
             await self._connection.send(in_flight.data)
             in_flight.on_the_wire = True

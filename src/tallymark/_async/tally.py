@@ -377,7 +377,8 @@ class Tally(AsyncReads):
         Cancelled: all pieces up to one are marked, each whole, and no more.
         """
         many = self.backend.marker.mark_many(event, now, track_hourly, track_unique)
-        return await self._write_many(many, user_ids, timeout)
+        with self.backend.marker.many(many):
+            return await self._write_many(many, user_ids, timeout)
 
     async def unmark_many(
         self,
@@ -435,7 +436,8 @@ class Tally(AsyncReads):
         Cancelled: all pieces up to one are done, each whole, and no more.
         """
         many = self.backend.marker.unmark_many(event, now, track_hourly, track_unique, exact)
-        return await self._write_many(many, user_ids, timeout)
+        with self.backend.marker.many(many):
+            return await self._write_many(many, user_ids, timeout)
 
     @contextlib.asynccontextmanager
     async def transaction(self, *, timeout: float | None = None) -> AsyncIterator[Transaction]:
@@ -479,6 +481,7 @@ class Tally(AsyncReads):
         """Send a mark, and take note of what became of it if its event is on trial."""
         if not mark.bitmaps.on_trial:
             return unwrapped(await self.backend.writer.submit(mark, timeout))
+        self.backend.marker.begun((mark,))
         try:
             result = await self.backend.writer.submit(mark, timeout)
         except BaseException as error:
@@ -523,21 +526,23 @@ class Tally(AsyncReads):
             while under_way:
                 with contextlib.suppress(TallymarkError):
                     await land()
-            self.backend.marker.many_ended(many.event, done=many.done, error=error)
             if isinstance(error, TallymarkError):
                 raise many.told(error) from error.__cause__
-            raise
-        except BaseException as error:
-            self.backend.marker.many_ended(many.event, done=many.done, error=error)
             raise
         finally:
             for _, task in under_way:
                 task.cancel()
-        self.backend.marker.many_ended(many.event, done=many.done)
         return many.counts
 
     async def _commit(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
-        return await self.backend.writer.submit_together(marks, timeout)
+        self.backend.marker.begun(marks)
+        try:
+            results = await self.backend.writer.submit_together(marks, timeout)
+        except BaseException as error:
+            self.backend.marker.ended(marks, error=error)
+            raise
+        self.backend.marker.ended(marks, results)
+        return results
 
     def stats(self) -> Stats:
         """Return what the tally has done so far, in numbers: a `Stats`."""

@@ -14,7 +14,6 @@ from ..errors import (
     StoreTimeoutError,
     StoreUnavailableError,
     TallymarkError,
-    WrongKeyTypeError,
 )
 from .excerpts import shown
 
@@ -151,8 +150,7 @@ def with_outcome(
 
 def may_be_applied(error: TallymarkError) -> bool:
     """Return whether marks that ended with an error may have been applied all the same."""
-    # A key of another type is one of the event's name, and the other bitmaps were written.
-    return isinstance(error, WrongKeyTypeError) or error._may_be_applied  # noqa: SLF001
+    return error._may_be_applied  # noqa: SLF001
 
 
 def overloaded(pending: int, kind: Literal["marks", "reads"], limit: int) -> OverloadedError:

@@ -12,6 +12,7 @@ plain database of its own, whose prefix is ``{prefix}{tag}`` with the tag in bra
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,6 +45,7 @@ __all__ = [
     "checked_int",
     "checked_name",
     "exact_int",
+    "results_of_bitmapist",
 ]
 
 DEFAULT_PREFIX: Final = "trackist_"
@@ -87,7 +89,11 @@ class KeySchema:
 
     @functools.cached_property
     def parts(self) -> tuple[KeySchema, ...]:
-        """The plain schema of each shard; without shards, only this one."""
+        """The plain schema of each shard; without shards, only this one.
+
+        Where there are fewer users than shards, some have none, which a ``max_user_id``
+        cannot say: theirs is 0.
+        """
         shards = self.shards
         if shards is None:
             return (self,)
@@ -228,6 +234,16 @@ class KeySchema:
             raise InvalidValueError(f"not a key of {shown(self.prefix)}: {shown(key)}")
         check_name("event", event)
         return event, parse_suffix(suffix)
+
+
+def results_of_bitmapist(prefix: str) -> re.Pattern[bytes]:
+    """Return what matches the keys of results that bitmapist computes and leaves.
+
+    It puts the keys of operands behind ``bitop_AND_`` and the like; the drop-in puts a
+    digest there if these are long. bitmapist4 does the same below a prefix of its own.
+    """
+    begin = re.escape(prefix)
+    return re.compile(rf"{begin}bitop_(?:AND|OR|XOR|NOT)_(?:{begin}|[0-9a-f]{{64}}\Z)".encode())
 
 
 def bitmap_key(prefix: str, event: str, period: Period | None) -> bytes:

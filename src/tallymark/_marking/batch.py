@@ -193,7 +193,8 @@ class Batch:
         if isinstance(multi, CommandError):
             # Without MULTI, the server has run the commands one by one as they came.
             reason = "MULTI was refused; single bits may have been changed without a transaction"
-            return [explained(multi, reason) for _ in range(self._count)]
+            run = not all(isinstance(reply, CommandError) for reply in queued)
+            return [explained(multi, reason, applied=run) for _ in range(self._count)]
         refusals = [reply for reply in queued if isinstance(reply, CommandError)]
         results: list[Result] = [
             explained(

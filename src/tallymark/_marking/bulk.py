@@ -70,6 +70,7 @@ class Many:
 
     Attributes:
         event: the event's name.
+        on_trial: whether it is not known yet if it counts as one that was marked.
         done: how many ids are marked.
         counts: in how many of them that changed something, for each granularity.
     """
@@ -94,6 +95,7 @@ class Many:
         self.done = 0
         bitmaps = target(0).bitmaps
         self.event = bitmaps.event
+        self.on_trial = bitmaps.on_trial
         granularities = bitmaps.granularities  # the same in all shards
         self.counts: dict[Granularity, int] = dict.fromkeys(granularities, 0)
 

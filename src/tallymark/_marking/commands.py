@@ -237,7 +237,8 @@ class SparseStep:
             bits = _listed([column] * users if isinstance(column, CommandError) else column, users)
             error = next((bit for bit in bits if isinstance(bit, CommandError)), None)
             if error is not None:
-                return [explained(error, f"{escaped(key)} was not changed; others may have been")]
+                told = f"{escaped(key)} was not changed; others may have been"
+                return [explained(error, told, applied=any(map(_has_bit, columns)))]
             if not {0, 1}.issuperset(bits):
                 raise unexpected_reply(bits)
             counts[granularity] = bits.count(1 - self.mark.value)
@@ -300,7 +301,9 @@ class ExpiringStep:
             if isinstance(reply, CommandError):
                 reason = f"marks of {shown(bitmaps.event)} are written, but a bitmap has no end"
                 return [
-                    result if isinstance(result, CommandError) else explained(reply, reason)
+                    result
+                    if isinstance(result, CommandError)
+                    else explained(reply, reason, applied=True)
                     for result in results
                 ]
             if reply not in (0, 1):
@@ -369,10 +372,26 @@ def _result(bitmaps: Bitmaps, flips: Sequence[int | CommandError]) -> Result:
             return explained(
                 flip,
                 f"{escaped(key)} was not changed; flipped in the mark's other bitmaps: {flipped}",
+                applied=_has_bit(flips),
             )
     return flipped
 
 
-def explained(error: CommandError, reason: str) -> CommandError:
-    """Return a new error of the same class that says what it means for a mark."""
-    return copied(error, f"{reason} ({error})")
+def _has_bit(replies: Any) -> bool:
+    """Return whether one of the replies is no error, so that its command was applied."""
+    return not isinstance(replies, CommandError) and any(
+        not isinstance(each, CommandError) for each in replies
+    )
+
+
+def explained(error: CommandError, reason: str, *, applied: bool = False) -> CommandError:
+    """Return a new error of the same class that says what it means for a mark.
+
+    Arguments:
+        error: the server's.
+        reason: what it means.
+        applied: whether another part of the mark was applied, or may have been.
+    """
+    told = copied(error, f"{reason} ({error})")
+    told._may_be_applied = applied  # noqa: SLF001
+    return told

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .._core.excerpts import shown
-from .._core.failures import may_be_applied
-from ..errors import InvalidValueError, TallymarkError
+from ..errors import InvalidValueError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from .._core.options import Options
 
-__all__ = ["EventLimits"]
+__all__ = ["EventLimits", "Lock"]
+
+#: What is held for a moment: a lock, or nothing where there are no threads.
+Lock = contextlib.AbstractContextManager[Any]
 
 
 #: Longer names are remembered by a digest, so that they take no more memory than these.
@@ -28,44 +29,71 @@ class EventLimits:
     Attributes:
         counts: whether there may be so many different ones only, so that it has to be told
             what became of the marks of those that are on trial.
+        lock: held while calls are counted.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, lock: Lock) -> None:
         """Begin without having seen any.
 
         Arguments:
             options: the tally's, with ``event_pattern``, ``max_events`` and
                 ``max_event_bytes``.
+            lock: held while calls are counted.
         """
         pattern = options.event_pattern
         self._pattern = None if pattern is None else re.compile(pattern)
         self._most = options.max_events
         self._longest = options.max_event_bytes
         self.counts = self._most is not None
-        #: Events that were marked; and others of which a mark is under way.
+        #: Events that were marked; and of others, how many calls are under way.
         self._seen: set[str | bytes] = set()
-        self._on_trial: set[str | bytes] = set()
+        self._on_trial: dict[str | bytes, int] = {}
+        self.lock = lock
 
     def check(self, event: str) -> None:
-        """Take note of an event that is to be marked.
-
-        Raises:
-            InvalidValueError: its name is not allowed, or it is one too many.
-        """
+        """Raise InvalidValueError if the name of an event is not allowed."""
         self.check_length(event)
         if self._pattern is not None and not self._pattern.fullmatch(event):
             raise InvalidValueError(
                 f"event must match event_pattern {shown(self._pattern.pattern)}, got {shown(event)}"
             )
-        if self._most is not None and self.is_on_trial(event):
-            name = _remembered(event)
+
+    def begin(self, event: str) -> None:
+        """Take note of a call that marks an event on trial; `end` has to follow.
+
+        Raises:
+            InvalidValueError: it is one too many; nothing has begun.
+        """
+        name = _remembered(event)
+        with self.lock:
+            if name in self._seen:
+                return
+            calls = self._on_trial.get(name, 0)
             used = len(self._seen) + len(self._on_trial)
-            if used >= self._most and name not in self._on_trial:
+            if not calls and self._most is not None and used >= self._most:
                 raise InvalidValueError(
                     f"this tally has marked max_events={self._most} different events already; "
                     f"{shown(event)} would be one more"
                 )
-            self._on_trial.add(name)
+            self._on_trial[name] = calls + 1
+
+    def end(self, event: str, *, applied: bool) -> None:
+        """Take note of the end of a call that had begun.
+
+        Arguments:
+            event: the event.
+            applied: whether something of it was applied, or may have been. If not, and if
+                no other call is under way, the place is free for another event.
+        """
+        name = _remembered(event)
+        with self.lock:
+            if name in self._seen:
+                return
+            calls = self._on_trial.pop(name, 0) - 1
+            if applied:
+                self._seen.add(name)
+            elif calls > 0:
+                self._on_trial[name] = calls
 
     def check_length(self, event: str) -> None:
         """Raise if the name of an event is too long to be marked."""
@@ -84,19 +112,6 @@ class EventLimits:
     def is_on_trial(self, event: str) -> bool:
         """Return whether it is not known yet that an event was marked, where that matters."""
         return self.counts and _remembered(event) not in self._seen
-
-    def ended(self, events: Iterable[str], error: BaseException | None = None) -> None:
-        """Take note of what became of marks of events that are on trial.
-
-        Arguments:
-            events: the events.
-            error: why they may not have been applied. If it says that they were not, their
-                names are free for others.
-        """
-        names = set(map(_remembered, events))
-        self._on_trial -= names
-        if error is None or not isinstance(error, TallymarkError) or may_be_applied(error):
-            self._seen |= names
 
 
 def _remembered(event: str) -> str | bytes:

@@ -6,6 +6,7 @@ and defaults decide which bitmaps a verb touches.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
@@ -13,6 +14,7 @@ import uuid
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .._core.failures import may_be_applied
 from .._core.keys import bitmap_key, check_flag, check_name, checked_name
 from .._core.periods import Granularity, Period
 from .._core.switches import switches
@@ -24,10 +26,11 @@ from .limits import EventLimits
 from .marks import Bitmaps, BitMark, ExactUnmark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import date
 
     from .._core.options import Options
+    from .limits import Lock
     from .marks import Mark, Result
 
 __all__ = ["Marker"]
@@ -100,12 +103,15 @@ class Marker:
         InvalidTypeError, InvalidValueError: an argument is not allowed.
     """
 
-    def __init__(self, options: Options, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, options: Options, clock: Callable[[], float], lock: Lock | None = None
+    ) -> None:
         """Prepare for one tally.
 
         Arguments:
             options: the tally's.
             clock: returns the present moment in seconds since 1970.
+            lock: a re-entrant one, if threads share the marker.
         """
         self._clock = clock
         self._zone = options.zone
@@ -113,7 +119,9 @@ class Marker:
         self._highest = options.max_user_id
         # Servers that lack BITFIELD lack more.
         self._scripts = options.bitfield
-        self._limits = EventLimits(options)
+        self._limits = EventLimits(options, lock or contextlib.nullcontext())
+        #: Whether marks on trial have to be told: see `begun`.
+        self.counts_events = self._limits.counts
         self._lifetimes = Lifetimes(options)
         self._hourly = options.track_hourly
         self._unique = options.track_unique
@@ -220,6 +228,29 @@ class Marker:
         """Return the mark that clears a user's dateless bit."""
         return self._flag(event, user_id, 0)
 
+    def begun(self, marks: Iterable[Mark]) -> None:
+        """Take note of marks that are to be sent, before they are; `ended` has to follow.
+
+        Raises:
+            InvalidValueError: one of them is of an event that is one too many; none has begun.
+        """
+        if not self.counts_events:
+            return
+        before: list[Mark] = []
+        for mark in marks:
+            if mark.bitmaps.on_trial:
+                try:
+                    self._limits.begin(mark.bitmaps.event)
+                except BaseException:
+                    for each in before:
+                        self._limits.end(each.bitmaps.event, applied=False)
+                    raise
+                before.append(mark)
+
+    def unlock(self, lock: Lock) -> None:
+        """Take a lock that nobody holds, as in a child process."""
+        self._limits.lock = lock
+
     def ended(
         self,
         marks: Iterable[Mark],
@@ -229,28 +260,34 @@ class Marker:
         """Take note of what became of marks, some of which may be of events on trial.
 
         Arguments:
-            marks: the marks.
+            marks: marks that have `begun`.
             results: what each came to, if there was an answer.
             error: why there was none.
         """
-        if not self._limits.counts:
+        if not self.counts_events:
             return
         for mark, result in itertools.zip_longest(marks, results):
             if mark.bitmaps.on_trial:
                 why = result if isinstance(result, BaseException) else error
-                self._limits.ended([mark.bitmaps.event], why)
+                self._limits.end(mark.bitmaps.event, applied=_applied(mark.bitmaps, why))
 
-    def many_ended(self, event: str, *, done: int, error: BaseException | None = None) -> None:
-        """Take note of what became of marks of many users.
+    @contextlib.contextmanager
+    def many(self, many: Many) -> Iterator[None]:
+        """Return a context manager for marks of many users, the pieces of which begin and end.
 
-        Arguments:
-            event: the event.
-            done: how many ids are known to be marked.
-            error: why there are not more.
+        No other event takes the place of theirs before the first piece, or between two.
+
+        Raises:
+            InvalidValueError: their event is one too many.
         """
-        if self._limits.counts and self._limits.is_on_trial(event):
-            # Of no ids at all, nothing was sent either.
-            self._limits.ended([event], None if done else error or TallymarkError())
+        if not many.on_trial:
+            yield
+            return
+        self._limits.begin(many.event)
+        try:
+            yield
+        finally:
+            self._limits.end(many.event, applied=False)
 
     def bitmaps(
         self,
@@ -413,6 +450,13 @@ class Marker:
     def _local(self, now: date | None) -> datetime:
         """Return a moment as the wall clock of the tally's zone shows it, naive."""
         return self._present_hour().local if now is None else wall_clock(now, self._zone)
+
+
+def _applied(bitmaps: Bitmaps, error: BaseException | None) -> bool:
+    """Return whether something of a mark was applied, or may have been."""
+    if error is None:
+        return bool(bitmaps.keys)  # of periods that are over, nothing is sent
+    return may_be_applied(error) if isinstance(error, TallymarkError) else bitmaps.sent
 
 
 def _weight(bitmaps: Bitmaps) -> int:

@@ -26,6 +26,7 @@ __all__ = [
     "Mark",
     "Result",
     "SparseMarks",
+    "note_sent",
 ]
 
 #: What marks of many users came to: how many bits they flipped, for each granularity.
@@ -54,6 +55,8 @@ class Bitmaps:
         expiries: the commands that set it.
         over: when the first of them ends, in seconds since 1970.
         on_trial: whether it is not known yet if their event counts as one that was marked.
+            These are of one call alone, and not shared.
+        sent: of those on trial, whether a byte of their marks may have been written.
     """
 
     __slots__ = (
@@ -66,6 +69,7 @@ class Bitmaps:
         "lane",
         "on_trial",
         "over",
+        "sent",
         "setbit_heads",
         "shard",
         "size",
@@ -101,6 +105,7 @@ class Bitmaps:
         self.over = min(ends, default=math.inf)
         self.size = _size(self.keys) + len(self.expiries)
         self.on_trial = False
+        self.sent = False
 
 
 class BitMark:
@@ -174,6 +179,13 @@ class DenseMarks:
 
 
 Mark = BitMark | ExactUnmark | SparseMarks | DenseMarks
+
+
+def note_sent(marks: Iterable[Mark]) -> None:
+    """Take note, of marks on trial, that a byte of them may have been written."""
+    for mark in marks:
+        if mark.bitmaps.on_trial:
+            mark.bitmaps.sent = True
 
 
 def _size(keys: tuple[bytes, ...]) -> int:

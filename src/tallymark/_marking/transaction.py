@@ -218,6 +218,8 @@ class Transaction:
     def _take(self, mark: Mark) -> PendingMark:
         if self._ended:
             raise ClosedError("this transaction has ended; open another one")
+        if mark.bitmaps.on_trial:
+            self._marker.begun((mark,))
         pending = PendingMark(self._results, len(self.marks))
         self.marks.append(mark)
         return pending

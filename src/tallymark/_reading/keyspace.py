@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from .._core.arguments import iterated
 from .._core.excerpts import kind_of, shown
-from .._core.keys import checked_name
+from .._core.keys import checked_name, results_of_bitmapist
 from .._core.periods import Granularity, Period, count_between, dated, periods_between
 from ..errors import CommandError, InvalidTypeError, InvalidValueError
 from .bounds import check_number
@@ -50,14 +50,14 @@ __all__ = [
 
 AnswerT = TypeVar("AnswerT")
 
+#: What a bitmap is of: an event, and a period or ``None``.
+_Named = tuple[str, "Period | None"]
+
 #: How many items are put in order in one go.
 _SORTED: Final = 10_000
 
 #: How many keys one step of a walk looks at, and how many commands go together.
 _STEP: Final = 1000
-
-#: bitmapist and bitmapist4 keep what they compute under such names, each below its prefix.
-_LEFT_BY_BITMAPIST: Final = "{0}bitop_(?:AND|OR|XOR|NOT)_{0}"
 
 #: Clears a user's bit wherever it is set, and so makes no bitmap longer, nor anew.
 _FORGET: Final = b"""\
@@ -83,13 +83,15 @@ def event_names(context: Context, prefix: str) -> Query[list[str]]:
     return (yield from _in_order(found))
 
 
-def every_bitmap(context: Context) -> Query[list[tuple[str, Period | None]]]:
-    """Return what each bitmap of the database is of."""
-    found: dict[tuple[str, Period | None], None] = {}
-    walk = _Walk(context)
+def every_bitmap(context: Context) -> Query[tuple[list[_Named], list[_Named]]]:
+    """Return what each bitmap of the database is of, and likewise what bitmapist has left."""
+    found: dict[_Named, None] = {}
+    left: dict[_Named, None] = {}
+    walk = _Walk(context, also_temporary=True)
     while walk.goes_on:
-        found |= {(each.event, each.period): None for each in (yield from walk.step())}
-    return list(found)
+        for each in (yield from walk.step()):
+            (left if walk.is_temporary(each.key) else found)[each.event, each.period] = None
+    return list(found), list(left)
 
 
 def periods(context: Context, event: str, granularity: By) -> Query[list[Period]]:
@@ -340,7 +342,7 @@ class _Walk:
         pattern = _literally(prefix) + any_tag + _literally(beginning) + "*"
         self._pattern = pattern.encode()
         prefix = context.origin.prefix
-        self._temporary = re.compile(_LEFT_BY_BITMAPIST.format(re.escape(prefix)).encode())
+        self._temporary = results_of_bitmapist(prefix)
         self._also_temporary = also_temporary
         self._sharded = bool(context.shards)
         #: Where it stands on each server; ``None`` until it knows which there are.
@@ -376,9 +378,13 @@ class _Walk:
         ((following, keys),) = yield Request([scan], replies=list)
         return following, keys
 
+    def is_temporary(self, key: bytes) -> bool:
+        """Return whether a key looks like a result that bitmapist has left."""
+        return self._temporary.match(key) is not None
+
     def _located(self, key: bytes) -> _Located | None:
         """Return what a key is of; ``None`` if it is no bitmap of ours."""
-        if self._temporary.match(key) and not self._also_temporary:
+        if not self._also_temporary and self.is_temporary(key):
             return None
         try:
             shard, event, period = self._schema.located(key)
@@ -411,6 +417,7 @@ def _literally(text: str) -> str:
 def _walk_of_event(context: Context, event: str) -> _Walk:
     """Return a walk that finds the bitmaps of an event, and of some others.
 
-    "a" has the keys "a_u" and "a_2026", but "a_b_u" is one of "a_b".
+    "a" has the keys "a_u" and "a_2026", but "a_b_u" is one of "a_b". An event may have a name
+    as results of bitmapist have it: who asks for just that name means its bitmaps.
     """
-    return _Walk(context, event + "_")
+    return _Walk(context, event + "_", also_temporary=True)

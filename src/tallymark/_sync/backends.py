@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,7 @@ class SyncServer:
         self.client = client
         self.database: Hashable = database(client)
         self.context = Context.of(self.database, options, time.time)
-        self.marker = Marker(options, time.time)
+        self.marker = Marker(options, time.time, threading.RLock())
         self._primary = Connections(
             client, owned=owned, handshake=Handshake(options.schema()), observer=observer
         )
@@ -85,6 +86,7 @@ class SyncServer:
     def renew_locks(self) -> None:
         """Begin with locks that nobody holds, as in a child process."""
         self.writer.renew_locks()
+        self.marker.unlock(threading.RLock())
 
     def close(self) -> None:
         """Accept nothing more, and `disconnect`."""
@@ -111,7 +113,7 @@ class SyncCluster:
         self.options = options = options.on_a_cluster()
         self.database: Hashable = frozenset(clients.startup)
         self.context = Context.of(self.database, options, time.time)
-        self.marker = Marker(options, time.time)
+        self.marker = Marker(options, time.time, threading.RLock())
         self._clients = clients
         schema = options.schema()
         topology = Topology(clients.startup, schema, clients.remap)
@@ -142,6 +144,7 @@ class SyncCluster:
     def renew_locks(self) -> None:
         """Begin with locks that nobody holds, as in a child process."""
         self.writer.renew_locks()
+        self.marker.unlock(threading.RLock())
         self._nodes.renew_locks()
 
     def close(self) -> None:

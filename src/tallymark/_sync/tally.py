@@ -25,7 +25,7 @@ from .backends import SyncCluster, SyncServer
 from .reads import SyncReads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import date
     from types import TracebackType
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .._core.options import TallyOptions
     from .._core.periods import Granularity
     from .._marking.bulk import Many
-    from .._marking.marks import Mark
+    from .._marking.marks import Mark, Result
     from .._marking.stats import Stats
 
 __all__ = ["SyncTally", "owning"]
@@ -342,7 +342,8 @@ class SyncTally(SyncReads):
             ClosedError: the tally cannot be used here.
         """
         many = self.backend.marker.mark_many(event, now, track_hourly, track_unique)
-        return self._write_many(many, user_ids, timeout)
+        with self.backend.marker.many(many):
+            return self._write_many(many, user_ids, timeout)
 
     def unmark_many(
         self,
@@ -398,7 +399,8 @@ class SyncTally(SyncReads):
             ClosedError: the tally cannot be used here.
         """
         many = self.backend.marker.unmark_many(event, now, track_hourly, track_unique, exact)
-        return self._write_many(many, user_ids, timeout)
+        with self.backend.marker.many(many):
+            return self._write_many(many, user_ids, timeout)
 
     @contextlib.contextmanager
     def transaction(self, *, timeout: float | None = None) -> Iterator[Transaction]:
@@ -466,13 +468,19 @@ class SyncTally(SyncReads):
     def _take(self, mark: Mark, timeout: float | None) -> Granularity:
         if not mark.bitmaps.on_trial:
             return unwrapped(self.backend.writer.submit(mark, timeout))
-        try:
-            result = self.backend.writer.submit(mark, timeout)
-        except BaseException as error:
-            self.backend.marker.ended((mark,), error=error)
-            raise
-        self.backend.marker.ended((mark,), (result,))
+        (result,) = self._try((mark,), timeout)
         return unwrapped(result)
+
+    def _try(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
+        """Send marks, and take note of what became of those whose event is on trial."""
+        self.backend.marker.begun(marks)
+        try:
+            results = self.backend.writer.submit_together(marks, timeout)
+        except BaseException as error:
+            self.backend.marker.ended(marks, error=error)
+            raise
+        self.backend.marker.ended(marks, results)
+        return results
 
     def _write_many(
         self, many: Many, user_ids: Iterable[int], timeout: float | None
@@ -492,15 +500,10 @@ class SyncTally(SyncReads):
         try:
             for offsets in list(checked) if all_there else checked:
                 for chunk in many.chunks(offsets):
-                    many.settle(chunk, self.backend.writer.submit_together(chunk.marks, left()))
+                    many.settle(chunk, self._try(chunk.marks, left()))
         except TallymarkError as error:
-            self.backend.marker.many_ended(many.event, done=many.done, error=error)
             let_handlers_pass(error)
             raise many.told(error) from error.__cause__
-        except BaseException as error:
-            self.backend.marker.many_ended(many.event, done=many.done, error=error)
-            raise
-        self.backend.marker.many_ended(many.event, done=many.done)
         return many.counts
 
 

@@ -10,6 +10,7 @@ from .._cluster.shard_transactions import ShardBatches, by_shard
 from .._core.failures import overloaded, with_outcome
 from .._core.options import checked_timeout
 from .._marking.batch import MAX_RUN_MARKS, Batch
+from .._marking.marks import note_sent
 from .._marking.stats import Totals
 from .._reading.execution import Traffic, retried
 from .._redis.errors import let_pass
@@ -89,6 +90,8 @@ class SyncWriter:
                 results, refused = self._write(marks, traffic, deadline, seconds)
             finally:
                 pending.pop(id(traffic), None)
+                if traffic.bytes and self._options.max_events is not None:
+                    note_sent(marks)
                 # Nothing but sums while the lock is held, so that no handler runs then.
                 counted = Totals()
                 counted.bytes_sent = traffic.bytes

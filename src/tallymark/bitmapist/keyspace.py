@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import re
 from typing import TYPE_CHECKING, Final
 
-from .._core.keys import DEFAULT_PREFIX
+from .._core.keys import DEFAULT_PREFIX, results_of_bitmapist
 from .systems import get_redis, tally_of, translated
 
 if TYPE_CHECKING:
+    import re
+
     from .systems import System
 
 __all__ = ["delete_all_events", "delete_temporary_bitop_keys", "get_event_names"]
@@ -42,9 +43,10 @@ def delete_temporary_bitop_keys(system: System = "default") -> None:
     """Delete what bitmapist has computed and left, and what a `redis_key` has had written.
 
     The bitmaps of an event whose name begins with ``bitop_`` stay, unless it goes on with
-    ``AND_``, ``OR_``, ``XOR_`` or ``NOT_``, since these cannot be told from results.
+    ``AND_trackist_``, or ``OR_``, ``XOR_``, ``NOT_`` instead of ``AND_``, since these cannot
+    be told from results.
     """
-    _delete(system, f"{DEFAULT_PREFIX}bitop_*", re.compile(rb"trackist_bitop_(AND|OR|XOR|NOT)_"))
+    _delete(system, f"{DEFAULT_PREFIX}bitop_*", results_of_bitmapist(DEFAULT_PREFIX))
 
 
 def _delete(system: System, pattern: str, only: re.Pattern[bytes] | None = None) -> None:

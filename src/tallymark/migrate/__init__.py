@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 from .._core.bits import Ints
-from .._core.excerpts import escaped, kind_of
+from .._core.excerpts import escaped, kind_of, shown
 from .._core.keys import KeySchema, check_flag
 from .._core.periods import Granularity
 from .._core.urls import StoreUrl
@@ -132,6 +132,9 @@ class Migration:
             need not have them.
         skipped: keys, called likewise, that have the name of a bitmap and hold no string.
             They are not copied.
+        temporary: keys, called likewise, that look like results which bitmapist has left:
+            ``bitop_AND_``, or OR, XOR, NOT, and the prefix again. They are not copied, so an
+            event that has such a name is not either.
     """
 
     bitmaps: int
@@ -142,6 +145,7 @@ class Migration:
     seconds: float
     empty: int = 0
     skipped: tuple[str, ...] = ()
+    temporary: tuple[str, ...] = ()
 
 
 def migrate(
@@ -163,9 +167,10 @@ def migrate(
     that differ are written, so after an interruption, however hard, it is just begun
     again. At last the users of each bitmap are counted on both sides.
 
-    The end (TTL) of a bitmap is repeated, unless the new one has a later one. Temporary
-    keys are not copied. In a database where one prefix begins with another one, all
-    keys of the longer prefix are events of the shorter one, and so are copied with it.
+    The end (TTL) of a bitmap is repeated, unless the new one has a later one. Results that
+    bitmapist has left are not copied: see ``temporary``. In a database where one prefix
+    begins with another one, all keys of the longer prefix are events of the shorter one,
+    and so are copied with it.
 
     Arguments:
         source: a tally on the old database. Nothing is written there.
@@ -237,7 +242,8 @@ class _Side:
             return
         prefix = self.schema.prefix
         plain = replace(self.context, schema=KeySchema(prefix))
-        if any(not event.startswith("{") for event, _ in self.ask(every_bitmap(plain))):
+        bitmaps, _ = self.ask(every_bitmap(plain))
+        if any(not event.startswith("{") for event, _ in bitmaps):
             raise WrongSchemaError(
                 f"the database has bitmaps without shards for the prefix {prefix!r:.80}, and "
                 f"this tally has shards={self.schema.shards}; pass shards=None, or another prefix"
@@ -274,10 +280,8 @@ class _Mover:
         self._check_apart()
         self._source.check_shards()
         self._target.check_shards()
-        found = sorted(
-            self._source.ask(every_bitmap(self._source.context)),
-            key=lambda each: (each[0], str(each[1])),
-        )
+        named, temporary = self._source.ask(every_bitmap(self._source.context))
+        found = sorted(named, key=lambda each: (each[0], str(each[1])))
         bitmaps = unchanged = users = empty = done = 0
         differing: dict[str, tuple[int, int]] = {}
         for group in _grouped(found, max(1, min(_GROUP, _GROUP_BYTES // self._unit))):
@@ -307,6 +311,7 @@ class _Mover:
             time.monotonic() - began,
             empty,
             tuple(self._skipped),
+            tuple(sorted(map(self._name, temporary))),
         )
 
     def _check_apart(self) -> None:
@@ -445,8 +450,8 @@ class _Mover:
                 last = 8 * (first + len(bits)) - 1
                 byte = bits[-1]
                 offset = last - ((byte & -byte).bit_length() - 1)
-                if offset > part.max_user_id:
-                    user = offset * self._target.parts + shard
+                user = offset * self._target.parts + shard
+                if user > self._target.schema.max_user_id:
                     raise InvalidValueError(
                         f"{self._name(bitmap.named)!r:.80} has user {user}, and the new tally "
                         f"takes none above its max_user_id={self._target.schema.max_user_id}"
@@ -630,6 +635,11 @@ def _tell_result(told: Migration) -> None:
         print(f"  {escaped(key)}: {there:,} users in the old database, {here:,} in the new one")  # noqa: T201
     for key in told.skipped[:20]:
         print(f"  {escaped(key)}: holds no bitmap, not copied")  # noqa: T201
+    if told.temporary:
+        print(  # noqa: T201
+            f"  {len(told.temporary):,} keys look like results of bitmapist, such as "
+            f"{shown(told.temporary[0])}: not copied"
+        )
 
 
 if __name__ == "__main__":
