@@ -22,10 +22,12 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import tallymark
+from clusters import _cluster_port
 from facades import ASYNC, SYNC, internals
 from servers import RedisProcess, free_port, running, running_server
 from tallymark import InvalidValueError, StoreError, SyncTally, Tally, TallymarkError, bitmapist
 from tallymark import sync as tm
+from tallymark._core.sharding import SLOTS
 from tallymark._redis import defaults
 from tallymark.otel import OpenTelemetry
 
@@ -310,6 +312,42 @@ def test_the_drop_in_is_set_up_wrongly(channels: Channels) -> None:
     (ours,) = (each for each in frames if each.f_code.co_filename.startswith(OURS))
     assert SECRET not in repr(ours.f_locals)
     channels.check(raised.value.with_traceback(None))
+
+
+async def test_a_cluster_client_of_ones_own(
+    facade: Facade, channels: Channels, tmp_path: Path
+) -> None:
+    """It has a plain password, of which the tally makes connections of its own."""
+    node = RedisProcess(
+        *("--cluster-enabled", "yes", "--dir", str(tmp_path), "--requirepass", SECRET),
+        port=_cluster_port(),
+    )
+    with running(node):
+        raw: Any = redis.Redis(port=node.port, password=SECRET)
+        with raw:
+            raw.execute_command("CLUSTER ADDSLOTS", *range(SLOTS))
+            while b"cluster_state:ok" not in raw.execute_command("CLUSTER", "INFO"):
+                pass
+        kind: Any = redis.asyncio.RedisCluster if facade is ASYNC else redis.RedisCluster
+        client = kind(host="127.0.0.1", port=node.port, password=SECRET)
+        made = facade.tally(client, shards=2, timeout=1, observer=channels.observer)
+        tally = facade.verbs(made)
+        try:
+            await tally.mark_event("a", 1)
+            assert await tally.count(tally.day("a")) == 1
+            raw = redis.Redis(port=node.port, password=SECRET)
+            with raw:
+                raw.config_set("requirepass", "another")
+                raw.client_kill_filter(_type="normal", skipme=True)
+            with pytest.raises(StoreError) as raised:
+                await tally.mark_event("a", 1)
+            channels.check(raised.value)
+            clients = internals(made)._clients
+            assert clients.settings["password"] == SECRET  # which the next line is about
+            assert SECRET not in repr((made, vars(made), clients))
+        finally:
+            await facade.close(made)
+            await client.aclose() if facade is ASYNC else client.close()
 
 
 async def test_reprs_of_what_works(facade: Facade, channels: Channels) -> None:
