@@ -52,8 +52,15 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     Databases of their own would not keep workers apart: many tests look at, or end,
     all connections of the server, and count all its commands.
     """
-    if os.environ.get(GIVEN_SERVER) and getattr(config.option, "numprocesses", None):
-        config.option.numprocesses = 0
+    option = config.option
+    several = (
+        getattr(option, "numprocesses", None)  # -n
+        or getattr(option, "tx", None)
+        or getattr(option, "distload", False)  # -d
+        or getattr(option, "dist", "no") != "no"
+    )
+    if os.environ.get(GIVEN_SERVER) and several:
+        option.numprocesses, option.tx, option.dist, option.distload = 0, [], "no", False
         config.stash[_ONE_PROCESS] = True
 
 

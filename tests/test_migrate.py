@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -239,7 +240,7 @@ def test_as_a_program_the_other_way_round(
     assert found_bits(redis_store.raw, "back_", None) == found_bits(redis_store.raw, "six_", 6)
     with pytest.raises(SystemExit):
         main([redis_store.url, cluster_store.url, "--shards", "several"])
-    assert "a number or 'none', not 'several'" in capsys.readouterr().err
+    assert "argument --shards: a number or 'none'" in capsys.readouterr().err
     assert main([redis_store.url, cluster_store.url, "--shards", "none"]) == 2
     assert "cannot do without shards" in capsys.readouterr().err
 
@@ -272,7 +273,8 @@ def test_urls_from_the_environment_or_a_file(
     """`ps` shows the arguments of a program, and so a password in them."""
     with SyncTally.from_url(redis_store.url) as old:
         old.mark_event("a", 1, now=MONDAY)
-    (tmp_path / "new").write_text(f"{redis_store.url}\n")
+    # As Windows writes it, with a byte order mark.
+    (tmp_path / "new").write_text(f"\ufeff{redis_store.url}\r\n", "utf-8")
     command = [sys.executable, "-m", "tallymark.migrate", "--quiet", "--shards=4"]
     command += ["--target-prefix=new_", "env:OLD_URL"]
     environment = {**os.environ, "OLD_URL": redis_store.url}
@@ -287,6 +289,37 @@ def test_urls_from_the_environment_or_a_file(
     problems = capfd.readouterr().err
     assert "there is no such environment variable" in problems
     assert "the file cannot be read (FileNotFoundError)" in problems
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ([], "source and target are needed|arguments are required: source, target"),
+        (["redis://a"], "source and target are needed|arguments are required: target"),
+        (["redis://a", "redis://b", "{}"], "too many arguments"),
+        (["redis://a", "redis://b", "--password={}"], "too many arguments, or unknown"),
+        (["redis://a", "redis://b", "--s={}"], "too many arguments, or unknown"),
+        (["redis://a", "redis://b", "--shards", "{}"], "--shards: a number or 'none'"),
+        (["redis://a", "redis://b", "--source-shards={}"], "--source-shards: a number"),
+        (["redis://a", "redis://b", "--shards"], "--shards: no value"),
+        (["redis://a", "redis://b", "--quiet={}"], "--quiet: no value, or one that"),
+        (["redis://a", "redis://b", "-h{}"], "-h/--help: no value, or one that"),
+        (["redis://a", "redis://b", "--prefix", "{}"], "--prefix: what keys begin with"),
+        (["redis://a", "redis://b", "--target-prefix", "{}"], "--target-prefix: what keys"),
+        (["redis://a", "env:{}"], "target: there is no such environment variable"),
+        (["file:{}", "redis://a"], "source: the file cannot be read"),
+    ],
+)
+def test_no_argument_is_shown(
+    wrong: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may be a URL in the wrong place, with a password."""
+    with pytest.raises(SystemExit) as ended:
+        main([each.format("redis://:s3cret@c") for each in wrong])
+    assert ended.value.code == 2
+    shown = capsys.readouterr()
+    assert re.search(told, shown.err), shown.err
+    assert "s3cret" not in shown.err + shown.out
 
 
 user_sets = st.one_of(

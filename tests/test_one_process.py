@@ -7,17 +7,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from servers import running_server
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_tests_on_a_given_server_do_not_share_it() -> None:
+@pytest.mark.parametrize(
+    "several",
+    [
+        ("-n", "2", "--dist", "worksteal"),
+        ("--tx", "2*popen", "--dist", "load"),
+        ("--tx", "2*popen", "-d"),
+    ],
+    ids=" ".join,
+)
+def test_tests_on_a_given_server_do_not_share_it(several: tuple[str, ...]) -> None:
     """As `nox -s tests` runs them; these flush the database, and end all connections."""
     with running_server() as url:
         done = subprocess.run(
             [
-                *(sys.executable, "-m", "pytest", "-n", "2", "--dist", "worksteal"),
+                *(sys.executable, "-m", "pytest", *several),
                 *("-p", "no:cacheprovider", "tests/test_wire.py"),
             ],
             cwd=ROOT,

@@ -24,6 +24,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import tallymark
+from clusters import _cluster_port
 from facades import ASYNC, SYNC, internals
 from servers import RedisProcess, free_port, running, running_server
 from tallymark import (
@@ -36,6 +37,7 @@ from tallymark import (
     migrate,
 )
 from tallymark import sync as tm
+from tallymark._core.sharding import SLOTS
 from tallymark._redis import defaults
 from tallymark.otel import OpenTelemetry
 
@@ -340,6 +342,42 @@ def test_a_migration_that_breaks(
     frames = [frame for frame, _ in traceback.walk_tb(raised.value.__traceback__)]
     assert migrate.main.__code__ in [frame.f_code for frame in frames]
     channels.check(raised.value)
+
+
+async def test_a_cluster_client_of_ones_own(
+    facade: Facade, channels: Channels, tmp_path: Path
+) -> None:
+    """It has a plain password, of which the tally makes connections of its own."""
+    node = RedisProcess(
+        *("--cluster-enabled", "yes", "--dir", str(tmp_path), "--requirepass", SECRET),
+        port=_cluster_port(),
+    )
+    with running(node):
+        raw: Any = redis.Redis(port=node.port, password=SECRET)
+        with raw:
+            raw.execute_command("CLUSTER ADDSLOTS", *range(SLOTS))
+            while b"cluster_state:ok" not in raw.execute_command("CLUSTER", "INFO"):
+                pass
+        kind: Any = redis.asyncio.RedisCluster if facade is ASYNC else redis.RedisCluster
+        client = kind(host="127.0.0.1", port=node.port, password=SECRET)
+        made = facade.tally(client, shards=2, timeout=1, observer=channels.observer)
+        tally = facade.verbs(made)
+        try:
+            await tally.mark_event("a", 1)
+            assert await tally.count(tally.day("a")) == 1
+            raw = redis.Redis(port=node.port, password=SECRET)
+            with raw:
+                raw.config_set("requirepass", "another")
+                raw.client_kill_filter(_type="normal", skipme=True)
+            with pytest.raises(StoreError) as raised:
+                await tally.mark_event("a", 1)
+            channels.check(raised.value)
+            clients = internals(made)._clients
+            assert clients.settings["password"] == SECRET  # which the next line is about
+            assert SECRET not in repr((made, vars(made), clients))
+        finally:
+            await facade.close(made)
+            await client.aclose() if facade is ASYNC else client.close()
 
 
 async def test_reprs_of_what_works(facade: Facade, channels: Channels) -> None:

@@ -9,17 +9,30 @@ import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 import redis
 import redis.asyncio
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from redis.exceptions import RedisClusterException
 
 from clusters import _cluster_port
 from deployments import tls_front
 from facades import ASYNC, SYNC
 from servers import RedisProcess, running, running_server
-from tallymark import StoreTimeoutError, StoreUnavailableError, SyncTally
+from tallymark import (
+    InvalidValueError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+    SyncTally,
+    bitmapist,
+)
 from tallymark._core.sharding import SLOTS
 
 if TYPE_CHECKING:
@@ -41,6 +54,7 @@ class Files:
         authority.cert_pem.write_to_path(self.authority)
         self.right = self._issued(authority, folder, "right", "localhost", "127.0.0.1")
         self.wrong = self._issued(authority, folder, "wrong", "other.example")
+        self.authority_pem = authority.cert_pem.bytes().decode()
         self.query = f"ssl_ca_certs={self.authority}"
 
     @staticmethod
@@ -251,3 +265,105 @@ async def test_a_client_of_ones_own_checks_what_it_was_told(files: Files, server
             await use(SYNC.verbs(SyncTally(client)))
         async with redis.asyncio.Redis(**settings) as async_client:
             await use(ASYNC.tally(async_client))
+
+
+def test_the_drop_in_checks_names(files: Files, stranger: Stranger, server: str) -> None:
+    """Of a client that it makes itself, also on redis-py 5."""
+    settings: Any = {"password": PASSWORD, "ssl": True, "ssl_ca_certs": files.authority}
+    bitmapist.setup_redis("default", "localhost", stranger.port, **settings)
+    with pytest.raises((redis.ConnectionError, redis.TimeoutError)):  # it was tried again
+        bitmapist.mark_event("a", 1)
+    with pytest.raises(redis.ConnectionError, match=r"(?i)certificate"):
+        bitmapist.get_redis().get("a")
+    assert stranger.handshakes >= 2
+    assert stranger.heard == b""
+    with tls_front(server, *files.right) as port:
+        bitmapist.setup_redis("default", "localhost", port, **settings)
+        bitmapist.mark_event("a", 1)
+    with tls_front(server, *files.wrong) as port:
+        bitmapist.setup_redis("default", "localhost", port, **settings, ssl_check_hostname=False)
+        bitmapist.mark_event("a", 1)
+        for nothing in ("none", None, ssl.CERT_NONE):
+            bitmapist.setup_redis("default", "localhost", port, **settings, ssl_cert_reqs=nothing)
+            bitmapist.mark_event("a", 1)
+
+
+@pytest.mark.parametrize("place", ["rediss://{}", "rediss+sentinel://{}/a", "rediss+cluster://{}"])
+def test_what_cannot_be_used_is_told_when_a_tally_is_made(
+    facade: Facade, place: str, files: Files, tmp_path: Path
+) -> None:
+    url = place.format("u:s3cret@localhost:1")
+    certificate, key = files.right
+    other_key = files.wrong[1]
+    rubbish = tmp_path / "s3cret"
+    rubbish.write_text("s3cret")
+    for query, told in (
+        ("ssl_ca_certs=/s3cret", "ssl_ca_certs"),
+        (f"ssl_ca_certs={rubbish}", "ssl_ca_certs"),
+        (f"ssl_ca_certs={tmp_path}", "ssl_ca_certs"),
+        ("ssl_ca_data=s3cret", "ssl_ca_data"),
+        ("ssl_ca_data=%C3%A9s3cret", "ssl_ca_data"),
+        ("ssl_ciphers=S3CRET", "ssl_ciphers"),
+        ("ssl_certfile=/s3cret", "ssl_certfile"),
+        (f"ssl_certfile={certificate}", "ssl_certfile"),
+        (f"ssl_certfile={certificate}&ssl_keyfile=/s3cret", "ssl_keyfile"),
+        (f"ssl_certfile={certificate}&ssl_keyfile={other_key}", "ssl_keyfile"),
+        (f"ssl_keyfile={key}", "ssl_keyfile, which needs ssl_certfile"),
+    ):
+        for more in ("", "&ssl_cert_reqs=none"):
+            with pytest.raises(InvalidValueError, match=told) as raised:
+                facade.tally.from_url(f"{url}?{query}{more}")
+            assert "s3cret" not in str(raised.value).lower()
+            assert raised.value.__context__ is None
+    data = quote(files.authority_pem, safe="")
+    for query in (
+        files.query,
+        f"ssl_ca_data={data}",
+        f"ssl_certfile={certificate}&ssl_keyfile={key}",
+        "ssl_ciphers=ECDHE%2BAESGCM",
+    ):
+        facade.tally.from_url(f"{url}?{query}")
+
+
+def test_a_folder_of_certificates_that_is_none(files: Files, tmp_path: Path) -> None:
+    """redis-py 5 to 7 take one in blocking clients only."""
+    for wrong in (tmp_path / "none", files.authority):
+        with pytest.raises(InvalidValueError, match="ssl_ca_path"):
+            SyncTally.from_url(f"rediss://localhost:1?ssl_ca_path={wrong}")
+    SyncTally.from_url(f"rediss://localhost:1?ssl_ca_path={tmp_path}")
+
+
+def test_the_password_of_a_key(files: Files, tmp_path: Path) -> None:
+    """Nobody is asked for it at the terminal."""
+    key = load_pem_private_key(Path(files.right[1]).read_bytes(), None)
+    locked = tmp_path / "locked.key"
+    locked.write_bytes(
+        key.private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(PASSWORD.encode())
+        )
+    )
+    url = f"rediss://localhost:1?ssl_certfile={files.right[0]}&ssl_keyfile={locked}"
+    for more in ("", "&ssl_password=another"):
+        with pytest.raises(InvalidValueError, match="ssl_password") as raised:
+            SyncTally.from_url(url + more)
+        assert "another" not in str(raised.value)
+    SyncTally.from_url(f"{url}&ssl_password={PASSWORD}")
+
+
+def test_what_ocsp_needs(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "rediss://localhost:1?ssl_validate_ocsp"
+    with pytest.raises(InvalidValueError, match="only one may be true"):
+        SyncTally.from_url(f"{url}=1&ssl_validate_ocsp_stapled=1")
+    # As if these were installed, or not.
+    found: set[str] = set()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in found else None)
+    with pytest.raises(InvalidValueError, match=r"ssl_validate_ocsp, .* module cryptography"):
+        SyncTally.from_url(f"{url}=1")
+    with pytest.raises(InvalidValueError, match=r"ssl_validate_ocsp_stapled, .* module OpenSSL"):
+        SyncTally.from_url(f"{url}_stapled=1")
+    found |= {"cryptography", "requests", "OpenSSL"}
+    SyncTally.from_url(f"{url}=1")
+    with pytest.raises(InvalidValueError, match="needs ssl_certfile and ssl_keyfile"):
+        SyncTally.from_url(f"{url}_stapled=1")
+    certificate, key = files.right
+    SyncTally.from_url(f"{url}_stapled=1&ssl_certfile={certificate}&ssl_keyfile={key}")

@@ -102,6 +102,33 @@ def test_without_a_host_it_is_this_one(facade: Facade, url: str) -> None:
     assert found(facade, url) == Found((("localhost", 6379),), 3 if "3" in url else 0, "", "")
 
 
+@pytest.mark.parametrize(
+    "place", ["host/3?db=3", "host?db=3", "host/?db=3", "host/03", "host/3?db=03"]
+)
+def test_the_database_may_be_named_twice_if_it_is_one(facade: Facade, place: str) -> None:
+    assert found(facade, f"redis://{place}").database == 3
+    of_sentinel = place.replace("host", "host/main")
+    assert found(facade, f"redis+sentinel://{of_sentinel}").database == 3
+
+
+@pytest.mark.parametrize("place", ["rediss://{}", "rediss+sentinel://{}/a", "rediss+cluster://{}"])
+def test_an_option_that_redis_py_refuses_is_named(place: str) -> None:
+    """Its connections of asyncio know nothing of OCSP."""
+    url = place.format("u:s3cret@host")
+    for query in ("ssl_validate_ocsp=0", "client_name=a&ssl_validate_ocsp=0&socket_timeout=2"):
+        with pytest.raises(
+            InvalidValueError, match=r"option ssl_validate_ocsp.*redis-py \d"
+        ) as got:
+            Tally.from_url(f"{url}?{query}")
+        assert not re.search("s3cret|client_name|socket_timeout", str(got.value))
+
+
+@pytest.mark.parametrize("option", ["ssl_include_verify_flags", "ssl_exclude_verify_flags"])
+def test_an_option_with_an_unknown_flag_is_named(facade: Facade, option: str) -> None:
+    with pytest.raises(InvalidValueError, match=option):
+        facade.tally.from_url(f"rediss://host?{option}=VERIFY_S3CRET")
+
+
 facades = st.sampled_from(FACADES)
 numbers = st.sampled_from([0, 1, 15])
 
@@ -227,6 +254,11 @@ def test_an_embedded_store(name: str) -> None:
         "REDIS://host/0",
         "redis://host?db=1&db=2",
         "redis://host/1?db=2",
+        "redis://host/0?db=5",
+        "redis:///0?db=5",
+        "rediss://host/00?db=5",
+        "redis+sentinel://host/main/0?db=3",
+        "redis+sentinel://host/main/1?db=0",
         "redis://host?username=a&username=a",
         "redis://u:s3cret@host?password=s3cret",
         "redis://host?s3cret=1",

@@ -224,10 +224,8 @@ def _address(url: str) -> StoreAddress:
     user, _, password = login.partition(":")
     found = StoreAddress(scheme, login=Login(_decoded(user), Hidden(_decoded(password))))
     if scheme == _SOCKET:
-        found = replace(found, path=_socket(hosts, slash + path))
-    else:
-        found = _located(found, hosts, path)
-    return _with_options(found, query)
+        return _with_options(replace(found, path=_socket(hosts, slash + path)), None, query)
+    return _with_options(*_located(found, hosts, path), query)
 
 
 def _decoded(text: str) -> str:
@@ -253,8 +251,8 @@ def _socket(hosts: str, path: str) -> str:
     return _plain(path)
 
 
-def _located(found: StoreAddress, hosts: str, path: str) -> StoreAddress:
-    """Return an address with its servers and what the path says."""
+def _located(found: StoreAddress, hosts: str, path: str) -> tuple[StoreAddress, int | None]:
+    """Return an address with its servers and service, and the database that the path names."""
     kind = found.scheme.partition("+")[2]
     if kind == "sentinel":
         service, _, path = path.partition("/")
@@ -276,11 +274,8 @@ def _located(found: StoreAddress, hosts: str, path: str) -> StoreAddress:
     if not hosts and not kind and not found.login:
         hosts = "localhost"  # redis:// and redis:///0, as redis-py has it
     each = hosts.split(",") if kind else [hosts]
-    return replace(
-        found,
-        hosts=tuple(_host_and_port(host, default) for host in each),
-        database=int(path or 0),
-    )
+    found = replace(found, hosts=tuple(_host_and_port(host, default) for host in each))
+    return found, int(path) if path else None
 
 
 def _host_and_port(text: str, default: int) -> tuple[str, int]:
@@ -314,8 +309,8 @@ def _host_name(text: str) -> str:
     return text.lower()
 
 
-def _with_options(found: StoreAddress, query: str) -> StoreAddress:
-    """Return an address with the options behind the question mark.
+def _with_options(found: StoreAddress, in_path: int | None, query: str) -> StoreAddress:
+    """Return an address with the options behind the question mark, and the database.
 
     An option is named in a message only if it is a known one: a password may have a raw
     question mark.
@@ -346,7 +341,7 @@ def _with_options(found: StoreAddress, query: str) -> StoreAddress:
         found,
         login=_login(found.login, told, ""),
         sentinel_login=_login(found.sentinel_login, told, "sentinel_"),
-        database=_database(found.database, told.pop("db", None)),
+        database=_database(in_path, told.pop("db", None)),
         options=told,
     )
 
@@ -367,10 +362,11 @@ def _login(before: Login, told: dict[str, Any], prefix: str) -> Login:
     return Login(user or before.user, password or before.password)
 
 
-def _database(in_path: int, in_query: int | None) -> int:
-    if in_query is not None and in_path not in {0, in_query}:
+def _database(in_path: int | None, in_query: int | None) -> int:
+    named = {number for number in (in_path, in_query) if number is not None}
+    if len(named) > 1:
         raise _unclear("it has two numbers of databases")
-    return in_path if in_query is None else in_query
+    return named.pop() if named else 0
 
 
 def _text(text: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import redis
 from redis.backoff import NoBackoff
 from redis.credentials import UsernamePasswordCredentialProvider
 from redis.exceptions import RedisError
@@ -15,13 +16,17 @@ from .._core.urls import StoreUrl
 from ..errors import InvalidValueError
 from . import memory
 from .stores import same_sentinels
+from .tls import check_tls
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .._core.options import Options
     from .._core.urls import Hidden, Login, StoreAddress
 
 __all__ = [
     "MAX_CONNECTIONS",
+    "OF_POOLS",
     "READ_SIZE",
     "ClientKinds",
     "check_settings",
@@ -38,6 +43,9 @@ MAX_CONNECTIONS: Final = 50
 #: How many bytes are taken from a socket at once. Reports receive megabytes; with
 #: redis-py's 32 KiB that takes a third longer.
 READ_SIZE: Final = 256 * 1024
+
+#: Settings of pools, not of connections.
+OF_POOLS: Final = frozenset(("timeout", "max_connections"))
 
 #: A Sentinel that has not answered after so many seconds is not waited for.
 _SENTINEL_SECONDS: Final = 1.0
@@ -137,29 +145,47 @@ def connecting(kinds: ClientKinds, address: StoreAddress) -> tuple[Any, dict[str
         settings["ssl_min_version"] = ssl.TLSVersion(settings["ssl_min_version"])
     for name in ("ssl_include_verify_flags", "ssl_exclude_verify_flags"):
         if name in settings:
-            settings[name] = [_verify_flag(flag) for flag in settings[name]]
+            settings[name] = [_verify_flag(name, flag) for flag in settings[name]]
     return kinds.tls, settings
 
 
-def check_settings(connection_class: Any, settings: dict[str, Any]) -> None:
-    """Raise unless redis-py makes a connection, or a client, with these settings.
+def check_settings(connection_class: Any, settings: dict[str, Any], options: Iterable[str]) -> None:
+    """Raise unless redis-py makes a connection with these settings.
 
     It would look at most of them when it makes the first one; a program should hear of
     them when it starts, not at its first mark.
 
+    Arguments:
+        connection_class: of connections.
+        settings: of connections.
+        options: the names of those settings that the URL has.
+
     Raises:
-        InvalidValueError: this version of redis-py does not accept an option.
+        InvalidValueError: this version of redis-py does not accept an option, or it is
+            one for TLS that cannot be used.
     """
+    refusal = _refusal(connection_class, settings)
+    if refusal:
+        told = [name for name in options if name in settings]
+        tried = {name: value for name, value in settings.items() if name not in told}
+        for name in told:
+            tried[name] = settings[name]
+            if _refusal(connection_class, tried):
+                raise InvalidValueError(
+                    f"the store's URL has the option {name}, or a value of it, that redis-py "
+                    f"{redis.__version__} does not accept here ({refusal})"
+                )
+        raise InvalidValueError(f"redis-py makes no connection for the store's URL ({refusal})")
+    check_tls(settings)
+
+
+def _refusal(connection_class: Any, settings: dict[str, Any]) -> str:
+    """Return the kind of error with which redis-py refuses settings; "" if it does not."""
     try:
         connection_class(**settings)
     except (ValueError, TypeError, RedisError) as error:
-        refusal = type(error).__name__
-    else:
-        return
-    # Not as its cause: its message may quote a setting.
-    raise InvalidValueError(
-        f"the store's URL has an option that redis-py does not accept ({refusal})"
-    )
+        return type(error).__name__  # not its message, which may quote a setting
+    return ""
 
 
 def _make_pool(kinds: ClientKinds, address: StoreAddress, options: Options) -> Any:
@@ -178,16 +204,17 @@ def _make_pool(kinds: ClientKinds, address: StoreAddress, options: Options) -> A
         "socket_read_size": READ_SIZE,
         **told,  # which the URL says
     }
+    of_connections = {name: settings[name] for name in settings.keys() - OF_POOLS}
+    check_settings(connection_class, of_connections, address.options)
     if address.service:
         asking = _asking(address, settings, options.timeout)
-        check_settings(kinds.client, asking)  # of which one for each Sentinel is made at once
+        check_settings(kinds.client, asking, address.options)  # one for each Sentinel is made
         asked = kinds.sentinel(address.hosts, sentinel_kwargs=asking)
         pool = kinds.watched(address.service, asked, ssl=address.is_secure, **settings)
     else:
         if not address.path:
             settings["host"], settings["port"] = address.hosts[0]
         pool = kinds.plain(connection_class=connection_class, **settings)
-    check_settings(pool.connection_class, pool.connection_kwargs)
     return pool
 
 
@@ -259,10 +286,10 @@ def _unshown(hidden: Hidden) -> str:
     return _Unshown(hidden.reveal())
 
 
-def _verify_flag(name: str) -> ssl.VerifyFlags:
+def _verify_flag(option: str, name: str) -> ssl.VerifyFlags:
     found = ssl.VerifyFlags.__members__.get(name)
     if found is None:
         raise InvalidValueError(
-            "the store's URL has a verify flag that the module ssl does not know"
+            f"the store's URL has {option} with a flag that the module ssl does not know"
         )
     return found

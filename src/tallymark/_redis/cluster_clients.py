@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .clients import (
     MAX_CONNECTIONS,
+    OF_POOLS,
     READ_SIZE,
     check_settings,
     connecting,
@@ -32,9 +33,6 @@ __all__ = ["ClusterClients", "check_store", "cluster_from_client", "opened"]
 
 #: A node that has not taken a connection after so many seconds is taken to be down.
 CONNECT_SECONDS: Final = 1.0
-
-#: Settings of pools, not of connections.
-_OF_POOLS: Final = frozenset(("timeout", "max_connections"))
 
 #: Settings that redis-py's cluster client reads itself.
 _OF_CLUSTERS: Final = (
@@ -113,7 +111,7 @@ class ClusterClients:
 
     def _of_connections(self) -> dict[str, Any]:
         """Return the settings of connections alone."""
-        return {name: self.settings[name] for name in self.settings.keys() - _OF_POOLS}
+        return {name: self.settings[name] for name in self.settings.keys() - OF_POOLS}
 
 
 def _preset(connection_class: Any, settings: dict[str, Any]) -> type:
@@ -154,7 +152,7 @@ def opened(kinds: ClientKinds, store: StoreUrl, options: Options) -> Any:
         **told,
     }
     clients = ClusterClients(kinds, address.hosts, connection_class, settings)
-    check_settings(connection_class, clients._of_connections())  # noqa: SLF001
+    check_settings(connection_class, clients._of_connections(), address.options)  # noqa: SLF001
     return clients
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 from typing import TYPE_CHECKING, Any, Final
 
 import redis
@@ -36,6 +37,9 @@ System = str | redis.Redis
 #: The clients by the names of their systems. Add your own, or call `setup_redis`.
 SYSTEMS: dict[str, Any] = {"default": redis.Redis(host="localhost", port=6379)}
 
+#: What redis-py takes as ``ssl_cert_reqs`` if certificates are not looked at.
+_NO_CERTIFICATES: Final = (None, "none", ssl.CERT_NONE)
+
 #: How many pools have a tally at a time. Programs have few; but some make a client for
 #: each call.
 _TALLIES: Final = 16
@@ -48,9 +52,14 @@ def setup_redis(name: str, host: str, port: int, **kw: Any) -> None:
         name: the system's name; ``"default"`` is the one that is used if a call names none.
         host, port: where the server is.
         kw: what else the client takes; ``redis_client`` is the client's class, if it is
-            not ``redis.Redis``.
+            not ``redis.Redis``. With ``ssl=True`` the name in the server's certificate is
+            checked, unless ``ssl_check_hostname`` or ``ssl_cert_reqs`` says otherwise.
     """
     kind = kw.pop("redis_client", redis.Redis)
+    # As redis-py does it from version 6 on; 5 would send the password to any host that
+    # has a certificate.
+    if kw.get("ssl") and kw.get("ssl_cert_reqs", "required") not in _NO_CERTIFICATES:
+        kw.setdefault("ssl_check_hostname", True)
     try:
         SYSTEMS[name] = kind(host=host, port=port, **kw)
     finally:

@@ -542,7 +542,7 @@ def _store(argument: str) -> StoreUrl:
         return StoreUrl(found)
     if kind == "file":
         try:
-            return StoreUrl(Path(name).read_text("utf-8").strip())
+            return StoreUrl(Path(name).read_text("utf-8-sig").strip())
         except (OSError, ValueError) as error:
             problem = type(error).__name__
         raise argparse.ArgumentTypeError(f"the file cannot be read ({problem})")
@@ -554,7 +554,35 @@ def _shards(text: str) -> int | None:
     try:
         return None if text == "none" else int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"a number or 'none', not {text!r:.40}") from None
+        pass
+    raise argparse.ArgumentTypeError("a number or 'none'")
+
+
+def _prefix(text: str) -> str:
+    """Return a prefix as the command line has it; messages may show it."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError("what keys begin with, not a URL")
+    return text
+
+
+def _parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return what the arguments say, or exit.
+
+    argparse's own messages repeat what is in the wrong place, which may be a URL with a
+    password.
+    """
+    try:
+        found, rest = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        problem = "source and target are needed"
+        if error.argument_name is not None:
+            ours = isinstance(error.__context__, argparse.ArgumentTypeError)
+            why = error.__context__ if ours else "no value, or one that it does not take"
+            problem = f"argument {error.argument_name}: {why}"
+        parser.error(problem)
+    if rest:
+        parser.error("there are too many arguments, or unknown ones")
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -562,6 +590,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tallymark.migrate",
         description="Copy a database into another one, with or without shards.",
+        exit_on_error=False,
+        allow_abbrev=False,  # argparse would show what it takes for an ambiguous one
     )
     parser.add_argument("source", type=_store, help="the URL of the old database; " + _WHERE)
     parser.add_argument(
@@ -580,13 +610,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="N",
         help="of the new one, or none (default: 16)",
     )
-    parser.add_argument("--prefix", default="trackist_", help="what the keys begin with")
-    parser.add_argument("--target-prefix", help="the same for the new one, if it is another")
+    parser.add_argument(
+        "--prefix", type=_prefix, default="trackist_", help="what the keys begin with"
+    )
+    parser.add_argument(
+        "--target-prefix", type=_prefix, help="the same for the new one, if it is another"
+    )
     parser.add_argument(
         "--exact", action="store_true", help="also clear what the old database has not"
     )
     parser.add_argument("--quiet", action="store_true", help="tell the result only")
-    options = parser.parse_args(arguments)
+    options = _parsed(parser, arguments)
     del arguments  # error reporters show the locals of frames
     prefix = options.prefix
     target_prefix = prefix if options.target_prefix is None else options.target_prefix
