@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 
 from facades import internals
-from interruptions import RAISED, SoftTimeLimit, Stop
+from interruptions import RAISED, SoftTimeLimit, Stop, TimeLimit
 from tallymark import Granularity, Operation, SyncTally, Tally
 from wires import wired
 
@@ -89,6 +91,87 @@ def test_a_time_limit_while_redis_does_not_answer(
         assert tally.contains(tally.unique("a"), 1)
         assert not tally.mark_unique("a", 1)
         assert tally.mark_unique("a", 2) == Granularity.UNIQUE
+
+
+class OwnLimit(TimeoutError):  # noqa: N818
+    """A time limit of the module that raises it."""
+
+
+def deleting(make: Callable[[], BaseException]) -> Any:
+    def handler(signum: int, frame: Any) -> None:
+        del signum, frame
+        raise make()
+
+    return handler
+
+
+def moving_on(make: Callable[[], BaseException]) -> Any:
+    def handler(signum: int, frame: Any) -> None:
+        frame = frame.f_back
+        raise make()
+
+    return handler
+
+
+def a_method(make: Callable[[], BaseException]) -> Any:
+    class Limits:
+        def __call__(self, *arguments: Any) -> None:
+            del arguments
+            raise make()
+
+        def ring(self, *arguments: Any) -> None:
+            del arguments
+            raise make()
+
+    return Limits().ring
+
+
+def a_callable(make: Callable[[], BaseException]) -> Any:
+    return a_method(make).__self__
+
+
+def a_partial(make: Callable[[], BaseException]) -> Any:
+    return functools.partial(a_method(make))
+
+
+def uninstalling(make: Callable[[], BaseException]) -> Any:
+    """Leave nothing but the type of the exception, and the module that raised it."""
+
+    def handler(signum: int, frame: Any) -> None:
+        signal.signal(signum, signal.SIG_IGN)
+        del signum, frame
+        raise make()
+
+    return handler
+
+
+def interrupt_a_mark(store: Store, handler: Any, limit: BaseException) -> None:
+    """Raise while Redis does not answer; look whether that arrives as it is."""
+    with wired(store.url) as wire, SyncTally.from_url(wire.url, timeout=2) as tally:
+        tally.mark_unique("a", 1)
+        before = signal.signal(signal.SIGALRM, handler(lambda: limit))
+        try:
+            wire.swallow()
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(type(limit)) as caught:
+                tally.mark_unique("a", 1)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert caught.value is limit
+
+
+@pytest.mark.parametrize("handler", [deleting, moving_on, a_method, a_callable, a_partial])
+@pytest.mark.parametrize("raised", [OwnLimit, ConnectionResetError, redis.ConnectionError])
+def test_handlers_that_let_go_of_the_frame_that_they_have_interrupted(
+    redis_store: Store, handler: Any, raised: type[BaseException]
+) -> None:
+    interrupt_a_mark(redis_store, handler, raised("of the program"))
+
+
+def test_a_handler_that_is_none_any_more_and_lets_go_of_its_frame(redis_store: Store) -> None:
+    """Its exception is no store's if its type is of another module than the one that raised it."""
+    interrupt_a_mark(redis_store, uninstalling, TimeLimit("of the program"))
 
 
 async def test_exceptions_of_observers_that_nobody_catches(

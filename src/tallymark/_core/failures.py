@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import random
-from typing import Final, Literal, TypeVar
+import signal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from ..errors import (
     CommandError,
@@ -17,6 +19,9 @@ from ..errors import (
     WrongKeyTypeError,
 )
 from .excerpts import shown
+
+if TYPE_CHECKING:
+    from types import CodeType
 
 __all__ = [
     "MAX_REDIRECTS",
@@ -180,12 +185,19 @@ def copied(error: ErrorT, message: str) -> ErrorT:
     return copy
 
 
+#: Whose functions are no signal handlers that raise; so that is not looked for.
+_NO_HANDLERS: Final = frozenset(("tallymark", "redis", "hiredis", "socket", "ssl"))
+
 #: So many causes of causes are looked at; a program may have made a circle of them.
 _LONGEST_CHAIN: Final = 32
 
 
 def let_handlers_pass(error: BaseException) -> None:
-    """Raise an exception again, as it is, if a signal handler has raised it."""
+    """Raise an exception again, as it is, if a signal handler has raised it.
+
+    A handler is known by its argument, the frame that it has interrupted; or, as it may
+    let go of that, by being one that is installed.
+    """
     seen: BaseException | None = error
     for _ in range(_LONGEST_CHAIN):  # redis-py may have turned it into one of its own
         if seen is None:
@@ -196,7 +208,7 @@ def let_handlers_pass(error: BaseException) -> None:
 
 
 def _is_of_a_signal_handler(error: BaseException) -> bool:
-    """Return whether a function raised it that was passed the frame that it interrupted."""
+    """Return whether a function raised it that was passed its caller's frame, or is a handler."""
     trace = error.__traceback__
     while trace is not None:
         frame, trace = trace.tb_frame, trace.tb_next
@@ -209,4 +221,19 @@ def _is_of_a_signal_handler(error: BaseException) -> bool:
                     type(given) is tuple and any(each is caller for each in given)
                 ):
                     return True
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package not in _NO_HANDLERS and _is_installed(code):
+            return True
+    return False
+
+
+def _is_installed(code: CodeType) -> bool:
+    """Return whether a signal handler runs this code."""
+    for number in signal.valid_signals():
+        handler: Any = signal.getsignal(number)
+        while isinstance(handler, functools.partial):
+            handler = handler.func
+        for each in (handler, getattr(type(handler), "__call__", None)):  # noqa: B004
+            if getattr(each, "__code__", None) is code:
+                return True
     return False
