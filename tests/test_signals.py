@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="Windows 
 PROGRAM = Path(__file__).with_name("interruptions.py")
 SINGLE_SERVER = [
     "mark", "connect", "read", "transaction", "bulk", "client", "drop-in", "one-connection",
-    "memory",
+    "memory", "stream", "default", "close",
 ]  # fmt: skip
 
 
@@ -51,6 +51,15 @@ def run(scenario: str, action: str, url: str) -> None:
 @pytest.mark.parametrize("scenario", SINGLE_SERVER)
 def test_interrupted_at_every_line(redis_store: Store, scenario: str, action: str) -> None:
     run(scenario, action, redis_store.url)
+
+
+@pytest.mark.parametrize("action", ["mark", "soft"])
+def test_interrupted_on_a_cluster(cluster_store: Store, action: str) -> None:
+    run("cluster", action, cluster_store.url)
+
+
+def test_no_exception_costs_the_pool_its_place(redis_store: Store) -> None:
+    run("one-connection", "index", redis_store.url)
 
 
 @pytest.mark.parametrize("raised", RAISED)

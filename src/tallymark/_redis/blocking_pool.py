@@ -27,6 +27,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from .._core.failures import let_handlers_pass
 from ..errors import ReentrantCallError
+from . import memory
 from .replies import seconds_until
 
 if TYPE_CHECKING:
@@ -315,6 +316,7 @@ class _Attempt:
         connection.socket_timeout = connection.socket_connect_timeout = self.seconds
         try:
             connection.connect()
+            memory.make_interruptible(connection)
         finally:
             connection.socket_timeout, connection.socket_connect_timeout = timeouts
 
