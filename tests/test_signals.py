@@ -17,7 +17,7 @@ import redis
 
 from facades import internals
 from interruptions import RAISED, SoftTimeLimit, Stop, TimeLimit
-from tallymark import Granularity, Operation, SyncTally, Tally
+from tallymark import Granularity, Operation, ReentrantCallError, SyncTally, Tally
 from wires import wired
 
 if TYPE_CHECKING:
@@ -181,6 +181,38 @@ def test_handlers_that_let_go_of_the_frame_that_they_have_interrupted(
 def test_a_handler_that_is_none_any_more_and_lets_go_of_its_frame(redis_store: Store) -> None:
     """Its exception is no store's if its type is of another module than the one that raised it."""
     interrupt_a_mark(redis_store, uninstalling, TimeLimit("of the program"))
+
+
+def test_a_call_in_a_handler_that_interrupts_a_pool_of_the_callers(redis_store: Store) -> None:
+    """Which may have a lock that is held then, as that of `queue.LifoQueue`."""
+    refused: list[BaseException] = []
+
+    def handler(signum: int, frame: Any) -> None:
+        try:
+            tally.mark_unique("a", 2)
+        except ReentrantCallError as error:
+            refused.append(error)
+
+    class Pool(redis.BlockingConnectionPool):
+        def get_connection(self, *arguments: Any, **options: Any) -> Any:
+            signal.raise_signal(signal.SIGUSR1)
+            return super().get_connection(*arguments, **options)
+
+        def release(self, connection: Any) -> None:
+            signal.raise_signal(signal.SIGUSR1)
+            super().release(connection)
+
+    pool = Pool.from_url(redis_store.url)
+    tally = SyncTally(redis.Redis(connection_pool=pool))
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        assert tally.mark_unique("a", 1) == Granularity.UNIQUE
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        tally.close()
+        pool.disconnect()
+    assert len(refused) == 2
+    assert redis_store.bits() == {"trackist_a_u": {1}}
 
 
 async def test_exceptions_of_observers_that_nobody_catches(
