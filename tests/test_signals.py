@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ import redis
 from facades import internals
 from interruptions import RAISED, SoftTimeLimit, Stop, TimeLimit
 from tallymark import Granularity, Operation, ReentrantCallError, SyncTally, Tally
+from tallymark._cluster.handshake import Greeting
+from tallymark._cluster.topology import Topology
+from tallymark._core.keys import KeySchema
 from wires import wired
 
 if TYPE_CHECKING:
@@ -196,11 +200,11 @@ def test_a_call_in_a_handler_that_interrupts_a_pool_of_the_callers(redis_store: 
     class Pool(redis.BlockingConnectionPool):
         def get_connection(self, *arguments: Any, **options: Any) -> Any:
             signal.raise_signal(signal.SIGUSR1)
-            return super().get_connection(*arguments, **options)
+            return super().get_connection(*arguments, **options)  # type: ignore[no-untyped-call]
 
         def release(self, connection: Any) -> None:
             signal.raise_signal(signal.SIGUSR1)
-            super().release(connection)
+            super().release(connection)  # type: ignore[no-untyped-call]
 
     pool = Pool.from_url(redis_store.url)
     tally = SyncTally(redis.Redis(connection_pool=pool))
@@ -213,6 +217,66 @@ def test_a_call_in_a_handler_that_interrupts_a_pool_of_the_callers(redis_store: 
         pool.disconnect()
     assert len(refused) == 2
     assert redis_store.bits() == {"trackist_a_u": {1}}
+
+
+class Alarming:
+    """Values in whose methods a signal arrives."""
+
+    class Zone(tzinfo):
+        def utcoffset(self, moment: datetime | None) -> timedelta:
+            signal.raise_signal(signal.SIGUSR1)
+            return timedelta(0)
+
+        def dst(self, moment: datetime | None) -> timedelta:
+            return timedelta(0)
+
+        def tzname(self, moment: datetime | None) -> str:
+            return "alarming"
+
+    def __repr__(self) -> str:
+        signal.raise_signal(signal.SIGUSR1)
+        return ""
+
+
+class AlarmingBytes(bytes):
+    def decode(self, *arguments: Any) -> str:
+        signal.raise_signal(signal.SIGUSR1)
+        return super().decode(*arguments)
+
+
+def of_a_note() -> None:
+    greeting = Greeting(KeySchema(shards=4))
+    greeting.check([AlarmingBytes(b"{}")])
+
+
+def of_a_topology() -> None:
+    topology = Topology([("a", 1)], KeySchema(shards=4))
+    topology.update([[0, 1, [AlarmingBytes(b"a"), 1]]], ("a", 1))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda tally: tally.mark_event("a", 1, now=datetime(2026, 1, 1, tzinfo=Alarming.Zone())),
+        lambda tally: tally.mark_event(Alarming(), 1),
+        lambda _: SyncTally.from_url("memory://", timezone=Alarming.Zone()),
+        lambda _: of_a_note(),
+        lambda _: of_a_topology(),
+    ],
+    ids=["now", "repr", "timezone", "note", "topology"],
+)
+@pytest.mark.parametrize("error", [ValueError("of the handler"), KeyError("of the handler")])
+def test_a_handler_that_interrupts_what_looks_at_a_value(call: Any, error: Exception) -> None:
+    def fail(signum: int, frame: Any) -> None:
+        raise error
+
+    before = signal.signal(signal.SIGUSR1, fail)
+    try:
+        with SyncTally.from_url("memory://") as tally, pytest.raises(type(error)) as caught:
+            call(tally)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert caught.value is error
 
 
 async def test_exceptions_of_observers_that_nobody_catches(

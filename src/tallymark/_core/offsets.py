@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 from ..errors import InvalidTypeError
 from .arguments import is_array
 from .excerpts import kind_of, shown
-from .failures import let_handlers_pass
+from .handlers import let_handlers_pass
 
 __all__ = [
     "BLOCK",

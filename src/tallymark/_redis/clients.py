@@ -10,6 +10,7 @@ from redis.credentials import UsernamePasswordCredentialProvider
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from .._core.handlers import let_handlers_pass
 from .._core.options import REPLICAS
 from .._core.urls import StoreUrl
 from ..errors import InvalidValueError
@@ -153,6 +154,7 @@ def check_settings(connection_class: Any, settings: dict[str, Any]) -> None:
     try:
         connection_class(**settings)
     except (ValueError, TypeError, RedisError) as error:
+        let_handlers_pass(error)
         refusal = type(error).__name__
     else:
         return

@@ -66,8 +66,8 @@ def make_interruptible(connection: Any) -> None:
 
     Connections to a Redis stay as they are.
     """
-    found = getattr(connection, "_sock", None)
-    if hasattr(found, "response_ready"):
+    found: Any = getattr(connection, "_sock", None)
+    if found is not None and hasattr(found, "response_ready"):
         found.response_ready = _Ready()
 
 

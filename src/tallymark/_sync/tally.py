@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from redis import Redis, RedisCluster
 
 from .._core.context import Context
-from .._core.failures import let_handlers_pass, overloaded
+from .._core.failures import overloaded
+from .._core.handlers import let_handlers_pass
 from .._core.offsets import blocks
 from .._core.options import Options, checked_timeout, hide_urls
 from .._core.urls import StoreUrl

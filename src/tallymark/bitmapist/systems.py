@@ -11,7 +11,7 @@ from redis.exceptions import NoPermissionError
 
 from .. import errors
 from .._core.excerpts import kind_of, shown
-from .._core.failures import let_handlers_pass
+from .._core.handlers import let_handlers_pass
 from .._core.options import Options, TallyOptions
 from .._redis.blocking_clients import KINDS
 from .._redis.clients import make_client_like
