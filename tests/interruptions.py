@@ -249,7 +249,7 @@ SCENARIOS: dict[str, Callable[[str], Scenario]] = {
     "transaction": InTransaction,
     "bulk": Bulk,
     "close": lambda url: Closing(url, connects=True, step=11),
-    "default": lambda url: Default(url, step=23),
+    "default": lambda url: Default(url, step=47),
     "client": ClientOfTheCaller,
     "drop-in": DropIn,
     "one-connection": lambda url: Scenario(url + "?max_connections=1"),

@@ -90,7 +90,9 @@ class Stack:
 
     def take(self, held: list[Any]) -> bool:
         """Move the item on the top to the end of a list, in one step; tell if there was one."""
-        return _move(self.queue, held)
+        before = len(held)
+        held.extend(map(_pop, filter(None, (self.queue,))))  # as `_move`, without the call
+        return len(held) > before
 
     def put_back(self, held: list[Any]) -> None:
         """Move the last item of a list to the top, in one step; of an empty one, nothing."""
