@@ -70,6 +70,46 @@ def test_the_last_loop_that_is_just_closed_ends_with_the_process(redis_store: St
     assert all_gone(redis_store)
 
 
+def test_connections_of_closed_loops_are_closed_before_the_interpreter_ends(
+    redis_store: Store,
+) -> None:
+    """Not by its end: functions for ``atexit`` that were registered before run afterwards."""
+    out = run_script(
+        """
+        import atexit, sys, time
+        import redis
+
+        def report():
+            ends = time.monotonic() + 5
+            while len(raw.client_list()) > before and time.monotonic() < ends:
+                pass  # the server has yet to notice
+            print(len(raw.client_list()) - before)
+
+        raw = redis.Redis.from_url(sys.argv[1])
+        before = len(raw.client_list())
+        atexit.register(report)
+        import asyncio, tallymark
+        tallymark.configure(sys.argv[1])
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(tallymark.mark_unique("a", 1))
+        loop.close()
+        """,
+        redis_store.url,
+    )
+    assert out == "0\n"
+
+
+def test_no_loop_where_a_thread_has_had_one(redis_store: Store) -> None:
+    tallymark.configure(redis_store.url)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(tallymark.mark_unique("a", 1))
+    with pytest.raises(WrongEventLoopError, match="no event loop of asyncio is running"):
+        tallymark.mark_unique("a", 2).send(None)
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+    assert all_gone(redis_store)
+
+
 def test_a_loop_that_is_closed_in_the_middle_of_a_read(redis_store: Store) -> None:
     tallymark.configure(redis_store.url)
     loop = asyncio.new_event_loop()

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 
 from facades import internals
-from interruptions import RAISED, SoftTimeLimit, Stop
-from tallymark import Granularity, Operation, SyncTally, Tally
+from interruptions import RAISED, SoftTimeLimit, Stop, TimeLimit
+from tallymark import Granularity, Operation, ReentrantCallError, SyncTally, Tally
+from tallymark._cluster.handshake import Handshake
+from tallymark._cluster.topology import Topology
+from tallymark._core.keys import KeySchema
 from wires import wired
 
 if TYPE_CHECKING:
@@ -29,7 +35,7 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="Windows 
 PROGRAM = Path(__file__).with_name("interruptions.py")
 SINGLE_SERVER = [
     "mark", "connect", "read", "transaction", "bulk", "client", "drop-in", "one-connection",
-    "memory",
+    "memory", "stream", "default", "close",
 ]  # fmt: skip
 
 
@@ -49,6 +55,15 @@ def run(scenario: str, action: str, url: str) -> None:
 @pytest.mark.parametrize("scenario", SINGLE_SERVER)
 def test_interrupted_at_every_line(redis_store: Store, scenario: str, action: str) -> None:
     run(scenario, action, redis_store.url)
+
+
+@pytest.mark.parametrize("action", ["mark", "soft"])
+def test_interrupted_on_a_cluster(cluster_store: Store, action: str) -> None:
+    run("cluster", action, cluster_store.url)
+
+
+def test_no_exception_costs_the_pool_its_place(redis_store: Store) -> None:
+    run("one-connection", "index", redis_store.url)
 
 
 @pytest.mark.parametrize("raised", RAISED)
@@ -89,6 +104,179 @@ def test_a_time_limit_while_redis_does_not_answer(
         assert tally.contains(tally.unique("a"), 1)
         assert not tally.mark_unique("a", 1)
         assert tally.mark_unique("a", 2) == Granularity.UNIQUE
+
+
+class OwnLimit(TimeoutError):  # noqa: N818
+    """A time limit of the module that raises it."""
+
+
+def deleting(make: Callable[[], BaseException]) -> Any:
+    def handler(signum: int, frame: Any) -> None:
+        del signum, frame
+        raise make()
+
+    return handler
+
+
+def moving_on(make: Callable[[], BaseException]) -> Any:
+    def handler(signum: int, frame: Any) -> None:
+        frame = frame.f_back
+        raise make()
+
+    return handler
+
+
+def a_method(make: Callable[[], BaseException]) -> Any:
+    class Limits:
+        def __call__(self, *arguments: Any) -> None:
+            del arguments
+            raise make()
+
+        def ring(self, *arguments: Any) -> None:
+            del arguments
+            raise make()
+
+    return Limits().ring
+
+
+def a_callable(make: Callable[[], BaseException]) -> Any:
+    return a_method(make).__self__
+
+
+def a_partial(make: Callable[[], BaseException]) -> Any:
+    return functools.partial(a_method(make))
+
+
+def uninstalling(make: Callable[[], BaseException]) -> Any:
+    """Leave nothing but the type of the exception, and the module that raised it."""
+
+    def handler(signum: int, frame: Any) -> None:
+        signal.signal(signum, signal.SIG_IGN)
+        del signum, frame
+        raise make()
+
+    return handler
+
+
+def interrupt_a_mark(store: Store, handler: Any, limit: BaseException) -> None:
+    """Raise while Redis does not answer; look whether that arrives as it is."""
+    with wired(store.url) as wire, SyncTally.from_url(wire.url, timeout=2) as tally:
+        tally.mark_unique("a", 1)
+        before = signal.signal(signal.SIGALRM, handler(lambda: limit))
+        try:
+            wire.swallow()
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(type(limit)) as caught:
+                tally.mark_unique("a", 1)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert caught.value is limit
+
+
+@pytest.mark.parametrize("handler", [deleting, moving_on, a_method, a_callable, a_partial])
+@pytest.mark.parametrize("raised", [OwnLimit, ConnectionResetError, redis.ConnectionError])
+def test_handlers_that_let_go_of_the_frame_that_they_have_interrupted(
+    redis_store: Store, handler: Any, raised: type[BaseException]
+) -> None:
+    interrupt_a_mark(redis_store, handler, raised("of the program"))
+
+
+def test_a_handler_that_is_none_any_more_and_lets_go_of_its_frame(redis_store: Store) -> None:
+    """Its exception is no store's if its type is of another module than the one that raised it."""
+    interrupt_a_mark(redis_store, uninstalling, TimeLimit("of the program"))
+
+
+def test_a_call_in_a_handler_that_interrupts_a_pool_of_the_callers(redis_store: Store) -> None:
+    """Which may have a lock that is held then, as that of `queue.LifoQueue`."""
+    refused: list[BaseException] = []
+
+    def handler(signum: int, frame: Any) -> None:
+        try:
+            tally.mark_unique("a", 2)
+        except ReentrantCallError as error:
+            refused.append(error)
+
+    class Pool(redis.BlockingConnectionPool):
+        def get_connection(self, *arguments: Any, **options: Any) -> Any:
+            signal.raise_signal(signal.SIGUSR1)
+            return super().get_connection(*arguments, **options)  # type: ignore[no-untyped-call]
+
+        def release(self, connection: Any) -> None:
+            signal.raise_signal(signal.SIGUSR1)
+            super().release(connection)  # type: ignore[no-untyped-call]
+
+    pool = Pool.from_url(redis_store.url)
+    tally = SyncTally(redis.Redis(connection_pool=pool))
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        assert tally.mark_unique("a", 1) == Granularity.UNIQUE
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        tally.close()
+        pool.disconnect()
+    assert len(refused) == 2
+    assert redis_store.bits() == {"trackist_a_u": {1}}
+
+
+class Alarming:
+    """Values in whose methods a signal arrives."""
+
+    class Zone(tzinfo):
+        def utcoffset(self, moment: datetime | None) -> timedelta:
+            signal.raise_signal(signal.SIGUSR1)
+            return timedelta(0)
+
+        def dst(self, moment: datetime | None) -> timedelta:
+            return timedelta(0)
+
+        def tzname(self, moment: datetime | None) -> str:
+            return "alarming"
+
+    def __repr__(self) -> str:
+        signal.raise_signal(signal.SIGUSR1)
+        return ""
+
+
+class AlarmingBytes(bytes):
+    def decode(self, *arguments: Any) -> str:
+        signal.raise_signal(signal.SIGUSR1)
+        return super().decode(*arguments)
+
+
+def of_a_note() -> None:
+    handshake = Handshake(KeySchema(shards=4))
+    handshake.check([AlarmingBytes(b"{}")])
+
+
+def of_a_topology() -> None:
+    topology = Topology([("a", 1)], KeySchema(shards=4))
+    topology.update([[0, 1, [AlarmingBytes(b"a"), 1]]], ("a", 1))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda tally: tally.mark_event("a", 1, now=datetime(2026, 1, 1, tzinfo=Alarming.Zone())),
+        lambda tally: tally.mark_event(Alarming(), 1),
+        lambda _: SyncTally.from_url("memory://", timezone=Alarming.Zone()),
+        lambda _: of_a_note(),
+        lambda _: of_a_topology(),
+    ],
+    ids=["now", "repr", "timezone", "note", "topology"],
+)
+@pytest.mark.parametrize("error", [ValueError("of the handler"), KeyError("of the handler")])
+def test_a_handler_that_interrupts_what_looks_at_a_value(call: Any, error: Exception) -> None:
+    def fail(signum: int, frame: Any) -> None:
+        raise error
+
+    before = signal.signal(signal.SIGUSR1, fail)
+    try:
+        with SyncTally.from_url("memory://") as tally, pytest.raises(type(error)) as caught:
+            call(tally)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert caught.value is error
 
 
 async def test_exceptions_of_observers_that_nobody_catches(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -387,6 +388,10 @@ def test_options_that_only_the_blocking_redis_py_has(url: str) -> None:
         Tally.from_url(url)
     with pytest.raises(InvalidValueError):
         Tally.from_url("redis://localhost", read_from=url)
+    if importlib.util.find_spec("requests") is None:  # which redis-py needs for it
+        with pytest.raises(InvalidValueError, match="requests"):
+            SyncTally.from_url(url)
+        return
     tallymark.configure(url)  # for one facade at least
     SyncTally.from_url(url).close()
 

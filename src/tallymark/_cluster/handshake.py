@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .._core import resp as wire
 from .._core.excerpts import shown
 from .._core.failures import copied, unexpected_reply
+from .._core.handlers import let_handlers_pass
 from ..errors import CommandError, WrongSchemaError
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ class Handshake:
         try:
             found = json.loads(note)
             version, shards = found["version"], found["shards"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError) as error:
+            let_handlers_pass(error)
             version, shards = None, None
         if version != _VERSION:
             raise WrongSchemaError(

@@ -10,6 +10,7 @@ import bisect
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core.failures import unexpected_reply
+from .._core.handlers import let_handlers_pass
 from .._core.sharding import SLOTS, key_slot, tag_slot, tags
 from ..errors import StoreUnavailableError
 
@@ -122,6 +123,7 @@ class Topology:
                 ranges.append((int(first), int(last), self._address(master, asked)))
                 others += [self._address(each, asked) for each in replicas]
         except (TypeError, ValueError, AttributeError, IndexError) as error:
+            let_handlers_pass(error)
             raise unexpected_reply(reply) from error
         if not ranges:
             raise StoreUnavailableError("the node knows of no slots; is it a part of a cluster?")

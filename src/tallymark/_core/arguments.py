@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, SupportsIndex, TypeVar, cast
 
 from ..errors import InvalidTypeError, InvalidValueError
 from .excerpts import kind_of, shown
-from .failures import let_handlers_pass
+from .handlers import let_handlers_pass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,6 +136,7 @@ def iterated(what: str, items: Iterable[ItemT]) -> Iterator[ItemT]:
         try:
             return iter(items)
         except TypeError as raised:  # some look as if there were
+            let_handlers_pass(raised)
             error = raised
     raise InvalidTypeError(f"{what}, got {shown(items)}") from error
 

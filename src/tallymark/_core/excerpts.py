@@ -11,6 +11,8 @@ import itertools
 import unicodedata
 from typing import TYPE_CHECKING, Any, Final
 
+from .handlers import let_handlers_pass
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -51,7 +53,8 @@ def shown(value: object, most: int = _VALUE) -> str:
     """
     try:
         return escaped(_repr(value, most), most)
-    except Exception:  # noqa: BLE001 - a broken __repr__ must not hide what is wrong with a value
+    except Exception as error:  # noqa: BLE001 - a broken __repr__ must not hide what is wrong
+        let_handlers_pass(error)
         return _HIDDEN
 
 
@@ -78,7 +81,8 @@ def kind_of(value: object) -> str:
     """Return the name of a value's class."""
     try:
         return escaped(type(value).__name__, _VALUE)
-    except Exception:  # noqa: BLE001 - of a class whose metaclass is broken
+    except Exception as error:  # noqa: BLE001 - of a class whose metaclass is broken
+        let_handlers_pass(error)
         return "a class that cannot be named"
 
 

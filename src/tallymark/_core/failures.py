@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import random
 from typing import Final, Literal, TypeVar
 
@@ -26,7 +25,6 @@ __all__ = [
     "RedirectedError",
     "SlotMovingError",
     "copied",
-    "let_handlers_pass",
     "may_be_applied",
     "overloaded",
     "unexpected_reply",
@@ -176,35 +174,3 @@ def copied(error: ErrorT, message: str) -> ErrorT:
     copy.__cause__ = error.__cause__
     copy._may_be_applied = error._may_be_applied  # noqa: SLF001
     return copy
-
-
-#: So many causes of causes are looked at; a program may have made a circle of them.
-_LONGEST_CHAIN: Final = 32
-
-
-def let_handlers_pass(error: BaseException) -> None:
-    """Raise an exception again, as it is, if a signal handler has raised it."""
-    seen: BaseException | None = error
-    for _ in range(_LONGEST_CHAIN):  # redis-py may have turned it into one of its own
-        if seen is None:
-            return
-        if _is_of_a_signal_handler(seen):
-            raise seen
-        seen = seen.__cause__ or seen.__context__
-
-
-def _is_of_a_signal_handler(error: BaseException) -> bool:
-    """Return whether a function raised it that was passed the frame that it interrupted."""
-    trace = error.__traceback__
-    while trace is not None:
-        frame, trace = trace.tb_frame, trace.tb_next
-        caller, code = frame.f_back, frame.f_code
-        if caller is not None:
-            known = code.co_argcount + bool(code.co_flags & inspect.CO_VARARGS)
-            for name in code.co_varnames[: known + code.co_kwonlyargcount]:
-                given = frame.f_locals.get(name)
-                if given is caller or (
-                    type(given) is tuple and any(each is caller for each in given)
-                ):
-                    return True
-    return False

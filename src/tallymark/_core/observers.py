@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from ..errors import StoreTimeoutError
 from .excerpts import shown
-from .failures import let_handlers_pass
+from .handlers import let_handlers_pass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

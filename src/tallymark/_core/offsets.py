@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 from ..errors import InvalidTypeError
 from .arguments import NUMBER_THEM, is_array
 from .excerpts import escaped, kind_of, shown
-from .failures import let_handlers_pass
+from .handlers import let_handlers_pass
 
 __all__ = [
     "BLOCK",

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from ..errors import InvalidTypeError, InvalidValueError, TallymarkError
 from .arguments import plain_str
 from .excerpts import escaped, kind_of, shown
-from .failures import let_handlers_pass
+from .handlers import let_handlers_pass
 from .keys import DEFAULT_PREFIX, MAX_USER_ID, KeySchema, checked_int
 from .periods import By, Granularity, dated
 from .urls import StoreUrl
@@ -347,6 +347,7 @@ def _zone(timezone: str | tzinfo) -> tzinfo:
     try:
         return ZoneInfo(timezone)
     except (ValueError, OSError, KeyError) as error:  # ZoneInfoNotFoundError is a KeyError
+        let_handlers_pass(error)
         raise InvalidValueError(
             f"unknown time zone {shown(timezone)} (on a system without a time zone database, "
             "as Windows is, run: pip install tzdata)"

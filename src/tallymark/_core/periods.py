@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from ..errors import InvalidTypeError, InvalidValueError
 from .arguments import checked_int, described
 from .excerpts import shown
+from .handlers import let_handlers_pass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,7 +115,8 @@ class Period:
         begin = _start(self.granularity, self.start)
         try:
             right = self.start == begin  # never, if it is aware
-        except (ArithmeticError, TypeError, ValueError):  # of its zone
+        except (ArithmeticError, TypeError, ValueError) as error:  # of its zone
+            let_handlers_pass(error)
             right = False
         if not right:
             raise InvalidValueError(
@@ -151,6 +153,7 @@ class Period:
         try:
             return Period(self.granularity, _shifted(self.granularity, self.start, number))
         except (OverflowError, ValueError) as error:
+            let_handlers_pass(error)
             raise InvalidValueError(
                 f"{self.granularity} {self.suffix} cannot be shifted that far: "
                 "it leaves the years 1 to 9999"
@@ -237,6 +240,7 @@ def parse_suffix(suffix: str) -> Period | None:
     try:
         period = _parse_period(suffix)
     except (ValueError, OverflowError) as error:
+        let_handlers_pass(error)
         raise InvalidValueError(f"not a period's suffix: {shown(suffix)}") from error
     if period.suffix != suffix:  # zero padding, "+1", " 1", other scripts' digits
         raise InvalidValueError(f"not a period's suffix: {shown(suffix)}")
@@ -281,6 +285,7 @@ def _start(granularity: Granularity, moment: datetime) -> datetime:
         if granularity is Granularity.HOUR:
             return midnight.replace(hour=getattr(moment, "hour", 0))
     except (TypeError, ValueError) as error:  # pandas' NaT, whose year is a NaN
+        let_handlers_pass(error)
         raise InvalidValueError(f"{shown(moment)} is no moment") from error
     if granularity is Granularity.DAY:
         return midnight

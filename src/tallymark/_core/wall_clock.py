@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 from ..errors import InvalidTypeError, InvalidValueError
 from .excerpts import kind_with_module, shown
+from .handlers import let_handlers_pass
 
 __all__ = ["checked_zone", "timestamp", "wall_clock"]
 
@@ -60,6 +61,7 @@ def wall_clock(moment: date, zone: tzinfo, name: str = "now") -> datetime:
             aware = moment.utcoffset() is not None
             local = (moment.astimezone(zone) if aware else moment).replace(tzinfo=None)
         except _NO_MOMENT as error:
+            let_handlers_pass(error)
             raise InvalidValueError(
                 f"{name} must lie in the years 1 to 9999 in the tally's zone, got {shown(moment)}"
             ) from error
@@ -86,6 +88,7 @@ def checked_zone(zone: tzinfo) -> tzinfo:
             local = moment.astimezone(zone)
             offset = local.utcoffset()
         except Exception as error:
+            let_handlers_pass(error)
             # Whatever somebody else's class may raise.
             raise _unusable(zone, f"{type(error).__name__} for {moment}") from error
         if offset is None:

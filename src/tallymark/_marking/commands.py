@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from .._core import resp as wire
 from .._core.excerpts import escaped, shown
 from .._core.failures import copied, unexpected_reply
+from .._core.handlers import let_handlers_pass
 from .._core.periods import Granularity
 from ..errors import CommandError
 from .marks import DenseMarks, ExactUnmark, SparseMarks
@@ -127,7 +128,8 @@ class BitRun:
                 known[mark.value][old_bits]
                 for mark, old_bits in zip(self.marks, found, strict=True)
             ]
-        except (KeyError, TypeError):  # one of them is an error, or no bit at all
+        except (KeyError, TypeError) as error:  # one of them is an error, or no bit at all
+            let_handlers_pass(error)
             return [
                 self._result_of(mark, old_bits, known)
                 for mark, old_bits in zip(self.marks, found, strict=True)
@@ -136,7 +138,8 @@ class BitRun:
     def _result_of(self, mark: BitMark, old_bits: tuple[Any, ...], known: _KnownFlips) -> Result:
         try:
             return known[mark.value][old_bits]
-        except (KeyError, TypeError):  # a TypeError if there is no hash to look it up by
+        except (KeyError, TypeError) as error:  # a TypeError if it has no hash
+            let_handlers_pass(error)
             bits = _checked(old_bits, len(self.bitmaps.keys))
             flips = [bit if isinstance(bit, CommandError) else bit ^ mark.value for bit in bits]
             return _result(self.bitmaps, flips)

@@ -11,7 +11,8 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
-from .._core.failures import TRANSIENT, Attempts, let_handlers_pass, with_outcome
+from .._core.failures import TRANSIENT, Attempts, with_outcome
+from .._core.handlers import let_handlers_pass
 from .._core.options import checked_timeout
 from ..errors import StoreError, StoreTimeoutError
 from .requests import Checkpoint, Compute, ListNodes, Page, Request, Scatter

@@ -7,29 +7,31 @@ its own reply, and is sent again; without the detour it takes an eighth less.
 Signal handlers run in the middle of anything that the main thread does, may use
 the pool there, and may raise. So nothing here holds a lock while it changes
 something: a connection goes from the pool to its borrower, and back, in one
-call of C, during which Python runs no handler.
+call of C, during which Python runs no handler. And no exception that a handler may
+have raised is taken for "there is none".
 """
 
 from __future__ import annotations
 
 import _thread
-import contextlib
-import itertools
 import math
 import os
 import threading
 import time
 import weakref
-from collections import deque
 from queue import Empty, Full
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from redis import BlockingConnectionPool
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from .._core.failures import let_handlers_pass
+from .._core.handlers import let_handlers_pass
 from ..errors import ReentrantCallError
+from . import memory
 from .replies import seconds_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["BlockingPool", "Stack"]
 
@@ -37,9 +39,9 @@ __all__ = ["BlockingPool", "Stack"]
 #: that there is: whoever was about to may have been interrupted by an exception.
 _LOOK_AGAIN: Final = 0.1
 
-_NEVER: Final = object()
-
 _LEFT: Final = "left"
+
+_pop: Final[Callable[[list[Any]], Any]] = list.pop
 
 
 class Stack:
@@ -53,8 +55,8 @@ class Stack:
         """Begin empty, with room for so many items."""
         self.maxsize = maxsize
         self.queue: list[Any] = []
-        self._top = iter(self.queue.pop, _NEVER)
-        self._waiting: deque[Any] = deque()
+        #: The locks for which others wait, the first one first; the values mean nothing.
+        self._waiting: dict[Any, bool] = {}
 
     def put_nowait(self, item: Any) -> None:
         """Put an item on the top.
@@ -88,34 +90,32 @@ class Stack:
 
     def take(self, held: list[Any]) -> bool:
         """Move the item on the top to the end of a list, in one step; tell if there was one."""
-        try:
-            held.extend(itertools.islice(self._top, 1))
-        except IndexError:
-            return False
-        return True
+        before = len(held)
+        held.extend(map(_pop, filter(None, (self.queue,))))  # as `_move`, without the call
+        return len(held) > before
 
     def put_back(self, held: list[Any]) -> None:
         """Move the last item of a list to the top, in one step; of an empty one, nothing."""
-        with contextlib.suppress(IndexError):
-            self.queue.extend(itertools.islice(iter(held.pop, _NEVER), 1))
-        self._wake()
+        self.queue.extend(map(_pop, filter(None, (held,))))
+        if self._waiting:
+            self._wake()
 
     def wait(self, seconds: float) -> None:
         """Wait until there may be an item, so many seconds at most."""
         waiter = threading.Lock()
         waiter.acquire()
         try:
-            self._waiting.append(waiter)
+            self._waiting[waiter] = True
             if not self.queue:  # one may have come before it was known that somebody waits
                 waiter.acquire(timeout=seconds)
         finally:
-            with contextlib.suppress(ValueError, IndexError):
-                self._waiting.remove(waiter)
+            self._waiting.pop(waiter, None)
 
     def _wake(self) -> None:
-        if self._waiting:
-            with contextlib.suppress(IndexError):
-                self._waiting.popleft().release()
+        for waiter in list(self._waiting):
+            if self._waiting.pop(waiter, False):  # else another thread was first
+                waiter.release()
+                return
 
 
 class BlockingPool(BlockingConnectionPool):
@@ -301,9 +301,12 @@ class _Attempt:
         except BaseException as error:  # noqa: BLE001 - raised again, where somebody waits
             self.error = error
         if self._first.setdefault(_LEFT, False) or self.error is not None:
-            with contextlib.suppress(Exception):
+            try:
                 self.place[0].disconnect()
-            self._queue.put_back(self.place)
+            except Exception as error:  # noqa: BLE001 - it is not used again as it is
+                let_handlers_pass(error)  # without a thread, this may be the main one
+            finally:
+                self._queue.put_back(self.place)
         self._ended.release()
 
     def _connect(self) -> None:
@@ -315,17 +318,19 @@ class _Attempt:
         connection.socket_timeout = connection.socket_connect_timeout = self.seconds
         try:
             connection.connect()
+            memory.make_interruptible(connection)
         finally:
             connection.socket_timeout, connection.socket_connect_timeout = timeouts
 
 
 def _move(source: list[Any], target: list[Any]) -> bool:
-    """Move the one item of a list to another one, in one step; tell if there was one."""
-    try:
-        target.extend(itertools.islice(iter(source.pop, _NEVER), 1))
-    except IndexError:
-        return False
-    return True
+    """Move the last item of a list to the end of another one, in one step; tell if there was one.
+
+    Without an IndexError if there is none, which could be one of a signal handler.
+    """
+    before = len(target)
+    target.extend(map(_pop, filter(None, (source,))))
+    return len(target) > before
 
 
 _pools: weakref.WeakSet[BlockingPool] = weakref.WeakSet()

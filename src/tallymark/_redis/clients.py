@@ -11,6 +11,7 @@ from redis.credentials import UsernamePasswordCredentialProvider
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from .._core.handlers import let_handlers_pass
 from .._core.options import REPLICAS
 from .._core.urls import StoreUrl
 from ..errors import InvalidValueError
@@ -184,6 +185,7 @@ def _refusal(connection_class: Any, settings: dict[str, Any]) -> str:
     try:
         connection_class(**settings)
     except (ValueError, TypeError, RedisError) as error:
+        let_handlers_pass(error)
         return type(error).__name__  # not its message, which may quote a setting
     return ""
 

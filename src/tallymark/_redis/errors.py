@@ -14,7 +14,8 @@ from redis.client import Pipeline
 from redis.cluster import ClusterPipeline
 
 from .._core.excerpts import escaped, kind_of, kind_with_module
-from .._core.failures import RedirectedError, let_handlers_pass
+from .._core.failures import RedirectedError
+from .._core.handlers import let_handlers_pass
 from ..errors import (
     CommandError,
     InvalidTypeError,

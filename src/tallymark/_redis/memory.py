@@ -16,7 +16,7 @@ from ..errors import MissingExtraError
 if TYPE_CHECKING:
     from fakeredis import FakeServer
 
-__all__ = ["store"]
+__all__ = ["make_interruptible", "store"]
 
 _stores: dict[str, FakeServer] = {}
 
@@ -47,6 +47,28 @@ def store(name: str) -> FakeServer:
     if found is None:
         found = _stores.setdefault(name, _new())  # another thread may have been first
     return found
+
+
+class _Ready(threading.Event):
+    """An event whose lock is no obstacle to the thread that has it.
+
+    An exception of a signal handler may come when `threading.Condition` has the lock, and
+    the ``with`` statement does not know it yet; then nobody releases it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cond = threading.Condition(threading.RLock())
+
+
+def make_interruptible(connection: Any) -> None:
+    """See to it that a blocking connection, just made, can be closed wherever it was interrupted.
+
+    Connections to a Redis stay as they are.
+    """
+    found: Any = getattr(connection, "_sock", None)
+    if found is not None and hasattr(found, "response_ready"):
+        found.response_ready = _Ready()
 
 
 def _new() -> FakeServer:

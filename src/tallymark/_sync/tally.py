@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis import Redis, RedisCluster
 
-from .._core.failures import let_handlers_pass
+from .._core.handlers import let_handlers_pass
 from .._core.offsets import blocks
 from .._core.options import Options, checked_timeout, hide_urls
 from .._core.urls import StoreUrl

@@ -12,7 +12,7 @@ from redis.exceptions import NoPermissionError
 
 from .. import errors
 from .._core.excerpts import escaped, kind_with_module, shown
-from .._core.failures import let_handlers_pass
+from .._core.handlers import let_handlers_pass
 from .._core.options import Options, TallyOptions
 from .._redis.blocking_clients import KINDS
 from .._redis.clients import make_client_like

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from .._core.excerpts import kind_of, shown
-from .._core.failures import let_handlers_pass
+from .._core.handlers import let_handlers_pass
 from ..errors import InvalidTypeError, InvalidValueError
 
 __all__ = ["checked_id", "text_of", "truth_of"]
