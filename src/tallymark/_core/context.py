@@ -63,7 +63,8 @@ class Context:
     def coverage(self) -> Coverage:
         """Which bitmaps there are, and which of them live longer than others."""
         options = self.options
-        hourly = options.track_hourly is True
+        # Unless the tally says that there are none: a switch or a call may have marked some.
+        hourly = options.track_hourly is not False
         return Coverage.of(options.lives, yearly=options.track_yearly, hourly=hourly)
 
     @functools.cached_property
