@@ -162,7 +162,7 @@ class Lending:
         self._values = values
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-        return np.array(self._values, dtype=dtype)
+        return np.array(self._values, dtype=dtype, subok=True)
 
 
 class Closed:
@@ -209,6 +209,7 @@ TAKEN: dict[str, tuple[Any, list[int]]] = {
     "another library's": (lambda: Lending(LARGE), LARGE),
     "array.array": (lambda: array.array("Q", LARGE), LARGE),
     "array.array of bytes": (lambda: array.array("b", SMALL), SMALL),
+    "another library's, mask without effect": (lambda: Lending(masked([1, 2], False)), [1, 2]),
     "range": (lambda: range(10, 100_000, 7), list(range(10, 100_000, 7))),
     "range backwards": (lambda: range(10, 0, -1), list(range(1, 11))),
     "empty range": (lambda: range(0), []),
@@ -229,6 +230,11 @@ REFUSED: dict[str, tuple[Any, type[TallymarkError], str]] = {
     "all masked": (lambda: masked([1], True), InvalidTypeError, "must not be masked"),
     "bools": (lambda: np.array([True]), InvalidTypeError, "one of bool"),
     "floats": (lambda: np.array([1.0]), InvalidTypeError, "one of float64"),
+    "another library's, masked": (
+        lambda: Lending(masked([1, 2, 3], [0, 1, 0])),
+        InvalidTypeError,
+        "must not be masked",
+    ),
     "NaN": (lambda: np.array([np.nan]), InvalidTypeError, "one of float64"),
     "complex": (lambda: np.array([1j]), InvalidTypeError, "one of complex128"),
     "times": (lambda: np.array([1, 2], "datetime64[ns]"), InvalidTypeError, "datetime64"),
