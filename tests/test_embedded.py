@@ -16,6 +16,7 @@ import tallymark
 from tallymark import (
     InvalidTypeError,
     InvalidValueError,
+    StoreTimeoutError,
     SyncTally,
     Tally,
     configure,
@@ -131,6 +132,17 @@ def test_event_sets_of_a_pool_of_another_kind_cannot_be_pickled_either() -> None
     assert one.day("a", NOON) == two.day("a", NOON)
     with pytest.raises(InvalidTypeError, match="cannot be pickled"):
         pickle.dumps(one.day("a"))
+
+
+async def test_a_late_answer_is_none(facade: Facade) -> None:
+    """The store cannot be interrupted, so the call ends late, but as it does on Redis."""
+    async with facade.open("memory://") as tally:
+        for event in ("a", "b"):
+            await tally.mark_unique(event, 2**25)
+        both = tally.unique("a") & tally.unique("b")  # which takes it half a second
+        with pytest.raises(StoreTimeoutError, match=r"within 0\.1 s"):
+            await tally.count(both, timeout=0.1)
+        assert await tally.count(both, timeout=60) == 1
 
 
 async def test_both_facades_keep_theirs_apart() -> None:
