@@ -7,6 +7,7 @@ import asyncio
 import collections
 import decimal
 import enum
+import fractions
 import logging
 import types
 import uuid
@@ -42,6 +43,7 @@ from tallymark import (
     bitmapist,
 )
 from tallymark._core.excerpts import escaped, isolated, shown
+from tallymark._core.options import Options
 from tallymark._reports.retention import Retention
 
 if TYPE_CHECKING:
@@ -163,7 +165,7 @@ class Lending:
         self._values = values
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-        return np.array(self._values, dtype=dtype)
+        return np.array(self._values, dtype=dtype, subok=True)
 
 
 class Closed:
@@ -208,6 +210,7 @@ TAKEN: dict[str, tuple[Any, list[int]]] = {
     "RangeIndex": (lambda: pd.RangeIndex(10), list(range(10))),
     "Int64 array": (lambda: pd.array([1, 2], dtype="Int64"), [1, 2]),
     "another library's": (lambda: Lending(LARGE), LARGE),
+    "another library's, mask without effect": (lambda: Lending(masked([1, 2], False)), [1, 2]),
     "array.array": (lambda: array.array("Q", LARGE), LARGE),
     "array.array of bytes": (lambda: array.array("b", SMALL), SMALL),
     "range": (lambda: range(10, 100_000, 7), list(range(10, 100_000, 7))),
@@ -228,6 +231,11 @@ TAKEN: dict[str, tuple[Any, list[int]]] = {
 REFUSED: dict[str, tuple[Any, type[TallymarkError], str]] = {
     "masked": (lambda: masked([1, 2, 3], [0, 1, 0]), InvalidTypeError, r"ids\.compressed\(\)"),
     "all masked": (lambda: masked([1], True), InvalidTypeError, "must not be masked"),
+    "another library's, masked": (
+        lambda: Lending(masked([1, 2, 3], [0, 1, 0])),
+        InvalidTypeError,
+        "must not be masked",
+    ),
     "bools": (lambda: np.array([True]), InvalidTypeError, "one of bool"),
     "floats": (lambda: np.array([1.0]), InvalidTypeError, "one of float64"),
     "NaN": (lambda: np.array([np.nan]), InvalidTypeError, "one of float64"),
@@ -681,6 +689,24 @@ async def test_the_default_tally_of_another_loop_is_not_taken_for_ours(memory_st
             by_hand(coroutine)
 
     await asyncio.to_thread(outside)
+
+
+@pytest.mark.parametrize(
+    "seconds", [np.int64(5), np.uint8(5), np.float64(5), np.float32(5), fractions.Fraction(5)]
+)
+async def test_a_timeout_is_any_real_number(facade: Facade, seconds: Any) -> None:
+    async with facade.open("memory://", timeout=seconds) as tally:
+        await tally.mark_event("a", 1, timeout=seconds)
+        assert await tally.count(tally.day("a"), timeout=seconds) == 1
+    assert type(Options(timeout=seconds).timeout) in {int, float}
+
+
+@pytest.mark.parametrize(
+    "seconds", [np.bool_(True), np.array(5), np.array([5.0]), 5j, fractions.Fraction(10**400)]
+)
+def test_timeouts_of_other_types_are_refused(seconds: Any) -> None:
+    with pytest.raises(InvalidTypeError, match="timeout must be a number of seconds"):
+        Options(timeout=seconds)
 
 
 async def test_a_timeout_of_a_month_is_no_limit(facade: Facade, redis_store: Store) -> None:

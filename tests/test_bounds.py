@@ -28,8 +28,11 @@ from tallymark import (
     any_of,
     bitmapist,
 )
+from tallymark._core.context import Context
+from tallymark._core.events import Bitmap
 from tallymark._core.options import Options
 from tallymark._marking.marker import Marker
+from tallymark._reading.bounds import bounded
 from tallymark._reading.requests import Checkpoint
 from tallymark.bitmapist import cohort
 
@@ -190,6 +193,18 @@ def test_limits_that_are_none(option: str) -> None:
 
 
 # --- time
+
+
+def test_a_large_expression_is_looked_at_in_steps() -> None:
+    """Also where it is of few bitmaps."""
+    context = Context.of("db", Options(), lambda: 0.0)
+    one, two = (Bitmap(context.origin, name, None) for name in "ab")
+    deep: Any = one
+    for _ in range(5_000):
+        deep = (deep | two) & one
+    steps = list(bounded(context, [deep]))
+    assert all(isinstance(step, Checkpoint) for step in steps)
+    assert len(steps) >= 10_000 // 1_000
 
 
 async def test_a_long_computation_ends_with_its_timeout(facade: Facade, redis_store: Store) -> None:

@@ -6,8 +6,15 @@ from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from tallymark import InvalidTypeError, Period, any_of, bitmapist
+import tallymark
+from tallymark import Granularity, InvalidTypeError, Period, any_of, bitmapist
+from tallymark._core.context import Context
+from tallymark._core.covers import cover, days_of
+from tallymark._core.options import Options
+from tallymark._marking.lifetimes import Lifetimes
 from tallymark.bitmapist import DayEvents, MonthEvents
 
 if TYPE_CHECKING:
@@ -18,6 +25,8 @@ if TYPE_CHECKING:
 YESTERDAY = datetime.now(timezone.utc).date() - timedelta(days=1)
 DAY = timedelta(days=1)
 LAST_YEAR = YESTERDAY.year - 1
+
+EVERY_MARK = (Granularity.MONTH, Granularity.WEEK, Granularity.DAY)
 
 
 async def mark_each_day(tally: Any, days: int) -> None:
@@ -105,6 +114,106 @@ async def test_hours_that_outlive_their_days(facade: Facade, store: Store) -> No
         assert str(await tally.mark_event("e", 7, now=noon)) == "hour"
         for asked in (tally.day("e", noon), tally.week("e", noon), tally.last("e", 3, noon)):
             assert await tally.contains(asked, 7)
+
+
+@pytest.mark.parametrize("way", ["switch", "call"])
+async def test_hours_that_were_marked_without_the_option(
+    facade: Facade, store: Store, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noon = datetime(LAST_YEAR, 6, 1, 12)
+    monkeypatch.setattr(tallymark, "TRACK_HOURLY", way == "switch")
+    call: Any = {"track_hourly": True} if way == "call" else {}
+    async with facade.open(store.url, expire={"day": DAY, "week": DAY, "month": DAY}) as tally:
+        assert str(await tally.mark_event("e", 7, now=noon, **call)) == "hour"
+        monkeypatch.setattr(tallymark, "TRACK_HOURLY", False)  # a reader need not have it
+        for asked in (tally.day("e", noon), tally.week("e", noon), tally.last("e", 3, noon)):
+            assert await tally.contains(asked, 7)
+            assert await tally.count(asked) == 1
+        table = await tally.retention(
+            "e", "e", by="day", cohorts=1, periods=0, first_time=True, until=noon + DAY
+        )
+        assert table.sizes == (1,)
+    async with facade.open(store.url, expire={"day": DAY}, track_hourly=False) as tally:
+        assert await tally.is_empty(tally.day("e", noon))  # which says that there are none
+
+
+@pytest.mark.parametrize(
+    ("options", "bitmaps"),
+    [
+        ({}, 1),
+        ({"expire": {"hour": DAY}}, 1),
+        ({"expire": {"hour": DAY, "day": DAY}}, 1),
+        ({"expire": {"week": DAY, "month": DAY}}, 1),
+        ({"expire": {"day": DAY}}, 25),
+        ({"expire": {"hour": 2 * DAY, "day": DAY}}, 25),
+        ({"expire": {"day": DAY}, "track_hourly": True}, 25),
+        ({"expire": {"day": DAY}, "track_hourly": False}, 1),
+    ],
+)
+def test_hours_are_asked_only_where_they_outlive_days(options: Any, bitmaps: int) -> None:
+    context = Context.of("db", Options(**options), lambda: 0.0)
+    day = Period.containing(Granularity.DAY, datetime(2026, 6, 10))
+    assert len(list(context.during("e", day).bitmaps())) == bitmaps
+
+
+async def test_years_that_live_as_long_as_all_others(facade: Facade, store: Store) -> None:
+    async with facade.open(store.url) as before:  # which marks no years
+        for number in range(100):
+            await before.mark_event("e", number, now=date(LAST_YEAR, 1, 1) + 3 * number * DAY)
+    same = dict.fromkeys(["day", "week", "month", "year"], 1000 * DAY)
+    for expire in (same, {by: life for by, life in same.items() if by != "year"}):
+        async with facade.open(store.url, expire=expire, track_yearly=True) as tally:
+            begin, end = date(LAST_YEAR, 1, 1), date(LAST_YEAR + 1, 1, 1)
+            assert await tally.count(tally.year("e", begin)) == 100
+            assert await tally.count(tally.between("e", begin, end)) == 100
+
+
+async def test_months_that_live_for_years_and_days_for_ever(facade: Facade, store: Store) -> None:
+    first = date(LAST_YEAR - 8, 5, 1)
+    async with facade.open(store.url, expire={"month": 2000 * DAY, "week": 2000 * DAY}) as tally:
+        assert str(await tally.mark_event("e", 7, now=first)) == "day"
+        assert await tally.count(tally.between("e", first, first + 31 * DAY)) == 1
+        assert await tally.count(tally.between("e", first - 7 * DAY, first + 60 * DAY)) == 1
+
+
+#: How long bitmaps live; some never expire.
+lives = st.none() | st.integers(1, 30 * 24).map(lambda hours: timedelta(hours=hours))
+
+
+@pytest.mark.parametrize("name", ["UTC", "Europe/Berlin", "Pacific/Apia"])
+@given(
+    first=st.dates(date(2011, 11, 1), date(2012, 5, 1)),
+    days=st.integers(1, 70),
+    month=lives,
+    week=lives,
+    day=lives,
+)
+# A week whose Sunday is an hour shorter: Saturday's bitmap is the last one for an hour.
+@example(date(2012, 3, 19), 7, DAY, 5 * DAY, 6 * DAY)
+# A week whose Friday there was not: Thursday's is the last one for half a day.
+@example(date(2011, 12, 26), 7, DAY, 5 * DAY, 7.5 * DAY)
+def test_what_covers_a_day_is_there_as_long_as_any_other(
+    name: str,
+    first: date,
+    days: int,
+    month: timedelta | None,
+    week: timedelta | None,
+    day: timedelta | None,
+) -> None:
+    """Whenever it is asked: some bitmap that has all users of the day outlives all others."""
+    expire: Any = {"month": month, "week": week, "day": day}
+    expire = {by: life for by, life in expire.items() if life is not None}
+    options = Options(expire=expire, timezone=name, track_hourly=False)
+    context = Context.of("db", options, lambda: 0.0)
+    ends = Lifetimes(options).end
+    begin, after = first.toordinal(), first.toordinal() + days
+    asked = list(cover(begin, after, context.coverage))
+    assert len(set(asked)) == len(asked)
+    for number in range(begin, after):
+        midnight = datetime.fromordinal(number)
+        every = [Period.containing(each, midnight) for each in EVERY_MARK]
+        inside = [each for each in every if begin <= days_of(each)[0] and days_of(each)[1] <= after]
+        assert max(map(ends, set(inside) & set(asked))) == max(map(ends, inside))
 
 
 async def test_first_time_looks_back_on_whatever_there_is(facade: Facade, store: Store) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import math
+import signal
 import time
 from datetime import date, datetime, timedelta, timezone, tzinfo
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ from tallymark._marking.lifetimes import Lifetimes
 from tallymark._marking.marker import Marker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from facades import Facade
     from stores import Store
 
@@ -214,6 +217,13 @@ class Zone(tzinfo):
         return answer
 
 
+class NoOffset(ZoneInfo):
+    """A zone of the standard library, spoilt by a subclass."""
+
+    def utcoffset(self, moment: datetime | None) -> timedelta | None:
+        return None
+
+
 #: A class that says nothing at all, which type checkers would not let pass.
 Nothing: Any = tzinfo
 
@@ -230,13 +240,130 @@ Nothing: Any = tzinfo
         Zone(timedelta(hours=25)),
         Zone(timedelta(hours=1), dst=None),
         Zone(timedelta(hours=1), skew=timedelta(hours=2)),
+        NoOffset("Europe/Berlin"),
     ],
-    ids=["nothing", "none", "none for UTC", "raises", "memory", "str", "25 h", "dst", "skew"],
+    ids=[
+        *("nothing", "none", "none for UTC", "raises", "memory", "str", "25 h", "dst", "skew"),
+        "subclass",
+    ],
 )
 async def test_zones_that_are_refused(facade: Facade, zone: tzinfo) -> None:
     with pytest.raises(InvalidValueError, match=r"cannot be reckoned with \(.*zoneinfo\.ZoneInfo"):
         async with facade.open("redis://localhost", timezone=zone):
             pass
+
+
+class Failing(tzinfo):
+    """A zone that has been right for years."""
+
+    def __init__(self, fail: Callable[[], Any], since: int = 2050) -> None:
+        self.fail = fail
+        self.since = since
+
+    def utcoffset(self, moment: datetime | None) -> Any:
+        if moment is not None and moment.year < self.since:
+            return timedelta(hours=1)
+        return self.fail()
+
+    def dst(self, moment: datetime | None) -> timedelta:
+        return timedelta(0)
+
+    def tzname(self, moment: datetime | None) -> str:
+        return "a zone"
+
+
+class OwnError(Exception):
+    """Of a zone."""
+
+
+def fails(error: Exception) -> Callable[[], Any]:
+    def fail() -> Any:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        lambda: 1 / 0,
+        lambda: None,
+        lambda: "+01:00",
+        fails(OverflowError("no")),
+        fails(OwnError("no")),
+        fails(MemoryError("no")),
+    ],
+    ids=["division", "none", "str", "overflow", "own", "memory"],
+)
+async def test_a_zone_that_fails_in_years_to_come(
+    facade: Facade, redis_store: Store, fail: Callable[[], Any]
+) -> None:
+    """Years that were not looked at when the tally was made."""
+    later = datetime(2060, 6, 1, 12)
+    zone = Failing(fail)
+    every = dict.fromkeys(["hour", "day", "week", "month", "year"], DAY)
+    async with facade.open(redis_store.url, timezone=zone, expire=every) as tally:
+        for now in (later, date(2060, 6, 1), later.replace(tzinfo=timezone.utc)):
+            for call in (
+                lambda: tally.mark_event("e", 1, now=now),  # noqa: B023
+                lambda: tally.mark_many("e", [1], now=now),  # noqa: B023
+                lambda: tally.unmark_event("e", 1, now=now),  # noqa: B023
+                lambda: tally.unmark_event("e", 1, now=now, exact=True),  # noqa: B023
+                lambda: tally.unmark_many("e", [1], now=now),  # noqa: B023
+            ):
+                with pytest.raises(InvalidValueError, match="2060"):
+                    await call()
+        with pytest.raises(InvalidValueError, match="2060"):
+            tally.day("e", later.replace(tzinfo=timezone.utc))
+        assert await tally.mark_event("e", 1, now=date(2049, 6, 1))
+    assert all("2049" in name for name in redis_store.names())
+
+
+@pytest.mark.parametrize("fail", [fails(OwnError("no")), lambda: None], ids=["own", "none"])
+def test_a_zone_that_fails_at_present(fail: Callable[[], Any]) -> None:
+    later = datetime(2060, 6, 1, 12, tzinfo=timezone.utc).timestamp()
+    options = Options(timezone=Failing(fail))
+    with pytest.raises(InvalidValueError, match="2060-06-01"):
+        Marker(options, lambda: later).mark_event("e", 1, None, None, None)
+    with pytest.raises(InvalidValueError, match="2060-06-01"):
+        Context.of("db", options, lambda: later).local(None)
+
+
+def test_a_zone_that_cannot_say_the_ends_of_time() -> None:
+    """As dateutil's, whose errors are of many classes."""
+    for error in (OverflowError("no"), ValueError("year 10000 is out of range")):
+        lifetimes = Lifetimes(Options(timezone=Failing(fails(error), 9999), expire={"day": DAY}))
+        with pytest.raises(InvalidValueError):
+            lifetimes.end(Period.containing(Granularity.DAY, datetime(9999, 6, 1)))
+        last = Period.containing(Granularity.DAY, datetime(9999, 12, 30))
+        assert lifetimes.end(last) == math.inf
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="Windows has no SIGUSR1")
+@pytest.mark.parametrize("raised", [OwnError, RuntimeError, ValueError])
+def test_what_a_signal_handler_raises_in_a_zone_passes(raised: type[Exception]) -> None:
+    limit = raised("of the program")
+
+    def ring(signum: int, frame: Any) -> None:
+        raise limit
+
+    def interrupt() -> Any:
+        signal.raise_signal(signal.SIGUSR1)
+        return timedelta(0)
+
+    options = Options(timezone=Failing(interrupt), expire={"day": DAY})
+    marker = Marker(options, lambda: 0.0)
+    before = signal.signal(signal.SIGUSR1, ring)
+    try:
+        for now in (datetime(2060, 6, 1), datetime(2060, 6, 1, tzinfo=timezone.utc)):
+            with pytest.raises(raised) as caught:
+                marker.mark_event("e", 1, now, None, None)
+            assert caught.value is limit
+        with pytest.raises(raised) as caught:
+            Options(timezone=Failing(interrupt, since=2000))
+        assert caught.value is limit
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_zones_of_ones_own() -> None:

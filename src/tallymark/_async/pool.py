@@ -66,6 +66,8 @@ class ReadPool:
         self._owned = owned
         self._handshake = handshake
         self._observer = observer
+        #: The embedded store answers before the event loop can look at the deadline.
+        self._embedded = client.connection_pool.connection_kwargs.get("server") is not None
         self._store = store_label(client)
         self._outage = Outage(f"{self._store} for reads", time.monotonic)
         self._idle: list[Connection] = []
@@ -140,7 +142,7 @@ class ReadPool:
                 began = time.perf_counter()
                 await connection.send(data)
                 await connection.receive(replies, count)
-                intact = True
+                intact = not (self._embedded and asyncio.get_running_loop().time() >= deadline)
             if not intact:
                 raise StoreTimeoutError
         except StoreError as error:

@@ -6,7 +6,6 @@ import functools
 import itertools
 import sys
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidValueError
@@ -15,11 +14,11 @@ from .covers import Coverage
 from .events import Bitmap, DayRange, EventSet, Origin, PeriodUnion, checked
 from .excerpts import shown
 from .graphs import LEAST_WRITTEN
-from .wall_clock import wall_clock
+from .wall_clock import clock_at, wall_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
-    from datetime import date
+    from datetime import date, datetime
 
     from .keys import KeySchema
     from .options import Options
@@ -63,7 +62,8 @@ class Context:
     def coverage(self) -> Coverage:
         """Which bitmaps there are, and which of them live longer than others."""
         options = self.options
-        hourly = options.track_hourly is True
+        # Unless the tally says that there are none: a switch or a call may have marked some.
+        hourly = options.track_hourly is not False
         return Coverage.of(options.lives, yearly=options.track_yearly, hourly=hourly)
 
     @functools.cached_property
@@ -83,7 +83,7 @@ class Context:
         """Return a moment, or the present, as the wall clock of the tally's zone shows it."""
         zone = self.options.zone
         if moment is None:
-            return datetime.fromtimestamp(self.clock(), zone).replace(tzinfo=None)
+            return clock_at(self.clock(), zone)[0]
         return wall_clock(moment, zone, name)
 
     def during(self, event: str, period: Period) -> EventSet:

@@ -62,7 +62,7 @@ class Coverage:
 
         Arguments:
             lives: how long bitmaps live after their periods; all others stay.
-            yearly, hourly: whether the tally marks years and hours.
+            yearly, hourly: whether there may be bitmaps of years and of hours.
         """
         optional = {Granularity.YEAR: yearly, Granularity.HOUR: hourly}
         return cls(
@@ -92,7 +92,7 @@ class Coverage:
         return tuple(each for each in _ALWAYS if self.life(each) == _FOR_EVER)
 
     def has(self, granularity: Granularity) -> bool:
-        """Return whether the tally marks bitmaps of this granularity."""
+        """Return whether there may be bitmaps of this granularity."""
         return any(granularity is each for each, _ in self.lives)
 
     def life(self, granularity: Granularity) -> timedelta:

@@ -159,8 +159,8 @@ class EventSets:
         and do not expire before their days, days at the edges.
 
         So it finds whoever is in any bitmap of a period inside the range that
-        has not expired (hours are looked at with ``track_hourly=True``, if they
-        live longer than days). An `unmark_event` that is not ``exact`` takes a user
+        has not expired (hours are looked at if they live longer than days, unless the
+        tally has ``track_hourly=False``). An `unmark_event` that is not ``exact`` takes a user
         out of a whole week and month, and so out of ranges that contain them.
 
         Arguments:

@@ -119,19 +119,20 @@ def _as_array(ids: Any) -> Any:
         InvalidTypeError: it hides numbers, or cannot be had.
     """
     numpy = sys.modules["numpy"]
-    masked = getattr(numpy, "ma", None)
-    if masked is not None and isinstance(ids, masked.MaskedArray) and masked.is_masked(ids):
-        raise InvalidTypeError(
-            "user ids must not be masked; pass those that are not, with ids.compressed()"
-        )
     try:
-        return numpy.asarray(ids)
+        found = numpy.asanyarray(ids)  # masked still, as a variable of netCDF4 may give it
     except Exception as error:
         let_handlers_pass(error)
         raise InvalidTypeError(
             f"user ids must be an iterable of ints, got a {kind_of(ids)} that is no array: "
             f"{shown(error)}"
         ) from error
+    masked = getattr(numpy, "ma", None)
+    if masked is not None and isinstance(found, masked.MaskedArray) and masked.is_masked(found):
+        raise InvalidTypeError(
+            "user ids must not be masked; pass those that are not, with ids.compressed()"
+        )
+    return numpy.asarray(found)
 
 
 def _in_time(user_ids: Iterator[int], check_time: Callable[[], object]) -> Iterator[int]:

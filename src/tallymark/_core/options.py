@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta, tzinfo
 from datetime import timezone as fixed_timezone
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
 from zoneinfo import ZoneInfo
 
@@ -68,7 +69,8 @@ class TallyOptions(TypedDict, total=False):
             offset is refused). UTC by default. Do not change it for a database
             that has marks.
         track_hourly: also mark the hour; ``None`` (the default) leaves it to
-            the global ``TRACK_HOURLY``.
+            the global ``TRACK_HOURLY``. ``False`` also says that nobody has marked hours:
+            they are not asked beside days that expire before them.
         track_unique: also mark the dateless bitmap; ``None`` (the default)
             leaves it to the global ``TRACK_UNIQUE``.
         track_yearly: also mark the year; off by default (bitmapist has no
@@ -256,14 +258,27 @@ def checked_timeout(timeout: float) -> float:
     What is longer than the operating system's timers reach, some 24 days, is no limit.
     """
     kind = type(timeout)
-    if kind is not float and (kind is bool or not issubclass(kind, int | float)):
-        raise InvalidTypeError(f"timeout must be a number of seconds, got {shown(timeout)}")
-    plain = (
-        int.__index__(cast("int", timeout)) if issubclass(kind, int) else float.__float__(timeout)
-    )
+    if issubclass(kind, float):
+        plain = float.__float__(timeout)
+    elif issubclass(kind, int) and kind is not bool:
+        plain = int.__index__(cast("int", timeout))
+    else:
+        plain = _real(timeout)
     if not plain > 0:  # a NaN fails too
         raise InvalidValueError(f"timeout must be more than 0 seconds, got {shown(timeout)}")
     return plain if plain <= _LONGEST else math.inf
+
+
+def _real(timeout: object) -> float:
+    """Return a real number of another type, such as one of numpy's, as a float."""
+    cause = None
+    if not isinstance(timeout, bool) and isinstance(timeout, Real):
+        try:
+            return float.__float__(float(timeout))
+        except Exception as error:  # noqa: BLE001 - of a class of somebody's
+            let_handlers_pass(error)
+            cause = error
+    raise InvalidTypeError(f"timeout must be a number of seconds, got {shown(timeout)}") from cause
 
 
 def _check_pattern(pattern: str | None) -> None:

@@ -12,14 +12,14 @@ right with all of them is the way from UTC to the zone, so nothing else is asked
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta, timezone, tzinfo
-from typing import Final
+from typing import Final, NoReturn
 from zoneinfo import ZoneInfo
 
 from ..errors import InvalidTypeError, InvalidValueError
 from .excerpts import kind_with_module, shown
 from .handlers import let_handlers_pass
 
-__all__ = ["checked_zone", "timestamp", "wall_clock"]
+__all__ = ["checked_zone", "clock_at", "timestamp", "wall_clock"]
 
 _EPOCH: Final = datetime(1970, 1, 1)
 _DAY: Final = timedelta(days=1)
@@ -31,16 +31,9 @@ _PROBES: Final = tuple(
     for month in (1, 7)
 )
 
-#: What leaves the years 1 to 9999 raises, and pandas' NaT, which is a datetime too, and
-#: a ``tzinfo`` that is not up to its task.
-_NO_MOMENT: Final = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+#: Outside of these, a zone may have no answer, since Python has none.
+_FIRST: Final = datetime.min + 2 * _DAY
+_LAST: Final = datetime.max - 2 * _DAY
 
 
 def wall_clock(moment: date, zone: tzinfo, name: str = "now") -> datetime:
@@ -60,7 +53,9 @@ def wall_clock(moment: date, zone: tzinfo, name: str = "now") -> datetime:
         try:
             aware = moment.utcoffset() is not None
             local = (moment.astimezone(zone) if aware else moment).replace(tzinfo=None)
-        except _NO_MOMENT as error:
+        except Exception as error:
+            # What leaves the years 1 to 9999 raises, and pandas' NaT, which is a datetime too,
+            # and whatever a ``tzinfo`` raises that is not up to its task.
             let_handlers_pass(error)
             raise InvalidValueError(
                 f"{name} must lie in the years 1 to 9999 in the tally's zone, got {shown(moment)}"
@@ -90,6 +85,7 @@ def checked_zone(zone: tzinfo) -> tzinfo:
         except Exception as error:
             let_handlers_pass(error)
             # Whatever somebody else's class may raise.
+            let_handlers_pass(error)
             raise _unusable(zone, f"{type(error).__name__} for {moment}") from error
         if offset is None:
             raise _unusable(zone, f"no offset for {moment}")
@@ -106,6 +102,10 @@ def timestamp(local: datetime, zone: tzinfo) -> float:
             that it skips is reckoned from the time before, so that the beginning of what
             it skips is the moment of the change.
         zone: one that `checked_zone` lets pass.
+
+    Raises:
+        OverflowError: this is at one end of the years 1 to 9999.
+        InvalidValueError: the zone fails at a time that `checked_zone` has not looked at.
     """
     if type(zone) in {timezone, ZoneInfo}:  # these do just that by themselves
         return local.replace(tzinfo=zone, fold=0).timestamp()
@@ -116,9 +116,41 @@ def timestamp(local: datetime, zone: tzinfo) -> float:
 
 
 def _offset(moment: datetime, zone: tzinfo) -> timedelta:
-    """Return what has to be added to a moment of UTC, naive, for a zone's wall clock."""
-    local = moment.replace(tzinfo=timezone.utc).astimezone(zone)
-    return local.replace(tzinfo=None) - moment
+    """Return what has to be added to a moment of UTC, naive, for a zone's wall clock.
+
+    Raises as `timestamp`.
+    """
+    try:
+        local = moment.replace(tzinfo=timezone.utc).astimezone(zone)
+        return local.replace(tzinfo=None) - moment
+    except Exception as error:  # whatever somebody else's class may raise
+        if not _FIRST <= moment <= _LAST:
+            let_handlers_pass(error)
+            raise OverflowError from error
+        _failed(zone, moment, error)
+
+
+def clock_at(seconds: float, zone: tzinfo) -> tuple[datetime, timedelta | None]:
+    """Return what the wall clock of a zone shows at a moment, naive, and its offset from UTC.
+
+    Arguments:
+        seconds: the moment, in seconds since 1970.
+        zone: one that `checked_zone` lets pass.
+
+    Raises:
+        InvalidValueError: the zone fails at a moment that `checked_zone` has not looked at.
+    """
+    try:
+        local = datetime.fromtimestamp(seconds, zone)
+        return local.replace(tzinfo=None), local.utcoffset()
+    except Exception as error:  # noqa: BLE001 - whatever somebody else's class may raise
+        _failed(zone, _EPOCH + timedelta(seconds=seconds), error)
+
+
+def _failed(zone: tzinfo, moment: datetime, error: Exception) -> NoReturn:
+    """Raise for a zone that has failed."""
+    let_handlers_pass(error)
+    raise _unusable(zone, f"{type(error).__name__} for {moment}+00:00") from error
 
 
 def _unusable(zone: tzinfo, why: str) -> InvalidValueError:

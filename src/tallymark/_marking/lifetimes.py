@@ -39,13 +39,20 @@ class Lifetimes:
 
         Arguments:
             period: the bitmap's; ``None`` for the dateless one.
+
+        Raises:
+            InvalidValueError: the tally's zone is of a class that fails in those years.
         """
         if period is None or period.granularity not in self._lives:
             return math.inf
         life = self._lives[period.granularity]
         try:
-            end = timestamp(period.end, self._zone)
-        except (InvalidValueError, OverflowError):
+            last = period.end
+        except InvalidValueError:  # with the year 9999
+            return math.inf
+        try:
+            end = timestamp(last, self._zone)
+        except OverflowError:
             # At one end of what Python can say; only one of them is to come.
             return math.inf if period.start > _MIDDLE else -math.inf
         return math.ceil(end + life.total_seconds())

@@ -18,7 +18,7 @@ from .._core.failures import may_be_applied
 from .._core.keys import bitmap_key, check_flag, check_name, checked_name
 from .._core.periods import Granularity, Period
 from .._core.switches import switches
-from .._core.wall_clock import wall_clock
+from .._core.wall_clock import clock_at, wall_clock
 from ..errors import TallymarkError
 from .bulk import Many, Target
 from .lifetimes import Lifetimes
@@ -436,16 +436,15 @@ class Marker:
         return present
 
     def _hour_at(self, now: float) -> _Present:
-        local = datetime.fromtimestamp(now, self._zone)
+        local, offset = clock_at(now, self._zone)
         ends = math.floor(now) + 3600 - 60 * local.minute - local.second
-        last = datetime.fromtimestamp(ends - 0.001, self._zone)
+        _, later = clock_at(ends - 0.001, self._zone)
         self._present_bytes = 0
         # Where the zone's offset changes before the hour is over, or has fractions
         # of a second, the hour's end is not where it seems: know this moment only.
-        offset = local.utcoffset()
-        if last.utcoffset() != offset or (offset is not None and offset.microseconds):
+        if later != offset or (offset is not None and offset.microseconds):
             ends = math.floor(now)
-        return _Present(now, ends, local.replace(tzinfo=None), ({}, {}, {}, {}))
+        return _Present(now, ends, local, ({}, {}, {}, {}))
 
     def _local(self, now: date | None) -> datetime:
         """Return a moment as the wall clock of the tally's zone shows it, naive."""

@@ -9,14 +9,17 @@ it, of either facade, on any thread or loop. After ``fork``, the child has a cop
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from ..errors import MissingExtraError
+from ..errors import InvalidTypeError, MissingExtraError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
     from fakeredis import FakeServer
 
-__all__ = ["make_interruptible", "store"]
+__all__ = ["Place", "fakeredis", "make_interruptible", "store"]
 
 _stores: dict[str, FakeServer] = {}
 
@@ -69,6 +72,35 @@ def make_interruptible(connection: Any) -> None:
     found: Any = getattr(connection, "_sock", None)
     if found is not None and hasattr(found, "response_ready"):
         found.response_ready = _Ready()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the bitmaps of an event set are, if nothing but an object of this process tells.
+
+    Attributes:
+        found: an embedded store, or the connection pool of a client.
+    """
+
+    found: Hashable
+
+    def __reduce__(self) -> tuple[Callable[[str], Place], tuple[str]]:
+        """Return how pickle gets it again: an embedded store by its name.
+
+        Raises:
+            InvalidTypeError: it has none.
+        """
+        for name, each in list(_stores.items()):
+            if each is self.found:
+                return _place, (name,)
+        raise InvalidTypeError(
+            "event sets of this tally cannot be pickled, since its database is known in this "
+            "process only; those of a URL of Redis or of memory://name can"
+        )
+
+
+def _place(name: str) -> Place:
+    return Place(store(name))
 
 
 def _new() -> FakeServer:

@@ -8,6 +8,7 @@ from redis.asyncio.connection import SSLConnection as AsyncSSLConnection
 from redis.connection import SSLConnection
 
 from .._core.excerpts import escaped
+from . import memory
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -24,7 +25,7 @@ def database(client: Any) -> Hashable:
     told = pool.connection_kwargs
     number = told.get("db") or 0
     if told.get("server") is not None:  # fakeredis, where each client has another host
-        return told["server"], number
+        return memory.Place(told["server"]), number
     if told.get("path") is not None:
         return told["path"], number
     if told.get("host") is not None:
@@ -32,8 +33,7 @@ def database(client: Any) -> Hashable:
     manager = getattr(pool, "sentinel_manager", None)
     if manager is not None:
         return frozenset(same_sentinels(manager)["sentinels"]), pool.service_name, number
-    found: Hashable = pool  # of a kind that finds its server in other ways
-    return found
+    return memory.Place(pool)  # of a kind that finds its server in other ways
 
 
 def store_label(client: Any) -> str:

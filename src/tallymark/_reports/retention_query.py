@@ -197,7 +197,7 @@ def _marked(context: Context, events: Sequence[str], midnight: datetime) -> Quer
                 each for each in (yield from periods_of(context, event)) if each.start < midnight
             ]
             begin = max(_BEGIN, min((each.start for each in there), default=midnight))
-            asked = set(cover(begin.toordinal(), end, context.coverage))
+            asked = set((yield from in_steps(cover(begin.toordinal(), end, context.coverage))))
             found |= dict.fromkeys(each for each in there if each in asked)
     return sorted(found, key=lambda period: period.start)
 

@@ -13,7 +13,7 @@ from .._core.observers import Operation, Outage, observe
 from .._redis import errors as redis_py
 from .._redis.replies import bound, check_nothing_came, its_socket, received_replies
 from .._redis.stores import store_label
-from ..errors import ReentrantCallError
+from ..errors import ReentrantCallError, StoreTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -80,6 +80,7 @@ class Connections:
         begun = 0.0 if self._observer is None else time.perf_counter()
         try:
             replies = yield from self._attempt(data, count, traffic, deadline)
+            self._check_late(traffic, deadline)
         except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
             redis_py.let_pass(error)
             failure = redis_py.failure(error)
@@ -113,6 +114,14 @@ class Connections:
         seconds = time.perf_counter() - begun if written else 0.0
         told = (self._store, traffic.size, written, time.time(), seconds, failure)
         observe(observer, Operation(traffic.kind, *told))
+
+    def _check_late(self, traffic: Traffic, deadline: float) -> None:
+        """Raise if the embedded store, which cannot be interrupted, has answered too late.
+
+        Marks that it has applied stay acknowledged.
+        """
+        if self._embedded is not None and traffic.kind == "read" and time.monotonic() >= deadline:
+            raise StoreTimeoutError
 
     def _attempt(
         self, data: bytes, count: int, traffic: Traffic, deadline: float
