@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from tallymark import EventSet
+
 NOW = datetime(2026, 11, 23, 12)
 SOURCE = str(Path(tallymark.__file__).parent)
 
@@ -178,3 +180,37 @@ async def test_no_verb_keeps_the_loop(
             if turns.most > MOST:
                 kept[name] = turns.most
     assert not kept
+
+
+#: Fifty years of days, on each of which somebody may have been.
+LIFETIME = 18_250
+
+OF_MANY_DAYS: dict[str, Callable[[Tally, EventSet], Any]] = {
+    "count": lambda tally, long: tally.count(long),
+    "counts": lambda tally, long: tally.counts([long, tally.unique("far")]),
+    "contains": lambda tally, long: tally.contains(long, 7),
+    "contains_many": lambda tally, long: tally.contains_many(long, range(32)),
+    "users": lambda tally, long: drained(tally.users(long)),
+    "retention": lambda tally, long: tally.retention(
+        lambda _: long, "a", by="day", periods=2, until=NOW
+    ),
+    "delete": lambda tally, long: tally.delete(long),
+}
+
+
+@pytest.mark.parametrize("verb", OF_MANY_DAYS)
+@pytest.mark.parametrize("shards", [None, 16])
+async def test_no_number_of_shards_keeps_the_loop(
+    redis_server: str, shards: int | None, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is done for each shard is done in steps, and so the deadline is kept too."""
+    monkeypatch.setattr(reader, "TURN", 0.0)
+    options: Any = {"shards": shards, "prefix": "life_", "timeout": 600}
+    async with Tally.from_url(redis_server, **options) as tally:
+        await tally.mark_event("a", 7, now=NOW)
+        # A table fetches them one by one, and in each shard.
+        number = LIFETIME // 10 if verb == "retention" else LIFETIME
+        long = any_of(map(tally_days(tally), days(number)))
+        with Turns() as turns:
+            await OF_MANY_DAYS[verb](tally, long)
+        assert turns.most <= MOST

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from .events import Bitmap, Combination, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
-    from .events import EventSet, Operator, Origin
+    from .events import EventSet, Operator
 
 __all__ = ["LEAST_WRITTEN", "MOST_SOURCES", "Graph", "Operation"]
 
@@ -57,9 +57,10 @@ class Graph:
         operations: each once, after those whose results it uses.
         roots: for each of the expressions the number of its value.
         writes: how often a server writes a temporary key to work them out.
+        prefix: what the bitmaps' keys begin with, if that is not what they say themselves.
     """
 
-    __slots__ = ("bitmaps", "operations", "roots", "writes")
+    __slots__ = ("bitmaps", "operations", "prefix", "roots", "writes")
 
     def __init__(self) -> None:
         """Begin without an expression."""
@@ -67,6 +68,7 @@ class Graph:
         self.operations: Sequence[Operation] = ()
         self.roots: Sequence[int] = ()
         self.writes = 0
+        self.prefix: str | None = None
 
     @classmethod
     def of(cls, *event_sets: EventSet) -> Graph:
@@ -138,12 +140,26 @@ class Graph:
         """Return a list that has a place for all values, and those of the bitmaps in theirs."""
         return [*itertools.repeat(None, len(self.operations)), *reversed(of_bitmaps)]
 
-    def at(self, origin: Origin) -> Graph:
-        """Return the same expressions somewhere else."""
+    def below(self, prefix: str) -> Graph:
+        """Return the same expressions on keys with another prefix, as in a shard.
+
+        Takes no time, however many bitmaps there are: their keys are made when they are sent.
+        """
         graph = Graph()
-        graph.bitmaps = [bitmap.at(origin) for bitmap in self.bitmaps]
-        graph.operations, graph.roots, graph.writes = self.operations, self.roots, self.writes
+        graph.bitmaps, graph.operations = self.bitmaps, self.operations
+        graph.roots, graph.writes, graph.prefix = self.roots, self.writes, prefix
         return graph
+
+    def keys(self) -> Iterator[bytes]:
+        """Yield the keys of the bitmaps, which may take long."""
+        return self.keys_of(self.bitmaps)
+
+    def keys_of(self, bitmaps: Iterable[Bitmap]) -> Iterator[bytes]:
+        """Yield the keys of some of the bitmaps."""
+        if self.prefix is None:
+            return (bitmap.key for bitmap in bitmaps)
+        prefix = self.prefix
+        return (bitmap.key_below(prefix) for bitmap in bitmaps)
 
     def evaluation(self, values: list[Any]) -> Iterator[None]:
         """Work out all operations, step by step, on values that have ``& | ^ ~``.
