@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .events import EventSet, Operator
 
-__all__ = ["LEAST_WRITTEN", "MOST_SOURCES", "Graph", "Operation"]
+__all__ = ["LEAST_WRITTEN", "MOST_SOURCES", "SLOWER", "Graph", "Operation"]
 
 T = TypeVar("T")
 
@@ -26,6 +26,10 @@ _STEP: Final = 128
 #: What a temporary key costs the server, at least, in bytes that it could have combined
 #: meanwhile: a command in a transaction takes it as long as so many.
 LEAST_WRITTEN: Final = 4096
+
+#: As long as all operands last, Redis combines whole words; each byte beyond the shortest
+#: takes it about as long as so many others (redis/src/bitops.c, bitopCommand).
+SLOWER: Final = 6
 
 #: Redis combines so many bitmaps by whole words, and more of them byte by byte, which
 #: takes ten times as long (redis/src/bitops.c, bitopCommand).
@@ -212,6 +216,8 @@ class Graph:
     def cost(self, lengths: Sequence[int]) -> Generator[None, None, int]:
         """Return about how many bytes a server writes that works all out, step by step.
 
+        Those beyond the shortest operand count several times, as they take it longer.
+
         Arguments:
             lengths: how many bytes each of the bitmaps has.
         """
@@ -220,9 +226,11 @@ class Graph:
         for count, (operator, operands, _) in enumerate(self.operations):
             if count % _STEP == _STEP - 1:
                 yield
-            longest = max([found[number] for number in operands])
+            own = [found[number] for number in operands]
+            shortest, longest = min(own), max(own)
             found[count] = longest
-            total += _writes(operator, len(operands)) * max(longest, LEAST_WRITTEN)
+            weight = max(shortest + SLOWER * (longest - shortest), LEAST_WRITTEN)
+            total += _writes(operator, len(operands)) * weight
         return total
 
 

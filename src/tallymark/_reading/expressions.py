@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from .._core.graphs import LEAST_WRITTEN, Graph
+from .._core.graphs import LEAST_WRITTEN, SLOWER, Graph
 from ..errors import InvalidValueError
 from .bitop import Program, short_program
 from .fanout import in_shards
@@ -190,8 +190,8 @@ def candidate(graph: Graph, nexts: Sequence[int | None]) -> Query[int | None]:
 def check_cost(context: Context, graph: Graph) -> Query[None]:
     """Raise if the server would write too much for some expressions.
 
-    If no ids that the tally accepts could make bitmaps of such a length, nothing is asked;
-    else how long they are.
+    If no ids that the tally accepts could make bitmaps of such a length, nothing is asked,
+    nor if those of the same events were far shorter a moment ago; else how long they are.
 
     Raises:
         InvalidValueError: it would be more than the option ``max_temp_bytes``.
@@ -199,8 +199,13 @@ def check_cost(context: Context, graph: Graph) -> Query[None]:
     limit = context.options.max_temp_bytes
     if limit is None or graph.writes <= context.sure_writes:
         return
-    _check((context.schema.shards or 1) * graph.writes * LEAST_WRITTEN, limit)
-    large = len(graph.operations) > _FEW or len(graph.bitmaps) > _FEW_KEYS
+    writes = (context.schema.shards or 1) * graph.writes
+    _check(writes * LEAST_WRITTEN, limit)
+    few = len(graph.bitmaps) <= _FEW_KEYS
+    longest = context.lengths.longest(graph.bitmaps) if few else None
+    if longest is not None and writes * max(SLOWER * longest, LEAST_WRITTEN) <= limit // 2:
+        return
+    large = len(graph.operations) > _FEW or not few
     if context.shards:
         every = yield from in_shards(context, lambda part: lengths(graph.below(part.origin.prefix)))
     else:
@@ -208,6 +213,8 @@ def check_cost(context: Context, graph: Graph) -> Query[None]:
     cost = 0
     for each in every:
         cost += yield from worked(graph.cost(each), large=large)
+    if few:
+        context.lengths.learn(graph.bitmaps, map(max, zip(*every, strict=True)))
     _check(cost, limit)
 
 
