@@ -8,6 +8,7 @@ about 0.1 ms. `nox -s heartbeat` measures the time.
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -180,6 +181,45 @@ async def test_no_verb_keeps_the_loop(
             if turns.most > MOST:
                 kept[name] = turns.most
     assert not kept
+
+
+async def test_numpy_is_imported_in_a_thread(redis_server: str) -> None:
+    """That takes as long as many questions, and only who reads much needs it."""
+    pytest.importorskip("numpy")
+    program = """
+import asyncio, sys, threading
+import tallymark
+
+threads = []
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy":
+            threads.append(threading.current_thread() is threading.main_thread())
+sys.meta_path.insert(0, Watch())
+
+async def main(verb, url):
+    async with tallymark.Tally.from_url(url, prefix="np_") as tally:
+        await tally.mark_event("a", 1)
+        assert await tally.count(tally.day("a") & tally.week("a")) == 1
+        assert not threads
+        if verb == "users":
+            async for _ in tally.users(tally.day("a")):
+                pass
+        else:
+            await tally.retention("a", "a", periods=1)
+    assert threads == [False], threads
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+    for verb in ("users", "retention"):
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-c", program, verb, redis_server],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert not done.returncode, done.stderr
 
 
 #: Fifty years of days, on each of which somebody may have been.

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tallymark._core.bits import algebra
 from tallymark._core.context import Context
 from tallymark._core.events import Bitmap, EventSet
 from tallymark._core.graphs import Graph
@@ -14,7 +15,8 @@ from tallymark._core.options import Options
 from tallymark._reading import keyspace, queries
 from tallymark._reading.requests import Checkpoint, Found, Request
 
-context = Context.of("db", Options(), lambda: datetime(2026, 11, 23).timestamp())
+algebra()  # the first to need it waits until it is imported
+context = Context.of("db", Options(max_user_id=10**8), lambda: datetime(2026, 11, 23).timestamp())
 a, b, c = (Bitmap(context.origin, name, None) for name in "abc")
 
 

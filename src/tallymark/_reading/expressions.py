@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from .._core.bits import algebra, is_loaded
 from .._core.graphs import LEAST_WRITTEN, SLOWER, Graph
 from ..errors import InvalidValueError
 from .bitop import Program, short_program
@@ -17,6 +18,7 @@ from .requests import Request, Work, in_steps
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
+    from .._core.bits import Algebra
     from .._core.context import Context
     from .._core.events import EventSet
     from .requests import Command, Query
@@ -31,6 +33,7 @@ __all__ = [
     "evaluated",
     "keys_of",
     "lengths",
+    "reckoning",
     "worked",
 ]
 
@@ -80,6 +83,18 @@ def worked(steps: Generator[None, None, T], *, large: bool, pauses: bool = True)
 
     yield Work(kept(), pauses)
     return found[0]
+
+
+def reckoning() -> Query[Algebra]:
+    """Return what there is to reckon with, loaded off the event loop: it may be numpy."""
+    if not is_loaded():
+        yield Work(_loading())
+    return algebra()
+
+
+def _loading() -> Iterator[None]:
+    algebra()
+    yield
 
 
 def compiled(event_sets: Sequence[EventSet]) -> Query[Graph]:

@@ -24,6 +24,7 @@ from .expressions import (
     compiled_each,
     evaluated,
     keys_of,
+    reckoning,
     worked,
 )
 from .fanout import in_shards, together
@@ -300,6 +301,7 @@ class _ShardedParts(_Parts):
 def _users(context: Context, event_set: EventSet, start: int, limit: int | None) -> Query[None]:
     yield from bounded(context, [event_set])
     graph = yield from compiled([event_set])
+    yield from reckoning()
     parts = (
         _ShardedParts(graph.below(part.origin.prefix) for part in context.shards)
         if context.shards
@@ -465,7 +467,7 @@ def _counted(graph: Graph, *, enough: int | None = None) -> Query[int]:
     if not graph.operations:
         (number,) = yield Request([(b"BITCOUNT", next(graph.keys()))], share=_COUNTS)
         return int(number)
-    reckon = algebra()
+    reckon = yield from reckoning()
     size = max(_LEAST, _LARGEST // len(graph.bitmaps))
     at: int | None = 0
     number = 0

@@ -14,6 +14,7 @@ from .._core.excerpts import shown
 from .._core.keys import bitmap_key, check_flag, checked_int, checked_name
 from .._core.periods import Granularity, Period, dated, periods_between
 from .._reading.bounds import bounded, check_number, check_uses
+from .._reading.expressions import reckoning
 from .._reading.fanout import in_shards
 from .._reading.keyspace import periods_of
 from .._reading.requests import Checkpoint, Request, in_steps
@@ -75,6 +76,7 @@ def retention(
     active = yield from in_steps(_selected(context, activity, period) for period in rows)
     yield from bounded(context, (*chosen, *active))
     earlier = (yield from _earlier(context, cohort, rows[0], chosen[0])) if first_time else []
+    yield from reckoning()
     tallies = Tallies(number, periods, mode, first_time)
     yield from count_cells(context, chosen, active, earlier, tallies)
     table = []
