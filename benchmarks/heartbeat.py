@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 NOW = datetime(2026, 11, 23, 12)
 #: No verb may keep the loop for longer, and none may come back later than this after its timeout.
 MOST_GAP, MOST_LATE = 0.05, 0.1
+#: Over how many shards those verbs are measured that ask all of them.
+SHARDS = (16, 64)
 
 
 class Beats:
@@ -212,6 +214,26 @@ def verbs(scale: float) -> Iterator[Verb]:
     )
 
 
+def verbs_of_shards(scale: float, shards: int) -> Iterator[Verb]:
+    """Yield verbs that ask about very many bitmaps in each of so many shards."""
+    many = int(18_250 * scale)
+    what = f"{many:,} days, {shards} shards"
+    yield Verb("count", what, lambda t, **o: t.count(union(t, many), **o))
+    yield Verb("contains", what, lambda t, **o: t.contains(union(t, many), 7, **o))
+    yield Verb(
+        "contains_many", what, lambda t, **o: t.contains_many(union(t, many), range(3_000), **o)
+    )
+    yield Verb("users", what, lambda t, **o: drained(t.users(union(t, many), **o)), False)
+    yield Verb(
+        "retention",
+        what,
+        lambda t, **o: t.retention(
+            lambda _: union(t, many), "a", by="day", periods=2, until=NOW, **o
+        ),
+    )
+    yield Verb("delete", what, lambda t, **o: t.delete(union(t, many), **o), False)
+
+
 def days(number: int) -> list[datetime]:
     """Return so many days."""
     return [NOW - timedelta(days=distance) for distance in range(number)]
@@ -309,14 +331,26 @@ async def measured(verb: Verb, tally: Tally, **options: Any) -> tuple[float, Bea
 
 async def measure(url: str, scale: float, only: str) -> bool:
     """Print a line for each verb; return whether all stayed within the limits."""
-    fine = True
     print("| verb | input | took | longest stop | of it computing | late | late, blocking |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
+    fine = await measure_all(url, None, verbs(scale), only)
+    for shards in SHARDS:
+        fine &= await measure_all(url, shards, verbs_of_shards(scale, shards), only)
+    return fine
+
+
+async def measure_all(url: str, shards: int | None, every: Iterator[Verb], only: str) -> bool:
+    """Print a line for each of some verbs; return whether all stayed within the limits."""
+    fine = True
     async with contextlib.AsyncExitStack() as stack:
-        tally = await stack.enter_async_context(Tally.from_url(url, timeout=300))
-        blocking = stack.enter_context(SyncTally.from_url(url, timeout=300))
+        options: dict[str, Any] = {"timeout": 300}
+        if shards:
+            options |= {"shards": shards, "prefix": f"in{shards}_"}
+        tally = await stack.enter_async_context(Tally.from_url(url, **options))
+        blocking = stack.enter_context(SyncTally.from_url(url, **options))
+        await tally.mark_event("a", 7, now=NOW)
         await tally.count(tally.day("a", NOW))
-        for verb in verbs(scale):
+        for verb in every:
             if only not in verb.name:
                 continue
             took, beats, ended = await measured(verb, tally)

@@ -22,6 +22,7 @@ from tallymark._core.context import Context
 from tallymark._core.events import Bitmap
 from tallymark._core.graphs import MOST_SOURCES, Graph
 from tallymark._core.options import Options
+from tallymark._core.periods import Granularity, Period
 from tallymark._reading import queries
 from tallymark._reading.bitop import Program
 from tallymark._reading.requests import Checkpoint, Compute, Page, Request, Scatter
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from tallymark import EventSet, Tally
 
 FIRST = date(2026, 10, 1)
+WEEK = Period.containing(Granularity.WEEK, datetime(2026, 10, 1))
 DAYS = 31
 USERS = 400
 
@@ -390,7 +392,7 @@ def sized(**options: Any) -> Context:
 def test_what_is_small_for_certain_takes_one_request() -> None:
     a, b, c, d = flags[:4]
     for event_set in (a & b, a - b, (a | b) - c, any_of(flags[:30]), all_four(a, b, c, d)):
-        (transaction,) = asked(queries.count(context, event_set))
+        (transaction,) = asked(queries.count(sized(max_user_id=10**8), event_set))
         assert transaction.commands[0][0] == b"BITOP"
     # With ids that are not so large, it may be much more.
     limited = sized(max_user_id=10**6, shards=2)
@@ -400,28 +402,85 @@ def test_what_is_small_for_certain_takes_one_request() -> None:
     assert transaction.commands[0][0] == b"BITOP"
 
 
+def test_what_was_small_a_moment_ago_takes_one_request() -> None:
+    now = 1000.0
+    its = Context.of("db", Options(), lambda: now)
+    a, b, c = flags[:3]
+
+    def names(event_set: Any, *replies: Any) -> list[bytes]:
+        return [each.commands[0][0] for each in asked(queries.count(its, event_set), *replies)]
+
+    assert names(a & b, [1000, 10**6]) == [b"STRLEN", b"BITOP"]
+    now += 59
+    assert names(a & b) == names(b - a) == names(any_of([a, b])) == [b"BITOP"]
+    assert names(a & c)[0] == b"STRLEN"  # nobody knows how long that is
+    with pytest.raises(InvalidValueError, match="max_temp_bytes"):
+        names(a & c, [1000, 2**29])
+    # In the case that one has become empty, this would be too much.
+    assert names(chain(200, [a, b]))[0] == b"STRLEN"
+    assert names(a & c)[0] == b"STRLEN"
+    now += 2
+    assert names(a & b)[0] == b"STRLEN"
+    now -= 100  # the clock was set back
+    assert names(a & b)[0] == b"STRLEN"
+
+
+def test_with_shards_the_longest_of_all_is_remembered() -> None:
+    its = Context.of("db", Options(shards=2), lambda: 0.0)
+    a, b = (its.during("a", WEEK), its.during("b", WEEK))
+    rounds: list[Any] = list(asked(queries.count(its, a & b), [[5, 7], [6, 10**6]]))
+    first, second = rounds
+    assert [part.commands[0][0] for _, part in first.parts] == [b"STRLEN"] * 2
+    assert [part.commands[0][0] for _, part in second.parts] == [b"BITOP"] * 2
+    assert len(asked(queries.count(its, a & b))) == 1
+    assert its.lengths.longest([*a.bitmaps(), *b.bitmaps()]) == 10**6
+
+
+def test_bytes_beyond_the_shortest_operand_cost_more() -> None:
+    def cost(event_set: Any, *lengths: int) -> int:
+        with pytest.raises(StopIteration) as ended:
+            next(Graph.of(event_set).cost(lengths))
+        return int(ended.value.value)
+
+    a, b, c = flags[:3]
+    assert cost(a & b, 10**6, 10**6) == 10**6
+    assert cost(a & b, 0, 10**6) == 6 * 10**6
+    assert cost(a | b | c, 9 * 10**5, 10**6, 10**6) == 15 * 10**5
+    # A result is as long as the longest of its operands.
+    assert cost((a & b) | c, 0, 10**6, 10**6) == 7 * 10**6
+
+
+async def test_a_stray_id_is_refused(facade: Facade, redis_store: Store) -> None:
+    async with facade.open(redis_store.url) as tally:
+        await tally.mark_event("a", 1_000_000_000)
+        both = [tally.day("a") & tally.day("b").shift(-back) for back in range(10)]
+        with pytest.raises(InvalidValueError, match="max_temp_bytes=2147483648"):
+            await tally.counts(both)
+        assert await tally.count(tally.day("b") & tally.day("c")) == 0
+
+
 def all_four(*sets: Any) -> Any:
     return (sets[0] & sets[1]) | (sets[2] & sets[3])
 
 
 def test_what_may_be_large_is_measured_first() -> None:
     event_set = at_least(3, flags[:5])
-    lengths, transaction = asked(queries.count(context, event_set), [1000] * 5)
+    lengths, transaction = asked(queries.count(sized(), event_set), [1000] * 5)
     assert lengths.commands == [(b"STRLEN", each.key) for each in Graph.of(event_set).bitmaps]
     assert not lengths.atomic
     assert transaction.commands[0][0] == b"BITOP"
     writes: list[Any] = [
-        queries.count(context, event_set),
-        queries.is_empty(context, event_set),
-        queries.counts(context, [flags[0], event_set]),
-        queries.store(context, event_set, b"result"),
+        queries.count(sized(), event_set),
+        queries.is_empty(sized(), event_set),
+        queries.counts(sized(), [flags[0], event_set]),
+        queries.store(sized(), event_set, b"result"),
     ]
     for query in writes:
         with pytest.raises(InvalidValueError, match="max_temp_bytes=2147483648"):
             asked(query, [1000, 1000, 1000, 2**29, 1000])
     reads: list[Any] = [
-        queries.contains(context, event_set, 1),
-        queries.users(context, event_set, 0, 1),
+        queries.contains(sized(), event_set, 1),
+        queries.users(sized(), event_set, 0, 1),
     ]
     for query in reads:
         (request,) = asked(query)
@@ -444,7 +503,7 @@ def test_commands_cost_something_too() -> None:
 
 
 async def test_refused_before_redis_computes_anything(facade: Facade, store: Store) -> None:
-    options = {"max_temp_bytes": 500_000}
+    options = {"max_temp_bytes": 2_000_000}
     async with facade.open(store.url, **options) as tally:
         day, week = tally.day("active", FIRST), tally.week("active", FIRST)
         await tally.mark_event("active", 900_000, now=FIRST)
@@ -455,10 +514,13 @@ async def test_refused_before_redis_computes_anything(facade: Facade, store: Sto
         assert await tally.count(at_least(2, [day, week, flag])) == 1
         many = [day.shift(-count) for count in range(12)]
         for verb in (tally.count, tally.is_empty):
-            with pytest.raises(InvalidValueError, match="max_temp_bytes=500000"):
+            with pytest.raises(InvalidValueError, match="max_temp_bytes=2000000"):
                 await verb(at_least(3, many))
-        with pytest.raises(InvalidValueError, match="max_temp_bytes=500000"):
-            await tally.counts([day & week] + [day & each for each in many])
+        with pytest.raises(InvalidValueError, match="max_temp_bytes=2000000"):
+            await tally.counts(
+                [day & week]
+                + [both for each in many for both in (day & each, day ^ each, week & each)]
+            )
         assert await tally.contains(at_least(1, many), 900_000)
         assert store.names() == before
 

@@ -8,6 +8,7 @@ about 0.1 ms. `nox -s heartbeat` measures the time.
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from typing_extensions import Self
+
+    from tallymark import EventSet
 
 NOW = datetime(2026, 11, 23, 12)
 SOURCE = str(Path(tallymark.__file__).parent)
@@ -178,3 +181,76 @@ async def test_no_verb_keeps_the_loop(
             if turns.most > MOST:
                 kept[name] = turns.most
     assert not kept
+
+
+async def test_numpy_is_imported_in_a_thread(redis_server: str) -> None:
+    """That takes as long as many questions, and only who reads much needs it."""
+    pytest.importorskip("numpy")
+    program = """
+import asyncio, sys, threading
+import tallymark
+
+threads = []
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy":
+            threads.append(threading.current_thread() is threading.main_thread())
+sys.meta_path.insert(0, Watch())
+
+async def main(verb, url):
+    async with tallymark.Tally.from_url(url, prefix="np_") as tally:
+        await tally.mark_event("a", 1)
+        assert await tally.count(tally.day("a") & tally.week("a")) == 1
+        assert not threads
+        if verb == "users":
+            async for _ in tally.users(tally.day("a")):
+                pass
+        else:
+            await tally.retention("a", "a", periods=1)
+    assert threads == [False], threads
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+    for verb in ("users", "retention"):
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-c", program, verb, redis_server],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert not done.returncode, done.stderr
+
+
+#: Fifty years of days, on each of which somebody may have been.
+LIFETIME = 18_250
+
+OF_MANY_DAYS: dict[str, Callable[[Tally, EventSet], Any]] = {
+    "count": lambda tally, long: tally.count(long),
+    "counts": lambda tally, long: tally.counts([long, tally.unique("far")]),
+    "contains": lambda tally, long: tally.contains(long, 7),
+    "contains_many": lambda tally, long: tally.contains_many(long, range(32)),
+    "users": lambda tally, long: drained(tally.users(long)),
+    "retention": lambda tally, long: tally.retention(
+        lambda _: long, "a", by="day", periods=2, until=NOW
+    ),
+    "delete": lambda tally, long: tally.delete(long),
+}
+
+
+@pytest.mark.parametrize("verb", OF_MANY_DAYS)
+@pytest.mark.parametrize("shards", [None, 16])
+async def test_no_number_of_shards_keeps_the_loop(
+    redis_server: str, shards: int | None, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is done for each shard is done in steps, and so the deadline is kept too."""
+    monkeypatch.setattr(reader, "TURN", 0.0)
+    options: Any = {"shards": shards, "prefix": "life_", "timeout": 600}
+    async with Tally.from_url(redis_server, **options) as tally:
+        await tally.mark_event("a", 7, now=NOW)
+        # A table fetches them one by one, and in each shard.
+        number = LIFETIME // 10 if verb == "retention" else LIFETIME
+        long = any_of(map(tally_days(tally), days(number)))
+        with Turns() as turns:
+            await OF_MANY_DAYS[verb](tally, long)
+        assert turns.most <= MOST

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import csv
+import dataclasses
 import io
+import pickle
 import random
 from datetime import date, datetime, timedelta, timezone
 from html.parser import HTMLParser
@@ -11,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from facades import ON_SOME_STORES
+from facades import ASYNC, ON_SOME_STORES
 from tallymark import (
     Cell,
     CellState,
@@ -488,3 +491,18 @@ async def test_funnels(facade: Facade, store: Store) -> None:
         ):
             with pytest.raises(error, match=message):
                 await verbs.funnel(steps)
+
+
+async def test_cells_are_made_when_they_are_read(redis_store: Store) -> None:
+    """Half a million of them at once would keep the garbage collector busy."""
+    async with ASYNC.open(redis_store.url) as tally:
+        await tally.mark_event("a", 1)
+        tables = [await tally.retention("a", "a", by="day", periods=3) for _ in range(2)]
+    (row, *_), (same, *_) = (table.cohorts for table in tables)
+    assert "cells" not in vars(row)
+    assert pickle.loads(pickle.dumps(row)) == row == same == copy.deepcopy(row)
+    assert row.cells is row.cells
+    assert len(row.cells) == 4
+    assert repr(row) == repr(dataclasses.replace(row))
+    with pytest.raises(AttributeError, match="has no attribute 'cell'"):
+        _ = getattr(row, "cell")  # noqa: B009

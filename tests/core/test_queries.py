@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
+from tallymark._core import arguments, events, keys
+from tallymark._core.bits import algebra
 from tallymark._core.context import Context
 from tallymark._core.events import Bitmap, EventSet
 from tallymark._core.graphs import Graph
@@ -14,7 +16,8 @@ from tallymark._core.options import Options
 from tallymark._reading import keyspace, queries
 from tallymark._reading.requests import Checkpoint, Page, Request
 
-context = Context.of("db", Options(), lambda: datetime(2026, 11, 23).timestamp())
+algebra()  # the first to need it waits until it is imported
+context = Context.of("db", Options(max_user_id=10**8), lambda: datetime(2026, 11, 23).timestamp())
 a, b, c = (Bitmap(context.origin, name, None) for name in "abc")
 
 
@@ -36,6 +39,33 @@ def test_a_small_set_is_streamed_with_one_request() -> None:
     steps = asked(queries.users(context, a, 0, None), [b"\x81"])
     assert [step.items for step in steps if isinstance(step, Page)] == [[0, 7]]
     assert len([step for step in steps if isinstance(step, Request)]) == 1
+
+
+def test_many_long_names_are_checked_in_steps_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = 0
+    check = keys.check_name
+
+    def counting(what: str, name: str) -> None:
+        nonlocal checked
+        checked += len(name) > 1000
+        check(what, name)
+
+    for module in (arguments, events):
+        monkeypatch.setattr(module, "check_name", counting)
+    names = [f"{number}{'n' * 2000}" for number in range(100)]
+    day = datetime(2026, 11, 22)
+    found = queries_of(keyspace.history(context, 1, names, day, day + timedelta(2), "day"))
+    assert found[:10] == [Checkpoint] * 10
+    assert found[-1] is Request
+    assert checked == 100
+
+
+def queries_of(query: Any) -> list[Any]:
+    """Return the types of what a query yields up to its first request."""
+    found: list[Any] = []
+    while found[-1:] != [Request]:
+        found.append(type(next(query)))
+    return found
 
 
 def test_several_bitmaps_are_asked_about_at_one_moment() -> None:

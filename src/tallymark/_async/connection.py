@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 from redis.exceptions import ResponseError
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from .._cluster.handshake import Handshake
 
 __all__ = ["Connection"]
+
+#: After so many replies, which take a few milliseconds, other tasks have their turn.
+_AT_ONCE: Final = 2_000
 
 
 class Connection:
@@ -107,6 +111,7 @@ class Connection:
         """
         read = self._connection.read_response
         received = self._received
+        turn = len(replies) + _AT_ONCE
         try:
             while len(replies) < count:
                 try:
@@ -115,7 +120,10 @@ class Connection:
                     replies.append(redis_py.plain_reply(reply))
                 except ResponseError as error:
                     replies.append(redis_py.refused_reply(error))
-                replies += received.take(count - len(replies))
+                replies += received.take(min(count - len(replies), _AT_ONCE))
+                if len(replies) >= turn:  # there may be ever more of them already
+                    turn = len(replies) + _AT_ONCE
+                    await asyncio.sleep(0)
             received.check_nothing_is_left()
         except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
             redis_py.raise_failure(error)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PIECE_BITS", "Algebra", "Ints", "algebra"]
+__all__ = ["PIECE_BITS", "Algebra", "Ints", "algebra", "is_loaded"]
 
 #: About how many bytes are turned into ids at once: 8,192 ids at most.
 _PIECE: Final = 1024
@@ -119,3 +119,11 @@ def algebra() -> Algebra:
     except ImportError:
         return Ints()
     return Arrays(numpy)
+
+
+_known = algebra.cache_info
+
+
+def is_loaded() -> bool:
+    """Tell whether `algebra` returns at once; the first call may import numpy."""
+    return _known().currsize > 0

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import sys
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
 
 from ..errors import InvalidValueError
 from .arguments import iterated
 from .covers import Coverage
 from .events import Bitmap, DayRange, EventSet, Origin, PeriodUnion, checked
 from .excerpts import shown
-from .graphs import LEAST_WRITTEN
+from .graphs import LEAST_WRITTEN, SLOWER
 from .wall_clock import clock_at, wall_clock
 
 if TYPE_CHECKING:
@@ -24,7 +26,42 @@ if TYPE_CHECKING:
     from .options import Options
     from .periods import Period
 
-__all__ = ["Context"]
+__all__ = ["Context", "Lengths"]
+
+#: For so many seconds, and of so many events, is it remembered how long bitmaps are.
+_FRESH: Final = 60.0
+_EVENTS: Final = 1000
+
+
+class Lengths:
+    """How long the bitmaps of events are, as the server has told for some of them."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """Begin without any. The clock tells the time in seconds."""
+        self._clock = clock
+        self._known: dict[str, tuple[float, int]] = {}
+
+    def learn(self, bitmaps: Iterable[Bitmap], lengths: Iterable[int]) -> None:
+        """Remember for a while how long the longest of each event is."""
+        longest: dict[str, int] = {}
+        for bitmap, length in zip(bitmaps, lengths, strict=True):
+            longest[bitmap.event] = max(length, longest.get(bitmap.event, 0))
+        if len(self._known) + len(longest) > _EVENTS:
+            self._known.clear()
+        if len(longest) <= _EVENTS:
+            now = self._clock()
+            self._known.update({event: (now, length) for event, length in longest.items()})
+
+    def longest(self, bitmaps: Iterable[Bitmap]) -> int | None:
+        """Return how long the longest may be; ``None`` if that is not known of each event."""
+        now = self._clock()
+        longest = 0
+        for event in {bitmap.event for bitmap in bitmaps}:
+            when, length = self._known.get(event, (-math.inf, 0))
+            if not 0 <= now - when < _FRESH:
+                return None
+            longest = max(longest, length)
+        return longest
 
 
 @dataclass(frozen=True)
@@ -77,7 +114,12 @@ class Context:
             return sys.maxsize
         shards = self.schema.shards or 1
         longest = (self.schema.max_user_id // shards >> 3) + 1
-        return limit // (shards * max(longest, LEAST_WRITTEN))
+        return limit // (shards * max(SLOWER * longest, LEAST_WRITTEN))
+
+    @functools.cached_property
+    def lengths(self) -> Lengths:
+        """How long bitmaps were a moment ago."""
+        return Lengths(self.clock)
 
     def local(self, moment: date | None, name: str = "moment") -> datetime:
         """Return a moment, or the present, as the wall clock of the tally's zone shows it."""

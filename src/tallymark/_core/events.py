@@ -246,6 +246,10 @@ class Bitmap(EventSet):
         """Its key in the database."""
         return bitmap_key(self.origin.prefix, self.event, self.period)
 
+    def key_below(self, prefix: str) -> bytes:
+        """Return its key in a database with another prefix, as in a shard."""
+        return bitmap_key(prefix, self.event, self.period)
+
     def __hash__(self) -> int:  # of what tells most of them apart, since it is often needed
         return hash((self.event, self.period and self.period.start))
 

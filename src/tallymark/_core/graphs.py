@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from .events import Bitmap, Combination, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
-    from .events import EventSet, Operator, Origin
+    from .events import EventSet, Operator
 
-__all__ = ["LEAST_WRITTEN", "MOST_SOURCES", "Graph", "Operation"]
+__all__ = ["LEAST_WRITTEN", "MOST_SOURCES", "SLOWER", "Graph", "Operation"]
 
 T = TypeVar("T")
 
@@ -26,6 +26,10 @@ _STEP: Final = 128
 #: What a temporary key costs the server, at least, in bytes that it could have combined
 #: meanwhile: a command in a transaction takes it as long as so many.
 LEAST_WRITTEN: Final = 4096
+
+#: As long as all operands last, Redis combines whole words; each byte beyond the shortest
+#: takes it about as long as so many others (redis/src/bitops.c, bitopCommand).
+SLOWER: Final = 6
 
 #: Redis combines so many bitmaps by whole words, and more of them byte by byte, which
 #: takes ten times as long (redis/src/bitops.c, bitopCommand).
@@ -57,9 +61,10 @@ class Graph:
         operations: each once, after those whose results it uses.
         roots: for each of the expressions the number of its value.
         writes: how often a server writes a temporary key to work them out.
+        prefix: what the bitmaps' keys begin with, if that is not what they say themselves.
     """
 
-    __slots__ = ("bitmaps", "operations", "roots", "writes")
+    __slots__ = ("bitmaps", "operations", "prefix", "roots", "writes")
 
     def __init__(self) -> None:
         """Begin without an expression."""
@@ -67,6 +72,7 @@ class Graph:
         self.operations: Sequence[Operation] = ()
         self.roots: Sequence[int] = ()
         self.writes = 0
+        self.prefix: str | None = None
 
     @classmethod
     def of(cls, *event_sets: EventSet) -> Graph:
@@ -138,12 +144,26 @@ class Graph:
         """Return a list that has a place for all values, and those of the bitmaps in theirs."""
         return [*itertools.repeat(None, len(self.operations)), *reversed(of_bitmaps)]
 
-    def at(self, origin: Origin) -> Graph:
-        """Return the same expressions somewhere else."""
+    def below(self, prefix: str) -> Graph:
+        """Return the same expressions on keys with another prefix, as in a shard.
+
+        Takes no time, however many bitmaps there are: their keys are made when they are sent.
+        """
         graph = Graph()
-        graph.bitmaps = [bitmap.at(origin) for bitmap in self.bitmaps]
-        graph.operations, graph.roots, graph.writes = self.operations, self.roots, self.writes
+        graph.bitmaps, graph.operations = self.bitmaps, self.operations
+        graph.roots, graph.writes, graph.prefix = self.roots, self.writes, prefix
         return graph
+
+    def keys(self) -> Iterator[bytes]:
+        """Yield the keys of the bitmaps, which may take long."""
+        return self.keys_of(self.bitmaps)
+
+    def keys_of(self, bitmaps: Iterable[Bitmap]) -> Iterator[bytes]:
+        """Yield the keys of some of the bitmaps."""
+        if self.prefix is None:
+            return (bitmap.key for bitmap in bitmaps)
+        prefix = self.prefix
+        return (bitmap.key_below(prefix) for bitmap in bitmaps)
 
     def evaluation(self, values: list[Any]) -> Iterator[None]:
         """Work out all operations, step by step, on values that have ``& | ^ ~``.
@@ -196,6 +216,8 @@ class Graph:
     def cost(self, lengths: Sequence[int]) -> Generator[None, None, int]:
         """Return about how many bytes a server writes that works all out, step by step.
 
+        Those beyond the shortest operand count several times, as they take it longer.
+
         Arguments:
             lengths: how many bytes each of the bitmaps has.
         """
@@ -204,9 +226,11 @@ class Graph:
         for count, (operator, operands, _) in enumerate(self.operations):
             if count % _STEP == _STEP - 1:
                 yield
-            longest = max([found[number] for number in operands])
+            own = [found[number] for number in operands]
+            shortest, longest = min(own), max(own)
             found[count] = longest
-            total += _writes(operator, len(operands)) * max(longest, LEAST_WRITTEN)
+            weight = max(shortest + SLOWER * (longest - shortest), LEAST_WRITTEN)
+            total += _writes(operator, len(operands)) * weight
         return total
 
 

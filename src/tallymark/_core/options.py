@@ -106,9 +106,12 @@ class TallyOptions(TypedDict, total=False):
             number. Set one of these two where names may come from outside.
         max_temp_bytes: how many bytes Redis may write to temporary keys for one
             question about expressions; 2 GiB by default, ``None`` for any number. That takes
-            it about a second, in which it does nothing else. What may need more, by
-            ``max_user_id``, begins with a request for the lengths of its bitmaps, and is
-            refused with an `InvalidValueError` if these show that it does.
+            it about a second with bitmaps of some megabytes, and up to seven with some of
+            hundreds, in which it does nothing else. Bytes beyond the end of an
+            operation's shortest bitmap count six times. What may need more, by
+            ``max_user_id``, begins with a request for the lengths of its bitmaps, unless
+            the tally has learnt them within the last minute, and is refused with an
+            `InvalidValueError` if these show that it does.
         max_event_bytes: how long the name of an event may be to be marked or unmarked,
             in bytes of UTF-8; 512 by default, ``None`` for no limit. A mark writes the
             name in three keys or more. Reads take any name.

@@ -60,7 +60,12 @@ class Program:
             graph: the expressions.
             question: returns the command that asks about the bitmap under a key.
         """
-        keys: list[bytes] = graph.values([bitmap.key for bitmap in graph.bitmaps])
+        of_bitmaps: list[bytes] = []
+        for key in graph.keys_of(graph.bitmaps):
+            of_bitmaps.append(key)
+            if len(of_bitmaps) % _STEP == 0:
+                yield
+        keys: list[bytes] = graph.values(of_bitmaps)
         roots = graph.roots
         if len(roots) == 1:
             for count, operation in enumerate(graph.operations):

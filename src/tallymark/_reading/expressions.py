@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from .._core.graphs import LEAST_WRITTEN, Graph
-from .._core.keys import bitmap_key
+from .._core.bits import algebra, is_loaded
+from .._core.graphs import LEAST_WRITTEN, SLOWER, Graph
 from ..errors import InvalidValueError
 from .bitop import Program, short_program
 from .fanout import in_shards
@@ -18,8 +18,9 @@ from .requests import Compute, Request, in_steps
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
+    from .._core.bits import Algebra
     from .._core.context import Context
-    from .._core.events import EventSet, Origin
+    from .._core.events import EventSet
     from .requests import Command, Query
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "evaluated",
     "keys_of",
     "lengths",
+    "reckoning",
     "worked",
 ]
 
@@ -83,6 +85,18 @@ def worked(steps: Generator[None, None, T], *, large: bool, pauses: bool = True)
     return found[0]
 
 
+def reckoning() -> Query[Algebra]:
+    """Return what there is to reckon with, loaded off the event loop: it may be numpy."""
+    if not is_loaded():
+        yield Compute(_loading())
+    return algebra()
+
+
+def _loading() -> Iterator[None]:
+    algebra()
+    yield
+
+
 def compiled(event_sets: Sequence[EventSet]) -> Query[Graph]:
     """Return the graph of some expressions."""
     if len(event_sets) == 1 and event_sets[0].size <= _TREE:
@@ -107,24 +121,26 @@ def compiled_each(event_sets: Sequence[EventSet]) -> Query[list[Graph]]:
 
 
 def asking(
-    origin: Origin, graph: Graph, question: Callable[[bytes], Command]
+    prefix: str, graph: Graph, question: Callable[[bytes], Command]
 ) -> Query[tuple[Request, list[int]]]:
-    """Return what asks the same about each expression, and which of the replies count."""
+    """Return what asks the same about each expression, and which of the replies count.
+
+    Arguments:
+        prefix: what temporary keys begin with.
+        graph: the expressions.
+        question: returns the command that asks about the bitmap under a key.
+    """
     if not graph.operations and len(graph.roots) == 1:
-        return Request([question(graph.bitmaps[0].key)], share=_COUNTS), [0]
+        return Request([question(next(graph.keys()))], share=_COUNTS), [0]
     if graph.writes == 1 and len(graph.roots) == 1:
         ((operator, operands, _),) = graph.operations
-        keys = [graph.bitmaps[~number].key for number in operands]
-        commands = short_program(origin.prefix, operator, keys, question)
+        keys = list(graph.keys_of([graph.bitmaps[~number] for number in operands]))
+        commands = short_program(prefix, operator, keys, question)
         return Request(commands, atomic=True, share=_COUNTS), [1]
     size = len(graph.operations) + len(graph.roots)
-    program = Program(origin.prefix)
-    steps = program.write(graph, question)
-    if size > _SMALL:
-        yield from worked(steps, large=True)
-    else:
-        for _ in steps:
-            pass
+    program = Program(prefix)
+    large = size > _SMALL or len(graph.bitmaps) > _FEW_KEYS
+    yield from worked(program.write(graph, question), large=large)
     commands = program.commands
     share = 1 if size > _COUNTS else _COUNTS
     request = Request(commands, atomic=len(commands) > 1, share=share)
@@ -189,8 +205,8 @@ def candidate(graph: Graph, nexts: Sequence[int | None]) -> Query[int | None]:
 def check_cost(context: Context, graph: Graph) -> Query[None]:
     """Raise if the server would write too much for some expressions.
 
-    If no ids that the tally accepts could make bitmaps of such a length, nothing is asked;
-    else how long they are.
+    If no ids that the tally accepts could make bitmaps of such a length, nothing is asked,
+    nor if those of the same events were far shorter a moment ago; else how long they are.
 
     Raises:
         InvalidValueError: it would be more than the option ``max_temp_bytes``.
@@ -198,15 +214,22 @@ def check_cost(context: Context, graph: Graph) -> Query[None]:
     limit = context.options.max_temp_bytes
     if limit is None or graph.writes <= context.sure_writes:
         return
-    _check((context.schema.shards or 1) * graph.writes * LEAST_WRITTEN, limit)
-    large = len(graph.operations) > _FEW
+    writes = (context.schema.shards or 1) * graph.writes
+    _check(writes * LEAST_WRITTEN, limit)
+    few = len(graph.bitmaps) <= _FEW_KEYS
+    longest = context.lengths.longest(graph.bitmaps) if few else None
+    if longest is not None and writes * max(SLOWER * longest, LEAST_WRITTEN) <= limit // 2:
+        return
+    large = len(graph.operations) > _FEW or not few
     if context.shards:
-        every = yield from in_shards(context, lambda part: lengths(graph, part.origin.prefix))
+        every = yield from in_shards(context, lambda part: lengths(graph.below(part.origin.prefix)))
     else:
         every = [(yield from lengths(graph))]
     cost = 0
     for each in every:
         cost += yield from worked(graph.cost(each), large=large)
+    if few:
+        context.lengths.learn(graph.bitmaps, map(max, zip(*every, strict=True)))
     _check(cost, limit)
 
 
@@ -221,19 +244,13 @@ def _check(cost: int, limit: int) -> None:
 def keys_of(graph: Graph) -> Query[list[bytes]]:
     """Return the keys of the bitmaps of some expressions."""
     if len(graph.bitmaps) < _FEW_KEYS:
-        return [bitmap.key for bitmap in graph.bitmaps]
-    return (yield from in_steps(bitmap.key for bitmap in graph.bitmaps))
+        return list(graph.keys())
+    return (yield from in_steps(graph.keys()))
 
 
-def lengths(graph: Graph, prefix: str | None = None) -> Query[list[int]]:
-    """Return how many bytes each bitmap has, or that with another prefix, as in a shard."""
-    if prefix is None:
-        keys = yield from keys_of(graph)
-    else:
-        keys = yield from in_steps(
-            bitmap_key(prefix, bitmap.event, bitmap.period) for bitmap in graph.bitmaps
-        )
-    request = Request([(b"STRLEN", key) for key in keys])
+def lengths(graph: Graph) -> Query[list[int]]:
+    """Return how many bytes each bitmap has."""
+    request = Request([(b"STRLEN", key) for key in (yield from keys_of(graph))])
     if len(graph.bitmaps) >= _FEW_KEYS:
         ready = yield from worked(request.encoding(), large=True)
         request = request._replace(ready=ready)

@@ -45,7 +45,9 @@ class _Running:
     @property
     def takes_long(self) -> bool:
         """Whether it has taken some time to get here."""
-        return isinstance(self.step, Request) and len(self.step.commands) > _LARGE
+        if isinstance(self.step, Request):
+            return len(self.step.commands) > _LARGE
+        return isinstance(self.step, Checkpoint)
 
     def go_on(self, outcome: object) -> None:
         """Tell it what its last step came to."""
@@ -98,6 +100,8 @@ def _step(running: Sequence[_Running]) -> Query[None]:
         yield Compute(steps, any(each.step.pauses for each in working))
         for each in working:
             each.go_on(None)
+            if each.takes_long:
+                yield Checkpoint()
     elif running:
         outcomes = yield Scatter([(each.place, each.step) for each in running])
         for each, outcome in zip(running, outcomes, strict=True):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from .._core.arguments import iterated
 from .._core.excerpts import kind_of, shown
-from .._core.keys import checked_name, results_of_bitmapist
+from .._core.keys import bitmap_key, checked_name, results_of_bitmapist
 from .._core.periods import Granularity, Period, count_between, dated, periods_between
 from ..errors import CommandError, InvalidTypeError, InvalidValueError
 from .bounds import check_number
@@ -58,6 +58,13 @@ _SORTED: Final = 10_000
 
 #: How many keys one step of a walk looks at, and how many commands go together.
 _STEP: Final = 1000
+
+#: How many names are checked in one step, since they may be long.
+_NAMES: Final = 10
+
+#: An event whose bitmaps are of the same periods as those of all others.
+_ANY: Final = "any"
+
 
 #: Clears a user's bit wherever it is set, and so makes no bitmap longer, nor anew.
 _FORGET: Final = b"""\
@@ -166,7 +173,8 @@ def history(
     each = iterated("events must be a name or several", events)
     # One more than may be, of an iterable that may have no end.
     some = itertools.islice(each, context.options.max_bitmaps + 1)
-    names = list(dict.fromkeys(checked_name("event", name) for name in some))
+    checked = yield from in_steps((checked_name("event", name) for name in some), _NAMES)
+    names = list(dict.fromkeys(checked))
     check_number(context, len(names), "events")
     if since is None:
         raise InvalidTypeError("since must be a date or datetime, got None")
@@ -177,8 +185,8 @@ def history(
     if begin >= end:
         raise InvalidValueError(f"since must be before until, got {begin} and {end}")
     # A period may be the union of several bitmaps, as a year is.
-    own = (context.during(name, Period.containing(wanted, begin)) for name in names[:1])
-    of_each = len(names) * sum(1 for one in own for _ in one.bitmaps())
+    own = context.during(_ANY, Period.containing(wanted, begin))
+    of_each = len(names) * sum(1 for _ in own.bitmaps())
     what = f"{wanted}s between since and until, of all events together"
     check_number(context, of_each * (count_between(wanted, begin, end) - 2), what)
     every = yield from in_steps(periods_between(wanted, begin, end))
@@ -195,11 +203,13 @@ def _history(
 ) -> Query[dict[str, list[Period]]]:
     found: dict[str, list[Period]] = {name: [] for name in names}
     digits = b"%d" % offset
+    # Names may be long, and are checked already; which periods there are is the same for all.
+    prefix = context.origin.prefix
     cells = (
-        (name, period, bitmap.key)
+        (name, period, bitmap_key(prefix, name, bitmap.period))
         for name in names
         for period in every
-        for bitmap in context.during(name, period).bitmaps()
+        for bitmap in context.during(_ANY, period).bitmaps()
     )
     while some := list(itertools.islice(cells, _STEP)):
         yield Checkpoint()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core.bits import PIECE_BITS, Ints, algebra
-from .._core.events import Bitmap, Combination, Origin, PeriodUnion, walk
+from .._core.events import Bitmap, Combination, PeriodUnion, walk
 from .._core.excerpts import shown
 from .._core.failures import SlotMovingError
 from .._core.keys import MAX_USER_ID, checked_int
@@ -21,12 +21,14 @@ from .expressions import (
     candidate,
     check_cost,
     compiled,
+    compiled_each,
     evaluated,
     keys_of,
+    reckoning,
     worked,
 )
 from .fanout import in_shards, together
-from .raw_keys import ranges, unlinked
+from .raw_keys import ranges
 from .requests import Page, Request, in_steps
 
 if TYPE_CHECKING:
@@ -72,8 +74,11 @@ _MANY: Final = 65_536
 #: about a millisecond.
 _LOOKAHEAD: Final = 8 * 1024 * 1024
 
-#: How many bytes of commands are put together in less than a millisecond.
-_MANY_BYTES: Final = 2 * 1024 * 1024
+#: How many bytes of commands leave for all shards together, at most.
+_ROUND_BYTES: Final = 8 * 1024 * 1024
+
+#: How many numbers, each of all shards, are added up in one step.
+_FEW_SUMS: Final = 200
 
 #: How many bits are looked up one by one in a transaction, of a bitmap and of all; and how
 #: many are no work to speak of.
@@ -101,9 +106,9 @@ def counts(context: Context, event_sets: Iterable[EventSet]) -> Query[list[int]]
     yield from bounded(context, found)
     if context.shards:
         columns = yield from _ask_shards(context, found, _bitcount, _counted_all)
-        return [sum(numbers) for numbers in zip(*columns, strict=True)]
+        return (yield from in_steps(map(sum, zip(*columns, strict=True)), _FEW_SUMS))
     if context.options.reads_elsewhere:
-        return (yield from _counted_all(found))
+        return (yield from _counted_all((yield from compiled_each(found))))
     return (yield from _ask(context, found, _bitcount))
 
 
@@ -115,7 +120,7 @@ def is_empty(context: Context, event_set: EventSet) -> Query[bool]:
         firsts = yield from _ask_shards(context, [asked], _first_bit, _first_of_all)
         return all(first < 0 for (first,) in firsts)
     if context.options.reads_elsewhere:
-        (first,) = yield from _first_of_all([asked])
+        (first,) = yield from _first_of_all((yield from compiled_each([asked])))
     else:
         (first,) = yield from _ask(context, [asked], _first_bit)
     return bool(first < 0)
@@ -129,18 +134,18 @@ def _first_bit(key: bytes) -> Command:
     return (b"BITPOS", key, b"1")
 
 
-def _counted_all(event_sets: Sequence[EventSet]) -> Query[list[int]]:
-    numbers = [0] * len(event_sets)
-    for index, event_set in enumerate(event_sets):
-        numbers[index] = yield from _counted(event_set)
+def _counted_all(graphs: Sequence[Graph]) -> Query[list[int]]:
+    numbers = [0] * len(graphs)
+    for index, graph in enumerate(graphs):
+        numbers[index] = yield from _counted(graph)
     return numbers
 
 
-def _first_of_all(event_sets: Sequence[EventSet]) -> Query[list[int]]:
-    """Return 0 for an event set that has users, -1 for one that has none."""
-    numbers = [0] * len(event_sets)
-    for index, event_set in enumerate(event_sets):
-        numbers[index] = 0 if (yield from _counted(event_set, enough=1)) else -1
+def _first_of_all(graphs: Sequence[Graph]) -> Query[list[int]]:
+    """Return 0 for an expression that has users, -1 for one that has none."""
+    numbers = [0] * len(graphs)
+    for index, graph in enumerate(graphs):
+        numbers[index] = 0 if (yield from _counted(graph, enough=1)) else -1
     return numbers
 
 
@@ -151,7 +156,7 @@ def contains(context: Context, event_set: EventSet, user_id: int) -> Query[bool]
     yield from bounded(context, [asked])
     graph = yield from compiled([asked])
     if context.shards:
-        here = graph.at(context.shards[shard].origin)
+        here = graph.below(context.shards[shard].origin.prefix)
         (answer,) = yield from together([(shard, _contains(here, offset))])
         return answer
     return (yield from _contains(graph, offset))
@@ -184,7 +189,7 @@ def contains_many(
         if context.shards:
             dealt = list(context.schema.dealt(ids))
             sets = yield from together(
-                (shard, _contained(context, graph.at(context.shards[shard].origin), own))
+                (shard, _contained(context, graph.below(context.shards[shard].origin.prefix), own))
                 for shard, own in dealt
             )
             for (shard, _), some in zip(dealt, sets, strict=True):
@@ -296,8 +301,9 @@ class _ShardedParts(_Parts):
 def _users(context: Context, event_set: EventSet, start: int, limit: int | None) -> Query[None]:
     yield from bounded(context, [event_set])
     graph = yield from compiled([event_set])
+    yield from reckoning()
     parts = (
-        _ShardedParts(graph.at(part.origin) for part in context.shards)
+        _ShardedParts(graph.below(part.origin.prefix) for part in context.shards)
         if context.shards
         else _Parts(graph)
     )
@@ -359,13 +365,17 @@ def delete(context: Context, event_set: EventSet) -> Query[int]:
     yield from bounded(context, [asked])
     bitmaps = tuple(dict.fromkeys((yield from in_steps(_deletable(asked)))))
     if context.shards:
-        found = yield from in_shards(
-            context, lambda part: unlinked(each.at(part.origin).key for each in bitmaps)
-        )
+        found = yield from in_shards(context, lambda part: _unlinked(part.origin.prefix, bitmaps))
         return sum(map(any, zip(*found, strict=True)))
-    unlink = (b"UNLINK", *(bitmap.key for bitmap in bitmaps))
-    (number,) = yield Request([unlink], changes=True)
+    keys = yield from in_steps(bitmap.key for bitmap in bitmaps)
+    (number,) = yield Request([(b"UNLINK", *keys)], changes=True)
     return int(number)
+
+
+def _unlinked(prefix: str, bitmaps: Sequence[Bitmap]) -> Query[list[int]]:
+    """Delete bitmaps below a prefix, one by one, since a cluster may be moving some of them."""
+    keys = yield from in_steps(bitmap.key_below(prefix) for bitmap in bitmaps)
+    return (yield from answered(Request([(b"UNLINK", key) for key in keys], changes=True)))
 
 
 def store(context: Context, event_set: EventSet, key: bytes) -> Query[int]:
@@ -375,7 +385,7 @@ def store(context: Context, event_set: EventSet, key: bytes) -> Query[int]:
     graph = yield from compiled([asked])
     yield from check_cost(context, graph)
     request, (reply,) = yield from asking(
-        context.origin, graph, lambda found: (b"BITOP", b"OR", key, found)
+        context.origin.prefix, graph, lambda found: (b"BITOP", b"OR", key, found)
     )
     replies = yield request._replace(changes=True)
     return int(replies[reply])
@@ -390,7 +400,7 @@ def _ask(
     graph = yield from compiled(event_sets)
     if graph.writes > context.sure_writes:
         yield from check_cost(context, graph)
-    request, asked = yield from asking(context.origin, graph, question)
+    request, asked = yield from asking(context.origin.prefix, graph, question)
     replies = yield request
     return [replies[index] for index in asked]
 
@@ -399,21 +409,22 @@ def _ask_shards(
     context: Context,
     event_sets: Sequence[EventSet],
     question: Callable[[bytes], Command],
-    otherwise: Callable[[Sequence[EventSet]], Query[list[Any]]],
+    otherwise: Callable[[Sequence[Graph]], Query[list[Any]]],
 ) -> Query[list[list[Any]]]:
     """Ask all shards the same about some event sets; return the answers of each.
 
     Arguments:
         context, event_sets, question: as for `_ask`.
-        otherwise: asks a shard while its slot is moving.
+        otherwise: asks a shard while its slot is moving, with a graph for each event set.
     """
     if not event_sets:
         return []
     if context.options.reads_elsewhere and not {Bitmap}.issuperset(map(type, event_sets)):
         # Temporary keys are nothing for a replica.
+        graphs = yield from compiled_each(event_sets)
         return (
             yield from in_shards(
-                context, lambda part: otherwise([one.at(part.origin) for one in event_sets])
+                context, lambda part: otherwise([one.below(part.origin.prefix) for one in graphs])
             )
         )
     # The commands of two shards differ in the tag alone. So those of a tag that no shard
@@ -424,52 +435,39 @@ def _ask_shards(
     prefix = context.origin.prefix
     for length in dict.fromkeys(len(part.origin.prefix) - len(prefix) for part in context.shards):
         nobody = f"{{{chr(0) * (length - 2)}}}"
-        origin = Origin(context.origin.database, prefix + nobody)
-        request, asked = yield from asking(origin, graph.at(origin), question)
+        there = prefix + nobody
+        request, asked = yield from asking(there, graph.below(there), question)
         made[length] = request, request.encode(), asked, nobody.encode()
 
-    def queries() -> Generator[None, None, list[tuple[int, Query[list[Any]]]]]:
-        found: list[tuple[int, Query[list[Any]]]] = []
-        for shard, part in enumerate(context.shards):
-            tag = part.origin.prefix[len(prefix) :]
-            request, data, asked, placeholder = made[len(tag)]
-            own = request._replace(encoded=data.replace(placeholder, tag.encode()), ready=None)
-            found.append((shard, _told(own, asked, part.origin, event_sets, otherwise)))
-            yield
-        return found
+    def told(part: Context) -> Query[list[Any]]:
+        tag = part.origin.prefix[len(prefix) :]
+        request, data, asked, placeholder = made[len(tag)]
+        own = request._replace(encoded=data.replace(placeholder, tag.encode()), ready=None)
+        try:
+            replies = yield own
+            return [replies[index] for index in asked]
+        except SlotMovingError:
+            pass
+        # While it is on its way, its bitmaps can be read one by one wherever they are.
+        graphs = yield from compiled_each(event_sets)
+        return (yield from otherwise([one.below(part.origin.prefix) for one in graphs]))
 
-    size = sum([len(data) for _, data, _, _ in made.values()]) * len(context.shards)
-    every = yield from worked(queries(), large=size > _MANY_BYTES)
-    return (yield from together(every, len(every)))
-
-
-def _told(
-    request: Request,
-    asked: list[int],
-    origin: Origin,
-    event_sets: Sequence[EventSet],
-    otherwise: Callable[[Sequence[EventSet]], Query[list[Any]]],
-) -> Query[list[Any]]:
-    """Ask a shard; if it is on its way, its bitmaps can be read one by one wherever they are."""
-    try:
-        replies = yield request
-        return [replies[index] for index in asked]
-    except SlotMovingError:
-        pass
-    return (yield from otherwise([one.at(origin) for one in event_sets]))
+    # All at once, unless that would be too much to hold.
+    most = max(len(data) for _, data, _, _ in made.values())
+    at_once = min(len(context.shards), max(1, _ROUND_BYTES // most))
+    return (yield from in_shards(context, told, at_once))
 
 
-def _counted(event_set: EventSet, *, enough: int | None = None) -> Query[int]:
-    """Return how many users an event set has, or no less than ``enough`` of them.
+def _counted(graph: Graph, *, enough: int | None = None) -> Query[int]:
+    """Return how many users an expression has, or no less than ``enough`` of them.
 
     Without temporary keys, which a replica would not write: a bitmap is counted
     there, all else on this side, part by part.
     """
-    if isinstance(event_set, Bitmap):
-        (number,) = yield Request([(b"BITCOUNT", event_set.key)], share=_COUNTS)
+    if not graph.operations:
+        (number,) = yield Request([(b"BITCOUNT", next(graph.keys()))], share=_COUNTS)
         return int(number)
-    graph = yield from compiled([event_set])
-    reckon = algebra()
+    reckon = yield from reckoning()
     size = max(_LEAST, _LARGEST // len(graph.bitmaps))
     at: int | None = 0
     number = 0
@@ -510,7 +508,7 @@ def _in_range(graph: Graph, offsets: Offsets) -> Query[set[int]]:
 def _one_by_one(context: Context, graph: Graph, offsets: list[int]) -> Query[set[int]]:
     """Return who of some users are in an event set, from a look at each of their bits."""
     few = len(offsets) * len(graph.bitmaps) <= _FEW_SINGLES
-    request = yield from worked(_look_ups(context, graph.bitmaps, offsets), large=not few)
+    request = yield from worked(_look_ups(context, graph, offsets), large=not few)
     replies = yield request
     if not context.options.bitfield:
         step = len(offsets)
@@ -521,13 +519,10 @@ def _one_by_one(context: Context, graph: Graph, offsets: list[int]) -> Query[set
     return {offset for offset, bit in zip(offsets, together, strict=True) if bit == "1"}
 
 
-def _look_ups(
-    context: Context, bitmaps: Sequence[Bitmap], offsets: list[int]
-) -> Generator[None, None, Request]:
+def _look_ups(context: Context, graph: Graph, offsets: list[int]) -> Generator[None, None, Request]:
     digits = [b"%d" % offset for offset in offsets]
     commands: list[Command] = []
-    for bitmap in bitmaps:
-        key = bitmap.key
+    for key in graph.keys_of(graph.bitmaps):
         if context.options.bitfield:
             gets = [argument for each in digits for argument in (b"GET", b"u1", each)]
             # Which only reads, but counts as a write, which a replica does not allow.
@@ -538,7 +533,7 @@ def _look_ups(
         yield
     kind = list if context.options.bitfield else int
     request = Request(commands, atomic=len(commands) > 1, replies=kind)
-    if len(offsets) * len(bitmaps) <= _FEW_SINGLES:
+    if len(offsets) * len(graph.bitmaps) <= _FEW_SINGLES:
         return request
     return request._replace(ready=(yield from request.encoding()))
 

@@ -171,7 +171,7 @@ def _taken(take: Callable[[bool], Any], most: int) -> list[Any]:
     while len(found) < most:
         reply = take(False)  # not decoded: bitmaps are no text
         kind = type(reply)
-        if kind is bytes:  # as nearly all are: QUEUED
+        if kind is bytes or kind is int:  # as nearly all are: QUEUED, and bits
             found.append(reply)
         elif reply is _NOT_ENOUGH_DATA:
             break

@@ -19,6 +19,7 @@ from ..errors import InvalidTypeError, MissingExtraError
 from .heatmap import HeatCell, HeatMap, HeatRow
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from .._core.periods import Granularity, Period
@@ -69,6 +70,50 @@ class Cohort:
     period: Period
     size: int
     cells: tuple[Cell, ...]
+
+    @classmethod
+    def counted(
+        cls,
+        calendar: Sequence[Period],
+        row: int,
+        until: datetime,
+        size: int,
+        counts: Sequence[int],
+    ) -> Cohort:
+        """Return a row whose cells are made when somebody reads them.
+
+        Half a million cells at once would have Python's garbage collector look at them again
+        and again, which keeps all threads waiting.
+
+        Arguments:
+            calendar: the periods of the table's rows, and those that follow.
+            row: the number of the row.
+            until: the moment of the report.
+            size, counts: what was counted.
+        """
+        cohort = object.__new__(cls)
+        vars(cohort).update(
+            period=calendar[row], size=size, _counted=(calendar, row, until, counts)
+        )
+        return cohort
+
+    if not TYPE_CHECKING:  # which would take it for any attribute
+
+        def __getattr__(self, name: str) -> object:
+            counted = vars(self).get("_counted")
+            if name != "cells" or counted is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            calendar, row, until, counts = counted
+            own = calendar[row : row + len(counts) + 1]
+            cells = tuple(
+                table_cell(period, until, following.start, count, self.size)
+                for period, following, count in zip(own, own[1:], counts, strict=False)
+            )
+            vars(self)["cells"] = cells
+            return cells
+
+        def __reduce__(self) -> tuple[object, ...]:
+            return Cohort, (self.period, self.size, self.cells)
 
 
 @dataclass(frozen=True)

@@ -10,32 +10,38 @@ counts the plain cells of small bitmaps, a few at a time too.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._core.bits import algebra
-from .._core.events import Bitmap, EventSet, any_of
+from .._core.events import Bitmap, Combination, EventSet
 from .._core.failures import SlotMovingError
-from .._reading.expressions import asking, compiled, compiled_each, lengths
+from .._reading.expressions import (
+    answered,
+    asking,
+    compiled,
+    compiled_each,
+    lengths,
+    worked,
+)
 from .._reading.fanout import AT_ONCE, in_shards
 from .._reading.queries import next_candidate
 from .._reading.raw_keys import ranges
-from .._reading.requests import Compute, Request
+from .._reading.requests import Checkpoint, Compute, Request, in_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
     from .._core.context import Context
-    from .._core.events import Origin
     from .._core.graphs import Graph
     from .._reading.requests import Command, Query
     from .retention import Mode
 
 __all__ = ["Tallies", "count_cells"]
 
-#: The graph of an event set, and what to do with its bits: a step with each item of what
-#: it returns.
-_Use = tuple["Graph", Callable[[Any], "Iterator[None]"]]
+#: What to do with the bits of an event set: a step with each item of what it returns.
+_Use = Callable[[Any], "Iterator[None]"]
 
 #: How many bytes all cohorts of one window take, and the limits of what one takes.
 _WINDOWS: Final = 32 * 1024 * 1024
@@ -44,6 +50,9 @@ _LARGEST: Final = 1024 * 1024
 
 #: How many bytes are fetched with one request, at most.
 _REQUEST: Final = 4 * 1024 * 1024
+
+#: So many bitmaps of all event sets take no time to speak of.
+_FEW_USES: Final = 500
 
 #: How many bytes the server combines in one transaction, at most: this takes it a millisecond.
 _TRANSACTION: Final = 2 * 1024 * 1024
@@ -133,67 +142,98 @@ def count_cells(
         earlier: who came before the first cohort, for first-time cohorts.
         tallies: takes the numbers.
     """
-    everybody = yield from compiled([any_of(cohorts)])
+    # Not `any_of`, which would look for equal ones, and that takes long if they are large.
+    anybody = Combination(context.origin, "|", tuple(cohorts)) if cohorts[1:] else cohorts[0]
+    everybody = yield from compiled([anybody])
     rows = yield from compiled_each(cohorts)
     columns = yield from compiled_each(active)
     before = yield from compiled_each(earlier)
+    siblings = min(AT_ONCE, len(context.shards) or 1)
+    window = min(max(_WINDOWS // siblings // len(rows), _SMALLEST), _LARGEST)
+    most = max(1, _REQUEST // siblings // window)
+    uses = sum(len(graph.bitmaps) for graph in (*before, *rows, *columns))
+    groups = yield from worked(_grouped([*before, *rows], most), large=uses > _FEW_USES)
+    later = yield from worked(_grouped(columns[::-1], most), large=uses > _FEW_USES)
+    plan = _Plan(everybody, rows, columns, groups, later, window, most)
     if not context.shards:
-        yield from _count_cells(context, everybody, rows, columns, before, tallies)
+        yield from _count_cells(context, plan, tallies)
         return
 
     def counted(part: Context) -> Query[Tallies]:
         own = tallies.blank()
-        mine = [[one.at(part.origin) for one in some] for some in (rows, columns, before)]
-        siblings = min(AT_ONCE, len(context.shards))
-        everyone = everybody.at(part.origin)
-        yield from _count_cells(part, everyone, mine[0], mine[1], mine[2], own, siblings)
+        yield from _count_cells(part, plan, own)
         return own
 
     for own in (yield from in_shards(context, counted)):
         tallies.add(own)
+        yield Checkpoint()
 
 
-def _count_cells(
-    context: Context,
-    everybody: Graph,
-    cohorts: Sequence[Graph],
-    active: Sequence[Graph],
-    earlier: Sequence[Graph],
-    tallies: Tallies,
-    siblings: int = 1,
-) -> Query[None]:
-    """Count the cells of a database, or of a shard, so many of which are counted at once.
+class _Group(NamedTuple):
+    """Neighbours among event sets, whose bitmaps are fetched together.
 
-    Arguments:
-        everybody: who is in any cohort.
-        context, cohorts, active, earlier, tallies: as for `count_cells`.
+    Attributes:
+        graphs: theirs.
+        bitmaps: theirs, each once.
+        places: for each of the graphs the places of its bitmaps among these.
     """
-    sizes = dict(zip(everybody.bitmaps, (yield from lengths(everybody)), strict=True))
-    plain = not any(one.operations for one in (*cohorts, *active))
+
+    graphs: list[Graph]
+    bitmaps: list[Bitmap]
+    places: list[list[int]]
+
+
+class _Plan(NamedTuple):
+    """How a table is counted, in each shard alike.
+
+    Attributes:
+        everybody: who is in any cohort.
+        cohorts, active: of each row, who was in it, and who was active in its period.
+        arrivals: who came earlier, and then the cohorts.
+        returns: who was active, from the last row on.
+        window: how many bytes of each bitmap are counted together.
+        most: how many bitmaps are fetched together.
+    """
+
+    everybody: Graph
+    cohorts: Sequence[Graph]
+    active: Sequence[Graph]
+    arrivals: Sequence[_Group]
+    returns: Sequence[_Group]
+    window: int
+    most: int
+
+
+def _count_cells(context: Context, plan: _Plan, tallies: Tallies) -> Query[None]:
+    """Count the cells of a database, or of a shard."""
+    everybody = plan.everybody.below(context.origin.prefix)
+    found = yield from lengths(everybody)
+    plain = not any(one.operations for one in (*plan.cohorts, *plan.active))
     may_write = plain and not context.options.reads_elsewhere
     if may_write and tallies.cells_are_independent and not algebra().lets_others_run:
         # Redis does a plain AND faster than the standard library, copying not counted.
-        rows = [bitmap for one in cohorts for bitmap in one.bitmaps]
-        columns = [bitmap for one in active for bitmap in one.bitmaps]
-        sizes |= yield from _lengths(columns)
+        rows = [bitmap for one in plan.cohorts for bitmap in one.bitmaps]
+        columns = [bitmap for one in plan.active for bitmap in one.bitmaps]
+        sizes = dict(zip(everybody.bitmaps, found, strict=True))
+        sizes |= yield from _lengths(everybody, columns)
         if max(sizes.values()) * (tallies.columns + 1) <= _TRANSACTION:
             try:
-                yield from _on_server(context.origin, rows, columns, sizes, tallies)
+                yield from _on_server(context.origin.prefix, rows, columns, sizes, tallies)
             except SlotMovingError:  # bitmaps can be fetched wherever they are
                 pass
             else:
                 return
-    end = max(sizes.values())
-    yield from _by_windows(everybody, cohorts, active, earlier, end, tallies, siblings)
+    yield from _by_windows(everybody, plan, max(found), tallies)
 
 
-def _lengths(bitmaps: Sequence[Bitmap]) -> Query[dict[Bitmap, int]]:
-    replies = yield Request([(b"STRLEN", bitmap.key) for bitmap in bitmaps])
+def _lengths(graph: Graph, bitmaps: Sequence[Bitmap]) -> Query[dict[Bitmap, int]]:
+    keys = yield from in_steps(graph.keys_of(bitmaps))
+    replies = yield from answered(Request([(b"STRLEN", key) for key in keys]))
     return dict(zip(bitmaps, replies, strict=True))
 
 
 def _on_server(
-    origin: Origin,
+    prefix: str,
     cohorts: Sequence[Bitmap],
     active: Sequence[Bitmap],
     lengths: Mapping[Bitmap, int],
@@ -206,22 +246,20 @@ def _on_server(
         columns = active[row : row + tallies.columns] if lengths[cohort] else ()
         cost = sum(max(lengths[cohort], lengths[users]) for users in columns)
         if cells and size + cost > _TRANSACTION:
-            yield from _told(origin, cells, tallies)
+            yield from _told(prefix, cells, tallies)
             cells, size = {}, 0
         size += cost
         cells[row, -1] = cohort
         for column, users in enumerate(columns):
             if lengths[users]:
                 cells[row, column] = cohort & users
-    yield from _told(origin, cells, tallies)
+    yield from _told(prefix, cells, tallies)
 
 
-def _told(
-    origin: Origin, cells: Mapping[tuple[int, int], EventSet], tallies: Tallies
-) -> Query[None]:
+def _told(prefix: str, cells: Mapping[tuple[int, int], EventSet], tallies: Tallies) -> Query[None]:
     """Take the server's numbers; column -1 is the cohort itself."""
-    graph = yield from compiled(list(cells.values()))
-    request, asked = yield from asking(origin, graph, _bitcount)
+    graph = (yield from compiled(list(cells.values()))).below(prefix)
+    request, asked = yield from asking(prefix, graph, _bitcount)
     replies = yield request
     for (row, column), reply in zip(cells, asked, strict=True):
         if column < 0:
@@ -234,82 +272,90 @@ def _bitcount(key: bytes) -> Command:
     return (b"BITCOUNT", key)
 
 
-def _by_windows(
-    everybody: Graph,
-    cohorts: Sequence[Graph],
-    active: Sequence[Graph],
-    earlier: Sequence[Graph],
-    end: int,
-    tallies: Tallies,
-    siblings: int,
-) -> Query[None]:
+def _by_windows(everybody: Graph, plan: _Plan, end: int, tallies: Tallies) -> Query[None]:
     """Count on this side, window by window of the ids.
 
     Who is in no cohort is in no cell, so nobody beyond the end of the longest is of interest.
+
+    Arguments:
+        everybody: who is in any cohort, here.
+        plan: what is fetched and counted.
+        end: how many bytes the longest bitmap of a cohort has.
+        tallies: takes the numbers.
     """
-    size = min(max(_WINDOWS // siblings // len(cohorts), _SMALLEST), _LARGEST)
-    most = max(1, _REQUEST // siblings // size)
-    arrivals = [
-        *((graph, tallies.exclude) for graph in earlier),
-        *((graph, tallies.add_cohort) for graph in cohorts),
-    ]
+    earlier = sum(len(group.graphs) for group in plan.arrivals) - len(plan.cohorts)
+    arrivals = [tallies.exclude] * earlier + [tallies.add_cohort] * len(plan.cohorts)
     returns = [
-        (active[row], functools.partial(tallies.add_active, row))
-        for row in range(len(active) - 1, -1, -1)
+        functools.partial(tallies.add_active, row) for row in range(len(plan.active) - 1, -1, -1)
     ]
     at: int | None = 0
     while at is not None and at < end:
         before = sum(tallies.sizes)
-        length = min(size, end - at)
+        length = min(plan.window, end - at)
         tallies.begin_window()
-        yield from _use(arrivals, at, length, most)
+        yield from _use(everybody, plan.arrivals, arrivals, at, length, plan.most)
         if sum(tallies.sizes) > before:
-            yield from _use(returns, at, length, most)
+            yield from _use(everybody, plan.returns, returns, at, length, plan.most)
             at += length
         else:
             at = yield from next_candidate(everybody, at + length)
 
 
-def _use(uses: Sequence[_Use], at: int, size: int, most: int) -> Query[None]:
+def _use(
+    here: Graph, groups: Sequence[_Group], uses: Iterable[_Use], at: int, size: int, most: int
+) -> Query[None]:
     """Fetch the same bytes of some event sets, a few bitmaps at a time, and use them in order.
 
     While one group of them is used, the next one is on its way.
+
+    Arguments:
+        here: knows the keys.
+        groups: the event sets.
+        uses: what to do with each of them.
+        at, size: which bytes.
+        most: how many bitmaps at a time.
     """
+    following = iter(uses)
     work: Iterator[None] = iter(())
-    for some, bitmaps in _grouped(uses, most):
+    for group in groups:
         parts: list[bytes] = []
-        for first in range(0, len(bitmaps), most):
-            keys = [bitmap.key for bitmap in bitmaps[first : first + most]]
-            commands = ranges(keys, at, size)
+        for first in range(0, len(group.bitmaps), most):
+            commands = ranges(here.keys_of(group.bitmaps[first : first + most]), at, size)
             parts += yield Request(commands, meanwhile=work, replies=bytes)
             work = iter(())
-        work = _used(some, dict(zip(bitmaps, parts, strict=True)), size)
+        own = list(itertools.islice(following, len(group.graphs)))
+        work = _used(group, own, parts, size)
     yield Compute(work)
 
 
-def _used(some: Sequence[_Use], data: dict[Bitmap, bytes], size: int) -> Iterator[None]:
+def _used(group: _Group, uses: Sequence[_Use], data: list[bytes], size: int) -> Iterator[None]:
     """Use some event sets, step by step."""
     reckon = algebra()
-    values = {}
-    for bitmap, part in data.items():
-        values[bitmap] = reckon.load(part, size)
+    values = []
+    for part in data:
+        values.append(reckon.load(part, size))
         yield
-    for graph, use in some:
-        own = graph.values([values[bitmap] for bitmap in graph.bitmaps])
+    for graph, places, use in zip(group.graphs, group.places, uses, strict=True):
+        own = graph.values([values[place] for place in places])
         yield from graph.evaluation(own)
         yield from use(own[graph.roots[0]])
 
 
-def _grouped(uses: Sequence[_Use], most: int) -> Iterator[tuple[list[_Use], list[Bitmap]]]:
-    """Yield neighbours with their bitmaps, ``most`` of these unless one event set has more."""
-    group: list[_Use] = []
-    bitmaps: dict[Bitmap, None] = {}
-    for graph, use in uses:
-        own = dict.fromkeys(graph.bitmaps)
-        if group and len(bitmaps) + len(own.keys() - bitmaps.keys()) > most:
-            yield group, list(bitmaps)
-            group, bitmaps = [], {}
-        group.append((graph, use))
-        bitmaps |= own
-    if group:
-        yield group, list(bitmaps)
+def _grouped(graphs: Sequence[Graph], most: int) -> Generator[None, None, list[_Group]]:
+    """Return neighbours together, with ``most`` bitmaps unless one event set has more."""
+    groups: list[_Group] = []
+    group = _Group([], [], [])
+    places: dict[Bitmap, int] = {}
+    for graph in graphs:
+        yield
+        fresh = {bitmap: None for bitmap in graph.bitmaps if bitmap not in places}
+        if group.graphs and len(places) + len(fresh) > most:
+            groups.append(group)
+            group, places, fresh = _Group([], [], []), {}, dict.fromkeys(graph.bitmaps)
+        places |= zip(fresh, itertools.count(len(places)), strict=False)
+        group.graphs.append(graph)
+        group.bitmaps.extend(fresh)
+        group.places.append([places[bitmap] for bitmap in graph.bitmaps])
+    if group.graphs:
+        groups.append(group)
+    return groups

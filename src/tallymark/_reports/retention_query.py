@@ -14,11 +14,12 @@ from .._core.excerpts import shown
 from .._core.keys import bitmap_key, check_flag, checked_int, checked_name
 from .._core.periods import Granularity, Period, dated, periods_between
 from .._reading.bounds import bounded, check_number, check_uses
+from .._reading.expressions import reckoning
 from .._reading.fanout import in_shards
 from .._reading.keyspace import periods_of
-from .._reading.requests import Checkpoint, Request, in_steps
+from .._reading.requests import Request, in_steps
 from ..errors import InvalidTypeError, InvalidValueError
-from .retention import Cohort, Mode, Retention, table_cell
+from .retention import Cohort, Mode, Retention
 from .retention_counts import Tallies, count_cells
 
 if TYPE_CHECKING:
@@ -75,13 +76,13 @@ def retention(
     active = yield from in_steps(_selected(context, activity, period) for period in rows)
     yield from bounded(context, (*chosen, *active))
     earlier = (yield from _earlier(context, cohort, rows[0], chosen[0])) if first_time else []
+    yield from reckoning()
     tallies = Tallies(number, periods, mode, first_time)
     yield from count_cells(context, chosen, active, earlier, tallies)
     table = []
     for row in range(number):
-        counts = tallies.counts[row]
-        table.append((yield from _row(calendar, row, moment, tallies.sizes[row], counts)))
-        yield Checkpoint()
+        size, counts = tallies.sizes[row], tallies.counts[row]
+        table.append(Cohort.counted(calendar, row, moment, size, counts))
     return Retention(
         cohort=_name(cohort),
         activity=_name(activity),
@@ -98,18 +99,6 @@ def check_table(context: Context, rows: int, columns: int) -> None:
     check_number(context, rows, "cohorts")
     check_number(context, columns, "periods")
     check_uses(context, rows * columns, "cells (cohorts times periods)")
-
-
-def _row(
-    calendar: Sequence[Period], row: int, moment: datetime, size: int, counts: Sequence[int]
-) -> Query[Cohort]:
-    """Return a row, from its period and those that follow."""
-    own = calendar[row : row + len(counts) + 1]
-    cells = yield from in_steps(
-        table_cell(period, moment, following.start, count, size)
-        for period, following, count in zip(own, own[1:], counts, strict=False)
-    )
-    return Cohort(calendar[row], size, tuple(cells))
 
 
 def _selected(context: Context, selector: Selector, period: Period) -> EventSet:

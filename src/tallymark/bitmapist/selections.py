@@ -34,6 +34,10 @@ class RawBitmap(Bitmap):
         """Its key in the database."""
         return self.event.encode()
 
+    def key_below(self, prefix: str) -> bytes:
+        """Return the same key: it has no prefix."""
+        return self.key
+
     def at(self, origin: Origin) -> RawBitmap:
         """Return the bitmap with the same key somewhere else."""
         return RawBitmap(origin, self.event, None)
