@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 
     from .._core.periods import Granularity, Period
 
-__all__ = ["Cell", "CellState", "Cohort", "Mode", "Retention", "share", "table_cell"]
+__all__ = [
+    "Cell",
+    "CellState",
+    "Cohort",
+    "Mode",
+    "Retention",
+    "counted_cohort",
+    "share",
+    "table_cell",
+]
 
 #: What counts as being back: in that very period, or in that or any later one.
 Mode = Literal["classic", "unbounded"]
@@ -70,32 +79,6 @@ class Cohort:
     period: Period
     size: int
     cells: tuple[Cell, ...]
-
-    @classmethod
-    def counted(
-        cls,
-        calendar: Sequence[Period],
-        row: int,
-        until: datetime,
-        size: int,
-        counts: Sequence[int],
-    ) -> Cohort:
-        """Return a row whose cells are made when somebody reads them.
-
-        Half a million cells at once would have Python's garbage collector look at them again
-        and again, which keeps all threads waiting.
-
-        Arguments:
-            calendar: the periods of the table's rows, and those that follow.
-            row: the number of the row.
-            until: the moment of the report.
-            size, counts: what was counted.
-        """
-        cohort = object.__new__(cls)
-        vars(cohort).update(
-            period=calendar[row], size=size, _counted=(calendar, row, until, counts)
-        )
-        return cohort
 
     if not TYPE_CHECKING:  # which would take it for any attribute
 
@@ -293,6 +276,25 @@ def _heat_cell(cell: Cell, size: int) -> HeatCell:
 
 
 _WHY = {CellState.UNFINISHED: "not over yet", CellState.FUTURE: "in the future"}
+
+
+def counted_cohort(
+    calendar: Sequence[Period], row: int, until: datetime, size: int, counts: Sequence[int]
+) -> Cohort:
+    """Return a row whose cells are made when somebody reads them.
+
+    Half a million cells at once would have Python's garbage collector look at them again
+    and again, which keeps all threads waiting.
+
+    Arguments:
+        calendar: the periods of the table's rows, and those that follow.
+        row: the number of the row.
+        until: the moment of the report.
+        size, counts: what was counted.
+    """
+    cohort = object.__new__(Cohort)
+    vars(cohort).update(period=calendar[row], size=size, _counted=(calendar, row, until, counts))
+    return cohort
 
 
 def table_cell(period: Period, until: datetime, end: datetime, count: int, size: int) -> Cell:

@@ -19,7 +19,7 @@ from .._reading.fanout import in_shards
 from .._reading.keyspace import periods_of
 from .._reading.requests import Request, in_steps
 from ..errors import InvalidTypeError, InvalidValueError
-from .retention import Cohort, Mode, Retention
+from .retention import Mode, Retention, counted_cohort
 from .retention_counts import Tallies, count_cells
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def retention(
     table = []
     for row in range(number):
         size, counts = tallies.sizes[row], tallies.counts[row]
-        table.append(Cohort.counted(calendar, row, moment, size, counts))
+        table.append(counted_cohort(calendar, row, moment, size, counts))
     return Retention(
         cohort=_name(cohort),
         activity=_name(activity),
