@@ -116,16 +116,14 @@ async def test_hours_that_outlive_their_days(facade: Facade, store: Store) -> No
             assert await tally.contains(asked, 7)
 
 
-@pytest.mark.parametrize("way", ["switch", "call"])
-async def test_hours_that_were_marked_without_the_option(
-    facade: Facade, store: Store, way: str, monkeypatch: pytest.MonkeyPatch
+async def test_hours_that_were_marked_with_the_switch(
+    facade: Facade, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noon = datetime(LAST_YEAR, 6, 1, 12)
-    monkeypatch.setattr(tallymark, "TRACK_HOURLY", way == "switch")
-    call: Any = {"track_hourly": True} if way == "call" else {}
     async with facade.open(store.url, expire={"day": DAY, "week": DAY, "month": DAY}) as tally:
-        assert str(await tally.mark_event("e", 7, now=noon, **call)) == "hour"
-        monkeypatch.setattr(tallymark, "TRACK_HOURLY", False)  # a reader need not have it
+        assert await tally.is_empty(tally.day("e", noon))
+        monkeypatch.setattr(tallymark, "TRACK_HOURLY", True)  # which a tally sees that is open
+        assert str(await tally.mark_event("e", 7, now=noon)) == "hour"
         for asked in (tally.day("e", noon), tally.week("e", noon), tally.last("e", 3, noon)):
             assert await tally.contains(asked, 7)
             assert await tally.count(asked) == 1
@@ -134,7 +132,7 @@ async def test_hours_that_were_marked_without_the_option(
         )
         assert table.sizes == (1,)
     async with facade.open(store.url, expire={"day": DAY}, track_hourly=False) as tally:
-        assert await tally.is_empty(tally.day("e", noon))  # which says that there are none
+        assert await tally.is_empty(tally.day("e", noon))  # the option goes before the switch
 
 
 @pytest.mark.parametrize(
@@ -144,8 +142,9 @@ async def test_hours_that_were_marked_without_the_option(
         ({"expire": {"hour": DAY}}, 1),
         ({"expire": {"hour": DAY, "day": DAY}}, 1),
         ({"expire": {"week": DAY, "month": DAY}}, 1),
-        ({"expire": {"day": DAY}}, 25),
-        ({"expire": {"hour": 2 * DAY, "day": DAY}}, 25),
+        ({"expire": {"day": DAY}}, 1),
+        ({"expire": {"hour": DAY, "day": DAY}, "track_hourly": True}, 1),
+        ({"expire": {"hour": 2 * DAY, "day": DAY}, "track_hourly": True}, 25),
         ({"expire": {"day": DAY}, "track_hourly": True}, 25),
         ({"expire": {"day": DAY}, "track_hourly": False}, 1),
     ],

@@ -101,13 +101,14 @@ def test_a_period_that_expires_before_its_parts_is_asked_for_them_too() -> None:
     # A year takes what its months cannot tell.
     no_months = Builder(expire={"month": timedelta(days=2)})
     assert "trackist_active_W2026-48" in keys(no_months.year("active"))
-    # A day takes its hours, unless the tally says that there are none.
+    # Hours do, where the option says that they are marked.
     short_days = {"day": timedelta(days=2)}
-    assert keys(Builder(expire=short_days, track_hourly=False).day("active")) == keys(day)
-    for hourly in (None, True):
-        hours = keys(Builder(expire=short_days, track_hourly=hourly).day("active"))
-        assert len(hours) == 25
-        assert {"trackist_active_2026-11-23", "trackist_active_2026-11-23-9"} < set(hours)
+    for hourly in (None, False):
+        without = Builder(expire=short_days, track_hourly=hourly)
+        assert keys(without.day("active")) == keys(day)
+    hours = keys(Builder(expire=short_days, track_hourly=True).day("active"))
+    assert len(hours) == 25
+    assert {"trackist_active_2026-11-23", "trackist_active_2026-11-23-9"} < set(hours)
 
 
 def test_they_read_like_what_they_are() -> None:

@@ -16,6 +16,7 @@ from .covers import Coverage
 from .events import Bitmap, DayRange, EventSet, Origin, PeriodUnion, checked
 from .excerpts import shown
 from .graphs import LEAST_WRITTEN, SLOWER
+from .switches import switches
 from .wall_clock import clock_at, wall_clock
 
 if TYPE_CHECKING:
@@ -95,13 +96,19 @@ class Context:
             for part in self.schema.parts
         )
 
-    @functools.cached_property
+    @property
     def coverage(self) -> Coverage:
         """Which bitmaps there are, and which of them live longer than others."""
-        options = self.options
-        # Unless the tally says that there are none: a switch or a call may have marked some.
-        hourly = options.track_hourly is not False
-        return Coverage.of(options.lives, yearly=options.track_yearly, hourly=hourly)
+        hourly = self.options.track_hourly
+        # The switch may change at any time; hours that single calls mark are not known here.
+        return self._coverages[switches.track_hourly if hourly is None else hourly]
+
+    @functools.cached_property
+    def _coverages(self) -> tuple[Coverage, Coverage]:
+        """The coverage without bitmaps of hours, and with them."""
+        lives, yearly = self.options.lives, self.options.track_yearly
+        without, with_hours = (Coverage.of(lives, yearly=yearly, hourly=h) for h in (False, True))
+        return without, with_hours
 
     @functools.cached_property
     def sure_writes(self) -> int:

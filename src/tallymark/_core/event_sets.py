@@ -159,9 +159,10 @@ class EventSets:
         and do not expire before their days, days at the edges.
 
         So it finds whoever is in any bitmap of a period inside the range that
-        has not expired (hours are looked at if they live longer than days, unless the
-        tally has ``track_hourly=False``). An `unmark_event` that is not ``exact`` takes a user
-        out of a whole week and month, and so out of ranges that contain them.
+        has not expired (hours are read if they live longer than days, with the option
+        ``track_hourly=True`` or the switch ``TRACK_HOURLY``). An `unmark_event` that is
+        not ``exact`` takes a user out of a whole week and month, and so out of ranges that
+        contain them.
 
         Arguments:
             event: the event's name.

@@ -69,8 +69,8 @@ class TallyOptions(TypedDict, total=False):
             offset is refused). UTC by default. Do not change it for a database
             that has marks.
         track_hourly: also mark the hour; ``None`` (the default) leaves it to
-            the global ``TRACK_HOURLY``. ``False`` also says that nobody has marked hours:
-            they are not asked beside days that expire before them.
+            the global ``TRACK_HOURLY``. Where days expire before their hours, this also
+            says whether hours are read beside them.
         track_unique: also mark the dateless bitmap; ``None`` (the default)
             leaves it to the global ``TRACK_UNIQUE``.
         track_yearly: also mark the year; off by default (bitmapist has no

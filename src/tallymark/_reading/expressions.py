@@ -250,7 +250,8 @@ def keys_of(graph: Graph) -> Query[list[bytes]]:
 
 def lengths(graph: Graph) -> Query[list[int]]:
     """Return how many bytes each bitmap has."""
-    request = Request([(b"STRLEN", key) for key in (yield from keys_of(graph))])
+    commands = [(b"STRLEN", key) for key in (yield from keys_of(graph))]
+    request = Request(commands, share=1 if len(commands) > _COUNTS else _COUNTS)
     if len(graph.bitmaps) >= _FEW_KEYS:
         ready = yield from worked(request.encoding(), large=True)
         request = request._replace(ready=ready)
