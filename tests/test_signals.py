@@ -239,9 +239,9 @@ class Alarming:
 
 
 class AlarmingBytes(bytes):
-    def decode(self, *arguments: Any) -> str:
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         signal.raise_signal(signal.SIGUSR1)
-        return super().decode(*arguments)
+        return super().decode(encoding, errors)
 
 
 def of_a_note() -> None:

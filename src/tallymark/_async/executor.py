@@ -232,7 +232,6 @@ async def _beside(computation: Computation, exchange: Awaitable[AnswerT]) -> Ans
     computing = asyncio.create_task(_computed(computation))
     # Where the exchange fails too, nobody asks how it ended.
     computing.add_done_callback(lambda task: task.cancelled() or task.exception())
-    failure: StoreError | None = None
     try:
         try:
             outcome = await exchange
@@ -240,11 +239,10 @@ async def _beside(computation: Computation, exchange: Awaitable[AnswerT]) -> Ans
             failure = error
         else:
             await computing
+            return outcome
     finally:
         computing.cancel()
-    if failure is not None:
-        raise failure
-    return outcome
+    raise failure
 
 
 async def _computed(computation: Computation) -> None:

@@ -58,7 +58,8 @@ class AsyncReads(EventSets):
     cluster moves a slot, its bitmaps are counted part by part as well.
     """
 
-    backend: AsyncServer | AsyncCluster
+    # Set once, so a narrower type does no harm.
+    backend: AsyncServer | AsyncCluster  # pyright: ignore[reportIncompatibleVariableOverride]
 
     async def count(self, event_set: EventSet, *, timeout: float | None = None) -> int:
         """Return how many users are in an event set: one request, one moment.

@@ -37,7 +37,8 @@ class SyncReads(EventSets):
     key behind; read there what each of them costs.
     """
 
-    backend: SyncServer | SyncCluster
+    # Set once, so a narrower type does no harm.
+    backend: SyncServer | SyncCluster  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def count(self, event_set: EventSet, *, timeout: float | None = None) -> int:
         """Return how many users are in an event set: one request, one moment.
