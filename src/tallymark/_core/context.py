@@ -7,7 +7,6 @@ import itertools
 import math
 import sys
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from ..errors import InvalidValueError

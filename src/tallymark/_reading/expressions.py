@@ -251,8 +251,5 @@ def keys_of(graph: Graph) -> Query[list[bytes]]:
 def lengths(graph: Graph) -> Query[list[int]]:
     """Return how many bytes each bitmap has."""
     commands = [(b"STRLEN", key) for key in (yield from keys_of(graph))]
-    request = Request(commands, share=1 if len(commands) > _COUNTS else _COUNTS)
-    if len(graph.bitmaps) >= _FEW_KEYS:
-        ready = yield from worked(request.encoding(), large=True)
-        request = request._replace(ready=ready)
-    return (yield from answered(request))
+    share = 1 if len(commands) > _COUNTS else _COUNTS
+    return (yield from answered(Request(commands, share=share)))
