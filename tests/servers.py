@@ -12,6 +12,7 @@ import socket
 import subprocess
 import threading
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,7 +53,10 @@ def _bundled(package: str, path: str) -> str | None:
 
 
 class RedisProcess:
-    """A server of our own, which can be killed, frozen, and started again where it was.
+    """A server of our own, which can be killed, frozen, and started again at its port.
+
+    Without ``--dir``, each start has an empty working directory: a server loads the
+    ``dump.rdb`` that it finds, also with ``--save ""``, and writes one for its replicas.
 
     Attributes:
         port: where it listens, the same after each start.
@@ -69,11 +73,14 @@ class RedisProcess:
         ]
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
+        self._folder: TemporaryDirectory[str] | None = None
 
     def start(self, *arguments: str, until: str = "eady to accept connections") -> None:
         """Start it, this time with these arguments too, and wait until it says so."""
+        self._folder = TemporaryDirectory(prefix="tallymark-redis-")
         process = subprocess.Popen(
             [*self._command, "--bind", "127.0.0.1", "--port", str(self.port), *arguments],
+            cwd=self._folder.name,
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -86,6 +93,7 @@ class RedisProcess:
         else:
             process.wait()
             process.stdout.close()
+            self._folder.cleanup()
             raise RuntimeError(f"the Redis server did not start:\n{''.join(said)}")
         # A full pipe would stop the server at its next log line.
         self._reader = threading.Thread(target=process.stdout.read, daemon=True)
@@ -123,6 +131,8 @@ class RedisProcess:
                     process.wait(1)
             self._reader.join()
             process.stdout.close()
+            assert self._folder is not None
+            self._folder.cleanup()
 
 
 def free_port() -> int:
