@@ -85,7 +85,7 @@ class AsyncServer:
             max_pending=options.max_pending,
             store=store_label(client),
             observer=observer,
-            trials=options.max_events is not None,
+            event_quota=options.max_events is not None,
         )
         self._primary = ReadPool(client, owned=owned, handshake=handshake, observer=observer)
         self._replica_client = make_read_client(KINDS, client, options)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .._core.offsets import Offsets
     from .._core.options import TallyOptions
     from .._core.periods import Granularity
-    from .._marking.bulk import Chunk, Many
+    from .._marking.bulk import BulkWrite, Chunk
     from .._marking.marks import Mark, Result
     from .._marking.stats import Stats
 
@@ -187,7 +187,7 @@ class Tally(AsyncReads):
         The tally and all other calls go on unharmed.
         """
         mark = self.backend.marker.mark_event(event, user_id, now, track_hourly, track_unique)
-        if mark.bitmaps.on_trial:
+        if mark.bitmaps.uncounted:
             return await self._try(mark, timeout)
         return unwrapped(await self.backend.writer.submit(mark, timeout))
 
@@ -377,7 +377,7 @@ class Tally(AsyncReads):
         Cancelled: all pieces up to one are marked, each whole, and no more.
         """
         many = self.backend.marker.mark_many(event, now, track_hourly, track_unique)
-        with self.backend.marker.many(many):
+        with self.backend.marker.reservation(many):
             return await self._write_many(many, user_ids, timeout)
 
     async def unmark_many(
@@ -436,7 +436,7 @@ class Tally(AsyncReads):
         Cancelled: all pieces up to one are done, each whole, and no more.
         """
         many = self.backend.marker.unmark_many(event, now, track_hourly, track_unique, exact)
-        with self.backend.marker.many(many):
+        with self.backend.marker.reservation(many):
             return await self._write_many(many, user_ids, timeout)
 
     @contextlib.asynccontextmanager
@@ -475,23 +475,23 @@ class Tally(AsyncReads):
         if transaction.marks:
             with transaction.sending():
                 results = await self.backend.writer.submit_together(transaction.marks, timeout)
-            transaction.settle(results)
+            transaction.resolve(results)
 
     async def _try(self, mark: Mark, timeout: float | None) -> Granularity:
         """Send a mark, and take note of what became of it if its event is on trial."""
-        if not mark.bitmaps.on_trial:
+        if not mark.bitmaps.uncounted:
             return unwrapped(await self.backend.writer.submit(mark, timeout))
-        self.backend.marker.begun((mark,))
+        self.backend.marker.reserve((mark,))
         try:
             result = await self.backend.writer.submit(mark, timeout)
         except BaseException as error:
-            self.backend.marker.ended((mark,), error=error)
+            self.backend.marker.release((mark,), error=error)
             raise
-        self.backend.marker.ended((mark,), (result,))
+        self.backend.marker.release((mark,), (result,))
         return unwrapped(result)
 
     async def _write_many(
-        self, many: Many, user_ids: Iterable[int] | AsyncIterable[int], timeout: float | None
+        self, many: BulkWrite, user_ids: Iterable[int] | AsyncIterable[int], timeout: float | None
     ) -> dict[Granularity, int]:
         self.backend.writer.check_usable()
         loop = asyncio.get_running_loop()
@@ -509,7 +509,7 @@ class Tally(AsyncReads):
         async def land(most: int = 0) -> None:
             while len(under_way) > most:
                 chunk, task = under_way.popleft()
-                many.settle(chunk, await task)
+                many.record(chunk, await task)
 
         try:
             async with contextlib.aclosing(_checked_blocks(many, user_ids, ends, left)) as found:
@@ -527,7 +527,7 @@ class Tally(AsyncReads):
                 with contextlib.suppress(TallymarkError):
                     await land()
             if isinstance(error, TallymarkError):
-                raise many.told(error) from error.__cause__
+                raise many.with_progress(error) from error.__cause__
             raise
         finally:
             for _, task in under_way:
@@ -535,13 +535,13 @@ class Tally(AsyncReads):
         return many.counts
 
     async def _commit(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
-        self.backend.marker.begun(marks)
+        self.backend.marker.reserve(marks)
         try:
             results = await self.backend.writer.submit_together(marks, timeout)
         except BaseException as error:
-            self.backend.marker.ended(marks, error=error)
+            self.backend.marker.release(marks, error=error)
             raise
-        self.backend.marker.ended(marks, results)
+        self.backend.marker.release(marks, results)
         return results
 
     def stats(self) -> Stats:
@@ -589,7 +589,7 @@ class Tally(AsyncReads):
 
 
 async def _checked_blocks(
-    many: Many,
+    many: BulkWrite,
     user_ids: Iterable[int] | AsyncIterable[int],
     ends: float | None,
     check_time: Callable[[], object],

@@ -82,7 +82,7 @@ def discover(
         try:
             until = min(deadline, clock() + _QUESTION)
             replies = yield Exchange(request, until, address, urgent=True)
-            (slots,) = request.settle(replies)
+            (slots,) = request.parse(replies)
             topology.update(slots, address)
         except StoreError as failure:  # noqa: PERF203 - one or two nodes
             let_handlers_pass(failure)
@@ -200,7 +200,7 @@ class ClusterExecutions(Executions):
                 batch = new_batch(importing is not None)
                 for mark in marks:
                     batch.add(mark)
-                results: list[Result] = batch.settle(
+                results: list[Result] = batch.parse(
                     (yield from self._exchange(batch, address, deadline, traffic))
                 )
             except TRANSIENT as error:

@@ -149,7 +149,7 @@ class Router:
         redirected = [each for each in replies if isinstance(each, RedirectedError)]
         route = self._parts[index][0]
         if not redirected:
-            self._finish(index, part.settle(replies))
+            self._finish(index, part.parse(replies))
         elif isinstance(route, str):
             raise redirected[0]
         elif any(each.kind == "MOVED" for each in redirected):
@@ -184,7 +184,7 @@ class Router:
             found = self._replies.get(index)
             if found is not None and not any(isinstance(each, RedirectedError) for each in found):
                 del self._replies[index]
-                self._finish(index, self._parts[index][1].settle(found))
+                self._finish(index, self._parts[index][1].parse(found))
 
     def _finish(self, index: int, outcome: object) -> None:
         self.outcomes[index] = outcome

@@ -86,7 +86,7 @@ class SyncServer:
     def renew_locks(self) -> None:
         """Begin with locks that nobody holds, as in a child process."""
         self.writer.renew_locks()
-        self.marker.unlock(threading.RLock())
+        self.marker.replace_lock(threading.RLock())
 
     def close(self) -> None:
         """Accept nothing more, and `disconnect`."""
@@ -144,7 +144,7 @@ class SyncCluster:
     def renew_locks(self) -> None:
         """Begin with locks that nobody holds, as in a child process."""
         self.writer.renew_locks()
-        self.marker.unlock(threading.RLock())
+        self.marker.replace_lock(threading.RLock())
         self._nodes.renew_locks()
 
     def close(self) -> None:

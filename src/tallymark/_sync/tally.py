@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from .._core.options import TallyOptions
     from .._core.periods import Granularity
-    from .._marking.bulk import Many
+    from .._marking.bulk import BulkWrite
     from .._marking.marks import Mark, Result
     from .._marking.stats import Stats
 
@@ -342,7 +342,7 @@ class SyncTally(SyncReads):
             ClosedError: the tally cannot be used here.
         """
         many = self.backend.marker.mark_many(event, now, track_hourly, track_unique)
-        with self.backend.marker.many(many):
+        with self.backend.marker.reservation(many):
             return self._write_many(many, user_ids, timeout)
 
     def unmark_many(
@@ -399,7 +399,7 @@ class SyncTally(SyncReads):
             ClosedError: the tally cannot be used here.
         """
         many = self.backend.marker.unmark_many(event, now, track_hourly, track_unique, exact)
-        with self.backend.marker.many(many):
+        with self.backend.marker.reservation(many):
             return self._write_many(many, user_ids, timeout)
 
     @contextlib.contextmanager
@@ -436,7 +436,7 @@ class SyncTally(SyncReads):
         if transaction.marks:
             with transaction.sending():
                 results = self.backend.writer.submit_together(transaction.marks, timeout)
-            transaction.settle(results)
+            transaction.resolve(results)
 
     def stats(self) -> Stats:
         """Return what all threads have done with the tally so far, in numbers: a `Stats`."""
@@ -466,24 +466,24 @@ class SyncTally(SyncReads):
         self.close()
 
     def _take(self, mark: Mark, timeout: float | None) -> Granularity:
-        if not mark.bitmaps.on_trial:
+        if not mark.bitmaps.uncounted:
             return unwrapped(self.backend.writer.submit(mark, timeout))
         (result,) = self._try((mark,), timeout)
         return unwrapped(result)
 
     def _try(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
         """Send marks, and take note of what became of those whose event is on trial."""
-        self.backend.marker.begun(marks)
+        self.backend.marker.reserve(marks)
         try:
             results = self.backend.writer.submit_together(marks, timeout)
         except BaseException as error:
-            self.backend.marker.ended(marks, error=error)
+            self.backend.marker.release(marks, error=error)
             raise
-        self.backend.marker.ended(marks, results)
+        self.backend.marker.release(marks, results)
         return results
 
     def _write_many(
-        self, many: Many, user_ids: Iterable[int], timeout: float | None
+        self, many: BulkWrite, user_ids: Iterable[int], timeout: float | None
     ) -> dict[Granularity, int]:
         self.backend.writer.check_usable()
         ends = None if timeout is None else time.monotonic() + checked_timeout(timeout)
@@ -500,10 +500,10 @@ class SyncTally(SyncReads):
         try:
             for offsets in list(checked) if all_there else checked:
                 for chunk in many.chunks(offsets):
-                    many.settle(chunk, self._try(chunk.marks, left()))
+                    many.record(chunk, self._try(chunk.marks, left()))
         except TallymarkError as error:
             let_handlers_pass(error)
-            raise many.told(error) from error.__cause__
+            raise many.with_progress(error) from error.__cause__
         return many.counts
 
 
