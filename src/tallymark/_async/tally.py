@@ -478,7 +478,7 @@ class Tally(AsyncReads):
             transaction.resolve(results)
 
     async def _try(self, mark: Mark, timeout: float | None) -> Granularity:
-        """Send a mark, and take note of what became of it if its event is on trial."""
+        """Send a mark; if its event is uncounted, reserve a place in ``max_events``."""
         if not mark.bitmaps.uncounted:
             return unwrapped(await self.backend.writer.submit(mark, timeout))
         self.backend.marker.reserve((mark,))

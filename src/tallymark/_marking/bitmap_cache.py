@@ -198,7 +198,7 @@ class BitmapCache:
         self._policy.check(event)
         moment = hour and datetime(*hour)
         prefix = self._parts[shard].prefix
-        columns = []
+        entries = []
         for granularity in granularities:
             period = (
                 # The unique bitmap has no period, also beside bitmaps that have one.
@@ -209,9 +209,9 @@ class BitmapCache:
             expires_at = self._expiry.time(period)
             # An EXPIREAT in the past would delete the key.
             if expires_at == math.inf or expires_at > self._clock():
-                columns.append((granularity, bitmap_key(prefix, event, period), expires_at))
-        kept, keys, times = zip(*columns, strict=True) if columns else ((), (), ())
-        bitmaps = Bitmaps(event, kept, keys, times, shard)
+                entries.append((granularity, bitmap_key(prefix, event, period), expires_at))
+        unexpired, keys, times = zip(*entries, strict=True) if entries else ((), (), ())
+        bitmaps = Bitmaps(event, unexpired, keys, times, shard)
         bitmaps.uncounted = self._policy.is_uncounted(event)
         return bitmaps
 

@@ -91,7 +91,7 @@ class Transaction:
         """Give each `PendingMark` its result.
 
         Raises:
-            CommandError: the first error of a mark.
+            CommandError: the first error of a mark; each `PendingMark` has its own.
         """
         self._results.extend(results)
         self._marker.release(self.marks, results)
@@ -145,18 +145,19 @@ class Transaction:
         track_unique: bool | None = None,
         exact: bool = False,
     ) -> PendingMark:
-        """Take a mark back: clear the bits that `mark_event` would set.
+        """Clear the bits that `mark_event` with the same arguments would set.
 
-        By default all of them are set to 0, as bitmapist does it. That takes
-        the user out of the whole week and month, also when other days of them
-        still have the user; and Redis extends a bitmap that ends before the
-        user's bit, or creates it, to write that 0.
+        By default all of these bits are set to 0, as in bitmapist. The user
+        then counts no longer in the whole week and month, even if marked on
+        other days of them; and Redis extends a bitmap that ends before the
+        user's bit, or creates it, to write the 0.
 
-        With ``exact=True`` the week, month and year are cleared only where no
-        other day of them has the user, no bitmap grows and no key is created.
-        A script on the server looks and clears in one atomic step. The day,
-        and with the switches the given hour and the dateless bit, are cleared
-        in any case; other hours of that day keep their bits.
+        With ``exact=True`` the bits of the week, month and year are cleared
+        only if the user is marked on no other day of that period; no bitmap
+        grows and no key is created. A script on the server reads and clears
+        in one atomic step. The bits of the day and, with the switches, of the
+        given hour and the dateless bitmap are always cleared; other hours of
+        that day keep their bits.
 
         Arguments:
             event: a non-empty str without control characters.
@@ -168,7 +169,7 @@ class Transaction:
                 tally's option, and that to ``tallymark.TRACK_HOURLY``.
             track_unique: also clear the event's dateless bit. ``None`` leaves
                 it to the tally's option, and that to ``tallymark.TRACK_UNIQUE``.
-            exact: whether to look at the other days first.
+            exact: whether to keep the bits of periods with other marked days.
 
         Returns:
             A `PendingMark`, which has the result once the block has ended.

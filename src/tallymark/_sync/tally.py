@@ -472,7 +472,7 @@ class SyncTally(SyncReads):
         return unwrapped(result)
 
     def _try(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
-        """Send marks, and take note of what became of those whose event is on trial."""
+        """Send marks; for those whose event is uncounted, reserve places in ``max_events``."""
         self.backend.marker.reserve(marks)
         try:
             results = self.backend.writer.submit_together(marks, timeout)
