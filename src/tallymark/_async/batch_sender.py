@@ -32,7 +32,8 @@ class BatchSender:
 
     Attributes:
         connection: the connection.
-        last_failure: the failure of the last attempt; ``None`` after a success.
+        is_failing: whether the last attempt failed.
+        last_failure: the failure after which the next attempt waits; ``None`` after a success.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class BatchSender:
             store, observer, event_quota: as for `GroupCommit`.
         """
         self.connection = connection
+        self.is_failing = False
         self.last_failure: StoreError | None = None
         self._totals = totals
         self._store = store
@@ -133,20 +135,20 @@ class BatchSender:
     # --- outcomes
 
     def succeeded(self) -> None:
-        """Record a success: the outage and the back-off end."""
-        if self._outage.lasts:
-            self._outage.is_over()
-        if self.last_failure is not None:
-            self.last_failure = None
-            self._backoff = Backoff()
+        """Record the success after failures: the outage and the back-off end."""
+        self.is_failing = False
+        self.last_failure = None
+        self._backoff = Backoff()
+        self._outage.is_over()
 
     def failed(self, failure: StoreError, *, final: bool) -> None:
-        """Log a failure.
+        """Record and log a failure.
 
         Arguments:
             failure: the failure.
             final: whether no other attempt is made for the batch.
         """
+        self.is_failing = True
         self._outage.failed(failure, final=final)
 
     def back_off(self, failure: StoreError) -> None:

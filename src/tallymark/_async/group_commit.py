@@ -439,7 +439,8 @@ class GroupCommit(ClosedWhenIdle):
 
     def _resolve(self, in_flight: InFlightBatch, results: list[Result]) -> None:
         """Resolve the future of each caller with its results."""
-        self._sender.succeeded()
+        if self._sender.is_failing:
+            self._sender.succeeded()
         seconds = time.perf_counter() - in_flight.sent_at
         self._sizer.completed(len(results), seconds, self._timeout)
         retriable = in_flight.batch.retriable
