@@ -87,7 +87,7 @@ def get_redis(system: System = "default") -> Any:
 
 
 def pipeline_of(system: System) -> Pipeline | None:
-    """Return the system if it is a pipeline, else None."""
+    """Return the client of a system if it is a pipeline, else None."""
     client = get_redis(system)
     return client if isinstance(client, Pipeline) else None
 
