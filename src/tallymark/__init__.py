@@ -26,7 +26,7 @@ from ._async.default import (
     unmark_unique,
 )
 from ._async.tally import Tally
-from ._core import switches as _switches
+from ._core import options as _options
 from ._core.events import EventSet, all_of, any_of
 from ._core.keys import KeySchema
 from ._core.observers import Observer, Operation
@@ -138,4 +138,4 @@ if not _TYPE_CHECKING:  # to a type checker, a module with this has any name
         return sorted({*globals(), "__version__"})
 
 
-_switches.install(__name__)
+_options.install_switches(__name__)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import atexit
 from typing import TYPE_CHECKING
 
-from ._core import switches as _switches
+from ._core import options as _options
 from ._redis import defaults
 from ._redis.defaults import configure
 from ._sync.tally import SyncTally
@@ -44,7 +44,7 @@ __all__ = [
 
 TRACK_HOURLY: bool
 TRACK_UNIQUE: bool
-_switches.install(__name__)
+_options.install_switches(__name__)
 
 
 class _Default:

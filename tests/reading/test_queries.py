@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from tallymark._core import arguments, events, keys
-from tallymark._core.bits import algebra
 from tallymark._core.context import Context
 from tallymark._core.events import Bitmap, EventSet
-from tallymark._core.graphs import Graph
 from tallymark._core.options import Options
 from tallymark._reading import keyspace, queries
+from tallymark._reading.bits import algebra
+from tallymark._reading.graphs import Graph
 from tallymark._reading.requests import Checkpoint, Page, Request
 
 algebra()  # the first to need it waits until it is imported

@@ -10,11 +10,11 @@ import operator
 import sys
 import unicodedata
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, SupportsIndex, TypeVar, cast
+from dataclasses import FrozenInstanceError
+from typing import TYPE_CHECKING, Any, Final, NoReturn, SupportsIndex, TypeVar, cast
 
 from ..errors import InvalidTypeError, InvalidValueError
-from .excerpts import kind_of, shown
-from .handlers import let_handlers_pass
+from .untrusted import kind_of, let_handlers_pass, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,12 +27,14 @@ __all__ = [
     "checked_name",
     "described",
     "exact_int",
+    "immutable",
     "is_array",
     "iterated",
     "plain_str",
 ]
 
 ItemT = TypeVar("ItemT")
+ClassT = TypeVar("ClassT", bound=type)
 
 #: What to do with ids of other types, or of 64 bits.
 NUMBER_THEM: Final = (
@@ -144,3 +146,23 @@ def iterated(what: str, items: Iterable[ItemT]) -> Iterator[ItemT]:
 def described(value: object) -> str:
     """Return a value and its type, for the end of a message."""
     return f"{shown(value)} of type {kind_of(value)}"
+
+
+def immutable(cls: ClassT) -> ClassT:
+    """Have a frozen dataclass with slots refuse attributes that are not its fields, too.
+
+    dataclasses refuses the fields, and for all others looks for the class as it was before
+    it got its slots: a TypeError from ``super``.
+    """
+    refusing: Any = cls
+    refusing.__setattr__ = _refuse_to_set
+    refusing.__delattr__ = _refuse_to_delete
+    return cls
+
+
+def _refuse_to_set(self: object, name: str, value: object) -> NoReturn:
+    raise FrozenInstanceError(f"cannot assign to field {name!r}")
+
+
+def _refuse_to_delete(self: object, name: str) -> NoReturn:
+    raise FrozenInstanceError(f"cannot delete field {name!r}")

@@ -8,30 +8,26 @@ look.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from ..errors import InvalidTypeError, InvalidValueError
-from .arguments import check_name, checked_int, described, iterated
-from .covers import Coverage, cover, days_of
-from .excerpts import shown
-from .immutable import immutable
+from .arguments import check_name, checked_int, described, immutable, iterated
 from .keys import bitmap_key
-
-if TYPE_CHECKING:
-    from .periods import Period
+from .untrusted import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+    from datetime import datetime
+
+    from .periods import Period
 
 __all__ = [
     "Bitmap",
+    "Bounds",
     "Combination",
-    "DayRange",
     "EventSet",
+    "Operator",
     "Origin",
-    "PeriodUnion",
-    "Union",
     "all_of",
     "any_of",
     "checked",
@@ -42,7 +38,7 @@ Operator = Literal["&", "|", "^", "-"]
 
 #: Whom to ask about the users of a set.
 _ASK = "ask a tally"
-_Bounds = tuple[datetime | None, datetime | None]
+Bounds = tuple["datetime | None", "datetime | None"]
 
 #: The size of an expression is not counted beyond this: written out, it may double with
 #: each operation.
@@ -50,13 +46,6 @@ _HUGE: Final = 2**32
 
 #: How many characters the text of an expression has, at most, but for the last name.
 _LONGEST_TEXT: Final = 2000
-
-#: How many days a bitmap of a range is of at most: those of a month.
-_DAYS_OF_A_MONTH: Final = 31
-
-#: In how many bitmaps with a date a day is, at most: its 24 hours', and its own, and those
-#: of its week, its month and its year.
-_BITMAPS_OF_A_DAY: Final = 28
 
 
 @dataclass(frozen=True)
@@ -213,7 +202,7 @@ class EventSet:
 
         __ror__ = __rxor__ = __rsub__ = __rand__
 
-    def _bounds(self) -> _Bounds:
+    def _bounds(self) -> Bounds:
         """Return `start` and `end`."""
         raise NotImplementedError
 
@@ -253,7 +242,7 @@ class Bitmap(EventSet):
     def __hash__(self) -> int:  # of what tells most of them apart, since it is often needed
         return hash((self.event, self.period and self.period.start))
 
-    def _bounds(self) -> _Bounds:
+    def _bounds(self) -> Bounds:
         return (None, None) if self.period is None else (self.period.start, self.period.end)
 
     def shift(self, count: int) -> Bitmap:
@@ -273,178 +262,6 @@ class Bitmap(EventSet):
         if self.period is None:
             return f"unique({self.event!r})"
         return f"{self.period.granularity}({self.event!r}, {self.period})"
-
-
-class Union(EventSet):
-    """A union of bitmaps of one event that stands for a stretch of time.
-
-    Attributes:
-        event: the event's name.
-    """
-
-    __slots__ = ()
-
-    event: str
-
-    @property
-    def size(self) -> int:
-        """About how many bitmaps it has."""
-        return 12
-
-    def periods(self) -> tuple[Period, ...]:
-        """Return the periods whose bitmaps are united."""
-        raise NotImplementedError
-
-    def most(self) -> int:
-        """Return how many periods there are at most, without a look at them."""
-        raise NotImplementedError
-
-    def unfolded(self) -> Iterator[Period]:
-        """Yield the periods one by one, as they are found."""
-        return iter(self.periods())
-
-    def bitmaps(self) -> Iterator[Bitmap]:
-        """Yield the bitmaps of all its periods."""
-        return (Bitmap(self.origin, self.event, period) for period in self.periods())
-
-
-@immutable
-@dataclass(frozen=True, repr=False, slots=True)
-class PeriodUnion(Union):
-    """An event in a period whose own bitmap may hold less than those inside the period.
-
-    That is a year, which has a bitmap for some of its marks or for none; and with the
-    option ``expire`` any period that expires before its parts do.
-
-    Attributes:
-        origin, event, period: as in `Bitmap`.
-        coverage: which bitmaps there are.
-    """
-
-    origin: Origin
-    event: str
-    period: Period
-    coverage: Coverage
-
-    def __post_init__(self) -> None:
-        check_name("event", self.event)
-
-    @property
-    def own(self) -> Bitmap | None:
-        """The bitmap of the period itself; ``None`` if there are none of its kind."""
-        if self.coverage.has(self.period.granularity):
-            return Bitmap(self.origin, self.event, self.period)
-        return None
-
-    def _bounds(self) -> _Bounds:
-        return self.period.start, self.period.end
-
-    def shift(self, count: int) -> PeriodUnion:
-        """Return the period that is so many units later."""
-        checked_int("count", count)
-        return replace(self, period=self.period.shift(count))
-
-    def at(self, origin: Origin) -> PeriodUnion:
-        """Return the same period somewhere else."""
-        return PeriodUnion(origin, self.event, self.period, self.coverage)
-
-    def periods(self) -> tuple[Period, ...]:
-        """Return the period itself, if it may have a bitmap, and those that cover it."""
-        return tuple(self.unfolded())
-
-    def most(self) -> int:
-        """Return how many bitmaps it has if it needs all that there are of its days."""
-        first, after = days_of(self.period)
-        return _BITMAPS_OF_A_DAY * (after - first)
-
-    def unfolded(self) -> Iterator[Period]:
-        """Yield the periods one by one, as they are found."""
-        if self.coverage.has(self.period.granularity):
-            yield self.period
-        for part in cover(*days_of(self.period), self.coverage):
-            if part != self.period:
-                yield part
-
-    def __repr__(self) -> str:
-        return f"{self.period.granularity}({self.event!r}, {self.period})"
-
-
-@immutable
-@dataclass(frozen=True, repr=False, slots=True)
-class DayRange(Union):
-    """An event on any day of a range, from as few bitmaps as are certain to say that.
-
-    Attributes:
-        origin, event: as in `Bitmap`.
-        first, after: midnights; the day of ``after`` is not a part of it.
-        coverage: which bitmaps there are.
-    """
-
-    origin: Origin
-    event: str
-    first: datetime
-    after: datetime
-    coverage: Coverage
-    #: Its periods, once they have been found: it is asked for them several times.
-    _periods: tuple[Period, ...] | None = field(init=False, compare=False, default=None)
-
-    def __post_init__(self) -> None:
-        check_name("event", self.event)
-        if self.first >= self.after:
-            raise InvalidValueError(
-                f"a range begins before it ends, got {self.first} to {self.after}"
-            )
-
-    @property
-    def size(self) -> int:
-        """About how many bitmaps it has: those of the months, and some at the edges."""
-        return 12 + (self.after - self.first).days // 28
-
-    def _bounds(self) -> _Bounds:
-        return self.first, self.after
-
-    def shift(self, count: int) -> DayRange:
-        """Return the range moved by so many times its own length."""
-        try:
-            distance: timedelta = checked_int("count", count) * (self.after - self.first)
-            return replace(self, first=self.first + distance, after=self.after + distance)
-        except OverflowError as error:
-            raise InvalidValueError(
-                f"{shown(self)} cannot be shifted that far: it leaves the years 1 to 9999"
-            ) from error
-
-    def at(self, origin: Origin) -> DayRange:
-        """Return the same range somewhere else."""
-        there = DayRange(origin, self.event, self.first, self.after, self.coverage)
-        object.__setattr__(there, "_periods", self._periods)
-        return there
-
-    @property
-    def widest(self) -> int:
-        """Of how many days one of its bitmaps is at most."""
-        return _DAYS_OF_A_MONTH
-
-    def most(self) -> int:
-        """Return how many bitmaps it has if it needs all that there are of its days."""
-        return _BITMAPS_OF_A_DAY * (self.after - self.first).days
-
-    def unfolded(self) -> Iterator[Period]:
-        """Yield the periods one by one, as they are found."""
-        if self._periods is not None:
-            yield from self._periods
-            return
-        found = []
-        for period in cover(self.first.toordinal(), self.after.toordinal(), self.coverage):
-            found.append(period)
-            yield period
-        object.__setattr__(self, "_periods", tuple(found))
-
-    def periods(self) -> tuple[Period, ...]:
-        """Return whole months and weeks where they fit and suffice, and days at the edges."""
-        return self._periods or tuple(self.unfolded())
-
-    def __repr__(self) -> str:
-        return f"between({self.event!r}, {self.first:%Y-%m-%d}, {self.after:%Y-%m-%d})"
 
 
 @immutable
@@ -520,7 +337,7 @@ class Combination(EventSet):
             )
         return _assembled, (parts,)
 
-    def _bounds(self) -> _Bounds:
+    def _bounds(self) -> Bounds:
         parts = [one for one in walk([self]) if not isinstance(one, Combination)]
         starts = [start for one in parts if (start := one.start) is not None]
         ends = [end for one in parts if (end := one.end) is not None]

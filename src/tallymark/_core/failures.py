@@ -14,7 +14,7 @@ from ..errors import (
     StoreUnavailableError,
     TallymarkError,
 )
-from .excerpts import shown
+from .untrusted import shown
 
 __all__ = [
     "MAX_REDIRECTS",

@@ -6,8 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from ..errors import StoreTimeoutError
-from .excerpts import shown
-from .handlers import let_handlers_pass
+from .untrusted import let_handlers_pass, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable

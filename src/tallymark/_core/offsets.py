@@ -17,8 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from ..errors import InvalidTypeError
 from .arguments import NUMBER_THEM, is_array
-from .excerpts import escaped, kind_of, shown
-from .handlers import let_handlers_pass
+from .untrusted import escaped, kind_of, let_handlers_pass, shown
 
 __all__ = [
     "BLOCK",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from ..errors import InvalidTypeError, InvalidValueError, TallymarkError
-from .excerpts import kind_of
+from .untrusted import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, cast, get_args
 
-from .._core.covers import cover
 from .._core.events import Bitmap, EventSet
-from .._core.excerpts import shown
 from .._core.keys import bitmap_key, check_flag, checked_int, checked_name
 from .._core.periods import Granularity, Period, dated, periods_between
+from .._core.unions import cover
+from .._core.untrusted import shown
 from .._reading.bounds import bounded, check_number, check_uses
 from .._reading.expressions import reckoning
 from .._reading.fanout import in_shards

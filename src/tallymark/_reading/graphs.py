@@ -9,27 +9,20 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from .events import Bitmap, Combination, walk
+from .._core.context import LEAST_WRITTEN, SLOWER
+from .._core.events import Bitmap, Combination, walk
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
 
-    from .events import EventSet, Operator
+    from .._core.events import EventSet, Operator
 
-__all__ = ["LEAST_WRITTEN", "MOST_SOURCES", "SLOWER", "Graph", "Operation"]
+__all__ = ["MOST_SOURCES", "Graph", "Operation"]
 
 T = TypeVar("T")
 
 #: How many parts of an expression are looked at in one step.
 _STEP: Final = 128
-
-#: What a temporary key costs the server, at least, in bytes that it could have combined
-#: meanwhile: a command in a transaction takes it as long as so many.
-LEAST_WRITTEN: Final = 4096
-
-#: As long as all operands last, Redis combines whole words; each byte beyond the shortest
-#: takes it about as long as so many others (redis/src/bitops.c, bitopCommand).
-SLOWER: Final = 6
 
 #: Redis combines so many bitmaps by whole words, and more of them byte by byte, which
 #: takes ten times as long (redis/src/bitops.c, bitopCommand).
