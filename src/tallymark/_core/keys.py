@@ -38,7 +38,7 @@ from .arguments import (
     exact_int,
     is_array,
 )
-from .offsets import Numbers, Offsets, as_list, bounded, dealt, is_array_of_ints, widened
+from .offsets import Numbers, Offsets, as_list, bounded, is_array_of_ints, partition, widened
 from .periods import UNIQUE_SUFFIX, Period, parse_suffix
 from .untrusted import shown
 
@@ -155,7 +155,7 @@ class KeySchema:
         if self.shards is None:
             yield 0, user_ids
         else:
-            yield from dealt(user_ids, self.shards)
+            yield from partition(user_ids, self.shards)
 
     def located(self, key: bytes) -> tuple[int, str, Period | None]:
         """Return the shard, the event and the period of a key.

@@ -1,10 +1,10 @@
-"""Unions of bitmaps: which ones define the users of an event in a range of days. Pure.
+"""Event sets of long periods and of ranges of days: the unions of bitmaps to read. Pure.
 
-A wide bitmap may only take the place of those inside it if it holds all that they hold.
-A mark sets the bits of its month, its week and its day together, so a month holds what its
-days hold while it is there; but if it expires before they do, they know more. Years and
-hours are marked on request only, so they never replace anything: they are asked too, where
-they may outlive the others.
+The bitmap of a wide period may replace those of the periods inside it only if it has all
+their users. A mark sets the bits of its month, its week and its day together, so the bitmap
+of a month has the users of its days as long as it exists; but it may expire before they do.
+Years and hours are marked on request only, so they never replace other bitmaps: they are
+read in addition, where they may outlive the others.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
     "days_of",
 ]
 
-#: All that have periods, the widest first.
+#: The dated granularities, the widest first.
 _DATED: Final = (
     Granularity.YEAR,
     Granularity.MONTH,
@@ -44,30 +44,30 @@ _DATED: Final = (
     Granularity.HOUR,
 )
 
-#: Those that every mark sets, also bitmapist's, the widest first.
+#: The granularities that every mark sets, also one of bitmapist; the widest first.
 _ALWAYS: Final = (Granularity.MONTH, Granularity.WEEK, Granularity.DAY)
 
 _HOURS: Final = 24
 
-#: A life that has no end: longer than the calendar.
+#: The lifetime of bitmaps that never expire: longer than the calendar.
 _FOR_EVER: Final = timedelta(days=4_000_000)
 
-#: By how much the offset of a time zone may change between the ends of two periods, at most.
+#: The most by which the offset of a time zone may change between the ends of two periods.
 _SHIFT: Final = timedelta(days=2)
 
-#: How many days a bitmap of a range is of at most: those of a month.
+#: How many days the widest bitmap of a range has at most: those of a month.
 _DAYS_OF_A_MONTH: Final = 31
 
-#: In how many bitmaps with a date a day is, at most: its 24 hours', and its own, and those
+#: How many dated bitmaps have marks of one day at most: those of its 24 hours, of the day, and
 #: of its week, its month and its year.
 _BITMAPS_OF_A_DAY: Final = 28
 
-#: A granularity, and the ordinals of one of its periods' first day and of the day after it.
+#: The granularity of a period, and the ordinals of its first day and of the day after it.
 _Span = tuple[Granularity, int, int]
 
 
 class Union(EventSet):
-    """A union of bitmaps of one event that stands for a stretch of time.
+    """The users of an event in a span of time, as a union of bitmaps of several periods.
 
     Attributes:
         event: the event's name.
@@ -79,7 +79,7 @@ class Union(EventSet):
 
     @property
     def size(self) -> int:
-        """About how many bitmaps it has."""
+        """About how many bitmaps the union has."""
         return 12
 
     def periods(self) -> tuple[Period, ...]:
@@ -87,29 +87,29 @@ class Union(EventSet):
         raise NotImplementedError
 
     def most(self) -> int:
-        """Return how many periods there are at most, without a look at them."""
+        """Return an upper bound of the number of periods, in constant time."""
         raise NotImplementedError
 
     def unfolded(self) -> Iterator[Period]:
-        """Yield the periods one by one, as they are found."""
+        """Yield the periods one by one, as they are computed."""
         return iter(self.periods())
 
     def bitmaps(self) -> Iterator[Bitmap]:
-        """Yield the bitmaps of all its periods."""
+        """Yield the bitmaps of all periods."""
         return (Bitmap(self.origin, self.event, period) for period in self.periods())
 
 
 @immutable
 @dataclass(frozen=True, repr=False, slots=True)
 class PeriodUnion(Union):
-    """An event in a period whose own bitmap may hold less than those inside the period.
+    """The users of an event in a period whose own bitmap may lack some of them.
 
-    That is a year, which has a bitmap for some of its marks or for none; and with the
-    option ``expire`` any period that expires before its parts do.
+    That is a year, since marks set bits of years on request only; and with the option
+    ``expire`` any period whose bitmap expires before those of the periods inside it.
 
     Attributes:
         origin, event, period: as in `Bitmap`.
-        coverage: which bitmaps there are.
+        coverage: which bitmaps the database has.
     """
 
     origin: Origin
@@ -122,7 +122,7 @@ class PeriodUnion(Union):
 
     @property
     def own(self) -> Bitmap | None:
-        """The bitmap of the period itself; ``None`` if there are none of its kind."""
+        """The bitmap of the period itself; ``None`` if its granularity is not marked."""
         if self.coverage.has(self.period.granularity):
             return Bitmap(self.origin, self.event, self.period)
         return None
@@ -131,25 +131,25 @@ class PeriodUnion(Union):
         return self.period.start, self.period.end
 
     def shift(self, count: int) -> PeriodUnion:
-        """Return the period that is so many units later."""
+        """Return the set of the period ``count`` units later."""
         checked_int("count", count)
         return replace(self, period=self.period.shift(count))
 
     def at(self, origin: Origin) -> PeriodUnion:
-        """Return the same period somewhere else."""
+        """Return the same set of another database or prefix."""
         return PeriodUnion(origin, self.event, self.period, self.coverage)
 
     def periods(self) -> tuple[Period, ...]:
-        """Return the period itself, if it may have a bitmap, and those that cover it."""
+        """Return the period itself, if its granularity is marked, and those that cover it."""
         return tuple(self.unfolded())
 
     def most(self) -> int:
-        """Return how many bitmaps it has if it needs all that there are of its days."""
+        """Return how many dated bitmaps have marks of these days at most."""
         first, after = days_of(self.period)
         return _BITMAPS_OF_A_DAY * (after - first)
 
     def unfolded(self) -> Iterator[Period]:
-        """Yield the periods one by one, as they are found."""
+        """Yield the periods one by one, as they are computed."""
         if self.coverage.has(self.period.granularity):
             yield self.period
         for part in cover(*days_of(self.period), self.coverage):
@@ -163,12 +163,12 @@ class PeriodUnion(Union):
 @immutable
 @dataclass(frozen=True, repr=False, slots=True)
 class DayRange(Union):
-    """An event on any day of a range, from as few bitmaps as are certain to say that.
+    """The users of an event on any day of a range, as the union that `cover` chooses.
 
     Attributes:
         origin, event: as in `Bitmap`.
-        first, after: midnights; the day of ``after`` is not a part of it.
-        coverage: which bitmaps there are.
+        first, after: naive midnights; the day of ``after`` is not a part of the range.
+        coverage: which bitmaps the database has.
     """
 
     origin: Origin
@@ -176,7 +176,7 @@ class DayRange(Union):
     first: datetime
     after: datetime
     coverage: Coverage
-    #: Its periods, once they have been found: it is asked for them several times.
+    #: The periods, once they have been computed, since they are needed several times.
     _periods: tuple[Period, ...] | None = field(init=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
@@ -188,14 +188,14 @@ class DayRange(Union):
 
     @property
     def size(self) -> int:
-        """About how many bitmaps it has: those of the months, and some at the edges."""
+        """About how many bitmaps the union has: those of its months, and some at the edges."""
         return 12 + (self.after - self.first).days // 28
 
     def _bounds(self) -> Bounds:
         return self.first, self.after
 
     def shift(self, count: int) -> DayRange:
-        """Return the range moved by so many times its own length."""
+        """Return the range ``count`` times its own length later."""
         try:
             distance: timedelta = checked_int("count", count) * (self.after - self.first)
             return replace(self, first=self.first + distance, after=self.after + distance)
@@ -205,30 +205,30 @@ class DayRange(Union):
             ) from error
 
     def at(self, origin: Origin) -> DayRange:
-        """Return the same range somewhere else."""
-        there = DayRange(origin, self.event, self.first, self.after, self.coverage)
-        object.__setattr__(there, "_periods", self._periods)
-        return there
+        """Return the same range of another database or prefix."""
+        moved = DayRange(origin, self.event, self.first, self.after, self.coverage)
+        object.__setattr__(moved, "_periods", self._periods)
+        return moved
 
     @property
     def widest(self) -> int:
-        """Of how many days one of its bitmaps is at most."""
+        """How many days the widest bitmap of the union has at most."""
         return _DAYS_OF_A_MONTH
 
     def most(self) -> int:
-        """Return how many bitmaps it has if it needs all that there are of its days."""
+        """Return how many dated bitmaps have marks of these days at most."""
         return _BITMAPS_OF_A_DAY * (self.after - self.first).days
 
     def unfolded(self) -> Iterator[Period]:
-        """Yield the periods one by one, as they are found."""
+        """Yield the periods one by one, as they are computed."""
         if self._periods is not None:
             yield from self._periods
             return
-        found = []
+        periods = []
         for period in cover(self.first.toordinal(), self.after.toordinal(), self.coverage):
-            found.append(period)
+            periods.append(period)
             yield period
-        object.__setattr__(self, "_periods", tuple(found))
+        object.__setattr__(self, "_periods", tuple(periods))
 
     def periods(self) -> tuple[Period, ...]:
         """Return whole months and weeks where they fit and suffice, and days at the edges."""
@@ -243,7 +243,8 @@ class Coverage:
     """Which bitmaps a database has, and how long they live after their periods.
 
     Attributes:
-        lives: how long those of each granularity live, the widest first.
+        lives: the granularities that are marked, and how long their bitmaps live; the
+            widest first.
     """
 
     lives: tuple[tuple[Granularity, timedelta], ...]
@@ -253,7 +254,8 @@ class Coverage:
         """Return the coverage of a tally with these options.
 
         Arguments:
-            lives: how long bitmaps live after their periods; all others stay.
+            lives: how long bitmaps live after their periods, by granularity; those of others
+                never expire.
             yearly, hourly: whether there may be bitmaps of years and of hours.
         """
         optional = {Granularity.YEAR: yearly, Granularity.HOUR: hourly}
@@ -267,7 +269,7 @@ class Coverage:
 
     @functools.cached_property
     def alone(self) -> frozenset[Granularity]:
-        """Those of which one bitmap is certain to hold all that others inside its period hold."""
+        """Granularities whose bitmaps have all users of the bitmaps of shorter periods inside."""
         return frozenset(
             granularity
             for granularity in (*_ALWAYS, Granularity.HOUR)
@@ -280,12 +282,12 @@ class Coverage:
 
     @functools.cached_property
     def staying(self) -> tuple[Granularity, ...]:
-        """Those that every mark sets and that never expire, the widest first."""
-        return tuple(each for each in _ALWAYS if self.life(each) == _FOR_EVER)
+        """The granularities that every mark sets and that never expire, the widest first."""
+        return tuple(always for always in _ALWAYS if self.life(always) == _FOR_EVER)
 
     def has(self, granularity: Granularity) -> bool:
         """Return whether there may be bitmaps of this granularity."""
-        return any(granularity is each for each, _ in self.lives)
+        return any(granularity is marked for marked, _ in self.lives)
 
     def life(self, granularity: Granularity) -> timedelta:
         """Return how long bitmaps of a granularity live after their periods."""
@@ -299,29 +301,29 @@ def days_of(period: Period) -> tuple[int, int]:
 
 
 def cover(first: int, after: int, coverage: Coverage) -> Iterator[Period]:
-    """Yield the periods whose bitmaps together tell all that is known of some days.
+    """Yield periods inside a range of days whose bitmaps together have all users of the range.
 
-    They lie inside the range, and may overlap, as a week and a month do: their bitmaps
-    are for a union. Whatever has expired, that union holds everybody who is in any bitmap
-    of a period inside the range.
+    That is: whichever bitmaps have expired, the union of those of these periods has every
+    user of any bitmap of a period inside the range. The periods may overlap, as a week and
+    a month do.
 
-    For the first day that is not covered yet, the period that holds it and reaches
-    furthest is the best choice among those that stay (interval covering is one of the
-    problems that the greedy choice solves). Where none of these is inside the range, each
-    is taken that may outlive the others.
+    Among the periods whose bitmaps never expire, the greedy choice takes the fewest (interval
+    covering): of those that contain the first day not covered yet, the one that ends last.
+    For a day with no such period inside the range, all periods are taken that may outlive
+    the others.
 
     Arguments:
-        first, after: ordinals of the first day and of the day after the last, which may
-            be that after the year 9999.
-        coverage: which bitmaps there are.
+        first, after: ordinals of the first day and of the day after the last one, which may
+            be the day after the year 9999.
+        coverage: which bitmaps the database has.
     """
-    taken: dict[Granularity, int] = {}
+    yielded: dict[Granularity, int] = {}
     day = first
     while day < after:
         best: _Span | None = None
         for granularity in coverage.staying:
             span = _span(granularity, day)
-            # Of those that reach equally far, the first and so the widest.
+            # Of spans that end on the same day, the first and so the widest.
             if span[1] >= first and span[2] <= after and (best is None or span[2] > best[2]):
                 best = span
         if best is not None:
@@ -329,17 +331,16 @@ def cover(first: int, after: int, coverage: Coverage) -> Iterator[Period]:
             day = best[2]
             continue
         for granularity, start, _ in _longest_lived(first, after, day, coverage):
-            if taken.get(granularity) != start:
-                taken[granularity] = start
+            if yielded.get(granularity) != start:
+                yielded[granularity] = start
                 yield from _periods(granularity, start)
         day += 1
 
 
 def _longest_lived(first: int, after: int, day: int, coverage: Coverage) -> Sequence[_Span]:
-    """Return the periods of a day that no other is certain to outlive, and to hold all of.
+    """Return the periods of a day that no other period makes superfluous; see `_outlives`.
 
-    A life begins with the end of the period. So what reaches further and lives no shorter
-    is there longer, whatever the time zone's clock does meanwhile.
+    Only those inside the range of days from ``first`` up to, not including, ``after``.
     """
     inside = [
         (span, life)
@@ -347,24 +348,29 @@ def _longest_lived(first: int, after: int, day: int, coverage: Coverage) -> Sequ
         for span in (_span(granularity, day),)
         if span[1] >= first and span[2] <= after
     ]
-    return [each[0] for each in inside if not any(_outlives(other, each) for other in inside)]
+    return [period[0] for period in inside if not any(_outlives(other, period) for other in inside)]
 
 
 def _outlives(one: tuple[_Span, timedelta], other: tuple[_Span, timedelta]) -> bool:
-    """Tell of two periods of a day whether one makes the other superfluous on that day."""
+    """Return whether the bitmap of one period of a day makes that of another superfluous.
+
+    That is: every mark of the day that is in the other one is also in this one, and this one
+    expires no earlier. A lifetime begins with the end of the period, so a bitmap that ends
+    no earlier and lives no shorter expires no earlier, whatever the offset of the time zone.
+    """
     (granularity, start, stop), life = one
-    (others, others_start, others_stop), others_life = other
-    if granularity is others or granularity not in _ALWAYS:
+    (other_granularity, other_start, other_stop), other_life = other
+    if granularity is other_granularity or granularity not in _ALWAYS:
         return False
-    if stop == others_stop and life == others_life:  # the wider one is in use anyway
-        return start < others_start or others not in _ALWAYS
-    if stop >= others_stop and life >= others_life:
+    if stop == other_stop and life == other_life:  # the wider one serves more days
+        return start < other_start or other_granularity not in _ALWAYS
+    if stop >= other_stop and life >= other_life:
         return True
-    return timedelta(days=stop - others_stop) + life - others_life >= _SHIFT
+    return timedelta(days=stop - other_stop) + life - other_life >= _SHIFT
 
 
 def _periods(granularity: Granularity, start: int) -> Iterator[Period]:
-    """Yield the period of a granularity that begins with a day; of hours, all of that day."""
+    """Yield the period of a granularity that begins on a day; for HOUR, all hours of the day."""
     midnight = datetime.fromordinal(start)
     if granularity is Granularity.HOUR:
         for hour in range(_HOURS):
@@ -374,9 +380,9 @@ def _periods(granularity: Granularity, start: int) -> Iterator[Period]:
 
 
 def _span(granularity: Granularity, day: int) -> _Span:
-    """Return the period that holds a day; of hours, the day."""
+    """Return the span of the period that contains a day; for HOUR, the span of the day."""
     if granularity is Granularity.WEEK:
-        start = day - (day - 1) % 7  # the first of all days was a Monday
+        start = day - (day - 1) % 7  # the day with ordinal 1 was a Monday
         return granularity, start, start + 7
     if granularity is Granularity.MONTH:
         this = date.fromordinal(day)

@@ -1,11 +1,12 @@
-"""Code, values and text that are not ours: what messages show of them, which exceptions pass. Pure.
+"""Untrusted values, text and code: safe excerpts for messages, and exceptions not to catch. Pure.
 
-Keys, names, values and the words of a server come from strangers. They may be of any
-length, hold line breaks, or characters that turn the direction of the text around them
+Keys, names, values and a server's replies are untrusted. They may be of any length, hold
+line breaks, or characters that change the direction of the text around them
 (https://www.unicode.org/reports/tr9/#Explicit_Directional_Embeddings).
 
-Code of others may raise anything. Where that is caught, exceptions of signal handlers
-pass all the same: `let_handlers_pass`.
+Code of callers, such as a ``__repr__``, may raise any exception. Wherever tallymark catches
+all of them, an exception that a signal handler raised meanwhile has to pass: see
+`let_handlers_pass`.
 """
 
 from __future__ import annotations
@@ -31,67 +32,82 @@ __all__ = [
     "shown",
 ]
 
-#: How many characters of a value, and of a server's words, are shown.
+#: How many characters of a value, and of a text, are shown.
 _VALUE: Final = 80
-_WORDS: Final = 300
+_TEXT: Final = 300
 
-#: How many items of a collection are shown, and which of them are not looked into.
+#: How many texts of a list are shown.
 _ITEMS: Final = 5
+
+#: A collection that gets no more characters than this is shown without its items.
 _SHORT: Final = 16
 
-#: More digits than an error should have; Python refuses to make more than 4,300 of them.
+#: From this int on, only the number of bits is shown. Python does not convert ints of more
+#: than 4,300 digits at all.
 _LONG_INT: Final = 10**60
 
 _HIDDEN: Final = "a value that cannot be shown"
 
-#: First strong isolate, and pop directional isolate; the isolates that a text may begin itself.
+#: First strong isolate, pop directional isolate, and all characters that begin an isolate.
 _ISOLATE: Final = "\u2068"
 _POP: Final = "\u2069"
 _ISOLATES: Final = frozenset("\u2066\u2067\u2068")
 
-#: The classes of characters that run, or have others run, from right to left; or that
-#: end a paragraph (https://www.unicode.org/reports/tr9/#Bidirectional_Character_Types).
-_TURNING: Final = frozenset(
+#: The bidirectional classes of characters that run from right to left, that set the direction
+#: of others, or that end a paragraph
+#: (https://www.unicode.org/reports/tr9/#Bidirectional_Character_Types).
+_DIRECTIONAL: Final = frozenset(
     (*("R", "AL", "AN", "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"), "B")
 )
 
-#: What ends a paragraph, and with it all isolates.
+#: The characters that end a paragraph, and with it all isolates; a space for each.
 _PARAGRAPHS: Final = dict.fromkeys(map(ord, "\n\r\x1c\x1d\x1e\x85\u2029"), " ")
 
-#: Whose functions are no signal handlers that raise; so that is not looked for.
+#: Packages whose functions are no signal handlers that raise: for these, the installed
+#: handlers are not looked up.
 _NO_HANDLERS: Final = frozenset(("tallymark", "redis", "hiredis", "socket", "ssl"))
 
-#: So many causes of causes are looked at; a program may have made a circle of them.
+#: How many exceptions of a chain of causes are examined. A program may have made it a cycle.
 _LONGEST_CHAIN: Final = 32
 
 
 def shown(value: object, most: int = _VALUE) -> str:
-    """Return about what ``repr`` returns, never longer than ``most``, and never an exception.
+    """Return the beginning of a value's ``repr``, on one line. Raises nothing.
 
-    Of a collection, the first items and how many there are.
+    Of a collection, the first items and their number.
+
+    Arguments:
+        value: any object.
+        most: how many characters the result has at most.
     """
     try:
         return escaped(_repr(value, most), most)
-    except Exception as error:  # noqa: BLE001 - a broken __repr__ must not hide what is wrong
+    except Exception as error:  # noqa: BLE001 - a broken __repr__ must not replace the error
         let_handlers_pass(error)
         return _HIDDEN
 
 
-def escaped(text: str | bytes, most: int = _WORDS) -> str:
-    """Return text without quotes, on one line, at most so long; bytes are taken to be UTF-8."""
+def escaped(text: str | bytes, most: int = _TEXT) -> str:
+    """Return the beginning of a text on one line, without quotes, other characters escaped.
+
+    Arguments:
+        text: a str, or bytes, which are decoded as UTF-8.
+        most: how many characters the result has at most.
+    """
     if isinstance(text, bytes):
         text = text[: 4 * most].decode("utf-8", "backslashreplace")
-    # An exact str, whatever a subclass does.
+    # An exact str, whatever a subclass overrides.
     short = str.__getitem__(text, slice(0, most + 1))
     if not short.isprintable():
         short = "".join(
-            one if one.isprintable() else one.encode("unicode_escape").decode() for one in short
+            character if character.isprintable() else character.encode("unicode_escape").decode()
+            for character in short
         )
     return short if len(short) <= most else f"{short[: max(0, most - 3)]}..."
 
 
 def listed(items: Iterable[str], total: int, most: int = _ITEMS) -> str:
-    """Return the first of some texts, and how many there are in all if these are not all."""
+    """Return the first ``most`` of some texts, and their total number if there are more."""
     first = ", ".join(itertools.islice(items, most))
     return first if total <= most else f"{first}, ... ({total:,} in all)"
 
@@ -100,13 +116,13 @@ def kind_of(value: object) -> str:
     """Return the name of a value's class."""
     try:
         return escaped(type(value).__name__, _VALUE)
-    except Exception as error:  # noqa: BLE001 - of a class whose metaclass is broken
+    except Exception as error:  # noqa: BLE001 - the metaclass may raise
         let_handlers_pass(error)
         return "a class that cannot be named"
 
 
 def kind_with_module(value: object) -> str:
-    """Return the name of a value's class, with that of its module before it."""
+    """Return the name of a value's class after that of its module, as in ``module.Class``."""
     try:
         return escaped(f"{type(value).__module__}.{type(value).__name__}", _VALUE)
     except Exception:  # noqa: BLE001 - as above
@@ -114,41 +130,41 @@ def kind_with_module(value: object) -> str:
 
 
 def isolated(text: str) -> str:
-    """Return text whose direction does not reach what is beside it.
+    """Return text that does not change the direction of the text beside it.
 
-    For pages. Works where there is no markup, such as in a title.
+    For web pages, also where markup is not possible, such as in a title.
     """
-    if _TURNING.isdisjoint(map(unicodedata.bidirectional, text)):
+    if _DIRECTIONAL.isdisjoint(map(unicodedata.bidirectional, text)):
         return text
     return f"{_ISOLATE}{_balanced(text)}{_POP}"
 
 
 def _balanced(text: str) -> str:
-    """Return text that ends no isolate but those that it begins, and ends all of these."""
+    """Return text that ends all isolates that it begins, and no others."""
     depth = 0
     kept = []
-    for one in text.translate(_PARAGRAPHS):
-        if one == _POP and not depth:
+    for character in text.translate(_PARAGRAPHS):
+        if character == _POP and not depth:
             continue
-        depth += (one in _ISOLATES) - (one == _POP)
-        kept.append(one)
+        depth += (character in _ISOLATES) - (character == _POP)
+        kept.append(character)
     return "".join(kept) + _POP * depth
 
 
 def _repr(value: Any, most: int) -> str:
     kind = type(value)
-    # Only as much is made as is shown: a value may have megabytes.
+    # Converts only as much as is shown: a value may have megabytes.
     if kind is str or kind is bytes or kind is bytearray:
         return repr(value[: most + 1])
     if kind is int and not -_LONG_INT < value < _LONG_INT:
         return f"an int of {value.bit_length():,} bits"
     if kind in _BRACKETS and value:
         begin, end = _BRACKETS[kind]
-        if most <= _SHORT:  # a collection in a collection, which may hold itself
+        if most <= _SHORT:  # nested collections, of which one may hold itself
             return f"{begin}...{end}"
-        each = max(_SHORT, most // 3 - 6)
+        share = max(_SHORT, most // 3 - 6)
         items: Iterable[Any] = value
-        parts = (_item(value, item, each) for item in items)
+        parts = (_item(value, item, share) for item in items)
         comma = "," if kind is tuple and len(value) == 1 else ""
         return f"{begin}{listed(parts, len(value), 3)}{comma}{end}"
     return str.__str__(repr(value))
@@ -169,32 +185,38 @@ _BRACKETS: Final[dict[type, tuple[str, str]]] = {
 
 
 def let_handlers_pass(error: BaseException) -> None:
-    """Raise an exception again, as it is, if a signal handler has raised it.
+    """Raise an exception again, unchanged, if a signal handler has raised it.
 
-    A handler is known by its argument, the frame that it has interrupted; or, as it may
-    let go of that, by being one that is installed.
+    Call this wherever exceptions of all classes are caught. Also finds the exception of a
+    handler among the causes and contexts of ``error``, since redis-py may have translated it.
+
+    A function in the traceback is a handler if one of its arguments is the frame that it
+    has interrupted; or, since a handler may delete that argument, if it is installed as one.
+
+    Raises:
+        BaseException: the exception of the handler.
     """
-    seen: BaseException | None = error
-    for _ in range(_LONGEST_CHAIN):  # redis-py may have turned it into one of its own
-        if seen is None:
+    examined: BaseException | None = error
+    for _ in range(_LONGEST_CHAIN):
+        if examined is None:
             return
-        if _is_of_a_signal_handler(seen):
-            raise seen
-        seen = seen.__cause__ or seen.__context__
+        if _is_of_a_signal_handler(examined):
+            raise examined
+        examined = examined.__cause__ or examined.__context__
 
 
 def _is_of_a_signal_handler(error: BaseException) -> bool:
-    """Return whether a function raised it that was passed its caller's frame, or is a handler."""
+    """Return whether a function in the traceback is a signal handler; see `let_handlers_pass`."""
     trace = error.__traceback__
     while trace is not None:
         frame, trace = trace.tb_frame, trace.tb_next
         caller, code = frame.f_back, frame.f_code
         if caller is not None:
-            known = code.co_argcount + bool(code.co_flags & inspect.CO_VARARGS)
-            for name in code.co_varnames[: known + code.co_kwonlyargcount]:
-                given = frame.f_locals.get(name)
-                if given is caller or (
-                    type(given) is tuple and any(each is caller for each in given)
+            positional = code.co_argcount + bool(code.co_flags & inspect.CO_VARARGS)
+            for name in code.co_varnames[: positional + code.co_kwonlyargcount]:
+                argument = frame.f_locals.get(name)
+                if argument is caller or (
+                    type(argument) is tuple and any(item is caller for item in argument)
                 ):
                     return True
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
@@ -204,12 +226,12 @@ def _is_of_a_signal_handler(error: BaseException) -> bool:
 
 
 def _is_installed(code: CodeType) -> bool:
-    """Return whether a signal handler runs this code."""
+    """Return whether an installed signal handler runs this code."""
     for number in signal.valid_signals():
         handler: Any = signal.getsignal(number)
         while isinstance(handler, functools.partial):
             handler = handler.func
-        for each in (handler, getattr(type(handler), "__call__", None)):  # noqa: B004
-            if getattr(each, "__code__", None) is code:
+        for function in (handler, getattr(type(handler), "__call__", None)):  # noqa: B004
+            if getattr(function, "__code__", None) is code:
                 return True
     return False

@@ -1,7 +1,7 @@
 """Expressions as graphs: their bitmaps and operations, each once, in topological order. Pure.
 
-Event sets share parts, as those of "on at least 6 of 31 days" do. Written out, such an
-expression doubles again and again; as a graph it has a few hundred operations.
+Event sets may share parts. An expression such as "on at least 6 of 31 days" grows
+exponentially if it is written out; as a graph it has some hundred operations.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ __all__ = ["MOST_SOURCES", "Graph", "Operation"]
 
 T = TypeVar("T")
 
-#: How many parts of an expression are looked at in one step.
+#: How many parts of an expression one step of a generator processes.
 _STEP: Final = 128
 
-#: Redis combines so many bitmaps by whole words, and more of them byte by byte, which
-#: takes ten times as long (redis/src/bitops.c, bitopCommand).
+#: Up to so many bitmaps, Redis combines whole words; more bitmaps byte by byte, in ten times
+#: the time (redis/src/bitops.c, bitopCommand).
 MOST_SOURCES: Final = 16
 
 
 class Operation(NamedTuple):
-    """Some values combined from left to right.
+    """One operator applied to several values, from left to right.
 
     Attributes:
-        operator: how.
+        operator: the operator.
         operands: the numbers of the values.
-        last: those of them that are results of operations, and not used again.
+        last: the operands that are results of operations and not used by later operations.
     """
 
     operator: Operator
@@ -44,23 +44,23 @@ class Operation(NamedTuple):
 
 
 class Graph:
-    """Some expressions, whose equal parts are one.
+    """The graph of one or more expressions; equal parts of them are one node.
 
-    Values have numbers: the operations' results count from 0, and the bitmaps down from -1.
-    So both are found in one list, in which the bitmaps' values are at the end; see `values`.
+    Each value has a number: results of operations count up from 0, bitmaps down from -1. So
+    one list holds both, with the values of bitmaps at its end; see `values`.
 
     Attributes:
-        bitmaps: each once.
-        operations: each once, after those whose results it uses.
-        roots: for each of the expressions the number of its value.
-        writes: how often a server writes a temporary key to work them out.
-        prefix: what the bitmaps' keys begin with, if that is not what they say themselves.
+        bitmaps: the bitmaps, each once.
+        operations: the operations, each once, after those whose results it uses.
+        roots: the number of the value of each expression.
+        writes: how often a server writes a temporary key to compute the roots.
+        prefix: the prefix of the bitmaps' keys, if it is not that of their origin.
     """
 
     __slots__ = ("bitmaps", "operations", "prefix", "roots", "writes")
 
     def __init__(self) -> None:
-        """Begin without an expression."""
+        """Make an empty graph."""
         self.bitmaps: Sequence[Bitmap] = ()
         self.operations: Sequence[Operation] = ()
         self.roots: Sequence[int] = ()
@@ -77,21 +77,21 @@ class Graph:
 
     @classmethod
     def steps(cls, event_sets: Sequence[EventSet]) -> Generator[None, None, Graph]:
-        """Return the graph of some expressions, step by step."""
+        """Return the graph of some expressions; yields between steps."""
         graph = cls()
         yield from graph._built(event_sets)
         return graph
 
     @classmethod
     def of_tree(cls, event_set: EventSet) -> Graph:
-        """Return the graph of an expression of no great size, which is soon walked through.
+        """Return the graph of a small expression, faster than `of`.
 
-        As `of`, but what is used in several places is so often computed too.
+        Operations of a part that the expression uses several times are there several times.
         """
         graph = cls()
         bitmaps: dict[Bitmap, int] = {}
         operations: list[Operation] = []
-        graph.roots = (_grown(event_set, bitmaps, operations),)
+        graph.roots = (_added(event_set, bitmaps, operations),)
         graph.bitmaps, graph.operations = tuple(bitmaps), operations
         for operator, operands, _ in operations:
             graph.writes += _writes(operator, len(operands))
@@ -101,31 +101,31 @@ class Graph:
         bitmaps: dict[Bitmap, int] = {}
         operations: dict[tuple[Operator, tuple[int, ...]], int] = {}
         numbers: dict[int, int] = {}  # by the parts' identity
-        for count, one in enumerate(walk(event_sets)):
+        for count, part in enumerate(walk(event_sets)):
             if count % _STEP == _STEP - 1:
                 yield
-            if isinstance(one, Bitmap):
-                number = bitmaps.setdefault(one, ~len(bitmaps))
-            elif isinstance(one, Combination):
-                number, *others = [numbers[id(operand)] for operand in one.operands]
+            if isinstance(part, Bitmap):
+                number = bitmaps.setdefault(part, ~len(bitmaps))
+            elif isinstance(part, Combination):
+                number, *others = [numbers[id(operand)] for operand in part.operands]
                 for other in others:
-                    # Two at a time, so that what begins alike is shared as well.
-                    number = _numbered(operations, one.operator, (number, other))
+                    # Pairwise, so that expressions with the same beginning share operations.
+                    number = _numbered(operations, part.operator, (number, other))
             else:
-                own = [bitmaps.setdefault(each, ~len(bitmaps)) for each in one.bitmaps()]
-                number = _numbered(operations, "|", tuple(own))
-            numbers[id(one)] = number
-        roots = [numbers[id(one)] for one in event_sets]
-        found: list[tuple[Operator, Sequence[int]]] = list(operations)
-        kept = yield from _merged(found, roots, len(bitmaps))
-        places = {number: place for place, number in enumerate(kept)}
+                union = [bitmaps.setdefault(bitmap, ~len(bitmaps)) for bitmap in part.bitmaps()]
+                number = _numbered(operations, "|", tuple(union))
+            numbers[id(part)] = number
+        roots = [numbers[id(event_set)] for event_set in event_sets]
+        merged: list[tuple[Operator, Sequence[int]]] = list(operations)
+        kept = yield from _merged(merged, roots, len(bitmaps))
+        new_numbers = {number: new for new, number in enumerate(kept)}
         self.bitmaps = tuple(bitmaps)
-        self.roots = [places.get(number, number) for number in roots]
-        self.operations = yield from _dying(
+        self.roots = [new_numbers.get(number, number) for number in roots]
+        self.operations = yield from _with_last_uses(
             [
-                # Tuples of ints, unlike lists, are nothing that the garbage collector visits.
-                (found[number][0], tuple([places.get(each, each) for each in found[number][1]]))
-                for number in kept
+                # Unlike lists, tuples of ints are not tracked by the garbage collector.
+                (operator, tuple([new_numbers.get(number, number) for number in operands]))
+                for operator, operands in [merged[number] for number in kept]
             ]
         )
         for count, (operator, operands, _) in enumerate(self.operations):
@@ -134,13 +134,17 @@ class Graph:
             self.writes += _writes(operator, len(operands))
 
     def values(self, of_bitmaps: Sequence[T]) -> list[Any]:
-        """Return a list that has a place for all values, and those of the bitmaps in theirs."""
+        """Return a list with an item for each value: None for results, then those of bitmaps.
+
+        Arguments:
+            of_bitmaps: the value of each bitmap, in the order of `bitmaps`.
+        """
         return [*itertools.repeat(None, len(self.operations)), *reversed(of_bitmaps)]
 
     def below(self, prefix: str) -> Graph:
-        """Return the same expressions on keys with another prefix, as in a shard.
+        """Return the same expressions on keys with another prefix, such as a shard's.
 
-        Takes no time, however many bitmaps there are: their keys are made when they are sent.
+        In constant time: keys are computed when they are sent.
         """
         graph = Graph()
         graph.bitmaps, graph.operations = self.bitmaps, self.operations
@@ -148,7 +152,7 @@ class Graph:
         return graph
 
     def keys(self) -> Iterator[bytes]:
-        """Yield the keys of the bitmaps, which may take long."""
+        """Yield the keys of the bitmaps. There may be many; do not compute all in one step."""
         return self.keys_of(self.bitmaps)
 
     def keys_of(self, bitmaps: Iterable[Bitmap]) -> Iterator[bytes]:
@@ -159,13 +163,13 @@ class Graph:
         return (bitmap.key_below(prefix) for bitmap in bitmaps)
 
     def evaluation(self, values: list[Any]) -> Iterator[None]:
-        """Work out all operations, step by step, on values that have ``& | ^ ~``.
-
-        Ints and numpy arrays have; of ints, only the bits that any of the bitmaps has are
-        set, since ``~`` is used together with ``&``.
+        """Compute all operations in the client; yields after each.
 
         Arguments:
-            values: as `values` returns them. Results that are no roots are gone at the end.
+            values: a list that `values` has returned; results are stored in it. The values
+                are ints, numpy arrays or others with ``& | ^ ~``. Results that are no roots
+                are None again at the end. Ints never get negative, since ``~`` is used only
+                together with ``&``.
         """
         roots = set(self.roots)
         for count, (operator, operands, last) in enumerate(self.operations):
@@ -186,79 +190,87 @@ class Graph:
             yield
 
     def candidate(self, nexts: Sequence[int | None]) -> Generator[None, None, int | None]:
-        """Return the first byte that may have a user of the first expression, step by step.
+        """Return the index of the first byte that may have a user of the first expression.
+
+        Yields between steps.
 
         Arguments:
-            nexts: the first byte of each bitmap that has one; None if none has.
+            nexts: for each bitmap the index of its next byte that is not 0; None for no such
+                byte.
+
+        Returns:
+            The index, or None if there is no such byte.
         """
-        found = self.values(nexts)
+        candidates = self.values(nexts)
         for count, (operator, operands, _) in enumerate(self.operations):
             if count % _STEP == _STEP - 1:
                 yield
             if operator == "-":
-                found[count] = found[operands[0]]
+                candidates[count] = candidates[operands[0]]
                 continue
-            known = [one for number in operands if (one := found[number]) is not None]
+            own = [index for number in operands if (index := candidates[number]) is not None]
             if operator == "&":
-                found[count] = max(known) if len(known) == len(operands) else None
+                candidates[count] = max(own) if len(own) == len(operands) else None
             else:
-                found[count] = min(known, default=None)
-        first: int | None = found[self.roots[0]]
+                candidates[count] = min(own, default=None)
+        first: int | None = candidates[self.roots[0]]
         return first
 
     def cost(self, lengths: Sequence[int]) -> Generator[None, None, int]:
-        """Return about how many bytes a server writes that works all out, step by step.
+        """Return about how many bytes a server writes to compute all operations.
 
-        Those beyond the shortest operand count several times, as they take it longer.
+        Bytes beyond the end of the shortest operand count `SLOWER` times. Yields between
+        steps.
 
         Arguments:
-            lengths: how many bytes each of the bitmaps has.
+            lengths: the length of each bitmap, in bytes.
         """
-        found = self.values(lengths)
+        all_lengths = self.values(lengths)
         total = 0
         for count, (operator, operands, _) in enumerate(self.operations):
             if count % _STEP == _STEP - 1:
                 yield
-            own = [found[number] for number in operands]
+            own = [all_lengths[number] for number in operands]
             shortest, longest = min(own), max(own)
-            found[count] = longest
+            all_lengths[count] = longest
             weight = max(shortest + SLOWER * (longest - shortest), LEAST_WRITTEN)
             total += _writes(operator, len(operands)) * weight
         return total
 
 
-def _grown(event_set: EventSet, bitmaps: dict[Bitmap, int], operations: list[Operation]) -> int:
-    """Add what an expression is made of, and return the number of its value."""
+def _added(event_set: EventSet, bitmaps: dict[Bitmap, int], operations: list[Operation]) -> int:
+    """Add the bitmaps and operations of an expression, and return the number of its value."""
     if isinstance(event_set, Bitmap):
         return bitmaps.setdefault(event_set, ~len(bitmaps))
     operands: list[int] = []
     operator: Operator = "|"
     if isinstance(event_set, Combination):
         operator = event_set.operator
-        todo = list(event_set.operands[::-1])
-        while todo:
-            one = todo.pop()
-            if isinstance(one, Bitmap):
-                operands.append(bitmaps.setdefault(one, ~len(bitmaps)))
+        stack = list(event_set.operands[::-1])
+        while stack:
+            part = stack.pop()
+            if isinstance(part, Bitmap):
+                operands.append(bitmaps.setdefault(part, ~len(bitmaps)))
             elif (
-                isinstance(one, Combination)
-                and one.operator == operator
-                # Of a difference, only what the others are taken from.
+                isinstance(part, Combination)
+                and part.operator == operator
+                # A difference in a difference is merged only as the first operand.
                 and not (operator == "-" and operands)
             ):
-                todo += one.operands[::-1]
+                stack += part.operands[::-1]
             else:
-                operands.append(_grown(one, bitmaps, operations))
+                operands.append(_added(part, bitmaps, operations))
     else:
-        operands += [bitmaps.setdefault(one, ~len(bitmaps)) for one in event_set.bitmaps()]
+        operands += [bitmaps.setdefault(bitmap, ~len(bitmaps)) for bitmap in event_set.bitmaps()]
         if len(operands) == 1:
             return operands[0]
-    operations.append(Operation(operator, operands, [each for each in operands if each >= 0]))
+    last = [number for number in operands if number >= 0]
+    operations.append(Operation(operator, operands, last))
     return len(operations) - 1
 
 
 def _writes(operator: Operator, count: int) -> int:
-    """Return how often the server writes a temporary key for so many operands.
+    """Return how often a server writes a temporary key for an operation on ``count`` operands.
 
     See `tallymark._reading.bitop`.
     """
@@ -272,7 +284,7 @@ def _numbered(
     operator: Operator,
     operands: tuple[int, ...],
 ) -> int:
-    """Return the number of an operation's result, which is an operand's if it changes nothing."""
+    """Return the number of an operation's result: that of its operand, if all are the same."""
     if operator in "&|" and operands.count(operands[0]) == len(operands):
         return operands[0]
     return operations.setdefault((operator, operands), len(operations))
@@ -281,19 +293,19 @@ def _numbered(
 def _merged(
     operations: list[tuple[Operator, Sequence[int]]], roots: Sequence[int], bitmaps: int
 ) -> Generator[None, None, list[int]]:
-    """Merge chains of an operator whose results in between nobody else uses.
+    """Merge nested operations of the same operator whose results have no other use.
 
-    A server combines many operands at once faster than two at a time.
+    A server combines many operands at once faster than two at a time. Yields between steps.
 
     Arguments:
-        operations: all of them; changed in place.
+        operations: all operations; changed in place.
         roots: the numbers of the expressions' values.
         bitmaps: how many bitmaps there are.
 
     Returns:
-        The numbers of the operations that are left, in order.
+        The numbers of the remaining operations, in ascending order.
     """
-    # Those of bitmaps are at the end.
+    # Indexed by number: the uses of bitmaps are at the end.
     uses = [0] * (len(operations) + bitmaps)
     for number in roots:
         uses[number] += 1
@@ -302,59 +314,60 @@ def _merged(
             yield
         for number in operands:
             uses[number] += 1
-    gone = [False] * len(operations)
+    is_merged = [False] * len(operations)
     kept: list[int] = []
     for number in range(len(operations) - 1, -1, -1):
         if number % _STEP == 0:
             yield
-        if gone[number]:
+        if is_merged[number]:
             continue
         kept.append(number)
         operator, operands = operations[number]
         if not any(
-            each >= 0 and uses[each] == 1 and operations[each][0] == operator for each in operands
+            operand >= 0 and uses[operand] == 1 and operations[operand][0] == operator
+            for operand in operands
         ):
             continue
-        todo, found = list(operands[::-1]), list[int]()
-        while todo:
-            operand = todo.pop()
+        stack, flat = list(operands[::-1]), list[int]()
+        while stack:
+            operand = stack.pop()
             if (
                 operand >= 0
                 and uses[operand] == 1
                 and operations[operand][0] == operator
-                # Of a difference, only what the others are taken from.
-                and not (operator == "-" and found)
+                # A difference in a difference is merged only as the first operand.
+                and not (operator == "-" and flat)
             ):
-                gone[operand] = True
-                todo += operations[operand][1][::-1]
+                is_merged[operand] = True
+                stack += operations[operand][1][::-1]
             else:
-                found.append(operand)
-        operations[number] = operator, _without_repetitions(operator, found)
+                flat.append(operand)
+        operations[number] = operator, _without_repetitions(operator, flat)
     kept.reverse()
     return kept
 
 
 def _without_repetitions(operator: Operator, operands: list[int]) -> list[int]:
-    """Return operands without those that change nothing, since they are there already."""
+    """Return operands without repetitions that do not change the result."""
     if operator == "^":
         return operands
-    if operator == "-":  # the first one is not the same as its like among those taken away
+    if operator == "-":  # the first operand may also be one of those subtracted
         return [operands[0], *dict.fromkeys(operands[1:])]
     return list(dict.fromkeys(operands))
 
 
-def _dying(
+def _with_last_uses(
     operations: Sequence[tuple[Operator, Sequence[int]]],
 ) -> Generator[None, None, list[Operation]]:
-    """Return operations with what they use last."""
-    seen: set[int] = set()
-    found: list[Operation] = []
+    """Return operations with `Operation.last`; yields between steps."""
+    used: set[int] = set()
+    backwards: list[Operation] = []
     for count in range(len(operations) - 1, -1, -1):
         if count % _STEP == _STEP - 1:
             yield
         operator, operands = operations[count]
-        last = [each for each in dict.fromkeys(operands) if each >= 0 and each not in seen]
-        seen.update(last)
-        found.append(Operation(operator, operands, tuple(last)))
-    found.reverse()
-    return found
+        last = [number for number in dict.fromkeys(operands) if number >= 0 and number not in used]
+        used.update(last)
+        backwards.append(Operation(operator, operands, tuple(last)))
+    backwards.reverse()
+    return backwards
