@@ -172,7 +172,7 @@ class Context:
 
     def during(self, event: str, period: Period) -> EventSet:
         """Return the users of an event in a period."""
-        if period.granularity in self.coverage.alone:
+        if period.granularity in self.coverage.complete:
             return Bitmap(self.origin, event, period)
         return PeriodUnion(self.origin, event, period, self.coverage)
 

@@ -268,7 +268,7 @@ class Coverage:
         )
 
     @functools.cached_property
-    def alone(self) -> frozenset[Granularity]:
+    def complete(self) -> frozenset[Granularity]:
         """Granularities whose bitmaps have all users of the bitmaps of shorter periods inside."""
         return frozenset(
             granularity
@@ -281,7 +281,7 @@ class Coverage:
         )
 
     @functools.cached_property
-    def staying(self) -> tuple[Granularity, ...]:
+    def permanent(self) -> tuple[Granularity, ...]:
         """The granularities that every mark sets and that never expire, the widest first."""
         return tuple(always for always in _ALWAYS if self.life(always) == _FOR_EVER)
 
@@ -321,7 +321,7 @@ def cover(first: int, after: int, coverage: Coverage) -> Iterator[Period]:
     day = first
     while day < after:
         best: _Span | None = None
-        for granularity in coverage.staying:
+        for granularity in coverage.permanent:
             span = _span(granularity, day)
             # Of spans that end on the same day, the first and so the widest.
             if span[1] >= first and span[2] <= after and (best is None or span[2] > best[2]):

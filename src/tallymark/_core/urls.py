@@ -145,13 +145,13 @@ class StoreUrl:
 
     __slots__ = ("_address", "_problem")
 
-    def __init__(self, url: object, said_by: str = "") -> None:
+    def __init__(self, url: object, source: str = "") -> None:
         """Parse a URL.
 
         Arguments:
             url: the URL as a str, or a `StoreUrl`, which is copied. Other values, and URLs
                 that are not allowed, make `address` raise.
-            said_by: the source of the URL, for the beginning of messages.
+            source: the beginning of messages, which names the source of the URL.
         """
         self._address: StoreAddress | None = None
         self._problem: TallymarkError | None = None
@@ -163,7 +163,7 @@ class StoreUrl:
             try:
                 self._address = _address(str.__str__(url))  # also of a subclass
             except _Unclear as unclear:
-                self._problem = InvalidValueError(f"{said_by}{unclear}")
+                self._problem = InvalidValueError(f"{source}{unclear}")
 
     def __repr__(self) -> str:
         """Return the same text for every URL."""

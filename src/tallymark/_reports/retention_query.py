@@ -168,7 +168,7 @@ def _marked(context: Context, events: Sequence[str], midnight: datetime) -> Quer
     if midnight <= _BEGIN:
         return []
     found: dict[Period, None] = {}
-    if Granularity.MONTH in context.coverage.staying:
+    if Granularity.MONTH in context.coverage.permanent:
         # Few enough to try them all, which is faster than to walk over all keys.
         periods = yield from in_steps(cover(_BEGIN.toordinal(), end, context.coverage))
         for event in events:
