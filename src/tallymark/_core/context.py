@@ -72,9 +72,9 @@ class Lengths:
             self._known.update({event: (now, length) for event, length in longest.items()})
 
     def longest(self, bitmaps: Iterable[Bitmap]) -> int | None:
-        """Return the cached length of the longest of some bitmaps, in bytes.
+        """Return the cached length of the longest bitmap of some bitmaps' events, in bytes.
 
-        ``None`` if the cache lacks an event of theirs.
+        ``None`` if an event is not in the cache.
         """
         now = self._clock()
         longest = 0
