@@ -11,9 +11,8 @@ from redis.client import Pipeline
 from redis.exceptions import NoPermissionError
 
 from .. import errors
-from .._core.excerpts import escaped, kind_with_module, shown
-from .._core.handlers import let_handlers_pass
 from .._core.options import Options, TallyOptions
+from .._core.untrusted import escaped, kind_with_module, let_handlers_pass, shown
 from .._redis.blocking_clients import KINDS
 from .._redis.clients import make_client_like
 from .._sync.tally import SyncTally, owning
