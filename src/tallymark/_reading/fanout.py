@@ -1,4 +1,4 @@
-"""Queries of several places at once: their requests leave in rounds. Pure."""
+"""Queries of several shards or nodes at once: their requests leave in rounds. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .._core.context import Context
     from .requests import Query, Route
 
-__all__ = ["AT_ONCE", "in_shards", "together"]
+__all__ = ["AT_ONCE", "each_shard", "gather"]
 
 #: How many queries are under way at once, where each may fetch megabytes.
 AT_ONCE: Final = 16
@@ -60,15 +60,34 @@ class _Running:
             self.step, self.answer = None, end.value
 
 
-def together(
-    queries: Iterable[tuple[Route, Query[AnswerT]]], at_once: int = AT_ONCE
+def gather(
+    context: Context,
+    queries: Iterable[tuple[Route, Query[AnswerT]]],
+    at_once: int = AT_ONCE,
 ) -> Query[list[AnswerT]]:
-    """Answer some queries, each of which asks one place.
+    """Return the answers of some queries, each of which asks one shard or node.
 
     Arguments:
-        queries: where each of them asks.
-        at_once: how many of them are under way at the same time.
+        context: the database.
+        queries: the queries, with the route of each.
+        at_once: how many of them are in progress at the same time.
     """
+    if context.schema.shards is None:
+        # All ask the one server, without a route: a count takes a tenth less time so.
+        return _in_turn(queries)
+    return _concurrently(queries, at_once)
+
+
+def _in_turn(queries: Iterable[tuple[Route, Query[AnswerT]]]) -> Query[list[AnswerT]]:
+    answers: list[AnswerT] = []
+    for _, query in queries:
+        answers.append((yield from query))
+    return answers
+
+
+def _concurrently(
+    queries: Iterable[tuple[Route, Query[AnswerT]]], at_once: int
+) -> Query[list[AnswerT]]:
     answers: dict[int, AnswerT] = {}
     waiting = enumerate(queries)
     running: list[_Running] = []
@@ -110,11 +129,11 @@ def _step(running: Sequence[_Running]) -> Query[None]:
             each.go_on(outcome)
 
 
-def in_shards(
+def each_shard(
     context: Context, query: Callable[[Context], Query[AnswerT]], at_once: int = AT_ONCE
 ) -> Query[list[AnswerT]]:
-    """Ask all shards the same; return their answers."""
+    """Return the answers of all shards to the same query, in order. Arguments as `gather`."""
     queries: Iterator[tuple[Route, Query[AnswerT]]] = (
         (shard, query(part)) for shard, part in enumerate(context.shards)
     )
-    return together(queries, at_once)
+    return gather(context, queries, at_once)

@@ -15,7 +15,7 @@ from .._core.keys import bitmap_key, check_flag, checked_int, checked_name
 from .._core.periods import Granularity, Period, dated, periods_between
 from .._reading.bounds import bounded, check_number, check_uses
 from .._reading.expressions import reckoning
-from .._reading.fanout import in_shards
+from .._reading.fanout import each_shard
 from .._reading.keyspace import periods_of
 from .._reading.requests import Request, in_steps
 from ..errors import InvalidTypeError, InvalidValueError
@@ -172,13 +172,8 @@ def _marked(context: Context, events: Sequence[str], midnight: datetime) -> Quer
         # Few enough to try them all, which is faster than to walk over all keys.
         periods = yield from in_steps(cover(_BEGIN.toordinal(), end, context.coverage))
         for event in events:
-            if context.shards:
-                every = yield from in_shards(
-                    context, functools.partial(_exist, event=event, periods=periods)
-                )
-            else:
-                every = [(yield from _exist(context, event, periods))]
-            for replies in every:
+            exist = functools.partial(_exist, event=event, periods=periods)
+            for replies in (yield from each_shard(context, exist)):
                 found |= dict.fromkeys(itertools.compress(periods, replies))
     else:
         for event in events:
