@@ -145,10 +145,12 @@ class Graph:
         return [*itertools.repeat(None, len(self.operations)), *reversed(of_bitmaps)]
 
     def below(self, prefix: str) -> Graph:
-        """Return the same expressions on keys with another prefix, as in a shard.
+        """Return the same expressions on keys with a prefix, such as that of a shard.
 
         Takes no time, however many bitmaps there are: their keys are made when they are sent.
         """
+        if prefix == (self.prefix or self.bitmaps[0].origin.prefix):
+            return self
         graph = Graph()
         graph.bitmaps, graph.operations = self.bitmaps, self.operations
         graph.roots, graph.writes, graph.prefix = self.roots, self.writes, prefix
@@ -157,6 +159,10 @@ class Graph:
     def keys(self) -> Iterator[bytes]:
         """Yield the keys of the bitmaps, which may take long."""
         return self.keys_of(self.bitmaps)
+
+    def key_of(self, bitmap: Bitmap) -> bytes:
+        """Return the key of one of the bitmaps."""
+        return bitmap.key if self.prefix is None else bitmap.key_below(self.prefix)
 
     def keys_of(self, bitmaps: Iterable[Bitmap]) -> Iterator[bytes]:
         """Yield the keys of some of the bitmaps."""

@@ -33,7 +33,7 @@ from .periods import UNIQUE_SUFFIX, Period, parse_suffix
 from .sharding import check_shards, tags
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = [
     "DEFAULT_PREFIX",
@@ -135,6 +135,13 @@ class KeySchema:
             yield 0, user_ids
         else:
             yield from dealt(user_ids, self.shards)
+
+    def user_ids(self, shard: int, offsets: Iterable[int]) -> Iterable[int]:
+        """Return the users that some bits stand for in the bitmaps of a shard."""
+        shards = self.shards
+        if shards is None:
+            return offsets
+        return (offset * shards + shard for offset in offsets)
 
     def located(self, key: bytes) -> tuple[int, str, Period | None]:
         """Return the shard, the event and the period of a key.

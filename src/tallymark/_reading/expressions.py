@@ -120,7 +120,7 @@ def asking(
         question: returns the command that asks about the bitmap under a key.
     """
     if not graph.operations and len(graph.roots) == 1:
-        return Request([question(next(graph.keys()))], share=_COUNTS), [0]
+        return Request([question(graph.key_of(graph.bitmaps[0]))], share=_COUNTS), [0]
     if graph.writes == 1 and len(graph.roots) == 1:
         ((operator, operands, _),) = graph.operations
         keys = list(graph.keys_of([graph.bitmaps[~number] for number in operands]))

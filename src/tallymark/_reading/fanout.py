@@ -9,7 +9,7 @@ from .._core.failures import SlotMovingError
 from .requests import Checkpoint, Compute, Request, Scatter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from .._core.context import Context
     from .requests import Query, Route
@@ -133,7 +133,4 @@ def each_shard(
     context: Context, query: Callable[[Context], Query[AnswerT]], at_once: int = AT_ONCE
 ) -> Query[list[AnswerT]]:
     """Return the answers of all shards to the same query, in order. Arguments as `gather`."""
-    queries: Iterator[tuple[Route, Query[AnswerT]]] = (
-        (shard, query(part)) for shard, part in enumerate(context.shards)
-    )
-    return gather(context, queries, at_once)
+    return gather(context, enumerate(map(query, context.shards)), at_once)

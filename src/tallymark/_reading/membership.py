@@ -74,16 +74,13 @@ def contains_many(
     answers: list[bool] = []
     for ids in every:
         contained: set[int] = set()
-        dealt = list(context.schema.dealt(ids))
-        sets = yield from gather(
-            context,
-            (
-                (shard, _contained(context, graph.below(context.shards[shard].origin.prefix), own))
-                for shard, own in dealt
-            ),
-        )
-        for (shard, _), some in zip(dealt, sets, strict=True):
-            contained.update(offset * len(context.shards) + shard for offset in some)
+        queries = [
+            (shard, _contained(context, graph.below(context.shards[shard].origin.prefix), own))
+            for shard, own in context.schema.dealt(ids)
+        ]
+        sets = yield from gather(context, queries)
+        for (shard, _), some in zip(queries, sets, strict=True):
+            contained.update(context.schema.user_ids(shard, some))
         answers += yield from in_steps(int(user_id) in contained for user_id in ids.values)
     return answers
 

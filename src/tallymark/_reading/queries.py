@@ -48,8 +48,10 @@ _FEW_SUMS: Final = 200
 
 def count(context: Context, event_set: EventSet) -> Query[int]:
     """Return how many users are in an event set."""
-    (number,) = yield from counts(context, [event_set])
-    return number
+    asked = context.checked(event_set)
+    yield from bounded(context, [asked])
+    by_shard = yield from _ask(context, [asked], bitcount, _counted_all)
+    return sum([number for (number,) in by_shard])
 
 
 def counts(context: Context, event_sets: Iterable[EventSet]) -> Query[list[int]]:
@@ -66,7 +68,7 @@ def is_empty(context: Context, event_set: EventSet) -> Query[bool]:
     asked = context.checked(event_set)
     yield from bounded(context, [asked])
     by_shard = yield from _ask(context, [asked], _first_bit, _first_of_all)
-    return all(first < 0 for (first,) in by_shard)
+    return max(by_shard) == [-1]
 
 
 def _first_bit(key: bytes) -> Command:
@@ -81,7 +83,7 @@ def _counted_all(graphs: Sequence[Graph]) -> Query[list[int]]:
 
 
 def _first_of_all(graphs: Sequence[Graph]) -> Query[list[int]]:
-    """Return 0 for an expression that has users, -1 for one that has none."""
+    """Return -1 for an expression that has no users, as ``BITPOS`` does; else 0."""
     numbers = [0] * len(graphs)
     for index, graph in enumerate(graphs):
         numbers[index] = 0 if (yield from _counted(graph, enough=1)) else -1
@@ -140,7 +142,8 @@ def _ask(
         graphs = yield from compiled_each(event_sets)
         return (yield from each_shard(context, lambda part: otherwise(_below(part, graphs))))
     graph = yield from compiled(event_sets)
-    yield from check_cost(context, graph)
+    if graph.writes > context.sure_writes:
+        yield from check_cost(context, graph)
     request_of, asked, at_once = yield from asking_shards(context, graph, question)
 
     def answers(part: Context) -> Query[list[Any]]:
@@ -166,7 +169,7 @@ def _counted(graph: Graph, *, enough: int | None = None) -> Query[int]:
     there, all else on this side, part by part.
     """
     if not graph.operations:
-        (number,) = yield Request([(b"BITCOUNT", next(graph.keys()))], share=_COUNTS)
+        (number,) = yield Request([(b"BITCOUNT", graph.key_of(graph.bitmaps[0]))], share=_COUNTS)
         return int(number)
     reckon = yield from reckoning()
     size = max(LEAST_PART, LARGEST_PART // len(graph.bitmaps))
