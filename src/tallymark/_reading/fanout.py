@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AT_ONCE", "each_shard", "gather"]
 
-#: How many queries are under way at once, where each may fetch megabytes.
+#: How many queries are in progress at once, where each may fetch megabytes.
 AT_ONCE: Final = 16
 
 #: What begins or goes on with a request of so many commands may take a millisecond.
@@ -32,11 +32,11 @@ class _Running:
         step: what it wants next; ``None`` once it has its answer.
     """
 
-    __slots__ = ("answer", "index", "place", "query", "step")
+    __slots__ = ("answer", "index", "query", "route", "step")
 
-    def __init__(self, index: int, place: Route, query: Query[Any]) -> None:
+    def __init__(self, index: int, route: Route, query: Query[Any]) -> None:
         self.index = index
-        self.place = place
+        self.route = route
         self.query = query
         self.step: Any = None
         self.answer: Any = None
@@ -73,7 +73,8 @@ def gather(
         at_once: how many of them are in progress at the same time.
     """
     if context.schema.shards is None:
-        # All ask the one server, without a route: a count takes a tenth less time so.
+        # All ask the one server, which needs no routes: a blocking count takes the processor
+        # 34 us so, and 46 with them.
         return _in_turn(queries)
     return _concurrently(queries, at_once)
 
@@ -93,8 +94,8 @@ def _concurrently(
     running: list[_Running] = []
     while True:
         fresh: list[_Running] = []
-        for index, (place, query) in itertools.islice(waiting, at_once - len(running)):
-            fresh.append(_Running(index, place, query))
+        for index, (route, query) in itertools.islice(waiting, at_once - len(running)):
+            fresh.append(_Running(index, route, query))
             if fresh[-1].takes_long:
                 yield Checkpoint()
         for each in (*running, *fresh):
@@ -122,7 +123,7 @@ def _step(running: Sequence[_Running]) -> Query[None]:
             if each.takes_long:
                 yield Checkpoint()
     elif running:
-        outcomes = yield Scatter([(each.place, each.step) for each in running])
+        outcomes = yield Scatter([(each.route, each.step) for each in running])
         for each, outcome in zip(running, outcomes, strict=True):
             if each.takes_long:
                 yield Checkpoint()
