@@ -160,7 +160,7 @@ def test_cells_count_once_if_a_shard_moves_between_two_transactions(
     monkeypatch.setattr(retention_counts, "_TRANSACTION", 3)  # bytes: a row in each transaction
     context = Context.of("db", Options(shards=1), lambda: 0.0)
     rows = [Bitmap(context.origin, f"event{row}", None) for row in range(3)]
-    table = retention_counts.Tallies(3, 1, "classic", first_time=False)
+    table = retention_counts.CellCounts(3, 1, "classic", first_time=False)
     query = retention_counts.count_cells(context, rows, rows, [], table)
     replies: dict[bytes, Any] = {
         b"STRLEN": 1,

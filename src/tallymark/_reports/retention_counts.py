@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from .._reading.requests import Query
     from .retention import Mode
 
-__all__ = ["Tallies", "count_cells"]
+__all__ = ["CellCounts", "count_cells"]
 
 #: What to do with the bits of an event set: a step with each item of what it returns.
 _Use = Callable[[Any], "Iterator[None]"]
 
 #: How many users are in some cells, by row and column; column -1 is the cohort itself.
-_Counts = dict[tuple[int, int], int]
+_Cells = dict[tuple[int, int], int]
 
 #: How many bytes all cohorts of one window take, and the limits of what one takes.
 _WINDOWS: Final = 32 * 1024 * 1024
@@ -54,8 +54,8 @@ _FEW_USES: Final = 500
 _TRANSACTION: Final = 2 * 1024 * 1024
 
 
-class Tallies:
-    """What is counted, window by window.
+class CellCounts:
+    """The cells of a table while they are counted, window by window.
 
     Attributes:
         sizes: how many users each cohort has.
@@ -76,13 +76,13 @@ class Tallies:
         self.counts = [[0] * self.columns for _ in range(rows)]
         self.begin_window()
 
-    def of_shard(self) -> Tallies:
-        """Return tallies with windows of their own, which count into the same cells."""
-        tallies = copy.copy(self)
-        tallies.begin_window()
-        return tallies
+    def of_shard(self) -> CellCounts:
+        """Return what counts the users of a shard into the same cells, in windows of its own."""
+        shard = copy.copy(self)
+        shard.begin_window()
+        return shard
 
-    def add(self, cells: _Counts) -> None:
+    def add(self, cells: _Cells) -> None:
         """Add counts of the server."""
         for (row, column), count in cells.items():
             if column < 0:
@@ -98,7 +98,7 @@ class Tallies:
         self._later: Any = None
 
     def exclude(self, users: Any) -> Iterator[None]:
-        """Take note of users who came before the first cohort."""
+        """Take the users who came before the first cohort."""
         self._earlier = users if self._earlier is None else self._earlier | users
         yield
 
@@ -131,7 +131,7 @@ def count_cells(
     cohorts: Sequence[EventSet],
     active: Sequence[EventSet],
     earlier: Sequence[EventSet],
-    tallies: Tallies,
+    table: CellCounts,
 ) -> Query[None]:
     """Count all cells; in each shard those of its users, and then together.
 
@@ -141,7 +141,7 @@ def count_cells(
         active: who was active in the period of each row, and in those that follow on
             the last one, if they are to be counted too.
         earlier: who came before the first cohort, for first-time cohorts.
-        tallies: takes the numbers.
+        table: takes the numbers.
     """
     # Not `any_of`, which would look for equal ones, and that takes long if they are large.
     anybody = Combination(context.origin, "|", tuple(cohorts)) if cohorts[1:] else cohorts[0]
@@ -156,7 +156,7 @@ def count_cells(
     groups = yield from worked(_grouped([*before, *rows], most), large=uses > _FEW_USES)
     later = yield from worked(_grouped(columns[::-1], most), large=uses > _FEW_USES)
     plan = _Plan(everybody, rows, columns, groups, later, window, most)
-    yield from each_shard(context, lambda part: _count_cells(part, plan, tallies.of_shard()))
+    yield from each_shard(context, lambda part: _count_cells(part, plan, table.of_shard()))
 
 
 class _Group(NamedTuple):
@@ -194,31 +194,31 @@ class _Plan(NamedTuple):
     most: int
 
 
-def _count_cells(context: Context, plan: _Plan, tallies: Tallies) -> Query[None]:
+def _count_cells(context: Context, plan: _Plan, table: CellCounts) -> Query[None]:
     """Count the cells in a shard."""
     everybody = plan.everybody.below(context.origin.prefix)
     found = yield from lengths(everybody)
     plain = not any(one.operations for one in (*plan.cohorts, *plan.active))
     may_write = plain and not context.options.reads_elsewhere
-    if may_write and tallies.cells_are_independent and not algebra().lets_others_run:
+    if may_write and table.cells_are_independent and not algebra().lets_others_run:
         # Redis does a plain AND faster than the standard library, copying not counted.
         rows = [bitmap for one in plan.cohorts for bitmap in one.bitmaps]
         columns = [bitmap for one in plan.active for bitmap in one.bitmaps]
         sizes = dict(zip(everybody.bitmaps, found, strict=True))
         sizes |= yield from _lengths(everybody, columns)
-        if max(sizes.values()) * (tallies.columns + 1) <= _TRANSACTION:
+        if max(sizes.values()) * (table.columns + 1) <= _TRANSACTION:
             try:
                 counts = yield from _on_server(
-                    context.origin.prefix, rows, columns, sizes, tallies.columns
+                    context.origin.prefix, rows, columns, sizes, table.columns
                 )
             except SlotMovingError:  # bitmaps can be fetched wherever they are
                 pass
             else:
                 for cells in counts:
-                    tallies.add(cells)
+                    table.add(cells)
                     yield Checkpoint()
                 return
-    yield from _by_windows(everybody, plan, max(found), tallies)
+    yield from _by_windows(everybody, plan, max(found), table)
 
 
 def _lengths(graph: Graph, bitmaps: Sequence[Bitmap]) -> Query[dict[Bitmap, int]]:
@@ -233,13 +233,13 @@ def _on_server(
     active: Sequence[Bitmap],
     lengths: Mapping[Bitmap, int],
     width: int,
-) -> Query[list[_Counts]]:
+) -> Query[list[_Cells]]:
     """Have the server count, each row at one moment: nobody is in a cell but not in its cohort.
 
     Returns:
-        The counts of the cells, for `Tallies.add`, of each transaction.
+        The counts of the cells, for `CellCounts.add`, of each transaction.
     """
-    counts: list[_Counts] = []
+    counts: list[_Cells] = []
     cells: dict[tuple[int, int], EventSet] = {}
     size = 0
     for row, cohort in enumerate(cohorts):
@@ -257,7 +257,7 @@ def _on_server(
     return counts
 
 
-def _counted(prefix: str, cells: Mapping[tuple[int, int], EventSet]) -> Query[_Counts]:
+def _counted(prefix: str, cells: Mapping[tuple[int, int], EventSet]) -> Query[_Cells]:
     """Have the server count some cells at one moment."""
     graph = (yield from compiled(list(cells.values()))).below(prefix)
     request, asked = yield from asking(prefix, graph, bitcount)
@@ -265,7 +265,7 @@ def _counted(prefix: str, cells: Mapping[tuple[int, int], EventSet]) -> Query[_C
     return {cell: replies[reply] for cell, reply in zip(cells, asked, strict=True)}
 
 
-def _by_windows(everybody: Graph, plan: _Plan, end: int, tallies: Tallies) -> Query[None]:
+def _by_windows(everybody: Graph, plan: _Plan, end: int, table: CellCounts) -> Query[None]:
     """Count on this side, window by window of the ids.
 
     Who is in no cohort is in no cell, so nobody beyond the end of the longest is of interest.
@@ -274,19 +274,19 @@ def _by_windows(everybody: Graph, plan: _Plan, end: int, tallies: Tallies) -> Qu
         everybody: who is in any cohort, here.
         plan: what is fetched and counted.
         end: how many bytes the longest bitmap of a cohort has.
-        tallies: takes the numbers.
+        table: takes the numbers.
     """
     earlier = sum(len(group.graphs) for group in plan.arrivals) - len(plan.cohorts)
-    arrivals = [tallies.exclude] * earlier + [tallies.add_cohort] * len(plan.cohorts)
+    arrivals = [table.exclude] * earlier + [table.add_cohort] * len(plan.cohorts)
     returns = [
-        functools.partial(tallies.add_active, row) for row in range(len(plan.active) - 1, -1, -1)
+        functools.partial(table.add_active, row) for row in range(len(plan.active) - 1, -1, -1)
     ]
     at: int | None = 0
     while at is not None and at < end:
         length = min(plan.window, end - at)
-        tallies.begin_window()
+        table.begin_window()
         yield from _use(everybody, plan.arrivals, arrivals, at, length, plan.most)
-        if tallies.window_size:
+        if table.window_size:
             yield from _use(everybody, plan.returns, returns, at, length, plan.most)
             at += length
         else:

@@ -20,7 +20,7 @@ from .._reading.keyspace import periods_of
 from .._reading.requests import Request, in_steps
 from ..errors import InvalidTypeError, InvalidValueError
 from .retention import Mode, Retention, counted_cohort
-from .retention_counts import Tallies, count_cells
+from .retention_counts import CellCounts, count_cells
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,11 +77,11 @@ def retention(
     yield from bounded(context, (*chosen, *active))
     earlier = (yield from _earlier(context, cohort, rows[0], chosen[0])) if first_time else []
     yield from reckoning()
-    tallies = Tallies(number, periods, mode, first_time)
-    yield from count_cells(context, chosen, active, earlier, tallies)
+    cells = CellCounts(number, periods, mode, first_time)
+    yield from count_cells(context, chosen, active, earlier, cells)
     table = []
     for row in range(number):
-        size, counts = tallies.sizes[row], tallies.counts[row]
+        size, counts = cells.sizes[row], cells.counts[row]
         table.append(counted_cohort(calendar, row, moment, size, counts))
     return Retention(
         cohort=_name(cohort),
