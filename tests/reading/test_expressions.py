@@ -22,7 +22,7 @@ from tallymark._core.context import Context
 from tallymark._core.events import Bitmap
 from tallymark._core.options import Options
 from tallymark._core.periods import Granularity, Period
-from tallymark._reading import queries
+from tallymark._reading import id_streams, membership, queries
 from tallymark._reading.bitop import Program
 from tallymark._reading.graphs import MOST_SOURCES, Graph
 from tallymark._reading.requests import Checkpoint, Compute, Page, Request, Scatter
@@ -479,8 +479,8 @@ def test_what_may_be_large_is_measured_first() -> None:
         with pytest.raises(InvalidValueError, match="max_temp_bytes=2147483648"):
             asked(query, [1000, 1000, 1000, 2**29, 1000])
     reads: list[Any] = [
-        queries.contains(sized(), event_set, 1),
-        queries.users(sized(), event_set, 0, 1),
+        membership.contains(sized(), event_set, 1),
+        id_streams.users(sized(), event_set, 0, 1),
     ]
     for query in reads:
         (request,) = asked(query)
@@ -573,9 +573,9 @@ def turns(query: Any) -> Iterator[int]:
         queries.count,
         lambda its, one: queries.counts(its, [one, one.next()]),
         queries.is_empty,
-        lambda its, one: queries.contains(its, one, 3),
-        lambda its, one: queries.contains_many(its, one, [3, 10**6, 10**9]),
-        lambda its, one: queries.users(its, one, 0, None),
+        lambda its, one: membership.contains(its, one, 3),
+        lambda its, one: membership.contains_many(its, one, [3, 10**6, 10**9]),
+        lambda its, one: id_streams.users(its, one, 0, None),
         lambda its, one: queries.store(its, one, b"result"),
     ],
 )

@@ -11,7 +11,7 @@ from tallymark._core import arguments, events, unions
 from tallymark._core.context import Context
 from tallymark._core.events import Bitmap, EventSet
 from tallymark._core.options import Options
-from tallymark._reading import keyspace, queries
+from tallymark._reading import expressions, id_streams, keyspace, membership, queries
 from tallymark._reading.bits import algebra
 from tallymark._reading.graphs import Graph
 from tallymark._reading.requests import Checkpoint, Page, Request
@@ -36,7 +36,7 @@ def asked(query: Any, *replies: Any) -> list[Any]:
 
 
 def test_a_small_set_is_streamed_with_one_request() -> None:
-    steps = asked(queries.users(context, a, 0, None), [b"\x81"])
+    steps = asked(id_streams.users(context, a, 0, None), [b"\x81"])
     assert [step.items for step in steps if isinstance(step, Page)] == [[0, 7]]
     assert len([step for step in steps if isinstance(step, Request)]) == 1
 
@@ -70,10 +70,10 @@ def queries_of(query: Any) -> list[Any]:
 
 def test_several_bitmaps_are_asked_about_at_one_moment() -> None:
     for query in (
-        queries.users(context, a | b, 0, None),
-        queries.contains(context, a | b, 7),
-        queries.contains_many(context, a | b, [7, 900_000]),
-        queries.contains_many(context, a | b, [7, 8]),
+        id_streams.users(context, a | b, 0, None),
+        membership.contains(context, a | b, 7),
+        membership.contains_many(context, a | b, [7, 900_000]),
+        membership.contains_many(context, a | b, [7, 8]),
         queries.count(context, a | b),
         queries.is_empty(context, a | b),
     ):
@@ -81,7 +81,7 @@ def test_several_bitmaps_are_asked_about_at_one_moment() -> None:
         assert isinstance(step, Request)
         assert step.atomic
     single: Any
-    for single in (queries.users(context, a, 0, None), queries.count(context, a)):
+    for single in (id_streams.users(context, a, 0, None), queries.count(context, a)):
         assert not next(single).atomic
 
 
@@ -123,7 +123,7 @@ def test_the_server_is_asked_where_somebody_may_be(
     for bitmap in graph.bitmaps:
         first = by_bitmap[bitmap]
         replies += [-1, 2] if first is None else [8 * first + 3, 100]
-    query = queries.next_candidate(graph, 1)
+    query = expressions.next_candidate(graph, 1)
     request = next(query)
     assert isinstance(request, Request)
     assert not request.atomic
@@ -133,7 +133,7 @@ def test_the_server_is_asked_where_somebody_may_be(
 
 
 def test_the_search_goes_on_where_a_bitmap_does() -> None:
-    query = queries.next_candidate(Graph.of(a), 0)
+    query = expressions.next_candidate(Graph.of(a), 0)
     first: Any = next(query)
     begin, end = (int(number) for number in first.commands[0][3:])
     assert begin == 0
@@ -150,7 +150,7 @@ def test_parts_grow_where_few_are_and_shrink_where_many_are() -> None:
     def size(step: Any) -> int:
         return int(step.commands[0][3]) - int(step.commands[0][2]) + 1
 
-    query = queries.users(context, a, 0, None)
+    query = id_streams.users(context, a, 0, None)
     step: Any = next(query)
     fills = [0, 0, 0, 255, 255, 255, 0]
     for fill in fills:

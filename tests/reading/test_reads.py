@@ -42,7 +42,12 @@ def _either_algebra(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     """Reckon with each of the two ways in turn."""
     made = bits.Arrays(np) if request.param == "numpy" else bits.Ints()
     monkeypatch.setattr(bits, "algebra", lambda: made)
-    for module in ("_reading.queries", "_reports.retention_counts", "_async.executor"):
+    for module in (
+        "_reading.expressions",
+        "_reading.id_streams",
+        "_reports.retention_counts",
+        "_async.executor",
+    ):
         monkeypatch.setattr(f"tallymark.{module}.algebra", lambda: made)
 
 

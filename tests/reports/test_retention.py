@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import csv
 import dataclasses
@@ -25,7 +26,12 @@ from tallymark import (
     Period,
     Retention,
 )
+from tallymark._core.context import Context
+from tallymark._core.events import Bitmap
+from tallymark._core.failures import SlotMovingError
+from tallymark._core.options import Options
 from tallymark._reading import bits, expressions
+from tallymark._reading.requests import Compute, Scatter
 from tallymark._reports import heatmap, retention_counts
 
 if TYPE_CHECKING:
@@ -143,6 +149,43 @@ async def test_cells_agree_with_sets(
                     tiny.setattr(retention_counts, limit, 8)
                 assert table == await tally.retention("signup", on_web_or_ios, **options)
         assert store.names() == before
+
+
+def test_cells_count_once_if_a_shard_moves_between_two_transactions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without numpy, the server counts; while a slot is moving, bitmaps are fetched instead."""
+    monkeypatch.setattr(retention_counts, "algebra", bits.Ints)
+    monkeypatch.setattr(retention_counts, "_TRANSACTION", 3)  # bytes: a row in each transaction
+    context = Context.of("db", Options(shards=1), lambda: 0.0)
+    rows = [Bitmap(context.origin, f"event{row}", None) for row in range(3)]
+    table = retention_counts.CellCounts(3, 1, "classic", first_time=False)
+    query = retention_counts.count_cells(context, rows, rows, [], table)
+    replies: dict[bytes, Any] = {
+        b"STRLEN": 1,
+        b"GETRANGE": b"\xc0",
+        b"BITCOUNT": 2,
+        b"BITOP": 1,
+        b"UNLINK": 1,
+    }
+    transactions = 0
+    outcome: Any = None
+    with contextlib.suppress(StopIteration):
+        while True:
+            effect = query.send(outcome)
+            outcome = None
+            if isinstance(effect, Compute):
+                list(effect.steps)
+            if isinstance(effect, Scatter):
+                list(effect.meanwhile or ())
+                ((_, request),) = effect.parts
+                transactions += request.atomic
+                moving = request.atomic and transactions == 2
+                each = [replies[command[0]] for command in request.commands]
+                outcome = [SlotMovingError() if moving else each]
+    assert transactions == 2
+    assert table.sizes == [2, 2, 2]
+    assert table.counts == [[2, 2], [2, 2], [2, 0]]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from .._core.context import EventSets
-from .._reading import keyspace, queries
+from .._reading import id_streams, keyspace, membership, queries
 from .._reports import engagement as reports
 from .._reports import retention_query as retention_tables
 
@@ -118,7 +118,7 @@ class AsyncReads(EventSets):
 
         Cancelled: no other call notices, and nothing is left behind.
         """
-        return await self._answer(queries.contains(self._context, event_set, user_id), timeout)
+        return await self._answer(membership.contains(self._context, event_set, user_id), timeout)
 
     async def contains_many(
         self, event_set: EventSet, user_ids: Iterable[int], *, timeout: float | None = None
@@ -145,7 +145,7 @@ class AsyncReads(EventSets):
         Cancelled: no other call notices, and nothing is left behind.
         """
         return await self._answer(
-            queries.contains_many(self._context, event_set, user_ids), timeout
+            membership.contains_many(self._context, event_set, user_ids), timeout
         )
 
     def users(
@@ -179,7 +179,7 @@ class AsyncReads(EventSets):
         Cancelled: no other call notices, and nothing is left behind.
         """
         return self.backend.reader.stream(
-            queries.users(self._context, event_set, start, limit), timeout
+            id_streams.users(self._context, event_set, start, limit), timeout
         )
 
     def user_chunks(
@@ -215,7 +215,7 @@ class AsyncReads(EventSets):
         Cancelled: no other call notices, and nothing is left behind.
         """
         return self.backend.reader.pages(
-            queries.users(self._context, event_set, start, limit), timeout
+            id_streams.users(self._context, event_set, start, limit), timeout
         )
 
     async def is_empty(self, event_set: EventSet, *, timeout: float | None = None) -> bool:

@@ -115,9 +115,7 @@ class Context:
 
     @functools.cached_property
     def shards(self) -> tuple[Context, ...]:
-        """The context of each shard, a plain database; empty in the plain format."""
-        if self.schema.shards is None:
-            return ()
+        """The context of each shard, a plain database; a plain database is its own only shard."""
         return tuple(
             replace(self, origin=Origin(self.origin.database, part.prefix), schema=part)
             for part in self.schema.parts
@@ -146,7 +144,7 @@ class Context:
         limit = self.options.max_temp_bytes
         if limit is None:
             return sys.maxsize
-        shards = self.schema.shards or 1
+        shards = len(self.schema.parts)
         longest = (self.schema.max_user_id // shards >> 3) + 1
         return limit // (shards * max(SLOWER * longest, LEAST_WRITTEN))
 

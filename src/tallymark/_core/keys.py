@@ -43,7 +43,7 @@ from .periods import UNIQUE_SUFFIX, Period, parse_suffix
 from .untrusted import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = [
     "DEFAULT_PREFIX",
@@ -123,7 +123,7 @@ class KeySchema:
 
     @functools.cached_property
     def _by_tag(self) -> dict[str, int]:
-        return {tag: shard for shard, tag in enumerate(tags(self.shards or 1))}
+        return {tag: shard for shard, tag in enumerate(tags(len(self.parts)))}
 
     @property
     def schema_key(self) -> bytes:
@@ -137,9 +137,7 @@ class KeySchema:
             InvalidTypeError, InvalidValueError: as `offset`.
         """
         offset = self.offset(user_id)
-        if self.shards is None:
-            return 0, offset
-        offset, shard = divmod(offset, self.shards)
+        offset, shard = divmod(offset, len(self.parts))
         return shard, offset
 
     def dealt(self, user_ids: Offsets) -> Iterator[tuple[int, Offsets]]:
@@ -157,6 +155,13 @@ class KeySchema:
         else:
             yield from partition(user_ids, self.shards)
 
+    def user_ids(self, shard: int, offsets: Iterable[int]) -> Iterable[int]:
+        """Return the users that some bits stand for in the bitmaps of a shard."""
+        shards = self.shards
+        if shards is None:
+            return offsets
+        return (offset * shards + shard for offset in offsets)
+
     def located(self, key: bytes) -> tuple[int, str, Period | None]:
         """Return the shard, the event and the period of a key.
 
@@ -173,6 +178,19 @@ class KeySchema:
         if not key.startswith(begin) or not brace or shard is None:
             raise InvalidValueError(f"not a key of {shown(self.prefix)}: {shown(key)}")
         return (shard, *self.parts[shard].parse(key))
+
+    def pattern(self, beginning: str, shard: int | None) -> bytes:
+        """Return what ``SCAN`` matches the keys of bitmaps with, and maybe of some others.
+
+        Arguments:
+            beginning: what the events' names begin with.
+            shard: the shard that they are in; ``None`` for all.
+        """
+        if shard is not None or self.shards is None:
+            begin = _literally(self.parts[shard or 0].prefix)
+        else:  # a shard's tag, between braces, is part of what keys begin with
+            begin = _literally(f"{self.prefix}{{") + "*}"
+        return f"{begin}{_literally(beginning)}*".encode()
 
     def key(self, event: str, period: Period | None) -> bytes:
         """Return the key of an event's bitmap for a period; ``None`` for the dateless one.
@@ -253,6 +271,11 @@ class KeySchema:
             raise InvalidValueError(f"not a key of {shown(self.prefix)}: {shown(key)}")
         check_name("event", event)
         return event, parse_suffix(suffix)
+
+
+def _literally(text: str) -> str:
+    """Return the pattern of ``SCAN`` that matches just this text."""
+    return re.sub(r"([\\*?\[\]])", r"\\\1", text)
 
 
 def results_of_bitmapist(prefix: str) -> re.Pattern[bytes]:

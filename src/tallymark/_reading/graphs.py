@@ -146,6 +146,8 @@ class Graph:
 
         In constant time: keys are computed when they are sent.
         """
+        if prefix == (self.prefix or self.bitmaps[0].origin.prefix):
+            return self
         graph = Graph()
         graph.bitmaps, graph.operations = self.bitmaps, self.operations
         graph.roots, graph.writes, graph.prefix = self.roots, self.writes, prefix
@@ -154,6 +156,10 @@ class Graph:
     def keys(self) -> Iterator[bytes]:
         """Yield the keys of the bitmaps. There may be many; do not compute all in one step."""
         return self.keys_of(self.bitmaps)
+
+    def key_of(self, bitmap: Bitmap) -> bytes:
+        """Return the key of one of the bitmaps."""
+        return bitmap.key if self.prefix is None else bitmap.key_below(self.prefix)
 
     def keys_of(self, bitmaps: Iterable[Bitmap]) -> Iterator[bytes]:
         """Yield the keys of some of the bitmaps."""

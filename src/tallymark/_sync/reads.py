@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from .._core.context import EventSets
-from .._reading import keyspace, queries
+from .._reading import id_streams, keyspace, membership, queries
 from .._reports import engagement as reports
 from .._reports import retention_query as retention_tables
 
@@ -84,7 +84,7 @@ class SyncReads(EventSets):
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
             ClosedError: the tally cannot be used here.
         """
-        return self._answer(queries.contains(self._context, event_set, user_id), timeout)
+        return self._answer(membership.contains(self._context, event_set, user_id), timeout)
 
     def contains_many(
         self, event_set: EventSet, user_ids: Iterable[int], *, timeout: float | None = None
@@ -107,7 +107,7 @@ class SyncReads(EventSets):
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
             ClosedError: the tally cannot be used here.
         """
-        return self._answer(queries.contains_many(self._context, event_set, user_ids), timeout)
+        return self._answer(membership.contains_many(self._context, event_set, user_ids), timeout)
 
     def users(
         self,
@@ -137,7 +137,7 @@ class SyncReads(EventSets):
             ClosedError: the tally cannot be used here.
         """
         return self.backend.reader.stream(
-            queries.users(self._context, event_set, start, limit), timeout
+            id_streams.users(self._context, event_set, start, limit), timeout
         )
 
     def user_chunks(
@@ -170,7 +170,7 @@ class SyncReads(EventSets):
             ClosedError: the tally cannot be used here.
         """
         return self.backend.reader.pages(
-            queries.users(self._context, event_set, start, limit), timeout
+            id_streams.users(self._context, event_set, start, limit), timeout
         )
 
     def is_empty(self, event_set: EventSet, *, timeout: float | None = None) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._core.untrusted import shown
 from .._reading.queries import is_empty
-from .._reports.retention_counts import Tallies, count_cells
+from .._reports.retention_counts import CellCounts, count_cells
 from .._reports.retention_query import check_table
 from ..errors import InvalidValueError
 from .cohort_pages import render_csv_data, render_html_data, render_html_form
@@ -201,13 +201,13 @@ def _select(
 
 def _count_table(
     context: Context, cohorts: Sequence[EventSet], active: Sequence[EventSet], columns: int
-) -> Query[tuple[Tallies, set[int]]]:
+) -> Query[tuple[CellCounts, set[int]]]:
     """Count all cells.
 
     Returns:
         The counts, and the indexes in ``active`` of the event sets that have users.
     """
-    table = Tallies(len(cohorts), columns - 1, "classic", first_time=False)
+    table = CellCounts(len(cohorts), columns - 1, "classic", first_time=False)
     yield from count_cells(context, cohorts, active, (), table)
     shown_periods: set[int] = set()
     nonempty: set[int] = set()

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options.target, prefix=target_prefix, shards=options.shards, timeout=60
             ) as target,
         ):
-            if options.shards is None and target.backend.context.shards:
+            if options.shards is None and target.backend.context.schema.shards:
                 raise InvalidValueError("a cluster cannot do without shards")
             migration = Copier(source, target, options.exact).run(
                 None if options.quiet else _print_progress

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from .._core.keys import KeySchema
-from .._reading.fanout import in_shards
+from .._reading.fanout import each_shard
 from .._reading.keyspace import every_bitmap
 from .._reading.raw_keys import unlinked
 from .._reading.requests import ListNodes, Request
@@ -82,10 +82,7 @@ class Database:
         def query_shard(shard: Context) -> Query[list[AnswerT]]:
             return query([shard.schema.key(event, period) for event, period in names])
 
-        if self.context.shards:
-            by_shard = self.answer(in_shards(self.context, query_shard))
-        else:
-            by_shard = [self.answer(query_shard(self.context))]
+        by_shard = self.answer(each_shard(self.context, query_shard))
         return [list(answers) for answers in zip(*by_shard, strict=True)]
 
     def nodes(self) -> list[str]:
@@ -147,7 +144,7 @@ def _are_same(source: Database, target: Database, tag: str) -> bool:
     try:
         return source.answer(_exists(key))
     finally:
-        target.answer(unlinked([key]))
+        target.answer(unlinked(target.context, [key]))
 
 
 def _list_nodes() -> Query[list[str]]:
