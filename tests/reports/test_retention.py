@@ -26,12 +26,11 @@ from tallymark import (
     Period,
     Retention,
 )
-from tallymark._core import bits
 from tallymark._core.context import Context
 from tallymark._core.events import Bitmap
 from tallymark._core.failures import SlotMovingError
 from tallymark._core.options import Options
-from tallymark._reading import expressions
+from tallymark._reading import bits, expressions
 from tallymark._reading.requests import Compute, Scatter
 from tallymark._reports import heatmap, retention_counts
 

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from .._core.bits import algebra, is_loaded
-from .._core.graphs import LEAST_WRITTEN, SLOWER, Graph
+from .._core.context import LEAST_WRITTEN, SLOWER
 from ..errors import InvalidValueError
 from .bitop import Program, short_program
+from .bits import algebra, is_loaded
 from .fanout import each_shard
+from .graphs import Graph
 from .raw_keys import ranges
 from .requests import MANY_COMMANDS, Compute, Request, answered, encoded, in_steps, worked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
-    from .._core.bits import Algebra
     from .._core.context import Context
     from .._core.events import EventSet
+    from .bits import Algebra
     from .requests import Command, Query
 
 __all__ = [

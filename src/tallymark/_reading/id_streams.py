@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .._core.bits import PIECE_BITS, algebra
-from .._core.excerpts import shown
 from .._core.keys import MAX_USER_ID, checked_int
+from .._core.untrusted import shown
 from ..errors import InvalidValueError
+from .bits import PIECE_BITS, algebra
 from .bounds import bounded
 from .expressions import (
     LARGEST_PART,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .._core.context import Context
     from .._core.events import EventSet
-    from .._core.graphs import Graph
+    from .graphs import Graph
     from .requests import Query
 
 __all__ = ["users"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from .._core.bits import Ints
 from .._core.offsets import WINDOW, blocks, windows
+from .bits import Ints
 from .bounds import bounded
 from .expressions import LARGEST_PART, compiled, evaluated, keys_of
 from .fanout import gather
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from .._core.context import Context
     from .._core.events import EventSet
-    from .._core.graphs import Graph
     from .._core.offsets import Offsets
+    from .graphs import Graph
     from .requests import Command, Query
 
 __all__ = ["contains", "contains_many"]

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from .._core.events import Bitmap, Combination, PeriodUnion, walk
-from .._core.excerpts import shown
+from .._core.events import Bitmap, Combination, walk
 from .._core.failures import SlotMovingError
+from .._core.unions import PeriodUnion
+from .._core.untrusted import shown
 from ..errors import InvalidTypeError
 from .bounds import bounded, check_number
 from .expressions import (
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from .._core.context import Context
     from .._core.events import EventSet
-    from .._core.graphs import Graph
+    from .graphs import Graph
     from .requests import Command, Query
 
 __all__ = ["count", "counts", "delete", "is_empty", "store"]

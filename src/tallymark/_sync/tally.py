@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis import Redis, RedisCluster
 
-from .._core.handlers import let_handlers_pass
 from .._core.offsets import blocks
 from .._core.options import Options, checked_timeout, hide_urls
+from .._core.untrusted import let_handlers_pass
 from .._core.urls import StoreUrl
 from .._marking.transaction import Transaction, unwrapped
 from .._redis import errors as redis_py
