@@ -12,10 +12,9 @@ import anyio.to_thread
 
 from .._core.bits import algebra
 from .._core.failures import overloaded
-from .._reading.execution import Computation, Exchange, ExchangeAll, Refresh, Sleep
+from .._reading.execution import Computation, Exchange, ExchangeAll, Refresh, Sleep, resume
 from .._reading.requests import Checkpoint, Compute, Page
 from ..errors import StoreError, StoreTimeoutError
-from .loop_bound import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -66,6 +65,8 @@ class Executor:
         self._refresh = refresh
         self._running = 0
         self._became_idle: anyio.Event | None = None
+        #: When a `Checkpoint` last gave the event loop a turn, in its time.
+        self._turn_at = 0.0
 
     async def answer(self, query: Query[AnswerT], timeout: float | None = None) -> AnswerT:
         """Return a query's answer.
@@ -84,11 +85,12 @@ class Executor:
             CommandError: Redis refused.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
             OverloadedError: too many queries are running.
+            ClosedError, WrongEventLoopError: the tally cannot be used here.
         """
-        self._executions.check_usable()
+        execution = self._executions.whole(query, timeout)
         self._admit()
         try:
-            return await self.run(self._executions.whole(query, timeout))
+            return await self.run(execution)
         finally:
             self._leave()
 
@@ -104,50 +106,32 @@ class Executor:
         self, query: Query[None], timeout: float | None = None
     ) -> AsyncGenerator[Any, None]:
         """Yield a query's pages; each request may take the timeout. Raises as `answer`."""
-        self._executions.check_usable()
         execution = self._executions.paged(query, timeout)
-        turns = _Turns()
         try:
             effect = next(execution)
             while True:
+                outcome = None
                 if isinstance(effect, Page):
                     yield effect.items
-                if isinstance(effect, Page | Checkpoint):
-                    # Whoever takes the items may never wait for anything.
-                    await turns.give()
-                    effect = next(execution)
-                    continue
-                self._admit()
-                try:
-                    outcome = await self._perform(effect)
-                except StoreError as failure:
-                    effect = execution.throw(failure)
+                    await self._checkpoint()  # the caller's loop may never wait for anything
+                elif isinstance(effect, Checkpoint):
+                    await self._checkpoint()
                 else:
-                    turns.taken()
-                    effect = execution.send(outcome)
-                finally:
-                    self._leave()
+                    self._admit()
+                    try:
+                        outcome = await self._outcome(effect)
+                    finally:
+                        self._leave()
+                effect = resume(execution, outcome)
         except StopIteration:
             return
 
     async def run(self, execution: Execution[AnswerT]) -> AnswerT:
         """Perform the effects of an execution; return its result."""
-        turns: _Turns | None = None
         try:
             effect = next(execution)
             while True:
-                if isinstance(effect, Checkpoint):
-                    turns = turns or _Turns()
-                    await turns.give()
-                    effect = next(execution)
-                    continue
-                try:
-                    outcome = await self._perform(effect)
-                except StoreError as failure:
-                    effect = execution.throw(failure)
-                else:
-                    turns = None  # the loop has just had one
-                    effect = execution.send(outcome)
+                effect = resume(execution, await self._outcome(effect))
         except StopIteration as end:
             answer: AnswerT = end.value
             return answer
@@ -161,39 +145,50 @@ class Executor:
         finally:
             await self._close()
 
-    async def _perform(self, effect: Any) -> Any:
-        if isinstance(effect, Exchange | ExchangeAll):
-            exchange = self._replies(effect)
+    async def _outcome(self, effect: Any) -> Any:
+        """Perform an effect; return its outcome, or the `StoreError` with which it failed."""
+        try:
+            if not isinstance(effect, Exchange | ExchangeAll):
+                return await self._perform(effect)
+            exchange: Awaitable[Any] = (
+                self._exchange(effect)
+                if isinstance(effect, Exchange)
+                else self._exchange_all(effect)
+            )
             if effect.meanwhile is None:
                 return await exchange
             return await _beside(Computation(Compute(effect.meanwhile), effect.deadline), exchange)
-        if isinstance(effect, Sleep):
-            return await anyio.sleep(effect.seconds)
-        if isinstance(effect, Computation):
-            return await _computed(effect)
-        if isinstance(effect, Refresh) and self._refresh is not None:
-            return await self._refresh(effect)
-        raise TypeError(effect)
+        except StoreError as failure:
+            return failure
 
-    def _replies(self, effect: Exchange | ExchangeAll) -> Awaitable[list[Any]]:
-        if isinstance(effect, Exchange):
-            return self._exchange(effect)
-        return self._exchange_all(effect)
+    async def _perform(self, effect: Any) -> None:
+        if isinstance(effect, Checkpoint):
+            await self._checkpoint()
+        elif isinstance(effect, Sleep):
+            await anyio.sleep(effect.seconds)
+        elif isinstance(effect, Computation):
+            await _computed(effect)
+        elif isinstance(effect, Refresh) and self._refresh is not None:
+            await self._refresh(effect)
+        else:
+            raise TypeError(effect)
 
     async def _exchange(self, effect: Exchange) -> list[Any]:
         pool = self._pool(effect)
         return await pool.exchange(effect.request, effect.deadline, urgent=effect.urgent)
 
     async def _exchange_all(self, effect: ExchangeAll) -> list[list[Any] | StoreError]:
-        if len(effect.exchanges) == 1:
-            return [await self._tried(effect.exchanges[0])]
-        return await asyncio.gather(*(self._tried(each) for each in effect.exchanges))
+        if len(effect.exchanges) == 1:  # without a task for it
+            return [await self._outcome(effect.exchanges[0])]
+        outcomes: list[Any] = await asyncio.gather(*map(self._outcome, effect.exchanges))
+        return outcomes
 
-    async def _tried(self, effect: Exchange) -> list[Any] | StoreError:
-        try:
-            return await self._exchange(effect)
-        except StoreError as failure:
-            return failure
+    async def _checkpoint(self) -> None:
+        """Let other tasks run, if no checkpoint has let them for a while."""
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._turn_at >= TURN:
+            await asyncio.sleep(0)
+            self._turn_at = loop.time()
 
     def _admit(self) -> None:
         if self._running >= self._max_pending:
@@ -205,26 +200,6 @@ class Executor:
         if self._became_idle is not None and not self._running:
             self._became_idle.set()
             self._became_idle = None
-
-
-class _Turns:
-    """Gives the event loop a turn in the middle of a long computation."""
-
-    __slots__ = ("_last", "_now")
-
-    def __init__(self) -> None:
-        self._now = running_loop().time
-        self._last = self._now()
-
-    def taken(self) -> None:
-        """Note that the loop has had a turn."""
-        self._last = self._now()
-
-    async def give(self) -> None:
-        """Let other tasks run, if none has for a while."""
-        if self._now() - self._last >= TURN:
-            await asyncio.sleep(0)
-            self.taken()
 
 
 async def _beside(computation: Computation, exchange: Awaitable[AnswerT]) -> AnswerT:

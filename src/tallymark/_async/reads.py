@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .._reports.engagement import Funnel, Stickiness
     from .._reports.retention import Mode, Retention
     from .._reports.retention_query import Selector
-    from .backends import AsyncCluster, AsyncServer
+    from .backends import AsyncBackend
 
 __all__ = ["AsyncReads"]
 
@@ -59,7 +59,7 @@ class AsyncReads(EventSets):
     """
 
     # Set once, so a narrower type does no harm.
-    backend: AsyncServer | AsyncCluster  # pyright: ignore[reportIncompatibleVariableOverride]
+    backend: AsyncBackend  # pyright: ignore[reportIncompatibleVariableOverride]
 
     async def count(self, event_set: EventSet, *, timeout: float | None = None) -> int:
         """Return how many users are in an event set: one request, one moment.

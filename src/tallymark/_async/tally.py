@@ -10,17 +10,15 @@ from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING
 
 import anyio
-from redis.asyncio import Redis, RedisCluster
 
 from .._core.offsets import BLOCK, blocks
 from .._core.options import Options, checked_timeout, hide_urls
 from .._core.urls import StoreUrl
 from .._marking.transaction import Transaction, unwrapped
-from .._redis import errors as redis_py
 from .._redis.async_clients import KINDS
-from .._redis.cluster_clients import ClusterClients, cluster_from_client, opened
+from .._redis.cluster_clients import from_client, from_url
 from ..errors import StoreTimeoutError, TallymarkError
-from .backends import AsyncCluster, AsyncServer
+from .backends import make_backend
 from .reads import AsyncReads
 
 if TYPE_CHECKING:
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from datetime import date
     from types import TracebackType
 
+    from redis.asyncio import Redis, RedisCluster
     from typing_extensions import Self, Unpack
 
     from .._core.offsets import Offsets
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from .._marking.bulk import Chunk, Many
     from .._marking.marks import Mark, Result
     from .._marking.stats import Stats
+    from .backends import AsyncBackend
 
 __all__ = ["Tally"]
 
@@ -58,7 +58,7 @@ class Tally(AsyncReads):
             any release.
     """
 
-    backend: AsyncServer | AsyncCluster
+    backend: AsyncBackend
 
     def __init__(self, client: Redis | RedisCluster, **options: Unpack[TallyOptions]) -> None:
         """Use a client that the caller owns; closing the tally leaves it open.
@@ -78,12 +78,7 @@ class Tally(AsyncReads):
         """
         hide_urls(options)
         checked = Options(**options)
-        remedy = "for blocking clients there is tallymark.SyncTally"
-        redis_py.check_client(client, (Redis, RedisCluster), "Tally", remedy)
-        if isinstance(client, RedisCluster):
-            self.backend = AsyncCluster(cluster_from_client(KINDS, client, checked), checked)
-        else:
-            self.backend = AsyncServer(client, checked, owned=False)
+        self.backend = make_backend(from_client(KINDS, client, checked), checked, owned=False)
 
     @classmethod
     def from_url(cls, url: str, **options: Unpack[TallyOptions]) -> Self:
@@ -124,12 +119,8 @@ class Tally(AsyncReads):
         del url  # error reporters show the locals of frames
         hide_urls(options)
         checked = Options(**options)
-        made = opened(KINDS, store, checked)
         tally = cls.__new__(cls)
-        if isinstance(made, ClusterClients):
-            tally.backend = AsyncCluster(made, checked)
-        else:
-            tally.backend = AsyncServer(made, checked, owned=True)
+        tally.backend = make_backend(from_url(KINDS, store, checked), checked, owned=True)
         return tally
 
     @property

@@ -7,31 +7,31 @@ as executions: generators of effects, which the drivers perform.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._core.failures import MAX_REDIRECTS, TRANSIENT, Attempts, RedirectedError, SlotMovingError
 from .._core.handlers import let_handlers_pass
 from .._reading.execution import Exchange, ExchangeAll, Executions, Refresh, Sleep
 from .._reading.requests import ListNodes, Request
 from ..errors import StoreError, StoreUnavailableError
+from .handshake import Handshake
 from .routing import Router
-from .topology import CLUSTER_SLOTS
+from .topology import CLUSTER_SLOTS, Topology
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from .._core.options import Options
     from .._core.urls import Address
     from .._marking.marks import Mark, Result
     from .._reading.execution import Execution, Traffic
     from .._reading.requests import Scatter
-    from .handshake import Handshake
     from .shard_transactions import ShardBatches
-    from .topology import Topology
 
-__all__ = ["ClusterExecutions", "Commands", "attempt_deadline", "discover", "shake_hands"]
+__all__ = ["ClusterExecutions", "attempt_deadline"]
 
-#: How many seconds a node has to answer a question about the cluster.
-_QUESTION: Final = 1.0
+#: How many seconds a node has to answer `CLUSTER_SLOTS`, or the handshake.
+_NODE_TIMEOUT: Final = 1.0
 
 
 def attempt_deadline(now: float, deadline: float) -> float:
@@ -42,95 +42,18 @@ def attempt_deadline(now: float, deadline: float) -> float:
     return deadline if deadline == math.inf else now + (deadline - now) / 2
 
 
-class Commands:
+class _Commands(NamedTuple):
     """Encoded commands, as a request."""
 
-    __slots__ = ("_count", "_data")
-
-    share = 1
-
-    def __init__(self, data: bytes, count: int) -> None:
-        """Hold some bytes, and how many replies they have."""
-        self._data = data
-        self._count = count
+    data: bytes
+    replies: int
+    share: int = 1
 
     def encode(self) -> bytes:
-        """Return the bytes."""
-        return self._data
+        return self.data
 
     def reply_count(self) -> int:
-        """Return how many replies they have."""
-        return self._count
-
-
-def discover(
-    topology: Topology, clock: Callable[[], float], deadline: float = math.inf
-) -> Execution[None]:
-    """Read the topology from the first node that answers.
-
-    Arguments:
-        topology: is updated.
-        clock: the driver's.
-        deadline: when to give up.
-
-    Raises:
-        StoreError: no node answers.
-    """
-    cause: StoreError | None = None
-    request = Request([CLUSTER_SLOTS], replies=list)
-    for address in topology.candidates():
-        try:
-            until = min(deadline, clock() + _QUESTION)
-            replies = yield Exchange(request, until, address, urgent=True)
-            (slots,) = request.settle(replies)
-            topology.update(slots, address)
-        except StoreError as failure:  # noqa: PERF203 - one or two nodes
-            let_handlers_pass(failure)
-            topology.failed(address)
-            if cause is None or isinstance(cause, TRANSIENT):
-                cause = failure  # one that is not about connections tells more
-        else:
-            topology.worked(address)
-            return
-    if cause is not None and not isinstance(cause, TRANSIENT):
-        raise cause
-    raise StoreUnavailableError(f"no node of the cluster tells its slots: {cause}")
-
-
-def shake_hands(
-    topology: Topology,
-    handshake: Handshake,
-    clock: Callable[[], float],
-    *,
-    marking: bool,
-    deadline: float = math.inf,
-) -> Execution[None]:
-    """Learn whether the database is sharded as the tally is.
-
-    Arguments:
-        topology: where the schema key is.
-        handshake: keeps the result.
-        clock, deadline: as for `discover`.
-        marking: whether a mark is to follow.
-
-    Raises:
-        StoreError: that cannot be learned now, or it is not.
-    """
-    request = Commands(*handshake.commands(marking=marking))
-    address = topology.owner(topology.schema_slot)
-    if address is None:
-        raise StoreUnavailableError("no node of the cluster is known to have its first slot")
-    replies: list[Any] = []
-    for _ in range(MAX_REDIRECTS):
-        until = min(deadline, clock() + _QUESTION)
-        replies = yield Exchange(request, until, address, urgent=True)
-        redirected = next((each for each in replies if isinstance(each, RedirectedError)), None)
-        if redirected is None:
-            break
-        if redirected.kind != "MOVED":  # the slot is migrating
-            raise StoreUnavailableError(str(redirected))
-        address = topology.target(redirected, address)
-    handshake.check(replies)
+        return self.replies
 
 
 class ClusterExecutions(Executions):
@@ -138,22 +61,87 @@ class ClusterExecutions(Executions):
 
     Attributes:
         topology: the cluster's.
-        handshake: whether the database is known to be sharded as the tally is.
     """
 
     def __init__(
         self,
-        topology: Topology,
-        handshake: Handshake,
+        startup: Iterable[Address],
+        remap: Callable[[Address], Address] | None,
+        options: Options,
         *,
-        timeout: float,
         clock: Callable[[], float],
         check_usable: Callable[[], None],
     ) -> None:
-        """Begin; ``timeout``, ``clock`` and ``check_usable`` as for `Executions`."""
-        super().__init__(timeout=timeout, clock=clock, check_usable=check_usable)
-        self.topology = topology
-        self.handshake = handshake
+        """Begin without a topology.
+
+        Arguments:
+            startup, remap: as for `Topology`.
+            options: the tally's.
+            clock, check_usable: as for `Executions`.
+        """
+        super().__init__(timeout=options.timeout, clock=clock, check_usable=check_usable)
+        schema = options.schema()
+        self.topology = Topology(startup, schema, remap)
+        self._handshake = Handshake(schema)
+
+    def discover(self, deadline: float = math.inf) -> Execution[None]:
+        """Read the topology from the first node that answers.
+
+        Arguments:
+            deadline: when to give up, as the driver's clock has it.
+
+        Raises:
+            StoreError: no node answers.
+        """
+        cause: StoreError | None = None
+        request = Request([CLUSTER_SLOTS], replies=list)
+        for address in self.topology.candidates():
+            try:
+                until = min(deadline, self._clock() + _NODE_TIMEOUT)
+                replies = yield Exchange(request, until, address, urgent=True)
+                (slots,) = request.settle(replies)
+                self.topology.update(slots, address)
+            except StoreError as failure:  # noqa: PERF203 - one or two nodes
+                let_handlers_pass(failure)
+                self.topology.failed(address)
+                if cause is None or isinstance(cause, TRANSIENT):
+                    cause = failure  # a failure that is not about connections says more
+            else:
+                self.topology.worked(address)
+                return
+        if cause is not None and not isinstance(cause, TRANSIENT):
+            raise cause
+        raise StoreUnavailableError(f"no node of the cluster tells its slots: {cause}")
+
+    def _shake_hands(self, deadline: float, *, marking: bool) -> Execution[None]:
+        """Check with the handshake that the database is sharded as the tally is.
+
+        Arguments:
+            deadline: when to give up, as the driver's clock has it.
+            marking: whether a mark follows.
+
+        Raises:
+            WrongSchemaError: the database is sharded in another way.
+            StoreError: there is no answer.
+        """
+        topology = self.topology
+        request = _Commands(*self._handshake.commands(marking=marking))
+        address = topology.owner(topology.schema_slot)
+        if address is None:
+            raise StoreUnavailableError("no node of the cluster is known to have its first slot")
+        replies: list[Any] = []
+        for _ in range(MAX_REDIRECTS):
+            until = min(deadline, self._clock() + _NODE_TIMEOUT)
+            replies = yield Exchange(request, until, address, urgent=True)
+            redirected = next(
+                (reply for reply in replies if isinstance(reply, RedirectedError)), None
+            )
+            if redirected is None:
+                break
+            if redirected.kind != "MOVED":  # the slot is migrating
+                raise StoreUnavailableError(str(redirected))
+            address = topology.target(redirected, address)
+        self._handshake.check(replies)
 
     def ready(self, deadline: float, *, marking: bool) -> Execution[None]:
         """Know the topology, and that the database is sharded as the tally is.
@@ -163,10 +151,8 @@ class ClusterExecutions(Executions):
         """
         if not self.topology.known:
             yield Refresh(deadline)
-        if self.handshake.wanted(marking=marking):
-            yield from shake_hands(
-                self.topology, self.handshake, self._clock, marking=marking, deadline=deadline
-            )
+        if self._handshake.wanted(marking=marking):
+            yield from self._shake_hands(deadline, marking=marking)
 
     def commit(
         self,

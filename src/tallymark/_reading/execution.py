@@ -34,6 +34,7 @@ __all__ = [
     "Sendable",
     "Sleep",
     "Traffic",
+    "resume",
     "retried",
 ]
 
@@ -157,6 +158,21 @@ Effect = Exchange | ExchangeAll | Sleep | Refresh | Computation | Checkpoint | P
 Execution = Generator[Any, Any, AnswerT]
 
 
+def resume(execution: Execution[Any], outcome: Any) -> Any:
+    """Give an execution the outcome of its effect, and return its next effect.
+
+    Arguments:
+        execution: the execution.
+        outcome: what the effect returned, or the `StoreError` with which it failed.
+
+    Raises:
+        StopIteration: the execution has ended; the value is its result.
+    """
+    if isinstance(outcome, StoreError):
+        return execution.throw(outcome)
+    return execution.send(outcome)
+
+
 def retried(
     request: Answerable[AnswerT],
     deadline: float,
@@ -225,11 +241,13 @@ class Executions:
                 for each of its requests.
 
         Raises:
+            ClosedError, WrongEventLoopError: the tally cannot be used (here).
             InvalidTypeError, InvalidValueError: the query has an argument that
                 is not allowed; nothing was sent.
             CommandError: Redis refused.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
         """
+        self.check_usable()
         if timeout is None:
             return self._run(query, self.timeout, None)
         seconds = checked_timeout(timeout)
@@ -237,6 +255,7 @@ class Executions:
 
     def paged(self, query: Query[None], timeout: float | None = None) -> Execution[None]:
         """Answer a query page by page; each request may take the timeout. Raises as `whole`."""
+        self.check_usable()
         seconds = self.timeout if timeout is None else checked_timeout(timeout)
         return self._run(query, seconds, None, paged=True)
 

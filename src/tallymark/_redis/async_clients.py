@@ -33,6 +33,8 @@ class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
 
 
 KINDS: Final = ClientKinds(
+    facade="Tally",
+    remedy="for blocking clients there is tallymark.SyncTally",
     client=Redis,
     fake="FakeAsyncRedis",
     tcp=Connection,

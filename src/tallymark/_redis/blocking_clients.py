@@ -25,6 +25,8 @@ class _SentinelPool(SentinelConnectionPool, BlockingPool):
 
 
 KINDS: Final = ClientKinds(
+    facade="SyncTally",
+    remedy="for asyncio clients there is tallymark.Tally",
     client=Redis,
     fake="FakeRedis",
     tcp=Connection,

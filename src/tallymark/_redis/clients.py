@@ -56,6 +56,7 @@ class ClientKinds(NamedTuple):
     """The classes of one facade.
 
     Attributes:
+        facade, remedy: the name of its tally, and what to use for other clients, for errors.
         client: a client.
         fake: the name of fakeredis's client.
         tcp, tls, socket: connections to a server, also with TLS, or over a socket.
@@ -68,6 +69,8 @@ class ClientKinds(NamedTuple):
             own; else there is one deadline around the whole call.
     """
 
+    facade: str
+    remedy: str
     client: Any
     fake: str
     tcp: Any

@@ -21,6 +21,7 @@ from .clients import (
     make_client,
     make_read_client,
 )
+from .errors import check_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from .._core.urls import Address, StoreUrl
     from .clients import ClientKinds
 
-__all__ = ["ClusterClients", "check_store", "cluster_from_client", "opened"]
+__all__ = ["ClusterClients", "check_store", "from_client", "from_url"]
 
 #: A node that has not taken a connection after so many seconds is taken to be down.
 CONNECT_SECONDS: Final = 1.0
@@ -126,14 +127,14 @@ def _preset(connection_class: Any, settings: dict[str, Any]) -> type:
 
 def check_store(kinds: ClientKinds, store: StoreUrl, options: Options) -> None:
     """Raise what a tally with this URL and these options would raise, and connect to nothing."""
-    found = opened(kinds, store, options)
+    found = from_url(kinds, store, options)
     if isinstance(found, ClusterClients):
         options.on_a_cluster()
     else:
         make_read_client(kinds, found, options)
 
 
-def opened(kinds: ClientKinds, store: StoreUrl, options: Options) -> Any:
+def from_url(kinds: ClientKinds, store: StoreUrl, options: Options) -> Any:
     """Return a client for a URL; of a cluster, what it takes to connect to the nodes.
 
     Raises: as `make_client`.
@@ -156,8 +157,15 @@ def opened(kinds: ClientKinds, store: StoreUrl, options: Options) -> Any:
     return clients
 
 
-def cluster_from_client(kinds: ClientKinds, client: Any, options: Options) -> ClusterClients:
-    """Return what a cluster client of the caller's is made of."""
+def from_client(kinds: ClientKinds, client: Any, options: Options) -> Any:
+    """Return a client of the caller's; of a cluster client, `ClusterClients` with its settings.
+
+    Raises:
+        InvalidTypeError: it is no client of this facade.
+    """
+    check_client(client, (kinds.client, kinds.cluster), kinds.facade, kinds.remedy)
+    if not isinstance(client, kinds.cluster):
+        return client
     manager = client.nodes_manager
     nodes = [*manager.nodes_cache.values(), *manager.startup_nodes.values()]
     pool = next((one.redis_connection.connection_pool for one in nodes if _is_blocking(one)), None)

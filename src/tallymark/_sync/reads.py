@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .._reports.engagement import Funnel, Stickiness
     from .._reports.retention import Mode, Retention
     from .._reports.retention_query import Selector
-    from .backends import SyncCluster, SyncServer
+    from .backends import SyncBackend
 
 __all__ = ["SyncReads"]
 
@@ -38,7 +38,7 @@ class SyncReads(EventSets):
     """
 
     # Set once, so a narrower type does no harm.
-    backend: SyncServer | SyncCluster  # pyright: ignore[reportIncompatibleVariableOverride]
+    backend: SyncBackend  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def count(self, event_set: EventSet, *, timeout: float | None = None) -> int:
         """Return how many users are in an event set: one request, one moment.

@@ -10,18 +10,15 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from redis import Redis, RedisCluster
-
 from .._core.handlers import let_handlers_pass
 from .._core.offsets import blocks
 from .._core.options import Options, checked_timeout, hide_urls
 from .._core.urls import StoreUrl
 from .._marking.transaction import Transaction, unwrapped
-from .._redis import errors as redis_py
 from .._redis.blocking_clients import KINDS
-from .._redis.cluster_clients import ClusterClients, cluster_from_client, opened
+from .._redis.cluster_clients import from_client, from_url
 from ..errors import StoreTimeoutError, TallymarkError
-from .backends import SyncCluster, SyncServer
+from .backends import make_backend
 from .reads import SyncReads
 
 if TYPE_CHECKING:
@@ -29,6 +26,7 @@ if TYPE_CHECKING:
     from datetime import date
     from types import TracebackType
 
+    from redis import Redis, RedisCluster
     from typing_extensions import Self, Unpack
 
     from .._core.options import TallyOptions
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
     from .._marking.bulk import Many
     from .._marking.marks import Mark, Result
     from .._marking.stats import Stats
+    from .backends import SyncBackend
 
 __all__ = ["SyncTally", "owning"]
 
@@ -55,7 +54,7 @@ class SyncTally(SyncReads):
             any release.
     """
 
-    backend: SyncServer | SyncCluster
+    backend: SyncBackend
 
     def __init__(self, client: Redis | RedisCluster, **options: Unpack[TallyOptions]) -> None:
         """Use a client that the caller owns; closing the tally leaves it open.
@@ -74,12 +73,7 @@ class SyncTally(SyncReads):
         """
         hide_urls(options)
         checked = Options(**options)
-        remedy = "for asyncio clients there is tallymark.Tally"
-        redis_py.check_client(client, (Redis, RedisCluster), "SyncTally", remedy)
-        if isinstance(client, RedisCluster):
-            self.backend = SyncCluster(cluster_from_client(KINDS, client, checked), checked)
-        else:
-            self.backend = SyncServer(client, checked, owned=False)
+        self.backend = make_backend(from_client(KINDS, client, checked), checked, owned=False)
 
     @classmethod
     def from_url(cls, url: str, **options: Unpack[TallyOptions]) -> Self:
@@ -117,7 +111,7 @@ class SyncTally(SyncReads):
         del url  # error reporters show the locals of frames
         hide_urls(options)
         checked = Options(**options)
-        return owning(cls, opened(KINDS, store, checked), checked)
+        return owning(cls, from_url(KINDS, store, checked), checked)
 
     @property
     def client(self) -> Redis | RedisCluster:
@@ -510,11 +504,8 @@ class SyncTally(SyncReads):
 TallyT = TypeVar("TallyT", bound=SyncTally)
 
 
-def owning(kind: type[TallyT], made: Any, options: Options) -> TallyT:
-    """Make a tally that owns a client, or what it takes to connect to a cluster."""
+def owning(kind: type[TallyT], client: Any, options: Options) -> TallyT:
+    """Return a tally that owns a client, or what connects to a cluster: `ClusterClients`."""
     tally = kind.__new__(kind)
-    if isinstance(made, ClusterClients):
-        tally.backend = SyncCluster(made, options)
-    else:
-        tally.backend = SyncServer(made, options, owned=True)
+    tally.backend = make_backend(client, options, owned=True)
     return tally
