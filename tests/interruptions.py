@@ -146,7 +146,7 @@ class Scenario:
         found = self.tally.stats()
         backend: Any = self.tally.backend
         single = hasattr(backend, "_primary")
-        links = [backend._primary] if single else list(backend._nodes._made.values())
+        links = [backend._primary] if single else list(backend._nodes._nodes.values())
         for link in links:
             if link.owned:
                 places = link._pool.pool.queue

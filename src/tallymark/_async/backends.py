@@ -27,9 +27,10 @@ from .nodes import AsyncNodes
 from .pool import ReadPool
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Sequence
 
     from .._core.options import Options
+    from .._marking.marks import Mark, Result
     from .._reading.execution import Exchange
 
 __all__ = ["AsyncBackend", "make_backend"]
@@ -67,6 +68,17 @@ class AsyncBackend:
         self.database = database
         self.context = Context.of(database, options, time.time)
         self.marker = Marker(options, time.time)
+
+    async def submit_counted(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
+        """Send marks in one transaction, and count their events if ``max_events`` is set."""
+        self.marker.begun(marks)
+        try:
+            results = await self.writer.submit_together(marks, timeout)
+        except BaseException as error:
+            self.marker.ended(marks, error=error)
+            raise
+        self.marker.ended(marks, results)
+        return results
 
     async def close(self) -> None:
         """Wait for the calls in flight, then close the connections that the tally made."""

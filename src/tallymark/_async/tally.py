@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import math
-from collections import deque
-from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING
 
-import anyio
-
-from .._core.offsets import BLOCK, blocks
-from .._core.options import Options, checked_timeout, hide_urls
+from .._core.options import Options, hide_urls
 from .._core.urls import StoreUrl
 from .._marking.transaction import Transaction, unwrapped
 from .._redis.async_clients import KINDS
 from .._redis.cluster_clients import from_client, from_url
-from ..errors import StoreTimeoutError, TallymarkError
 from .backends import make_backend
+from .bulk import write_many
 from .reads import AsyncReads
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterable, AsyncIterator, Iterable
     from datetime import date
     from types import TracebackType
 
     from redis.asyncio import Redis, RedisCluster
     from typing_extensions import Self, Unpack
 
-    from .._core.offsets import Offsets
     from .._core.options import TallyOptions
     from .._core.periods import Granularity
-    from .._marking.bulk import Chunk, Many
-    from .._marking.marks import Mark, Result
+    from .._marking.marks import Mark
     from .._marking.stats import Stats
     from .backends import AsyncBackend
 
@@ -179,7 +170,7 @@ class Tally(AsyncReads):
         """
         mark = self.backend.marker.mark_event(event, user_id, now, track_hourly, track_unique)
         if mark.bitmaps.on_trial:
-            return await self._try(mark, timeout)
+            return await self._submit(mark, timeout)
         return unwrapped(await self.backend.writer.submit(mark, timeout))
 
     async def unmark_event(
@@ -241,7 +232,7 @@ class Tally(AsyncReads):
         mark = self.backend.marker.unmark_event(
             event, user_id, now, track_hourly, track_unique, exact
         )
-        return await self._try(mark, timeout)
+        return await self._submit(mark, timeout)
 
     async def mark_unique(
         self, event: str, user_id: int, *, timeout: float | None = None
@@ -271,7 +262,7 @@ class Tally(AsyncReads):
         Cancelled: the mark may or may not have been applied, whole if at all.
         The tally and all other calls go on unharmed.
         """
-        return await self._try(self.backend.marker.mark_unique(event, user_id), timeout)
+        return await self._submit(self.backend.marker.mark_unique(event, user_id), timeout)
 
     async def unmark_unique(
         self, event: str, user_id: int, *, timeout: float | None = None
@@ -300,7 +291,7 @@ class Tally(AsyncReads):
         Cancelled: the mark may or may not have been applied, whole if at all.
         The tally and all other calls go on unharmed.
         """
-        return await self._try(self.backend.marker.unmark_unique(event, user_id), timeout)
+        return await self._submit(self.backend.marker.unmark_unique(event, user_id), timeout)
 
     async def mark_many(
         self,
@@ -369,7 +360,7 @@ class Tally(AsyncReads):
         """
         many = self.backend.marker.mark_many(event, now, track_hourly, track_unique)
         with self.backend.marker.many(many):
-            return await self._write_many(many, user_ids, timeout)
+            return await write_many(self.backend, many, user_ids, timeout)
 
     async def unmark_many(
         self,
@@ -428,7 +419,7 @@ class Tally(AsyncReads):
         """
         many = self.backend.marker.unmark_many(event, now, track_hourly, track_unique, exact)
         with self.backend.marker.many(many):
-            return await self._write_many(many, user_ids, timeout)
+            return await write_many(self.backend, many, user_ids, timeout)
 
     @contextlib.asynccontextmanager
     async def transaction(self, *, timeout: float | None = None) -> AsyncIterator[Transaction]:
@@ -467,73 +458,6 @@ class Tally(AsyncReads):
             with transaction.sending():
                 results = await self.backend.writer.submit_together(transaction.marks, timeout)
             transaction.settle(results)
-
-    async def _try(self, mark: Mark, timeout: float | None) -> Granularity:
-        """Send a mark, and take note of what became of it if its event is on trial."""
-        if not mark.bitmaps.on_trial:
-            return unwrapped(await self.backend.writer.submit(mark, timeout))
-        self.backend.marker.begun((mark,))
-        try:
-            result = await self.backend.writer.submit(mark, timeout)
-        except BaseException as error:
-            self.backend.marker.ended((mark,), error=error)
-            raise
-        self.backend.marker.ended((mark,), (result,))
-        return unwrapped(result)
-
-    async def _write_many(
-        self, many: Many, user_ids: Iterable[int] | AsyncIterable[int], timeout: float | None
-    ) -> dict[Granularity, int]:
-        self.backend.writer.check_usable()
-        loop = asyncio.get_running_loop()
-        ends = None if timeout is None else loop.time() + checked_timeout(timeout)
-
-        def left() -> float | None:
-            if ends is None:
-                return None
-            if (seconds := ends - loop.time()) <= 0:
-                raise StoreTimeoutError(f"not done within {timeout:g} s")
-            return seconds
-
-        under_way: deque[tuple[Chunk, asyncio.Task[list[Result]]]] = deque()
-
-        async def land(most: int = 0) -> None:
-            while len(under_way) > most:
-                chunk, task = under_way.popleft()
-                many.settle(chunk, await task)
-
-        try:
-            async with contextlib.aclosing(_checked_blocks(many, user_ids, ends, left)) as found:
-                async for offsets in found:
-                    # While Redis works on a chunk, the next one is put together.
-                    for chunk in many.chunks(offsets):
-                        await land(self.backend.pieces - 1)
-                        task = asyncio.create_task(self._commit(chunk.marks, left()))
-                        under_way.append((chunk, task))
-                        await asyncio.sleep(0)
-            await land()
-        except Exception as error:
-            # What came before a bad id, or before a stream that broke.
-            while under_way:
-                with contextlib.suppress(TallymarkError):
-                    await land()
-            if isinstance(error, TallymarkError):
-                raise many.told(error) from error.__cause__
-            raise
-        finally:
-            for _, task in under_way:
-                task.cancel()
-        return many.counts
-
-    async def _commit(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
-        self.backend.marker.begun(marks)
-        try:
-            results = await self.backend.writer.submit_together(marks, timeout)
-        except BaseException as error:
-            self.backend.marker.ended(marks, error=error)
-            raise
-        self.backend.marker.ended(marks, results)
-        return results
 
     def stats(self) -> Stats:
         """Return what the tally has done so far, in numbers: a `Stats`."""
@@ -578,60 +502,8 @@ class Tally(AsyncReads):
         """Close the tally."""
         await self.aclose()
 
-
-async def _checked_blocks(
-    many: Many,
-    user_ids: Iterable[int] | AsyncIterable[int],
-    ends: float | None,
-    check_time: Callable[[], object],
-) -> AsyncGenerator[Offsets, None]:
-    """Yield the offsets in blocks, and let other tasks run in between.
-
-    Arguments:
-        many: checks the ids.
-        user_ids: the ids.
-        ends: when they have to be there, in the event loop's time, if there is such a time.
-        check_time: raises if time is up.
-    """
-    if isinstance(user_ids, AsyncIterable):
-        ids = aiter(user_ids)
-        try:
-            while block := await _next_block(ids, ends):
-                yield many.checked(block)
-                if len(block) < BLOCK:
-                    return
-        finally:
-            close = getattr(ids, "aclose", None)
-            if close is not None:
-                with anyio.CancelScope(deadline=math.inf if ends is None else ends):
-                    await close()
-        return
-    found, all_there = blocks(user_ids, None if ends is None else check_time)
-    if all_there:
-        # Nothing is sent before all are checked.
-        checked = []
-        for some in found:
-            checked.append(many.checked(some))
-            await asyncio.sleep(0)
-        for offsets in checked:
-            yield offsets
-    else:
-        for some in found:
-            yield many.checked(some)
-
-
-async def _next_block(ids: AsyncIterator[int], ends: float | None) -> list[int]:
-    """Return the next ids, fewer than a block if these are the last ones.
-
-    Raises:
-        StoreTimeoutError: they did not come in time.
-    """
-    block: list[int] = []
-    with anyio.CancelScope(deadline=math.inf if ends is None else ends) as scope:
-        async for user_id in ids:
-            block.append(user_id)
-            if len(block) == BLOCK:
-                break
-    if scope.cancelled_caught:
-        raise StoreTimeoutError("the iterable of user ids did not give the next one in time")
-    return block
+    async def _submit(self, mark: Mark, timeout: float | None) -> Granularity:
+        if not mark.bitmaps.on_trial:
+            return unwrapped(await self.backend.writer.submit(mark, timeout))
+        (result,) = await self.backend.submit_counted((mark,), timeout)
+        return unwrapped(result)

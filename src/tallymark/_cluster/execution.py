@@ -12,20 +12,19 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from .._core.failures import MAX_REDIRECTS, TRANSIENT, Attempts, RedirectedError, SlotMovingError
 from .._core.handlers import let_handlers_pass
 from .._reading.execution import Exchange, ExchangeAll, Executions, Refresh, Sleep
-from .._reading.requests import ListNodes, Request
+from .._reading.requests import ListNodes, Request, Scatter
 from ..errors import StoreError, StoreUnavailableError
 from .handshake import Handshake
 from .routing import Router
 from .topology import CLUSTER_SLOTS, Topology
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from .._core.options import Options
     from .._core.urls import Address
     from .._marking.marks import Mark, Result
     from .._reading.execution import Execution, Traffic
-    from .._reading.requests import Scatter
     from .shard_transactions import ShardBatches
 
 __all__ = ["ClusterExecutions", "attempt_deadline"]
@@ -206,8 +205,7 @@ class ClusterExecutions(Executions):
                     continue
                 importing = None
             redirects = 0
-            yield Sleep(attempts.pause(failure, deadline - self._clock()))
-            yield from self._refresh(deadline, began)
+            yield from self._pause(attempts, failure, deadline, began)
 
     def _exchange(
         self, batch: ShardBatches, address: Address, deadline: float, traffic: Traffic
@@ -224,46 +222,53 @@ class ClusterExecutions(Executions):
     def _ask(self, effect: Request | Scatter | ListNodes, deadline: float) -> Execution[list[Any]]:
         if isinstance(effect, Request):
             raise TypeError(effect)  # on a cluster, all queries are of shards
+        router = Router(effect if isinstance(effect, Scatter) else Scatter(()), self.topology)
         attempts = Attempts()
         while True:
+            began = self._clock()
+            failure: StoreError | None
             try:
                 yield from self.ready(deadline, marking=False)
-                break
             except TRANSIENT as error:
                 let_handlers_pass(error)
-                failure: StoreError = error
-            yield Sleep(attempts.pause(failure, deadline - self._clock()))
-        if isinstance(effect, ListNodes):
-            return self.topology.names()
-        return (yield from self._scatter(effect, deadline))
+                failure = error
+            else:
+                if isinstance(effect, ListNodes):
+                    return self.topology.names()
+                yield from self._send(router, began, deadline, effect.meanwhile)
+                if not router.goes_on:
+                    return router.outcomes
+                failure = router.obstacle
+            if failure is not None:
+                yield from self._pause(attempts, failure, deadline, began)
 
-    def _scatter(self, scatter: Scatter, deadline: float) -> Execution[list[Any]]:
-        """Return what the replies to each part of a `Scatter` say."""
-        router = Router(scatter, self.topology)
-        attempts = Attempts()
-        meanwhile = scatter.meanwhile
-        while router.goes_on:
-            began = self._clock()
-            requests = router.node_requests()
-            if requests:
-                until = attempt_deadline(began, deadline)
-                exchanges = [Exchange(each.request, until, each.address) for each in requests]
-                outcomes = yield ExchangeAll(exchanges, deadline, meanwhile)
-                for each, outcome in zip(requests, outcomes, strict=True):
-                    if isinstance(outcome, StoreError):
-                        self.topology.failed(each.address)
-                        router.failed(each, outcome)
-                    else:
-                        router.answered(each, outcome)
-            if router.goes_on and router.obstacle is not None:
-                yield Sleep(attempts.pause(router.obstacle, deadline - self._clock()))
-                yield from self._refresh(deadline, began)
-        return router.outcomes
+    def _send(
+        self, router: Router, now: float, deadline: float, meanwhile: Iterator[None] | None
+    ) -> Execution[None]:
+        """Send what a router has for the nodes, to all of them at once, and take their replies."""
+        requests = router.node_requests()
+        if not requests:
+            return
+        until = attempt_deadline(now, deadline)
+        exchanges = [Exchange(each.request, until, each.address) for each in requests]
+        outcomes = yield ExchangeAll(exchanges, deadline, meanwhile)
+        for request, outcome in zip(requests, outcomes, strict=True):
+            if isinstance(outcome, StoreError):
+                self.topology.failed(request.address)
+                router.failed(request, outcome)
+            else:
+                router.answered(request, outcome)
 
-    @staticmethod
-    def _refresh(deadline: float, since: float) -> Execution[None]:
-        """Read the topology anew; if no node answers, the next attempt shows it."""
+    def _pause(
+        self, attempts: Attempts, failure: StoreError, deadline: float, since: float
+    ) -> Execution[None]:
+        """Pause before another attempt, then read the topology if no other call has since then.
+
+        Raises:
+            StoreError: no time is left for another attempt.
+        """
+        yield Sleep(attempts.pause(failure, deadline - self._clock()))
         try:
             yield Refresh(deadline, since)
-        except TRANSIENT as error:
+        except TRANSIENT as error:  # if no node answers, the next attempt fails with it
             let_handlers_pass(error)

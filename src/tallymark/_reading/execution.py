@@ -7,6 +7,7 @@ is sent what each of them came to, or has the `StoreError` thrown in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Answerable",
     "Computation",
+    "Deadline",
     "Exchange",
     "ExchangeAll",
     "Execution",
@@ -156,6 +158,46 @@ class Refresh(NamedTuple):
 #: What a driver performs.
 Effect = Exchange | ExchangeAll | Sleep | Refresh | Computation | Checkpoint | Page
 Execution = Generator[Any, Any, AnswerT]
+
+
+class Deadline:
+    """The deadline of a call that makes several requests.
+
+    Attributes:
+        at: when the call has to end, as the driver's clock has it; ``math.inf`` for no limit.
+    """
+
+    def __init__(self, timeout: float | None, clock: Callable[[], float]) -> None:
+        """Begin the call.
+
+        Arguments:
+            timeout: how many seconds the whole call may take; ``None`` for no deadline, where
+                each request has the tally's timeout.
+            clock: the driver's, in seconds.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: the timeout is not allowed.
+        """
+        self._timeout = timeout if timeout is None else checked_timeout(timeout)
+        self._clock = clock
+        self.at = math.inf if self._timeout is None else clock() + self._timeout
+
+    @property
+    def check(self) -> Callable[[], object] | None:
+        """What raises a `StoreTimeoutError` when no time is left; ``None`` without a deadline."""
+        return None if self._timeout is None else self.left
+
+    def left(self) -> float | None:
+        """Return how many seconds are left; ``None`` if the call has no deadline.
+
+        Raises:
+            StoreTimeoutError: none are left.
+        """
+        if self._timeout is None:
+            return None
+        if (seconds := self.at - self._clock()) <= 0:
+            raise StoreTimeoutError(f"not done within {self._timeout:g} s")
+        return seconds
 
 
 def resume(execution: Execution[Any], outcome: Any) -> Any:

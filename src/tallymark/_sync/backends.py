@@ -23,9 +23,10 @@ from .nodes import SyncNodes
 from .writer import ClusterWriter, SyncWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Sequence
 
     from .._core.options import Options
+    from .._marking.marks import Mark, Result
     from .._reading.execution import Exchange
 
 __all__ = ["SyncBackend", "make_backend"]
@@ -53,6 +54,17 @@ class SyncBackend:
         self.database = database
         self.context = Context.of(database, options, time.time)
         self.marker = Marker(options, time.time, threading.RLock())
+
+    def submit_counted(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
+        """Send marks in one transaction, and count their events if ``max_events`` is set."""
+        self.marker.begun(marks)
+        try:
+            results = self.writer.submit_together(marks, timeout)
+        except BaseException as error:
+            self.marker.ended(marks, error=error)
+            raise
+        self.marker.ended(marks, results)
+        return results
 
     def renew_locks(self) -> None:
         """Replace all locks with free ones, as in a child process."""

@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._core.handlers import let_handlers_pass
 from .._core.offsets import blocks
-from .._core.options import Options, checked_timeout, hide_urls
+from .._core.options import Options, hide_urls
 from .._core.urls import StoreUrl
 from .._marking.transaction import Transaction, unwrapped
+from .._reading.execution import Deadline
 from .._redis.blocking_clients import KINDS
 from .._redis.cluster_clients import from_client, from_url
-from ..errors import StoreTimeoutError, TallymarkError
+from ..errors import TallymarkError
 from .backends import make_backend
 from .reads import SyncReads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from datetime import date
     from types import TracebackType
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from .._core.options import TallyOptions
     from .._core.periods import Granularity
     from .._marking.bulk import Many
-    from .._marking.marks import Mark, Result
+    from .._marking.marks import Mark
     from .._marking.stats import Stats
     from .backends import SyncBackend
 
@@ -164,7 +165,7 @@ class SyncTally(SyncReads):
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
             ClosedError: the tally cannot be used here.
         """
-        return self._take(
+        return self._submit(
             self.backend.marker.mark_event(event, user_id, now, track_hourly, track_unique), timeout
         )
 
@@ -221,7 +222,7 @@ class SyncTally(SyncReads):
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
             ClosedError: the tally cannot be used here.
         """
-        return self._take(
+        return self._submit(
             self.backend.marker.unmark_event(
                 event, user_id, now, track_hourly, track_unique, exact
             ),
@@ -251,7 +252,7 @@ class SyncTally(SyncReads):
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
             ClosedError: the tally cannot be used here.
         """
-        return self._take(self.backend.marker.mark_unique(event, user_id), timeout)
+        return self._submit(self.backend.marker.mark_unique(event, user_id), timeout)
 
     def unmark_unique(
         self, event: str, user_id: int, *, timeout: float | None = None
@@ -277,7 +278,7 @@ class SyncTally(SyncReads):
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
             ClosedError: the tally cannot be used here.
         """
-        return self._take(self.backend.marker.unmark_unique(event, user_id), timeout)
+        return self._submit(self.backend.marker.unmark_unique(event, user_id), timeout)
 
     def mark_many(
         self,
@@ -459,42 +460,24 @@ class SyncTally(SyncReads):
         """Close the tally."""
         self.close()
 
-    def _take(self, mark: Mark, timeout: float | None) -> Granularity:
+    def _submit(self, mark: Mark, timeout: float | None) -> Granularity:
         if not mark.bitmaps.on_trial:
             return unwrapped(self.backend.writer.submit(mark, timeout))
-        (result,) = self._try((mark,), timeout)
+        (result,) = self.backend.submit_counted((mark,), timeout)
         return unwrapped(result)
-
-    def _try(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
-        """Send marks, and take note of what became of those whose event is on trial."""
-        self.backend.marker.begun(marks)
-        try:
-            results = self.backend.writer.submit_together(marks, timeout)
-        except BaseException as error:
-            self.backend.marker.ended(marks, error=error)
-            raise
-        self.backend.marker.ended(marks, results)
-        return results
 
     def _write_many(
         self, many: Many, user_ids: Iterable[int], timeout: float | None
     ) -> dict[Granularity, int]:
         self.backend.writer.check_usable()
-        ends = None if timeout is None else time.monotonic() + checked_timeout(timeout)
-
-        def left() -> float | None:
-            if ends is None:
-                return None
-            if (seconds := ends - time.monotonic()) <= 0:
-                raise StoreTimeoutError(f"not done within {timeout:g} s")
-            return seconds
-
-        found, all_there = blocks(user_ids, None if ends is None else left)
-        checked = map(many.checked, found)
+        deadline = Deadline(timeout, time.monotonic)
+        unchecked, all_there = blocks(user_ids, deadline.check)
+        checked = map(many.checked, unchecked)
         try:
             for offsets in list(checked) if all_there else checked:
                 for chunk in many.chunks(offsets):
-                    many.settle(chunk, self._try(chunk.marks, left()))
+                    results = self.backend.submit_counted(chunk.marks, deadline.left())
+                    many.settle(chunk, results)
         except TallymarkError as error:
             let_handlers_pass(error)
             raise many.told(error) from error.__cause__
