@@ -153,7 +153,7 @@ class Scenario:
                 known = [each for each in places if each is not None]
                 if len(places) != link._pool.max_connections or len(set(known)) != len(known):
                     return f"{len(places)} places"
-                if link._pool._lent:
+                if link._pool._acquired:
                     return "lent"
         return f"{found.waiting} marks wait" if found.waiting else ""
 

@@ -65,9 +65,9 @@ _made: dict[defaults.Defaults, _Default] = {}
 def current_tally() -> SyncTally:
     """Return this process's default tally, which the functions of this module use.
 
-    For what they do not do, such as reading. It is made of what `configure`
-    said last, and closed when `configure` is called again, so ask for it anew
-    instead of keeping it.
+    Use it for what the functions do not do, such as reading. It is made with the URL and the
+    options of the last `configure`, and closed when `configure` is called again; so call this
+    function each time instead of keeping the tally.
 
     Returns:
         The tally.

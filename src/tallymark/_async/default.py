@@ -1,4 +1,4 @@
-"""The default tally of each event loop, and the module-level coroutines on it."""
+"""The default tally of each event loop, and the module-level verbs that use it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 
 
 class _Default:
-    """The default tally of one event loop, and what closes it when the loop ends."""
+    """The default tally of one event loop, and the generator that closes it with the loop."""
 
     def __init__(self) -> None:
         self.configured = defaults.configured()
@@ -46,14 +46,13 @@ class _Default:
     async def _close_with_the_loop(self) -> AsyncGenerator[None, None]:
         """Close the tally when this generator is closed, by `current_tally` or by asyncio.
 
-        Before a loop ends, `asyncio.run` and its like close every async
-        generator that was begun on it (`loop.shutdown_asyncgens`); that is the
-        one hook that asyncio has for this.
+        Before a loop ends, `asyncio.run` and the like close every async generator that was
+        started on it (`loop.shutdown_asyncgens`). asyncio has no other hook for this.
         """
         try:
             yield
         finally:
-            # It would keep the loop in memory.
+            # An entry would keep the tally, and so the loop, in memory.
             if _defaults.get(self.key) is self:
                 del _defaults[self.key]
             if _last.used is self:
@@ -61,13 +60,13 @@ class _Default:
             await self.tally.aclose()
 
 
-#: By the identity of their loops. A plain dictionary, each use of which is one step:
-#: many threads may have loops.
+#: The default tallies, by the ids of their loops. Several threads may have loops; each
+#: operation on the dictionary is atomic.
 _defaults: dict[int, _Default] = {}
 
 
 class _Last(threading.local):
-    """What a thread used last. It is faster than to look among those of all loops."""
+    """The default tally that a thread used last: a look-up that is faster than in `_defaults`."""
 
     used: _Default | None = None
 
@@ -76,7 +75,7 @@ _last = _Last()
 
 
 def _usual_tally() -> Tally | None:
-    """Return the running loop's default tally if this thread used it last, and may still."""
+    """Return the running loop's default tally, if this thread used it last and it is current."""
     used = _last.used
     try:
         if (
@@ -93,9 +92,9 @@ def _usual_tally() -> Tally | None:
 async def current_tally() -> Tally:
     """Return the running event loop's default tally, which the functions of this module use.
 
-    For what they do not do, such as reading. It is made of what `configure`
-    said last, and closed when the loop ends or `configure` is called again, so
-    ask for it anew instead of keeping it.
+    Use it for what the functions do not do, such as reading. It is made with the URL and the
+    options of the last `configure`, and closed when the loop ends or `configure` is called
+    again; so call this function each time instead of keeping the tally.
 
     Returns:
         The tally.
@@ -108,28 +107,28 @@ async def current_tally() -> Tally:
     loop = running_loop()
     current = _defaults.get(id(loop))
     if current is not None and current.loop() is not loop:
-        current = None  # of a loop that is gone, which had the same identity
+        current = None  # the tally of an earlier loop, which had the same id
     if current is None or current.configured is not defaults.configured():
-        _close_those_of_closed_loops()
-        before, current = current, _Default()
-        _defaults[current.key] = current  # with no await in between: concurrent calls share it
+        _discard_after_closed_loops()
+        previous, current = current, _Default()
+        _defaults[current.key] = current  # before the first await: concurrent calls share it
         await anext(current.closing)
-        if before is not None:
-            await before.closing.aclose()
+        if previous is not None:
+            await previous.closing.aclose()
     _last.used = current
     return current.tally
 
 
-def _close_those_of_closed_loops() -> None:
+def _discard_after_closed_loops() -> None:
     """Close the default tallies whose loops were closed without `shutdown_asyncgens`."""
-    for each in list(_defaults.values()):
-        loop = each.loop()
-        over = loop is None or loop.is_closed()
-        if over and _defaults.pop(each.key, None) is each:
-            each.tally._discard()  # noqa: SLF001
+    for default in list(_defaults.values()):
+        loop = default.loop()
+        closed = loop is None or loop.is_closed()
+        if closed and _defaults.pop(default.key, None) is default:
+            default.tally.backend.discard()
 
 
-atexit.register(_close_those_of_closed_loops)
+atexit.register(_discard_after_closed_loops)
 
 
 async def mark_event(

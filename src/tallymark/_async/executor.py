@@ -1,4 +1,4 @@
-"""Performs executions: the only place where a read of the async driver waits."""
+"""The executor of the async driver: performs the effects of executions."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Executor"]
 
-#: A thread that computes without a break keeps the event loop from running for up to 5 ms
-#: each time (`sys.getswitchinterval`), and Python switches to a waiting thread only while
-#: the other one sleeps. So it sleeps for so many seconds after so many seconds of work.
+#: A thread that computes without pauses keeps the event loop from running for up to 5 ms at a
+#: time (`sys.getswitchinterval`): it has the interpreter's lock. So it sleeps for `_PAUSE`
+#: seconds after every `_PAUSE_INTERVAL` seconds of work.
 _PAUSE: Final = 50e-6
-_BETWEEN_PAUSES: Final = 5e-4
+_PAUSE_INTERVAL: Final = 5e-4
 
-#: After so many seconds without a turn of the event loop, a `Checkpoint` is one.
+#: A `Checkpoint` lets other tasks run if the last one that did was so many seconds ago.
 TURN = 5e-3
 
 AnswerT = TypeVar("AnswerT")
@@ -53,10 +53,10 @@ class Executor:
 
         Arguments:
             executions: makes executions of queries.
-            pool: returns the connections for an attempt.
-            close: disconnects, when no query runs any more.
-            max_pending: how many queries may run; the next one is refused.
-            refresh: reads the topology of the cluster.
+            pool: returns the connections for an exchange.
+            close: closes the connections; called when no query runs any more.
+            max_pending: how many queries may run at once; further ones are refused.
+            refresh: performs a `Refresh`; ``None`` without a cluster.
         """
         self._executions = executions
         self._pool = pool
@@ -73,11 +73,11 @@ class Executor:
 
         Arguments:
             query: the query.
-            timeout: how many seconds all of it may take; ``None`` for the
-                tally's, for each of its requests.
+            timeout: how many seconds the whole query may take; ``None`` for the tally's
+                timeout for each request.
 
-        Cancelled: the server may still execute what was sent; the connection is
-        closed, and all other queries go on.
+        Cancelled: the server may still execute the commands that were sent; the connection
+        is closed, and all other queries go on.
 
         Raises:
             InvalidTypeError, InvalidValueError: the query has an argument that
@@ -113,7 +113,7 @@ class Executor:
                 outcome = None
                 if isinstance(effect, Page):
                     yield effect.items
-                    await self._checkpoint()  # the caller's loop may never wait for anything
+                    await self._checkpoint()  # the caller may take pages without waiting
                 elif isinstance(effect, Checkpoint):
                     await self._checkpoint()
                 else:
@@ -137,7 +137,7 @@ class Executor:
             return answer
 
     async def close(self) -> None:
-        """Wait for the requests in flight, then disconnect; the tally accepts no more."""
+        """Wait for the queries in flight, then disconnect."""
         try:
             while self._running:
                 self._became_idle = self._became_idle or anyio.Event()
@@ -178,13 +178,13 @@ class Executor:
         return await pool.exchange(effect.request, effect.deadline, urgent=effect.urgent)
 
     async def _exchange_all(self, effect: ExchangeAll) -> list[list[Any] | StoreError]:
-        if len(effect.exchanges) == 1:  # without a task for it
+        if len(effect.exchanges) == 1:  # needs no task
             return [await self._outcome(effect.exchanges[0])]
         outcomes: list[Any] = await asyncio.gather(*map(self._outcome, effect.exchanges))
         return outcomes
 
     async def _checkpoint(self) -> None:
-        """Let other tasks run, if no checkpoint has let them for a while."""
+        """Let other tasks run, if no checkpoint has done so for `TURN` seconds."""
         loop = asyncio.get_running_loop()
         if loop.time() - self._turn_at >= TURN:
             await asyncio.sleep(0)
@@ -203,9 +203,9 @@ class Executor:
 
 
 async def _beside(computation: Computation, exchange: Awaitable[AnswerT]) -> AnswerT:
-    """Compute in a thread until the replies are there; return them when both are done."""
+    """Compute in a thread during an exchange; return the replies when both are done."""
     computing = asyncio.create_task(_computed(computation))
-    # Where the exchange fails too, nobody asks how it ended.
+    # If the exchange fails, nobody retrieves the task's exception.
     computing.add_done_callback(lambda task: task.cancelled() or task.exception())
     try:
         try:
@@ -221,7 +221,9 @@ async def _beside(computation: Computation, exchange: Awaitable[AnswerT]) -> Ans
 
 
 async def _computed(computation: Computation) -> None:
-    """Compute in a thread, which ends with the step that it is at if this is cancelled.
+    """Compute in a thread.
+
+    Cancelled: the thread ends after its present step.
 
     Raises:
         StoreTimeoutError: the deadline has passed.
@@ -237,12 +239,12 @@ async def _computed(computation: Computation) -> None:
 
 
 def _work(work: Compute, stopped: threading.Event) -> None:
-    """Do all steps, in a thread of their own, until it is stopped."""
+    """Do all steps, until stopped. Runs in a thread."""
     pauses = work.pauses or not algebra().lets_others_run
     paused = time.perf_counter()
     for _ in work.steps:
         if stopped.is_set():
             return
-        if pauses and time.perf_counter() - paused >= _BETWEEN_PAUSES:
+        if pauses and time.perf_counter() - paused >= _PAUSE_INTERVAL:
             time.sleep(_PAUSE)
             paused = time.perf_counter()

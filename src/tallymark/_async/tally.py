@@ -480,13 +480,9 @@ class Tally(AsyncReads):
                 loop of asyncio is running.
         """
         if self.backend.writer.outlived_its_loop():
-            self._discard()
+            self.backend.discard()
         else:
             await self.backend.close()
-
-    def _discard(self) -> None:
-        """Close the connections at once, after the event loop has been closed."""
-        self.backend.discard()
 
     async def __aenter__(self) -> Self:
         """Return the tally; leaving the block closes it."""

@@ -1,7 +1,7 @@
-"""How requests are carried out on a cluster: discovery, handshake, routing, redirects. Pure.
+"""Executions on a cluster: discovery, handshake, routing, redirects, retries. Pure.
 
-The counterpart of `tallymark._reading.execution` for a cluster. All of it is written
-as executions: generators of effects, which the drivers perform.
+The counterpart of `tallymark._reading.execution` for a cluster: generators of effects,
+which the drivers perform.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ _NODE_TIMEOUT: Final = 1.0
 
 
 def attempt_deadline(now: float, deadline: float) -> float:
-    """Return when to give up on a node that may be cut off from the rest of the cluster.
+    """Return when to give up on one attempt: after half of the time that is left.
 
-    Some time has to be left to find its successor, and to ask that.
+    The node may be down or partitioned. The other half of the time is for a refresh of the
+    topology and an attempt on the node that has taken over.
     """
     return deadline if deadline == math.inf else now + (deadline - now) / 2
 
@@ -143,10 +144,15 @@ class ClusterExecutions(Executions):
         self._handshake.check(replies)
 
     def ready(self, deadline: float, *, marking: bool) -> Execution[None]:
-        """Know the topology, and that the database is sharded as the tally is.
+        """Read the topology and make the handshake, unless that is done.
+
+        Arguments:
+            deadline: when to give up, as the driver's clock has it.
+            marking: whether a mark follows.
 
         Raises:
-            StoreError: either cannot be learned now, or it is not.
+            WrongSchemaError: the database is sharded in another way than the tally.
+            StoreError: there is no answer.
         """
         if not self.topology.known:
             yield Refresh(deadline)
@@ -160,14 +166,14 @@ class ClusterExecutions(Executions):
         traffic: Traffic,
         new_batch: Callable[[bool], ShardBatches],
     ) -> Execution[list[Result]]:
-        """Send marks of one shard in one transaction, wherever it is; return their results.
+        """Send marks of one shard in one transaction, and follow redirects; return their results.
 
         Arguments:
             marks: the marks.
-            deadline: when to give up.
-            traffic: is kept up to date, also if it fails.
-            new_batch: makes an empty batch; the argument is whether the shard is asked
-                from the node that is importing it.
+            deadline: when to give up, as the driver's clock has it.
+            traffic: is updated, also if the execution fails.
+            new_batch: makes an empty batch; its argument is whether the batch goes to a
+                node that is importing the slot, and so needs ``ASKING``.
 
         Raises:
             StoreError: there is no answer.

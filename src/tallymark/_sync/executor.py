@@ -1,4 +1,4 @@
-"""Performs executions: the only place where the blocking driver waits."""
+"""The executor of the blocking driver: performs the effects of executions."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class SyncExecutor:
 
         Arguments:
             executions: makes executions of queries.
-            connections: returns the connections for an attempt.
-            refresh: reads the topology of the cluster.
+            connections: returns the connections for an exchange.
+            refresh: performs a `Refresh`; ``None`` without a cluster.
         """
         self._executions = executions
         self._connections = connections
@@ -59,8 +59,8 @@ class SyncExecutor:
 
         Arguments:
             query: the query.
-            timeout: how many seconds all of it may take; ``None`` for the
-                tally's, for each of its requests.
+            timeout: how many seconds the whole query may take; ``None`` for the tally's
+                timeout for each request.
         """
         return self.run(self._executions.whole(query, timeout))
 
@@ -116,7 +116,7 @@ class SyncExecutor:
 
     def _exchange_all(self, effect: ExchangeAll) -> list[list[Any] | StoreError]:
         """Send all requests before any reply is read."""
-        attempts = [self._attempt(each) for each in effect.exchanges]
+        attempts = [self._attempt(exchange) for exchange in effect.exchanges]
         outcomes: list[list[Any] | StoreError] = []
         try:
             failures = [_outcome(next, attempt) for attempt in attempts]
