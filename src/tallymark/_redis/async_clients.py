@@ -1,4 +1,4 @@
-"""redis-py's classes for the async driver, and how its clients are closed."""
+"""The classes of redis-py for the async driver, and how its clients are closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""redis-py's classes for the blocking driver."""
+"""The classes of redis-py for the blocking driver."""
 
 from __future__ import annotations
 
