@@ -400,12 +400,10 @@ class GroupCommit(OfOneLoop):
         if in_flight.on_the_wire:
             self._check_deadline(in_flight)
         else:
-            if in_flight.large:
-                await anyio.to_thread.run_sync(in_flight.build)
-                if next(live(in_flight.writes), None) is None:
+            if in_flight.large or not self._connection.ready:
+                await self._prepare(in_flight)
+                if not in_flight.writes:
                     return None
-            if not self._connection.ready:
-                await self._connect(in_flight)
             in_flight.sent = True
             if self._trials:
                 for _, _, mark, marks, _ in in_flight.writes:
@@ -418,6 +416,18 @@ class GroupCommit(OfOneLoop):
         if in_flight.large:
             return await anyio.to_thread.run_sync(in_flight.batch.settle, in_flight.replies)
         return in_flight.batch.settle(in_flight.replies)
+
+    async def _prepare(self, in_flight: InFlightBatch) -> None:
+        """Build a large batch and connect; drop the writes of calls that end meanwhile.
+
+        The error of a call whose deadline passes here says that nothing was sent.
+        """
+        if in_flight.large:
+            await anyio.to_thread.run_sync(in_flight.build)
+        if not self._connection.ready:
+            await self._connect(in_flight)
+        if any(write[0].done() for write in in_flight.writes):
+            in_flight.rebuild(list(live(in_flight.writes)), self._new_batch())
 
     def _observe(self, in_flight: InFlightBatch, failure: StoreError | None) -> None:
         if self._observer is None:

@@ -102,10 +102,15 @@ class InFlightBatch:
         self.sent_at = 0.0
 
     def build(self) -> None:
-        """Fill and encode a large batch, which is empty yet."""
+        """Fill and encode a batch that is still empty."""
         for write in self.writes:
             _add(write, self.batch)
         self.data = self.batch.encode()
+
+    def rebuild(self, writes: Sequence[PendingWrite], batch: Batch | ShardBatches) -> None:
+        """Hold only these of the writes, none or some, in an empty batch that replaces its own."""
+        self.writes, self.batch = writes, batch
+        self.build()
 
     @property
     def deadline(self) -> float:

@@ -1,9 +1,9 @@
 """The functions and classes of bitmapist, for programs that were written for it.
 
 Change ``import bitmapist`` to ``from tallymark import bitmapist``, and ``from bitmapist
-import ...`` to ``from tallymark.bitmapist import ...``: the program goes on with the same
-database and the same calls. What is done better here, and what a program might notice, is
-in docs/from-bitmapist.md, with the way from here to the async API.
+import ...`` to ``from tallymark.bitmapist import ...``: the program works with the same
+database and the same calls. docs/from-bitmapist.md lists the differences, and shows the
+migration to the async API.
 
 ``TRACK_HOURLY`` and ``TRACK_UNIQUE`` are the switches of `tallymark` itself.
 """

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from interruptions import RAISED, SoftTimeLimit, Stop, TimeLimit
 
 from facades import internals
-from interruptions import RAISED, SoftTimeLimit, Stop, TimeLimit
 from tallymark import Granularity, Operation, ReentrantCallError, SyncTally, Tally
 from tallymark._cluster.handshake import Handshake
 from tallymark._cluster.topology import Topology

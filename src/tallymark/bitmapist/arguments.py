@@ -1,4 +1,4 @@
-"""Ids of users, names and switches as programs pass them. Pure."""
+"""User ids, names and switches as programs pass them. Pure."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from .._core.excerpts import kind_of, shown
 from .._core.handlers import let_handlers_pass
 from ..errors import InvalidTypeError, InvalidValueError
 
-__all__ = ["checked_id", "text_of", "truth_of"]
+__all__ = ["as_bool", "as_id", "as_text"]
 
 
-def checked_id(uuid: Any) -> int:
-    """Return a user's id as an int, if it is a string of digits, as redis-py sends it too.
+def as_id(uuid: Any) -> int:
+    """Convert a string of digits to an int, as redis-py sends both alike.
 
-    All else is returned as it is, for the tally to judge.
+    Any other value is returned as it is; the tally checks it.
     """
     if isinstance(uuid, str):
-        digits = str.__str__(uuid)  # of a subclass, too
-        # As many as an id has at most: Python refuses to read thousands of them.
+        digits = str.__str__(uuid)  # also of a subclass
+        # The longest id has 10 digits: Python refuses to convert thousands of them.
         if len(digits) <= 10 and digits.isascii() and digits.isdecimal():
             number = int(digits)
             if str(number) == digits:
@@ -26,11 +26,11 @@ def checked_id(uuid: Any) -> int:
     return cast("int", uuid)
 
 
-def text_of(value: object) -> str:
-    """Return what ``str`` makes of a value, as a part of a key.
+def as_text(value: object) -> str:
+    """Convert a value to ``str``, for a part of a key.
 
     Raises:
-        InvalidValueError: there is no such text, or UTF-8 cannot encode it.
+        InvalidValueError: the conversion fails, or UTF-8 cannot encode the text.
     """
     try:
         text = str.__str__(value if isinstance(value, str) else str(value))
@@ -41,11 +41,15 @@ def text_of(value: object) -> str:
     return text
 
 
-def truth_of(name: str, value: object) -> bool:
-    """Return whether a value is true.
+def as_bool(name: str, value: object) -> bool:
+    """Convert an argument to ``bool``.
+
+    Arguments:
+        name: the argument's name.
+        value: its value.
 
     Raises:
-        InvalidTypeError: it does not tell.
+        InvalidTypeError: the conversion fails.
     """
     try:
         return bool(value)

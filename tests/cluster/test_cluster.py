@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import redis
 import redis.asyncio
+from test_connections import ask, mark, remove
 
 from clusters import Cluster, running_cluster
 from deployments import RIGHTS
@@ -33,7 +34,6 @@ from tallymark import (
 from tallymark._core.keys import KeySchema
 from tallymark._core.sharding import key_slot, tag_slot, tags
 from tallymark._reading.execution import Exchange
-from test_connections import ask, mark, remove
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -10,10 +10,10 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from test_lifecycle import all_gone, connections, run_script
 
 import tallymark
 from tallymark import Granularity, Tally, WrongEventLoopError
-from test_lifecycle import all_gone, connections, run_script
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine

@@ -27,7 +27,7 @@ from tallymark import (
 )
 from tallymark._core.sharding import tags
 from tallymark.migrate import Progress, main, migrate
-from tallymark.migrate._resharding import Change, Comparison, resharded
+from tallymark.migrate._resharding import Change, Comparison, reshard
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -783,11 +783,11 @@ def test_each_bit_goes_to_its_shard(
     def users(every: list[bytes]) -> set[int]:
         return {bit * len(every) + shard for shard, own in enumerate(every) for bit in ones(own)}
 
-    wanted = resharded(parts, shards)
+    wanted = reshard(parts, shards)
     assert len(wanted) == shards
     assert users(wanted) == users(parts)
     assert all(own[-1:] != b"\0" for own in wanted)
-    found = resharded(others, shards)
+    found = reshard(others, shards)
     have = users(found)
     comparison = Comparison(found, clear=clear)
 

@@ -651,7 +651,7 @@ async def test_callers_beyond_the_bound_wait_for_room_in_order(
 async def test_time_also_runs_out_while_waiting_for_room(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with Tally.from_url(proxy.url, timeout=0.2) as tally:
+    async with Tally.from_url(proxy.url, timeout=1) as tally:
         await tally.mark_unique("first", 0)
         monkeypatch.setattr(internals(tally).writer, "_queue", WriteQueue(10))
         first = await on_the_wire(tally, proxy)
