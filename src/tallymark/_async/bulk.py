@@ -1,4 +1,4 @@
-"""`Tally.mark_many` and `Tally.unmark_many`: user ids in, transactions out, several in flight."""
+"""Bulk writes: `Tally.mark_many` and `Tally.unmark_many`, with several transactions in flight."""
 
 from __future__ import annotations
 
