@@ -136,12 +136,8 @@ class AsyncServer(AsyncBackend):
             if self._replica_client is None
             else ReadPool(self._replica_client, owned=True, observer=observer)
         )
-        executions = Executions(
-            timeout=options.timeout, clock=_now, check_usable=self._check_usable
-        )
-        self.reader = Executor(
-            executions, self._pool, self._close_pools, max_pending=options.max_pending
-        )
+        executions = Executions(options, _now, self._check_usable)
+        self.reader = Executor(executions, self._pool, self._close_pools)
 
     def discard(self) -> None:
         """Close the connections that the tally made, after the event loop has been closed."""
@@ -188,22 +184,12 @@ class AsyncCluster(AsyncBackend):
         super().__init__(options, frozenset(clients.startup))
         self._clients = clients
         executions = ClusterExecutions(
-            clients.startup,
-            clients.remap,
-            options,
-            clock=_now,
-            check_usable=self._check_usable,
+            options, _now, self._check_usable, clients.startup, clients.remap
         )
         self._nodes = nodes = AsyncNodes(
             clients, options.observer, lambda: self.reader.run(executions.discover())
         )
-        self.reader = Executor(
-            executions,
-            nodes.pool,
-            nodes.close,
-            max_pending=options.max_pending,
-            refresh=nodes.refresh,
-        )
+        self.reader = Executor(executions, nodes.pool, nodes.close, nodes.refresh)
         self.writer = ClusterCommit(executions, self.reader.run, nodes.client, options)
 
     @property

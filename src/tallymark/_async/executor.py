@@ -45,8 +45,6 @@ class Executor:
         executions: Executions,
         pool: Callable[[Exchange], ReadPool],
         close: Callable[[], Awaitable[None]],
-        *,
-        max_pending: int,
         refresh: Callable[[Refresh], Awaitable[None]] | None = None,
     ) -> None:
         """Begin.
@@ -55,13 +53,12 @@ class Executor:
             executions: makes executions of queries.
             pool: returns the connections for an exchange.
             close: closes the connections; called when no query runs any more.
-            max_pending: how many queries may run at once; further ones are refused.
             refresh: performs a `Refresh`; ``None`` without a cluster.
         """
         self._executions = executions
         self._pool = pool
         self._close = close
-        self._max_pending = max_pending
+        self._max_pending = executions.options.max_pending
         self._refresh = refresh
         self._running = 0
         self._became_idle: anyio.Event | None = None

@@ -65,21 +65,19 @@ class ClusterExecutions(Executions):
 
     def __init__(
         self,
-        startup: Iterable[Address],
-        remap: Callable[[Address], Address] | None,
         options: Options,
-        *,
         clock: Callable[[], float],
         check_usable: Callable[[], None],
+        startup: Iterable[Address],
+        remap: Callable[[Address], Address] | None,
     ) -> None:
         """Begin without a topology.
 
         Arguments:
+            options, clock, check_usable: as for `Executions`.
             startup, remap: as for `Topology`.
-            options: the tally's.
-            clock, check_usable: as for `Executions`.
         """
-        super().__init__(timeout=options.timeout, clock=clock, check_usable=check_usable)
+        super().__init__(options, clock, check_usable)
         schema = options.schema()
         self.topology = Topology(startup, schema, remap)
         self._handshake = Handshake(schema)

@@ -21,6 +21,7 @@ from .requests import Checkpoint, Compute, ListNodes, Page, Request, Scatter
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from .._core.options import Options
     from .._core.urls import Address
     from .requests import Query
 
@@ -252,25 +253,20 @@ class Executions:
     """Makes executions of queries on one server.
 
     Attributes:
-        timeout: how many seconds each request of a query has.
+        options: the tally's; each request may take its timeout, attempts to connect included.
     """
 
     def __init__(
-        self,
-        *,
-        timeout: float,
-        clock: Callable[[], float],
-        check_usable: Callable[[], None],
+        self, options: Options, clock: Callable[[], float], check_usable: Callable[[], None]
     ) -> None:
         """Begin.
 
         Arguments:
-            timeout: how many seconds each request may take, attempts to
-                connect included; ``math.inf`` for no limit.
+            options: the tally's.
             clock: the driver's, in seconds.
-            check_usable: raises if the tally cannot be used (here).
+            check_usable: raises if the tally is closed, or belongs to another event loop.
         """
-        self.timeout = timeout
+        self.options = options
         self._clock = clock
         self.check_usable = check_usable
 
@@ -279,11 +275,12 @@ class Executions:
 
         Arguments:
             query: the query.
-            timeout: how many seconds all of it may take; ``None`` for `timeout` seconds
-                for each of its requests.
+            timeout: how many seconds all of it may take; ``None`` for the tally's
+                timeout for each request.
 
         Raises:
-            ClosedError, WrongEventLoopError: the tally cannot be used (here).
+            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+                loop.
             InvalidTypeError, InvalidValueError: the query has an argument that
                 is not allowed; nothing was sent.
             CommandError: Redis refused.
@@ -291,14 +288,14 @@ class Executions:
         """
         self.check_usable()
         if timeout is None:
-            return self._run(query, self.timeout, None)
+            return self._run(query, self.options.timeout, None)
         seconds = checked_timeout(timeout)
         return self._run(query, seconds, self._clock() + seconds)
 
     def paged(self, query: Query[None], timeout: float | None = None) -> Execution[None]:
         """Answer a query page by page; each request may take the timeout. Raises as `whole`."""
         self.check_usable()
-        seconds = self.timeout if timeout is None else checked_timeout(timeout)
+        seconds = self.options.timeout if timeout is None else checked_timeout(timeout)
         return self._run(query, seconds, None, paged=True)
 
     def _run(

@@ -105,9 +105,7 @@ class SyncServer(SyncBackend):
         self._replica = (
             None if replica is None else Connections(replica, owned=True, observer=observer)
         )
-        executions = Executions(
-            timeout=options.timeout, clock=time.monotonic, check_usable=self._check_usable
-        )
+        executions = Executions(options, time.monotonic, self._check_usable)
         self.reader = SyncExecutor(executions, self._connections)
         self.writer = SyncWriter(options, self.reader.run)
         _backends.add(self)
@@ -138,18 +136,12 @@ class SyncCluster(SyncBackend):
         super().__init__(options, frozenset(clients.startup))
         self._clients = clients
         executions = ClusterExecutions(
-            clients.startup,
-            clients.remap,
-            options,
-            clock=time.monotonic,
-            check_usable=self._check_usable,
+            options, time.monotonic, self._check_usable, clients.startup, clients.remap
         )
-        self._nodes = SyncNodes(
-            clients,
-            options.observer,
-            lambda deadline: self.reader.run(executions.discover(deadline)),
+        self._nodes = nodes = SyncNodes(
+            clients, options.observer, lambda end: self.reader.run(executions.discover(end))
         )
-        self.reader = SyncExecutor(executions, self._nodes.connections, refresh=self._nodes.refresh)
+        self.reader = SyncExecutor(executions, nodes.connections, nodes.refresh)
         self.writer = ClusterWriter(executions, options, self.reader.run)
         _backends.add(self)
 

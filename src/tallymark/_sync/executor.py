@@ -40,7 +40,6 @@ class SyncExecutor:
         self,
         executions: Executions,
         connections: Callable[[Exchange], Connections],
-        *,
         refresh: Callable[[Refresh], None] | None = None,
     ) -> None:
         """Begin.
