@@ -81,7 +81,7 @@ class AsyncBackend:
         return results
 
     async def close(self) -> None:
-        """Wait for the calls in flight, then close the connections that the tally made."""
+        """Wait for the in-flight calls, then close the connections that the tally made."""
         try:
             await self.writer.close()
         finally:

@@ -134,7 +134,7 @@ class Executor:
             return answer
 
     async def close(self) -> None:
-        """Wait for the queries in flight, then disconnect."""
+        """Wait for the in-flight queries, then disconnect."""
         try:
             while self._running:
                 self._became_idle = self._became_idle or anyio.Event()

@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_LONG_REQUESTS", "ReadPool", "RequestPipeline"]
 
-#: How many long requests are in flight at a time, beside the two round trips of small
-#: requests; further ones wait. Redis executes one command at a time, so more requests in
-#: flight would not be answered sooner.
+#: The limit of in-flight long requests, beside the two round trips of small requests; further
+#: ones wait. Redis executes one command at a time, so a higher limit would give no sooner
+#: answers.
 MAX_LONG_REQUESTS: Final = 6
 
-#: How many round trips of small requests are in flight at a time.
+#: The limit of in-flight round trips of small requests.
 _MAX_ROUND_TRIPS: Final = 2
 
 #: A request, the future of its caller, and the deadline.

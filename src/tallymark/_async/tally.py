@@ -441,7 +441,7 @@ class Tally(AsyncReads):
         return self.backend.writer.stats()
 
     async def aclose(self) -> None:
-        """Wait for the calls in flight, then close the connections that the tally made.
+        """Wait for the in-flight calls, then close the connections that the tally made.
 
         Later calls are refused; waiting calls are sent. The wait is bounded by their timeout.
         If the wait is cancelled, they fail with a `ClosedError`, and the connections are closed

@@ -254,7 +254,7 @@ class ClusterExecutions(Executions):
         if not requests:
             return
         until = attempt_deadline(now, deadline)
-        exchanges = [Exchange(each.request, until, each.address) for each in requests]
+        exchanges = [Exchange(node.request, until, node.address) for node in requests]
         outcomes = yield ExchangeAll(exchanges, deadline, meanwhile)
         for request, outcome in zip(requests, outcomes, strict=True):
             if isinstance(outcome, StoreError):

@@ -18,7 +18,7 @@ from .._marking.marks import BitMark
 from .._marking.replication import check_replicated, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from .._marking.marks import Bitmaps, Mark, Result
 
@@ -135,12 +135,15 @@ class ShardBatches:
         for bitmaps, indexes in self._runs.items():
             runs.setdefault(bitmaps.shard, []).append((bitmaps, indexes))
         pieces: list[bytes] = []
-        for shard, own in runs.items():
+        for shard, shard_runs in runs.items():
             if self._asking:
-                pieces += self._preparation(shard, own)
-            part = self._part(shard, own)
+                pieces += self._preparation(shard, shard_runs)
+            part = self._part(shard, shard_runs)
             pieces.append(part.encode())
-            indexes = own[0][1] if len(own) == 1 else [at for _, some in own for at in some]
+            if len(shard_runs) == 1:
+                ((_, indexes),) = shard_runs
+            else:
+                indexes = [index for _, run in shard_runs for index in run]
             self._shards[shard] = part, indexes, part.reply_count()
         pieces.append(wait_for(self._replicas))
         return b"".join(pieces)
@@ -249,14 +252,14 @@ def by_shard(marks: Sequence[Mark]) -> list[list[int]]:
     return list(indexes.values())
 
 
-def redirection(replies: Iterable[Any]) -> RedirectedError | None:
+def redirection(replies: Sequence[Any]) -> RedirectedError | None:
     """Return the redirection of a transaction; ``None`` if it was not redirected.
 
     If the node has some of the keys and not others, no node has them all, and the result is
     a ``TRYAGAIN``.
     """
-    multi, *queued, executed = replies
-    errors = [each for each in (multi, *queued, executed) if isinstance(each, RedirectedError)]
+    _, *queued, executed = replies
+    errors = [reply for reply in replies if isinstance(reply, RedirectedError)]
     if not errors:
         return None
     first = errors[0]

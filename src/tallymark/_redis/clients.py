@@ -112,10 +112,10 @@ def make_client_like(kinds: ClientKinds, pool: Any, options: Options) -> Any:
     if "socket_read_size" in settings:
         settings["socket_read_size"] = READ_SIZE
     settings["timeout"] = kinds.wait_limit(options)
-    own = kinds.plain(
+    new_pool = kinds.plain(
         connection_class=pool.connection_class, max_connections=MAX_CONNECTIONS, **settings
     )
-    return kinds.client.from_pool(own)
+    return kinds.client.from_pool(new_pool)
 
 
 def make_read_client(kinds: ClientKinds, client: Any, options: Options) -> Any:

@@ -57,7 +57,7 @@ def same_sentinels(manager: Any) -> dict[str, Any]:
     """Return the arguments for another ``Sentinel`` like this one."""
     settings = [sentinel.connection_pool.connection_kwargs for sentinel in manager.sentinels]
     return {
-        "sentinels": [(each["host"], each["port"]) for each in settings],
+        "sentinels": [(server["host"], server["port"]) for server in settings],
         "min_other_sentinels": manager.min_other_sentinels,
         "sentinel_kwargs": manager.sentinel_kwargs,
     }
