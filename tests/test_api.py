@@ -14,7 +14,7 @@ import tallymark
 from tallymark import SyncTally, Tally, Transaction, bitmapist
 from tallymark import sync as tm
 from tallymark._async.reads import AsyncReads
-from tallymark._core.event_sets import EventSets
+from tallymark._core.context import EventSets
 from tallymark._sync.reads import SyncReads
 
 VERBS = ["mark_event", "unmark_event", "mark_unique", "unmark_unique"]

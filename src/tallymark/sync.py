@@ -1,12 +1,12 @@
 """The blocking functions, on this process's default tally.
 
-They have the names, arguments and results of those in `tallymark`::
+Names, arguments and results are those of the functions in `tallymark`::
 
     from tallymark import sync as tm
 
     tm.mark_event("active", 123)
 
-No event loop and no thread: these are the verbs of `tallymark.SyncTally`.
+They call the methods of a `tallymark.SyncTally`, which uses no event loop and no thread.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import atexit
 from typing import TYPE_CHECKING
 
-from ._core import switches as _switches
+from ._core import options as _options
 from ._redis import defaults
 from ._redis.defaults import configure
 from ._sync.tally import SyncTally
@@ -44,11 +44,11 @@ __all__ = [
 
 TRACK_HOURLY: bool
 TRACK_UNIQUE: bool
-_switches.install(__name__)
+_options.install_switches(__name__)
 
 
 class _Default:
-    """The default tally of this process, and what it was made of."""
+    """A default tally of this process, and its configuration."""
 
     def __init__(self, configured: defaults.Defaults) -> None:
         self.configured = configured
@@ -57,23 +57,23 @@ class _Default:
 
 _default: _Default | None = None
 
-#: The default tallies that were made and not yet closed, by what they were made of. Without
-#: a lock, for which a signal handler would wait for ever if it had interrupted its holder.
-_made: dict[defaults.Defaults, _Default] = {}
+#: The default tallies that are not closed yet, by configuration. There is no lock: a signal
+#: handler that has interrupted the holder of a lock would wait for it for ever.
+_open: dict[defaults.Defaults, _Default] = {}
 
 
 def current_tally() -> SyncTally:
     """Return this process's default tally, which the functions of this module use.
 
-    Use it for what the functions do not do, such as reading. It is made with the URL and the
-    options of the last `configure`, and closed when `configure` is called again; so call this
+    For its other methods, such as those that read. The tally has the configuration of the
+    last call of `configure`, and is closed when `configure` is called again, so call this
     function each time instead of keeping the tally.
 
     Returns:
         The tally.
 
     Raises:
-        InvalidValueError: the environment variable ``TALLYMARK_URL`` holds no URL of a store.
+        InvalidValueError: the environment variable ``TALLYMARK_URL`` is no URL of a store.
         MissingExtraError: ``memory://`` without fakeredis.
     """
     current = _default
@@ -85,20 +85,20 @@ def current_tally() -> SyncTally:
 def _replace_default() -> _Default:
     global _default
     configured = defaults.configured()
-    # If another thread was first, this one has no connection yet.
-    current = _made.setdefault(configured, _Default(configured))
+    # If another thread was first, the new tally is dropped; it has not connected yet.
+    current = _open.setdefault(configured, _Default(configured))
     _default = current
-    for before in list(_made):
-        if before is not configured:
-            gone = _made.pop(before, None)
-            if gone is not None:
-                gone.tally.close()
+    for other in list(_open):
+        if other is not configured:
+            replaced = _open.pop(other, None)
+            if replaced is not None:
+                replaced.tally.close()
     return current
 
 
 def _close_default() -> None:
-    for made in list(_made.values()):
-        made.tally.close()
+    for default in list(_open.values()):
+        default.tally.close()
 
 
 atexit.register(_close_default)

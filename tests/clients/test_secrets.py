@@ -37,7 +37,7 @@ from tallymark import (
     migrate,
 )
 from tallymark import sync as tm
-from tallymark._core.sharding import SLOTS
+from tallymark._core.keys import SLOTS
 from tallymark._redis import defaults
 from tallymark.otel import OpenTelemetry
 

@@ -33,7 +33,7 @@ from tallymark import (
     SyncTally,
     bitmapist,
 )
-from tallymark._core.sharding import SLOTS
+from tallymark._core.keys import SLOTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -31,8 +31,7 @@ from tallymark import (
     Tally,
     WrongSchemaError,
 )
-from tallymark._core.keys import KeySchema
-from tallymark._core.sharding import key_slot, tag_slot, tags
+from tallymark._core.keys import KeySchema, key_slot, tag_slot, tags
 from tallymark._reading.execution import Exchange
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tallymark import Granularity, InvalidValueError, Period
 from tallymark._core.context import Context
 from tallymark._core.options import Options
-from tallymark._core.wall_clock import timestamp
+from tallymark._core.periods import timestamp
 from tallymark._marking.lifetimes import Lifetimes
 from tallymark._marking.marker import Marker
 

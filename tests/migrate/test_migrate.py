@@ -25,7 +25,7 @@ from tallymark import (
     WrongKeyTypeError,
     WrongSchemaError,
 )
-from tallymark._core.sharding import tags
+from tallymark._core.keys import tags
 from tallymark.migrate import Progress, main, migrate
 from tallymark.migrate._resharding import Change, Comparison, reshard
 

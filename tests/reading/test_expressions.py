@@ -20,11 +20,11 @@ from facades import ASYNC, ON_SOME_STORES
 from tallymark import InvalidTypeError, InvalidValueError, StoreTimeoutError, any_of
 from tallymark._core.context import Context
 from tallymark._core.events import Bitmap
-from tallymark._core.graphs import MOST_SOURCES, Graph
 from tallymark._core.options import Options
 from tallymark._core.periods import Granularity, Period
 from tallymark._reading import queries
 from tallymark._reading.bitop import Program
+from tallymark._reading.graphs import MOST_SOURCES, Graph
 from tallymark._reading.requests import Checkpoint, Compute, Page, Request, Scatter
 from tallymark.bitmapist import BitOpAnd, BitOpOr, DayEvents
 from tallymark.bitmapist import mark_event as mark_in_the_drop_in

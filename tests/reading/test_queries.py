@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from tallymark._core import arguments, events, keys
-from tallymark._core.bits import algebra
+from tallymark._core import arguments, events, unions
 from tallymark._core.context import Context
 from tallymark._core.events import Bitmap, EventSet
-from tallymark._core.graphs import Graph
 from tallymark._core.options import Options
 from tallymark._reading import keyspace, queries
+from tallymark._reading.bits import algebra
+from tallymark._reading.graphs import Graph
 from tallymark._reading.requests import Checkpoint, Page, Request
 
 algebra()  # the first to need it waits until it is imported
@@ -43,14 +43,14 @@ def test_a_small_set_is_streamed_with_one_request() -> None:
 
 def test_many_long_names_are_checked_in_steps_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
     checked = 0
-    check = keys.check_name
+    check = arguments.check_name
 
     def counting(what: str, name: str) -> None:
         nonlocal checked
         checked += len(name) > 1000
         check(what, name)
 
-    for module in (arguments, events):
+    for module in (arguments, events, unions):
         monkeypatch.setattr(module, "check_name", counting)
     names = [f"{number}{'n' * 2000}" for number in range(100)]
     day = datetime(2026, 11, 22)

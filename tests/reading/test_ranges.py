@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import tallymark
 from tallymark import Granularity, InvalidTypeError, Period, any_of, bitmapist
 from tallymark._core.context import Context
-from tallymark._core.covers import cover, days_of
 from tallymark._core.options import Options
+from tallymark._core.unions import cover, days_of
 from tallymark._marking.lifetimes import Lifetimes
 from tallymark.bitmapist import DayEvents, MonthEvents
 

@@ -24,7 +24,7 @@ from tallymark import (
     all_of,
     any_of,
 )
-from tallymark._core import bits
+from tallymark._reading import bits
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -25,8 +25,7 @@ from tallymark import (
     Period,
     Retention,
 )
-from tallymark._core import bits
-from tallymark._reading import expressions
+from tallymark._reading import bits, expressions
 from tallymark._reports import heatmap, retention_counts
 
 if TYPE_CHECKING:

@@ -92,9 +92,9 @@ def _usual_tally() -> Tally | None:
 async def current_tally() -> Tally:
     """Return the running event loop's default tally, which the functions of this module use.
 
-    Use it for what the functions do not do, such as reading. It is made with the URL and the
-    options of the last `configure`, and closed when the loop ends or `configure` is called
-    again; so call this function each time instead of keeping the tally.
+    For its other methods, such as those that read. The tally has the configuration of the
+    last call of `configure`, and is closed when the loop ends or `configure` is called again,
+    so call this function each time instead of keeping the tally.
 
     Returns:
         The tally.

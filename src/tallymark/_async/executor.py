@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import anyio
 import anyio.to_thread
 
-from .._core.bits import algebra
 from .._core.failures import overloaded
+from .._reading.bits import algebra
 from .._reading.execution import Computation, Exchange, ExchangeAll, Refresh, Sleep, resume
 from .._reading.requests import Checkpoint, Compute, Page
 from ..errors import StoreError, StoreTimeoutError

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from .._core.event_sets import EventSets
+from .._core.context import EventSets
 from .._reading import keyspace, queries
 from .._reports import engagement as reports
 from .._reports import retention_query as retention_tables

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._core.failures import MAX_REDIRECTS, TRANSIENT, Attempts, RedirectedError, SlotMovingError
-from .._core.handlers import let_handlers_pass
+from .._core.untrusted import let_handlers_pass
 from .._reading.execution import Exchange, ExchangeAll, Executions, Refresh, Sleep
 from .._reading.requests import ListNodes, Request, Scatter
 from ..errors import StoreError, StoreUnavailableError

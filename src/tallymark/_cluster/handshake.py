@@ -11,9 +11,8 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core import resp as wire
-from .._core.excerpts import shown
 from .._core.failures import copied, unexpected_reply
-from .._core.handlers import let_handlers_pass
+from .._core.untrusted import let_handlers_pass, shown
 from ..errors import CommandError, WrongSchemaError
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import bisect
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core.failures import unexpected_reply
-from .._core.handlers import let_handlers_pass
-from .._core.sharding import SLOTS, key_slot, tag_slot, tags
+from .._core.keys import SLOTS, key_slot, tag_slot, tags
+from .._core.untrusted import let_handlers_pass
 from ..errors import StoreUnavailableError
 
 if TYPE_CHECKING:

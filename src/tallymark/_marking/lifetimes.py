@@ -6,8 +6,7 @@ import math
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from .._core.periods import Granularity
-from .._core.wall_clock import timestamp
+from .._core.periods import Granularity, timestamp
 from ..errors import InvalidValueError
 
 if TYPE_CHECKING:

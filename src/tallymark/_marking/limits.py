@@ -7,7 +7,7 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from .._core.excerpts import shown
+from .._core.untrusted import shown
 from ..errors import InvalidValueError
 
 if TYPE_CHECKING:

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._core.failures import may_be_applied
 from .._core.keys import bitmap_key, check_flag, check_name, checked_name
-from .._core.periods import Granularity, Period
-from .._core.switches import switches
-from .._core.wall_clock import clock_at, wall_clock
+from .._core.options import switches
+from .._core.periods import Granularity, Period, clock_at, wall_clock
 from ..errors import TallymarkError
 from .bulk import Many, Target
 from .lifetimes import Lifetimes

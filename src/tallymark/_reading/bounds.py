@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .._core.events import Bitmap, Combination, DayRange, Union
+from .._core.events import Bitmap, Combination
+from .._core.unions import DayRange, Union
 from ..errors import InvalidValueError
 from .requests import Checkpoint
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from .._core.failures import TRANSIENT, Attempts, with_outcome
-from .._core.handlers import let_handlers_pass
 from .._core.options import checked_timeout
+from .._core.untrusted import let_handlers_pass
 from ..errors import StoreError, StoreTimeoutError
 from .requests import Checkpoint, Compute, ListNodes, Page, Request, Scatter
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from .._core.bits import algebra, is_loaded
-from .._core.graphs import LEAST_WRITTEN, SLOWER, Graph
+from .._core.context import LEAST_WRITTEN, SLOWER
 from ..errors import InvalidValueError
 from .bitop import Program, short_program
+from .bits import algebra, is_loaded
 from .fanout import in_shards
+from .graphs import Graph
 from .requests import Compute, Request, in_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
-    from .._core.bits import Algebra
     from .._core.context import Context
     from .._core.events import EventSet
+    from .bits import Algebra
     from .requests import Command, Query
 
 __all__ = [

@@ -20,9 +20,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from .._core.arguments import iterated
-from .._core.excerpts import kind_of, shown
 from .._core.keys import bitmap_key, checked_name, results_of_bitmapist
 from .._core.periods import Granularity, Period, count_between, dated, periods_between
+from .._core.untrusted import kind_of, shown
 from ..errors import CommandError, InvalidTypeError, InvalidValueError
 from .bounds import check_number
 from .fanout import together

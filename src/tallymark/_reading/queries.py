@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from .._core.bits import PIECE_BITS, Ints, algebra
-from .._core.events import Bitmap, Combination, PeriodUnion, walk
-from .._core.excerpts import shown
+from .._core.events import Bitmap, Combination, walk
 from .._core.failures import SlotMovingError
 from .._core.keys import MAX_USER_ID, checked_int
 from .._core.offsets import WINDOW, blocks, windows
+from .._core.unions import PeriodUnion
+from .._core.untrusted import shown
 from ..errors import InvalidTypeError, InvalidValueError
+from .bits import PIECE_BITS, Ints, algebra
 from .bounds import bounded, check_number
 from .expressions import (
     answered,
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 
     from .._core.context import Context
     from .._core.events import EventSet
-    from .._core.graphs import Graph
     from .._core.offsets import Offsets
+    from .graphs import Graph
     from .requests import Command, Query
 
 __all__ = [

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from redis import BlockingConnectionPool
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from .._core.handlers import let_handlers_pass
+from .._core.untrusted import let_handlers_pass
 from ..errors import ReentrantCallError
 from . import memory
 from .replies import seconds_until

@@ -11,8 +11,8 @@ from redis.credentials import UsernamePasswordCredentialProvider
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from .._core.handlers import let_handlers_pass
 from .._core.options import REPLICAS
+from .._core.untrusted import let_handlers_pass
 from .._core.urls import StoreUrl
 from ..errors import InvalidValueError
 from . import memory

@@ -13,9 +13,8 @@ from redis.asyncio.cluster import ClusterPipeline as AsyncClusterPipeline
 from redis.client import Pipeline
 from redis.cluster import ClusterPipeline
 
-from .._core.excerpts import escaped, kind_of, kind_with_module
 from .._core.failures import RedirectedError
-from .._core.handlers import let_handlers_pass
+from .._core.untrusted import escaped, kind_of, kind_with_module, let_handlers_pass
 from ..errors import (
     CommandError,
     InvalidTypeError,

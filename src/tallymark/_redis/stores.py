@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from redis.asyncio.connection import SSLConnection as AsyncSSLConnection
 from redis.connection import SSLConnection
 
-from .._core.excerpts import escaped
+from .._core.untrusted import escaped
 from . import memory
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from .._core.bits import algebra
 from .._core.events import Bitmap, Combination, EventSet
 from .._core.failures import SlotMovingError
+from .._reading.bits import algebra
 from .._reading.expressions import (
     answered,
     asking,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
     from .._core.context import Context
-    from .._core.graphs import Graph
+    from .._reading.graphs import Graph
     from .._reading.requests import Command, Query
     from .retention import Mode
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, cast, get_args
 
-from .._core.covers import cover
 from .._core.events import Bitmap, EventSet
-from .._core.excerpts import shown
 from .._core.keys import bitmap_key, check_flag, checked_int, checked_name
 from .._core.periods import Granularity, Period, dated, periods_between
+from .._core.unions import cover
+from .._core.untrusted import shown
 from .._reading.bounds import bounded, check_number, check_uses
 from .._reading.expressions import reckoning
 from .._reading.fanout import in_shards
@@ -168,7 +168,7 @@ def _marked(context: Context, events: Sequence[str], midnight: datetime) -> Quer
     if midnight <= _BEGIN:
         return []
     found: dict[Period, None] = {}
-    if Granularity.MONTH in context.coverage.staying:
+    if Granularity.MONTH in context.coverage.permanent:
         # Few enough to try them all, which is faster than to walk over all keys.
         periods = yield from in_steps(cover(_BEGIN.toordinal(), end, context.coverage))
         for event in events:

@@ -10,9 +10,9 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._core.handlers import let_handlers_pass
 from .._core.offsets import blocks
 from .._core.options import Options, hide_urls
+from .._core.untrusted import let_handlers_pass
 from .._core.urls import StoreUrl
 from .._marking.transaction import Transaction, unwrapped
 from .._reading.execution import Deadline

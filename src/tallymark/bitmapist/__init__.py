@@ -10,7 +10,7 @@ migration to the async API.
 
 from __future__ import annotations
 
-from .._core import switches as _switches
+from .._core import options as _options
 from .dates import add_month, iso_to_gregorian, iso_year_start, not_none
 from .keyspace import delete_all_events, delete_temporary_bitop_keys, get_event_names
 from .marking import mark_event, mark_unique, unmark_event, unmark_unique
@@ -79,4 +79,4 @@ __all__ = [
 
 TRACK_HOURLY: bool
 TRACK_UNIQUE: bool
-_switches.install(__name__, _switches.TolerantSwitchModule)
+_options.install_switches(__name__, _options.TolerantSwitchModule)

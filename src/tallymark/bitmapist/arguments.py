@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from .._core.excerpts import kind_of, shown
-from .._core.handlers import let_handlers_pass
+from .._core.untrusted import kind_of, let_handlers_pass, shown
 from ..errors import InvalidTypeError, InvalidValueError
 
 __all__ = ["as_bool", "as_id", "as_text"]

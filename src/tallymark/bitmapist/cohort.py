@@ -12,7 +12,7 @@ import functools
 from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from .._core.excerpts import shown
+from .._core.untrusted import shown
 from .._reading.queries import is_empty
 from .._reports.retention_counts import Tallies, count_cells
 from .._reports.retention_query import check_table

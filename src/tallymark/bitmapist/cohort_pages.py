@@ -7,7 +7,7 @@ import functools
 import io
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from .._core.excerpts import isolated
+from .._core.untrusted import isolated
 from .._reports.heatmap import HeatCell, HeatMap, HeatRow
 from ..errors import MissingExtraError
 

@@ -13,8 +13,8 @@ import operator
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
-from .._core.excerpts import shown
 from .._core.keys import DEFAULT_PREFIX
+from .._core.untrusted import shown
 from .._reading.queries import store
 from ..errors import InvalidTypeError, InvalidValueError
 from .arguments import as_id

@@ -11,9 +11,8 @@ from redis.client import Pipeline
 from redis.exceptions import NoPermissionError
 
 from .. import errors
-from .._core.excerpts import escaped, kind_with_module, shown
-from .._core.handlers import let_handlers_pass
 from .._core.options import Options, TallyOptions
+from .._core.untrusted import escaped, kind_with_module, let_handlers_pass, shown
 from .._redis.blocking_clients import KINDS
 from .._redis.clients import make_client_like
 from .._sync.tally import SyncTally, owning
@@ -87,7 +86,7 @@ def get_redis(system: System = "default") -> Any:
 
 
 def pipeline_of(system: System) -> Pipeline | None:
-    """Return the system if it is a pipeline, else None."""
+    """Return the client of a system if it is a pipeline, else None."""
     client = get_redis(system)
     return client if isinstance(client, Pipeline) else None
 

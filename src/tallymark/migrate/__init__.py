@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._core.excerpts import kind_of
+from .._core.untrusted import kind_of
 from ..errors import InvalidTypeError
 from ._cli import main
 from ._copier import Copier, Migration, Progress

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from .._core.excerpts import escaped, shown
+from .._core.untrusted import escaped, shown
 from .._core.urls import StoreUrl
 from .._sync.tally import SyncTally
 from ..errors import InvalidValueError, TallymarkError, WrongSchemaError

@@ -13,10 +13,10 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
-from .._core.bits import Ints
 from .._core.keys import check_flag
 from .._core.periods import Granularity
 from .._marking.marks import Bitmaps, DenseMarks, SparseMarks
+from .._reading.bits import Ints
 from .._reading.keyspace import every_bitmap
 from .._reading.raw_keys import key_facts, key_parts
 from ..errors import InvalidValueError, TallymarkError, WrongKeyTypeError

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from .._core.bits import Ints
+from .._reading.bits import Ints
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -1,9 +1,9 @@
-"""Bits as values: bytes of bitmaps in, set operations, counts and ids out. Pure.
+"""Set operations on the bytes of bitmaps in the client: combined, counted, read as ids. Pure.
 
-With numpy where it is installed, else with Python's long ints, which do the
-same operations at about a fifth of the speed. Redis counts the bits of a byte
-from its most significant one, and what is beyond a bitmap's end is 0, so
-values of different lengths are lined up by their first byte.
+With numpy if it is installed, else with Python's ints, at about a fifth of the speed. In
+Redis, the bit with the lowest offset in a byte is the most significant one, and bits
+beyond the end of a bitmap are 0, so values of different lengths are aligned at their first
+byte.
 """
 
 from __future__ import annotations
@@ -16,22 +16,27 @@ if TYPE_CHECKING:
 
 __all__ = ["PIECE_BITS", "Algebra", "Ints", "algebra", "is_loaded"]
 
-#: About how many bytes are turned into ids at once: 8,192 ids at most.
+#: How many bytes are converted to ids at once, to 8,192 ids at most.
 _PIECE: Final = 1024
 PIECE_BITS: Final = 8 * _PIECE
 
 
 class Algebra(Protocol):
-    """Turns a part of a bitmap into a value that has ``& | ^ ~``, and back.
+    """Converts a part of a bitmap to a value with the operators ``& | ^ ~``, and back.
 
     Attributes:
-        lets_others_run: whether other threads go on while it reckons.
+        lets_others_run: whether operations on its values release the GIL.
     """
 
     lets_others_run: bool
 
     def load(self, data: bytes, size: int) -> Any:
-        """Return the value of some bytes that stand for ``size`` bytes."""
+        """Return the value of a part of a bitmap.
+
+        Arguments:
+            data: the bytes of the part; shorter than ``size`` at the end of the bitmap.
+            size: the length of the part in bytes, zeros included.
+        """
         ...
 
     def count(self, value: Any) -> int:
@@ -39,17 +44,23 @@ class Algebra(Protocol):
         ...
 
     def ids(self, value: Any, size: int, first: int) -> Iterator[list[int]]:
-        """Yield the set bits in ascending order, in pieces, the first bit being ``first``."""
+        """Yield the ids of the set bits in ascending order, in pieces of up to 8,192.
+
+        Arguments:
+            value: the value of a part of a bitmap.
+            size: the length of the part in bytes.
+            first: the id of the part's first bit.
+        """
         ...
 
 
 class Ints:
-    """Python's ints, of which byte 0 is the least significant."""
+    """Values that are ints; the first byte of the bitmap is the least significant one."""
 
     lets_others_run = False
 
     def load(self, data: bytes, size: int) -> int:
-        """Return the value of some bytes."""
+        """Return the value of a part of a bitmap."""
         return int.from_bytes(data, "little")
 
     def count(self, value: int) -> int:
@@ -57,7 +68,7 @@ class Ints:
         return value.bit_count()
 
     def ids(self, value: int, size: int, first: int) -> Iterator[list[int]]:
-        """Yield the set bits in ascending order."""
+        """Yield the ids of the set bits in ascending order."""
         data = value.to_bytes(size, "little")
         for at in range(0, size, _PIECE):
             piece = data[at : at + _PIECE]
@@ -71,12 +82,12 @@ class Ints:
                 ]
 
 
-#: The places of the bits that are set in each byte.
+#: The positions of the set bits in each of the 256 bytes.
 _SET_BITS: Final = [tuple(bit for bit in range(8) if byte & (128 >> bit)) for byte in range(256)]
 
 
 class Arrays:
-    """numpy's arrays of 64-bit words."""
+    """Values that are numpy arrays of 64-bit words."""
 
     lets_others_run = True
 
@@ -85,7 +96,7 @@ class Arrays:
         self._count = getattr(numpy, "bitwise_count", None)  # from numpy 2.0 on
 
     def load(self, data: bytes, size: int) -> Any:
-        """Return the value of some bytes, padded to whole words."""
+        """Return the value of a part of a bitmap, padded to whole words."""
         numpy = self._numpy
         words = -(-size // 8)
         if len(data) == 8 * words:
@@ -97,23 +108,23 @@ class Arrays:
     def count(self, value: Any) -> int:
         """Return how many bits are set."""
         if self._count is not None:
-            # Added in 32 bits, which no part of a bitmap exceeds: twice as fast as in 64.
+            # The sum of a part fits into 32 bits, which take half the time of 64.
             return int(self._count(value).sum(dtype=self._numpy.uint32))
         return int.from_bytes(value.tobytes(), "little").bit_count()
 
     def ids(self, value: Any, size: int, first: int) -> Iterator[list[int]]:
-        """Yield the set bits in ascending order."""
+        """Yield the ids of the set bits in ascending order."""
         numpy = self._numpy
         data = value.view(numpy.uint8)
         for at in range(0, size, _PIECE):
-            found = numpy.flatnonzero(numpy.unpackbits(data[at : at + _PIECE]))
-            if len(found):
-                yield (found + (first + 8 * at)).tolist()
+            positions = numpy.flatnonzero(numpy.unpackbits(data[at : at + _PIECE]))
+            if len(positions):
+                yield (positions + (first + 8 * at)).tolist()
 
 
 @functools.cache
 def algebra() -> Algebra:
-    """Return what there is to reckon with: numpy if it is installed."""
+    """Return the algebra of this process: of numpy if it is installed. Imports numpy once."""
     try:
         import numpy  # noqa: PLC0415 - optional, and slow to import
     except ImportError:
@@ -125,5 +136,5 @@ _known = algebra.cache_info
 
 
 def is_loaded() -> bool:
-    """Tell whether `algebra` returns at once; the first call may import numpy."""
+    """Return whether `algebra` returns at once; the first call may import numpy."""
     return _known().currsize > 0
