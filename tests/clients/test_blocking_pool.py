@@ -31,12 +31,12 @@ def pool(redis_store: Store) -> Iterator[BlockingPool]:
     made.disconnect()
 
 
-def borrow(pool: BlockingPool, seconds: float = 5) -> Any:
+def acquire(pool: BlockingPool, seconds: float = 5) -> Any:
     held: list[Any] = []
     try:
-        return pool.borrow(time.monotonic() + seconds, held)
+        return pool.acquire_into(held, time.monotonic() + seconds)
     except BaseException:
-        pool.give_back(held, intact=False)
+        pool.release_from(held, intact=False)
         raise
 
 
@@ -47,63 +47,63 @@ def ping(connection: Any) -> str:
 
 
 def test_a_connection_is_used_again_as_it_is(pool: BlockingPool) -> None:
-    first = borrow(pool)
+    first = acquire(pool)
     assert ping(first) == "hello"
     its_socket = first._sock
-    pool.give_back([first], intact=True)
-    assert borrow(pool) is first
+    pool.release_from([first], intact=True)
+    assert acquire(pool) is first
     assert first._sock is its_socket
 
 
 def test_a_connection_that_is_not_intact_is_made_anew(pool: BlockingPool) -> None:
-    first = borrow(pool)
+    first = acquire(pool)
     first.send_command("PING")  # whose reply nobody reads
-    pool.give_back([first], intact=False)
+    pool.release_from([first], intact=False)
     assert first._sock is None
-    assert ping(borrow(pool)) == "hello"
+    assert ping(acquire(pool)) == "hello"
 
 
 def test_nobody_gets_a_connection_that_is_lent(pool: BlockingPool) -> None:
-    one, two = borrow(pool), borrow(pool)
+    one, two = acquire(pool), acquire(pool)
     assert one is not two
     with ThreadPoolExecutor(1) as other:
-        waiting = other.submit(borrow, pool, 0.01)
+        waiting = other.submit(acquire, pool, 0.01)
         with pytest.raises(RedisTimeoutError, match="all connections were in use"):
             waiting.result()
     with pytest.raises(ReentrantCallError):  # of this thread, which would wait for itself
-        borrow(pool)
-    pool.give_back([one], intact=True)
-    assert borrow(pool) is one
+        acquire(pool)
+    pool.release_from([one], intact=True)
+    assert acquire(pool) is one
 
 
 def test_the_client_and_the_tally_share_the_pool(pool: BlockingPool) -> None:
     client = Redis(connection_pool=pool)
-    lent = borrow(pool)
+    lent = acquire(pool)
     assert client.echo("hi") == b"hi"
-    pool.give_back([lent], intact=True)
+    pool.release_from([lent], intact=True)
     for _ in range(3):
         assert client.echo("hi") == b"hi"
-        connection = borrow(pool)
+        connection = acquire(pool)
         assert ping(connection) == "hello"
-        pool.give_back([connection], intact=True)
+        pool.release_from([connection], intact=True)
     assert len(pool._connections) == 2
 
 
 def test_closing_the_idle_ones_leaves_the_lent_ones(pool: BlockingPool) -> None:
-    lent, idle = borrow(pool), borrow(pool)
-    pool.give_back([idle], intact=True)
+    lent, idle = acquire(pool), acquire(pool)
+    pool.release_from([idle], intact=True)
     pool.disconnect_idle()
     assert idle._sock is None
     assert ping(lent) == "hello"
-    pool.give_back([lent], intact=True)
-    assert {ping(borrow(pool)), ping(borrow(pool))} == {"hello"}
+    pool.release_from([lent], intact=True)
+    assert {ping(acquire(pool)), ping(acquire(pool))} == {"hello"}
 
 
 def test_another_process_makes_its_own(pool: BlockingPool) -> None:
-    parents = borrow(pool)
-    pool.give_back([parents], intact=True)
+    parents = acquire(pool)
+    pool.release_from([parents], intact=True)
     pool.pid = 0  # what os.getpid() says has changed, as in a child after a fork
-    childs = borrow(pool)
+    childs = acquire(pool)
     assert childs is not parents
     assert ping(childs) == ping(parents) == "hello"
     parents.disconnect()
@@ -130,14 +130,14 @@ def test_connecting_ends_in_time_whatever_it_waits_for(
     for message in ("no connection in time", "no connection in time", "all connections were in"):
         # Each attempt keeps its place in the pool: there are never more of them than places.
         with pytest.raises(RedisTimeoutError, match=message):
-            borrow(pool, 0.05)
+            acquire(pool, 0.05)
     assert time.monotonic() - begun < 5
     held_lookups.set()
-    one, two = borrow(pool), borrow(pool)
+    one, two = acquire(pool), acquire(pool)
     assert ping(one) == ping(two) == "hello"
     assert len(pool._connections) == 2
     for each in (one, two):
-        pool.give_back([each], intact=True)
+        pool.release_from([each], intact=True)
 
 
 def test_an_interrupted_attempt_loses_no_place(
@@ -151,8 +151,8 @@ def test_an_interrupted_attempt_loses_no_place(
             patch.setattr(blocking_pool._Attempt, "wait", interrupted)
             patch.setattr(_thread, "start_new_thread", lambda run, _: run())  # in this thread
             with pytest.raises(KeyboardInterrupt):
-                borrow(pool)
-    assert ping(borrow(pool)) == ping(borrow(pool)) == "hello"
+                acquire(pool)
+    assert ping(acquire(pool)) == ping(acquire(pool)) == "hello"
 
 
 def test_where_no_thread_can_be_started_it_connects_all_the_same(
@@ -164,4 +164,4 @@ def test_where_no_thread_can_be_started_it_connects_all_the_same(
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
     monkeypatch.setattr(_thread, "start_new_thread", refused)
-    assert ping(borrow(pool)) == "hello"
+    assert ping(acquire(pool)) == "hello"

@@ -146,14 +146,14 @@ class Scenario:
         found = self.tally.stats()
         backend: Any = self.tally.backend
         single = hasattr(backend, "_primary")
-        links = [backend._primary] if single else list(backend._nodes._made.values())
+        links = [backend._primary] if single else list(backend._nodes._nodes.values())
         for link in links:
             if link.owned:
                 places = link._pool.pool.queue
                 known = [each for each in places if each is not None]
                 if len(places) != link._pool.max_connections or len(set(known)) != len(known):
                     return f"{len(places)} places"
-                if link._pool._lent:
+                if link._pool._acquired:
                     return "lent"
         return f"{found.waiting} marks wait" if found.waiting else ""
 

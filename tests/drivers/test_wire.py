@@ -224,7 +224,7 @@ async def test_interrupted_between_two_replies(
     facade: Facade, redis_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever ends the reading early, nobody gets the replies that are left."""
-    taken = replies._taken
+    taken = replies._parsed
 
     def interrupted(take: Any, most: int) -> list[Any]:
         found = taken(take, min(1, most))
@@ -235,7 +235,7 @@ async def test_interrupted_between_two_replies(
     async with facade.open(redis_store.url) as tally:
         await tally.mark_unique("a", 0)
         with monkeypatch.context() as patch:
-            patch.setattr(replies, "_taken", interrupted)
+            patch.setattr(replies, "_parsed", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 await tally.mark_unique("a", 1)
         assert await tally.mark_unique("a", 2) == Granularity.UNIQUE

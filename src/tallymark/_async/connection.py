@@ -1,4 +1,4 @@
-"""The async driver's connection: bytes out, replies in, redis-py's errors translated."""
+"""The async driver's connection: sends bytes, reads replies, translates redis-py's errors."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection"]
 
-#: After so many replies, which take a few milliseconds, other tasks have their turn.
-_AT_ONCE: Final = 2_000
+#: After so many replies, which take a few milliseconds, other tasks run.
+_MAX_REPLIES_PER_TURN: Final = 2_000
 
 
 class Connection:
-    """Moves batches over one connection of a redis-py client, one at a time.
+    """One connection of a redis-py client, for one exchange at a time.
 
-    The connection of a client that the tally made itself is kept for as long
-    as it works, outside the pool, which is then the caller's alone. One from a
-    client of the caller's is borrowed from its pool while there are marks to
-    send, and given back when there are none.
+    With a client that the tally made, the connection is made outside the client's pool and
+    kept as long as it works: the pool is for the user of `Tally.client` alone. With a client
+    of the caller's, the connection is acquired from its pool by `connect`, and released by
+    `release`.
 
     Raises, from every method but `close` and `release`:
         StoreUnavailableError, StoreTimeoutError: the connection is broken; try
@@ -47,11 +47,12 @@ class Connection:
 
         Arguments:
             client: the client.
-            owned: whether the tally made it.
-            handshake: what to say first; nothing, if somebody else does.
-            marking: whether it is for marks.
+            owned: whether the tally made the client.
+            handshake: the handshake to make after connecting, unless it is done;
+                ``None`` on a cluster, where `ClusterExecutions` makes it.
+            marking: whether the connection is for marks.
         """
-        self._greeting = handshake
+        self._handshake = handshake
         self._marking = marking
         self._pool = client.connection_pool
         self._connection: Any = None
@@ -61,11 +62,11 @@ class Connection:
 
     @property
     def ready(self) -> bool:
-        """Whether there is nothing that `connect` would have to do."""
+        """Whether it is connected, so that `connect` need not be called."""
         return self._connection is not None and self._connection.is_connected
 
     async def connect(self) -> None:
-        """Have a connection that is ready to send."""
+        """Connect, and make the handshake unless it is done."""
         try:
             if self._connection is None:
                 self._connection = (
@@ -75,43 +76,44 @@ class Connection:
                 )
             if not self.ready:
                 await self._connection.connect()
-            if self._greeting is not None and not self._greeting.done:
-                await self._greet(self._greeting)
+            if self._handshake is not None and not self._handshake.done:
+                await self._shake_hands(self._handshake)
         except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
             redis_py.raise_failure(error)
 
-    async def _greet(self, handshake: Handshake) -> None:
-        """Learn whether this is a database for the tally; if not, keep no connection to it."""
-        told = False
+    async def _shake_hands(self, handshake: Handshake) -> None:
+        """Make the handshake; if it fails, close the connection."""
         try:
             data, count = handshake.commands(marking=self._marking)
             replies: list[Any] = []
             await self.send(data)
             await self.receive(replies, count)
             handshake.check(replies)
-            told = True
-        finally:
-            if not told:
-                await self.close()
+        except BaseException:
+            await self.close()
+            raise
 
     async def send(self, data: bytes) -> None:
-        """Write commands. If it is cancelled, the connection is of no use any more."""
+        """Write commands.
+
+        Cancelled: close the connection, since a part of the commands may have been sent.
+        """
         try:
             self._received = Received(self._connection)
-            self._received.check_nothing_is_left()  # of whatever was before
+            self._received.check_empty()  # no reply to earlier commands is unread
             await self._connection.send_packed_command(data)
         except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
             redis_py.raise_failure(error)
 
     async def receive(self, replies: list[Any], count: int) -> None:
-        """Read until there are ``count`` replies.
+        """Read replies and append them to ``replies``, until that has ``count`` of them.
 
-        Cancelled: what was read so far is in ``replies``, and another call
-        reads the rest.
+        Cancelled: the replies that were read are in ``replies``, and another call
+        reads the others.
         """
         read = self._connection.read_response
         received = self._received
-        turn = len(replies) + _AT_ONCE
+        next_turn = len(replies) + _MAX_REPLIES_PER_TURN
         try:
             while len(replies) < count:
                 try:
@@ -120,25 +122,25 @@ class Connection:
                     replies.append(redis_py.plain_reply(reply))
                 except ResponseError as error:
                     replies.append(redis_py.refused_reply(error))
-                replies += received.take(min(count - len(replies), _AT_ONCE))
-                if len(replies) >= turn:  # there may be ever more of them already
-                    turn = len(replies) + _AT_ONCE
+                replies += received.take(min(count - len(replies), _MAX_REPLIES_PER_TURN))
+                if len(replies) >= next_turn:  # received replies are read without waiting
+                    next_turn = len(replies) + _MAX_REPLIES_PER_TURN
                     await asyncio.sleep(0)
-            received.check_nothing_is_left()
+            received.check_empty()
         except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
             redis_py.raise_failure(error)
 
     async def release(self) -> None:
-        """Give a borrowed connection back, with no reply left unread."""
+        """Release the connection to the caller's pool; all its replies have to be read."""
         if not self.owned and self._connection is not None:
             connection, self._connection = self._connection, None
             with anyio.CancelScope(shield=True):
                 await self._pool.release(connection)
 
     async def abort(self) -> None:
-        """Disconnect under a call of `send` or `receive`, which fails then."""
+        """Disconnect while `send` or `receive` runs, so that this call fails."""
         if self._connection is not None:
-            await _break(self._connection)
+            await _abort(self._connection)
 
     def discard(self) -> None:
         """Close the socket, after the event loop has been closed."""
@@ -147,24 +149,24 @@ class Connection:
             redis_py.discard_connection(connection)
 
     async def close(self, *, gently: bool = False) -> None:
-        """Disconnect, whatever is left unread; `connect` begins anew.
+        """Disconnect, also if replies are unread; `connect` connects again.
 
         Arguments:
-            gently: wait until it is closed, for its other end too.
+            gently: wait until the other end has closed the connection too.
         """
         connection, self._connection = self._connection, None
         if connection is not None:
             with anyio.CancelScope(shield=True):
-                await (connection.disconnect() if gently else _break(connection))
+                await (connection.disconnect() if gently else _abort(connection))
                 if not self.owned:
                     await self._pool.release(connection)
 
 
-async def _break(connection: Any) -> None:
-    """Disconnect at once, whatever is unread or unwritten.
+async def _abort(connection: Any) -> None:
+    """Disconnect at once, and drop what is unread or unwritten.
 
-    redis-py would leave it to the transport to get rid of what is unwritten, for
-    which it waits as long as the other end lives, and takes nothing in.
+    redis-py closes the transport, which first waits until all bytes are written: without
+    end, if the other end lives and reads nothing.
     """
     transport = getattr(getattr(connection, "_writer", None), "transport", None)
     if transport is not None:
