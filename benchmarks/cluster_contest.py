@@ -11,7 +11,7 @@ from contest import WrongBitsError, contest, median_ratio
 from workloads import expected, schedule
 
 from tallymark import KeySchema, SyncTally
-from tallymark._core.sharding import tags
+from tallymark._core.keys import tags
 
 if TYPE_CHECKING:
     from clusters import Cluster  # pyright: ignore[reportMissingImports]

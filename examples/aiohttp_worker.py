@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class Event(NamedTuple):
-    """What a handler puts into the queue."""
+    """An item of the queue."""
 
     name: str
     user_id: int
@@ -41,7 +41,7 @@ async def tally_context(app: web.Application) -> AsyncIterator[None]:
 
 
 async def worker_context(app: web.Application) -> AsyncIterator[None]:
-    """Run the worker; when the app stops, let it finish what is queued."""
+    """Run the worker; when the app stops, let it finish the queue."""
     worker = asyncio.create_task(work(app[QUEUE], app[TALLY]))
     yield
     await app[QUEUE].join()
@@ -50,7 +50,7 @@ async def worker_context(app: web.Application) -> AsyncIterator[None]:
 
 
 async def work(queue: asyncio.Queue[Event], tally: Tally) -> None:
-    """Mark what comes through the queue, at the moment that it happened."""
+    """Mark the events of the queue, each at its own moment."""
     while True:
         event = await queue.get()
         try:
@@ -62,7 +62,7 @@ async def work(queue: asyncio.Queue[Event], tally: Tally) -> None:
 
 
 async def post_event(request: web.Request) -> web.Response:
-    """Take ``{"event": "active", "user_id": 123}`` and answer before it is marked."""
+    """Accept ``{"event": "active", "user_id": 123}``, and respond before the mark."""
     try:
         body = await request.json()
         event = Event(body["event"], body["user_id"], datetime.now(timezone.utc))
@@ -76,7 +76,7 @@ async def post_event(request: web.Request) -> web.Response:
 
 
 def make_app() -> web.Application:
-    """Build the app; contexts are entered in this order and left in the reverse one."""
+    """Build the app; contexts are entered in this order and exited in reverse."""
     app = web.Application()
     app[QUEUE] = asyncio.Queue(maxsize=10_000)
     app.cleanup_ctx.extend([tally_context, worker_context])

@@ -22,7 +22,7 @@ from tallymark import Granularity, InvalidValueError, StoreError, Tally
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open one tally for the whole app, and close it when the app stops."""
     url = os.environ.get("TALLYMARK_URL", "memory://")
-    # Ids come from strangers here: the limit keeps a bitmap below 1.25 MB.
+    # The ids are untrusted input: the limit keeps a bitmap below 1.25 MB.
     async with Tally.from_url(url, max_user_id=10_000_000) as tally:
         app.state.tally = tally
         yield
@@ -52,21 +52,21 @@ async def give_up(_: Request, __: StoreError) -> JSONResponse:
 
 @app.post("/users/{user_id}/login")
 async def login(user_id: int, tally: Marks) -> dict[str, bool]:
-    """Mark a login, and tell whether it is the user's first one today."""
+    """Mark a login, and return whether it is the user's first one today."""
     flipped = await tally.mark_event("login", user_id, track_hourly=True)
     return {"first_today": Granularity.DAY in flipped}
 
 
 @app.get("/pages/{page}")
 async def page(page: str, user_id: int, tally: Marks, tasks: BackgroundTasks) -> dict[str, str]:
-    """Answer first and mark afterwards: nobody waits for the count of a page view."""
+    """Respond first and mark afterwards: the request does not wait for the mark."""
     tasks.add_task(tally.mark_event, "page:view", user_id)
     return {"page": page}
 
 
 @app.get("/stats/{event}/today")
 async def today(event: str, tally: Marks) -> dict[str, int]:
-    """Count an event's users of today, and how many of them were there yesterday too."""
+    """Count an event's users of today, and how many of them were active yesterday too."""
     day = tally.day(event)
     users, again = await tally.counts([day, day & day.prev()])
     return {"users": users, "again": again}
@@ -75,5 +75,5 @@ async def today(event: str, tally: Marks) -> dict[str, int]:
 @app.get("/stats/{event}/users")
 async def users(event: str, tally: Marks, start: int = 0, limit: int = 100) -> list[int]:
     """List an event's users of this month, page by page."""
-    found = tally.users(tally.month(event), start=start, limit=limit)
-    return [user_id async for user_id in found]
+    user_ids = tally.users(tally.month(event), start=start, limit=limit)
+    return [user_id async for user_id in user_ids]

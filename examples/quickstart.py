@@ -1,7 +1,7 @@
-"""Mark some events and show which bits Redis holds then.
+"""Mark some events, and print the bits that Redis holds.
 
-Runs as it stands, on a store inside this process; set TALLYMARK_URL to a Redis
-database to run it there.
+Runs without a server, on a store inside this process; set TALLYMARK_URL to use a
+Redis database.
 """
 
 import asyncio
@@ -10,12 +10,12 @@ from datetime import datetime, timedelta, timezone
 
 from tallymark import SyncTally, Tally
 
-URL = os.environ.get("TALLYMARK_URL", "memory://quickstart")  # with a name, to be shared
+URL = os.environ.get("TALLYMARK_URL", "memory://quickstart")  # with a name: two tallies share it
 MONDAY = datetime(2026, 11, 23, 9, 30, tzinfo=timezone.utc)
 
 
 async def mark() -> None:
-    """Mark, and say what each call returned."""
+    """Mark, and print what each call returned."""
     async with Tally.from_url(URL) as tally:
         first = await tally.mark_event("active", 123, now=MONDAY)
         again = await tally.mark_event("active", 123, now=MONDAY + timedelta(days=1))

@@ -1,8 +1,8 @@
-"""Three months of a plausible app, and who came back: writes a page with the table.
+"""Simulate three months of an app, and write a page with its retention table.
 
     python examples/retention.py retention.html
 
-Runs as it stands, on a store inside this process.
+Runs without a server, on a store inside this process.
 """
 
 import asyncio
@@ -17,22 +17,22 @@ FIRST = date(2026, 8, 3)  # a Monday
 WEEKS = 14
 
 
-async def live(tally: Tally) -> None:
-    """Mark what the users of an app do, day by day, for fourteen weeks."""
+async def simulate(tally: Tally) -> None:
+    """Mark the events of an app's users, day by day, for fourteen weeks."""
     chance = random.Random(7)
-    users: list[tuple[int, float, float]] = []  # since when, how loyal, how often on the phone
+    users: list[tuple[int, float, float]] = []  # first day, loyalty, share of the phone
     for today in range(7 * WEEKS):
         day = FIRST + timedelta(days=today)
         weekend = day.weekday() >= 5
-        # A campaign in the seventh week brings many, few of whom stay.
+        # A campaign in the seventh week brings many users, few of whom stay.
         campaign = 42 <= today < 49
-        arriving = int(chance.gauss(70 if weekend else 110, 12) * (2.2 if campaign else 1))
-        # The app gets better: newer users like it more, but for those of the campaign.
+        new_users = int(chance.gauss(70 if weekend else 110, 12) * (2.2 if campaign else 1))
+        # The app gets better: newer users are more loyal, except those of the campaign.
         loyalty = 0.04 if campaign else 0.09 + 0.0012 * today
         first = len(users)
         users += [
             (today, chance.betavariate(loyalty * 8, 8 - loyalty * 8), chance.random())
-            for _ in range(arriving)
+            for _ in range(new_users)
         ]
         active = set(range(first, len(users)))
         for user_id, (since, loyal, _) in enumerate(users[:first]):
@@ -46,20 +46,20 @@ async def live(tally: Tally) -> None:
 
 
 async def report(tally: Tally) -> Retention:
-    """Ask who of the users that signed up in a week came back, on the web or on iOS."""
+    """Count the users who signed up in a week and returned, on the web or on iOS."""
 
     def active(period: Period) -> EventSet:
         return tally.during("web", period) | tally.during("ios", period)
 
-    # The Thursday of the last week: what is not over yet is not shown.
+    # The Thursday of the last week: periods that are not over are not shown.
     until = FIRST + timedelta(days=7 * WEEKS - 4)
     return await tally.retention("signup", active, by="week", periods=12, cohorts=13, until=until)
 
 
-async def observe() -> tuple[Retention, int]:
-    """Live, and ask."""
+async def run() -> tuple[Retention, int]:
+    """Simulate the app, and read the report."""
     async with Tally.from_url("memory://") as tally:
-        await live(tally)
+        await simulate(tally)
         last_day = FIRST + timedelta(days=7 * WEEKS - 1)
         both = tally.month("web", last_day) & tally.month("ios", last_day)
         return await report(tally), await tally.count(both)
@@ -67,7 +67,7 @@ async def observe() -> tuple[Retention, int]:
 
 def main(path: Path) -> None:
     """Print some figures, and write the page."""
-    table, both = asyncio.run(observe())
+    table, both = asyncio.run(run())
     print(f"{both:,} users were on the web and on iOS in the last month")
     print(f"{sum(table.sizes):,} signed up in {len(table.cohorts)} weeks")
     for weeks in (1, 4):

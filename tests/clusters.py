@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from servers import RedisProcess, free_port, running
-from tallymark._core.sharding import SLOTS
+from tallymark._core.keys import SLOTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

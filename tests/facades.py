@@ -10,7 +10,7 @@ import pytest
 import tallymark
 from tallymark import SyncTally, Tally, Transaction
 from tallymark import sync as tm
-from tallymark._core.event_sets import EventSets
+from tallymark._core.context import EventSets
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable

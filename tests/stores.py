@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tallymark._core.sharding import SLOTS, tags
+from tallymark._core.keys import SLOTS, tags
 
 if TYPE_CHECKING:
     from collections.abc import Callable

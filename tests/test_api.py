@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-import re
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +14,7 @@ import tallymark
 from tallymark import SyncTally, Tally, Transaction, bitmapist
 from tallymark import sync as tm
 from tallymark._async.reads import AsyncReads
-from tallymark._core.event_sets import EventSets
+from tallymark._core.context import EventSets
 from tallymark._sync.reads import SyncReads
 
 VERBS = ["mark_event", "unmark_event", "mark_unique", "unmark_unique"]
@@ -166,73 +165,3 @@ def test_errors_are_what_python_users_expect() -> None:
     }.items():
         assert issubclass(error, builtin)
         assert issubclass(error, tallymark.TallymarkError)
-
-
-#: What reads differently where nothing is awaited, and nothing can be cancelled.
-REWORDED = [
-    (r"\n\s*Cancelled:.*?(?=\n\s*\n|\s*\Z)", ""),
-    (r"\n *OverloadedError: ``max_pending`` reads were waiting\.", ""),
-    (r", WrongEventLoopError\b", ""),
-    (r"an iterable, an async iterable, or a", "an iterable, or a"),
-    (r"\basync with\b", "with"),
-    (r"\bother(\s+)tasks\b", r"other\1threads"),
-    (r": `async for` takes its time", ""),
-    (r"\s+An async iterable is cancelled when time is up;[^.]*\.", ""),
-    (r",\s+and\s+keeps\s+the\s+event\s+loop\s+from\s+running:", ":"),
-    (r"\n\s*An async iterable is closed at the end.*?(?=\n\s*\n|\s*\Z)", ""),
-    (r"combined here, in a thread,\n", "combined here,\n"),
-]
-
-
-def reworded(doc: str) -> str:
-    for told, instead in REWORDED:
-        doc = re.sub(told, instead, doc, flags=re.DOTALL)
-    return doc
-
-
-def told_by(function: Any, *, without: str = "") -> str:
-    """Return a docstring on one line, since lines may break elsewhere."""
-    doc = inspect.getdoc(function) or ""
-    assert without in doc
-    return " ".join(reworded(doc.replace(without, "")).split())
-
-
-@pytest.mark.parametrize("verb", [*VERBS, *MANY, "transaction", *READS])
-def test_docstrings_are_the_same_in_both_facades(verb: str) -> None:
-    wanted = told_by(getattr(Tally, verb))
-    assert told_by(getattr(SyncTally, verb)) == wanted
-    if verb not in READS:
-        for module, note in (
-            (tallymark, "On the running event loop's default tally, which `configure` describes."),
-            (tm, "On this process's default tally, which `configure` describes."),
-        ):
-            assert told_by(getattr(module, verb), without=note) == wanted
-
-
-def public_callables() -> list[tuple[str, Any]]:
-    found: dict[str, Any] = {}
-    for module in (tallymark, tm):
-        for name in module.__all__:
-            value = getattr(module, name)
-            if inspect.isfunction(value):
-                found[f"{module.__name__}.{name}"] = value
-            elif inspect.isclass(value) and not issubclass(value, BaseException):
-                for attribute in dir(value):
-                    member = inspect.getattr_static(value, attribute)
-                    member = getattr(member, "__func__", member)
-                    if not attribute.startswith("_") and inspect.isfunction(member):
-                        found[f"{name}.{attribute}"] = member
-    return list(found.items())
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [pytest.param(*each, id=each[0]) for each in public_callables()]
-)
-def test_docstrings_are_whole(name: str, value: Any) -> None:
-    doc = inspect.getdoc(value) or ""
-    assert not re.search(r"\b[Ss]ee (`|tallymark)|[Rr]ead there", doc), name
-    signature = inspect.signature(value)
-    if signature.return_annotation not in {"None", inspect.Signature.empty}:
-        assert re.search(r"\b(Return|Yield)", doc), name
-    if [each for each in signature.parameters if each not in {"self", "cls"}]:
-        assert re.search(r"\b[Rr]aises?\b", doc), name

@@ -42,8 +42,8 @@ from tallymark import (
     any_of,
     bitmapist,
 )
-from tallymark._core.excerpts import escaped, isolated, shown
 from tallymark._core.options import Options
+from tallymark._core.untrusted import escaped, isolated, shown
 from tallymark._reports.retention import Retention
 
 if TYPE_CHECKING:

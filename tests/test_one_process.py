@@ -29,7 +29,7 @@ def test_tests_on_a_given_server_do_not_share_it(several: tuple[str, ...]) -> No
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "pytest", *several),
-                *("-p", "no:cacheprovider", "tests/test_wire.py"),
+                *("-p", "no:cacheprovider", "tests/drivers/test_wire.py"),
             ],
             cwd=ROOT,
             env={**os.environ, "TALLYMARK_TEST_REDIS_URL": f"{url[:-1]}3"},

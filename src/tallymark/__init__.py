@@ -1,14 +1,14 @@
-"""Mark events of users on Redis bitmaps: who did what and when, in megabytes.
+"""Mark events of users in Redis bitmaps, and count users by event and period.
 
-``await mark_event("active", 123)`` sets user 123's bit in the month, week and
-day bitmaps of the event ``active``, in one transaction. A `Tally` reads them back:
+``await mark_event("active", 123)`` sets the bit of user 123 in the month, week and
+day bitmaps of the event ``active``, in one transaction. A `Tally` reads the bitmaps:
 ``await tally.count(tally.month("active") - tally.day("active"))``. `tallymark.sync`
-holds the same verbs for programs without an event loop.
+has the same functions for programs without an event loop.
 
 ``TRACK_HOURLY`` and ``TRACK_UNIQUE`` are switches: set
-``tallymark.TRACK_HOURLY = True`` to mark the hour too, everywhere where neither
-the call nor its tally says otherwise. Read them as ``tallymark.TRACK_HOURLY``;
-a name that was imported from here keeps the value of that moment.
+``tallymark.TRACK_HOURLY = True`` to also mark the hour, wherever neither
+the call nor its tally sets ``track_hourly``. Read a switch as ``tallymark.TRACK_HOURLY``:
+``from tallymark import TRACK_HOURLY`` copies its value at the time of the import.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ._async.default import (
     unmark_unique,
 )
 from ._async.tally import Tally
-from ._core import switches as _switches
+from ._core import options as _options
 from ._core.events import EventSet, all_of, any_of
 from ._core.keys import KeySchema
 from ._core.observers import Observer, Operation
@@ -119,10 +119,10 @@ TRACK_UNIQUE: bool
 #: The release of tallymark that is installed, such as ``"0.1.0"``.
 __version__: str
 
-if not _TYPE_CHECKING:  # to a type checker, a module with this has any name
+if not _TYPE_CHECKING:  # for a type checker, a module with `__getattr__` has every name
 
     def __getattr__(name: str) -> str:
-        """Look the version up when somebody asks for it, which takes some milliseconds."""
+        """Return the version, which is looked up on first use: that takes some milliseconds."""
         if name != "__version__":
             raise AttributeError(f"module 'tallymark' has no attribute {name!r}")
         import importlib.metadata  # noqa: PLC0415
@@ -138,4 +138,4 @@ if not _TYPE_CHECKING:  # to a type checker, a module with this has any name
         return sorted({*globals(), "__version__"})
 
 
-_switches.install(__name__)
+_options.install_switches(__name__)

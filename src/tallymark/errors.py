@@ -1,9 +1,9 @@
-"""Everything tallymark raises.
+"""The exceptions that tallymark raises.
 
-One root, `TallymarkError`. Errors about arguments are also the built-in
-exception a Python programmer would expect (`ValueError`, `TypeError`), and
-errors about the connection are also `ConnectionError` or `TimeoutError`, so
-code that knows nothing of tallymark still catches them.
+`TallymarkError` is the base class of all. Errors about arguments are also the built-in
+`ValueError` or `TypeError`, and errors about the connection are also the built-in
+`ConnectionError` or `TimeoutError`, so code that catches built-in exceptions handles
+them too.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ __all__ = [
 
 
 class TallymarkError(Exception):
-    """The root of every exception that tallymark raises on purpose."""
+    """The base class of every exception that tallymark raises on purpose."""
 
-    #: Whether it is of marks that may have been applied all the same; see `may_be_applied`.
+    #: Whether the marks that the error is about may have been applied; see `may_be_applied`.
     _may_be_applied = False
 
 
@@ -52,87 +52,87 @@ class InvalidTypeError(TallymarkError, TypeError):
 class MissingExtraError(TallymarkError, ImportError):
     """A feature whose optional dependency is not installed.
 
-    The message holds the ``pip install`` command that brings it.
+    The message has the ``pip install`` command for it.
     """
 
 
 class ClosedError(TallymarkError, RuntimeError):
-    """A tally was used after it was closed, or a transaction after its end."""
+    """A tally was used after it was closed, or a transaction after the end of its block."""
 
 
 class WrongEventLoopError(TallymarkError, RuntimeError):
-    """A `Tally` was used on another event loop than the one it connected on."""
+    """A `Tally` was used on another event loop than the one on which it connected."""
 
 
 class StoreError(TallymarkError):
-    """Redis could not be reached, did not answer in time, or refused.
+    """Redis could not be reached, did not reply in time, or refused a command.
 
-    ``__cause__`` holds the exception of redis-py, where there was one.
+    ``__cause__`` is the exception of redis-py, if there was one.
     """
 
 
 class StoreUnavailableError(StoreError, ConnectionError):
-    """Redis cannot be reached, or the connection broke and no retry helped.
+    """Redis cannot be reached, or the connection broke and no retry succeeded.
 
     The message says whether the marks may have been applied.
     """
 
 
 class StoreTimeoutError(StoreError, TimeoutError):
-    """The call's deadline ran out.
+    """The deadline of the call has passed.
 
     The message says whether the marks may have been applied.
     """
 
 
 class StoreNotReadyError(StoreUnavailableError):
-    """Redis is there, and said until the deadline that it cannot serve for now.
+    """Redis replied until the deadline that it cannot serve requests at the moment.
 
     It is loading its data, has become a replica in a failover, has lost its
-    master or its cluster, or is busy with a script. The message holds its words.
+    master or its cluster, or is busy with a script. The message has Redis's error.
     """
 
 
 class WrongSchemaError(StoreError):
-    """The database is sharded in another way than this tally.
+    """The database has another number of shards than this tally.
 
-    Nothing was written. The message tells which number of ``shards`` it has.
+    Nothing was written. The message has the database's number of ``shards``.
     """
 
 
 class OverloadedError(StoreError):
-    """So many calls of this tally are waiting for Redis already that no more are taken.
+    """The call was refused, since too many calls of this tally are waiting for Redis.
 
-    Nothing was sent. The option ``max_pending`` is the bound; see `tallymark.TallyOptions`.
+    Nothing was sent. The option ``max_pending`` is the limit; see `tallymark.TallyOptions`.
     """
 
 
 class ReentrantCallError(StoreError, RuntimeError):
-    """A call in a signal handler, or a finalizer, that would wait for the call it has interrupted.
+    """A call in a signal handler or finalizer would wait for the call that it has interrupted.
 
-    Nothing was sent. Most calls in a signal handler work: they take another connection.
-    This is for what has only one: a pool with ``max_connections=1``, the embedded store,
-    and the pool of a client of the caller's, if it was interrupted itself.
+    Nothing was sent. Most calls in a signal handler succeed, on another connection. This
+    error is raised where there is no other one: with a pool with ``max_connections=1``, with
+    the embedded store, and if code of the pool of a client of the caller was interrupted.
     """
 
 
 class CommandError(StoreError):
-    """Redis received the command and answered with an error.
+    """Redis received the command and replied with an error.
 
-    It would give the same answer again, so there was no second attempt.
+    There was no retry, since Redis would reply with the same error again.
     """
 
 
 class PermissionDeniedError(CommandError):
-    """Redis wants a login, or does not let this user do that (``NOAUTH``, ``NOPERM``)."""
+    """Redis requires a login, or denies this user the command or key (``NOAUTH``, ``NOPERM``)."""
 
 
 class StoreFullError(CommandError):
-    """Redis has reached its ``maxmemory`` and may not evict anything (``OOM``)."""
+    """Redis has reached its ``maxmemory`` and cannot evict any key (``OOM``)."""
 
 
 class NotPersistingError(CommandError):
-    """Redis takes no writes because it cannot save to disk (``MISCONF``)."""
+    """Redis refuses writes because it cannot save to disk (``MISCONF``)."""
 
 
 class UnknownCommandError(CommandError):
@@ -140,8 +140,8 @@ class UnknownCommandError(CommandError):
 
 
 class WrongKeyTypeError(CommandError):
-    """A bitmap's key holds a value of another type (``WRONGTYPE``).
+    """A bitmap's key has a value of another type (``WRONGTYPE``).
 
-    Only the marks that touch this key get this error. The message says which
-    of the mark's other bitmaps were changed all the same.
+    Only marks of this key raise this error. The message says which
+    of the mark's other bitmaps were changed.
     """

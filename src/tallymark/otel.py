@@ -1,8 +1,8 @@
 """OpenTelemetry for a tally: metrics and spans of its traffic with Redis (extra ``otel``).
 
-Needs opentelemetry-api alone; where they go is decided by the SDK that the
-program sets up. Names follow OpenTelemetry's conventions for databases
-(https://opentelemetry.io/docs/specs/semconv/database/) where these have one.
+Requires only opentelemetry-api; the SDK that the program configures exports the data.
+Names follow OpenTelemetry's semantic conventions for databases
+(https://opentelemetry.io/docs/specs/semconv/database/) where these have a name.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenTelemetry"]
 
-#: The Redis command that an operation is known by: marks are one transaction.
+#: The value of ``db.operation.name`` by kind: marks are one transaction.
 _COMMANDS = {"write": "MULTI", "read": "PIPELINE"}
 
 
 class OpenTelemetry:
     """An observer for the option ``observer`` of a tally: ``observer=OpenTelemetry()``.
 
-    One may serve several tallies, of both facades, in all threads.
+    One instance may observe several tallies, of both facades, in all threads.
 
     Metrics:
         ``db.client.operation.duration``: a histogram in seconds, one value for
@@ -42,13 +42,13 @@ class OpenTelemetry:
         ``tallymark.marks``: how many marks were sent in batches that succeeded.
         ``tallymark.bytes_sent``: how many bytes were written to Redis.
 
-    Their attributes are ``db.system.name``, ``db.operation.name`` (``MULTI`` for
+    The attributes of metrics are ``db.system.name``, ``db.operation.name`` (``MULTI`` for
     marks, ``PIPELINE`` for reads), ``tallymark.store`` (without a password) and,
-    if it failed, ``error.type``.
+    after a failure, ``error.type``.
 
-    Spans: one for each of them, of kind *client*, with the same attributes and
-    ``db.operation.batch.size``. Marks of several tasks share a batch, whose span
-    is a child of that of the task that sent it.
+    Spans: one for each batch and each request, of kind *client*, with the same attributes
+    and ``db.operation.batch.size``. Marks of several tasks share a batch; its span
+    is a child of the current span of the task that sent the batch.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class OpenTelemetry:
         *,
         spans: bool = True,
     ) -> None:
-        """Begin.
+        """Create the instruments.
 
         Arguments:
-            meter_provider, tracer_provider: where to send metrics and spans; the
+            meter_provider, tracer_provider: the providers of metrics and spans; the
                 program's global ones by default.
-            spans: whether to make spans at all.
+            spans: whether to record spans.
         """
         meter = metrics.get_meter("tallymark", meter_provider=meter_provider)
         self._durations = meter.create_histogram(
@@ -75,7 +75,7 @@ class OpenTelemetry:
         self._spans = spans
 
     def __call__(self, operation: Operation, /) -> None:
-        """Record an operation."""
+        """Record the metrics and the span of an operation."""
         command = _COMMANDS[operation.kind]
         attributes: dict[str, str] = {
             "db.system.name": "redis",

@@ -1,12 +1,12 @@
 """The blocking functions, on this process's default tally.
 
-They have the names, arguments and results of those in `tallymark`::
+Names, arguments and results are those of the functions in `tallymark`::
 
     from tallymark import sync as tm
 
     tm.mark_event("active", 123)
 
-No event loop and no thread: these are the verbs of `tallymark.SyncTally`.
+They call the methods of a `tallymark.SyncTally`, which uses no event loop and no thread.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import atexit
 from typing import TYPE_CHECKING
 
-from ._core import switches as _switches
+from ._core import options as _options
 from ._redis import defaults
 from ._redis.defaults import configure
 from ._sync.tally import SyncTally
@@ -44,11 +44,11 @@ __all__ = [
 
 TRACK_HOURLY: bool
 TRACK_UNIQUE: bool
-_switches.install(__name__)
+_options.install_switches(__name__)
 
 
 class _Default:
-    """The default tally of this process, and what it was made of."""
+    """A default tally of this process, and its configuration."""
 
     def __init__(self, configured: defaults.Defaults) -> None:
         self.configured = configured
@@ -57,23 +57,23 @@ class _Default:
 
 _default: _Default | None = None
 
-#: The default tallies that were made and not yet closed, by what they were made of. Without
-#: a lock, for which a signal handler would wait for ever if it had interrupted its holder.
-_made: dict[defaults.Defaults, _Default] = {}
+#: The default tallies that are not closed yet, by configuration. There is no lock: a signal
+#: handler that has interrupted the holder of a lock would wait for it for ever.
+_open: dict[defaults.Defaults, _Default] = {}
 
 
 def current_tally() -> SyncTally:
     """Return this process's default tally, which the functions of this module use.
 
-    For what they do not do, such as reading. It is made of what `configure`
-    said last, and closed when `configure` is called again, so ask for it anew
-    instead of keeping it.
+    For its other methods, such as those that read. The tally has the configuration of the
+    last call of `configure`, and is closed when `configure` is called again, so call this
+    function each time instead of keeping the tally.
 
     Returns:
         The tally.
 
     Raises:
-        InvalidValueError: the environment variable ``TALLYMARK_URL`` holds no URL of a store.
+        InvalidValueError: the environment variable ``TALLYMARK_URL`` is no URL of a store.
         MissingExtraError: ``memory://`` without fakeredis.
     """
     current = _default
@@ -85,20 +85,20 @@ def current_tally() -> SyncTally:
 def _replace_default() -> _Default:
     global _default
     configured = defaults.configured()
-    # If another thread was first, this one has no connection yet.
-    current = _made.setdefault(configured, _Default(configured))
+    # If another thread was first, the new tally is dropped; it has not connected yet.
+    current = _open.setdefault(configured, _Default(configured))
     _default = current
-    for before in list(_made):
-        if before is not configured:
-            gone = _made.pop(before, None)
-            if gone is not None:
-                gone.tally.close()
+    for other in list(_open):
+        if other is not configured:
+            replaced = _open.pop(other, None)
+            if replaced is not None:
+                replaced.tally.close()
     return current
 
 
 def _close_default() -> None:
-    for made in list(_made.values()):
-        made.tally.close()
+    for default in list(_open.values()):
+        default.tally.close()
 
 
 atexit.register(_close_default)
@@ -120,32 +120,29 @@ def mark_event(
     Arguments:
         event: a non-empty str without control characters.
         user_id: an int from 0 to the tally's ``max_user_id``.
-        now: when it happened; the present by default. An aware datetime is
-            converted to the tally's time zone, a naive one is taken to be
-            in it, and a date is its midnight.
-        track_hourly: also mark the hour. ``None`` leaves it to the tally's
-            option, and that to ``tallymark.TRACK_HOURLY``.
-        track_unique: also mark the event's dateless bitmap. ``None``
-            leaves it to the tally's option, and that to
-            ``tallymark.TRACK_UNIQUE``.
-        timeout: how many seconds this call may take, more than 0,
-            ``math.inf`` for no limit; ``None`` for the tally's.
+        now: when it happened; the present by default. An aware datetime is converted to
+            the tally's time zone, a naive datetime is taken as in that zone, and a date
+            is its midnight.
+        track_hourly: also mark the hour; ``None`` for the tally's option, or without that
+            for ``tallymark.TRACK_HOURLY``.
+        track_unique: also mark the event's dateless bitmap; ``None`` for the tally's
+            option, or without that for ``tallymark.TRACK_UNIQUE``.
+        timeout: how many seconds the call may take, more than 0; ``math.inf`` for no
+            limit, ``None`` for the tally's timeout.
 
     Returns:
-        The granularities whose bit this call flipped, falsy when the user
-        was marked in all of them before: ``Granularity.DAY in flipped``
-        tells the first time today. After a broken connection and a retry
-        it may hold less than this call flipped.
+        The granularities whose bit this call flipped; falsy if the user was marked in all
+        of them before. ``Granularity.DAY in flipped`` is true for the first time today.
+        Some may be missing after a broken connection and a retry.
 
     Raises:
-        InvalidTypeError, InvalidValueError: an argument is not allowed;
-            nothing was sent.
-        CommandError: Redis refused; the message says what was changed.
-        StoreUnavailableError, StoreTimeoutError: no answer within the
-            timeout; the message says whether anything was sent. What was
-            sent may or may not have been applied, and may be repeated.
+        InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
+        CommandError: Redis refused the mark; the message says what was changed.
+        StoreUnavailableError, StoreTimeoutError: no answer within the timeout; the
+            message says whether anything was sent. If so, the mark may or may not have
+            been applied. The call may be repeated.
         OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
-        ClosedError: the tally cannot be used here.
+        ClosedError: the tally is closed.
     """
     return current_tally().mark_event(
         event,
@@ -171,45 +168,42 @@ def unmark_event(
 
     On this process's default tally, which `configure` describes.
 
-    By default all of them are set to 0, as bitmapist does it. That takes
-    the user out of the whole week and month, also when other days of them
-    still have the user; and Redis extends a bitmap that ends before the
-    user's bit, or creates it, to write that 0.
+    By default all of them are cleared, as by bitmapist: the user is no longer in the week
+    and the month, even if other days of them have the user. Redis extends a bitmap that
+    is too short for the user's bit, or creates it, to write the 0.
 
-    With ``exact=True`` the week, month and year are cleared only where no
-    other day of them has the user, no bitmap grows and no key is created.
-    A script on the server looks and clears in one atomic step. The day,
-    and with the switches the given hour and the dateless bit, are cleared
-    in any case; other hours of that day keep their bits.
+    With ``exact=True``, the week, month and year are cleared only if no other day of them
+    has the user, and no bitmap is extended or created. A script on the server does this
+    atomically. The day, and with the switches the given hour and the dateless bit, are
+    cleared in any case; other hours of that day keep their bits.
 
     Arguments:
         event: a non-empty str without control characters.
         user_id: an int from 0 to the tally's ``max_user_id``.
-        now: when it happened; the present by default. An aware datetime is
-            converted to the tally's time zone, a naive one is taken to be
-            in it, and a date is its midnight.
-        track_hourly: also clear the hour's bit. ``None`` leaves it to the
-            tally's option, and that to ``tallymark.TRACK_HOURLY``.
-        track_unique: also clear the event's dateless bit. ``None`` leaves
-            it to the tally's option, and that to ``tallymark.TRACK_UNIQUE``.
+        now: when it happened; the present by default. An aware datetime is converted to
+            the tally's time zone, a naive datetime is taken as in that zone, and a date
+            is its midnight.
+        track_hourly: also clear the hour's bit; ``None`` for the tally's option, or
+            without that for ``tallymark.TRACK_HOURLY``.
+        track_unique: also clear the event's dateless bit; ``None`` for the tally's option,
+            or without that for ``tallymark.TRACK_UNIQUE``.
         exact: whether to look at the other days first.
-        timeout: how many seconds this call may take, more than 0,
-            ``math.inf`` for no limit; ``None`` for the tally's.
+        timeout: how many seconds the call may take, more than 0; ``math.inf`` for no
+            limit, ``None`` for the tally's timeout.
 
     Returns:
-        The granularities whose bit this call cleared. After a broken
-        connection and a retry it may be less than that.
+        The granularities whose bit this call cleared. Some may be missing after a broken
+        connection and a retry.
 
     Raises:
-        InvalidTypeError, InvalidValueError: an argument is not allowed;
-            nothing was sent.
+        InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
         CommandError: Redis refused; the message says what was changed. With
-            ``exact=True`` a key of the wrong type leaves all as it was.
-        StoreUnavailableError, StoreTimeoutError: no answer within the
-            timeout; the message says whether anything was sent. What was
-            sent may or may not have been applied, and may be repeated.
+            ``exact=True``, nothing is changed if a key has the wrong type.
+        StoreUnavailableError, StoreTimeoutError: no answer within the timeout; the
+            message says whether anything was sent. If so, the mark may or may not have
+            been applied. The call may be repeated.
         OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
-        ClosedError: the tally cannot be used here.
+        ClosedError: the tally is closed.
     """
     return current_tally().unmark_event(
         event,
@@ -235,52 +229,43 @@ def mark_many(
 
     On this process's default tally, which `configure` describes.
 
-    Takes them in pieces, each of which is a transaction of its own; marks
-    of other threads go in between. Where the ids lie close together (from
-    about one in 4,000), a piece is sent as a bitmap and merged on the
-    server, some 20 times as fast as bit by bit. An expiry that a bitmap
-    has is kept.
+    The ids are sent in pieces, each a transaction of its own; marks of other threads are sent
+    in between. Where the ids lie close together (from about one in 4,000), a piece is sent
+    as a bitmap and merged on the server, some 20 times as fast as bit by bit. The expiry
+    of a bitmap is kept.
 
     Arguments:
         event: a non-empty str without control characters.
-        user_ids: ints from 0 to the tally's ``max_user_id``, in any order,
-            repetitions allowed: an iterable, or a
-            one-dimensional array of integers, of numpy or of what numpy
-            can read, such as a column of a data frame, which is not copied
-            to a list. Arrays with masked or missing values are refused. A
-            stream is taken 32,768 ids at a time, and each block is sent
-            when it is full or the last one.
-        now: when they did; the present by default. An aware datetime is
-            converted to the tally's time zone, a naive one is taken to be
-            in it, and a date is its midnight.
-        track_hourly: also mark the hour. ``None`` leaves it to the tally's
-            option, and that to ``tallymark.TRACK_HOURLY``.
-        track_unique: also mark the event's dateless bitmap. ``None``
-            leaves it to the tally's option, and that to
-            ``tallymark.TRACK_UNIQUE``.
-        timeout: how many seconds the whole call may take, waiting for ids
-            included. ``None``: as long as each piece is answered within the
-            tally's timeout.
-            An iterable that does not give its next id cannot be
-            interrupted: the call
-            ends as soon as it does.
-
+        user_ids: ints from 0 to the tally's ``max_user_id``, in any order, repetitions
+            allowed: an iterable, or a one-dimensional array of integers, of numpy or that
+            numpy can read, such as a column of a data frame, which is not copied to a list.
+            Arrays with masked or missing values are refused. Other iterables than
+            collections are read in blocks of 32,768 ids; each block is sent as soon as it is
+            complete.
+        now: when it happened; the present by default. An aware datetime is converted to
+            the tally's time zone, a naive datetime is taken as in that zone, and a date
+            is its midnight.
+        track_hourly: also mark the hour; ``None`` for the tally's option, or without that
+            for ``tallymark.TRACK_HOURLY``.
+        track_unique: also mark the event's dateless bitmap; ``None`` for the tally's
+            option, or without that for ``tallymark.TRACK_UNIQUE``.
+        timeout: how many seconds the whole call may take, with the time that the iterable
+            takes; ``None`` for the tally's timeout for each piece. An iterable that does not
+            give its next id cannot be interrupted: the call ends as soon as it does.
 
     Returns:
-        For each granularity, in how many of the bits this call flipped.
-        After a broken connection and a retry it may be less than that.
+        For each granularity, how many bits this call flipped. The number may be too low
+        after a broken connection and a retry.
 
     Raises:
-        InvalidTypeError, InvalidValueError: an argument is not allowed. If
-            the ids are there already (a list, a set, an array), nothing was
-            sent; if they come one by one, the message says how many were
-            marked before.
-        CommandError, StoreUnavailableError, StoreTimeoutError,
-        OverloadedError: Redis refused one piece, or did not answer in time,
-            or too many were waiting; the message says how many ids were
-            marked before it. `StoreTimeoutError` also if the ids did not
-            come in time.
-        ClosedError: the tally cannot be used here.
+        InvalidTypeError, InvalidValueError: an argument is not allowed. If the ids are a
+            collection (a list, a set, an array), nothing was sent; else the message says
+            how many ids were marked before.
+        CommandError, StoreUnavailableError, StoreTimeoutError, OverloadedError: Redis
+            refused a piece, or did not answer in time, or ``max_pending`` marks were
+            waiting; the message says how many ids were marked before. A
+            `StoreTimeoutError` also if the iterable did not give its ids in time.
+        ClosedError: the tally is closed.
     """
     return current_tally().mark_many(
         event,
@@ -306,45 +291,40 @@ def unmark_many(
 
     On this process's default tally, which `configure` describes.
 
-    As `unmark_event` for each of the users, ``exact`` included: that needs
-    a script for each user, and so the time of `unmark_event`. Without it,
-    the users are out of the whole week and month, and a bitmap may be
-    extended to hold a 0.
+    Like `unmark_event` for each of the users. With ``exact=True``, it executes a script for
+    each user, which takes as long as `unmark_event`. Without, the users are no longer in
+    the week and the month, and a bitmap may be extended to hold a 0.
 
     Arguments:
         event: a non-empty str without control characters.
-        user_ids: ints from 0 to the tally's ``max_user_id``, in any order,
-            repetitions allowed: an iterable, or a
-            one-dimensional array of integers, of numpy or of what numpy
-            can read, such as a column of a data frame, which is not copied
-            to a list. Arrays with masked or missing values are refused. A
-            stream is taken 32,768 ids at a time, and each block is sent
-            when it is full or the last one.
-        now: when they did; the present by default. An aware datetime is
-            converted to the tally's time zone, a naive one is taken to be
-            in it, and a date is its midnight.
-        track_hourly: also clear the hour's bits. ``None`` leaves it to the
-            tally's option, and that to ``tallymark.TRACK_HOURLY``.
-        track_unique: also clear the event's dateless bits. ``None`` leaves
-            it to the tally's option, and that to ``tallymark.TRACK_UNIQUE``.
+        user_ids: ints from 0 to the tally's ``max_user_id``, in any order, repetitions
+            allowed: an iterable, or a one-dimensional array of integers, of numpy or that
+            numpy can read, such as a column of a data frame, which is not copied to a list.
+            Arrays with masked or missing values are refused. Other iterables than
+            collections are read in blocks of 32,768 ids; each block is sent as soon as it is
+            complete.
+        now: when it happened; the present by default. An aware datetime is converted to
+            the tally's time zone, a naive datetime is taken as in that zone, and a date
+            is its midnight.
+        track_hourly: also clear the hour's bits; ``None`` for the tally's option, or
+            without that for ``tallymark.TRACK_HOURLY``.
+        track_unique: also clear the event's dateless bits; ``None`` for the tally's
+            option, or without that for ``tallymark.TRACK_UNIQUE``.
         exact: whether to look at the other days first.
-        timeout: how many seconds the whole call may take. ``None``: as
-            long as each piece is answered within the tally's timeout.
+        timeout: as for `mark_many`.
 
     Returns:
-        For each granularity, how many bits this call cleared. After a
-        broken connection and a retry it may be less than that.
+        For each granularity, how many bits this call cleared. The number may be too low
+        after a broken connection and a retry.
 
     Raises:
-        InvalidTypeError, InvalidValueError: an argument is not allowed. If
-            the ids are there already (a list, a set, an array), nothing was
-            sent; if they come one by one, the message says how many were
-            done before.
-        CommandError, StoreUnavailableError, StoreTimeoutError,
-        OverloadedError: Redis refused one piece, or did not answer in time,
-            or too many were waiting; the message says how many ids were
-            done before it.
-        ClosedError: the tally cannot be used here.
+        InvalidTypeError, InvalidValueError: an argument is not allowed. If the ids are a
+            collection (a list, a set, an array), nothing was sent; else the message says
+            how many ids were unmarked before.
+        CommandError, StoreUnavailableError, StoreTimeoutError, OverloadedError: Redis
+            refused a piece, or did not answer in time, or ``max_pending`` marks were
+            waiting; the message says how many ids were unmarked before.
+        ClosedError: the tally is closed.
     """
     return current_tally().unmark_many(
         event,
@@ -365,22 +345,20 @@ def mark_unique(event: str, user_id: int, *, timeout: float | None = None) -> Gr
     Arguments:
         event: a non-empty str without control characters.
         user_id: an int from 0 to the tally's ``max_user_id``.
-        timeout: how many seconds this call may take, more than 0,
-            ``math.inf`` for no limit; ``None`` for the tally's.
+        timeout: how many seconds the call may take, more than 0; ``math.inf`` for no
+            limit, ``None`` for the tally's timeout.
 
     Returns:
-        ``Granularity.UNIQUE`` if the user did not have the flag, else a
-        falsy value.
+        ``Granularity.UNIQUE`` if the user did not have the flag, else a falsy value.
 
     Raises:
-        InvalidTypeError, InvalidValueError: an argument is not allowed;
-            nothing was sent.
-        CommandError: Redis refused; the message says what was changed.
-        StoreUnavailableError, StoreTimeoutError: no answer within the
-            timeout; the message says whether anything was sent. What was
-            sent may or may not have been applied, and may be repeated.
+        InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
+        CommandError: Redis refused the mark; the message says what was changed.
+        StoreUnavailableError, StoreTimeoutError: no answer within the timeout; the
+            message says whether anything was sent. If so, the mark may or may not have
+            been applied. The call may be repeated.
         OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
-        ClosedError: the tally cannot be used here.
+        ClosedError: the tally is closed.
     """
     return current_tally().mark_unique(event, user_id, timeout=timeout)
 
@@ -393,21 +371,20 @@ def unmark_unique(event: str, user_id: int, *, timeout: float | None = None) -> 
     Arguments:
         event: a non-empty str without control characters.
         user_id: an int from 0 to the tally's ``max_user_id``.
-        timeout: how many seconds this call may take, more than 0,
-            ``math.inf`` for no limit; ``None`` for the tally's.
+        timeout: how many seconds the call may take, more than 0; ``math.inf`` for no
+            limit, ``None`` for the tally's timeout.
 
     Returns:
         ``Granularity.UNIQUE`` if the user had the flag, else a falsy value.
 
     Raises:
-        InvalidTypeError, InvalidValueError: an argument is not allowed;
-            nothing was sent.
-        CommandError: Redis refused; the message says what was changed.
-        StoreUnavailableError, StoreTimeoutError: no answer within the
-            timeout; the message says whether anything was sent. What was
-            sent may or may not have been applied, and may be repeated.
+        InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
+        CommandError: Redis refused the mark; the message says what was changed.
+        StoreUnavailableError, StoreTimeoutError: no answer within the timeout; the
+            message says whether anything was sent. If so, the mark may or may not have
+            been applied. The call may be repeated.
         OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
-        ClosedError: the tally cannot be used here.
+        ClosedError: the tally is closed.
     """
     return current_tally().unmark_unique(event, user_id, timeout=timeout)
 
@@ -417,27 +394,25 @@ def transaction(*, timeout: float | None = None) -> contextlib.AbstractContextMa
 
     On this process's default tally, which `configure` describes.
 
-    ``with tally.transaction() as tx:`` gives a `Transaction` with
-    the same verbs as plain methods. The marks are sent when the block
-    ends; if an exception leaves it, nothing is.
+    ``with tally.transaction() as tx:`` gives a `Transaction` with the same verbs as
+    plain methods. The marks are sent at the end of the block, unless an exception leaves
+    it.
 
     Arguments:
-        timeout: how many seconds the end of the block may take, more than
-            0, ``math.inf`` for no limit; ``None`` for the tally's.
+        timeout: how many seconds the end of the block may take, more than 0; ``math.inf``
+            for no limit, ``None`` for the tally's timeout.
 
     Returns:
         A context manager that gives a `Transaction`.
 
     Raises:
-        ClosedError: when the block begins: the tally
-            cannot be used here.
-        InvalidTypeError, InvalidValueError: there is no such timeout;
-            nothing was sent.
-        CommandError: when the block ends, as all that follow: Redis refused
-            a mark; each mark's `PendingMark` tells its own fate.
-        StoreUnavailableError, StoreTimeoutError: no answer within the
-            timeout; the message says whether anything was sent. What was
-            sent may or may not have been applied, and may be repeated.
+        ClosedError: at the start of the block: the tally is closed.
+        InvalidTypeError, InvalidValueError: the timeout is not allowed; nothing was sent.
+        CommandError: at the end of the block, like all further errors: Redis refused a
+            mark; the `PendingMark` of each mark has its result.
+        StoreUnavailableError, StoreTimeoutError: no answer within the timeout; the
+            message says whether anything was sent. If so, the marks may or may not have
+            been applied. They may be sent again.
         OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
     """
     return current_tally().transaction(timeout=timeout)

@@ -22,10 +22,9 @@ from tallymark import (
     all_of,
     any_of,
 )
-from tallymark._core.context import Context
-from tallymark._core.covers import cover
-from tallymark._core.event_sets import EventSets
+from tallymark._core.context import Context, EventSets
 from tallymark._core.options import Options
+from tallymark._core.unions import cover
 from tallymark._reports.retention import Cell, CellState
 
 #: A Monday.

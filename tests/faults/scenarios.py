@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from load import KEYS
 from world import SHARDS, ClusterWorld, WatchedWorld
 
-from tallymark._core.sharding import tag_slot, tags
+from tallymark._core.keys import tag_slot, tags
 
 if TYPE_CHECKING:
     import random

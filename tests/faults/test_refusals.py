@@ -117,9 +117,9 @@ async def test_a_cluster_that_is_down(facade: Facade, tmp_path: Path) -> None:
     with running(RedisProcess(*settings, port=port)) as server:
         async with facade.open(server.url, timeout=30) as tally:
             with pytest.raises(StoreNotReadyError, match="CLUSTERDOWN"):
-                await tally.mark_unique("a", 1, timeout=0.1)
+                await tally.mark_unique("a", 1, timeout=0.5)
             with pytest.raises(StoreNotReadyError, match="CLUSTERDOWN"):
-                await tally.count(tally.unique("a"), timeout=0.1)
+                await tally.count(tally.unique("a"), timeout=0.5)
             with redis.Redis(port=server.port) as raw:
                 raw.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
             assert await tally.mark_unique("a", 2)
@@ -130,10 +130,10 @@ async def test_a_replica_without_its_master(facade: Facade) -> None:
     with running(RedisProcess(*lost)) as server, redis.Redis(port=server.port) as raw:
         async with facade.open(server.url, timeout=30) as tally:
             with pytest.raises(StoreNotReadyError, match="MASTERDOWN"):
-                await tally.count(tally.day("a"), timeout=0.1)
+                await tally.count(tally.day("a"), timeout=0.5)
             raw.config_set("replica-serve-stale-data", "yes")
             with pytest.raises(StoreNotReadyError, match="READONLY"):
-                await tally.mark_event("a", 1, timeout=0.1)
+                await tally.mark_event("a", 1, timeout=0.5)
             raw.execute_command("REPLICAOF", "NO", "ONE")
             assert await tally.mark_event("a", 2)
 

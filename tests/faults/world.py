@@ -20,7 +20,7 @@ from clusters import Cluster, running_cluster
 from deployments import sentinels
 from servers import RedisProcess, running
 from tallymark import SyncTally, Tally, TallymarkError
-from tallymark._core.sharding import tag_slot, tags
+from tallymark._core.keys import tag_slot, tags
 from wires import Wire, wired
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What a `tallymark.Tally` works on: a server or a cluster, with a writer and a reader."""
+"""The backends of a `tallymark.Tally`: a server or a cluster, with a writer and a reader."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from .._cluster.execution import ClusterExecutions, discover
+from .._cluster.execution import ClusterExecutions
 from .._cluster.handshake import Handshake
-from .._cluster.topology import Topology
 from .._core.context import Context
 from .._marking.batch import Batch
 from .._marking.marker import Marker
 from .._reading.execution import Executions
 from .._redis.async_clients import KINDS, close_client, discard_client
 from .._redis.clients import make_read_client
+from .._redis.cluster_clients import ClusterClients
 from .._redis.stores import database, store_label
 from .cluster_commit import ClusterCommit
 from .connection import Connection
@@ -27,13 +27,13 @@ from .nodes import AsyncNodes
 from .pool import ReadPool
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Sequence
 
     from .._core.options import Options
+    from .._marking.marks import Mark, Result
     from .._reading.execution import Exchange
-    from .._redis.cluster_clients import ClusterClients
 
-__all__ = ["AsyncCluster", "AsyncServer"]
+__all__ = ["AsyncBackend", "make_backend"]
 
 #: How many pieces of a `Tally.mark_many` are in flight at once to the nodes of a cluster.
 _PIECES: Final = 8
@@ -44,37 +44,79 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-class AsyncServer:
-    """One server.
+class AsyncBackend:
+    """A writer and a reader on one database. Belongs to one event loop.
 
     Attributes:
         options: the tally's.
-        client: redis-py's.
-        writer: takes marks.
-        reader: answers queries.
         database: equal for all tallies on this database.
         context: the tally's, for queries.
         marker: makes marks.
-        pieces: how many pieces of one call may be in flight at once.
+        writer: sends marks.
+        reader: answers queries.
+        client: the redis-py client; on a cluster, the cluster client.
+        pieces: how many pieces of one `Tally.mark_many` may be in flight at once.
     """
 
+    writer: GroupCommit | ClusterCommit
+    reader: Executor
+    client: Any
     pieces = 1
+
+    def __init__(self, options: Options, database: Hashable) -> None:
+        self.options = options
+        self.database = database
+        self.context = Context.of(database, options, time.time)
+        self.marker = Marker(options, time.time)
+
+    async def submit_counted(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
+        """Send marks in one transaction, and count their events if ``max_events`` is set."""
+        self.marker.reserve(marks)
+        try:
+            results = await self.writer.submit_together(marks, timeout)
+        except BaseException as error:
+            self.marker.release(marks, error=error)
+            raise
+        self.marker.release(marks, results)
+        return results
+
+    async def close(self) -> None:
+        """Wait for the in-flight calls, then close the connections that the tally made."""
+        try:
+            await self.writer.close()
+        finally:
+            try:
+                await self.reader.close()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._close_clients()
+
+    def discard(self) -> None:
+        """Close the connections that the tally made, after the event loop has been closed."""
+        self.writer.discard()
+
+    async def _close_clients(self) -> None:
+        raise NotImplementedError
+
+    def _check_usable(self) -> None:
+        self.writer.check_usable()
+
+
+class AsyncServer(AsyncBackend):
+    """One server, and the replica for reads if the option ``read_from`` names one."""
 
     def __init__(self, client: Any, options: Options, *, owned: bool) -> None:
         """Begin without a connection.
 
         Arguments:
-            client: redis-py's.
+            client: the redis-py client.
             options: the tally's.
             owned: whether the tally made the client, and so closes it.
         """
+        super().__init__(options, database(client))
         observer = options.observer
         handshake = Handshake(options.schema())
         self.client = client
-        self.options = options
-        self.database: Hashable = database(client)
-        self.context = Context.of(self.database, options, time.time)
-        self.marker = Marker(options, time.time)
         self._owned = owned
         self.writer = GroupCommit(
             Connection(client, owned=owned, handshake=handshake, marking=True),
@@ -94,12 +136,18 @@ class AsyncServer:
             if self._replica_client is None
             else ReadPool(self._replica_client, owned=True, observer=observer)
         )
-        executions = Executions(
-            timeout=options.timeout, clock=_now, check_usable=self.writer.check_usable
-        )
-        self.reader = Executor(
-            executions, self._pool, self._close_pools, max_pending=options.max_pending
-        )
+        executions = Executions(options, _now, self._check_usable)
+        self.reader = Executor(executions, self._pool, self._close_pools)
+
+    def discard(self) -> None:
+        """Close the connections that the tally made, after the event loop has been closed."""
+        super().discard()
+        self._primary.discard()
+        if self._replica is not None:
+            self._replica.discard()
+            discard_client(self._replica_client)
+        if self._owned:
+            discard_client(self.client)
 
     def _pool(self, effect: Exchange) -> ReadPool:
         if effect.changes or self._replica is None:
@@ -113,86 +161,54 @@ class AsyncServer:
             if self._replica is not None:
                 await self._replica.close()
 
-    async def close(self) -> None:
-        """Wait for what is in flight, then close what the tally made."""
-        try:
-            await _close_both(self)
-        finally:
-            with anyio.CancelScope(shield=True):
-                if self._replica_client is not None:
-                    await close_client(self._replica_client)
-                if self._owned:
-                    await close_client(self.client)
-
-    def discard(self) -> None:
-        """Close what the tally made, after the event loop has been closed."""
-        self.writer.discard()
-        self._primary.discard()
-        if self._replica is not None:
-            self._replica.discard()
-            discard_client(self._replica_client)
+    async def _close_clients(self) -> None:
+        if self._replica_client is not None:
+            await close_client(self._replica_client)
         if self._owned:
-            discard_client(self.client)
+            await close_client(self.client)
 
 
-class AsyncCluster:
-    """A cluster; attributes as for `AsyncServer`."""
+class AsyncCluster(AsyncBackend):
+    """A cluster."""
 
     pieces = _PIECES
 
     def __init__(self, clients: ClusterClients, options: Options) -> None:
-        """Begin without a connection."""
-        self.options = options = options.on_a_cluster()
-        self.database: Hashable = frozenset(clients.startup)
-        self.context = Context.of(self.database, options, time.time)
-        self.marker = Marker(options, time.time)
-        self._clients = clients
-        schema = options.schema()
-        topology = Topology(clients.startup, schema, clients.remap)
-        self._nodes = nodes = AsyncNodes(
-            clients, options.observer, lambda: self.reader.run(discover(topology, _now))
-        )
-        executions = ClusterExecutions(
-            topology,
-            Handshake(schema),
-            timeout=options.timeout,
-            clock=_now,
-            check_usable=self._check_usable,
-        )
-        self.reader = Executor(
-            executions,
-            nodes.pool,
-            nodes.close,
-            max_pending=options.max_pending,
-            refresh=nodes.refresh,
-        )
-        self.writer = ClusterCommit(executions, self.reader.run, nodes.client, options)
+        """Begin without a connection.
 
-    def _check_usable(self) -> None:
-        self.writer.check_usable()
+        Arguments:
+            clients: makes the clients of the nodes.
+            options: the tally's.
+        """
+        options = options.on_a_cluster()
+        super().__init__(options, frozenset(clients.startup))
+        self._clients = clients
+        executions = ClusterExecutions(
+            options, _now, self._check_usable, clients.startup, clients.remap
+        )
+        self._nodes = nodes = AsyncNodes(
+            clients, options.observer, lambda: self.reader.run(executions.discover())
+        )
+        self.reader = Executor(executions, nodes.pool, nodes.close, nodes.refresh)
+        self.writer = ClusterCommit(executions, self.reader.run, nodes.client, options)
 
     @property
     def client(self) -> Any:
-        """A cluster client of redis-py: the caller's, or one of our own."""
+        """A cluster client of redis-py: the caller's, or one that the tally makes."""
         return self._clients.cluster_client
 
-    async def close(self) -> None:
-        """Wait for what is in flight, then close what the tally made."""
-        try:
-            await _close_both(self)
-        finally:
-            if self._clients.made is not None:
-                with anyio.CancelScope(shield=True):
-                    await self._clients.made.aclose()
-
     def discard(self) -> None:
-        """Close what the tally made, after the event loop has been closed."""
-        self.writer.discard()
+        """Close the connections that the tally made, after the event loop has been closed."""
+        super().discard()
         self._nodes.discard()
 
+    async def _close_clients(self) -> None:
+        if self._clients.made is not None:
+            await self._clients.made.aclose()
 
-async def _close_both(backend: AsyncServer | AsyncCluster) -> None:
-    try:
-        await backend.writer.close()
-    finally:
-        await backend.reader.close()
+
+def make_backend(client: Any, options: Options, *, owned: bool) -> AsyncBackend:
+    """Return a backend for a client, or for `ClusterClients`; ``owned`` as for `AsyncServer`."""
+    if isinstance(client, ClusterClients):
+        return AsyncCluster(client, options)
+    return AsyncServer(client, options, owned=owned)

@@ -1,4 +1,4 @@
-"""The default tally of each event loop, and the module-level coroutines on it."""
+"""The default tally of each event loop, and the module-level verbs that use it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 
 
 class _Default:
-    """The default tally of one event loop, and what closes it when the loop ends."""
+    """The default tally of one event loop, and the generator that closes it with the loop."""
 
     def __init__(self) -> None:
         self.configured = defaults.configured()
@@ -46,14 +46,13 @@ class _Default:
     async def _close_with_the_loop(self) -> AsyncGenerator[None, None]:
         """Close the tally when this generator is closed, by `current_tally` or by asyncio.
 
-        Before a loop ends, `asyncio.run` and its like close every async
-        generator that was begun on it (`loop.shutdown_asyncgens`); that is the
-        one hook that asyncio has for this.
+        Before a loop ends, `asyncio.run` and the like close every async generator that was
+        started on it (`loop.shutdown_asyncgens`). asyncio has no other hook for this.
         """
         try:
             yield
         finally:
-            # It would keep the loop in memory.
+            # An entry would keep the tally, and so the loop, in memory.
             if _defaults.get(self.key) is self:
                 del _defaults[self.key]
             if _last.used is self:
@@ -61,13 +60,13 @@ class _Default:
             await self.tally.aclose()
 
 
-#: By the identity of their loops. A plain dictionary, each use of which is one step:
-#: many threads may have loops.
+#: The default tallies, by the ids of their loops. Several threads may have loops; each
+#: operation on the dictionary is atomic.
 _defaults: dict[int, _Default] = {}
 
 
 class _Last(threading.local):
-    """What a thread used last. It is faster than to look among those of all loops."""
+    """The default tally that a thread used last: a look-up that is faster than in `_defaults`."""
 
     used: _Default | None = None
 
@@ -76,7 +75,7 @@ _last = _Last()
 
 
 def _usual_tally() -> Tally | None:
-    """Return the running loop's default tally if this thread used it last, and may still."""
+    """Return the running loop's default tally, if this thread used it last and it is current."""
     used = _last.used
     try:
         if (
@@ -93,9 +92,9 @@ def _usual_tally() -> Tally | None:
 async def current_tally() -> Tally:
     """Return the running event loop's default tally, which the functions of this module use.
 
-    For what they do not do, such as reading. It is made of what `configure`
-    said last, and closed when the loop ends or `configure` is called again, so
-    ask for it anew instead of keeping it.
+    For its other methods, such as those that read. The tally has the configuration of the
+    last call of `configure`, and is closed when the loop ends or `configure` is called again,
+    so call this function each time instead of keeping the tally.
 
     Returns:
         The tally.
@@ -108,28 +107,28 @@ async def current_tally() -> Tally:
     loop = running_loop()
     current = _defaults.get(id(loop))
     if current is not None and current.loop() is not loop:
-        current = None  # of a loop that is gone, which had the same identity
+        current = None  # the tally of an earlier loop, which had the same id
     if current is None or current.configured is not defaults.configured():
-        _close_those_of_closed_loops()
-        before, current = current, _Default()
-        _defaults[current.key] = current  # with no await in between: concurrent calls share it
+        _discard_after_closed_loops()
+        previous, current = current, _Default()
+        _defaults[current.key] = current  # before the first await: concurrent calls share it
         await anext(current.closing)
-        if before is not None:
-            await before.closing.aclose()
+        if previous is not None:
+            await previous.closing.aclose()
     _last.used = current
     return current.tally
 
 
-def _close_those_of_closed_loops() -> None:
+def _discard_after_closed_loops() -> None:
     """Close the default tallies whose loops were closed without `shutdown_asyncgens`."""
-    for each in list(_defaults.values()):
-        loop = each.loop()
-        over = loop is None or loop.is_closed()
-        if over and _defaults.pop(each.key, None) is each:
-            each.tally._discard()  # noqa: SLF001
+    for default in list(_defaults.values()):
+        loop = default.loop()
+        closed = loop is None or loop.is_closed()
+        if closed and _defaults.pop(default.key, None) is default:
+            default.tally.backend.discard()
 
 
-atexit.register(_close_those_of_closed_loops)
+atexit.register(_discard_after_closed_loops)
 
 
 async def mark_event(
@@ -148,35 +147,33 @@ async def mark_event(
     Arguments:
         event: a non-empty str without control characters.
         user_id: an int from 0 to the tally's ``max_user_id``.
-        now: when it happened; the present by default. An aware datetime is
-            converted to the tally's time zone, a naive one is taken to be
-            in it, and a date is its midnight.
-        track_hourly: also mark the hour. ``None`` leaves it to the tally's
-            option, and that to ``tallymark.TRACK_HOURLY``.
-        track_unique: also mark the event's dateless bitmap. ``None``
-            leaves it to the tally's option, and that to
-            ``tallymark.TRACK_UNIQUE``.
-        timeout: how many seconds this call may take, more than 0,
-            ``math.inf`` for no limit; ``None`` for the tally's.
+        now: when it happened; the present by default. An aware datetime is converted to
+            the tally's time zone, a naive datetime is taken as in that zone, and a date
+            is its midnight.
+        track_hourly: also mark the hour; ``None`` for the tally's option, or without that
+            for ``tallymark.TRACK_HOURLY``.
+        track_unique: also mark the event's dateless bitmap; ``None`` for the tally's
+            option, or without that for ``tallymark.TRACK_UNIQUE``.
+        timeout: how many seconds the call may take, more than 0; ``math.inf`` for no
+            limit, ``None`` for the tally's timeout.
 
     Returns:
-        The granularities whose bit this call flipped, falsy when the user
-        was marked in all of them before: ``Granularity.DAY in flipped``
-        tells the first time today. After a broken connection and a retry
-        it may hold less than this call flipped.
+        The granularities whose bit this call flipped; falsy if the user was marked in all
+        of them before. ``Granularity.DAY in flipped`` is true for the first time today.
+        Some may be missing after a broken connection and a retry.
 
     Raises:
-        InvalidTypeError, InvalidValueError: an argument is not allowed;
-            nothing was sent.
-        CommandError: Redis refused; the message says what was changed.
-        StoreUnavailableError, StoreTimeoutError: no answer within the
-            timeout; the message says whether anything was sent. What was
-            sent may or may not have been applied, and may be repeated.
+        InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
+        CommandError: Redis refused the mark; the message says what was changed.
+        StoreUnavailableError, StoreTimeoutError: no answer within the timeout; the
+            message says whether anything was sent. If so, the mark may or may not have
+            been applied. The call may be repeated.
         OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
-        ClosedError, WrongEventLoopError: the tally cannot be used here.
+        ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+            loop.
 
-    Cancelled: the mark may or may not have been applied, whole if at all.
-    The tally and all other calls go on unharmed.
+    Cancelled: the mark may or may not have been applied, whole if at all. Other calls are
+    not affected.
     """
     tally = _usual_tally() or await current_tally()
     return await tally.mark_event(
@@ -203,48 +200,46 @@ async def unmark_event(
 
     On the running event loop's default tally, which `configure` describes.
 
-    By default all of them are set to 0, as bitmapist does it. That takes
-    the user out of the whole week and month, also when other days of them
-    still have the user; and Redis extends a bitmap that ends before the
-    user's bit, or creates it, to write that 0.
+    By default all of them are cleared, as by bitmapist: the user is no longer in the week
+    and the month, even if other days of them have the user. Redis extends a bitmap that
+    is too short for the user's bit, or creates it, to write the 0.
 
-    With ``exact=True`` the week, month and year are cleared only where no
-    other day of them has the user, no bitmap grows and no key is created.
-    A script on the server looks and clears in one atomic step. The day,
-    and with the switches the given hour and the dateless bit, are cleared
-    in any case; other hours of that day keep their bits.
+    With ``exact=True``, the week, month and year are cleared only if no other day of them
+    has the user, and no bitmap is extended or created. A script on the server does this
+    atomically. The day, and with the switches the given hour and the dateless bit, are
+    cleared in any case; other hours of that day keep their bits.
 
     Arguments:
         event: a non-empty str without control characters.
         user_id: an int from 0 to the tally's ``max_user_id``.
-        now: when it happened; the present by default. An aware datetime is
-            converted to the tally's time zone, a naive one is taken to be
-            in it, and a date is its midnight.
-        track_hourly: also clear the hour's bit. ``None`` leaves it to the
-            tally's option, and that to ``tallymark.TRACK_HOURLY``.
-        track_unique: also clear the event's dateless bit. ``None`` leaves
-            it to the tally's option, and that to ``tallymark.TRACK_UNIQUE``.
+        now: when it happened; the present by default. An aware datetime is converted to
+            the tally's time zone, a naive datetime is taken as in that zone, and a date
+            is its midnight.
+        track_hourly: also clear the hour's bit; ``None`` for the tally's option, or
+            without that for ``tallymark.TRACK_HOURLY``.
+        track_unique: also clear the event's dateless bit; ``None`` for the tally's option,
+            or without that for ``tallymark.TRACK_UNIQUE``.
         exact: whether to look at the other days first.
-        timeout: how many seconds this call may take, more than 0,
-            ``math.inf`` for no limit; ``None`` for the tally's.
+        timeout: how many seconds the call may take, more than 0; ``math.inf`` for no
+            limit, ``None`` for the tally's timeout.
 
     Returns:
-        The granularities whose bit this call cleared. After a broken
-        connection and a retry it may be less than that.
+        The granularities whose bit this call cleared. Some may be missing after a broken
+        connection and a retry.
 
     Raises:
-        InvalidTypeError, InvalidValueError: an argument is not allowed;
-            nothing was sent.
+        InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
         CommandError: Redis refused; the message says what was changed. With
-            ``exact=True`` a key of the wrong type leaves all as it was.
-        StoreUnavailableError, StoreTimeoutError: no answer within the
-            timeout; the message says whether anything was sent. What was
-            sent may or may not have been applied, and may be repeated.
+            ``exact=True``, nothing is changed if a key has the wrong type.
+        StoreUnavailableError, StoreTimeoutError: no answer within the timeout; the
+            message says whether anything was sent. If so, the mark may or may not have
+            been applied. The call may be repeated.
         OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
-        ClosedError, WrongEventLoopError: the tally cannot be used here.
+        ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+            loop.
 
-    Cancelled: the mark may or may not have been applied, whole if at all.
-    The tally and all other calls go on unharmed.
+    Cancelled: the mark may or may not have been applied, whole if at all. Other calls are
+    not affected.
     """
     tally = _usual_tally() or await current_tally()
     return await tally.unmark_event(
@@ -271,52 +266,50 @@ async def mark_many(
 
     On the running event loop's default tally, which `configure` describes.
 
-    Takes them in pieces, each of which is a transaction of its own; marks
-    of other threads go in between. Where the ids lie close together (from
-    about one in 4,000), a piece is sent as a bitmap and merged on the
-    server, some 20 times as fast as bit by bit. An expiry that a bitmap
-    has is kept.
+    The ids are sent in pieces, each a transaction of its own; marks of other tasks are sent
+    in between. Where the ids lie close together (from about one in 4,000), a piece is sent
+    as a bitmap and merged on the server, some 20 times as fast as bit by bit. The expiry
+    of a bitmap is kept.
 
     Arguments:
         event: a non-empty str without control characters.
-        user_ids: ints from 0 to the tally's ``max_user_id``, in any order,
-            repetitions allowed: an iterable, or a
-            one-dimensional array of integers, of numpy or of what numpy
-            can read, such as a column of a data frame, which is not copied
-            to a list. Arrays with masked or missing values are refused. A
-            stream is taken 32,768 ids at a time, and each block is sent
-            when it is full or the last one.
-        now: when they did; the present by default. An aware datetime is
-            converted to the tally's time zone, a naive one is taken to be
-            in it, and a date is its midnight.
-        track_hourly: also mark the hour. ``None`` leaves it to the tally's
-            option, and that to ``tallymark.TRACK_HOURLY``.
-        track_unique: also mark the event's dateless bitmap. ``None``
-            leaves it to the tally's option, and that to
-            ``tallymark.TRACK_UNIQUE``.
-        timeout: how many seconds the whole call may take, waiting for ids
-            included. ``None``: as long as each piece is answered within the
-            tally's timeout.
-            An iterable that does not give its next id cannot be
-            interrupted: the call
-            ends as soon as it does.
-
+        user_ids: ints from 0 to the tally's ``max_user_id``, in any order, repetitions
+            allowed: an iterable, an async iterable, or a one-dimensional array of
+            integers, of numpy or that numpy can read, such as a column of a data frame,
+            which is not copied to a list. Arrays with masked or missing values are
+            refused. Other iterables than collections are read in blocks of 32,768 ids;
+            each block is sent as soon as it is complete.
+        now: when it happened; the present by default. An aware datetime is converted to
+            the tally's time zone, a naive datetime is taken as in that zone, and a date
+            is its midnight.
+        track_hourly: also mark the hour; ``None`` for the tally's option, or without that
+            for ``tallymark.TRACK_HOURLY``.
+        track_unique: also mark the event's dateless bitmap; ``None`` for the tally's
+            option, or without that for ``tallymark.TRACK_UNIQUE``.
+        timeout: how many seconds the whole call may take, with the time that the iterable
+            takes; ``None`` for the tally's timeout for each piece. An async iterable is
+            cancelled at the deadline; if it catches that, the call ends when it does. An
+            iterable that does not give its next id cannot be interrupted, and keeps the
+            event loop from running: the call ends as soon as it does.
 
     Returns:
-        For each granularity, in how many of the bits this call flipped.
-        After a broken connection and a retry it may be less than that.
+        For each granularity, how many bits this call flipped. The number may be too low
+        after a broken connection and a retry.
 
     Raises:
-        InvalidTypeError, InvalidValueError: an argument is not allowed. If
-            the ids are there already (a list, a set, an array), nothing was
-            sent; if they come one by one, the message says how many were
-            marked before.
-        CommandError, StoreUnavailableError, StoreTimeoutError,
-        OverloadedError: Redis refused one piece, or did not answer in time,
-            or too many were waiting; the message says how many ids were
-            marked before it. `StoreTimeoutError` also if the ids did not
-            come in time.
-        ClosedError: the tally cannot be used here.
+        InvalidTypeError, InvalidValueError: an argument is not allowed. If the ids are a
+            collection (a list, a set, an array), nothing was sent; else the message says
+            how many ids were marked before.
+        CommandError, StoreUnavailableError, StoreTimeoutError, OverloadedError: Redis
+            refused a piece, or did not answer in time, or ``max_pending`` marks were
+            waiting; the message says how many ids were marked before. A
+            `StoreTimeoutError` also if the iterable did not give its ids in time.
+        ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+            loop.
+
+    An async iterable with an ``aclose``, as of async generators, is closed in any case.
+
+    Cancelled: a prefix of the pieces is applied, each piece whole.
     """
     tally = _usual_tally() or await current_tally()
     return await tally.mark_many(
@@ -343,47 +336,43 @@ async def unmark_many(
 
     On the running event loop's default tally, which `configure` describes.
 
-    As `unmark_event` for each of the users, ``exact`` included: that needs
-    a script for each user, and so the time of `unmark_event`. Without it,
-    the users are out of the whole week and month, and a bitmap may be
-    extended to hold a 0.
+    Like `unmark_event` for each of the users. With ``exact=True``, it executes a script for
+    each user, which takes as long as `unmark_event`. Without, the users are no longer in
+    the week and the month, and a bitmap may be extended to hold a 0.
 
     Arguments:
         event: a non-empty str without control characters.
-        user_ids: ints from 0 to the tally's ``max_user_id``, in any order,
-            repetitions allowed: an iterable, an async iterable, or a
-            one-dimensional array of integers, of numpy or of what numpy
-            can read, such as a column of a data frame, which is not copied
-            to a list. Arrays with masked or missing values are refused. A
-            stream is taken 32,768 ids at a time, and each block is sent
-            when it is full or the last one.
-        now: when they did; the present by default. An aware datetime is
-            converted to the tally's time zone, a naive one is taken to be
-            in it, and a date is its midnight.
-        track_hourly: also clear the hour's bits. ``None`` leaves it to the
-            tally's option, and that to ``tallymark.TRACK_HOURLY``.
-        track_unique: also clear the event's dateless bits. ``None`` leaves
-            it to the tally's option, and that to ``tallymark.TRACK_UNIQUE``.
+        user_ids: ints from 0 to the tally's ``max_user_id``, in any order, repetitions
+            allowed: an iterable, an async iterable, or a one-dimensional array of
+            integers, of numpy or that numpy can read, such as a column of a data frame,
+            which is not copied to a list. Arrays with masked or missing values are
+            refused. Other iterables than collections are read in blocks of 32,768 ids;
+            each block is sent as soon as it is complete.
+        now: when it happened; the present by default. An aware datetime is converted to
+            the tally's time zone, a naive datetime is taken as in that zone, and a date
+            is its midnight.
+        track_hourly: also clear the hour's bits; ``None`` for the tally's option, or
+            without that for ``tallymark.TRACK_HOURLY``.
+        track_unique: also clear the event's dateless bits; ``None`` for the tally's
+            option, or without that for ``tallymark.TRACK_UNIQUE``.
         exact: whether to look at the other days first.
-        timeout: how many seconds the whole call may take. ``None``: as
-            long as each piece is answered within the tally's timeout.
+        timeout: as for `mark_many`.
 
     Returns:
-        For each granularity, how many bits this call cleared. After a
-        broken connection and a retry it may be less than that.
+        For each granularity, how many bits this call cleared. The number may be too low
+        after a broken connection and a retry.
 
     Raises:
-        InvalidTypeError, InvalidValueError: an argument is not allowed. If
-            the ids are there already (a list, a set, an array), nothing was
-            sent; if they come one by one, the message says how many were
-            done before.
-        CommandError, StoreUnavailableError, StoreTimeoutError,
-        OverloadedError: Redis refused one piece, or did not answer in time,
-            or too many were waiting; the message says how many ids were
-            done before it.
-        ClosedError, WrongEventLoopError: the tally cannot be used here.
+        InvalidTypeError, InvalidValueError: an argument is not allowed. If the ids are a
+            collection (a list, a set, an array), nothing was sent; else the message says
+            how many ids were unmarked before.
+        CommandError, StoreUnavailableError, StoreTimeoutError, OverloadedError: Redis
+            refused a piece, or did not answer in time, or ``max_pending`` marks were
+            waiting; the message says how many ids were unmarked before.
+        ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+            loop.
 
-    Cancelled: all pieces up to one are done, each whole, and no more.
+    Cancelled: a prefix of the pieces is applied, each piece whole.
     """
     tally = _usual_tally() or await current_tally()
     return await tally.unmark_many(
@@ -405,25 +394,24 @@ async def mark_unique(event: str, user_id: int, *, timeout: float | None = None)
     Arguments:
         event: a non-empty str without control characters.
         user_id: an int from 0 to the tally's ``max_user_id``.
-        timeout: how many seconds this call may take, more than 0,
-            ``math.inf`` for no limit; ``None`` for the tally's.
+        timeout: how many seconds the call may take, more than 0; ``math.inf`` for no
+            limit, ``None`` for the tally's timeout.
 
     Returns:
-        ``Granularity.UNIQUE`` if the user did not have the flag, else a
-        falsy value.
+        ``Granularity.UNIQUE`` if the user did not have the flag, else a falsy value.
 
     Raises:
-        InvalidTypeError, InvalidValueError: an argument is not allowed;
-            nothing was sent.
-        CommandError: Redis refused; the message says what was changed.
-        StoreUnavailableError, StoreTimeoutError: no answer within the
-            timeout; the message says whether anything was sent. What was
-            sent may or may not have been applied, and may be repeated.
+        InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
+        CommandError: Redis refused the mark; the message says what was changed.
+        StoreUnavailableError, StoreTimeoutError: no answer within the timeout; the
+            message says whether anything was sent. If so, the mark may or may not have
+            been applied. The call may be repeated.
         OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
-        ClosedError, WrongEventLoopError: the tally cannot be used here.
+        ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+            loop.
 
-    Cancelled: the mark may or may not have been applied, whole if at all.
-    The tally and all other calls go on unharmed.
+    Cancelled: the mark may or may not have been applied, whole if at all. Other calls are
+    not affected.
     """
     return await (_usual_tally() or await current_tally()).mark_unique(
         event, user_id, timeout=timeout
@@ -438,24 +426,24 @@ async def unmark_unique(event: str, user_id: int, *, timeout: float | None = Non
     Arguments:
         event: a non-empty str without control characters.
         user_id: an int from 0 to the tally's ``max_user_id``.
-        timeout: how many seconds this call may take, more than 0,
-            ``math.inf`` for no limit; ``None`` for the tally's.
+        timeout: how many seconds the call may take, more than 0; ``math.inf`` for no
+            limit, ``None`` for the tally's timeout.
 
     Returns:
         ``Granularity.UNIQUE`` if the user had the flag, else a falsy value.
 
     Raises:
-        InvalidTypeError, InvalidValueError: an argument is not allowed;
-            nothing was sent.
-        CommandError: Redis refused; the message says what was changed.
-        StoreUnavailableError, StoreTimeoutError: no answer within the
-            timeout; the message says whether anything was sent. What was
-            sent may or may not have been applied, and may be repeated.
+        InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
+        CommandError: Redis refused the mark; the message says what was changed.
+        StoreUnavailableError, StoreTimeoutError: no answer within the timeout; the
+            message says whether anything was sent. If so, the mark may or may not have
+            been applied. The call may be repeated.
         OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
-        ClosedError, WrongEventLoopError: the tally cannot be used here.
+        ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+            loop.
 
-    Cancelled: the mark may or may not have been applied, whole if at all.
-    The tally and all other calls go on unharmed.
+    Cancelled: the mark may or may not have been applied, whole if at all. Other calls are
+    not affected.
     """
     return await (_usual_tally() or await current_tally()).unmark_unique(
         event, user_id, timeout=timeout
@@ -468,27 +456,26 @@ async def transaction(*, timeout: float | None = None) -> AsyncIterator[Transact
 
     On the running event loop's default tally, which `configure` describes.
 
-    ``async with tally.transaction() as tx:`` gives a `Transaction` with
-    the same verbs as plain methods. The marks are sent when the block
-    ends; if an exception leaves it, nothing is.
+    ``async with tally.transaction() as tx:`` gives a `Transaction` with the same verbs as
+    plain methods. The marks are sent at the end of the block, unless an exception leaves
+    it.
 
     Arguments:
-        timeout: how many seconds the end of the block may take, more than
-            0, ``math.inf`` for no limit; ``None`` for the tally's.
+        timeout: how many seconds the end of the block may take, more than 0; ``math.inf``
+            for no limit, ``None`` for the tally's timeout.
 
     Returns:
         A context manager that gives a `Transaction`.
 
     Raises:
-        ClosedError, WrongEventLoopError: when the block begins: the tally
-            cannot be used here.
-        InvalidTypeError, InvalidValueError: there is no such timeout;
-            nothing was sent.
-        CommandError: when the block ends, as all that follow: Redis refused
-            a mark; each mark's `PendingMark` tells its own fate.
-        StoreUnavailableError, StoreTimeoutError: no answer within the
-            timeout; the message says whether anything was sent. What was
-            sent may or may not have been applied, and may be repeated.
+        ClosedError, WrongEventLoopError: at the start of the block: the tally is closed,
+            or belongs to another event loop.
+        InvalidTypeError, InvalidValueError: the timeout is not allowed; nothing was sent.
+        CommandError: at the end of the block, like all further errors: Redis refused a
+            mark; the `PendingMark` of each mark has its result.
+        StoreUnavailableError, StoreTimeoutError: no answer within the timeout; the
+            message says whether anything was sent. If so, the marks may or may not have
+            been applied. They may be sent again.
         OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
 
     Cancelled: the marks may or may not have been applied, all or none.

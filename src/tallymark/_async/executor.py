@@ -1,4 +1,4 @@
-"""Performs executions: the only place where a read of the async driver waits."""
+"""The executor of the async driver: performs the effects of executions."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import anyio
 import anyio.to_thread
 
-from .._core.bits import algebra
 from .._core.failures import overloaded
-from .._reading.execution import Computation, Exchange, ExchangeAll, Refresh, Sleep
+from .._reading.bits import algebra
+from .._reading.execution import Computation, Exchange, ExchangeAll, Refresh, Sleep, resume
 from .._reading.requests import Checkpoint, Compute, Page
 from ..errors import StoreError, StoreTimeoutError
-from .loop_bound import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -26,13 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Executor"]
 
-#: A thread that computes without a break keeps the event loop from running for up to 5 ms
-#: each time (`sys.getswitchinterval`), and Python switches to a waiting thread only while
-#: the other one sleeps. So it sleeps for so many seconds after so many seconds of work.
+#: A thread that computes without pauses keeps the event loop from running for up to 5 ms at a
+#: time (`sys.getswitchinterval`): it has the interpreter's lock. So it sleeps for `_PAUSE`
+#: seconds after every `_PAUSE_INTERVAL` seconds of work.
 _PAUSE: Final = 50e-6
-_BETWEEN_PAUSES: Final = 5e-4
+_PAUSE_INTERVAL: Final = 5e-4
 
-#: After so many seconds without a turn of the event loop, a `Checkpoint` is one.
+#: A `Checkpoint` lets other tasks run if the last one that did was so many seconds ago.
 TURN = 5e-3
 
 AnswerT = TypeVar("AnswerT")
@@ -46,37 +45,36 @@ class Executor:
         executions: Executions,
         pool: Callable[[Exchange], ReadPool],
         close: Callable[[], Awaitable[None]],
-        *,
-        max_pending: int,
         refresh: Callable[[Refresh], Awaitable[None]] | None = None,
     ) -> None:
         """Begin.
 
         Arguments:
             executions: makes executions of queries.
-            pool: returns the connections for an attempt.
-            close: disconnects, when no query runs any more.
-            max_pending: how many queries may run; the next one is refused.
-            refresh: reads the topology of the cluster.
+            pool: returns the connections for an exchange.
+            close: closes the connections; called when no query runs any more.
+            refresh: performs a `Refresh`; ``None`` without a cluster.
         """
         self._executions = executions
         self._pool = pool
         self._close = close
-        self._max_pending = max_pending
+        self._max_pending = executions.options.max_pending
         self._refresh = refresh
         self._running = 0
         self._became_idle: anyio.Event | None = None
+        #: When a `Checkpoint` last gave the event loop a turn, in its time.
+        self._turn_at = 0.0
 
     async def answer(self, query: Query[AnswerT], timeout: float | None = None) -> AnswerT:
         """Return a query's answer.
 
         Arguments:
             query: the query.
-            timeout: how many seconds all of it may take; ``None`` for the
-                tally's, for each of its requests.
+            timeout: how many seconds the whole query may take; ``None`` for the tally's
+                timeout for each request.
 
-        Cancelled: the server may still execute what was sent; the connection is
-        closed, and all other queries go on.
+        Cancelled: the server may still execute the commands that were sent; the connection
+        is closed, and all other queries go on.
 
         Raises:
             InvalidTypeError, InvalidValueError: the query has an argument that
@@ -84,11 +82,12 @@ class Executor:
             CommandError: Redis refused.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
             OverloadedError: too many queries are running.
+            ClosedError, WrongEventLoopError: the tally cannot be used here.
         """
-        self._executions.check_usable()
+        execution = self._executions.whole(query, timeout)
         self._admit()
         try:
-            return await self.run(self._executions.whole(query, timeout))
+            return await self.run(execution)
         finally:
             self._leave()
 
@@ -104,56 +103,38 @@ class Executor:
         self, query: Query[None], timeout: float | None = None
     ) -> AsyncGenerator[Any, None]:
         """Yield a query's pages; each request may take the timeout. Raises as `answer`."""
-        self._executions.check_usable()
         execution = self._executions.paged(query, timeout)
-        turns = _Turns()
         try:
             effect = next(execution)
             while True:
+                outcome = None
                 if isinstance(effect, Page):
                     yield effect.items
-                if isinstance(effect, Page | Checkpoint):
-                    # Whoever takes the items may never wait for anything.
-                    await turns.give()
-                    effect = next(execution)
-                    continue
-                self._admit()
-                try:
-                    outcome = await self._perform(effect)
-                except StoreError as failure:
-                    effect = execution.throw(failure)
+                    await self._checkpoint()  # the caller may take pages without waiting
+                elif isinstance(effect, Checkpoint):
+                    await self._checkpoint()
                 else:
-                    turns.taken()
-                    effect = execution.send(outcome)
-                finally:
-                    self._leave()
+                    self._admit()
+                    try:
+                        outcome = await self._outcome(effect)
+                    finally:
+                        self._leave()
+                effect = resume(execution, outcome)
         except StopIteration:
             return
 
     async def run(self, execution: Execution[AnswerT]) -> AnswerT:
         """Perform the effects of an execution; return its result."""
-        turns: _Turns | None = None
         try:
             effect = next(execution)
             while True:
-                if isinstance(effect, Checkpoint):
-                    turns = turns or _Turns()
-                    await turns.give()
-                    effect = next(execution)
-                    continue
-                try:
-                    outcome = await self._perform(effect)
-                except StoreError as failure:
-                    effect = execution.throw(failure)
-                else:
-                    turns = None  # the loop has just had one
-                    effect = execution.send(outcome)
+                effect = resume(execution, await self._outcome(effect))
         except StopIteration as end:
             answer: AnswerT = end.value
             return answer
 
     async def close(self) -> None:
-        """Wait for the requests in flight, then disconnect; the tally accepts no more."""
+        """Wait for the in-flight queries, then disconnect."""
         try:
             while self._running:
                 self._became_idle = self._became_idle or anyio.Event()
@@ -161,39 +142,50 @@ class Executor:
         finally:
             await self._close()
 
-    async def _perform(self, effect: Any) -> Any:
-        if isinstance(effect, Exchange | ExchangeAll):
-            exchange = self._replies(effect)
+    async def _outcome(self, effect: Any) -> Any:
+        """Perform an effect; return its outcome, or the `StoreError` with which it failed."""
+        try:
+            if not isinstance(effect, Exchange | ExchangeAll):
+                return await self._perform(effect)
+            exchange: Awaitable[Any] = (
+                self._exchange(effect)
+                if isinstance(effect, Exchange)
+                else self._exchange_all(effect)
+            )
             if effect.meanwhile is None:
                 return await exchange
             return await _beside(Computation(Compute(effect.meanwhile), effect.deadline), exchange)
-        if isinstance(effect, Sleep):
-            return await anyio.sleep(effect.seconds)
-        if isinstance(effect, Computation):
-            return await _computed(effect)
-        if isinstance(effect, Refresh) and self._refresh is not None:
-            return await self._refresh(effect)
-        raise TypeError(effect)
+        except StoreError as failure:
+            return failure
 
-    def _replies(self, effect: Exchange | ExchangeAll) -> Awaitable[list[Any]]:
-        if isinstance(effect, Exchange):
-            return self._exchange(effect)
-        return self._exchange_all(effect)
+    async def _perform(self, effect: Any) -> None:
+        if isinstance(effect, Checkpoint):
+            await self._checkpoint()
+        elif isinstance(effect, Sleep):
+            await anyio.sleep(effect.seconds)
+        elif isinstance(effect, Computation):
+            await _computed(effect)
+        elif isinstance(effect, Refresh) and self._refresh is not None:
+            await self._refresh(effect)
+        else:
+            raise TypeError(effect)
 
     async def _exchange(self, effect: Exchange) -> list[Any]:
         pool = self._pool(effect)
         return await pool.exchange(effect.request, effect.deadline, urgent=effect.urgent)
 
     async def _exchange_all(self, effect: ExchangeAll) -> list[list[Any] | StoreError]:
-        if len(effect.exchanges) == 1:
-            return [await self._tried(effect.exchanges[0])]
-        return await asyncio.gather(*(self._tried(each) for each in effect.exchanges))
+        if len(effect.exchanges) == 1:  # needs no task
+            return [await self._outcome(effect.exchanges[0])]
+        outcomes: list[Any] = await asyncio.gather(*map(self._outcome, effect.exchanges))
+        return outcomes
 
-    async def _tried(self, effect: Exchange) -> list[Any] | StoreError:
-        try:
-            return await self._exchange(effect)
-        except StoreError as failure:
-            return failure
+    async def _checkpoint(self) -> None:
+        """Let other tasks run, if no checkpoint has done so for `TURN` seconds."""
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._turn_at >= TURN:
+            await asyncio.sleep(0)
+            self._turn_at = loop.time()
 
     def _admit(self) -> None:
         if self._running >= self._max_pending:
@@ -207,30 +199,10 @@ class Executor:
             self._became_idle = None
 
 
-class _Turns:
-    """Gives the event loop a turn in the middle of a long computation."""
-
-    __slots__ = ("_last", "_now")
-
-    def __init__(self) -> None:
-        self._now = running_loop().time
-        self._last = self._now()
-
-    def taken(self) -> None:
-        """Note that the loop has had a turn."""
-        self._last = self._now()
-
-    async def give(self) -> None:
-        """Let other tasks run, if none has for a while."""
-        if self._now() - self._last >= TURN:
-            await asyncio.sleep(0)
-            self.taken()
-
-
 async def _beside(computation: Computation, exchange: Awaitable[AnswerT]) -> AnswerT:
-    """Compute in a thread until the replies are there; return them when both are done."""
+    """Compute in a thread during an exchange; return the replies when both are done."""
     computing = asyncio.create_task(_computed(computation))
-    # Where the exchange fails too, nobody asks how it ended.
+    # If the exchange fails, nobody retrieves the task's exception.
     computing.add_done_callback(lambda task: task.cancelled() or task.exception())
     try:
         try:
@@ -246,7 +218,9 @@ async def _beside(computation: Computation, exchange: Awaitable[AnswerT]) -> Ans
 
 
 async def _computed(computation: Computation) -> None:
-    """Compute in a thread, which ends with the step that it is at if this is cancelled.
+    """Compute in a thread.
+
+    Cancelled: the thread ends after its present step.
 
     Raises:
         StoreTimeoutError: the deadline has passed.
@@ -262,12 +236,12 @@ async def _computed(computation: Computation) -> None:
 
 
 def _work(work: Compute, stopped: threading.Event) -> None:
-    """Do all steps, in a thread of their own, until it is stopped."""
+    """Do all steps, until stopped. Runs in a thread."""
     pauses = work.pauses or not algebra().lets_others_run
     paused = time.perf_counter()
     for _ in work.steps:
         if stopped.is_set():
             return
-        if pauses and time.perf_counter() - paused >= _BETWEEN_PAUSES:
+        if pauses and time.perf_counter() - paused >= _PAUSE_INTERVAL:
             time.sleep(_PAUSE)
             paused = time.perf_counter()

@@ -32,7 +32,7 @@ from ..errors import (
     StoreUnavailableError,
     TallymarkError,
 )
-from .batch_sender import BatchSender
+from .connection import BatchSender
 from .loop_bound import ClosedWhenIdle, no_loop, running_loop
 from .write_queue import LARGE, NotCommitted, WriteQueue, batch_of, count, live
 
@@ -101,7 +101,12 @@ class GroupCommit(ClosedWhenIdle):
         self._timeout = timeout
         self.totals = Totals()
         self._sender = BatchSender(
-            connection, self.totals, store=store, observer=observer, event_quota=event_quota
+            connection,
+            self.totals,
+            new_batch=new_batch,
+            store=store,
+            observer=observer,
+            event_quota=event_quota,
         )
         self._queue = WriteQueue(min(MAX_WAITING, max_pending))
         self._max_pending = max_pending

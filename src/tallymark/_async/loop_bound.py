@@ -1,4 +1,4 @@
-"""What belongs to one event loop, from its first use until it is closed."""
+"""Objects that belong to one event loop, from their first use until they are closed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def running_loop() -> asyncio.AbstractEventLoop:
 
 
 def no_loop() -> WrongEventLoopError:
-    """Return the error for who calls without an event loop, or on one that is not asyncio's."""
+    """Return the error for a call without an event loop, or on a loop that is not asyncio's."""
     return WrongEventLoopError(
         "tallymark runs on asyncio, and no event loop of asyncio is running here. Under trio, or "
         "without a loop, there is tallymark.SyncTally"
@@ -32,25 +32,26 @@ def no_loop() -> WrongEventLoopError:
 
 
 class OfOneLoop:
-    """Something that may be used on the event loop of its first use only, until it is closed."""
+    """An object that may be used on one event loop only: the loop of its first use."""
 
     def __init__(self) -> None:
-        #: The loop; ``None`` before the first use, and after the end.
+        #: The loop; ``None`` before the first use, and after `end_use`.
         self._loop: asyncio.AbstractEventLoop | None = None
-        #: The loop on which it is being closed.
+        #: The loop, after `end_use`.
         self._closing_on: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     def check_usable(self) -> None:
-        """Raise unless it can be used here.
+        """Raise unless the object can be used on the running loop.
 
         Raises:
-            ClosedError, WrongEventLoopError: it cannot.
+            ClosedError: it is closed.
+            WrongEventLoopError: it belongs to another loop, or no loop of asyncio is running.
         """
         self._bind(running_loop())
 
     def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Belong to a loop, or raise."""
+        """Bind the object to a loop at its first use; else raise as `check_usable`."""
         if self._closed:
             raise ClosedError("this tally is closed")
         if self._loop is None:
@@ -62,11 +63,11 @@ class OfOneLoop:
             )
 
     def outlived_its_loop(self) -> bool:
-        """Return whether the loop has been closed, so that nothing can be awaited any more.
+        """Return whether the loop has been closed, so that nothing can be awaited on it.
 
         Raises:
-            WrongEventLoopError: the loop is another than the running one, and is still open;
-                or there is no loop of asyncio on which to close anything.
+            WrongEventLoopError: the loop is not the running one, and is open; or no loop of
+                asyncio is running.
         """
         loop = self._loop or self._closing_on
         if loop is not None and loop.is_closed():
@@ -80,7 +81,7 @@ class OfOneLoop:
         )
 
     def end_use(self) -> None:
-        """Accept nothing more, on the way to the end."""
+        """Refuse all further calls, since the object is being closed."""
         self._closed = True
         self._closing_on, self._loop = self._loop or self._closing_on, None
 

@@ -1,6 +1,6 @@
 """The nodes of a cluster for the async driver: clients, read pools and group commits of each.
 
-Refreshes of the topology are single-flight.
+Discovery is single-flight.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncNodes", "NodeCommits"]
 
-#: A topology that was read so many seconds ago is not read again.
+#: A topology that was read within so many seconds is not read again.
 _RECENT: Final = 0.05
 
 
@@ -51,74 +51,75 @@ class AsyncNodes:
             observer: called after each attempt.
             discover: reads the topology from the first node that answers.
         """
-        self._make = clients.client
+        self._clients = clients
         self._observer = observer
         self._discover = discover
-        self._clients: dict[Address, Any] = {}
-        self._pools: dict[Address, ReadPool] = {}
-        self._refreshing: asyncio.Task[None] | None = None
-        self._refreshed_at = 0.0
+        self._nodes: dict[Address, tuple[Any, ReadPool]] = {}
+        self._discovery: asyncio.Task[None] | None = None
+        self._discovered_at = 0.0
 
     def client(self, address: Address) -> Any:
         """Return the client of a node."""
-        if address not in self._clients:
-            self._clients[address] = self._make(address)
-        return self._clients[address]
+        return self._node(address)[0]
 
     def pool(self, effect: Exchange) -> ReadPool:
-        """Return the connections to the node of an attempt."""
-        address = effect.address
-        if address is None:
+        """Return the read pool of the node that an exchange is for."""
+        if effect.address is None:
             raise TypeError(effect)
-        if address not in self._pools:
-            client = self.client(address)
-            self._pools[address] = ReadPool(client, owned=True, observer=self._observer)
-        return self._pools[address]
+        return self._node(effect.address)[1]
 
     async def refresh(self, effect: Refresh) -> None:
-        """Read the topology anew; all tasks that want to at the same time share one discovery.
+        """Read the topology anew; concurrent calls share one discovery.
 
-        Cancelled: the others still get it.
+        Cancelled: the discovery goes on for the other calls.
 
         Raises:
             StoreError: no node answers.
         """
-        loop = asyncio.get_running_loop()
-        if self._refreshing is None:
-            if self._refreshed_at and self._refreshed_at > max(effect.since, loop.time() - _RECENT):
+        if self._discovery is None:
+            loop = asyncio.get_running_loop()
+            recent = max(effect.since, loop.time() - _RECENT)
+            if self._discovered_at and self._discovered_at > recent:
                 return
-            self._refreshing = loop.create_task(self._read_topology())
-            self._refreshing.add_done_callback(self._end_refresh)
+            self._discovery = loop.create_task(self._run_discovery())
+            self._discovery.add_done_callback(self._end_discovery)
         with anyio.CancelScope(deadline=effect.deadline):
-            await asyncio.shield(self._refreshing)
+            await asyncio.shield(self._discovery)
             return
         raise StoreTimeoutError("no node of the cluster has told its slots")
 
     async def close(self) -> None:
         """Disconnect."""
-        if self._refreshing is not None:
-            self._refreshing.cancel()
-        for pool in self._pools.values():
+        if self._discovery is not None:
+            self._discovery.cancel()
+        for _, pool in self._nodes.values():
             await pool.close()
         with anyio.CancelScope(shield=True):
-            for client in self._clients.values():
+            for client, _ in self._nodes.values():
                 await close_client(client)
 
     def discard(self) -> None:
-        """Close all at once, after the event loop has been closed."""
-        for pool in self._pools.values():
+        """Close all connections, after the event loop has been closed."""
+        for client, pool in self._nodes.values():
             pool.discard()
-        for client in self._clients.values():
             discard_client(client)
 
-    def _end_refresh(self, task: asyncio.Task[None]) -> None:
-        self._refreshing = None
-        if not task.cancelled():
-            task.exception()  # whoever waits for it has it
+    def _node(self, address: Address) -> tuple[Any, ReadPool]:
+        node = self._nodes.get(address)
+        if node is None:
+            client = self._clients.client(address)
+            node = client, ReadPool(client, owned=True, observer=self._observer)
+            self._nodes[address] = node
+        return node
 
-    async def _read_topology(self) -> None:
+    async def _run_discovery(self) -> None:
         await self._discover()
-        self._refreshed_at = asyncio.get_running_loop().time()
+        self._discovered_at = asyncio.get_running_loop().time()
+
+    def _end_discovery(self, task: asyncio.Task[None]) -> None:
+        self._discovery = None
+        if not task.cancelled():
+            task.exception()  # the calls that wait for the task raise it
 
 
 class NodeCommits:

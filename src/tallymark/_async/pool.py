@@ -1,8 +1,8 @@
 """The async driver's connections to one server for reads.
 
-Small requests of concurrent tasks are pipelined: two round trips are in flight at a
-time, so that Redis works while Python parses. Requests that come meanwhile wait, and
-leave together as soon as one of the two is back. Long requests have a connection each.
+Small requests of concurrent tasks are pipelined: two round trips are in flight at a time, so
+that Redis executes one while Python parses the other. Further requests wait, and are sent
+together when one of the two round trips has ended. Long requests have a connection each.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_LONG_REQUESTS", "ReadPool", "RequestPipeline"]
 
-#: How many long requests are in flight at a time, beside the two round trips of small
-#: ones; further ones wait. Redis executes one command at a time, so more of them would
-#: not be answered sooner.
+#: The limit of in-flight long requests, beside the two round trips of small requests; further
+#: ones wait. Redis executes one command at a time, so a higher limit would give no sooner
+#: answers.
 MAX_LONG_REQUESTS: Final = 6
 
-#: How many round trips of small requests are in flight at a time.
+#: The limit of in-flight round trips of small requests.
 _MAX_ROUND_TRIPS: Final = 2
 
 #: A request, the future of its caller, and the deadline.
@@ -58,15 +58,16 @@ class ReadPool:
 
         Arguments:
             client: the client.
-            owned: whether the tally made it.
-            handshake: what to send first on a connection.
+            owned: whether the tally made the client.
+            handshake: as for `Connection`.
             observer: called after each attempt.
         """
         self._client = client
         self._owned = owned
         self._handshake = handshake
         self._observer = observer
-        #: The embedded store answers before the event loop can look at the deadline.
+        #: The embedded store answers without a turn of the event loop, which would cancel the
+        #: exchange at the deadline.
         self._embedded = client.connection_pool.connection_kwargs.get("server") is not None
         self._store = store_label(client)
         self._outage = Outage(f"{self._store} for reads", time.monotonic)
@@ -83,12 +84,12 @@ class ReadPool:
         """Make one attempt: send a request, return its replies.
 
         Arguments:
-            request: what to send.
+            request: the request.
             deadline: when to give up, in the event loop's time.
-            urgent: whether to send it at once, whatever else is in flight.
+            urgent: whether to send the request at once, on a connection of its own.
 
         Raises:
-            StoreError: why there is no answer; `StoreTimeoutError` at the deadline.
+            StoreError: the attempt failed; `StoreTimeoutError` at the deadline.
         """
         if urgent:
             return await self._exchange(request.encode(), request.reply_count(), deadline)
@@ -103,7 +104,7 @@ class ReadPool:
         raise StoreTimeoutError
 
     async def close(self) -> None:
-        """Wait for round trips whose callers have gone, then disconnect."""
+        """Wait for round trips whose callers were cancelled, then disconnect."""
         self._closed = True
         try:
             await self._pipeline.close()
@@ -112,7 +113,7 @@ class ReadPool:
                 await self._idle.pop().close(gently=True)
 
     def discard(self) -> None:
-        """Close all at once, after the event loop has been closed."""
+        """Close all connections, after the event loop has been closed."""
         self._closed = True
         for connection in list(self._made):
             connection.discard()
@@ -125,7 +126,7 @@ class ReadPool:
         return connection
 
     async def _exchange(self, data: bytes, count: int, deadline: float) -> list[Any]:
-        """Send commands over an idle or a new connection, and return their replies.
+        """Send commands on an idle or a new connection; return their replies.
 
         Raises as `exchange`.
         """
@@ -176,8 +177,8 @@ class RequestPipeline:
         """Begin idle.
 
         Arguments:
-            attempt: sends commands and returns so many replies, or raises a
-                `StoreError`, by a deadline in the event loop's time.
+            attempt: sends commands and returns as many replies as the second argument says,
+                or raises a `StoreError`, by a deadline in the event loop's time.
         """
         self._attempt = attempt
         self._in_flight = 0
@@ -190,7 +191,7 @@ class RequestPipeline:
         Cancelled: the other requests of its round trip go on.
 
         Raises:
-            StoreError: why there is no answer; `StoreTimeoutError` at the deadline.
+            StoreError: the attempt failed; `StoreTimeoutError` at the deadline.
         """
         if self._in_flight < _MAX_ROUND_TRIPS:
             self._in_flight += 1
@@ -215,7 +216,7 @@ class RequestPipeline:
         return result
 
     async def close(self) -> None:
-        """Wait for round trips whose callers have gone."""
+        """Wait for round trips whose callers were cancelled."""
         if self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -227,7 +228,7 @@ class RequestPipeline:
             task.add_done_callback(self._tasks.discard)
 
     async def _drain(self) -> None:
-        """Send waiting requests, as long as there are any."""
+        """Send groups of waiting requests, until no request waits."""
         group: list[_Waiting] = []
         try:
             while group := self._next_group():
@@ -245,14 +246,14 @@ class RequestPipeline:
                         _resolve(future, replies[at : at + count])
                         at += count
         finally:
-            # The end of the event loop cancels this task: no other one will send these.
+            # If the end of the event loop cancels this task, no other task sends the group.
             for _, future, _ in group:
                 future.cancel()
             self._in_flight -= 1
             self._send_waiting()
 
     def _next_group(self) -> list[_Waiting]:
-        """Take as many requests as may share a round trip, at least one if any waits."""
+        """Take as many waiting requests as may share a round trip; at least one, if any waits."""
         group: list[_Waiting] = []
         free = 1.0
         while self._waiting:

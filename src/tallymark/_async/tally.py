@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import math
-from collections import deque
-from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING
 
-import anyio
-from redis.asyncio import Redis, RedisCluster
-
-from .._core.offsets import BLOCK, blocks
-from .._core.options import Options, checked_timeout, hide_urls
+from .._core.options import Options, hide_urls
 from .._core.urls import StoreUrl
 from .._marking.transaction import Transaction, unwrapped
-from .._redis import errors as redis_py
 from .._redis.async_clients import KINDS
-from .._redis.cluster_clients import ClusterClients, cluster_from_client, opened
-from ..errors import StoreTimeoutError, TallymarkError
-from .backends import AsyncCluster, AsyncServer
+from .._redis.cluster_clients import from_client, from_url
+from .backends import make_backend
+from .bulk import write_many
 from .reads import AsyncReads
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterable, AsyncIterator, Iterable
     from datetime import date
     from types import TracebackType
 
+    from redis.asyncio import Redis, RedisCluster
     from typing_extensions import Self, Unpack
 
-    from .._core.offsets import Offsets
     from .._core.options import TallyOptions
     from .._core.periods import Granularity
-    from .._marking.bulk import BulkWrite, Chunk
-    from .._marking.marks import Mark, Result
+    from .._marking.marks import Mark
     from .._marking.stats import Stats
+    from .backends import AsyncBackend
 
 __all__ = ["Tally"]
 
@@ -43,56 +34,46 @@ __all__ = ["Tally"]
 class Tally(AsyncReads):
     """Marks events of users on one Redis database and reads them back, for asyncio programs.
 
-    A tally is made to be shared: make one when the program starts, use it from
-    all tasks of one event loop, close it at the end. It keeps one connection
-    for marks, and some others for reads. A call that finds a connection idle is
-    sent at once; calls that come while others are on the wire go together as
-    soon as these are back, so a tally does the more in a second the more tasks
-    use it.
+    Make one tally when the program starts, use it from all tasks of one event loop, and close
+    it at the end. It keeps one connection for marks, and others for reads. A call is sent at
+    once if a connection is idle. Calls made while others are in flight are sent together when
+    the replies to those have come: throughput grows with the number of concurrent tasks.
 
-    A connection that breaks is replaced and the marks are sent again, until
-    the timeout; setting or clearing a bit twice does what doing it once does.
+    A broken connection is replaced and the marks are sent again, until the timeout. That is
+    safe: setting or clearing a bit is idempotent.
 
     Attributes:
-        backend: what the tally works on, for extensions of tallymark; it may change in
-            any release.
+        backend: the writer and the reader of the tally, for extensions of tallymark; they may
+            change in any release.
     """
 
-    backend: AsyncServer | AsyncCluster
+    backend: AsyncBackend
 
     def __init__(self, client: Redis | RedisCluster, **options: Unpack[TallyOptions]) -> None:
         """Use a client that the caller owns; closing the tally leaves it open.
 
         Arguments:
-            client: a ``redis.asyncio.Redis``. The tally borrows a connection
-                from its pool while there are marks to send, and one for each
-                request of a read, up to eight at a time. Its own
-                ``socket_timeout`` holds beside the tally's timeout. Or a
-                ``redis.asyncio.RedisCluster``: the tally takes its nodes and its
-                settings, and opens connections of its own, which it closes.
+            client: a ``redis.asyncio.Redis``. The tally acquires a connection from its pool
+                while it has marks to send, and one for each request of a read, up to eight at
+                a time. The client's ``socket_timeout`` applies beside the tally's timeout. Or
+                a ``redis.asyncio.RedisCluster``: the tally copies its nodes and settings, and
+                opens connections of its own, which it closes.
             options: those of `tallymark.TallyOptions`.
 
         Raises:
-            InvalidTypeError, InvalidValueError: the client or an option is not
-                what is described there.
+            InvalidTypeError, InvalidValueError: the client or an option is not allowed.
         """
         hide_urls(options)
         checked = Options(**options)
-        remedy = "for blocking clients there is tallymark.SyncTally"
-        redis_py.check_client(client, (Redis, RedisCluster), "Tally", remedy)
-        if isinstance(client, RedisCluster):
-            self.backend = AsyncCluster(cluster_from_client(KINDS, client, checked), checked)
-        else:
-            self.backend = AsyncServer(client, checked, owned=False)
+        self.backend = make_backend(from_client(KINDS, client, checked), checked, owned=False)
 
     @classmethod
     def from_url(cls, url: str, **options: Unpack[TallyOptions]) -> Self:
         """Make a tally with a client of its own, which `aclose` closes.
 
-        Connects at the first call. The tally keeps a connection for marks, and
-        up to eight for reads, beside those of its `client`, which are 50 at
-        most, or what ``max_connections`` in the URL says. On a cluster it keeps
-        that many to each node.
+        Connects at the first call. The tally keeps a connection for marks, and up to eight for
+        reads; on a cluster, to each node. Its `client` has up to 50 further connections, or as
+        many as ``max_connections`` in the URL says.
 
         Arguments:
             url: ``redis://[[user]:password@]host[:port][/database]``,
@@ -105,11 +86,11 @@ class Tally(AsyncReads):
                 ``memory://``, a store inside this process that needs no
                 server (extra ``memory``): this tally's alone, and gone with
                 it; ``memory://name`` is one store for all tallies of the
-                process that say that name. The options ``sentinel_username`` and
+                process with that name. The options ``sentinel_username`` and
                 ``sentinel_password`` are for Sentinels with a login of their own.
-                User, password and path are written as
-                ``urllib.parse.quote(text, safe="")`` does. With TLS, names in
-                certificates are checked, unless ``ssl_check_hostname=false``.
+                User, password and path are encoded as by
+                ``urllib.parse.quote(text, safe="")``. With TLS, names in certificates are
+                checked, unless ``ssl_check_hostname=false``.
             options: those of `tallymark.TallyOptions`.
 
         Returns:
@@ -124,19 +105,15 @@ class Tally(AsyncReads):
         del url  # error reporters show the locals of frames
         hide_urls(options)
         checked = Options(**options)
-        made = opened(KINDS, store, checked)
         tally = cls.__new__(cls)
-        if isinstance(made, ClusterClients):
-            tally.backend = AsyncCluster(made, checked)
-        else:
-            tally.backend = AsyncServer(made, checked, owned=True)
+        tally.backend = make_backend(from_url(KINDS, store, checked), checked, owned=True)
         return tally
 
     @property
     def client(self) -> Redis | RedisCluster:
-        """The redis-py client that the tally uses, for what tallymark does not do.
+        """The redis-py client that the tally uses, for commands beside tallymark's.
 
-        Of a tally on a cluster this is a cluster client with connections of its own.
+        On a cluster, it is a cluster client with connections of its own.
         """
         client: Redis | RedisCluster = self.backend.client
         return client
@@ -156,39 +133,37 @@ class Tally(AsyncReads):
         Arguments:
             event: a non-empty str without control characters.
             user_id: an int from 0 to the tally's ``max_user_id``.
-            now: when it happened; the present by default. An aware datetime is
-                converted to the tally's time zone, a naive one is taken to be
-                in it, and a date is its midnight.
-            track_hourly: also mark the hour. ``None`` leaves it to the tally's
-                option, and that to ``tallymark.TRACK_HOURLY``.
-            track_unique: also mark the event's dateless bitmap. ``None``
-                leaves it to the tally's option, and that to
-                ``tallymark.TRACK_UNIQUE``.
-            timeout: how many seconds this call may take, more than 0,
-                ``math.inf`` for no limit; ``None`` for the tally's.
+            now: when it happened; the present by default. An aware datetime is converted to
+                the tally's time zone, a naive datetime is taken as in that zone, and a date
+                is its midnight.
+            track_hourly: also mark the hour; ``None`` for the tally's option, or without that
+                for ``tallymark.TRACK_HOURLY``.
+            track_unique: also mark the event's dateless bitmap; ``None`` for the tally's
+                option, or without that for ``tallymark.TRACK_UNIQUE``.
+            timeout: how many seconds the call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout.
 
         Returns:
-            The granularities whose bit this call flipped, falsy when the user
-            was marked in all of them before: ``Granularity.DAY in flipped``
-            tells the first time today. After a broken connection and a retry
-            it may hold less than this call flipped.
+            The granularities whose bit this call flipped; falsy if the user was marked in all
+            of them before. ``Granularity.DAY in flipped`` is true for the first time today.
+            Some may be missing after a broken connection and a retry.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed;
-                nothing was sent.
-            CommandError: Redis refused; the message says what was changed.
-            StoreUnavailableError, StoreTimeoutError: no answer within the
-                timeout; the message says whether anything was sent. What was
-                sent may or may not have been applied, and may be repeated.
+            InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
+            CommandError: Redis refused the mark; the message says what was changed.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout; the
+                message says whether anything was sent. If so, the mark may or may not have
+                been applied. The call may be repeated.
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
-            ClosedError, WrongEventLoopError: the tally cannot be used here.
+            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+                loop.
 
-        Cancelled: the mark may or may not have been applied, whole if at all.
-        The tally and all other calls go on unharmed.
+        Cancelled: the mark may or may not have been applied, whole if at all. Other calls are
+        not affected.
         """
         mark = self.backend.marker.mark_event(event, user_id, now, track_hourly, track_unique)
         if mark.bitmaps.uncounted:
-            return await self._try(mark, timeout)
+            return await self._submit(mark, timeout)
         return unwrapped(await self.backend.writer.submit(mark, timeout))
 
     async def unmark_event(
@@ -204,53 +179,51 @@ class Tally(AsyncReads):
     ) -> Granularity:
         """Take a mark back: clear the bits that `mark_event` would set.
 
-        By default all of them are set to 0, as bitmapist does it. That takes
-        the user out of the whole week and month, also when other days of them
-        still have the user; and Redis extends a bitmap that ends before the
-        user's bit, or creates it, to write that 0.
+        By default all of them are cleared, as by bitmapist: the user is no longer in the week
+        and the month, even if other days of them have the user. Redis extends a bitmap that
+        is too short for the user's bit, or creates it, to write the 0.
 
-        With ``exact=True`` the week, month and year are cleared only where no
-        other day of them has the user, no bitmap grows and no key is created.
-        A script on the server looks and clears in one atomic step. The day,
-        and with the switches the given hour and the dateless bit, are cleared
-        in any case; other hours of that day keep their bits.
+        With ``exact=True``, the week, month and year are cleared only if no other day of them
+        has the user, and no bitmap is extended or created. A script on the server does this
+        atomically. The day, and with the switches the given hour and the dateless bit, are
+        cleared in any case; other hours of that day keep their bits.
 
         Arguments:
             event: a non-empty str without control characters.
             user_id: an int from 0 to the tally's ``max_user_id``.
-            now: when it happened; the present by default. An aware datetime is
-                converted to the tally's time zone, a naive one is taken to be
-                in it, and a date is its midnight.
-            track_hourly: also clear the hour's bit. ``None`` leaves it to the
-                tally's option, and that to ``tallymark.TRACK_HOURLY``.
-            track_unique: also clear the event's dateless bit. ``None`` leaves
-                it to the tally's option, and that to ``tallymark.TRACK_UNIQUE``.
+            now: when it happened; the present by default. An aware datetime is converted to
+                the tally's time zone, a naive datetime is taken as in that zone, and a date
+                is its midnight.
+            track_hourly: also clear the hour's bit; ``None`` for the tally's option, or
+                without that for ``tallymark.TRACK_HOURLY``.
+            track_unique: also clear the event's dateless bit; ``None`` for the tally's option,
+                or without that for ``tallymark.TRACK_UNIQUE``.
             exact: whether to look at the other days first.
-            timeout: how many seconds this call may take, more than 0,
-                ``math.inf`` for no limit; ``None`` for the tally's.
+            timeout: how many seconds the call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout.
 
         Returns:
-            The granularities whose bit this call cleared. After a broken
-            connection and a retry it may be less than that.
+            The granularities whose bit this call cleared. Some may be missing after a broken
+            connection and a retry.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed;
-                nothing was sent.
+            InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
             CommandError: Redis refused; the message says what was changed. With
-                ``exact=True`` a key of the wrong type leaves all as it was.
-            StoreUnavailableError, StoreTimeoutError: no answer within the
-                timeout; the message says whether anything was sent. What was
-                sent may or may not have been applied, and may be repeated.
+                ``exact=True``, nothing is changed if a key has the wrong type.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout; the
+                message says whether anything was sent. If so, the mark may or may not have
+                been applied. The call may be repeated.
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
-            ClosedError, WrongEventLoopError: the tally cannot be used here.
+            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+                loop.
 
-        Cancelled: the mark may or may not have been applied, whole if at all.
-        The tally and all other calls go on unharmed.
+        Cancelled: the mark may or may not have been applied, whole if at all. Other calls are
+        not affected.
         """
         mark = self.backend.marker.unmark_event(
             event, user_id, now, track_hourly, track_unique, exact
         )
-        return await self._try(mark, timeout)
+        return await self._submit(mark, timeout)
 
     async def mark_unique(
         self, event: str, user_id: int, *, timeout: float | None = None
@@ -260,27 +233,26 @@ class Tally(AsyncReads):
         Arguments:
             event: a non-empty str without control characters.
             user_id: an int from 0 to the tally's ``max_user_id``.
-            timeout: how many seconds this call may take, more than 0,
-                ``math.inf`` for no limit; ``None`` for the tally's.
+            timeout: how many seconds the call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout.
 
         Returns:
-            ``Granularity.UNIQUE`` if the user did not have the flag, else a
-            falsy value.
+            ``Granularity.UNIQUE`` if the user did not have the flag, else a falsy value.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed;
-                nothing was sent.
-            CommandError: Redis refused; the message says what was changed.
-            StoreUnavailableError, StoreTimeoutError: no answer within the
-                timeout; the message says whether anything was sent. What was
-                sent may or may not have been applied, and may be repeated.
+            InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
+            CommandError: Redis refused the mark; the message says what was changed.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout; the
+                message says whether anything was sent. If so, the mark may or may not have
+                been applied. The call may be repeated.
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
-            ClosedError, WrongEventLoopError: the tally cannot be used here.
+            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+                loop.
 
-        Cancelled: the mark may or may not have been applied, whole if at all.
-        The tally and all other calls go on unharmed.
+        Cancelled: the mark may or may not have been applied, whole if at all. Other calls are
+        not affected.
         """
-        return await self._try(self.backend.marker.mark_unique(event, user_id), timeout)
+        return await self._submit(self.backend.marker.mark_unique(event, user_id), timeout)
 
     async def unmark_unique(
         self, event: str, user_id: int, *, timeout: float | None = None
@@ -290,26 +262,26 @@ class Tally(AsyncReads):
         Arguments:
             event: a non-empty str without control characters.
             user_id: an int from 0 to the tally's ``max_user_id``.
-            timeout: how many seconds this call may take, more than 0,
-                ``math.inf`` for no limit; ``None`` for the tally's.
+            timeout: how many seconds the call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout.
 
         Returns:
             ``Granularity.UNIQUE`` if the user had the flag, else a falsy value.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed;
-                nothing was sent.
-            CommandError: Redis refused; the message says what was changed.
-            StoreUnavailableError, StoreTimeoutError: no answer within the
-                timeout; the message says whether anything was sent. What was
-                sent may or may not have been applied, and may be repeated.
+            InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
+            CommandError: Redis refused the mark; the message says what was changed.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout; the
+                message says whether anything was sent. If so, the mark may or may not have
+                been applied. The call may be repeated.
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
-            ClosedError, WrongEventLoopError: the tally cannot be used here.
+            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+                loop.
 
-        Cancelled: the mark may or may not have been applied, whole if at all.
-        The tally and all other calls go on unharmed.
+        Cancelled: the mark may or may not have been applied, whole if at all. Other calls are
+        not affected.
         """
-        return await self._try(self.backend.marker.unmark_unique(event, user_id), timeout)
+        return await self._submit(self.backend.marker.unmark_unique(event, user_id), timeout)
 
     async def mark_many(
         self,
@@ -323,62 +295,54 @@ class Tally(AsyncReads):
     ) -> dict[Granularity, int]:
         """Record that many users did something at the same time.
 
-        Takes them in pieces, each of which is a transaction of its own; marks
-        of other tasks go in between. Where the ids lie close together (from
-        about one in 4,000), a piece is sent as a bitmap and merged on the
-        server, some 20 times as fast as bit by bit. An expiry that a bitmap
-        has is kept.
+        The ids are sent in pieces, each a transaction of its own; marks of other tasks are sent
+        in between. Where the ids lie close together (from about one in 4,000), a piece is sent
+        as a bitmap and merged on the server, some 20 times as fast as bit by bit. The expiry
+        of a bitmap is kept.
 
         Arguments:
             event: a non-empty str without control characters.
-            user_ids: ints from 0 to the tally's ``max_user_id``, in any order,
-                repetitions allowed: an iterable, an async iterable, or a
-                one-dimensional array of integers, of numpy or of what numpy
-                can read, such as a column of a data frame, which is not copied
-                to a list. Arrays with masked or missing values are refused. A
-                stream is taken 32,768 ids at a time, and each block is sent
-                when it is full or the last one.
-            now: when they did; the present by default. An aware datetime is
-                converted to the tally's time zone, a naive one is taken to be
-                in it, and a date is its midnight.
-            track_hourly: also mark the hour. ``None`` leaves it to the tally's
-                option, and that to ``tallymark.TRACK_HOURLY``.
-            track_unique: also mark the event's dateless bitmap. ``None``
-                leaves it to the tally's option, and that to
-                ``tallymark.TRACK_UNIQUE``.
-            timeout: how many seconds the whole call may take, waiting for ids
-                included. ``None``: as long as each piece is answered within the
-                tally's timeout. An async iterable is cancelled when time is up;
-                if it catches that and goes on, the call ends when it does.
-                An iterable that does not give its next id cannot be
-                interrupted, and keeps the event loop from running: the call
-                ends as soon as it does.
-
+            user_ids: ints from 0 to the tally's ``max_user_id``, in any order, repetitions
+                allowed: an iterable, an async iterable, or a one-dimensional array of
+                integers, of numpy or that numpy can read, such as a column of a data frame,
+                which is not copied to a list. Arrays with masked or missing values are
+                refused. Other iterables than collections are read in blocks of 32,768 ids;
+                each block is sent as soon as it is complete.
+            now: when it happened; the present by default. An aware datetime is converted to
+                the tally's time zone, a naive datetime is taken as in that zone, and a date
+                is its midnight.
+            track_hourly: also mark the hour; ``None`` for the tally's option, or without that
+                for ``tallymark.TRACK_HOURLY``.
+            track_unique: also mark the event's dateless bitmap; ``None`` for the tally's
+                option, or without that for ``tallymark.TRACK_UNIQUE``.
+            timeout: how many seconds the whole call may take, with the time that the iterable
+                takes; ``None`` for the tally's timeout for each piece. An async iterable is
+                cancelled at the deadline; if it catches that, the call ends when it does. An
+                iterable that does not give its next id cannot be interrupted, and keeps the
+                event loop from running: the call ends as soon as it does.
 
         Returns:
-            For each granularity, in how many of the bits this call flipped.
-            After a broken connection and a retry it may be less than that.
+            For each granularity, how many bits this call flipped. The number may be too low
+            after a broken connection and a retry.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed. If
-                the ids are there already (a list, a set, an array), nothing was
-                sent; if they come one by one, the message says how many were
-                marked before.
-            CommandError, StoreUnavailableError, StoreTimeoutError,
-            OverloadedError: Redis refused one piece, or did not answer in time,
-                or too many were waiting; the message says how many ids were
-                marked before it. `StoreTimeoutError` also if the ids did not
-                come in time.
-            ClosedError, WrongEventLoopError: the tally cannot be used here.
+            InvalidTypeError, InvalidValueError: an argument is not allowed. If the ids are a
+                collection (a list, a set, an array), nothing was sent; else the message says
+                how many ids were marked before.
+            CommandError, StoreUnavailableError, StoreTimeoutError, OverloadedError: Redis
+                refused a piece, or did not answer in time, or ``max_pending`` marks were
+                waiting; the message says how many ids were marked before. A
+                `StoreTimeoutError` also if the iterable did not give its ids in time.
+            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+                loop.
 
-        An async iterable is closed at the end, whatever happens, if it has an
-        ``aclose`` as async generators have.
+        An async iterable with an ``aclose``, as of async generators, is closed in any case.
 
-        Cancelled: all pieces up to one are marked, each whole, and no more.
+        Cancelled: a prefix of the pieces is applied, each piece whole.
         """
         many = self.backend.marker.mark_many(event, now, track_hourly, track_unique)
         with self.backend.marker.reservation(many):
-            return await self._write_many(many, user_ids, timeout)
+            return await write_many(self.backend, many, user_ids, timeout)
 
     async def unmark_many(
         self,
@@ -393,77 +357,72 @@ class Tally(AsyncReads):
     ) -> dict[Granularity, int]:
         """Take back what `mark_many` with the same arguments sets.
 
-        As `unmark_event` for each of the users, ``exact`` included: that needs
-        a script for each user, and so the time of `unmark_event`. Without it,
-        the users are out of the whole week and month, and a bitmap may be
-        extended to hold a 0.
+        Like `unmark_event` for each of the users. With ``exact=True``, it executes a script for
+        each user, which takes as long as `unmark_event`. Without, the users are no longer in
+        the week and the month, and a bitmap may be extended to hold a 0.
 
         Arguments:
             event: a non-empty str without control characters.
-            user_ids: ints from 0 to the tally's ``max_user_id``, in any order,
-                repetitions allowed: an iterable, an async iterable, or a
-                one-dimensional array of integers, of numpy or of what numpy
-                can read, such as a column of a data frame, which is not copied
-                to a list. Arrays with masked or missing values are refused. A
-                stream is taken 32,768 ids at a time, and each block is sent
-                when it is full or the last one.
-            now: when they did; the present by default. An aware datetime is
-                converted to the tally's time zone, a naive one is taken to be
-                in it, and a date is its midnight.
-            track_hourly: also clear the hour's bits. ``None`` leaves it to the
-                tally's option, and that to ``tallymark.TRACK_HOURLY``.
-            track_unique: also clear the event's dateless bits. ``None`` leaves
-                it to the tally's option, and that to ``tallymark.TRACK_UNIQUE``.
+            user_ids: ints from 0 to the tally's ``max_user_id``, in any order, repetitions
+                allowed: an iterable, an async iterable, or a one-dimensional array of
+                integers, of numpy or that numpy can read, such as a column of a data frame,
+                which is not copied to a list. Arrays with masked or missing values are
+                refused. Other iterables than collections are read in blocks of 32,768 ids;
+                each block is sent as soon as it is complete.
+            now: when it happened; the present by default. An aware datetime is converted to
+                the tally's time zone, a naive datetime is taken as in that zone, and a date
+                is its midnight.
+            track_hourly: also clear the hour's bits; ``None`` for the tally's option, or
+                without that for ``tallymark.TRACK_HOURLY``.
+            track_unique: also clear the event's dateless bits; ``None`` for the tally's
+                option, or without that for ``tallymark.TRACK_UNIQUE``.
             exact: whether to look at the other days first.
-            timeout: how many seconds the whole call may take. ``None``: as
-                long as each piece is answered within the tally's timeout.
+            timeout: as for `mark_many`.
 
         Returns:
-            For each granularity, how many bits this call cleared. After a
-            broken connection and a retry it may be less than that.
+            For each granularity, how many bits this call cleared. The number may be too low
+            after a broken connection and a retry.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed. If
-                the ids are there already (a list, a set, an array), nothing was
-                sent; if they come one by one, the message says how many were
-                done before.
-            CommandError, StoreUnavailableError, StoreTimeoutError,
-            OverloadedError: Redis refused one piece, or did not answer in time,
-                or too many were waiting; the message says how many ids were
-                done before it.
-            ClosedError, WrongEventLoopError: the tally cannot be used here.
+            InvalidTypeError, InvalidValueError: an argument is not allowed. If the ids are a
+                collection (a list, a set, an array), nothing was sent; else the message says
+                how many ids were unmarked before.
+            CommandError, StoreUnavailableError, StoreTimeoutError, OverloadedError: Redis
+                refused a piece, or did not answer in time, or ``max_pending`` marks were
+                waiting; the message says how many ids were unmarked before.
+            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+                loop.
 
-        Cancelled: all pieces up to one are done, each whole, and no more.
+        Cancelled: a prefix of the pieces is applied, each piece whole.
         """
         many = self.backend.marker.unmark_many(event, now, track_hourly, track_unique, exact)
         with self.backend.marker.reservation(many):
-            return await self._write_many(many, user_ids, timeout)
+            return await write_many(self.backend, many, user_ids, timeout)
 
     @contextlib.asynccontextmanager
     async def transaction(self, *, timeout: float | None = None) -> AsyncIterator[Transaction]:
         """Collect several marks and apply them in one ``MULTI``/``EXEC``.
 
-        ``async with tally.transaction() as tx:`` gives a `Transaction` with
-        the same verbs as plain methods. The marks are sent when the block
-        ends; if an exception leaves it, nothing is.
+        ``async with tally.transaction() as tx:`` gives a `Transaction` with the same verbs as
+        plain methods. The marks are sent at the end of the block, unless an exception leaves
+        it.
 
         Arguments:
-            timeout: how many seconds the end of the block may take, more than
-                0, ``math.inf`` for no limit; ``None`` for the tally's.
+            timeout: how many seconds the end of the block may take, more than 0; ``math.inf``
+                for no limit, ``None`` for the tally's timeout.
 
         Returns:
             A context manager that gives a `Transaction`.
 
         Raises:
-            ClosedError, WrongEventLoopError: when the block begins: the tally
-                cannot be used here.
-            InvalidTypeError, InvalidValueError: there is no such timeout;
-                nothing was sent.
-            CommandError: when the block ends, as all that follow: Redis refused
-                a mark; each mark's `PendingMark` tells its own fate.
-            StoreUnavailableError, StoreTimeoutError: no answer within the
-                timeout; the message says whether anything was sent. What was
-                sent may or may not have been applied, and may be repeated.
+            ClosedError, WrongEventLoopError: at the start of the block: the tally is closed,
+                or belongs to another event loop.
+            InvalidTypeError, InvalidValueError: the timeout is not allowed; nothing was sent.
+            CommandError: at the end of the block, like all further errors: Redis refused a
+                mark; the `PendingMark` of each mark has its result.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout; the
+                message says whether anything was sent. If so, the marks may or may not have
+                been applied. They may be sent again.
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
 
         Cancelled: the marks may or may not have been applied, all or none.
@@ -477,101 +436,28 @@ class Tally(AsyncReads):
                 results = await self.backend.writer.submit_together(transaction.marks, timeout)
             transaction.resolve(results)
 
-    async def _try(self, mark: Mark, timeout: float | None) -> Granularity:
-        """Send a mark; if its event is uncounted, reserve a place in ``max_events``."""
-        if not mark.bitmaps.uncounted:
-            return unwrapped(await self.backend.writer.submit(mark, timeout))
-        self.backend.marker.reserve((mark,))
-        try:
-            result = await self.backend.writer.submit(mark, timeout)
-        except BaseException as error:
-            self.backend.marker.release((mark,), error=error)
-            raise
-        self.backend.marker.release((mark,), (result,))
-        return unwrapped(result)
-
-    async def _write_many(
-        self, many: BulkWrite, user_ids: Iterable[int] | AsyncIterable[int], timeout: float | None
-    ) -> dict[Granularity, int]:
-        self.backend.writer.check_usable()
-        loop = asyncio.get_running_loop()
-        ends = None if timeout is None else loop.time() + checked_timeout(timeout)
-
-        def left() -> float | None:
-            if ends is None:
-                return None
-            if (seconds := ends - loop.time()) <= 0:
-                raise StoreTimeoutError(f"not done within {timeout:g} s")
-            return seconds
-
-        under_way: deque[tuple[Chunk, asyncio.Task[list[Result]]]] = deque()
-
-        async def land(most: int = 0) -> None:
-            while len(under_way) > most:
-                chunk, task = under_way.popleft()
-                many.record(chunk, await task)
-
-        try:
-            async with contextlib.aclosing(_checked_blocks(many, user_ids, ends, left)) as found:
-                async for offsets in found:
-                    # While Redis works on a chunk, the next one is put together.
-                    for chunk in many.chunks(offsets):
-                        await land(self.backend.pieces - 1)
-                        task = asyncio.create_task(self._commit(chunk.marks, left()))
-                        under_way.append((chunk, task))
-                        await asyncio.sleep(0)
-            await land()
-        except Exception as error:
-            # What came before a bad id, or before a stream that broke.
-            while under_way:
-                with contextlib.suppress(TallymarkError):
-                    await land()
-            if isinstance(error, TallymarkError):
-                raise many.with_progress(error) from error.__cause__
-            raise
-        finally:
-            for _, task in under_way:
-                task.cancel()
-        return many.counts
-
-    async def _commit(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
-        self.backend.marker.reserve(marks)
-        try:
-            results = await self.backend.writer.submit_together(marks, timeout)
-        except BaseException as error:
-            self.backend.marker.release(marks, error=error)
-            raise
-        self.backend.marker.release(marks, results)
-        return results
-
     def stats(self) -> Stats:
-        """Return what the tally has done so far, in numbers: a `Stats`."""
+        """Return the counters of the tally: a `Stats`."""
         return self.backend.writer.stats()
 
     async def aclose(self) -> None:
-        """Wait for the calls in flight, then close the connections the tally made.
+        """Wait for the in-flight calls, then close the connections that the tally made.
 
-        No later call is accepted; those that wait are sent. The wait is bounded
-        by their timeout; if it is cancelled, they fail with a `ClosedError` and
-        the connections are closed at once. May be called again. A client that
-        was passed in stays open.
+        Later calls are refused; waiting calls are sent. The wait is bounded by their timeout.
+        If the wait is cancelled, they fail with a `ClosedError`, and the connections are closed
+        at once. May be called again. A client that was passed in stays open.
 
-        After the tally's event loop has been closed, it may be called on any
-        other one, or without any, and closes the connections at once.
+        After the tally's event loop has been closed, it may be called on any other loop, or
+        without one, and closes the connections at once.
 
         Raises:
-            WrongEventLoopError: the tally is in use on another event loop,
-                which is still open; it goes on working there. Or no event
-                loop of asyncio is running.
+            WrongEventLoopError: the tally belongs to another event loop, which is open; the
+                tally stays usable there. Or no event loop of asyncio is running.
         """
         if self.backend.writer.outlived_its_loop():
-            self._discard()
+            self.backend.discard()
         else:
             await self.backend.close()
-
-    def _discard(self) -> None:
-        """Close the connections at once, after the event loop has been closed."""
-        self.backend.discard()
 
     async def __aenter__(self) -> Self:
         """Return the tally; leaving the block closes it."""
@@ -587,60 +473,8 @@ class Tally(AsyncReads):
         """Close the tally."""
         await self.aclose()
 
-
-async def _checked_blocks(
-    many: BulkWrite,
-    user_ids: Iterable[int] | AsyncIterable[int],
-    ends: float | None,
-    check_time: Callable[[], object],
-) -> AsyncGenerator[Offsets, None]:
-    """Yield the offsets in blocks, and let other tasks run in between.
-
-    Arguments:
-        many: checks the ids.
-        user_ids: the ids.
-        ends: when they have to be there, in the event loop's time, if there is such a time.
-        check_time: raises if time is up.
-    """
-    if isinstance(user_ids, AsyncIterable):
-        ids = aiter(user_ids)
-        try:
-            while block := await _next_block(ids, ends):
-                yield many.checked(block)
-                if len(block) < BLOCK:
-                    return
-        finally:
-            close = getattr(ids, "aclose", None)
-            if close is not None:
-                with anyio.CancelScope(deadline=math.inf if ends is None else ends):
-                    await close()
-        return
-    found, all_there = blocks(user_ids, None if ends is None else check_time)
-    if all_there:
-        # Nothing is sent before all are checked.
-        checked = []
-        for some in found:
-            checked.append(many.checked(some))
-            await asyncio.sleep(0)
-        for offsets in checked:
-            yield offsets
-    else:
-        for some in found:
-            yield many.checked(some)
-
-
-async def _next_block(ids: AsyncIterator[int], ends: float | None) -> list[int]:
-    """Return the next ids, fewer than a block if these are the last ones.
-
-    Raises:
-        StoreTimeoutError: they did not come in time.
-    """
-    block: list[int] = []
-    with anyio.CancelScope(deadline=math.inf if ends is None else ends) as scope:
-        async for user_id in ids:
-            block.append(user_id)
-            if len(block) == BLOCK:
-                break
-    if scope.cancelled_caught:
-        raise StoreTimeoutError("the iterable of user ids did not give the next one in time")
-    return block
+    async def _submit(self, mark: Mark, timeout: float | None) -> Granularity:
+        if not mark.bitmaps.uncounted:
+            return unwrapped(await self.backend.writer.submit(mark, timeout))
+        (result,) = await self.backend.submit_counted((mark,), timeout)
+        return unwrapped(result)

@@ -101,10 +101,15 @@ class InFlightBatch:
         self.sent_at = 0.0
 
     def build(self) -> None:
-        """Fill and encode a large batch, which is still empty."""
+        """Fill and encode the batch, which is still empty."""
         for write in self.writes:
             _add(write, self.batch)
         self.data = self.batch.encode()
+
+    def rebuild(self, writes: Sequence[PendingWrite], batch: Batch | ShardBatches) -> None:
+        """Replace the writes by some or none of them, and the batch by an empty one; build it."""
+        self.writes, self.batch = writes, batch
+        self.build()
 
     @property
     def deadline(self) -> float:

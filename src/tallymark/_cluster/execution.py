@@ -1,136 +1,59 @@
-"""How requests are carried out on a cluster: discovery, handshake, routing, redirects. Pure.
+"""Executions on a cluster: discovery, handshake, routing, redirects, retries. Pure.
 
-The counterpart of `tallymark._reading.execution` for a cluster. All of it is written
-as executions: generators of effects, which the drivers perform.
+The counterpart of `tallymark._reading.execution` for a cluster: generators of effects,
+which the drivers perform.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._core.failures import MAX_REDIRECTS, TRANSIENT, Attempts, RedirectedError, SlotMovingError
-from .._core.handlers import let_handlers_pass
+from .._core.untrusted import let_handlers_pass
 from .._reading.execution import Exchange, ExchangeAll, Executions, Refresh, Sleep
-from .._reading.requests import ListNodes, Request
+from .._reading.requests import ListNodes, Request, Scatter
 from ..errors import StoreError, StoreUnavailableError
+from .handshake import Handshake
 from .routing import Router
-from .topology import CLUSTER_SLOTS
+from .topology import CLUSTER_SLOTS, Topology
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from .._core.options import Options
     from .._core.urls import Address
     from .._marking.marks import Mark, Result
     from .._reading.execution import Execution, Traffic
-    from .._reading.requests import Scatter
-    from .handshake import Handshake
     from .shard_transactions import ShardBatches
-    from .topology import Topology
 
-__all__ = ["ClusterExecutions", "Commands", "attempt_deadline", "discover", "shake_hands"]
+__all__ = ["ClusterExecutions", "attempt_deadline"]
 
-#: How many seconds a node has to answer a question about the cluster.
-_QUESTION: Final = 1.0
+#: How many seconds a node has to answer `CLUSTER_SLOTS`, or the handshake.
+_NODE_TIMEOUT: Final = 1.0
 
 
 def attempt_deadline(now: float, deadline: float) -> float:
-    """Return when to give up on a node that may be cut off from the rest of the cluster.
+    """Return when to give up on one attempt: after half of the time that is left.
 
-    Some time has to be left to find its successor, and to ask that.
+    The node may be down or partitioned. The other half of the time is for a refresh of the
+    topology and an attempt on the node that has taken over.
     """
     return deadline if deadline == math.inf else now + (deadline - now) / 2
 
 
-class Commands:
+class _Commands(NamedTuple):
     """Encoded commands, as a request."""
 
-    __slots__ = ("_count", "_data")
-
-    share = 1
-
-    def __init__(self, data: bytes, count: int) -> None:
-        """Hold some bytes, and how many replies they have."""
-        self._data = data
-        self._count = count
+    data: bytes
+    replies: int
+    share: int = 1
 
     def encode(self) -> bytes:
-        """Return the bytes."""
-        return self._data
+        return self.data
 
     def reply_count(self) -> int:
-        """Return how many replies they have."""
-        return self._count
-
-
-def discover(
-    topology: Topology, clock: Callable[[], float], deadline: float = math.inf
-) -> Execution[None]:
-    """Read the topology from the first node that answers.
-
-    Arguments:
-        topology: is updated.
-        clock: the driver's.
-        deadline: when to give up.
-
-    Raises:
-        StoreError: no node answers.
-    """
-    cause: StoreError | None = None
-    request = Request([CLUSTER_SLOTS], replies=list)
-    for address in topology.candidates():
-        try:
-            until = min(deadline, clock() + _QUESTION)
-            replies = yield Exchange(request, until, address, urgent=True)
-            (slots,) = request.parse(replies)
-            topology.update(slots, address)
-        except StoreError as failure:  # noqa: PERF203 - one or two nodes
-            let_handlers_pass(failure)
-            topology.failed(address)
-            if cause is None or isinstance(cause, TRANSIENT):
-                cause = failure  # one that is not about connections tells more
-        else:
-            topology.worked(address)
-            return
-    if cause is not None and not isinstance(cause, TRANSIENT):
-        raise cause
-    raise StoreUnavailableError(f"no node of the cluster tells its slots: {cause}")
-
-
-def shake_hands(
-    topology: Topology,
-    handshake: Handshake,
-    clock: Callable[[], float],
-    *,
-    marking: bool,
-    deadline: float = math.inf,
-) -> Execution[None]:
-    """Learn whether the database is sharded as the tally is.
-
-    Arguments:
-        topology: where the schema key is.
-        handshake: keeps the result.
-        clock, deadline: as for `discover`.
-        marking: whether a mark is to follow.
-
-    Raises:
-        StoreError: that cannot be learned now, or it is not.
-    """
-    request = Commands(*handshake.commands(marking=marking))
-    address = topology.owner(topology.schema_slot)
-    if address is None:
-        raise StoreUnavailableError("no node of the cluster is known to have its first slot")
-    replies: list[Any] = []
-    for _ in range(MAX_REDIRECTS):
-        until = min(deadline, clock() + _QUESTION)
-        replies = yield Exchange(request, until, address, urgent=True)
-        redirected = next((each for each in replies if isinstance(each, RedirectedError)), None)
-        if redirected is None:
-            break
-        if redirected.kind != "MOVED":  # the slot is migrating
-            raise StoreUnavailableError(str(redirected))
-        address = topology.target(redirected, address)
-    handshake.check(replies)
+        return self.replies
 
 
 class ClusterExecutions(Executions):
@@ -138,35 +61,101 @@ class ClusterExecutions(Executions):
 
     Attributes:
         topology: the cluster's.
-        handshake: whether the database is known to be sharded as the tally is.
     """
 
     def __init__(
         self,
-        topology: Topology,
-        handshake: Handshake,
-        *,
-        timeout: float,
+        options: Options,
         clock: Callable[[], float],
         check_usable: Callable[[], None],
+        startup: Iterable[Address],
+        remap: Callable[[Address], Address] | None,
     ) -> None:
-        """Begin; ``timeout``, ``clock`` and ``check_usable`` as for `Executions`."""
-        super().__init__(timeout=timeout, clock=clock, check_usable=check_usable)
-        self.topology = topology
-        self.handshake = handshake
+        """Begin without a topology.
 
-    def ready(self, deadline: float, *, marking: bool) -> Execution[None]:
-        """Know the topology, and that the database is sharded as the tally is.
+        Arguments:
+            options, clock, check_usable: as for `Executions`.
+            startup, remap: as for `Topology`.
+        """
+        super().__init__(options, clock, check_usable)
+        schema = options.schema()
+        self.topology = Topology(startup, schema, remap)
+        self._handshake = Handshake(schema)
+
+    def discover(self, deadline: float = math.inf) -> Execution[None]:
+        """Read the topology from the first node that answers.
+
+        Arguments:
+            deadline: when to give up, as the driver's clock has it.
 
         Raises:
-            StoreError: either cannot be learned now, or it is not.
+            StoreError: no node answers.
+        """
+        cause: StoreError | None = None
+        request = Request([CLUSTER_SLOTS], replies=list)
+        for address in self.topology.candidates():
+            try:
+                until = min(deadline, self._clock() + _NODE_TIMEOUT)
+                replies = yield Exchange(request, until, address, urgent=True)
+                (slots,) = request.parse(replies)
+                self.topology.update(slots, address)
+            except StoreError as failure:  # noqa: PERF203 - one or two nodes
+                let_handlers_pass(failure)
+                self.topology.failed(address)
+                if cause is None or isinstance(cause, TRANSIENT):
+                    cause = failure  # a failure that is not about connections says more
+            else:
+                self.topology.worked(address)
+                return
+        if cause is not None and not isinstance(cause, TRANSIENT):
+            raise cause
+        raise StoreUnavailableError(f"no node of the cluster tells its slots: {cause}")
+
+    def _shake_hands(self, deadline: float, *, marking: bool) -> Execution[None]:
+        """Check with the handshake that the database is sharded as the tally is.
+
+        Arguments:
+            deadline: when to give up, as the driver's clock has it.
+            marking: whether a mark follows.
+
+        Raises:
+            WrongSchemaError: the database is sharded in another way.
+            StoreError: there is no answer.
+        """
+        topology = self.topology
+        request = _Commands(*self._handshake.commands(marking=marking))
+        address = topology.owner(topology.schema_slot)
+        if address is None:
+            raise StoreUnavailableError("no node of the cluster is known to have its first slot")
+        replies: list[Any] = []
+        for _ in range(MAX_REDIRECTS):
+            until = min(deadline, self._clock() + _NODE_TIMEOUT)
+            replies = yield Exchange(request, until, address, urgent=True)
+            redirected = next(
+                (reply for reply in replies if isinstance(reply, RedirectedError)), None
+            )
+            if redirected is None:
+                break
+            if redirected.kind != "MOVED":  # the slot is migrating
+                raise StoreUnavailableError(str(redirected))
+            address = topology.target(redirected, address)
+        self._handshake.check(replies)
+
+    def ready(self, deadline: float, *, marking: bool) -> Execution[None]:
+        """Read the topology and make the handshake, unless that is done.
+
+        Arguments:
+            deadline: when to give up, as the driver's clock has it.
+            marking: whether a mark follows.
+
+        Raises:
+            WrongSchemaError: the database is sharded in another way than the tally.
+            StoreError: there is no answer.
         """
         if not self.topology.known:
             yield Refresh(deadline)
-        if self.handshake.wanted(marking=marking):
-            yield from shake_hands(
-                self.topology, self.handshake, self._clock, marking=marking, deadline=deadline
-            )
+        if self._handshake.wanted(marking=marking):
+            yield from self._shake_hands(deadline, marking=marking)
 
     def commit(
         self,
@@ -175,14 +164,14 @@ class ClusterExecutions(Executions):
         traffic: Traffic,
         new_batch: Callable[[bool], ShardBatches],
     ) -> Execution[list[Result]]:
-        """Send marks of one shard in one transaction, wherever it is; return their results.
+        """Send marks of one shard in one transaction, and follow redirects; return their results.
 
         Arguments:
             marks: the marks.
-            deadline: when to give up.
-            traffic: is kept up to date, also if it fails.
-            new_batch: makes an empty batch; the argument is whether the shard is asked
-                from the node that is importing it.
+            deadline: when to give up, as the driver's clock has it.
+            traffic: is updated, also if the execution fails.
+            new_batch: makes an empty batch; its argument is whether the batch goes to a
+                node that is importing the slot, and so needs ``ASKING``.
 
         Raises:
             StoreError: there is no answer.
@@ -220,8 +209,7 @@ class ClusterExecutions(Executions):
                     continue
                 importing = None
             redirects = 0
-            yield Sleep(attempts.pause(failure, deadline - self._clock()))
-            yield from self._refresh(deadline, began)
+            yield from self._pause(attempts, failure, deadline, began)
 
     def _exchange(
         self, batch: ShardBatches, address: Address, deadline: float, traffic: Traffic
@@ -238,46 +226,53 @@ class ClusterExecutions(Executions):
     def _ask(self, effect: Request | Scatter | ListNodes, deadline: float) -> Execution[list[Any]]:
         if isinstance(effect, Request):
             raise TypeError(effect)  # on a cluster, all queries are of shards
+        router = Router(effect if isinstance(effect, Scatter) else Scatter(()), self.topology)
         attempts = Attempts()
         while True:
+            began = self._clock()
+            failure: StoreError | None
             try:
                 yield from self.ready(deadline, marking=False)
-                break
             except TRANSIENT as error:
                 let_handlers_pass(error)
-                failure: StoreError = error
-            yield Sleep(attempts.pause(failure, deadline - self._clock()))
-        if isinstance(effect, ListNodes):
-            return self.topology.names()
-        return (yield from self._scatter(effect, deadline))
+                failure = error
+            else:
+                if isinstance(effect, ListNodes):
+                    return self.topology.names()
+                yield from self._send(router, began, deadline, effect.meanwhile)
+                if not router.goes_on:
+                    return router.outcomes
+                failure = router.obstacle
+            if failure is not None:
+                yield from self._pause(attempts, failure, deadline, began)
 
-    def _scatter(self, scatter: Scatter, deadline: float) -> Execution[list[Any]]:
-        """Return what the replies to each part of a `Scatter` say."""
-        router = Router(scatter, self.topology)
-        attempts = Attempts()
-        meanwhile = scatter.meanwhile
-        while router.goes_on:
-            began = self._clock()
-            requests = router.node_requests()
-            if requests:
-                until = attempt_deadline(began, deadline)
-                exchanges = [Exchange(each.request, until, each.address) for each in requests]
-                outcomes = yield ExchangeAll(exchanges, deadline, meanwhile)
-                for each, outcome in zip(requests, outcomes, strict=True):
-                    if isinstance(outcome, StoreError):
-                        self.topology.failed(each.address)
-                        router.failed(each, outcome)
-                    else:
-                        router.answered(each, outcome)
-            if router.goes_on and router.obstacle is not None:
-                yield Sleep(attempts.pause(router.obstacle, deadline - self._clock()))
-                yield from self._refresh(deadline, began)
-        return router.outcomes
+    def _send(
+        self, router: Router, now: float, deadline: float, meanwhile: Iterator[None] | None
+    ) -> Execution[None]:
+        """Send what a router has for the nodes, to all of them at once, and take their replies."""
+        requests = router.node_requests()
+        if not requests:
+            return
+        until = attempt_deadline(now, deadline)
+        exchanges = [Exchange(node.request, until, node.address) for node in requests]
+        outcomes = yield ExchangeAll(exchanges, deadline, meanwhile)
+        for request, outcome in zip(requests, outcomes, strict=True):
+            if isinstance(outcome, StoreError):
+                self.topology.failed(request.address)
+                router.failed(request, outcome)
+            else:
+                router.answered(request, outcome)
 
-    @staticmethod
-    def _refresh(deadline: float, since: float) -> Execution[None]:
-        """Read the topology anew; if no node answers, the next attempt shows it."""
+    def _pause(
+        self, attempts: Attempts, failure: StoreError, deadline: float, since: float
+    ) -> Execution[None]:
+        """Pause before another attempt, then read the topology if no other call has since then.
+
+        Raises:
+            StoreError: no time is left for another attempt.
+        """
+        yield Sleep(attempts.pause(failure, deadline - self._clock()))
         try:
             yield Refresh(deadline, since)
-        except TRANSIENT as error:
+        except TRANSIENT as error:  # if no node answers, the next attempt fails with it
             let_handlers_pass(error)

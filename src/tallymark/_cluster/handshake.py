@@ -1,8 +1,8 @@
-"""What a tally and a database tell each other first: how its users are sharded. Pure.
+"""The handshake of a tally with a database: the check that both have the same sharding. Pure.
 
-The number of shards decides where each user's bits are, so two tallies that differ in
-it would not see each other's marks. It is written to the database once, under a key
-that is no bitmap's, and every tally looks there before its first command.
+The number of shards decides which keys have a user's bits, so two tallies with different
+numbers would not see each other's marks. The first mark of a sharded tally writes the number
+to the schema key, which is no bitmap. Every tally reads that key before its first command.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core import resp as wire
-from .._core.excerpts import shown
 from .._core.failures import copied, unexpected_reply
-from .._core.handlers import let_handlers_pass
+from .._core.untrusted import let_handlers_pass, shown
 from ..errors import CommandError, WrongSchemaError
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Handshake"]
 
-#: Of the key format with shards.
+#: The version of the key format with shards.
 _VERSION: Final = 1
 
 _IN_A_CLUSTER: Final = (
@@ -32,77 +31,78 @@ _IN_A_CLUSTER: Final = (
 
 
 class Handshake:
-    """The first commands to a database.
+    """The first commands to a database, and the check of their replies.
 
     Attributes:
-        done: whether the database is known to be sharded as this tally is.
-        asked: whether it was asked, and need not have been able to tell.
-        key: where that is written.
+        done: whether the sharding of the database is known, and is that of the tally.
+        checked: whether `check` has passed; the schema key may have been missing.
+        key: the schema key.
     """
 
     def __init__(self, schema: KeySchema) -> None:
         self.done = False
-        self.asked = False
+        self.checked = False
         self.key = schema.schema_key
         self._shards = schema.shards
         self._prefix = schema.prefix
 
     def commands(self, *, marking: bool) -> tuple[bytes, int]:
-        """Return what to send, and how many replies it has.
+        """Return the encoded commands, and how many replies they have.
 
         Arguments:
-            marking: whether a mark is to follow, so that the database will have users.
+            marking: whether a mark follows. A sharded tally writes the schema key then, if
+                the key is missing.
         """
         get = wire.command(b"GET", self.key)
         if not marking or self._shards is None:
             return get, 1
-        note = json.dumps({"version": _VERSION, "shards": self._shards}).encode()
-        return wire.command(b"SET", self.key, note, b"NX") + get, 2
+        schema = json.dumps({"version": _VERSION, "shards": self._shards}).encode()
+        return wire.command(b"SET", self.key, schema, b"NX") + get, 2
 
     def check(self, replies: Sequence[Any]) -> None:
-        """Take note of the replies.
+        """Check the replies.
 
         Raises:
-            WrongSchemaError: the database is sharded in another way.
-            CommandError: the server does not tell.
+            WrongSchemaError: the database is sharded in another way than the tally.
+            CommandError: Redis refused a command.
         """
-        self._take(replies)
-        self.asked = True
+        self._check(replies)
+        self.checked = True
 
     def wanted(self, *, marking: bool) -> bool:
-        """Return whether to greet before a mark, or before anything else."""
-        return not self.done and (marking or not self.asked)
+        """Return whether the handshake is needed before a mark, or before a query."""
+        return not self.done and (marking or not self.checked)
 
-    def _take(self, replies: Sequence[Any]) -> None:
-        *_, told = replies
-        if told is not None and not isinstance(told, bytes | CommandError):
-            raise unexpected_reply(told)
-        refusal = next((each for each in replies if isinstance(each, CommandError)), None)
+    def _check(self, replies: Sequence[Any]) -> None:
+        *_, value = replies
+        if value is not None and not isinstance(value, bytes | CommandError):
+            raise unexpected_reply(value)
+        refusal = next((reply for reply in replies if isinstance(reply, CommandError)), None)
         if refusal is not None:
             if str(refusal).startswith("MOVED"):
                 raise copied(refusal, f"{refusal}; {_IN_A_CLUSTER}")
             if self._shards is not None:
                 raise copied(refusal, f"Redis refused: {refusal}")
-            # Without shards, it need not be able to tell.
+            # A tally without shards needs no permission for the schema key.
             self.done = True
-        elif told is not None:
-            self._check_note(told)
+        elif value is not None:
+            self._check_schema(value)
             self.done = True
         else:
-            # Who shards has to ask again, until somebody has written it.
+            # The key is missing: a sharded tally reads it again before its next call.
             self.done = self._shards is None
 
-    def _check_note(self, note: Any) -> None:
+    def _check_schema(self, value: Any) -> None:
         try:
-            found = json.loads(note)
-            version, shards = found["version"], found["shards"]
+            schema = json.loads(value)
+            version, shards = schema["version"], schema["shards"]
         except (ValueError, TypeError, KeyError) as error:
             let_handlers_pass(error)
             version, shards = None, None
         if version != _VERSION:
             raise WrongSchemaError(
                 f"the key {shown(self.key.decode())} tells how this database is sharded, in a way "
-                f"that this release of tallymark does not know: {shown(note)}"
+                f"that this release of tallymark does not know: {shown(value)}"
             )
         if shards != self._shards:
             here = "none" if self._shards is None else self._shards

@@ -1,9 +1,10 @@
-"""Routing: which node is asked what, and what its replies say about the next requests. Pure.
+"""Routing: which node gets which requests, and where redirected commands go. Pure.
 
-A `Router` carries one `Scatter` through the cluster. It yields `NodeRequest`s and takes
-the replies, until each part has an outcome. Commands that a node redirects go to the
-node that it names. A transaction that is split by a migrating slot is sent again as
-single commands, if it only reads; else its outcome is a `SlotMovingError`.
+A `Router` sends one `Scatter` to the nodes of a cluster. It makes `NodeRequest`s and takes
+their replies, until each part has an outcome. Commands that a node redirects go to the node
+that the redirection names. A transaction on keys of a migrating slot, some of which have
+moved, is sent again as single commands if it only reads; else its outcome is a
+`SlotMovingError`.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ if TYPE_CHECKING:
 
 __all__ = ["NodeRequest", "Router"]
 
-#: Commands that change nothing, and ask about one key.
+#: Commands that read one key.
 _READS: Final = frozenset(
-    # Of BITFIELD, queries use nothing but GET.
+    # BITFIELD, since queries use its GET only.
     (b"GETBIT", b"GETRANGE", b"BITCOUNT", b"BITPOS", b"STRLEN", b"BITFIELD", b"BITFIELD_RO")
 )
 
 
 class NodeRequest(NamedTuple):
-    """What a node is sent with one write.
+    """A request for one node.
 
     Attributes:
         address: the node.
-        request: what it is sent.
-        indexes: the parts of the `Scatter` that this is about.
-        redirected: of single commands that another node has redirected here: the index
-            of the part, and that of the command in it.
+        request: what to send.
+        indexes: the indexes of the parts of the `Scatter` in it.
+        redirected: if it has single commands that another node has redirected: the index of
+            the part of each, and the index of the command in the part.
     """
 
     address: Address
@@ -50,7 +51,7 @@ class NodeRequest(NamedTuple):
 
 
 class _AskingCommands(NamedTuple):
-    """Single commands for a node that is importing their slot: each after an ``ASKING``."""
+    """Single commands for a node that is importing their slot, each after an ``ASKING``."""
 
     commands: Sequence[Command]
     share: int = 1
@@ -63,22 +64,23 @@ class _AskingCommands(NamedTuple):
 
 
 class Router:
-    """One `Scatter`, until all of its parts have an outcome.
+    """Routes one `Scatter`, until all of its parts have an outcome.
 
     Attributes:
-        outcomes: what the replies to each part say, in order.
-        failure: why the last requests have to be repeated; ``None`` if they were only
-            redirected.
+        outcomes: the outcome of each part, in order: parsed replies, or a `SlotMovingError`.
+        failure: why some of the last requests have to be repeated; ``None`` if none has to,
+            or only for redirections.
     """
 
     def __init__(self, scatter: Scatter, topology: Topology) -> None:
         self._parts = list(scatter.parts)
         self._topology = topology
-        #: The parts that have to be sent, in order.
+        #: The indexes of the parts to send, in order.
         self._unsent = dict.fromkeys(range(len(self._parts)))
-        #: Of parts that are answered in part: the replies so far.
+        #: The replies to parts that have other commands redirected, by index.
         self._replies: dict[int, list[Any]] = {}
-        #: Redirected commands, by the node that imports their slot.
+        #: Redirected commands, by the node that is importing their slot: the indexes of the
+        #: part, and of the command in it.
         self._importing: dict[Address, list[tuple[int, int]]] = {}
         self.outcomes: list[Any] = [None] * len(self._parts)
         self.failure: StoreError | None = None
@@ -86,7 +88,7 @@ class Router:
 
     @property
     def obstacle(self) -> StoreError | None:
-        """Why to pause, and to refresh the topology, before the next requests."""
+        """The reason to pause and refresh the topology before the next requests, if any."""
         if self.failure is None and self._redirects > MAX_REDIRECTS:
             return StoreUnavailableError("the nodes redirect to each other")
         return self.failure
@@ -97,7 +99,7 @@ class Router:
         return bool(self._unsent or self._importing)
 
     def node_requests(self) -> list[NodeRequest]:
-        """Return what to send next; nothing, if no node is known to have one of the shards."""
+        """Return the next requests; none, if no node is known to have one of the shards."""
         self.failure = None
         self._redirects += 1
         by_node: dict[Address, list[int]] = {}
@@ -107,22 +109,22 @@ class Router:
         except StoreUnavailableError as failure:
             self.failure = failure
             return []
-        found = [
+        requests = [
             NodeRequest(address, Scatter([self._parts[index] for index in indexes]), indexes)
             for address, indexes in by_node.items()
         ]
         for address, redirected in self._importing.items():
             commands = [self._parts[part][1].commands[at] for part, at in redirected]
             indexes = list(dict.fromkeys(part for part, _ in redirected))
-            found.append(NodeRequest(address, _AskingCommands(commands), indexes, redirected))
+            requests.append(NodeRequest(address, _AskingCommands(commands), indexes, redirected))
         self._importing = {}
-        return found
+        return requests
 
     def failed(self, request: NodeRequest, failure: StoreError) -> None:
-        """Note that a request got no answer.
+        """Have the parts of a request sent again.
 
         Raises:
-            StoreError: it never will.
+            StoreError: the failure, if it is not transient.
         """
         if not isinstance(failure, TRANSIENT):
             raise failure
@@ -130,7 +132,7 @@ class Router:
         self._repeat(request.indexes)
 
     def answered(self, request: NodeRequest, replies: Sequence[Any]) -> None:
-        """Take the replies to a request.
+        """Take the replies to a request, and the redirections among them.
 
         Raises:
             StoreError: a node has refused a command.
@@ -146,22 +148,22 @@ class Router:
             at += count
 
     def _take(self, address: Address, index: int, part: Request, replies: Sequence[Any]) -> None:
-        redirected = [each for each in replies if isinstance(each, RedirectedError)]
+        redirected = [reply for reply in replies if isinstance(reply, RedirectedError)]
         route = self._parts[index][0]
         if not redirected:
             self._finish(index, part.parse(replies))
         elif isinstance(route, str):
             raise redirected[0]
-        elif any(each.kind == "MOVED" for each in redirected):
-            (moved, *_) = [each for each in redirected if each.kind == "MOVED"]
+        elif any(error.kind == "MOVED" for error in redirected):
+            (moved, *_) = [error for error in redirected if error.kind == "MOVED"]
             self._topology.moved(route, moved, address)
         elif part.atomic or part.encoded is not None:
             if part.encoded is None and _READS.issuperset(command[0] for command in part.commands):
-                # Single commands can be answered by either node.
+                # For a single command, one of the two nodes has the key.
                 self._parts[index] = route, part._replace(atomic=False, ready=None)
             else:
                 self._finish(index, SlotMovingError(str(redirected[0])))
-        elif any(each.kind == "TRYAGAIN" for each in redirected):
+        elif any(error.kind == "TRYAGAIN" for error in redirected):
             self.failure = SlotMovingError(str(redirected[0]))
         else:
             self._unsent.pop(index, None)
@@ -181,21 +183,21 @@ class Router:
             else:
                 self._replies[index][number] = reply
         for index in request.indexes:
-            found = self._replies.get(index)
-            if found is not None and not any(isinstance(each, RedirectedError) for each in found):
+            part = self._replies.get(index)
+            if part is not None and not any(isinstance(reply, RedirectedError) for reply in part):
                 del self._replies[index]
-                self._finish(index, self._parts[index][1].parse(found))
+                self._finish(index, self._parts[index][1].parse(part))
 
     def _finish(self, index: int, outcome: object) -> None:
         self.outcomes[index] = outcome
         self._unsent.pop(index, None)
 
     def _repeat(self, indexes: Sequence[int]) -> None:
-        """Send parts anew, as a whole."""
+        """Have whole parts sent again."""
         for index in indexes:
             self._replies.pop(index, None)
             self._unsent[index] = None
         for address, redirected in list(self._importing.items()):
-            self._importing[address] = [each for each in redirected if each[0] not in self._unsent]
+            self._importing[address] = [at for at in redirected if at[0] not in self._unsent]
             if not self._importing[address]:
                 del self._importing[address]

@@ -1,8 +1,8 @@
-"""Marks of several shards that leave together for one node of a cluster. Pure.
+"""Marks of several shards that are sent together to one node of a cluster. Pure.
 
-Two slots cannot share a transaction, even on one node, so each shard has a `Batch` of
-its own; all of them are one piece of bytes. What the node says of a shard that it does
-not have, or not wholly, is the result of that shard's marks, and of no others.
+A transaction cannot have keys of two slots, even on one node, so each shard has a transaction
+of its own; all of them are sent with one write. If the node does not have a shard, or not all
+of its keys, the redirection is the result of that shard's marks only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .._marking.commands import SetBits
 from .._marking.marks import BitMark
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from .._marking.marks import Bitmaps, Mark, Result
 
@@ -27,7 +27,7 @@ __all__ = ["ShardBatches", "by_shard", "redirection"]
 class _Runs:
     """What marks mostly are in one shard: bits of several events, one `SetBits` for each.
 
-    Has the methods of `Batch` that are needed here, and takes a third of the time.
+    Has the methods of `Batch` that `ShardBatches` calls, and takes a third of the time.
     """
 
     __slots__ = ("_runs",)
@@ -87,19 +87,19 @@ class ShardBatches:
 
         Arguments:
             bitfield, replicas: as for `Batch`.
-            asking: whether the node is about to get the shards from another one, and
-                takes commands on them only from who says that it knows.
+            asking: whether the node is importing the slots, and so accepts commands on
+                them only after ``ASKING``.
         """
         self._bitfield = bitfield
         self._replicas = replicas
         self._asking = asking
-        self._marks: list[Any] = []  # of `Mark`, which are all bits where it says so
-        #: Which marks are on the same bitmaps; and the shards that have more than bits.
+        self._marks: list[Any] = []
+        #: The indexes of the marks on the same bitmaps; and the shards that need a `Batch`.
         self._runs: dict[Bitmaps, list[int]] = {}
         self._mixed: set[int] = set()
-        #: Of each shard: its part, the marks in it, and how many replies it has.
+        #: The transaction of each shard, the indexes of its marks, and its number of replies.
         self._shards: dict[int, tuple[_Runs | Batch, list[int], int]] = {}
-        #: The keys that marks touch, if asking.
+        #: The keys of the marks of each shard, if asking.
         self._keys: dict[int, dict[bytes, None]] = {}
         self.size = 0
         self.refused = False
@@ -126,7 +126,7 @@ class ShardBatches:
         return index
 
     def seal(self) -> None:
-        """Do nothing: of marks that are spread over shards, a command has not that many."""
+        """Do nothing: marks that are spread over shards make no commands that are too long."""
 
     def encode(self) -> bytes:
         """Return all transactions, as bytes to send at once."""
@@ -134,12 +134,15 @@ class ShardBatches:
         for bitmaps, indexes in self._runs.items():
             runs.setdefault(bitmaps.shard, []).append((bitmaps, indexes))
         pieces: list[bytes] = []
-        for shard, own in runs.items():
+        for shard, shard_runs in runs.items():
             if self._asking:
-                pieces += self._preparation(shard, own)
-            part = self._part(shard, own)
+                pieces += self._preparation(shard, shard_runs)
+            part = self._part(shard, shard_runs)
             pieces.append(part.encode())
-            indexes = own[0][1] if len(own) == 1 else [at for _, some in own for at in some]
+            if len(shard_runs) == 1:
+                ((_, indexes),) = shard_runs
+            else:
+                indexes = [index for _, run in shard_runs for index in run]
             self._shards[shard] = part, indexes, part.reply_count()
         pieces.append(wait_command(self._replicas))
         return b"".join(pieces)
@@ -156,7 +159,7 @@ class ShardBatches:
                 run.marks = [marks[index] for index in indexes]
                 part.add(run)
             return part
-        # In the order in which they were called.
+        # In call order.
         ordered = sorted(index for _, indexes in runs for index in indexes)
         runs[:] = [(runs[0][0], ordered)]
         batch = Batch(bitfield=self._bitfield)
@@ -165,11 +168,11 @@ class ShardBatches:
         return batch
 
     def _preparation(self, shard: int, runs: list[tuple[Bitmaps, list[int]]]) -> Iterator[bytes]:
-        """Yield what comes before a transaction for a node that is about to get its keys.
+        """Yield the commands before a transaction for a node that is importing its keys.
 
-        The old node has none of them any more. Those that the new one has not
-        either are made first, each by itself: it would decline a transaction as
-        long as one is missing.
+        The source node has none of the keys any more. The importing node answers a
+        transaction with ``TRYAGAIN`` as long as it lacks one of the keys, so each missing key
+        is created first, by a command of its own.
         """
         keys: dict[bytes, None] = {}
         for bitmaps, indexes in runs:
@@ -183,7 +186,7 @@ class ShardBatches:
         yield wire.ASKING
 
     def reply_count(self) -> int:
-        """Return how many replies the node gives to what `encode` has returned."""
+        """Return how many replies the commands have that `encode` has returned."""
         parts = sum([count for _, _, count in self._shards.values()])
         return parts + self._preparations() + bool(self._replicas)
 
@@ -224,7 +227,7 @@ class ShardBatches:
         replies: Sequence[Any],
         results: list[Result],
     ) -> None:
-        """Parse what is not as simple as most."""
+        """Put the results of a shard with other marks than bits, or with errors."""
         if isinstance(part, _Runs):
             indexes = sorted(indexes)
             part = Batch(bitfield=self._bitfield)
@@ -236,30 +239,31 @@ class ShardBatches:
         self.retriable.update(indexes[own] for own in part.retriable)
 
     def _preparations(self) -> int:
-        """Return how many commands come before the transactions."""
+        """Return how many commands precede the transactions."""
         return sum(2 * len(keys) + 1 for keys in self._keys.values())
 
 
 def by_shard(marks: Sequence[Mark]) -> list[list[int]]:
     """Return the indexes of the marks of each shard that has any, in call order."""
-    found: dict[int, list[int]] = {}
+    indexes: dict[int, list[int]] = {}
     for index, mark in enumerate(marks):
-        found.setdefault(mark.bitmaps.shard, []).append(index)
-    return list(found.values())
+        indexes.setdefault(mark.bitmaps.shard, []).append(index)
+    return list(indexes.values())
 
 
-def redirection(replies: Iterable[Any]) -> RedirectedError | None:
-    """Return where the commands of a transaction should go instead; ``None`` if nowhere.
+def redirection(replies: Sequence[Any]) -> RedirectedError | None:
+    """Return the redirection of a transaction; ``None`` if it was not redirected.
 
-    Where a node has some of the keys and not others, none has them all: it is on its way.
+    If the node has some of the keys and not others, no node has them all, and the result is
+    a ``TRYAGAIN``.
     """
-    multi, *queued, executed = replies
-    found = [each for each in (multi, *queued, executed) if isinstance(each, RedirectedError)]
-    if not found:
+    _, *queued, executed = replies
+    errors = [reply for reply in replies if isinstance(reply, RedirectedError)]
+    if not errors:
         return None
-    (first, *_) = found
+    first = errors[0]
     if first.kind == "ASK" and not isinstance(executed, RedirectedError):
-        asked = sum(isinstance(each, RedirectedError) for each in queued)
+        asked = sum(isinstance(reply, RedirectedError) for reply in queued)
         if asked < len(queued):
             return RedirectedError(f"TRYAGAIN {first}")
     return first

@@ -1,7 +1,7 @@
-"""Which node of a cluster has which slots, as far as a tally knows. Pure.
+"""The topology of a cluster: which node has which slots. Pure.
 
-What it knows comes from ``CLUSTER SLOTS`` of any node, and from the nodes that say
-where else to go (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/).
+It is read by ``CLUSTER SLOTS`` from any node, and corrected by redirections
+(https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import bisect
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core.failures import unexpected_reply
-from .._core.handlers import let_handlers_pass
-from .._core.sharding import SLOTS, key_slot, tag_slot, tags
+from .._core.keys import SLOTS, key_slot, tag_slot, tags
+from .._core.untrusted import let_handlers_pass
 from ..errors import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -29,10 +29,11 @@ CLUSTER_SLOTS: Final[Command] = (b"CLUSTER", b"SLOTS")
 
 
 class Topology:
-    """Where the shards of a database are.
+    """The slots of the nodes, and the nodes that do not answer.
 
     Attributes:
         slots: the slot of each shard.
+        schema_slot: the slot of the schema key.
     """
 
     def __init__(
@@ -41,20 +42,20 @@ class Topology:
         schema: KeySchema,
         remap: Callable[[Address], Address] | None = None,
     ) -> None:
-        """Begin without knowing more than the names of some nodes.
+        """Begin with the addresses of some nodes, and no slots.
 
         Arguments:
-            startup: the nodes to ask first.
-            schema: that of the database, with shards.
-            remap: turns an address that nodes tell into one that can be reached.
+            startup: the nodes to read the topology from at first.
+            schema: the key schema of the database, with shards.
+            remap: returns the reachable address for one that a node has announced.
         """
         self._startup = list(startup)
         self._remap = remap
-        #: Which nodes have which slots, in order, and where each range begins: one
-        #: value, since threads look it up while another one changes it.
+        #: The first slots of all ranges, in order, and the ranges. One value, so that threads
+        #: can read it while another thread replaces it.
         self._table: tuple[list[int], list[tuple[int, int, Address]]] = [], []
         self._moved: dict[int, Address] = {}
-        #: ListNodes that failed since they last worked, the latest one last.
+        #: The nodes whose last exchange failed, the latest one last.
         self._suspects: dict[Address, None] = {}
         self._known: list[Address] = []
         self.slots = [tag_slot(tag.encode()) for tag in tags(schema.shards or 1)]
@@ -62,22 +63,22 @@ class Topology:
 
     @property
     def known(self) -> bool:
-        """Whether anything is known yet."""
+        """Whether the topology has been read."""
         return bool(self._table[0])
 
     @property
     def masters(self) -> list[Address]:
-        """The nodes that have slots."""
+        """The nodes with slots."""
         return list(dict.fromkeys(address for _, _, address in self._table[1]))
 
     def candidates(self) -> list[Address]:
-        """Return whom to ask: every node that was ever heard of, suspects last."""
-        every = dict.fromkeys([*self.masters, *self._known, *self._startup])
-        suspects = [one for one in list(self._suspects) if one in every]  # threads add some
-        return [one for one in every if one not in suspects] + suspects
+        """Return the nodes to read the topology from: all known ones, suspects last."""
+        nodes = dict.fromkeys([*self.masters, *self._known, *self._startup])
+        suspects = [node for node in list(self._suspects) if node in nodes]  # threads add some
+        return [node for node in nodes if node not in suspects] + suspects
 
     def owner(self, slot: int) -> Address | None:
-        """Return the node that has a slot; ``None`` if nobody does, or it is not known."""
+        """Return the node that has a slot; ``None`` if none is known."""
         moved = self._moved.get(slot)
         if moved is not None:
             return moved
@@ -89,31 +90,35 @@ class Topology:
                 return address
         return None
 
-    def node_of(self, place: Route) -> Address:
-        """Return the node of a shard, or that which goes by a name.
+    def node_of(self, route: Route) -> Address:
+        """Return the node of a route: of a shard, or of one of `names`.
 
         Raises:
-            StoreUnavailableError: nobody has the shard, as far as is known.
+            StoreUnavailableError: no node is known to have the shard.
         """
-        if isinstance(place, str):
-            host, _, port = place.rpartition(":")
+        if isinstance(route, str):
+            host, _, port = route.rpartition(":")
             return host, int(port)
-        address = self.owner(self.slots[place])
+        address = self.owner(self.slots[route])
         if address is None:
             raise StoreUnavailableError(
-                f"no node of the cluster is known to have slot {self.slots[place]}"
+                f"no node of the cluster is known to have slot {self.slots[route]}"
             )
         return address
 
     def names(self) -> list[str]:
-        """Return what the masters are called as a place."""
+        """Return the masters as routes: ``host:port``."""
         return [f"{host}:{port}" for host, port in self.masters]
 
     def update(self, reply: Any, asked: Address) -> None:
-        """Take what a node has answered to `CLUSTER_SLOTS`.
+        """Replace the slots by a reply to `CLUSTER_SLOTS`.
+
+        Arguments:
+            reply: the reply.
+            asked: the node that gave the reply; it may leave out its own host.
 
         Raises:
-            StoreError: that is no answer to it.
+            StoreError: the reply has another form, or no slots.
         """
         try:
             ranges, others = [], []
@@ -121,36 +126,36 @@ class Topology:
                 if not 0 <= first <= last < SLOTS:
                     raise unexpected_reply(reply)
                 ranges.append((int(first), int(last), self._address(master, asked)))
-                others += [self._address(each, asked) for each in replicas]
+                others += [self._address(replica, asked) for replica in replicas]
         except (TypeError, ValueError, AttributeError, IndexError) as error:
             let_handlers_pass(error)
             raise unexpected_reply(reply) from error
         if not ranges:
             raise StoreUnavailableError("the node knows of no slots; is it a part of a cluster?")
-        self._known = list(dict.fromkeys([*(one for _, _, one in ranges), *others]))
+        self._known = list(dict.fromkeys([*(master for _, _, master in ranges), *others]))
         ranges.sort()
         if ranges != self._table[1] or self._moved:
             self._table = [first for first, _, _ in ranges], ranges
             self._moved = {}
 
     def moved(self, shard: int, redirected: RedirectedError, asked: Address) -> None:
-        """Take note of where a shard is now."""
+        """Record the node that has a shard, after a ``MOVED`` from the node ``asked``."""
         address = self.target(redirected, asked)
         if self.owner(self.slots[shard]) != address:
             self._moved[self.slots[shard]] = address
 
     def target(self, redirected: RedirectedError, asked: Address) -> Address:
-        """Return the node that another one has named."""
+        """Return the node that a redirection from the node ``asked`` names."""
         host, port = redirected.address
         return self._mapped((host or asked[0], port))
 
     def failed(self, address: Address) -> None:
-        """Take note that a node does not work; others know better who has its slots."""
+        """Record that a node does not answer: other nodes may know which one has taken over."""
         self._suspects.pop(address, None)
         self._suspects[address] = None
 
     def worked(self, address: Address) -> None:
-        """Take note that a node works."""
+        """Record that a node answers."""
         self._suspects.pop(address, None)
 
     def _address(self, node: Any, asked: Address) -> Address:

@@ -1,4 +1,4 @@
-"""Values without I/O and without a clock: periods, keys, event sets, options, bits, RESP."""
+"""Values without I/O and without a clock: periods, keys, event sets, options, RESP."""
 
 from __future__ import annotations
 

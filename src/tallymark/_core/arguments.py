@@ -1,7 +1,7 @@
-"""Checks of arguments that many verbs take: integers, names, switches. Pure.
+"""Checks of arguments: integers, names, flags; and value classes that refuse changes. Pure.
 
-They return plain values, whatever a subclass of ``int`` or ``str`` does, and never raise
-anything but errors of tallymark.
+The checks return an exact ``int`` or ``str``, whatever a subclass overrides, and raise no
+errors but tallymark's.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import operator
 import sys
 import unicodedata
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, SupportsIndex, TypeVar, cast
+from dataclasses import FrozenInstanceError
+from typing import TYPE_CHECKING, Any, Final, NoReturn, SupportsIndex, TypeVar, cast
 
 from ..errors import InvalidTypeError, InvalidValueError
-from .excerpts import kind_of, shown
-from .handlers import let_handlers_pass
+from .untrusted import kind_of, let_handlers_pass, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,34 +27,36 @@ __all__ = [
     "checked_name",
     "described",
     "exact_int",
+    "immutable",
     "is_array",
     "iterated",
     "plain_str",
 ]
 
 ItemT = TypeVar("ItemT")
+ClassT = TypeVar("ClassT", bound=type)
 
-#: What to do with ids of other types, or of 64 bits.
+#: Advice in errors about user ids of other types, or of 64 bits.
 NUMBER_THEM: Final = (
     "for other ids, number the users in your database, as in a table with an integer key"
 )
 
 
 def is_array(ids: object) -> bool:
-    """Tell whether this is a numpy array."""
+    """Return whether this is a numpy array. Does not import numpy."""
     numpy = sys.modules.get("numpy")
     return numpy is not None and issubclass(type(ids), numpy.ndarray)
 
 
 def plain_str(value: ItemT) -> ItemT:
-    """Return the plain str of a subclass of it, and all else as it is."""
+    """Return an instance of a subclass of str as an exact str, any other value unchanged."""
     if type(value) is not str and isinstance(value, str):
         return cast("ItemT", str.__str__(value))
     return value
 
 
 def checked_name(what: str, name: str) -> str:
-    """Return a name if `check_name` finds nothing wrong with it; a plain str of a subclass."""
+    """Return a name as an exact str. Raises as `check_name`."""
     plain = plain_str(name)
     check_name(what, plain)
     return plain
@@ -63,8 +65,11 @@ def checked_name(what: str, name: str) -> str:
 def check_name(what: str, name: str) -> None:
     """Raise unless ``name`` is a non-empty str that UTF-8 can encode, without control characters.
 
-    Control characters are Unicode's category Cc. They never belong in a name
-    on purpose, and they break the lines of every tool that lists keys.
+    Control characters are Unicode's category Cc. A name has them only by mistake, and they
+    break the output of tools that list keys.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: the name is not allowed.
     """
     if not isinstance(name, str):
         raise InvalidTypeError(
@@ -90,7 +95,11 @@ def check_name(what: str, name: str) -> None:
 
 
 def checked_int(what: str, value: int) -> int:
-    """Return a value as an int if it is an integer; a bool is none here."""
+    """Return an integer of any type as an exact int.
+
+    Raises:
+        InvalidTypeError: the value is no integer, or is a bool.
+    """
     number = exact_int(value)
     if number is None:
         raise InvalidTypeError(f"{what} must be an int, got {described(value)}")
@@ -98,49 +107,74 @@ def checked_int(what: str, value: int) -> int:
 
 
 def exact_int(value: object) -> int | None:
-    """Return an integer of any type, such as numpy's, as an int; ``None`` if it is none.
+    """Return an integer of any type, such as numpy's, as an exact int; ``None`` for other values.
 
-    A bool is no integer here, nor is an array that happens to have one element.
+    Neither a bool nor an array of one element counts as an integer.
     """
     kind = type(value)
     if issubclass(kind, int):
-        # Not `int(value)`, which a subclass may define.
+        # Not `int(value)`: a subclass may override `__int__`.
         return None if kind is bool else int.__index__(cast("int", value))
     if is_array(value):
         return None
     try:
         number = operator.index(cast("SupportsIndex", value))
-    except Exception as error:  # noqa: BLE001 - it has no __index__, or one that raises whatever
+    except Exception as error:  # noqa: BLE001 - there is no __index__, or it raises
         let_handlers_pass(error)
         return None
     return int.__index__(number)
 
 
-def check_flag(what: str, value: bool) -> None:
-    """Raise unless a value is True or False."""
-    if type(value) is not bool:
-        raise InvalidTypeError(f"{what} must be True or False, got {shown(value)}")
+def check_flag(what: str, value: object, *, optional: bool = False) -> None:
+    """Raise unless a value is True or False, or ``None`` if it is optional.
+
+    Raises:
+        InvalidTypeError: it is neither.
+    """
+    if type(value) is not bool and not (optional and value is None):
+        choices = "True, False or None" if optional else "True or False"
+        raise InvalidTypeError(f"{what} must be {choices}, got {shown(value)}")
 
 
 def iterated(what: str, items: Iterable[ItemT]) -> Iterator[ItemT]:
-    """Return an iterator over items of a caller's.
+    """Return an iterator over an iterable of a caller.
 
-    What it raises later, in the middle, is the caller's own.
+    An exception that the iterator raises later is the caller's, and passes unchanged.
 
     Raises:
-        InvalidTypeError: there is nothing to iterate over, or it is a text.
+        InvalidTypeError: this is no iterable, or is a str or bytes.
     """
     error = None
-    # What has only `__getitem__` may be a client, which would be asked for keys.
+    # Not objects that only have `__getitem__`: that of a Redis client sends a command.
     if isinstance(items, Iterable) and not isinstance(items, str | bytes):
         try:
             return iter(items)
-        except TypeError as raised:  # some look as if there were
+        except TypeError as raised:  # `__iter__` exists and refuses
             let_handlers_pass(raised)
             error = raised
     raise InvalidTypeError(f"{what}, got {shown(items)}") from error
 
 
 def described(value: object) -> str:
-    """Return a value and its type, for the end of a message."""
+    """Return a value and its type as text, for the end of a message."""
     return f"{shown(value)} of type {kind_of(value)}"
+
+
+def immutable(cls: ClassT) -> ClassT:
+    """Make a frozen dataclass with slots raise `FrozenInstanceError` for every attribute.
+
+    dataclasses does so for the fields alone. For other names its ``__setattr__`` calls
+    ``super`` with the class as it was before it got slots, which is a TypeError.
+    """
+    frozen: Any = cls
+    frozen.__setattr__ = _refuse_to_set
+    frozen.__delattr__ = _refuse_to_delete
+    return cls
+
+
+def _refuse_to_set(self: object, name: str, value: object) -> NoReturn:
+    raise FrozenInstanceError(f"cannot assign to field {name!r}")
+
+
+def _refuse_to_delete(self: object, name: str) -> NoReturn:
+    raise FrozenInstanceError(f"cannot delete field {name!r}")

@@ -1,4 +1,4 @@
-"""What a tally knows when it builds event sets and asks about them. Pure."""
+"""The context of one tally: its database, options and clock; and the event sets it builds. Pure."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import itertools
 import math
 import sys
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, Protocol
 
-from ..errors import InvalidValueError
-from .arguments import iterated
-from .covers import Coverage
-from .events import Bitmap, DayRange, EventSet, Origin, PeriodUnion, checked
-from .excerpts import shown
-from .graphs import LEAST_WRITTEN, SLOWER
-from .switches import switches
-from .wall_clock import clock_at, wall_clock
+from ..errors import InvalidTypeError, InvalidValueError
+from .arguments import checked_int, checked_name, iterated
+from .events import Bitmap, EventSet, Origin, checked
+from .options import switches
+from .periods import Granularity, Period, clock_at, wall_clock
+from .unions import Coverage, DayRange, PeriodUnion
+from .untrusted import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
@@ -24,25 +24,44 @@ if TYPE_CHECKING:
 
     from .keys import KeySchema
     from .options import Options
-    from .periods import Period
 
-__all__ = ["Context", "Lengths"]
+__all__ = [
+    "LEAST_WRITTEN",
+    "SLOWER",
+    "Context",
+    "EventSets",
+    "Lengths",
+]
 
-#: For so many seconds, and of so many events, is it remembered how long bitmaps are.
+#: How many seconds the lengths of bitmaps are cached, and of how many events.
 _FRESH: Final = 60.0
 _EVENTS: Final = 1000
 
+#: The least cost of a temporary key, in bytes: a command in a transaction takes the server
+#: as long as combining so many bytes.
+LEAST_WRITTEN: Final = 4096
+
+#: Redis combines whole words up to the end of the shortest operand. A byte beyond takes about
+#: as long as so many bytes before (redis/src/bitops.c, bitopCommand).
+SLOWER: Final = 6
+
+_DAY: Final = timedelta(days=1)
+
 
 class Lengths:
-    """How long the bitmaps of events are, as the server has told for some of them."""
+    """A cache of the lengths of bitmaps: of the longest one of each event, for a minute."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """Begin without any. The clock tells the time in seconds."""
+        """Make an empty cache.
+
+        Arguments:
+            clock: returns seconds.
+        """
         self._clock = clock
         self._known: dict[str, tuple[float, int]] = {}
 
     def learn(self, bitmaps: Iterable[Bitmap], lengths: Iterable[int]) -> None:
-        """Remember for a while how long the longest of each event is."""
+        """Store the lengths of some bitmaps, in bytes, as the server has reported them."""
         longest: dict[str, int] = {}
         for bitmap, length in zip(bitmaps, lengths, strict=True):
             longest[bitmap.event] = max(length, longest.get(bitmap.event, 0))
@@ -53,12 +72,15 @@ class Lengths:
             self._known.update({event: (now, length) for event, length in longest.items()})
 
     def longest(self, bitmaps: Iterable[Bitmap]) -> int | None:
-        """Return how long the longest may be; ``None`` if that is not known of each event."""
+        """Return the cached length of the longest bitmap of some bitmaps' events, in bytes.
+
+        ``None`` if an event is not in the cache.
+        """
         now = self._clock()
         longest = 0
         for event in {bitmap.event for bitmap in bitmaps}:
-            when, length = self._known.get(event, (-math.inf, 0))
-            if not 0 <= now - when < _FRESH:
+            stored, length = self._known.get(event, (-math.inf, 0))
+            if not 0 <= now - stored < _FRESH:
                 return None
             longest = max(longest, length)
         return longest
@@ -66,12 +88,12 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Context:
-    """A database, and how one tally looks at it.
+    """A database, and the options with which one tally uses it.
 
     Attributes:
         origin: the database and the prefix.
-        options: the tally's.
-        schema: its keys.
+        options: the tally's options.
+        schema: the key schema.
         clock: returns the present moment in seconds since 1970.
     """
 
@@ -82,14 +104,18 @@ class Context:
 
     @classmethod
     def of(cls, database: Hashable, options: Options, clock: Callable[[], float]) -> Context:
-        """Return the context of a tally with these options."""
+        """Return the context of a tally with these options.
+
+        Arguments:
+            database: as in `Origin`.
+            options: the tally's options.
+            clock: as the attribute.
+        """
         return cls(Origin(database, options.prefix), options, options.schema(), clock)
 
     @functools.cached_property
     def shards(self) -> tuple[Context, ...]:
-        """The context of each shard, a plain database; empty in the plain format."""
-        if self.schema.shards is None:
-            return ()
+        """The context of each shard, a plain database; a plain database is its own only shard."""
         return tuple(
             replace(self, origin=Origin(self.origin.database, part.prefix), schema=part)
             for part in self.schema.parts
@@ -97,9 +123,9 @@ class Context:
 
     @property
     def coverage(self) -> Coverage:
-        """Which bitmaps there are, and which of them live longer than others."""
+        """Which bitmaps the database has, and how long they live."""
         hourly = self.options.track_hourly
-        # The switch may change at any time; hours that single calls mark are not known here.
+        # Not cached, since the switch may change. Hours that single calls mark are unknown.
         return self._coverages[switches.track_hourly if hourly is None else hourly]
 
     @functools.cached_property
@@ -118,17 +144,25 @@ class Context:
         limit = self.options.max_temp_bytes
         if limit is None:
             return sys.maxsize
-        shards = self.schema.shards or 1
+        shards = len(self.schema.parts)
         longest = (self.schema.max_user_id // shards >> 3) + 1
         return limit // (shards * max(SLOWER * longest, LEAST_WRITTEN))
 
     @functools.cached_property
     def lengths(self) -> Lengths:
-        """How long bitmaps were a moment ago."""
+        """The cache of the lengths of bitmaps."""
         return Lengths(self.clock)
 
     def local(self, moment: date | None, name: str = "moment") -> datetime:
-        """Return a moment, or the present, as the wall clock of the tally's zone shows it."""
+        """Return the naive wall-clock time of a moment in the tally's time zone.
+
+        Arguments:
+            moment: as in `wall_clock`; ``None`` for the present.
+            name: the name of the argument, for errors.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: this is no moment.
+        """
         zone = self.options.zone
         if moment is None:
             return clock_at(self.clock(), zone)[0]
@@ -136,19 +170,20 @@ class Context:
 
     def during(self, event: str, period: Period) -> EventSet:
         """Return the users of an event in a period."""
-        if period.granularity in self.coverage.alone:
+        if period.granularity in self.coverage.complete:
             return Bitmap(self.origin, event, period)
         return PeriodUnion(self.origin, event, period, self.coverage)
 
     def days(self, event: str, first: datetime, after: datetime) -> EventSet:
-        """Return the users of an event on any day from one midnight to another."""
+        """Return the users of an event on any day from a naive midnight to another."""
         return DayRange(self.origin, event, first, after, self.coverage)
 
     def checked(self, event_set: EventSet) -> EventSet:
-        """Return an event set if it is one of this database.
+        """Return an argument if it is an event set of this database and prefix.
 
         Raises:
-            InvalidTypeError, InvalidValueError: it is not.
+            InvalidTypeError: it is no event set.
+            InvalidValueError: it is of another database or prefix.
         """
         if checked(event_set).origin != self.origin:
             raise InvalidValueError(
@@ -157,8 +192,201 @@ class Context:
         return event_set
 
     def checked_many(self, event_sets: Iterable[EventSet]) -> list[EventSet]:
-        """Return some event sets if they are of this database."""
-        each = iterated("not an iterable of event sets", event_sets)
-        # One more than may be asked about at once, of an iterable that may have no end.
+        """Return event sets as a list. Raises as `checked`.
+
+        Takes one more than ``max_bitmaps`` at most, since the iterable may be infinite.
+        """
+        items = iterated("not an iterable of event sets", event_sets)
         most = self.options.max_bitmaps + 1
-        return [self.checked(event_set) for event_set in itertools.islice(each, most)]
+        return [self.checked(item) for item in itertools.islice(items, most)]
+
+
+class HasContext(Protocol):
+    """A backend, as far as `EventSets` needs it."""
+
+    @property
+    def context(self) -> Context:
+        """The tally's context."""
+        ...
+
+
+class EventSets:
+    """The methods of both facades that build event sets. No I/O: verbs read the database.
+
+    The set of a period is read from the bitmap of the period. If that bitmap expires before
+    those of shorter periods inside the period (option ``expire``), these are read too.
+    """
+
+    backend: HasContext
+
+    @property
+    def _context(self) -> Context:
+        return self.backend.context
+
+    def hour(self, event: str, moment: date | None = None) -> EventSet:
+        """Return the users of an event in the hour of a moment, if hours were marked.
+
+        Arguments:
+            event: the event's name.
+            moment: a moment of the hour; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date stands for its midnight.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
+        """
+        return self._containing(Granularity.HOUR, event, moment)
+
+    def day(self, event: str, moment: date | None = None) -> EventSet:
+        """Return the users of an event on the day of a moment.
+
+        Arguments:
+            event: the event's name.
+            moment: a moment of the day; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date stands for its midnight.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
+        """
+        return self._containing(Granularity.DAY, event, moment)
+
+    def week(self, event: str, moment: date | None = None) -> EventSet:
+        """Return the users of an event in the ISO week (from Monday on) of a moment.
+
+        Arguments:
+            event: the event's name.
+            moment: a moment of the week; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date stands for its midnight.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
+        """
+        return self._containing(Granularity.WEEK, event, moment)
+
+    def month(self, event: str, moment: date | None = None) -> EventSet:
+        """Return the users of an event in the month of a moment.
+
+        Arguments:
+            event: the event's name.
+            moment: a moment of the month; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date stands for its midnight.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
+        """
+        return self._containing(Granularity.MONTH, event, moment)
+
+    def year(self, event: str, moment: date | None = None) -> EventSet:
+        """Return the users of an event in the year of a moment.
+
+        That is the union of the bitmaps of its months; and with the option ``track_yearly``,
+        of the year's own bitmap too, which may be the last to expire.
+
+        Arguments:
+            event: the event's name.
+            moment: a moment of the year; the present by default. An aware datetime is
+                converted to the tally's time zone, a naive one is taken to be
+                in it, and a date stands for its midnight.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
+        """
+        return self._containing(Granularity.YEAR, event, moment)
+
+    def unique(self, event: str) -> EventSet:
+        """Return the users who have a flag: the dateless bitmap of an event.
+
+        Arguments:
+            event: the event's name.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
+        """
+        return Bitmap(self._context.origin, checked_name("event", event), None)
+
+    def during(self, event: str, period: Period) -> EventSet:
+        """Return the users of an event in a `Period` of any granularity.
+
+        Arguments:
+            event: the event's name.
+            period: the period.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
+        """
+        if not isinstance(period, Period):
+            raise InvalidTypeError(f"during takes a Period, got {shown(period)}")
+        return self._context.during(checked_name("event", event), period)
+
+    def between(self, event: str, start: date, end: date) -> EventSet:
+        """Return the users of an event on any day from ``start`` up to, not including, ``end``.
+
+        With datetimes, every day counts that has a moment in between: a range up to
+        noon includes the whole day, since marks are of days. Reads
+        as few bitmaps as possible: those of whole months and weeks where they fit
+        and do not expire before their days, and those of days at the edges.
+
+        The set has every user who is in any bitmap, not expired, of a period inside the
+        range (hours are read if they live longer than days, with the option
+        ``track_hourly=True`` or the switch ``TRACK_HOURLY``). An `unmark_event` that is
+        not ``exact`` removes a user from the whole week and month, and so from ranges that
+        contain them.
+
+        Arguments:
+            event: the event's name.
+            start, end: datetimes or dates, as ``moment`` of `day`; ``start`` is the
+                earlier one.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
+        """
+        context = self._context
+        event = checked_name("event", event)
+        if start is None or end is None:
+            raise InvalidTypeError("between takes a date or datetime for start and for end")
+        first = _midnight(context.local(start, "start"))
+        last = context.local(end, "end")
+        after = _midnight(last)
+        if after < last:
+            after = _shifted(after, 1)
+        return context.days(event, first, after)
+
+    def last(self, event: str, days: int = 28, moment: date | None = None) -> EventSet:
+        """Return the users of an event on the day of a moment or the days before it.
+
+        Arguments:
+            event: the event's name.
+            days: how many days, 1 or more, the moment's own included; 28 by default, four
+                whole weeks, so that each day of the week counts equally.
+            moment: the last moment, as in `day`; the present by default.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
+        """
+        context = self._context
+        event = checked_name("event", event)
+        days = checked_int("days", days)
+        if days < 1:
+            raise InvalidValueError(f"days must be 1 or more, got {shown(days)}")
+        after = _shifted(_midnight(context.local(moment)), 1)
+        first = _shifted(after, -days)
+        return context.days(event, first, after)
+
+    def _containing(self, granularity: Granularity, event: str, moment: date | None) -> EventSet:
+        event = checked_name("event", event)
+        period = Period.containing(granularity, self._context.local(moment))
+        return self._context.during(event, period)
+
+
+def _midnight(moment: datetime) -> datetime:
+    return Period.containing(Granularity.DAY, moment).start
+
+
+def _shifted(midnight: datetime, days: int) -> datetime:
+    try:
+        return midnight + days * _DAY
+    except OverflowError as error:
+        raise InvalidValueError("the range leaves the years 1 to 9999") from error

@@ -1,37 +1,32 @@
-"""Event sets: who to ask about, as immutable expressions over bitmaps. Pure.
+"""Event sets: sets of users as immutable expressions over bitmaps. Pure.
 
-An event set is a value. Building and combining them does no I/O, and the same
-value can be asked about many times; the verbs of a tally that take one go and
-look.
+An event set is a value. Building and combining event sets does no I/O; the verbs of a
+tally that take an event set read the database, any number of times for the same value.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from ..errors import InvalidTypeError, InvalidValueError
-from .arguments import check_name, checked_int, described, iterated
-from .covers import Coverage, cover, days_of
-from .excerpts import shown
-from .immutable import immutable
+from .arguments import check_name, checked_int, described, immutable, iterated
 from .keys import bitmap_key
-
-if TYPE_CHECKING:
-    from .periods import Period
+from .untrusted import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+    from datetime import datetime
+
+    from .periods import Period
 
 __all__ = [
     "Bitmap",
+    "Bounds",
     "Combination",
-    "DayRange",
     "EventSet",
+    "Operator",
     "Origin",
-    "PeriodUnion",
-    "Union",
     "all_of",
     "any_of",
     "checked",
@@ -40,32 +35,24 @@ __all__ = [
 
 Operator = Literal["&", "|", "^", "-"]
 
-#: Whom to ask about the users of a set.
+#: The beginning of an advice in errors, before the call of a tally's verb.
 _ASK = "ask a tally"
-_Bounds = tuple[datetime | None, datetime | None]
+Bounds = tuple["datetime | None", "datetime | None"]
 
-#: The size of an expression is not counted beyond this: written out, it may double with
-#: each operation.
-_HUGE: Final = 2**32
+#: The largest `EventSet.size`. Written out, an expression may double with each operation.
+_MAX_SIZE: Final = 2**32
 
-#: How many characters the text of an expression has, at most, but for the last name.
+#: After how many characters the ``repr`` of an expression ends.
 _LONGEST_TEXT: Final = 2000
-
-#: How many days a bitmap of a range is of at most: those of a month.
-_DAYS_OF_A_MONTH: Final = 31
-
-#: In how many bitmaps with a date a day is, at most: its 24 hours', and its own, and those
-#: of its week, its month and its year.
-_BITMAPS_OF_A_DAY: Final = 28
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the bitmaps of an event set are.
+    """The database and the prefix of the bitmaps of an event set.
 
     Attributes:
-        database: something that is equal for all tallies on one database.
-        prefix: what the keys begin with.
+        database: a value that is equal for all tallies on one database.
+        prefix: the prefix of all keys.
     """
 
     database: Hashable
@@ -75,16 +62,16 @@ class Origin:
 class EventSet:
     """A set of users that bitmaps define: those of an event in a period, or with a flag.
 
-    Get them from a tally (`day`, `week`, `unique`, `between`, ...), and combine
+    A tally builds event sets (`day`, `week`, `unique`, `between`, ...). Combine
     them with ``&`` (in both), ``|`` (in any), ``^`` (in one but not both) and
     ``-`` (in the first but not in the second), whatever their granularities.
-    They are values: immutable, hashable, equal if they are built alike, and
-    nothing is read before a verb asks about them.
+    Event sets are values: immutable, hashable, and equal if they are built alike.
+    Nothing is read before an event set is passed to a verb such as `count`.
 
-    All parts of an expression have to be of the same database and prefix.
+    All parts of an expression must have the same database and prefix.
 
     Attributes:
-        origin: which these are.
+        origin: the database and the prefix.
     """
 
     __slots__ = ()
@@ -93,51 +80,51 @@ class EventSet:
 
     @property
     def size(self) -> int:
-        """How many parts it has if it is written out; up to 2**32."""
+        """How many parts the expression has if written out; 2**32 also for more."""
         return 1
 
     @property
     def start(self) -> datetime | None:
-        """The first moment of the earliest period, naive, in the tally's zone.
+        """The first moment of the earliest period, naive, in the tally's time zone.
 
-        ``None`` if there is no period, only flags.
+        ``None`` if the set consists of flags only, which have no period.
         """
         return self._bounds()[0]
 
     @property
     def end(self) -> datetime | None:
-        """The first moment after the latest period, naive, in the tally's zone.
+        """The first moment after the latest period, naive, in the tally's time zone.
 
-        ``None`` if there is no period, only flags.
+        ``None`` if the set consists of flags only, which have no period.
         """
         return self._bounds()[1]
 
     def shift(self, count: int) -> EventSet:
-        """Return the same set so many periods later (earlier, if negative).
+        """Return the same set ``count`` periods later (earlier, if negative).
 
-        Each part of an expression moves by units of its own: a month by months,
+        Each part of an expression moves by its own unit: a month by months,
         a day by days, a range of days by its length. A flag has no date and
-        stays what it is.
+        does not change.
 
         Raises:
-            InvalidTypeError: the count is no int.
+            InvalidTypeError: ``count`` is no int.
             InvalidValueError: a period would leave the years 1 to 9999.
         """
         raise NotImplementedError
 
     def bitmaps(self) -> Iterator[Bitmap]:
-        """Yield the bitmaps that define it; one that is used twice may come twice."""
+        """Yield the bitmaps that define the set; one that is used twice may come twice."""
         raise NotImplementedError
 
     def at(self, origin: Origin) -> EventSet:
-        """Return the same set somewhere else, as in a shard of its database. Raises nothing."""
+        """Return the same set of another origin, such as a shard's. Raises nothing."""
         raise NotImplementedError
 
     def __copy__(self) -> EventSet:
         return self
 
     def __deepcopy__(self, memo: object) -> EventSet:
-        return self  # nothing of it can change
+        return self  # immutable
 
     def prev(self) -> EventSet:
         """Return the same set one period earlier: ``shift(-1)``."""
@@ -148,45 +135,45 @@ class EventSet:
         return self.shift(1)
 
     def __and__(self, other: EventSet) -> EventSet:
-        """Return who is in both."""
+        """Return the users who are in both sets: the intersection."""
         return self._combined("&", other)
 
     def __or__(self, other: EventSet) -> EventSet:
-        """Return who is in any of the two."""
+        """Return the users who are in any of the two sets: the union."""
         return self._combined("|", other)
 
     def __xor__(self, other: EventSet) -> EventSet:
-        """Return who is in one of the two but not in both."""
+        """Return the users who are in one of the two sets but not in both."""
         return self._combined("^", other)
 
     def __sub__(self, other: EventSet) -> EventSet:
-        """Return who is in this set but not in the other."""
+        """Return the users who are in this set but not in the other: the difference."""
         return self._combined("-", other)
 
     def __invert__(self) -> NoReturn:
-        """Raise: "everybody else" has no end, since a bitmap knows only who was marked."""
+        """Raise: a set has no complement, since bitmaps have only the users who were marked."""
         raise InvalidTypeError(
             "an event set has no complement: who was never marked is not known. "
             "Say of whom they are the rest, as in `everybody - this`"
         )
 
     def __bool__(self) -> NoReturn:
-        """Raise: whether a set has users is known to the database only."""
+        """Raise: whether a set is empty is known to the database only."""
         raise InvalidTypeError(
             "an event set is neither true nor false. Combine sets with & | ^ -, "
             "not with `and`, `or`, `not`; ask a tally's is_empty() whether there is anybody in it"
         )
 
-    if not TYPE_CHECKING:  # type checkers object by themselves, as long as they see none of these
+    if not TYPE_CHECKING:  # type checkers report such uses, unless they see these methods
 
         def __iter__(self) -> NoReturn:
-            """Raise: who is in a set is known to the database only."""
+            """Raise: the users of a set are known to the database only."""
             raise InvalidTypeError(
                 f"an event set does not hold its users; {_ASK}: users(event_set) yields them"
             )
 
         def __len__(self) -> NoReturn:
-            """Raise: how many are in a set is known to the database only."""
+            """Raise: the number of users in a set is known to the database only."""
             raise InvalidTypeError(
                 f"an event set does not know its size; {_ASK}: count(event_set) tells it"
             )
@@ -199,7 +186,7 @@ class EventSet:
             )
 
         def __getitem__(self, index: object) -> NoReturn:
-            """Raise: who is in a set is known to the database only."""
+            """Raise: the users of a set are known to the database only."""
             raise InvalidTypeError(
                 f"an event set does not hold its users; {_ASK}: users(event_set, start=, limit=) "
                 "yields some of them"
@@ -208,12 +195,12 @@ class EventSet:
         __aiter__ = __reversed__ = __iter__
 
         def __rand__(self, other: object) -> NoReturn:
-            """Raise: the other one is no event set."""
+            """Raise: the other operand is no event set."""
             raise _not_combined(other)
 
         __ror__ = __rxor__ = __rsub__ = __rand__
 
-    def _bounds(self) -> _Bounds:
+    def _bounds(self) -> Bounds:
         """Return `start` and `end`."""
         raise NotImplementedError
 
@@ -226,10 +213,10 @@ class EventSet:
 @immutable
 @dataclass(frozen=True, repr=False, slots=True)
 class Bitmap(EventSet):
-    """One bitmap: an event in one period, or an event's flag.
+    """The users of one bitmap: of an event in one period, or with an event's flag.
 
     Attributes:
-        origin: where it is.
+        origin: the database and the prefix.
         event: the event's name.
         period: the period, ``None`` for the flag.
     """
@@ -243,26 +230,26 @@ class Bitmap(EventSet):
 
     @property
     def key(self) -> bytes:
-        """Its key in the database."""
+        """The bitmap's key in the database."""
         return bitmap_key(self.origin.prefix, self.event, self.period)
 
     def key_below(self, prefix: str) -> bytes:
-        """Return its key in a database with another prefix, as in a shard."""
+        """Return the bitmap's key with another prefix, such as a shard's."""
         return bitmap_key(prefix, self.event, self.period)
 
-    def __hash__(self) -> int:  # of what tells most of them apart, since it is often needed
+    def __hash__(self) -> int:  # fast rather than complete: most bitmaps differ in these
         return hash((self.event, self.period and self.period.start))
 
-    def _bounds(self) -> _Bounds:
+    def _bounds(self) -> Bounds:
         return (None, None) if self.period is None else (self.period.start, self.period.end)
 
     def shift(self, count: int) -> Bitmap:
-        """Return the bitmap of a period that is so many units later; of a flag, itself."""
+        """Return the bitmap of the period ``count`` units later; for a flag, itself."""
         checked_int("count", count)
         return self if self.period is None else replace(self, period=self.period.shift(count))
 
     def at(self, origin: Origin) -> Bitmap:
-        """Return the same bitmap somewhere else."""
+        """Return the bitmap of another origin."""
         return Bitmap(origin, self.event, self.period)
 
     def bitmaps(self) -> Iterator[Bitmap]:
@@ -275,229 +262,57 @@ class Bitmap(EventSet):
         return f"{self.period.granularity}({self.event!r}, {self.period})"
 
 
-class Union(EventSet):
-    """A union of bitmaps of one event that stands for a stretch of time.
-
-    Attributes:
-        event: the event's name.
-    """
-
-    __slots__ = ()
-
-    event: str
-
-    @property
-    def size(self) -> int:
-        """About how many bitmaps it has."""
-        return 12
-
-    def periods(self) -> tuple[Period, ...]:
-        """Return the periods whose bitmaps are united."""
-        raise NotImplementedError
-
-    def most(self) -> int:
-        """Return how many periods there are at most, without a look at them."""
-        raise NotImplementedError
-
-    def unfolded(self) -> Iterator[Period]:
-        """Yield the periods one by one, as they are found."""
-        return iter(self.periods())
-
-    def bitmaps(self) -> Iterator[Bitmap]:
-        """Yield the bitmaps of all its periods."""
-        return (Bitmap(self.origin, self.event, period) for period in self.periods())
-
-
-@immutable
-@dataclass(frozen=True, repr=False, slots=True)
-class PeriodUnion(Union):
-    """An event in a period whose own bitmap may hold less than those inside the period.
-
-    That is a year, which has a bitmap for some of its marks or for none; and with the
-    option ``expire`` any period that expires before its parts do.
-
-    Attributes:
-        origin, event, period: as in `Bitmap`.
-        coverage: which bitmaps there are.
-    """
-
-    origin: Origin
-    event: str
-    period: Period
-    coverage: Coverage
-
-    def __post_init__(self) -> None:
-        check_name("event", self.event)
-
-    @property
-    def own(self) -> Bitmap | None:
-        """The bitmap of the period itself; ``None`` if there are none of its kind."""
-        if self.coverage.has(self.period.granularity):
-            return Bitmap(self.origin, self.event, self.period)
-        return None
-
-    def _bounds(self) -> _Bounds:
-        return self.period.start, self.period.end
-
-    def shift(self, count: int) -> PeriodUnion:
-        """Return the period that is so many units later."""
-        checked_int("count", count)
-        return replace(self, period=self.period.shift(count))
-
-    def at(self, origin: Origin) -> PeriodUnion:
-        """Return the same period somewhere else."""
-        return PeriodUnion(origin, self.event, self.period, self.coverage)
-
-    def periods(self) -> tuple[Period, ...]:
-        """Return the period itself, if it may have a bitmap, and those that cover it."""
-        return tuple(self.unfolded())
-
-    def most(self) -> int:
-        """Return how many bitmaps it has if it needs all that there are of its days."""
-        first, after = days_of(self.period)
-        return _BITMAPS_OF_A_DAY * (after - first)
-
-    def unfolded(self) -> Iterator[Period]:
-        """Yield the periods one by one, as they are found."""
-        if self.coverage.has(self.period.granularity):
-            yield self.period
-        for part in cover(*days_of(self.period), self.coverage):
-            if part != self.period:
-                yield part
-
-    def __repr__(self) -> str:
-        return f"{self.period.granularity}({self.event!r}, {self.period})"
-
-
-@immutable
-@dataclass(frozen=True, repr=False, slots=True)
-class DayRange(Union):
-    """An event on any day of a range, from as few bitmaps as are certain to say that.
-
-    Attributes:
-        origin, event: as in `Bitmap`.
-        first, after: midnights; the day of ``after`` is not a part of it.
-        coverage: which bitmaps there are.
-    """
-
-    origin: Origin
-    event: str
-    first: datetime
-    after: datetime
-    coverage: Coverage
-    #: Its periods, once they have been found: it is asked for them several times.
-    _periods: tuple[Period, ...] | None = field(init=False, compare=False, default=None)
-
-    def __post_init__(self) -> None:
-        check_name("event", self.event)
-        if self.first >= self.after:
-            raise InvalidValueError(
-                f"a range begins before it ends, got {self.first} to {self.after}"
-            )
-
-    @property
-    def size(self) -> int:
-        """About how many bitmaps it has: those of the months, and some at the edges."""
-        return 12 + (self.after - self.first).days // 28
-
-    def _bounds(self) -> _Bounds:
-        return self.first, self.after
-
-    def shift(self, count: int) -> DayRange:
-        """Return the range moved by so many times its own length."""
-        try:
-            distance: timedelta = checked_int("count", count) * (self.after - self.first)
-            return replace(self, first=self.first + distance, after=self.after + distance)
-        except OverflowError as error:
-            raise InvalidValueError(
-                f"{shown(self)} cannot be shifted that far: it leaves the years 1 to 9999"
-            ) from error
-
-    def at(self, origin: Origin) -> DayRange:
-        """Return the same range somewhere else."""
-        there = DayRange(origin, self.event, self.first, self.after, self.coverage)
-        object.__setattr__(there, "_periods", self._periods)
-        return there
-
-    @property
-    def widest(self) -> int:
-        """Of how many days one of its bitmaps is at most."""
-        return _DAYS_OF_A_MONTH
-
-    def most(self) -> int:
-        """Return how many bitmaps it has if it needs all that there are of its days."""
-        return _BITMAPS_OF_A_DAY * (self.after - self.first).days
-
-    def unfolded(self) -> Iterator[Period]:
-        """Yield the periods one by one, as they are found."""
-        if self._periods is not None:
-            yield from self._periods
-            return
-        found = []
-        for period in cover(self.first.toordinal(), self.after.toordinal(), self.coverage):
-            found.append(period)
-            yield period
-        object.__setattr__(self, "_periods", tuple(found))
-
-    def periods(self) -> tuple[Period, ...]:
-        """Return whole months and weeks where they fit and suffice, and days at the edges."""
-        return self._periods or tuple(self.unfolded())
-
-    def __repr__(self) -> str:
-        return f"between({self.event!r}, {self.first:%Y-%m-%d}, {self.after:%Y-%m-%d})"
-
-
 @immutable
 @dataclass(frozen=True, repr=False, eq=False, slots=True)
 class Combination(EventSet):
     """Two or more event sets, combined from left to right.
 
-    Operands may be shared: an expression is a graph, which may be as deep as memory
-    allows. So whatever goes through it visits each part once, and does not recurse.
+    Operands may be shared: an expression is a graph, whose depth only memory limits.
+    So all functions that traverse it visit each part once, and do not recurse.
 
     Attributes:
         origin: as in `EventSet`.
-        operator: how they are combined.
-        operands: two or more.
+        operator: how the operands are combined.
+        operands: two or more event sets of the same origin.
     """
 
     origin: Origin
     operator: Operator
     operands: tuple[EventSet, ...]
     _size: int = field(init=False)
-    _hash: int = field(init=False)  # 0 before it is asked for
+    _hash: int = field(init=False)  # 0 until `__hash__` has computed it
 
     def __post_init__(self) -> None:
         size = 1
-        for one in self.operands:
-            size += one.size
-        object.__setattr__(self, "_size", min(size, _HUGE))
+        for operand in self.operands:
+            size += operand.size
+        object.__setattr__(self, "_size", min(size, _MAX_SIZE))
         object.__setattr__(self, "_hash", 0)
 
     @property
     def size(self) -> int:
-        """How many parts it has if it is written out; up to 2**32."""
+        """How many parts the expression has if written out; 2**32 also for more."""
         return self._size
 
     def __hash__(self) -> int:
         if not self._hash:
-            todo = [self]
-            while todo:
-                one = todo[-1]
+            stack = [self]
+            while stack:
+                part = stack[-1]
                 missing = [
-                    each
-                    for each in one.operands
-                    if isinstance(each, Combination) and not each._hash  # noqa: SLF001
+                    operand
+                    for operand in part.operands
+                    if isinstance(operand, Combination) and not operand._hash  # noqa: SLF001
                 ]
                 if missing:
-                    todo += missing
+                    stack += missing
                     continue
-                known, *others = map(hash, one.operands)
+                result, *others = map(hash, part.operands)
                 for other in others:
-                    # As if they were combined one after the other, which makes an equal set.
-                    known = hash((one.operator, known, other))
-                object.__setattr__(one, "_hash", known or 1)
-                todo.pop()
+                    # Pairwise, since `a | b | c` equals `any_of([a, b, c])`.
+                    result = hash((part.operator, result, other))
+                object.__setattr__(part, "_hash", result or 1)
+                stack.pop()
         return self._hash
 
     def __eq__(self, other: object) -> bool:
@@ -508,177 +323,179 @@ class Combination(EventSet):
         return hash(self) == hash(other) and _are_equal(self, other)
 
     def __reduce__(self) -> tuple[Callable[..., EventSet], tuple[Any, ...]]:
-        """Return a flat table of all parts, since pickle recurses."""
+        """Return a flat table of all parts, since pickle would recurse; see `_assembled`."""
         numbers: dict[int, int] = {}
-        parts: list[Any] = []
-        for one in walk([self]):
-            numbers[id(one)] = len(parts)
-            parts.append(
-                (one.operator, *(numbers[id(operand)] for operand in one.operands))
-                if isinstance(one, Combination)
-                else one
+        table: list[Any] = []
+        for part in walk([self]):
+            numbers[id(part)] = len(table)
+            table.append(
+                (part.operator, *(numbers[id(operand)] for operand in part.operands))
+                if isinstance(part, Combination)
+                else part
             )
-        return _assembled, (parts,)
+        return _assembled, (table,)
 
-    def _bounds(self) -> _Bounds:
-        parts = [one for one in walk([self]) if not isinstance(one, Combination)]
-        starts = [start for one in parts if (start := one.start) is not None]
-        ends = [end for one in parts if (end := one.end) is not None]
+    def _leaves(self) -> Iterator[EventSet]:
+        return (part for part in walk([self]) if not isinstance(part, Combination))
+
+    def _bounds(self) -> Bounds:
+        leaves = list(self._leaves())
+        starts = [start for leaf in leaves if (start := leaf.start) is not None]
+        ends = [end for leaf in leaves if (end := leaf.end) is not None]
         return min(starts, default=None), max(ends, default=None)
 
     def shift(self, count: int) -> EventSet:
         """Return the combination of the operands, each shifted."""
         checked_int("count", count)
-        return self._mapped(self.origin, lambda one: one.shift(count))
+        return self._mapped(self.origin, lambda leaf: leaf.shift(count))
 
     def at(self, origin: Origin) -> EventSet:
-        """Return the same combination somewhere else."""
-        return self._mapped(origin, lambda one: one.at(origin))
+        """Return the same combination of another origin."""
+        return self._mapped(origin, lambda leaf: leaf.at(origin))
 
     def bitmaps(self) -> Iterator[Bitmap]:
         """Yield the bitmaps of all operands."""
-        return (
-            bitmap
-            for one in walk([self])
-            if not isinstance(one, Combination)
-            for bitmap in one.bitmaps()
-        )
+        return (bitmap for leaf in self._leaves() for bitmap in leaf.bitmaps())
 
     def _mapped(self, origin: Origin, replacement: Callable[[EventSet], EventSet]) -> EventSet:
-        """Return the same combination of other parts."""
-        found: dict[int, EventSet] = {}
-        for one in walk([self]):
-            if isinstance(one, Combination):
-                operands = tuple([found[id(operand)] for operand in one.operands])
-                found[id(one)] = Combination(origin, one.operator, operands)
+        """Return the same combination with each leaf replaced."""
+        results: dict[int, EventSet] = {}
+        for part in walk([self]):
+            if isinstance(part, Combination):
+                operands = tuple([results[id(operand)] for operand in part.operands])
+                results[id(part)] = Combination(origin, part.operator, operands)
             else:
-                found[id(one)] = replacement(one)
-        return found[id(self)]
+                results[id(part)] = replacement(part)
+        return results[id(self)]
 
     def __repr__(self) -> str:
-        """Return the expression as it may be typed, or its beginning if it is a long one."""
-        told: list[str] = []
+        """Return the expression as Python has it; only the beginning of a long one."""
+        texts: list[str] = []
         length = 0
-        todo: list[str | EventSet] = [self]
-        while todo:
-            one = todo.pop()
-            if isinstance(one, Combination):
-                todo += reversed(list(_pieces(one)))
+        stack: list[str | EventSet] = [self]
+        while stack:
+            part = stack.pop()
+            if isinstance(part, Combination):
+                stack += reversed(list(_pieces(part)))
                 continue
-            told.append(one if isinstance(one, str) else repr(one))
-            length += len(told[-1])
+            texts.append(part if isinstance(part, str) else repr(part))
+            length += len(texts[-1])
             if length > _LONGEST_TEXT:
-                return f"{''.join(told)} …"
-        return "".join(told)
+                return f"{''.join(texts)} …"
+        return "".join(texts)
 
 
 def _pieces(combination: Combination) -> Iterator[str | EventSet]:
-    """Yield what the text of a combination is made of."""
-    for number, one in enumerate(combination.operands):
+    """Yield the operands of a combination with the operators and parentheses between them."""
+    for number, operand in enumerate(combination.operands):
         if number:
             yield f" {combination.operator} "
-            # No more than can be shown, however many there are.
+            # Each operand has a character at least, so the text is long enough.
             if number > _LONGEST_TEXT:
                 return
-        chained = not isinstance(one, Combination) or (
-            one.operator == combination.operator and (one.operator != "-" or not number)
+        chained = not isinstance(operand, Combination) or (
+            operand.operator == combination.operator and (operand.operator != "-" or not number)
         )
-        yield from (one,) if chained else ("(", one, ")")
+        yield from (operand,) if chained else ("(", operand, ")")
 
 
 def walk(event_sets: Sequence[EventSet]) -> Iterator[EventSet]:
     """Yield all parts of some expressions, each object once, operands before combinations."""
-    seen: set[int] = set()
-    todo = list(reversed(event_sets))
-    while todo:
-        one = todo[-1]
-        if id(one) not in seen:
-            if isinstance(one, Combination):
-                missing = [each for each in reversed(one.operands) if id(each) not in seen]
+    visited: set[int] = set()
+    stack = list(reversed(event_sets))
+    while stack:
+        part = stack[-1]
+        if id(part) not in visited:
+            if isinstance(part, Combination):
+                missing = [
+                    operand for operand in reversed(part.operands) if id(operand) not in visited
+                ]
                 if missing:
-                    todo += missing
+                    stack += missing
                     continue
-            seen.add(id(one))
-            yield one
-        todo.pop()
+            visited.add(id(part))
+            yield part
+        stack.pop()
 
 
 def _are_equal(*pair: Combination) -> bool:
-    """Tell whether two combinations are built alike.
+    """Return whether two combinations are built alike.
 
-    Equal parts get the same number, whichever of the two they belong to.
+    Equal parts get the same number, whichever of the two combinations they belong to.
     """
     numbers: dict[int, int] = {}
-    known: dict[object, int] = {}
-    for one in walk(pair):
-        if isinstance(one, Combination):
-            first, *others = [numbers[id(operand)] for operand in one.operands]
+    numbers_of_values: dict[object, int] = {}
+    for part in walk(pair):
+        if isinstance(part, Combination):
+            number, *others = [numbers[id(operand)] for operand in part.operands]
             for other in others:
-                first = known.setdefault((one.operator, first, other), len(known))
-            numbers[id(one)] = first
+                value = (part.operator, number, other)
+                number = numbers_of_values.setdefault(value, len(numbers_of_values))
         else:
-            numbers[id(one)] = known.setdefault(one, len(known))
-    return len({numbers[id(one)] for one in pair}) == 1
+            number = numbers_of_values.setdefault(part, len(numbers_of_values))
+        numbers[id(part)] = number
+    return len({numbers[id(combination)] for combination in pair}) == 1
 
 
-def _assembled(parts: Sequence[Any]) -> EventSet:
-    """Return the expression of a table of parts, each of which uses earlier ones by number."""
-    found: list[EventSet] = []
-    for part in parts:
-        if isinstance(part, EventSet):
-            found.append(part)
+def _assembled(table: Sequence[Any]) -> EventSet:
+    """Return the expression of a table of parts, which refer to earlier ones by number."""
+    parts: list[EventSet] = []
+    for row in table:
+        if isinstance(row, EventSet):
+            parts.append(row)
         else:
-            operator, *numbers = part
-            operands = tuple([found[number] for number in numbers])
-            found.append(Combination(operands[0].origin, operator, operands))
-    return found[-1]
+            operator, *numbers = row
+            operands = tuple([parts[number] for number in numbers])
+            parts.append(Combination(operands[0].origin, operator, operands))
+    return parts[-1]
 
 
 def any_of(event_sets: Iterable[EventSet]) -> EventSet:
     """Return the users who are in any of one or more event sets: their union.
 
     Raises:
-        InvalidTypeError: something is no event set.
-        InvalidValueError: there is none, or they are of different databases.
+        InvalidTypeError: this is no iterable, or an item is no event set.
+        InvalidValueError: there is no item, or the items are of different databases or
+            prefixes.
     """
-    return _many("any_of", "|", event_sets)
+    return _chained("any_of", "|", event_sets)
 
 
 def all_of(event_sets: Iterable[EventSet]) -> EventSet:
     """Return the users who are in all of one or more event sets: their intersection.
 
     Raises:
-        InvalidTypeError: something is no event set.
-        InvalidValueError: there is none, or they are of different databases.
+        InvalidTypeError: this is no iterable, or an item is no event set.
+        InvalidValueError: there is no item, or the items are of different databases or
+            prefixes.
     """
-    return _many("all_of", "&", event_sets)
+    return _chained("all_of", "&", event_sets)
 
 
-def _many(name: str, operator: Operator, event_sets: Iterable[EventSet]) -> EventSet:
-    each = iterated(f"{name} takes an iterable of event sets", event_sets)
-    # One that is there twice changes nothing.
-    found = tuple(dict.fromkeys(checked(one) for one in each))
-    if not found:
+def _chained(name: str, operator: Operator, event_sets: Iterable[EventSet]) -> EventSet:
+    """Combine one or more event sets, without duplicates, which change no result."""
+    items = iterated(f"{name} takes an iterable of event sets", event_sets)
+    operands = tuple(dict.fromkeys(checked(item) for item in items))
+    if not operands:
         raise InvalidValueError(f"{name} needs one event set or more")
-    return found[0] if len(found) == 1 else _combination(operator, found)
+    return operands[0] if len(operands) == 1 else _combination(operator, operands)
 
 
-def _combination(operator: Operator, event_sets: tuple[EventSet, ...]) -> Combination:
-    """Combine two or more event sets, if they are of one database."""
-    first = event_sets[0]
-    for one in event_sets:
-        if one.origin != first.origin:
+def _combination(operator: Operator, operands: tuple[EventSet, ...]) -> Combination:
+    """Return the combination of two or more event sets, which must have the same origin."""
+    first = operands[0]
+    for operand in operands:
+        if operand.origin != first.origin:
             raise InvalidValueError(
-                f"{shown(first)} and {shown(one)} are of different databases or prefixes, "
+                f"{shown(first)} and {shown(operand)} are of different databases or prefixes, "
                 "so no server can combine them"
             )
-    return Combination(first.origin, operator, event_sets)
+    return Combination(first.origin, operator, operands)
 
 
 def _not_combined(other: object) -> InvalidTypeError:
-    remedy = _remedy(other)
     return InvalidTypeError(
-        f"an event set is combined with event sets, not with {described(other)}{remedy}"
+        f"an event set is combined with event sets, not with {described(other)}{_remedy(other)}"
     )
 
 
@@ -689,7 +506,7 @@ def _remedy(candidate: object) -> str:
 
 
 def checked(event_set: EventSet) -> EventSet:
-    """Return an event set if it is one.
+    """Return an argument if it is an event set.
 
     Raises:
         InvalidTypeError: it is not.

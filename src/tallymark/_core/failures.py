@@ -1,4 +1,4 @@
-"""What failures mean for a call: which are transient, when to try again, what to tell. Pure."""
+"""Failures of requests: which are transient, when to retry, what the final error says. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import (
     StoreUnavailableError,
     TallymarkError,
 )
-from .excerpts import shown
+from .untrusted import shown
 
 __all__ = [
     "MAX_REDIRECTS",
@@ -31,13 +31,13 @@ __all__ = [
     "with_outcome",
 ]
 
-#: Failures that another attempt, on another connection or a moment later, may not meet.
+#: Failures after which a retry, on another connection or a moment later, may succeed.
 TRANSIENT: Final = (StoreUnavailableError, StoreTimeoutError)
 
-#: No attempt is made with fewer seconds left.
+#: With fewer seconds left until the deadline, no attempt is made.
 TOO_SHORT: Final = 0.001
 
-#: How many nodes of a cluster may redirect a command in a row before it pauses.
+#: After how many redirections in a row a command of a cluster pauses.
 MAX_REDIRECTS: Final = 3
 
 #: The pauses between attempts, in seconds: the first one and the longest.
@@ -48,18 +48,19 @@ ErrorT = TypeVar("ErrorT", bound=TallymarkError)
 
 
 class SlotMovingError(StoreNotReadyError):
-    """A cluster is moving some keys of a request to another node, so no node has them all."""
+    """A slot of a cluster is migrating, and neither of its nodes has all keys of a request."""
 
 
 class RedirectedError(CommandError):
-    """A node of a cluster does not have the keys of a command, or not all of them.
+    """A node of a cluster does not have all keys of a command, and has redirected it.
 
-    The drivers follow it; callers of a tally never see it.
+    Drivers follow redirections; callers of a tally never see this error.
 
     Attributes:
-        kind: ``"MOVED"`` for good, ``"ASK"`` for this command only, ``"TRYAGAIN"`` while
-            the slot is migrating.
-        address: the host, "" for that of the node itself, and the port.
+        kind: ``"MOVED"``: the slot has another node; ``"ASK"``: another node has the keys of
+            this command; ``"TRYAGAIN"``: the slot is migrating, no other node is named.
+        address: host and port of the other node; the host is "" if it is that of the node
+            that has answered.
     """
 
     kind: Literal["MOVED", "ASK", "TRYAGAIN"] = "TRYAGAIN"
@@ -69,18 +70,18 @@ class RedirectedError(CommandError):
     def to(
         cls, message: str, kind: Literal["MOVED", "ASK"], host: str, port: int
     ) -> RedirectedError:
-        """Make one that names another node."""
-        made = cls(message)
-        made.kind = kind
-        made.address = ("" if host == "?" else host, port)
-        return made
+        """Return the error of a redirection to another node; the host may be "?" or ""."""
+        error = cls(message)
+        error.kind = kind
+        error.address = ("" if host == "?" else host, port)
+        return error
 
 
 class Backoff:
-    """The pauses of one series of attempts: exponential back-off with decorrelated jitter.
+    """The pauses between the attempts of one call: exponential back-off, decorrelated jitter.
 
-    10 ms at first, a second at most. Retries of many clients must not come in step; see
-    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/.
+    From 10 ms at first to at most a second. Jitter keeps many clients from retrying at the
+    same time; see https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/.
     """
 
     __slots__ = ("_last",)
@@ -89,14 +90,14 @@ class Backoff:
         self._last = 0.0
 
     def next(self) -> float:
-        """Return how many seconds to pause after another failure."""
+        """Return how many seconds to pause after the next failure."""
         longest = max(_FIRST_PAUSE, 3 * self._last)
         self._last = min(_LONGEST_PAUSE, random.uniform(_FIRST_PAUSE, longest))  # noqa: S311
         return self._last
 
 
 class Attempts:
-    """The failed attempts of one call: how long to pause, and which failure tells most."""
+    """The failed attempts of one call: how long to pause, and which failure to raise."""
 
     __slots__ = ("_backoff", "_cause")
 
@@ -105,33 +106,35 @@ class Attempts:
         self._cause: StoreError | None = None
 
     def pause(self, failure: StoreError, left: float) -> float:
-        """Return how many seconds to pause before another attempt.
+        """Return how many seconds to pause before the next attempt.
 
         Arguments:
-            failure: why the last one failed.
-            left: how many seconds the call has left.
+            failure: the failure of the last attempt.
+            left: how many seconds are left until the deadline.
 
         Raises:
-            StoreError: the failure that tells most, since no time is left.
+            StoreError: no time is left. The last failure that was no timeout, if there was
+                one, since it explains more than a timeout does.
         """
         if not isinstance(failure, StoreTimeoutError):
-            self._cause = failure  # which explains more than that the last attempt timed out
+            self._cause = failure
         if left <= TOO_SHORT:
             raise self._cause or failure
-        # Where the next pause would outlast the deadline, there are some shorter ones.
+        # Near the deadline, pauses get shorter, so that there are some more attempts.
         return min(self._backoff.next(), left / 2)
 
 
 def with_outcome(
     failure: ErrorT, *, sent: bool | None, timeout: float, missed: str = "Redis did not answer"
 ) -> ErrorT:
-    """Return the error of a call, which says what became of its marks.
+    """Return the final error of a call, which says whether its marks may have been applied.
 
     Arguments:
-        failure: what went wrong last.
+        failure: the last failure.
         sent: whether a byte of the marks was written; ``None`` for a read.
-        timeout: how many seconds the call had.
-        missed: what did not happen in that time, if no other reason is known.
+        timeout: the timeout of the call, in seconds.
+        missed: what did not happen within the timeout: the message, if ``failure`` is a
+            `StoreTimeoutError`.
     """
     if isinstance(failure, CommandError):
         return copied(failure, str(failure))
@@ -147,12 +150,12 @@ def with_outcome(
 
 
 def may_be_applied(error: TallymarkError) -> bool:
-    """Return whether marks that ended with an error may have been applied all the same."""
+    """Return whether the marks that this error is about may have been applied."""
     return error._may_be_applied  # noqa: SLF001
 
 
 def overloaded(pending: int, kind: Literal["marks", "reads"], limit: int) -> OverloadedError:
-    """Return the error for a call that comes while ``max_pending`` others wait."""
+    """Return the error of a call that is refused since ``max_pending`` others are waiting."""
     outcome = "; nothing was sent" if kind == "marks" else ""
     return OverloadedError(
         f"{pending} {kind} are waiting for Redis already (max_pending is {limit}){outcome}"
@@ -160,15 +163,15 @@ def overloaded(pending: int, kind: Literal["marks", "reads"], limit: int) -> Ove
 
 
 def unexpected_reply(reply: object) -> StoreError:
-    """Return the error for a reply that does not fit its command."""
+    """Return the error about a reply of the wrong type or length for its command."""
     return StoreError(f"the server's reply does not fit the commands: {shown(reply)}")
 
 
 def copied(error: ErrorT, message: str) -> ErrorT:
     """Return an error of the same class and cause with another message.
 
-    Each mark gets an instance of its own: an error that is raised in several tasks
-    would collect the tracebacks of all.
+    Each mark gets an instance of its own, since an instance that is raised in several tasks
+    collects the tracebacks of all of them.
     """
     copy = type(error)(message)
     copy.__cause__ = error.__cause__

@@ -7,12 +7,23 @@ every key reads back as exactly one event and period.
 
 With S shards, user u is in shard u mod S, at the bit u div S, and each shard is a
 plain database of its own, whose prefix is ``{prefix}{tag}`` with the tag in braces.
+
+A cluster puts each key into one of 16,384 slots by the part of the key between
+braces, its hash tag, and each slot on one of its nodes. All bitmaps of a user have
+the tag of the user's shard, so a mark stays one transaction and set operations
+stay within a shard. Nodes hold ranges of slots, as a rule of equal length, so tags in
+slots of equal distance give them as many shards each, give or take one.
+
+Slots: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
 """
 
 from __future__ import annotations
 
+import binascii
 import functools
+import itertools
 import re
+import string
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,17 +38,17 @@ from .arguments import (
     exact_int,
     is_array,
 )
-from .excerpts import shown
-from .offsets import Numbers, Offsets, as_list, bounded, dealt, is_array_of_ints, widened
+from .offsets import Numbers, Offsets, as_list, bounded, is_array_of_ints, partition, widened
 from .periods import UNIQUE_SUFFIX, Period, parse_suffix
-from .sharding import check_shards, tags
+from .untrusted import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = [
     "DEFAULT_PREFIX",
     "MAX_USER_ID",
+    "SLOTS",
     "KeySchema",
     "bitmap_key",
     "check_flag",
@@ -45,7 +56,10 @@ __all__ = [
     "checked_int",
     "checked_name",
     "exact_int",
+    "key_slot",
     "results_of_bitmapist",
+    "tag_slot",
+    "tags",
 ]
 
 DEFAULT_PREFIX: Final = "trackist_"
@@ -53,6 +67,11 @@ DEFAULT_PREFIX: Final = "trackist_"
 #: The last bit that Redis can address: a string holds 512 MB, 2**32 bits
 #: (https://redis.io/docs/latest/commands/setbit/).
 MAX_USER_ID: Final = 2**32 - 1
+
+SLOTS: Final = 16384
+
+#: As many as a cluster may have nodes; what asks all shards gets slower with each.
+MAX_SHARDS: Final = 1024
 
 
 @dataclass(frozen=True)
@@ -104,7 +123,7 @@ class KeySchema:
 
     @functools.cached_property
     def _by_tag(self) -> dict[str, int]:
-        return {tag: shard for shard, tag in enumerate(tags(self.shards or 1))}
+        return {tag: shard for shard, tag in enumerate(tags(len(self.parts)))}
 
     @property
     def schema_key(self) -> bytes:
@@ -118,9 +137,7 @@ class KeySchema:
             InvalidTypeError, InvalidValueError: as `offset`.
         """
         offset = self.offset(user_id)
-        if self.shards is None:
-            return 0, offset
-        offset, shard = divmod(offset, self.shards)
+        offset, shard = divmod(offset, len(self.parts))
         return shard, offset
 
     def dealt(self, user_ids: Offsets) -> Iterator[tuple[int, Offsets]]:
@@ -136,7 +153,14 @@ class KeySchema:
         if self.shards is None:
             yield 0, user_ids
         else:
-            yield from dealt(user_ids, self.shards)
+            yield from partition(user_ids, self.shards)
+
+    def user_ids(self, shard: int, offsets: Iterable[int]) -> Iterable[int]:
+        """Return the users that some bits stand for in the bitmaps of a shard."""
+        shards = self.shards
+        if shards is None:
+            return offsets
+        return (offset * shards + shard for offset in offsets)
 
     def located(self, key: bytes) -> tuple[int, str, Period | None]:
         """Return the shard, the event and the period of a key.
@@ -154,6 +178,19 @@ class KeySchema:
         if not key.startswith(begin) or not brace or shard is None:
             raise InvalidValueError(f"not a key of {shown(self.prefix)}: {shown(key)}")
         return (shard, *self.parts[shard].parse(key))
+
+    def pattern(self, beginning: str, shard: int | None) -> bytes:
+        """Return what ``SCAN`` matches the keys of bitmaps with, and maybe of some others.
+
+        Arguments:
+            beginning: what the events' names begin with.
+            shard: the shard that they are in; ``None`` for all.
+        """
+        if shard is not None or self.shards is None:
+            begin = _literally(self.parts[shard or 0].prefix)
+        else:  # a shard's tag, between braces, is part of what keys begin with
+            begin = _literally(f"{self.prefix}{{") + "*}"
+        return f"{begin}{_literally(beginning)}*".encode()
 
     def key(self, event: str, period: Period | None) -> bytes:
         """Return the key of an event's bitmap for a period; ``None`` for the dateless one.
@@ -236,6 +273,11 @@ class KeySchema:
         return event, parse_suffix(suffix)
 
 
+def _literally(text: str) -> str:
+    """Return the pattern of ``SCAN`` that matches just this text."""
+    return re.sub(r"([\\*?\[\]])", r"\\\1", text)
+
+
 def results_of_bitmapist(prefix: str) -> re.Pattern[bytes]:
     """Return what matches the keys of results that bitmapist computes and leaves.
 
@@ -251,3 +293,43 @@ def bitmap_key(prefix: str, event: str, period: Period | None) -> bytes:
     suffix = UNIQUE_SUFFIX if period is None else period.suffix
     # Concatenated, since format() shows a str Enum as its name on some Pythons.
     return (prefix + event + "_" + suffix).encode()
+
+
+def check_shards(shards: int) -> None:
+    """Raise unless a database may have so many shards."""
+    if not 1 <= shards <= MAX_SHARDS:
+        raise InvalidValueError(f"shards must be in [1, {MAX_SHARDS}], got {shown(shards, 40)}")
+
+
+def tag_slot(tag: bytes) -> int:
+    """Return the slot of all keys with this hash tag: its CRC16 (XMODEM), modulo 16,384."""
+    return binascii.crc_hqx(tag, 0) % SLOTS
+
+
+def key_slot(key: bytes) -> int:
+    """Return the slot of a key."""
+    _, brace, rest = key.partition(b"{")
+    tag, end, _ = rest.partition(b"}")
+    return tag_slot(tag if brace and end and tag else key)
+
+
+@functools.cache
+def tags(shards: int) -> tuple[str, ...]:
+    """Return the hash tag of each shard: the first word in the middle of its share of the slots.
+
+    Words are those of lower-case letters, shorter ones first, then in the order
+    of the alphabet. This is a part of the key format: it must never change.
+    """
+    wanted = {(2 * shard + 1) * SLOTS // (2 * shards): shard for shard in range(shards)}
+    found = [""] * shards
+    words = (
+        "".join(letters)
+        for length in itertools.count(1)
+        for letters in itertools.product(string.ascii_lowercase, repeat=length)
+    )
+    while wanted:
+        word = next(words)
+        shard = wanted.pop(tag_slot(word.encode()), None)
+        if shard is not None:
+            found[shard] = word
+    return tuple(found)

@@ -1,4 +1,4 @@
-"""What a tally tells the outside about its traffic: operations, and outages in the log. Pure."""
+"""Observability: operations for observers, and outages of a server for the log. Pure."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from ..errors import StoreTimeoutError
-from .excerpts import shown
-from .handlers import let_handlers_pass
+from .untrusted import let_handlers_pass, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,21 +16,21 @@ if TYPE_CHECKING:
 __all__ = ["Observer", "Operation", "Outage", "observe"]
 
 _log = logging.getLogger("tallymark")
-_log.addHandler(logging.NullHandler())  # quiet where the program has not set up its logging
+_log.addHandler(logging.NullHandler())  # no output unless the program configures logging
 
 
 class Operation(NamedTuple):
-    """One attempt to have Redis do something: what an `Observer` is told.
+    """One exchange with Redis, successful or failed: the argument of an `Observer`.
 
     Attributes:
         kind: ``"write"`` for a batch of marks in one transaction, ``"read"`` for a
             request of a read.
-        store: where, such as ``redis://localhost:6379/0``; never with a password.
-        size: how many marks, or how many commands.
+        store: the server, such as ``redis://localhost:6379/0``; never with a password.
+        size: how many marks the batch, or how many commands the request has.
         bytes_sent: how many bytes were written.
-        ended: when it ended, in seconds since 1970.
+        ended: when the exchange ended, in seconds since 1970.
         seconds: how long it took, from the first byte that was written.
-        error: why it failed; ``None`` if all replies are there. Marks that
+        error: why it failed; ``None`` if all replies have arrived. Marks that
             Redis refused one by one do not count as a failure of their batch.
     """
 
@@ -45,70 +44,70 @@ class Operation(NamedTuple):
 
 
 class Observer(Protocol):
-    """What the option ``observer`` takes: something to call after each operation."""
+    """The type of the option ``observer``: a function that is called after each operation."""
 
     def __call__(self, operation: Operation, /) -> object:
-        """Take note of an operation, quickly: marks wait meanwhile.
+        """Record an operation. Must be quick: marks wait meanwhile.
 
-        An exception is logged, and harms nobody.
+        An exception is logged, and has no effect on marks and reads.
         """
 
 
 def observe(observer: Observer, operation: Operation) -> None:
-    """Tell an observer, whatever it makes of it."""
+    """Call an observer, and log an exception that it raises."""
     try:
         observer(operation)
-    except Exception as error:  # noqa: BLE001 - logged, which is all that there is to do
+    except Exception as error:  # noqa: BLE001 - of the program's code; logged
         let_handlers_pass(error)
         _log.exception("the observer %s failed", shown(observer))
 
 
 class Outage:
-    """Tells the log when a server is lost, and when it is found again, each once.
+    """Logs when a server becomes unavailable, and when it is available again, each once.
 
-    A single failure that the next attempt mends is nothing to talk about: Redis
-    closes connections that have been idle, or restarts.
+    Does not log a single failure after which the retry succeeds: Redis closes idle
+    connections, and restarts.
 
     Attributes:
         lasts: whether the last attempt failed.
     """
 
     def __init__(self, store: str, clock: Callable[[], float]) -> None:
-        """Begin with a server that is there.
+        """Assume that the server is available.
 
         Arguments:
-            store: how the log calls it.
+            store: the name of the server in the log.
             clock: returns seconds.
         """
         self._store = store
         self._clock = clock
         self._begun = 0.0
         self._failures = 0
-        self._told = False
+        self._is_logged = False
         self.lasts = False
 
     def failed(self, failure: StoreError, *, final: bool) -> None:
-        """Take note of a failed attempt.
+        """Record a failed attempt.
 
         Arguments:
-            failure: why.
-            final: whether a call failed with it.
+            failure: the error of the attempt.
+            final: whether the call fails with this error.
         """
         if not self.lasts:
             self.lasts = True
             self._begun = self._clock()
             self._failures = 0
-        if not self._told and (final or self._failures):
-            self._told = True
-            told = "" if isinstance(failure, StoreTimeoutError) else f": {failure}"
-            _log.warning("no answer from %s%s", self._store, told or " in time")
+        if not self._is_logged and (final or self._failures):
+            self._is_logged = True
+            reason = " in time" if isinstance(failure, StoreTimeoutError) else f": {failure}"
+            _log.warning("no answer from %s%s", self._store, reason)
         self._failures += 1
 
     def is_over(self) -> None:
-        """Take note of an answer, if it `lasts`."""
+        """Record a reply. Call this only if the outage `lasts`."""
         self.lasts = False
-        if not self._told:
+        if not self._is_logged:
             return
-        self._told = False
+        self._is_logged = False
         seconds = self._clock() - self._begun
         _log.info("%s is back after %.3g s, %d failures", self._store, seconds, self._failures)

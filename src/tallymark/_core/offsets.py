@@ -1,7 +1,7 @@
-"""Many offsets at once: in blocks, in windows, as the bits of a bitmap. Pure.
+"""Bulk user ids and offsets: in blocks, by shard, in windows, as bits of a bitmap. Pure.
 
-Works on any iterable, and on numpy arrays without making lists of them. numpy is
-not imported here: who passes an array has done that already.
+Takes any iterable, and numpy arrays without converting them to lists. Does not import
+numpy: a caller who passes an array has imported numpy already.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from ..errors import InvalidTypeError
 from .arguments import NUMBER_THEM, is_array
-from .excerpts import escaped, kind_of, shown
-from .handlers import let_handlers_pass
+from .untrusted import escaped, kind_of, let_handlers_pass, shown
 
 __all__ = [
     "BLOCK",
@@ -29,9 +28,9 @@ __all__ = [
     "as_list",
     "blocks",
     "bounded",
-    "dealt",
     "is_array",
     "is_array_of_ints",
+    "partition",
     "widened",
     "windows",
 ]
@@ -41,50 +40,53 @@ Numbers = Any
 
 
 class Offsets(NamedTuple):
-    """Offsets, of which there is at least one, and the lowest and the highest."""
+    """One or more offsets, and the lowest and the highest of them."""
 
     values: Numbers
     low: int
     high: int
 
 
-#: How many ids are looked at in one go. For arrays, whose numbers cost far less,
-#: it is more. Neither keeps an event loop for as long as 20 ms.
+#: How many ids a block has; more in arrays, which take far less time for each. Neither
+#: block occupies an event loop for 20 ms.
 BLOCK: Final = 32_768
 ARRAY_BLOCK: Final = 131_072
 
-#: How many neighbouring bits go into one bitmap: 128 KiB of them.
+#: How many bits a window has: 128 KiB.
 WINDOW: Final = 2**20
 
 #: The last bit that Redis can address.
 _HIGHEST: Final = 2**32 - 1
-#: What gives all that it holds without waiting for anything.
-_AT_HAND: Final = (list, tuple, set, frozenset, range, array, dict, deque)
+#: Collections whose iterators never wait.
+_IN_MEMORY: Final = (list, tuple, set, frozenset, range, array, dict, deque)
 
-#: What to do with an array of floats, as pandas makes one of ints where some are missing.
-#: Not int64, which drops fractions without a word.
+#: Advice about an array of floats, such as pandas makes of ints of which some are missing.
+#: Not int64, which drops fractions silently.
 _WITHOUT_GAPS: Final = (
     "leave out those that are missing and convert the others, as with "
     "series.dropna().astype('Int64')"
 )
 
-#: From one bit in so many on, it is faster to write a binary number's digits and to
-#: have Python read it.
-_CROWDED: Final = 32
+#: If at least one bit in so many is set, a bitmap is built faster as a binary number in
+#: digits, which Python parses.
+_DENSE: Final = 32
 _ONE: Final = ord("1")
 
 
 def blocks(
     user_ids: Iterable[int], check_time: Callable[[], object] | None = None
 ) -> tuple[Iterator[Numbers], bool]:
-    """Return an iterator over blocks of ids, and whether all of them are there already.
+    """Return an iterator over blocks of ids, and whether ``user_ids`` is a collection.
+
+    The ids of a collection are all available; those of other iterables may come one by one.
 
     Arguments:
-        user_ids: the ids.
-        check_time: is called after each id that was waited for; it raises if time is up.
+        user_ids: the ids: an iterable, or a one-dimensional array.
+        check_time: is called after each id of an iterable that may wait; raises when the
+            deadline has passed.
 
     Raises:
-        InvalidTypeError: this is nothing that holds ids.
+        InvalidTypeError: this is no iterable, a text, or an array that has no ints.
     """
     if is_array(user_ids) or _has_array(user_ids):
         return _array_blocks(_as_array(user_ids)), True
@@ -95,44 +97,44 @@ def blocks(
         raise InvalidTypeError(
             f"user ids must be an iterable of ints, got a {kind_of(user_ids)}; {NUMBER_THEM}"
         )
-    rest = iter(user_ids)
-    if check_time is not None and not isinstance(user_ids, _AT_HAND):
-        rest = _in_time(rest, check_time)
+    iterator = iter(user_ids)
+    if check_time is not None and not isinstance(user_ids, _IN_MEMORY):
+        iterator = _in_time(iterator, check_time)
     return (
-        iter(lambda: list(itertools.islice(rest, BLOCK)), []),
+        iter(lambda: list(itertools.islice(iterator, BLOCK)), []),
         isinstance(user_ids, Collection),
     )
 
 
 def _has_array(ids: object) -> bool:
-    """Tell whether numpy can make an array of this, as of a column of a data frame.
+    """Return whether numpy can make an array of this, such as of a column of a data frame.
 
-    Such columns would be read number by number else, each as an object of its own.
+    Iterating such a column would make a Python object of each number.
     """
     return "numpy" in sys.modules and hasattr(type(ids), "__array__")
 
 
 def _as_array(ids: Any) -> Any:
-    """Return a plain numpy array of one that may be of a subclass, or of another library.
+    """Return an exact numpy array of an array of a subclass or of another library.
 
     Raises:
-        InvalidTypeError: it hides numbers, or cannot be had.
+        InvalidTypeError: the array has masked values, or numpy cannot convert it.
     """
     numpy = sys.modules["numpy"]
     try:
-        found = numpy.asanyarray(ids)  # masked still, as a variable of netCDF4 may give it
+        converted = numpy.asanyarray(ids)  # keeps the mask, such as of a variable of netCDF4
     except Exception as error:
         let_handlers_pass(error)
         raise InvalidTypeError(
             f"user ids must be an iterable of ints, got a {kind_of(ids)} that is no array: "
             f"{shown(error)}"
         ) from error
-    masked = getattr(numpy, "ma", None)
-    if masked is not None and isinstance(found, masked.MaskedArray) and masked.is_masked(found):
+    ma = getattr(numpy, "ma", None)
+    if ma is not None and isinstance(converted, ma.MaskedArray) and ma.is_masked(converted):
         raise InvalidTypeError(
             "user ids must not be masked; pass those that are not, with ids.compressed()"
         )
-    return numpy.asarray(found)
+    return numpy.asarray(converted)
 
 
 def _in_time(user_ids: Iterator[int], check_time: Callable[[], object]) -> Iterator[int]:
@@ -147,23 +149,23 @@ def _array_blocks(array: Any) -> Iterator[Numbers]:
             f"user ids must be a one-dimensional array, got one of {array.ndim} dimensions"
         )
     if array.dtype.kind not in "iu" and len(array):
-        # Of any others, a list might hold ints: of nanoseconds since 1970, say.
+        # tolist() makes ints of some others, such as of datetimes in nanoseconds.
         if array.dtype.kind != "O":
             raise InvalidTypeError(
                 f"user ids must be an array of ints, got one of {escaped(array.dtype.name)}; "
                 f"{_WITHOUT_GAPS if array.dtype.kind == 'f' else NUMBER_THEM}"
             )
-        array = array.tolist()  # what is wrong with them will be said of the first
+        array = array.tolist()  # objects; `KeySchema.offsets` checks each
     size = BLOCK if isinstance(array, list) else ARRAY_BLOCK
     return (array[at : at + size] for at in range(0, len(array), size))
 
 
 def _range_blocks(ids: range) -> Iterator[Numbers]:
-    """Return blocks that are ranges too, so that a long one takes no memory."""
+    """Return an iterator over blocks that are ranges, so that a long range takes no memory."""
     if not ids:
         return iter(())
     for end in (ids[0], ids[-1]):
-        if not 0 <= end <= _HIGHEST:  # also because a range without bounds has no length
+        if not 0 <= end <= _HIGHEST:  # `len` raises for a range that is too long
             return iter(([end],))
     return (ids[at : at + BLOCK] for at in range(0, len(ids), BLOCK))
 
@@ -176,56 +178,55 @@ def bounded(values: Numbers) -> Offsets:
 
 
 def is_array_of_ints(ids: object) -> bool:
-    """Tell whether this is a one-dimensional numpy array of integers, and nothing hides in it."""
-    return is_array(ids) and _plain(ids)
-
-
-def _plain(array: Any) -> bool:
-    masked = getattr(sys.modules["numpy"], "ma", None)
-    if masked is not None and isinstance(array, masked.MaskedArray):
+    """Return whether this is a one-dimensional numpy array of integers, and not a masked one."""
+    if not is_array(ids):
+        return False
+    array: Any = ids
+    ma = getattr(sys.modules["numpy"], "ma", None)
+    if ma is not None and isinstance(array, ma.MaskedArray):
         return False
     return array.ndim == 1 and array.dtype.kind in "iu"
 
 
 def widened(offsets: Offsets) -> Offsets:
-    """Return offsets in 64 bits, where arithmetic with them cannot overflow."""
+    """Return offsets as 64-bit integers, with which arithmetic cannot overflow."""
     values, low, high = offsets
     if is_array(values):
         values = values.astype(sys.modules["numpy"].int64, copy=False)
     return Offsets(values, low, high)
 
 
-def dealt(offsets: Offsets, hands: int) -> Iterator[tuple[int, Offsets]]:
-    """Deal offsets out: each goes to its remainder, and there becomes its quotient.
+def partition(offsets: Offsets, parts: int) -> Iterator[tuple[int, Offsets]]:
+    """Divide offsets by the number of parts, and group the quotients by remainder.
 
     Yields:
-        The remainders of a division by ``hands`` that occur, with the quotients.
+        Each remainder that occurs, in ascending order, with its quotients.
     """
     values = offsets.values
     if is_array(values):
         numpy = sys.modules["numpy"]
-        hand = (values % hands).astype(numpy.uint16)
-        order = numpy.argsort(hand, kind="stable")  # of 16 bits, so it is a radix sort
-        bounds = numpy.searchsorted(hand[order], numpy.arange(hands + 1))
-        quotients = values[order] // hands
-        for number in range(hands):
-            begin, end = bounds[number], bounds[number + 1]
+        remainders = (values % parts).astype(numpy.uint16)
+        order = numpy.argsort(remainders, kind="stable")  # a radix sort, for 16 bits
+        bounds = numpy.searchsorted(remainders[order], numpy.arange(parts + 1))
+        quotients = values[order] // parts
+        for remainder in range(parts):
+            begin, end = bounds[remainder], bounds[remainder + 1]
             if begin < end:
-                yield number, bounded(quotients[begin:end])
+                yield remainder, bounded(quotients[begin:end])
         return
-    found: list[list[int]] = [[] for _ in range(hands)]
+    groups: list[list[int]] = [[] for _ in range(parts)]
     for value in values:
-        found[value % hands].append(value // hands)
-    for number, own in enumerate(found):
-        if own:
-            yield number, bounded(own)
+        groups[value % parts].append(value // parts)
+    for remainder, group in enumerate(groups):
+        if group:
+            yield remainder, bounded(group)
 
 
 def windows(offsets: Offsets, width: int = WINDOW) -> Iterator[Offsets]:
-    """Cut a block of offsets, in any order, into pieces of neighbours.
+    """Cut a block of offsets, in any order, into windows of neighbouring offsets.
 
     Yields:
-        Pieces that are at most so many bits wide.
+        The offsets of each window that has some; a window is at most ``width`` bits wide.
     """
     values, low, high = offsets
     if high - low < width:
@@ -247,11 +248,11 @@ def windows(offsets: Offsets, width: int = WINDOW) -> Iterator[Offsets]:
 
 
 def as_bits(offsets: Offsets) -> tuple[int, bytes]:
-    """Return offsets as a part of a bitmap.
+    """Return offsets as a part of a bitmap, in which their bits are set.
 
     Returns:
-        The index of the first byte, and the bytes. Redis counts the bits of a
-        byte from its most significant one.
+        The index of the first byte, and the bytes. In a byte, the bit with the lowest
+        offset is the most significant one, as in Redis.
     """
     values, low, high = offsets
     first = low >> 3
@@ -262,7 +263,7 @@ def as_bits(offsets: Offsets) -> tuple[int, bytes]:
         flags = numpy.zeros(8 * size, dtype=numpy.uint8)
         flags[values - base] = 1
         return first, numpy.packbits(flags).tobytes()
-    if len(values) * _CROWDED > 8 * size:
+    if len(values) * _DENSE > 8 * size:
         digits = bytearray(b"0") * (8 * size)
         for offset in values:
             digits[offset - base] = _ONE
@@ -275,6 +276,6 @@ def as_bits(offsets: Offsets) -> tuple[int, bytes]:
 
 
 def as_list(values: Numbers) -> list[int]:
-    """Return numbers as Python's ints."""
-    plain: list[int] = values.tolist() if is_array(values) else list(values)
-    return plain
+    """Return numbers as a list of Python's ints."""
+    ints: list[int] = values.tolist() if is_array(values) else list(values)
+    return ints

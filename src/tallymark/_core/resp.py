@@ -1,10 +1,10 @@
-"""Commands in the bytes of Redis's protocol.
+"""Encoding of commands in RESP, the protocol of Redis. Pure.
 
-Pure. RESP sends a command as an array of bulk strings
-(https://redis.io/docs/latest/develop/reference/protocol-spec/). redis-py can
-pack them too, at about 14 us of Python per command of a pipeline; a mark has
-three to five commands that differ in nothing but the key, so packing the
-pieces that they share once is most of what makes marking fast.
+RESP sends a command as an array of bulk strings
+(https://redis.io/docs/latest/develop/reference/protocol-spec/). redis-py
+encodes commands too, in about 14 us for each command of a pipeline. A mark has
+three to five commands that differ in nothing but the key, so the parts that
+they share are encoded once: most of the speed of marking comes from that.
 """
 
 from __future__ import annotations
@@ -21,30 +21,36 @@ def bulk(data: bytes) -> bytes:
 
 def command(*arguments: bytes) -> bytes:
     """Encode one command with all its arguments."""
-    bulks = [b"$%d\r\n%b\r\n" % (len(each), each) for each in arguments]
+    bulks = [b"$%d\r\n%b\r\n" % (len(argument), argument) for argument in arguments]
     return b"*%d\r\n%b" % (len(bulks), b"".join(bulks))
 
 
 def setbit_head(key: bytes) -> bytes:
-    """Encode the part of a ``SETBIT`` that all marks on one key share."""
+    """Encode the beginning of a ``SETBIT``, up to and including the key."""
     return b"*4\r\n$6\r\nSETBIT\r\n" + bulk(key)
 
 
 def setbit(heads: tuple[bytes, ...], offset: int, value: int) -> bytes:
-    """Encode one ``SETBIT`` for each of the keys, whose heads `setbit_head` made."""
+    """Encode one ``SETBIT`` for each of several keys.
+
+    Arguments:
+        heads: the result of `setbit_head` for each key.
+        offset: the bit to set.
+        value: 0 or 1.
+    """
     digits = b"%d" % offset
     tail = b"$%d\r\n%b\r\n$1\r\n%d\r\n" % (len(digits), digits, value)
     return tail.join((*heads, b""))
 
 
 def bitfield(bulk_keys: tuple[bytes, ...], bits: list[tuple[int, int]]) -> bytes:
-    """Encode one ``BITFIELD key SET u1 offset value ...`` for each of the keys.
+    """Encode one ``BITFIELD key SET u1 offset value ...`` for each of several keys.
 
     Arguments:
-        bulk_keys: the keys as `bulk` made them.
-        bits: (offset, value) of every bit, set in this order.
+        bulk_keys: the result of `bulk` for each key.
+        bits: offset and value of each bit, in the order in which they are set.
     """
-    # Text is put together in half the time that bytes take.
+    # Formatting a str takes half the time of formatting bytes.
     tail = "".join(
         [
             f"$3\r\nSET\r\n$2\r\nu1\r\n${len(digits)}\r\n{digits}\r\n$1\r\n{value}\r\n"

@@ -1,8 +1,8 @@
-"""Which URLs name a store, read to the letter. Pure.
+"""Strict parsing of the URLs of stores, without showing their secrets. Pure.
 
-A URL holds secrets, and a secret with a raw ``#``, ``?``, ``/`` or ``@`` in it is cut there
-by most readers, who then go to another host, or without a login. So each part may hold only
-what cannot be taken for a delimiter, and no message shows any of it.
+A URL has secrets. Most parsers cut a secret with a raw ``#``, ``?``, ``/`` or ``@`` there, and
+then connect to another host, or without a login. So no part may contain a character that
+could be a delimiter, and no message shows any part of the URL.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from ..errors import InvalidTypeError, InvalidValueError, TallymarkError
-from .excerpts import kind_of
+from .untrusted import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -59,24 +59,24 @@ _FLAGS: Final = re.compile(r"\[?\s*([A-Z0-9_]+(?:\s*,\s*[A-Z0-9_]+)*)\s*\]?")
 
 
 class Hidden:
-    """Holds what no message, log or traceback may show: error reporters show locals by `repr`."""
+    """A secret, which `repr` does not show: error reporters show local variables by `repr`."""
 
     __slots__ = ("_value",)
 
     def __init__(self, value: str) -> None:
-        """Hold a value."""
+        """Store a secret."""
         self._value = value
 
     def __repr__(self) -> str:
-        """Tell nothing."""
+        """Return the same text for every secret."""
         return "<hidden>"
 
     def __bool__(self) -> bool:
-        """Tell whether there is anything to hide."""
+        """Return whether the secret is not empty."""
         return bool(self._value)
 
     def reveal(self) -> str:
-        """Return the value, which is not to be kept in a local variable."""
+        """Return the secret. Do not store it in a local variable."""
         return self._value
 
 
@@ -87,28 +87,28 @@ class Login(NamedTuple):
     password: Hidden
 
     def __bool__(self) -> bool:
-        """Tell whether there is anything to log in with."""
+        """Return whether there is a user or a password."""
         return bool(self.user or self.password)
 
 
-_NOBODY: Final = Login("", Hidden(""))
+_NO_LOGIN: Final = Login("", Hidden(""))
 
 
 @dataclass(frozen=True)
 class StoreAddress:
-    """What a URL says.
+    """The parts of a URL.
 
     Attributes:
         scheme: one of `SCHEMES`.
-        hosts: the host and the port of each server, Sentinel or node that it names.
-        path: of a socket.
-        service: the name under which Sentinels watch a master and its replicas.
-        name: of the embedded store.
+        hosts: the host and the port of each server, Sentinel or node.
+        path: the path of a Unix socket.
+        service: the name under which Sentinels monitor a master and its replicas.
+        name: the name of an embedded store.
         database: the number of the database.
-        login, sentinel_login: for servers and for Sentinels.
-        options: redis-py's, by their names and with the types that they have there, but
-            for a password, which is `Hidden`, versions of TLS, which are numbers, and
-            flags, which are names.
+        login, sentinel_login: the logins for servers and for Sentinels.
+        options: options of redis-py by name, with the types that redis-py expects, except
+            that a password is `Hidden`, versions of TLS are numbers, and verification
+            flags are names.
     """
 
     scheme: str
@@ -117,41 +117,41 @@ class StoreAddress:
     service: str = ""
     name: str = ""
     database: int = 0
-    login: Login = _NOBODY
-    sentinel_login: Login = _NOBODY
+    login: Login = _NO_LOGIN
+    sentinel_login: Login = _NO_LOGIN
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_embedded(self) -> bool:
-        """Whether it is a store inside this process."""
+        """Whether the store is one inside this process."""
         return self.scheme == _MEMORY
 
     @property
     def is_cluster(self) -> bool:
-        """Whether it is a cluster."""
+        """Whether the store is a cluster."""
         return self.scheme.endswith("+cluster")
 
     @property
     def is_secure(self) -> bool:
-        """Whether connections have TLS."""
+        """Whether connections use TLS."""
         return self.scheme.startswith("rediss")
 
 
 class StoreUrl:
-    """The URL of a store, which was read, and whose text is forgotten.
+    """The parsed URL of a store; the text of the URL is not kept.
 
-    Making one never fails, so that the caller can let go of the text before `address` does.
+    The constructor raises nothing, so that callers can drop the text before `address` raises.
     """
 
     __slots__ = ("_address", "_problem")
 
-    def __init__(self, url: object, said_by: str = "") -> None:
-        """Read a URL.
+    def __init__(self, url: object, source: str = "") -> None:
+        """Parse a URL.
 
         Arguments:
-            url: the URL; anything else is refused by `address`. Another one of this class is
-                taken over.
-            said_by: where it comes from, for messages.
+            url: the URL as a str, or a `StoreUrl`, which is copied. Other values, and URLs
+                that are not allowed, make `address` raise.
+            source: the beginning of messages, which names the source of the URL.
         """
         self._address: StoreAddress | None = None
         self._problem: TallymarkError | None = None
@@ -163,35 +163,35 @@ class StoreUrl:
             try:
                 self._address = _address(str.__str__(url))  # also of a subclass
             except _Unclear as unclear:
-                self._problem = InvalidValueError(f"{said_by}{unclear}")
+                self._problem = InvalidValueError(f"{source}{unclear}")
 
     def __repr__(self) -> str:
-        """Tell nothing."""
+        """Return the same text for every URL."""
         return "<a store's URL>"
 
     @property
     def address(self) -> StoreAddress:
-        """What it says.
+        """The parts of the URL.
 
         Raises:
             InvalidTypeError, InvalidValueError: the URL is not allowed. The message shows
-                nothing of it.
+                no part of the URL.
         """
         if self._address is None:
-            assert self._problem is not None  # noqa: S101 - one of them is there
-            # A new one each time: the first raised one would keep its traceback.
+            assert self._problem is not None  # noqa: S101 - the constructor sets one of the two
+            # A new instance each time: a raised one keeps its traceback.
             raise type(self._problem)(str(self._problem))
         return self._address
 
     @property
     def is_private(self) -> bool:
-        """Whether it is ``memory://``, which is another store each time."""
-        found = self._address
-        return found is not None and found.is_embedded and not found.name
+        """Whether this is ``memory://`` without a name: a new store for each tally."""
+        address = self._address
+        return address is not None and address.is_embedded and not address.name
 
 
-class _Unclear(Exception):  # noqa: N818 - a message on its way
-    """Why a URL is refused. Never leaves this module: its traceback knows the URL."""
+class _Unclear(Exception):  # noqa: N818 - internal
+    """Why a URL is refused. Never leaves this module: its traceback has the URL."""
 
 
 def _unclear(what: str) -> _Unclear:
@@ -222,14 +222,14 @@ def _address(url: str) -> StoreAddress:
     if "@" in path or "@" in login or "@" in query or "?" in query or login.count(":") > 1:
         raise _unclear("it has one '/', ':', '?' or '@' too many")
     user, _, password = login.partition(":")
-    found = StoreAddress(scheme, login=Login(_decoded(user), Hidden(_decoded(password))))
+    parsed = StoreAddress(scheme, login=Login(_decoded(user), Hidden(_decoded(password))))
     if scheme == _SOCKET:
-        return _with_options(replace(found, path=_socket(hosts, slash + path)), None, query)
-    return _with_options(*_located(found, hosts, path), query)
+        return _with_options(replace(parsed, path=_socket(hosts, slash + path)), None, query)
+    return _with_options(*_with_servers(parsed, hosts, path), query)
 
 
 def _decoded(text: str) -> str:
-    """Return a text without its percent-encoding."""
+    """Return a text with its percent-encoding decoded."""
     try:
         return unquote_to_bytes(text).decode()
     except UnicodeDecodeError:
@@ -238,11 +238,11 @@ def _decoded(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return a text without its percent-encoding, in which nothing odd may be."""
-    found = _decoded(text)
-    if not found.isprintable():
+    """Return a text with its percent-encoding decoded, without control characters."""
+    plain = _decoded(text)
+    if not plain.isprintable():
         raise _unclear("it has a control character in it")
-    return found
+    return plain
 
 
 def _socket(hosts: str, path: str) -> str:
@@ -251,38 +251,38 @@ def _socket(hosts: str, path: str) -> str:
     return _plain(path)
 
 
-def _located(found: StoreAddress, hosts: str, path: str) -> tuple[StoreAddress, int | None]:
-    """Return an address with its servers and service, and the database that the path names."""
-    kind = found.scheme.partition("+")[2]
+def _with_servers(parsed: StoreAddress, hosts: str, path: str) -> tuple[StoreAddress, int | None]:
+    """Return an address with servers and service, and the number of the database in the path."""
+    kind = parsed.scheme.partition("+")[2]
     if kind == "sentinel":
         service, _, path = path.partition("/")
         if not service or not (path == "" or _NUMBER.fullmatch(path)):
             raise _unclear(
-                f"a Sentinel's URL is {found.scheme}://host:port,host:port/service or, with the "
+                f"a Sentinel's URL is {parsed.scheme}://host:port,host:port/service or, with the "
                 "number of a database, .../service/0"
             )
-        found = replace(found, service=_plain(service))
+        parsed = replace(parsed, service=_plain(service))
     elif kind == "cluster":
         if path not in {"", "0"}:
             raise _unclear(
-                f"a cluster's URL is {found.scheme}://host:port,host:port, without the number "
+                f"a cluster's URL is {parsed.scheme}://host:port,host:port, without the number "
                 "of a database"
             )
     elif not (path == "" or _NUMBER.fullmatch(path)):
-        raise _unclear(f"the path of a {found.scheme}:// URL is the number of a database")
+        raise _unclear(f"the path of a {parsed.scheme}:// URL is the number of a database")
     default = _SENTINEL_PORT if kind == "sentinel" else _REDIS_PORT
-    if not hosts and not kind and not found.login:
-        hosts = "localhost"  # redis:// and redis:///0, as redis-py has it
-    each = hosts.split(",") if kind else [hosts]
-    found = replace(found, hosts=tuple(_host_and_port(host, default) for host in each))
-    return found, int(path) if path else None
+    if not hosts and not kind and not parsed.login:
+        hosts = "localhost"  # for redis:// and redis:///0, as redis-py does
+    texts = hosts.split(",") if kind else [hosts]
+    parsed = replace(parsed, hosts=tuple(_host_and_port(text, default) for text in texts))
+    return parsed, int(path) if path else None
 
 
-def _host_and_port(text: str, default: int) -> tuple[str, int]:
-    found = _HOST.fullmatch(text)
-    if found is not None:
-        port = default if found["port"] is None else int(found["port"])
-        host = _ipv6(_plain(found["ipv6"])) if found["ipv6"] else _host_name(_plain(found["name"]))
+def _host_and_port(text: str, default: int) -> Address:
+    match = _HOST.fullmatch(text)
+    if match is not None:
+        port = default if match["port"] is None else int(match["port"])
+        host = _ipv6(_plain(match["ipv6"])) if match["ipv6"] else _host_name(_plain(match["name"]))
         if host and 1 <= port <= 65535:
             return host, port
     raise _unclear(
@@ -303,70 +303,72 @@ def _host_name(text: str) -> str:
     if not _HOST_NAME.fullmatch(text):
         return ""
     try:
-        text.encode("idna")  # as the look-up of a name does
+        text.encode("idna")  # as name resolution does
     except UnicodeError:
         return ""
     return text.lower()
 
 
-def _with_options(found: StoreAddress, in_path: int | None, query: str) -> StoreAddress:
-    """Return an address with the options behind the question mark, and the database.
+def _with_options(parsed: StoreAddress, in_path: int | None, query: str) -> StoreAddress:
+    """Return an address with the options after the question mark, and the database.
 
-    An option is named in a message only if it is a known one: a password may have a raw
-    question mark.
+    Messages have the names of known options only: the text after a raw question mark may be
+    a part of a password.
     """
-    told: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for item in query.split("&") if query else ():
         name, equals, text = item.partition("=")
-        read = _OPTIONS.get(name)
-        if not equals or read is None:
+        convert = _OPTIONS.get(name)
+        if not equals or convert is None:
             raise _unclear(
                 "behind '?' stands what is no option of redis-py for URLs; those are "
                 + ", ".join(sorted(_OPTIONS))
             )
-        if name in told:
+        if name in options:
             raise _unclear(f"the option {name} is given twice")
         if "+" in text:
             raise _unclear(
                 f"the option {name} has a raw '+', which is %2B, or %20 if it is a space"
             )
-        if not _fits(name, found):
-            raise _unclear(f"the option {name} is not for {found.scheme}:// URLs")
-        told[name] = read(_decoded(text))
-        if told[name] is None:
+        if not _fits(name, parsed):
+            raise _unclear(f"the option {name} is not for {parsed.scheme}:// URLs")
+        options[name] = convert(_decoded(text))
+        if options[name] is None:
             raise _unclear(f"the option {name} has no such value")
-    if told.get("ssl_cert_reqs") == "none" and told.get("ssl_check_hostname"):
+    if options.get("ssl_cert_reqs") == "none" and options.get("ssl_check_hostname"):
         raise _unclear("ssl_check_hostname=True needs certificates, and ssl_cert_reqs=none none")
     return replace(
-        found,
-        login=_login(found.login, told, ""),
-        sentinel_login=_login(found.sentinel_login, told, "sentinel_"),
-        database=_database(in_path, told.pop("db", None)),
-        options=told,
+        parsed,
+        login=_login(parsed.login, options, ""),
+        sentinel_login=_login(parsed.sentinel_login, options, "sentinel_"),
+        database=_database(in_path, options.pop("db", None)),
+        options=options,
     )
 
 
-def _fits(name: str, found: StoreAddress) -> bool:
-    """Tell whether an option is for URLs of this kind."""
+def _fits(name: str, parsed: StoreAddress) -> bool:
+    """Return whether an option is for URLs of this scheme."""
     if name.startswith("ssl_"):
-        return found.is_secure
+        return parsed.is_secure
     if name.startswith("sentinel_"):
-        return bool(found.service)
-    return not (name == "db" and found.is_cluster)
+        return bool(parsed.service)
+    return not (name == "db" and parsed.is_cluster)
 
 
-def _login(before: Login, told: dict[str, Any], prefix: str) -> Login:
-    user, password = told.pop(f"{prefix}username", ""), told.pop(f"{prefix}password", Hidden(""))
-    if (user and before.user) or (password and before.password):
+def _login(in_authority: Login, options: dict[str, Any], prefix: str) -> Login:
+    """Return a login that is before the host or in two of the options, which are removed."""
+    user = options.pop(f"{prefix}username", "")
+    password = options.pop(f"{prefix}password", Hidden(""))
+    if (user and in_authority.user) or (password and in_authority.password):
         raise _unclear("it has two users or two passwords")
-    return Login(user or before.user, password or before.password)
+    return Login(user or in_authority.user, password or in_authority.password)
 
 
 def _database(in_path: int | None, in_query: int | None) -> int:
-    named = {number for number in (in_path, in_query) if number is not None}
-    if len(named) > 1:
+    numbers = {number for number in (in_path, in_query) if number is not None}
+    if len(numbers) > 1:
         raise _unclear("it has two numbers of databases")
-    return named.pop() if named else 0
+    return numbers.pop() if numbers else 0
 
 
 def _text(text: str) -> str | None:
@@ -374,16 +376,16 @@ def _text(text: str) -> str | None:
 
 
 def _whole(least: int, most: int) -> Callable[[str], int | None]:
-    def read(text: str) -> int | None:
-        found = int(text) if _NUMBER.fullmatch(text) else -1
-        return found if least <= found <= most else None
+    def convert(text: str) -> int | None:
+        number = int(text) if _NUMBER.fullmatch(text) else -1
+        return number if least <= number <= most else None
 
-    return read
+    return convert
 
 
 def _seconds(text: str) -> float | None:
-    found = float(text) if _DECIMAL.fullmatch(text) else math.inf
-    return found if 0 < found <= 1e9 else None  # sockets take little more
+    seconds = float(text) if _DECIMAL.fullmatch(text) else math.inf
+    return seconds if 0 < seconds <= 1e9 else None  # about the maximum of sockets
 
 
 def _switch(text: str) -> bool | None:
@@ -391,23 +393,23 @@ def _switch(text: str) -> bool | None:
 
 
 def _cert_reqs(text: str) -> str | None:
-    found = text.lower().removeprefix("ssl.").removeprefix("cert_")  # as the module ssl has it
-    return found if found in {"none", "optional", "required"} else None
+    name = text.lower().removeprefix("ssl.").removeprefix("cert_")  # also ssl.CERT_NONE
+    return name if name in {"none", "optional", "required"} else None
 
 
 def _flags(text: str) -> tuple[str, ...] | None:
-    found = _FLAGS.fullmatch(text)
-    return tuple(re.split(r"\s*,\s*", found[1])) if found else None
+    match = _FLAGS.fullmatch(text)
+    return tuple(re.split(r"\s*,\s*", match[1])) if match else None
 
 
 def _word(text: str) -> str | None:
-    return text if _WORD.fullmatch(text) else None  # as CLIENT SETNAME wants it
+    return text if _WORD.fullmatch(text) else None  # as CLIENT SETNAME requires
 
 
 def _encoding(text: str) -> str | None:
     try:
         return text if codecs.lookup(text) and "PING".encode(text) == b"PING" else None
-    except (LookupError, ValueError, TypeError):  # of another form than text, such as zip
+    except (LookupError, ValueError, TypeError):  # also for codecs that are not for text
         return None
 
 
@@ -424,7 +426,8 @@ _SWITCHES: Final = {
     **dict.fromkeys(("0", "false", "f", "no", "n", "off"), False),
 }
 
-#: redis-py's options that a URL may have, and how each is read; None is for no such value.
+#: The options of redis-py that a URL may have, and the function that converts the value of
+#: each; it returns None for a value that is not allowed.
 _OPTIONS: Final[dict[str, Callable[[str], Any]]] = {
     "db": _whole(0, 2**31 - 1),
     "username": str,

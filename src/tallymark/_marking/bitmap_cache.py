@@ -10,8 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._core.keys import bitmap_key, check_name
-from .._core.periods import Granularity, Period
-from .._core.wall_clock import clock_at, wall_clock
+from .._core.periods import Granularity, Period, clock_at, wall_clock
 from .marks import Bitmaps
 
 if TYPE_CHECKING:

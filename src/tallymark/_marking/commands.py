@@ -11,10 +11,9 @@ import itertools
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from .._core import resp as wire
-from .._core.excerpts import escaped, shown
 from .._core.failures import copied, unexpected_reply
-from .._core.handlers import let_handlers_pass
 from .._core.periods import Granularity
+from .._core.untrusted import escaped, let_handlers_pass, shown
 from ..errors import CommandError
 from .marks import DenseMarks, ExactUnmark, SparseMarks
 

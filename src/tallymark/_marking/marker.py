@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from .._core.failures import may_be_applied
 from .._core.keys import check_flag, checked_name
+from .._core.options import switches
 from .._core.periods import Granularity, Period
-from .._core.switches import switches
 from ..errors import TallymarkError
 from .bitmap_cache import BitmapCache
 from .bulk import BulkWrite, Target

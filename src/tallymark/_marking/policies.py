@@ -9,9 +9,8 @@ import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from .._core.excerpts import shown
-from .._core.periods import Granularity
-from .._core.wall_clock import timestamp
+from .._core.periods import Granularity, timestamp
+from .._core.untrusted import shown
 from ..errors import InvalidValueError
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Final
 
-from .._core.graphs import MOST_SOURCES
+from .graphs import MOST_SOURCES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from .._core.events import Operator
-    from .._core.graphs import Graph, Operation
+    from .graphs import Graph, Operation
     from .requests import Command
 
 __all__ = ["Program", "short_program"]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .._core.events import Bitmap, Combination, DayRange, Union
+from .._core.events import Bitmap, Combination
+from .._core.unions import DayRange, Union
 from ..errors import InvalidValueError
 from .requests import Checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from .._core.context import Context
     from .._core.events import EventSet
-    from .requests import Query
+    from .requests import Effect, Query
 
 __all__ = ["bounded", "check_number", "check_uses"]
 
@@ -59,12 +60,15 @@ def check_uses(context: Context, number: int, what: str) -> None:
         )
 
 
-def bounded(context: Context, event_sets: Sequence[EventSet]) -> Query[None]:
+def bounded(context: Context, event_sets: Sequence[EventSet]) -> Iterable[Effect]:
     """Raise if event sets have more different bitmaps than one question may read.
 
     Whatever a range of days costs at least is known by arithmetic, so nothing is built
     of one that is too long. The others are looked into bit by bit, here, so that it is
     not done later in one go.
+
+    Returns:
+        Where the query has to yield; raises when it is iterated.
 
     Raises:
         InvalidValueError: there are too many.
@@ -72,12 +76,16 @@ def bounded(context: Context, event_sets: Sequence[EventSet]) -> Query[None]:
     if len(event_sets) == 1:
         (one,) = event_sets
         if type(one) is Bitmap:
-            return
+            return ()
         if type(one) is Combination:  # or of a few bitmaps, as most questions are
             parts = one.operands
             few = len(parts) <= _FEW and len(parts) <= context.options.max_bitmaps
             if few and _ONLY_BITMAPS.issuperset(map(type, parts)):
-                return
+                return ()
+    return _bounded(context, event_sets)
+
+
+def _bounded(context: Context, event_sets: Sequence[EventSet]) -> Query[None]:
     leaves = yield from _leaves(event_sets)
     check_number(context, _least(leaves), "bitmaps, in ranges of days alone")
     largest = sum([leaf.most() if isinstance(leaf, Union) else 1 for leaf in leaves])

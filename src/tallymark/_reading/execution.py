@@ -7,25 +7,28 @@ is sent what each of them came to, or has the `StoreError` thrown in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from .._core.failures import TRANSIENT, Attempts, with_outcome
-from .._core.handlers import let_handlers_pass
 from .._core.options import checked_timeout
+from .._core.untrusted import let_handlers_pass
 from ..errors import StoreError, StoreTimeoutError
 from .requests import Checkpoint, Compute, ListNodes, Page, Request, Scatter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from .._core.options import Options
     from .._core.urls import Address
     from .requests import Query
 
 __all__ = [
     "Answerable",
     "Computation",
+    "Deadline",
     "Exchange",
     "ExchangeAll",
     "Execution",
@@ -34,6 +37,7 @@ __all__ = [
     "Sendable",
     "Sleep",
     "Traffic",
+    "resume",
     "retried",
 ]
 
@@ -157,6 +161,61 @@ Effect = Exchange | ExchangeAll | Sleep | Refresh | Computation | Checkpoint | P
 Execution = Generator[Any, Any, AnswerT]
 
 
+class Deadline:
+    """The deadline of a call that makes several requests.
+
+    Attributes:
+        at: when the call has to end, as the driver's clock has it; ``math.inf`` for no limit.
+    """
+
+    def __init__(self, timeout: float | None, clock: Callable[[], float]) -> None:
+        """Begin the call.
+
+        Arguments:
+            timeout: how many seconds the whole call may take; ``None`` for no deadline, where
+                each request has the tally's timeout.
+            clock: the driver's, in seconds.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: the timeout is not allowed.
+        """
+        self._timeout = timeout if timeout is None else checked_timeout(timeout)
+        self._clock = clock
+        self.at = math.inf if self._timeout is None else clock() + self._timeout
+
+    @property
+    def check(self) -> Callable[[], object] | None:
+        """What raises a `StoreTimeoutError` when no time is left; ``None`` without a deadline."""
+        return None if self._timeout is None else self.left
+
+    def left(self) -> float | None:
+        """Return how many seconds are left; ``None`` if the call has no deadline.
+
+        Raises:
+            StoreTimeoutError: none are left.
+        """
+        if self._timeout is None:
+            return None
+        if (seconds := self.at - self._clock()) <= 0:
+            raise StoreTimeoutError(f"not done within {self._timeout:g} s")
+        return seconds
+
+
+def resume(execution: Execution[Any], outcome: Any) -> Any:
+    """Give an execution the outcome of its effect, and return its next effect.
+
+    Arguments:
+        execution: the execution.
+        outcome: what the effect returned, or the `StoreError` with which it failed.
+
+    Raises:
+        StopIteration: the execution has ended; the value is its result.
+    """
+    if isinstance(outcome, StoreError):
+        return execution.throw(outcome)
+    return execution.send(outcome)
+
+
 def retried(
     request: Answerable[AnswerT],
     deadline: float,
@@ -194,25 +253,20 @@ class Executions:
     """Makes executions of queries on one server.
 
     Attributes:
-        timeout: how many seconds each request of a query has.
+        options: the tally's; each request may take its timeout, attempts to connect included.
     """
 
     def __init__(
-        self,
-        *,
-        timeout: float,
-        clock: Callable[[], float],
-        check_usable: Callable[[], None],
+        self, options: Options, clock: Callable[[], float], check_usable: Callable[[], None]
     ) -> None:
         """Begin.
 
         Arguments:
-            timeout: how many seconds each request may take, attempts to
-                connect included; ``math.inf`` for no limit.
+            options: the tally's.
             clock: the driver's, in seconds.
-            check_usable: raises if the tally cannot be used (here).
+            check_usable: raises if the tally is closed, or belongs to another event loop.
         """
-        self.timeout = timeout
+        self.options = options
         self._clock = clock
         self.check_usable = check_usable
 
@@ -221,23 +275,27 @@ class Executions:
 
         Arguments:
             query: the query.
-            timeout: how many seconds all of it may take; ``None`` for `timeout` seconds
-                for each of its requests.
+            timeout: how many seconds all of it may take; ``None`` for the tally's
+                timeout for each request.
 
         Raises:
+            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+                loop.
             InvalidTypeError, InvalidValueError: the query has an argument that
                 is not allowed; nothing was sent.
             CommandError: Redis refused.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
         """
+        self.check_usable()
         if timeout is None:
-            return self._run(query, self.timeout, None)
+            return self._run(query, self.options.timeout, None)
         seconds = checked_timeout(timeout)
         return self._run(query, seconds, self._clock() + seconds)
 
     def paged(self, query: Query[None], timeout: float | None = None) -> Execution[None]:
         """Answer a query page by page; each request may take the timeout. Raises as `whole`."""
-        seconds = self.timeout if timeout is None else checked_timeout(timeout)
+        self.check_usable()
+        seconds = self.options.timeout if timeout is None else checked_timeout(timeout)
         return self._run(query, seconds, None, paged=True)
 
     def _run(

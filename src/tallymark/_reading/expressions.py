@@ -6,43 +6,47 @@ thread, and drivers see to it that the call's deadline is kept.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
-from .._core.bits import algebra, is_loaded
-from .._core.graphs import LEAST_WRITTEN, SLOWER, Graph
+from .._core.context import LEAST_WRITTEN, SLOWER
 from ..errors import InvalidValueError
 from .bitop import Program, short_program
-from .fanout import in_shards
-from .requests import Compute, Request, in_steps
+from .bits import algebra, is_loaded
+from .fanout import each_shard
+from .graphs import Graph
+from .raw_keys import ranges
+from .requests import MANY_COMMANDS, Compute, Request, answered, encoded, in_steps, worked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
-    from .._core.bits import Algebra
     from .._core.context import Context
     from .._core.events import EventSet
+    from .bits import Algebra
     from .requests import Command, Query
 
 __all__ = [
-    "answered",
+    "LARGEST_PART",
+    "LEAST_PART",
     "asking",
-    "candidate",
+    "asking_shards",
     "check_cost",
     "compiled",
     "compiled_each",
     "evaluated",
     "keys_of",
     "lengths",
+    "next_candidate",
+    "part_of",
     "reckoning",
-    "worked",
 ]
 
 #: So many keys take no time to speak of.
 _FEW_KEYS: Final = 500
 
 #: Up to this size, shared parts of an expression are not worth the search for them.
-#: Up to the next, it is looked at, and up to so many commands are encoded, in less than a
-#: millisecond.
+#: Up to the next, it is looked at in less than a millisecond; and up to so many operations
+#: are gone through.
 _TREE: Final = 32
 _SMALL: Final = 128
 _FEW: Final = 512
@@ -58,31 +62,17 @@ _OVERHEAD: Final = 8192
 #: How many bitmaps are loaded in one step.
 _STEP: Final = 64
 
-T = TypeVar("T")
+#: How many bytes of all bitmaps together are fetched at most, but of each at least so many.
+LARGEST_PART: Final = 2 * 1024 * 1024
+LEAST_PART: Final = 256
 
+#: How many bytes of all bitmaps together are searched at once, which takes Redis about a
+#: millisecond; but of each at least so many.
+_LOOKAHEAD: Final = 8 * 1024 * 1024
+_LEAST_LOOKAHEAD: Final = 8 * 1024
 
-def worked(steps: Generator[None, None, T], *, large: bool, pauses: bool = True) -> Query[T]:
-    """Take some steps, off the event loop if they are many; return what they come to.
-
-    Arguments:
-        steps: what to do.
-        large: whether they are many.
-        pauses: as in `Compute`.
-    """
-    if not large:
-        try:
-            while True:
-                next(steps)
-        except StopIteration as end:
-            answer: T = end.value
-            return answer
-    found: list[T] = []
-
-    def kept() -> Iterator[None]:
-        found.append((yield from steps))
-
-    yield Compute(kept(), pauses)
-    return found[0]
+#: How many bytes of commands leave for all shards together, at most.
+_ROUND_BYTES: Final = 8 * 1024 * 1024
 
 
 def reckoning() -> Query[Algebra]:
@@ -131,7 +121,7 @@ def asking(
         question: returns the command that asks about the bitmap under a key.
     """
     if not graph.operations and len(graph.roots) == 1:
-        return Request([question(next(graph.keys()))], share=_COUNTS), [0]
+        return Request([question(graph.key_of(graph.bitmaps[0]))], share=_COUNTS), [0]
     if graph.writes == 1 and len(graph.roots) == 1:
         ((operator, operands, _),) = graph.operations
         keys = list(graph.keys_of([graph.bitmaps[~number] for number in operands]))
@@ -144,22 +134,45 @@ def asking(
     commands = program.commands
     share = 1 if size > _COUNTS else _COUNTS
     request = Request(commands, atomic=len(commands) > 1, share=share)
-    if len(commands) > _FEW:
-        request = yield from _encoded(request)
+    if len(commands) > MANY_COMMANDS:
+        request = yield from encoded(request)
     return request, program.asked
 
 
-def answered(request: Request) -> Query[list[Any]]:
-    """Send commands, which may be many, and return their replies."""
-    if len(request.commands) > _FEW:
-        request = yield from _encoded(request)
-    replies: list[Any] = yield request
-    return replies
+def asking_shards(
+    context: Context, graph: Graph, question: Callable[[bytes], Command]
+) -> Query[tuple[Callable[[Context], Request], list[int], int]]:
+    """Return what asks all shards the same, as `asking` does one.
 
+    Returns:
+        A function from a shard to its request; which of the replies count; and how many
+        shards are to be asked at once.
+    """
+    prefix = context.origin.prefix
+    if len(context.shards) == 1:
+        prefix = context.shards[0].origin.prefix
+        request, asked = yield from asking(prefix, graph.below(prefix), question)
+        return lambda _: request, asked, 1
+    # The commands of two shards differ in the tag alone. So those of a tag that no shard
+    # has, since it cannot be typed, are encoded once for each length of tags: at 16 shards,
+    # a question takes 178 us so, and 271 without.
+    made: dict[int, tuple[Request, bytes, bytes]] = {}
+    asked = []
+    for length in dict.fromkeys(len(part.origin.prefix) - len(prefix) for part in context.shards):
+        placeholder = f"{{{chr(0) * (length - 2)}}}"
+        request, asked = yield from asking(
+            prefix + placeholder, graph.below(prefix + placeholder), question
+        )
+        made[length] = request, request.encode(), placeholder.encode()
 
-def _encoded(request: Request) -> Query[Request]:
-    data = yield from worked(request.encoding(), large=True)
-    return request._replace(ready=data)
+    def request_of(part: Context) -> Request:
+        tag = part.origin.prefix[len(prefix) :]
+        request, data, placeholder = made[len(tag)]
+        return request._replace(encoded=data.replace(placeholder, tag.encode()), ready=None)
+
+    # All at once, unless that would be too much to hold.
+    most = max(len(data) for _, data, _ in made.values())
+    return request_of, asked, min(len(context.shards), max(1, _ROUND_BYTES // most))
 
 
 def evaluated(
@@ -196,7 +209,7 @@ def _evaluation(
     return values[graph.roots[0]]
 
 
-def candidate(graph: Graph, nexts: Sequence[int | None]) -> Query[int | None]:
+def _candidate(graph: Graph, nexts: Sequence[int | None]) -> Query[int | None]:
     """Return the first byte that may have a user; see `Graph.candidate`."""
     large = len(graph.operations) > _FEW
     return (yield from worked(graph.candidate(nexts), large=large))
@@ -214,17 +227,14 @@ def check_cost(context: Context, graph: Graph) -> Query[None]:
     limit = context.options.max_temp_bytes
     if limit is None or graph.writes <= context.sure_writes:
         return
-    writes = (context.schema.shards or 1) * graph.writes
+    writes = len(context.shards) * graph.writes
     _check(writes * LEAST_WRITTEN, limit)
     few = len(graph.bitmaps) <= _FEW_KEYS
     longest = context.lengths.longest(graph.bitmaps) if few else None
     if longest is not None and writes * max(SLOWER * longest, LEAST_WRITTEN) <= limit // 2:
         return
     large = len(graph.operations) > _FEW or not few
-    if context.shards:
-        every = yield from in_shards(context, lambda part: lengths(graph.below(part.origin.prefix)))
-    else:
-        every = [(yield from lengths(graph))]
+    every = yield from each_shard(context, lambda part: lengths(graph.below(part.origin.prefix)))
     cost = 0
     for each in every:
         cost += yield from worked(graph.cost(each), large=large)
@@ -253,3 +263,38 @@ def lengths(graph: Graph) -> Query[list[int]]:
     commands = [(b"STRLEN", key) for key in (yield from keys_of(graph))]
     share = 1 if len(commands) > _COUNTS else _COUNTS
     return (yield from answered(Request(commands, share=share)))
+
+
+def part_of(graph: Graph, at: int, size: int) -> Query[tuple[Any, int]]:
+    """Return the value of the same bytes of all bitmaps, and how many the longest has of them."""
+    commands = ranges((yield from keys_of(graph)), at, size)
+    data = yield from answered(Request(commands, atomic=len(commands) > 1, replies=bytes))
+    length = max(map(len, data))
+    return (yield from evaluated(graph, data, length, algebra().load)), length
+
+
+def next_candidate(graph: Graph, at: int) -> Query[int | None]:
+    """Return the first byte from one on that may have a user; None if none has.
+
+    The server looks for the next bit of each bitmap, which is much faster than
+    to fetch the nothing in between.
+
+    Arguments:
+        graph: of one expression.
+        at: the first byte of interest.
+    """
+    while True:
+        end = at + max(_LOOKAHEAD // len(graph.bitmaps), _LEAST_LOOKAHEAD)
+        commands: list[Command] = []
+        for key in (yield from keys_of(graph)):
+            commands.append((b"BITPOS", key, b"1", b"%d" % at, b"%d" % (end - 1)))
+            commands.append((b"STRLEN", key))
+        replies = yield from answered(Request(commands))
+        nexts = [
+            position >> 3 if position >= 0 else end if end < length else None
+            for position, length in zip(replies[::2], replies[1::2], strict=True)
+        ]
+        found = yield from _candidate(graph, nexts)
+        if found is None or found < end:
+            return found
+        at = end

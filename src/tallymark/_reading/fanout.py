@@ -1,4 +1,4 @@
-"""Queries of several places at once: their requests leave in rounds. Pure."""
+"""Queries of several shards or nodes at once: their requests leave in rounds. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from .._core.failures import SlotMovingError
 from .requests import Checkpoint, Compute, Request, Scatter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from .._core.context import Context
     from .requests import Query, Route
 
-__all__ = ["AT_ONCE", "in_shards", "together"]
+__all__ = ["AT_ONCE", "each_shard", "gather"]
 
-#: How many queries are under way at once, where each may fetch megabytes.
+#: How many queries are in progress at once, where each may fetch megabytes.
 AT_ONCE: Final = 16
 
 #: What begins or goes on with a request of so many commands may take a millisecond.
@@ -32,11 +32,11 @@ class _Running:
         step: what it wants next; ``None`` once it has its answer.
     """
 
-    __slots__ = ("answer", "index", "place", "query", "step")
+    __slots__ = ("answer", "index", "query", "route", "step")
 
-    def __init__(self, index: int, place: Route, query: Query[Any]) -> None:
+    def __init__(self, index: int, route: Route, query: Query[Any]) -> None:
         self.index = index
-        self.place = place
+        self.route = route
         self.query = query
         self.step: Any = None
         self.answer: Any = None
@@ -60,22 +60,42 @@ class _Running:
             self.step, self.answer = None, end.value
 
 
-def together(
-    queries: Iterable[tuple[Route, Query[AnswerT]]], at_once: int = AT_ONCE
+def gather(
+    context: Context,
+    queries: Iterable[tuple[Route, Query[AnswerT]]],
+    at_once: int = AT_ONCE,
 ) -> Query[list[AnswerT]]:
-    """Answer some queries, each of which asks one place.
+    """Return the answers of some queries, each of which asks one shard or node.
 
     Arguments:
-        queries: where each of them asks.
-        at_once: how many of them are under way at the same time.
+        context: the database.
+        queries: the queries, with the route of each.
+        at_once: how many of them are in progress at the same time.
     """
+    if context.schema.shards is None:
+        # All ask the one server, which needs no routes: a blocking count takes the processor
+        # 34 us so, and 46 with them.
+        return _in_turn(queries)
+    return _concurrently(queries, at_once)
+
+
+def _in_turn(queries: Iterable[tuple[Route, Query[AnswerT]]]) -> Query[list[AnswerT]]:
+    answers: list[AnswerT] = []
+    for _, query in queries:
+        answers.append((yield from query))
+    return answers
+
+
+def _concurrently(
+    queries: Iterable[tuple[Route, Query[AnswerT]]], at_once: int
+) -> Query[list[AnswerT]]:
     answers: dict[int, AnswerT] = {}
     waiting = enumerate(queries)
     running: list[_Running] = []
     while True:
         fresh: list[_Running] = []
-        for index, (place, query) in itertools.islice(waiting, at_once - len(running)):
-            fresh.append(_Running(index, place, query))
+        for index, (route, query) in itertools.islice(waiting, at_once - len(running)):
+            fresh.append(_Running(index, route, query))
             if fresh[-1].takes_long:
                 yield Checkpoint()
         for each in (*running, *fresh):
@@ -103,18 +123,15 @@ def _step(running: Sequence[_Running]) -> Query[None]:
             if each.takes_long:
                 yield Checkpoint()
     elif running:
-        outcomes = yield Scatter([(each.place, each.step) for each in running])
+        outcomes = yield Scatter([(each.route, each.step) for each in running])
         for each, outcome in zip(running, outcomes, strict=True):
             if each.takes_long:
                 yield Checkpoint()
             each.go_on(outcome)
 
 
-def in_shards(
+def each_shard(
     context: Context, query: Callable[[Context], Query[AnswerT]], at_once: int = AT_ONCE
 ) -> Query[list[AnswerT]]:
-    """Ask all shards the same; return their answers."""
-    queries: Iterator[tuple[Route, Query[AnswerT]]] = (
-        (shard, query(part)) for shard, part in enumerate(context.shards)
-    )
-    return together(queries, at_once)
+    """Return the answers of all shards to the same query, in order. Arguments as `gather`."""
+    return gather(context, enumerate(map(query, context.shards)), at_once)

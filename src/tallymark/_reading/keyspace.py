@@ -15,18 +15,17 @@ from __future__ import annotations
 import heapq
 import itertools
 import operator
-import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from .._core.arguments import iterated
-from .._core.excerpts import kind_of, shown
 from .._core.keys import bitmap_key, checked_name, results_of_bitmapist
 from .._core.periods import Granularity, Period, count_between, dated, periods_between
+from .._core.untrusted import kind_of, shown
 from ..errors import CommandError, InvalidTypeError, InvalidValueError
 from .bounds import check_number
-from .fanout import together
-from .raw_keys import unlinked
+from .fanout import gather
+from .raw_keys import in_commands, unlinked
 from .requests import Checkpoint, ListNodes, Request, in_steps
 
 if TYPE_CHECKING:
@@ -191,10 +190,8 @@ def history(
     check_number(context, of_each * (count_between(wanted, begin, end) - 2), what)
     every = yield from in_steps(periods_between(wanted, begin, end))
     check_number(context, of_each * len(every), what)
-    if not context.shards:
-        return (yield from _history(context, offset, names, every))
     there = _history(context.shards[shard], offset, names, every)
-    (found,) = yield from together([(shard, there)])
+    (found,) = yield from gather(context, [(shard, there)])
     return found
 
 
@@ -238,14 +235,12 @@ def forget(context: Context, user_id: int) -> Query[int]:
 def _cleared(context: Context, bitmaps: Sequence[_Located], digits: bytes) -> Query[int]:
     """Clear a bit wherever it is set; return how often it was."""
     keys = [each.key for each in bitmaps]
-    if context.shards and context.options.bitfield:
-        # One by one, since a cluster may be moving some of them.
-        one_by_one = [(b"EVAL", _FORGET, b"1", key, digits) for key in keys]
-        return sum((yield Request(one_by_one, changes=True)))
     if context.options.bitfield:
-        script: Command = (b"EVAL", _FORGET, b"%d" % len(keys), *keys, digits)
-        (number,) = yield Request([script], changes=True)
-        return int(number)
+        scripts = [
+            (b"EVAL", _FORGET, b"%d" % len(some), *some, digits)
+            for some in in_commands(context, keys)
+        ]
+        return sum((yield Request(scripts, changes=True)))
     # A server without scripts.
     bits = yield Request([(b"GETBIT", key, digits) for key in keys], tolerant=True)
     clear: list[Command] = [
@@ -263,23 +258,17 @@ def delete_all(context: Context, prefix: str) -> Query[int]:
             f"this tally's keys begin with {shown(context.origin.prefix)}; to delete them all, "
             f"pass just that, not {shown(prefix)}"
         )
-    deleted = 0
-    bitmaps: set[tuple[str, Period | None]] = set()
+    bitmaps: set[_Named] = set()
+
+    def deleted(own: Sequence[_Located]) -> Query[list[int]]:
+        return unlinked(context, [each.key for each in own])
+
     walk = _Walk(context, also_temporary=True)
     while walk.goes_on:
         found = yield from walk.step()
-        for own, number in (yield from _in_their_shards(context, found, _deleted)):
-            deleted += number
-            bitmaps.update((each.event, each.period) for each in own)
-    return len(bitmaps) if context.shards else deleted
-
-
-def _deleted(bitmaps: Sequence[_Located]) -> Query[int]:
-    keys = [each.key for each in bitmaps]
-    if bitmaps[0].shard is None:
-        (number,) = yield Request([(b"UNLINK", *keys)], changes=True)
-        return int(number)
-    return sum((yield from unlinked(keys)))
+        yield from _in_their_shards(context, found, deleted)
+        bitmaps.update((each.event, each.period) for each in found)
+    return len(bitmaps)
 
 
 class _Located(NamedTuple):
@@ -287,12 +276,12 @@ class _Located(NamedTuple):
 
     Attributes:
         key: its key.
-        shard: the shard that it is in; ``None`` in the plain format.
+        shard: the shard that it is in.
         event, period: what it is of.
     """
 
     key: bytes
-    shard: int | None
+    shard: int
     event: str
     period: Period | None
 
@@ -303,21 +292,14 @@ def _in_their_shards(
     query: Callable[[Sequence[_Located]], Query[AnswerT]],
 ) -> Query[list[tuple[Sequence[_Located], AnswerT]]]:
     """Ask the same about some bitmaps, those of each shard there; return them with the answers."""
-    by_shard: dict[int | None, list[_Located]] = {}
+    by_shard: dict[int, list[_Located]] = {}
     rest = iter(bitmaps)
     while some := list(itertools.islice(rest, _STEP)):
         for each in some:
             by_shard.setdefault(each.shard, []).append(each)
         yield Checkpoint()
-    if context.shards:
-        answers = yield from together(
-            (shard, query(own)) for shard, own in by_shard.items() if shard is not None
-        )
-        return list(zip(by_shard.values(), answers, strict=True))
-    if by_shard:
-        (everything,) = by_shard.values()
-        return [(everything, (yield from query(everything)))]
-    return []
+    answers = yield from gather(context, ((shard, query(own)) for shard, own in by_shard.items()))
+    return list(zip(by_shard.values(), answers, strict=True))
 
 
 class _Walk:
@@ -343,20 +325,13 @@ class _Walk:
             shard: in which shard to look; ``None`` for all.
             also_temporary: whether to include what bitmapist computed and left.
         """
+        self._context = context
         self._schema = context.schema
-        prefix = context.origin.prefix
-        if context.shards:
-            # A shard's tag, between braces, is part of what keys begin with.
-            prefix = f"{prefix}{{" if shard is None else self._schema.parts[shard].prefix
-        any_tag = "*}" if context.shards and shard is None else ""
-        pattern = _literally(prefix) + any_tag + _literally(beginning) + "*"
-        self._pattern = pattern.encode()
-        prefix = context.origin.prefix
-        self._temporary = results_of_bitmapist(prefix)
+        self._pattern = self._schema.pattern(beginning, shard)
+        self._temporary = results_of_bitmapist(context.origin.prefix)
         self._also_temporary = also_temporary
-        self._sharded = bool(context.shards)
-        #: Where it stands on each server; ``None`` until it knows which there are.
-        self._cursors: dict[str, Any] | None = None if self._sharded else {"": b"0"}
+        #: The cursor on each server; ``None`` until the servers are known.
+        self._cursors: dict[str, Any] | None = None
         self.goes_on = True
 
     def step(self) -> Query[list[_Located]]:
@@ -364,20 +339,15 @@ class _Walk:
         keys: list[bytes] = []
         if self._cursors is None:
             self._cursors = dict.fromkeys((yield ListNodes()), b"0")
-        if self._sharded:
-            places = list(self._cursors)
-            found = yield from together(
-                (place, self._scanned(self._cursors[place])) for place in places
-            )
-        else:
-            places = [""]
-            found = [(yield from self._scanned(self._cursors[""]))]
-        for place, (cursor, some) in zip(places, found, strict=True):
+        nodes = list(self._cursors)
+        scans = ((node, self._scanned(self._cursors[node])) for node in nodes)
+        found = yield from gather(self._context, scans)
+        for node, (cursor, some) in zip(nodes, found, strict=True):
             keys += some
             if cursor in {b"0", 0}:
-                del self._cursors[place]
+                del self._cursors[node]
             else:
-                self._cursors[place] = cursor
+                self._cursors[node] = cursor
         self.goes_on = bool(self._cursors)
         # While a slot is moving, two servers may know one key.
         located = yield from in_steps(map(self._located, dict.fromkeys(keys)))
@@ -400,7 +370,7 @@ class _Walk:
             shard, event, period = self._schema.located(key)
         except InvalidValueError:
             return None
-        return _Located(key, shard if self._sharded else None, event, period)
+        return _Located(key, shard, event, period)
 
 
 def _in_order(
@@ -417,11 +387,6 @@ def _in_order(
         return runs[0]
     merged: Any = heapq.merge
     return (yield from in_steps(merged(*runs, key=key)))
-
-
-def _literally(text: str) -> str:
-    """Return the pattern that matches just this text."""
-    return re.sub(r"([\\*?\[\]])", r"\\\1", text)
 
 
 def _walk_of_event(context: Context, event: str) -> _Walk:

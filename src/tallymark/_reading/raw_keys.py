@@ -6,14 +6,15 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import CommandError, WrongKeyTypeError
-from .requests import Request
+from .requests import Request, answered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from .._core.context import Context
     from .requests import Command, Query
 
-__all__ = ["KeyFacts", "key_facts", "key_parts", "ranges", "unlinked"]
+__all__ = ["KeyFacts", "bitcount", "in_commands", "key_facts", "key_parts", "ranges", "unlinked"]
 
 
 class KeyFacts(NamedTuple):
@@ -69,7 +70,21 @@ def ranges(keys: Iterable[bytes], at: int, size: int) -> list[Command]:
     return [(b"GETRANGE", key, begin, end) for key in keys]
 
 
-def unlinked(keys: Iterable[bytes]) -> Query[list[int]]:
-    """Delete keys, one by one, since a cluster may be moving some of them."""
-    numbers: list[int] = yield Request([(b"UNLINK", key) for key in keys], changes=True)
-    return numbers
+def bitcount(key: bytes) -> Command:
+    """Return the command that counts the users of a bitmap."""
+    return (b"BITCOUNT", key)
+
+
+def in_commands(context: Context, keys: Sequence[bytes]) -> list[Sequence[bytes]]:
+    """Return the keys of each command that changes some bitmaps.
+
+    That is one command for all of them, or with shards one for each, since a cluster may
+    be moving some of them.
+    """
+    return [keys] if context.schema.shards is None else [[key] for key in keys]
+
+
+def unlinked(context: Context, keys: Sequence[bytes]) -> Query[list[int]]:
+    """Delete some keys of a shard; return how many there were, of each `in_commands`."""
+    commands = [(b"UNLINK", *some) for some in in_commands(context, keys)]
+    return (yield from answered(Request(commands, changes=True)))

@@ -16,6 +16,7 @@ from .._core.failures import RedirectedError, copied, unexpected_reply
 from ..errors import CommandError, StoreError, StoreNotReadyError
 
 __all__ = [
+    "MANY_COMMANDS",
     "Checkpoint",
     "Command",
     "Compute",
@@ -26,7 +27,10 @@ __all__ = [
     "Request",
     "Route",
     "Scatter",
+    "answered",
+    "encoded",
     "in_steps",
+    "worked",
 ]
 
 #: After so many items of a long loop there is a `Checkpoint`. A few microseconds each.
@@ -35,8 +39,9 @@ _ITEMS: Final = 1000
 #: A command's name and arguments.
 Command = tuple[bytes, ...]
 
-#: How many commands are encoded in one step.
+#: How many commands are encoded in one step, and how many in less than a millisecond.
 _STEP: Final = 128
+MANY_COMMANDS: Final = 512
 
 
 class Request(NamedTuple):
@@ -230,6 +235,46 @@ def in_steps(items: Iterable[ItemT], step: int = _ITEMS) -> Generator[Checkpoint
             break
         yield Checkpoint()
     return found
+
+
+def worked(
+    steps: Generator[None, None, AnswerT], *, large: bool, pauses: bool = True
+) -> Query[AnswerT]:
+    """Take some steps, off the event loop if they are many; return what they come to.
+
+    Arguments:
+        steps: what to do.
+        large: whether they are many.
+        pauses: as in `Compute`.
+    """
+    if not large:
+        try:
+            while True:
+                next(steps)
+        except StopIteration as end:
+            answer: AnswerT = end.value
+            return answer
+    found: list[AnswerT] = []
+
+    def kept() -> Iterator[None]:
+        found.append((yield from steps))
+
+    yield Compute(kept(), pauses)
+    return found[0]
+
+
+def encoded(request: Request) -> Query[Request]:
+    """Return a request of many commands, with their bytes made off the event loop."""
+    data = yield from worked(request.encoding(), large=True)
+    return request._replace(ready=data)
+
+
+def answered(request: Request) -> Query[list[Any]]:
+    """Send commands, which may be many, and return their replies."""
+    if len(request.commands) > MANY_COMMANDS:
+        request = yield from encoded(request)
+    replies: list[Any] = yield request
+    return replies
 
 
 def _own(error: CommandError) -> StoreError:

@@ -1,4 +1,4 @@
-"""What clients are made of for the async driver, and how they are closed."""
+"""The classes of redis-py for the async driver, and how its clients are closed."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ __all__ = ["KINDS", "close_client", "discard_client"]
 
 
 class _Pool(BlockingConnectionPool):
-    """Lends connections to a server; who finds none waits for one."""
+    """A pool for one server; a call waits while all connections are in use."""
 
     def __repr__(self) -> str:
-        """Name its class alone: redis-py 6 and 7 show all settings, and so passwords."""
+        """Return the class's name only: redis-py 6 and 7 show all settings, also passwords."""
         return f"<{type(self).__name__}>"
 
 
 class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
-    """Lends connections to a server that Sentinels name; who finds none waits for one."""
+    """A pool for a server that Sentinels name; a call waits while all connections are in use."""
 
 
 KINDS: Final = ClientKinds(
+    facade="Tally",
+    remedy="for blocking clients there is tallymark.SyncTally",
     client=Redis,
     fake="FakeAsyncRedis",
     tcp=Connection,
@@ -49,7 +51,7 @@ KINDS: Final = ClientKinds(
 
 
 async def close_client(client: Redis) -> None:
-    """Close all that a client of ours has opened."""
+    """Close all connections of a client that the tally made."""
     await client.aclose(close_connection_pool=True)
     manager = getattr(client.connection_pool, "sentinel_manager", None)
     for sentinel in () if manager is None else manager.sentinels:
@@ -57,7 +59,7 @@ async def close_client(client: Redis) -> None:
 
 
 def discard_client(client: Redis) -> None:
-    """Close all that a client of ours has opened, after its event loop has been closed."""
+    """Close all connections of a client that the tally made, after its loop has been closed."""
     pool: Any = client.connection_pool
     for connection in (
         *getattr(pool, "_available_connections", ()),

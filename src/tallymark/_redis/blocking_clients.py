@@ -1,4 +1,4 @@
-"""What clients are made of for the blocking driver."""
+"""The classes of redis-py for the blocking driver."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ __all__ = ["KINDS"]
 
 
 class _SentinelPool(SentinelConnectionPool, BlockingPool):
-    """Lends connections to a server that Sentinels name; who finds none waits for one."""
+    """A pool for a server that Sentinels name; a call waits while all connections are in use."""
 
     def disconnect_idle(self) -> None:
-        """Close the connections that nobody uses, those to Sentinels too."""
+        """Close the connections that are not in use, those to Sentinels too."""
         super().disconnect_idle()
         for sentinel in self.sentinel_manager.sentinels:
             sentinel.connection_pool.disconnect(inuse_connections=False)
 
 
 KINDS: Final = ClientKinds(
+    facade="SyncTally",
+    remedy="for asyncio clients there is tallymark.Tally",
     client=Redis,
     fake="FakeRedis",
     tcp=Connection,

@@ -1,4 +1,4 @@
-"""How a tally makes its own clients of redis-py, of either facade."""
+"""The redis-py clients that a tally makes, for either facade."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from redis.credentials import UsernamePasswordCredentialProvider
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from .._core.handlers import let_handlers_pass
 from .._core.options import REPLICAS
+from .._core.untrusted import let_handlers_pass
 from .._core.urls import StoreUrl
 from ..errors import InvalidValueError
 from . import memory
@@ -37,37 +37,40 @@ __all__ = [
     "make_read_client",
 ]
 
-#: How many connections a tally that made its own client opens at most. Calls
-#: beyond that wait for one.
+#: How many connections a client that the tally made opens at most. Further calls wait for a
+#: connection.
 MAX_CONNECTIONS: Final = 50
 
-#: How many bytes are taken from a socket at once. Reports receive megabytes; with
-#: redis-py's 32 KiB that takes a third longer.
+#: How many bytes are read from a socket at once. Reports receive megabytes, which with
+#: redis-py's 32 KiB takes a third longer.
 READ_SIZE: Final = 256 * 1024
 
-#: Settings of pools, not of connections.
+#: The settings of pools; the others are of connections.
 OF_POOLS: Final = frozenset(("timeout", "max_connections"))
 
-#: A Sentinel that has not answered after so many seconds is not waited for.
-_SENTINEL_SECONDS: Final = 1.0
+#: A Sentinel that does not answer in so many seconds is skipped.
+_SENTINEL_TIMEOUT: Final = 1.0
 
 
 class ClientKinds(NamedTuple):
     """The classes of one facade.
 
     Attributes:
-        client: a client.
+        facade, remedy: for errors: the name of the tally, and what to use for other clients.
+        client: the client.
         fake: the name of fakeredis's client.
-        tcp, tls, socket: connections to a server, also with TLS, or over a socket.
-        plain: a pool for one server.
-        watched: a pool for a server that Sentinels name.
-        sentinel: asks them.
-        cluster, cluster_node: redis-py's client of a cluster, and how it is told of a node.
-        any_watched: what every pool for such a server is, also one of the caller's.
-        each_wait_is_bounded: whether connections and pools have timeouts of their
-            own; else there is one deadline around the whole call.
+        tcp, tls, socket: the connections over TCP, over TLS, and over a Unix socket.
+        plain: the pool for one server.
+        watched: the pool for a server that Sentinels name.
+        sentinel: the client of the Sentinels.
+        any_watched: the base class of all pools for a server that Sentinels name.
+        cluster, cluster_node: the client of a cluster, and a node as its argument.
+        each_wait_is_bounded: whether connections and pools need timeouts of their own; if
+            not, one deadline cancels the whole call.
     """
 
+    facade: str
+    remedy: str
     client: Any
     fake: str
     tcp: Any
@@ -80,6 +83,10 @@ class ClientKinds(NamedTuple):
     cluster: Any
     cluster_node: Any
     each_wait_is_bounded: bool
+
+    def wait_limit(self, options: Options) -> float | None:
+        """Return how many seconds one wait of a connection or a pool may take."""
+        return options.seconds if self.each_wait_is_bounded else None
 
 
 def make_client(kinds: ClientKinds, store: StoreUrl, options: Options) -> Any:
@@ -100,23 +107,23 @@ def make_client(kinds: ClientKinds, store: StoreUrl, options: Options) -> Any:
 
 
 def make_client_like(kinds: ClientKinds, pool: Any, options: Options) -> Any:
-    """Return a client with a pool of the tally's own, on the server of another, plain pool."""
+    """Return a client with a pool of the tally's own, for the server of another plain pool."""
     settings = dict(pool.connection_kwargs)
     if "socket_read_size" in settings:
         settings["socket_read_size"] = READ_SIZE
-    settings["timeout"] = options.seconds if kinds.each_wait_is_bounded else None
-    own = kinds.plain(
+    settings["timeout"] = kinds.wait_limit(options)
+    new_pool = kinds.plain(
         connection_class=pool.connection_class, max_connections=MAX_CONNECTIONS, **settings
     )
-    return kinds.client.from_pool(own)
+    return kinds.client.from_pool(new_pool)
 
 
 def make_read_client(kinds: ClientKinds, client: Any, options: Options) -> Any:
-    """Return the client for reads if they are to have another one than this, else None.
+    """Return the client for reads if the option ``read_from`` needs one; else ``None``.
 
     Raises:
-        InvalidTypeError, InvalidValueError, MissingExtraError: as `make_client`, or
-            replicas are wanted, and this client knows of none.
+        InvalidTypeError, InvalidValueError, MissingExtraError: as `make_client`, or the
+            option asks for replicas of a client without Sentinel.
     """
     if options.read_from == REPLICAS:
         return kinds.client.from_pool(_make_replica_pool(kinds, client.connection_pool))
@@ -126,10 +133,10 @@ def make_read_client(kinds: ClientKinds, client: Any, options: Options) -> Any:
 
 
 def connecting(kinds: ClientKinds, address: StoreAddress) -> tuple[Any, dict[str, Any]]:
-    """Return the class of connections to a server, and their settings but for host and port.
+    """Return the class of connections to a server, and their settings except host and port.
 
-    Names in certificates are checked unless the URL says otherwise: redis-py does that by
-    itself only from version 6 on.
+    Names in certificates are checked unless the URL turns that off: redis-py does so by
+    default only from version 6 on.
     """
     settings: dict[str, Any] = {"db": address.database, **address.options}
     if address.login:
@@ -151,25 +158,25 @@ def connecting(kinds: ClientKinds, address: StoreAddress) -> tuple[Any, dict[str
 
 
 def check_settings(connection_class: Any, settings: dict[str, Any], options: Iterable[str]) -> None:
-    """Raise unless redis-py makes a connection with these settings.
+    """Raise unless redis-py makes a connection object with these settings.
 
-    It would look at most of them when it makes the first one; a program should hear of
-    them when it starts, not at its first mark.
+    redis-py checks most of them when it makes the first connection. The check here has errors
+    raised when the program starts, not at its first mark.
 
     Arguments:
-        connection_class: of connections.
-        settings: of connections.
-        options: the names of those settings that the URL has.
+        connection_class: the class of the connections.
+        settings: their settings.
+        options: the names of the settings that are options of the URL.
 
     Raises:
-        InvalidValueError: this version of redis-py does not accept an option, or it is
-            one for TLS that cannot be used.
+        InvalidValueError: this version of redis-py does not accept an option, or an option
+            for TLS cannot be used.
     """
     refusal = _refusal(connection_class, settings)
     if refusal:
-        told = [name for name in options if name in settings]
-        tried = {name: value for name, value in settings.items() if name not in told}
-        for name in told:
+        given = [name for name in options if name in settings]
+        tried = {name: value for name, value in settings.items() if name not in given}
+        for name in given:
             tried[name] = settings[name]
             if _refusal(connection_class, tried):
                 raise InvalidValueError(
@@ -181,7 +188,7 @@ def check_settings(connection_class: Any, settings: dict[str, Any], options: Ite
 
 
 def _refusal(connection_class: Any, settings: dict[str, Any]) -> str:
-    """Return the kind of error with which redis-py refuses settings; "" if it does not."""
+    """Return the name of the error with which redis-py refuses settings; "" if it accepts them."""
     try:
         connection_class(**settings)
     except (ValueError, TypeError, RedisError) as error:
@@ -194,25 +201,25 @@ def _make_pool(kinds: ClientKinds, address: StoreAddress, options: Options) -> A
     """Return a pool for the address of a server.
 
     Raises:
-        InvalidValueError: redis-py does not accept an option of it.
+        InvalidValueError: redis-py does not accept an option of the URL.
     """
-    seconds = options.seconds if kinds.each_wait_is_bounded else None
-    connection_class, told = connecting(kinds, address)
+    seconds = kinds.wait_limit(options)
+    connection_class, given = connecting(kinds, address)
     settings = {
         "max_connections": MAX_CONNECTIONS,
         "timeout": seconds,
         "socket_timeout": seconds,
         "socket_connect_timeout": options.seconds,
         "socket_read_size": READ_SIZE,
-        **told,  # which the URL says
+        **given,  # the options of the URL
     }
     of_connections = {name: settings[name] for name in settings.keys() - OF_POOLS}
     check_settings(connection_class, of_connections, address.options)
     if address.service:
-        asking = _asking(address, settings, options.timeout)
-        check_settings(kinds.client, asking, address.options)  # one for each Sentinel is made
-        asked = kinds.sentinel(address.hosts, sentinel_kwargs=asking)
-        pool = kinds.watched(address.service, asked, ssl=address.is_secure, **settings)
+        asking = _sentinel_settings(address, settings, options.timeout)
+        check_settings(kinds.client, asking, address.options)
+        sentinels = kinds.sentinel(address.hosts, sentinel_kwargs=asking)
+        pool = kinds.watched(address.service, sentinels, ssl=address.is_secure, **settings)
     else:
         if not address.path:
             settings["host"], settings["port"] = address.hosts[0]
@@ -221,39 +228,41 @@ def _make_pool(kinds: ClientKinds, address: StoreAddress, options: Options) -> A
 
 
 def _make_replica_pool(kinds: ClientKinds, pool: Any) -> Any:
-    """Return a pool for the replicas of the service that another pool is for.
+    """Return a pool for the replicas of the service of another pool.
 
     Raises:
-        InvalidValueError: the other pool knows of none.
+        InvalidValueError: the other pool has no Sentinels.
     """
     if not isinstance(pool, kinds.any_watched):
         raise InvalidValueError(
             "read_from='replicas' asks a Sentinel for them, so it needs a redis+sentinel:// URL; "
             "without Sentinel, read_from may be the URL of a replica"
         )
-    found: Any = pool
-    settings = {**found.connection_kwargs, "max_connections": MAX_CONNECTIONS, "is_master": False}
+    watched: Any = pool
+    settings = {**watched.connection_kwargs, "max_connections": MAX_CONNECTIONS, "is_master": False}
     settings.pop("connection_pool", None)
-    # Sentinel clients of our own, which are ours to close.
-    sentinels = kinds.sentinel(**same_sentinels(found.sentinel_manager))
+    # With Sentinel clients of its own, which are closed with it.
+    sentinels = kinds.sentinel(**same_sentinels(watched.sentinel_manager))
     return kinds.watched(
-        found.service_name, sentinels, connection_class=found.connection_class, **settings
+        watched.service_name, sentinels, connection_class=watched.connection_class, **settings
     )
 
 
-def _asking(address: StoreAddress, settings: dict[str, Any], timeout: float) -> dict[str, Any]:
+def _sentinel_settings(
+    address: StoreAddress, settings: dict[str, Any], timeout: float
+) -> dict[str, Any]:
     """Return the settings of connections to Sentinels.
 
     Arguments:
-        address: what the URL says.
-        settings: of connections to the servers.
+        address: the address in the URL.
+        settings: those of connections to the servers.
         timeout: the tally's.
     """
-    patience = min(timeout / 3, _SENTINEL_SECONDS)  # then the next one is asked
+    sentinel_timeout = min(timeout / 3, _SENTINEL_TIMEOUT)  # then the next Sentinel is asked
     asking: dict[str, Any] = {
-        "socket_timeout": patience,
-        "socket_connect_timeout": patience,
-        "retry": Retry(NoBackoff(), 0),  # we do that, until the deadline
+        "socket_timeout": sentinel_timeout,
+        "socket_connect_timeout": sentinel_timeout,
+        "retry": Retry(NoBackoff(), 0),  # an execution retries, until the deadline
         "ssl": address.is_secure,
         **{name: value for name, value in settings.items() if name.startswith("ssl_")},
     }
@@ -263,15 +272,15 @@ def _asking(address: StoreAddress, settings: dict[str, Any], timeout: float) -> 
 
 
 def _credentials(login: Login) -> UsernamePasswordCredentialProvider:
-    """Return what redis-py logs in with.
+    """Return the user and password as redis-py's credential provider.
 
-    Not a plain password: redis-py has shown those in the `repr` of a client, and so in messages.
+    redis-py has shown plain passwords in the `repr` of a client, and so in messages.
     """
     return UsernamePasswordCredentialProvider(login.user, login.password.reveal())
 
 
 class _Unshown(str):
-    """A password that redis-py takes as text only, and shows among other settings."""
+    """A password as text, which redis-py requires, that hides itself in a `repr`."""
 
     __slots__ = ()
 
@@ -289,9 +298,9 @@ def _unshown(hidden: Hidden) -> str:
 
 
 def _verify_flag(option: str, name: str) -> ssl.VerifyFlags:
-    found = ssl.VerifyFlags.__members__.get(name)
-    if found is None:
+    flag = ssl.VerifyFlags.__members__.get(name)
+    if flag is None:
         raise InvalidValueError(
             f"the store's URL has {option} with a flag that the module ssl does not know"
         )
-    return found
+    return flag

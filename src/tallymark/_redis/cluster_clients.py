@@ -1,8 +1,8 @@
-"""How a tally makes clients for the nodes of a cluster, of either facade.
+"""The clients that a tally makes for the nodes of a cluster, for either facade.
 
-redis-py's own cluster clients do far more than a tally needs, and take far longer:
-they start a thread, or lock, for every command of a transaction. A tally takes from
-them what is needed to connect, and talks to the nodes itself.
+redis-py's cluster clients are too slow for a tally: they start a thread, or take a lock, for
+every command of a transaction. A tally takes the settings of connections from them, and has
+a client of its own for each node.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .clients import (
     make_client,
     make_read_client,
 )
+from .errors import check_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
     from .._core.urls import Address, StoreUrl
     from .clients import ClientKinds
 
-__all__ = ["ClusterClients", "check_store", "cluster_from_client", "opened"]
+__all__ = ["ClusterClients", "check_store", "from_client", "from_url"]
 
-#: A node that has not taken a connection after so many seconds is taken to be down.
-CONNECT_SECONDS: Final = 1.0
+#: A node that does not accept a connection in so many seconds is taken to be down.
+CONNECT_TIMEOUT: Final = 1.0
 
-#: Settings that redis-py's cluster client reads itself.
+#: Settings that redis-py's cluster client itself needs.
 _OF_CLUSTERS: Final = (
     "decode_responses",
     "encoding",
@@ -44,32 +45,32 @@ _OF_CLUSTERS: Final = (
     "protocol",
 )
 
-#: What a connection of redis-py's cluster clients is told that is for them alone.
-_THEIRS: Final = frozenset(("host", "port", "path", "db", "redis_connect_func", "parser_class"))
+#: Settings of the connections of redis-py's cluster clients that a tally must not copy.
+_NOT_COPIED: Final = frozenset(("host", "port", "path", "db", "redis_connect_func", "parser_class"))
 
 
 @dataclass(frozen=True)
 class ClusterClients:
-    """What it takes to connect to the nodes of a cluster.
+    """Makes the clients of the nodes of a cluster, and a cluster client.
 
     Attributes:
         kinds: the classes of the facade.
-        startup: nodes to begin with.
-        connection_class: of connections.
-        settings: of connections and of their pools.
-        remap: turns an address that nodes tell into one that can be reached.
-        theirs: the cluster client that the caller has passed, if there is one.
+        startup: the nodes for the first discovery.
+        connection_class: the class of the connections.
+        settings: the settings of connections and of their pools.
+        remap: returns the reachable address for one that a node has announced.
+        given: the caller's cluster client, if the tally was made with one.
     """
 
     kinds: ClientKinds
     startup: tuple[Address, ...]
     connection_class: type
-    settings: dict[str, Any] = field(repr=False)  # a caller's have a plain password
+    settings: dict[str, Any] = field(repr=False)  # may have a plain password
     remap: Callable[[Address], Address] | None = None
-    theirs: Any = None
+    given: Any = None
 
     def client(self, address: Address) -> Any:
-        """Return a client for a node, which is the tally's own."""
+        """Return a new client for a node, which the tally has to close."""
         host, port = address
         pool = self.kinds.plain(
             connection_class=self.connection_class,
@@ -79,20 +80,20 @@ class ClusterClients:
 
     @property
     def cluster_client(self) -> Any:
-        """The caller's cluster client; else one of our own, made when somebody wants it."""
-        return self._ours if self.theirs is None else self.theirs
+        """The caller's cluster client; without one, a cluster client made at the first use."""
+        return self._made if self.given is None else self.given
 
     @property
     def made(self) -> Any:
-        """The cluster client of our own, if it was made: it is ours to close."""
-        return vars(self).get("_ours")
+        """The cluster client that the tally made, and has to close; ``None`` if it made none."""
+        return vars(self).get("_made")
 
     @functools.cached_property
-    def _ours(self) -> Any:
+    def _made(self) -> Any:
         if not self.kinds.each_wait_is_bounded:
             return self._async_cluster()
-        # redis-py 5 hands on some settings only, and not whether to check names in
-        # certificates; so the class of connections has them. A URL is how to name it.
+        # redis-py 5 passes only some settings to connections, and not whether to check names
+        # in certificates: so a class of connections has them. That class is taken with a URL.
         (host, port), *others = self.startup
         nodes = [self.kinds.cluster_node(*other) for other in others]
         return self.kinds.cluster(
@@ -110,77 +111,84 @@ class ClusterClients:
         return self.kinds.cluster(startup_nodes=nodes, ssl=secure, **settings)
 
     def _of_connections(self) -> dict[str, Any]:
-        """Return the settings of connections alone."""
+        """Return the settings of connections, without those of pools."""
         return {name: self.settings[name] for name in self.settings.keys() - OF_POOLS}
 
 
 def _preset(connection_class: Any, settings: dict[str, Any]) -> type:
-    """Return a class of connections that has these settings by default."""
+    """Return a class of connections with these settings as defaults."""
 
     class Preset(connection_class):  # type: ignore[misc]
-        def __init__(self, **told: Any) -> None:
-            super().__init__(**{**settings, **told})
+        def __init__(self, **given: Any) -> None:
+            super().__init__(**{**settings, **given})
 
     return Preset
 
 
 def check_store(kinds: ClientKinds, store: StoreUrl, options: Options) -> None:
-    """Raise what a tally with this URL and these options would raise, and connect to nothing."""
-    found = opened(kinds, store, options)
-    if isinstance(found, ClusterClients):
+    """Raise what a tally with this URL and these options would raise, without connecting."""
+    client = from_url(kinds, store, options)
+    if isinstance(client, ClusterClients):
         options.on_a_cluster()
     else:
-        make_read_client(kinds, found, options)
+        make_read_client(kinds, client, options)
 
 
-def opened(kinds: ClientKinds, store: StoreUrl, options: Options) -> Any:
-    """Return a client for a URL; of a cluster, what it takes to connect to the nodes.
+def from_url(kinds: ClientKinds, store: StoreUrl, options: Options) -> Any:
+    """Return a client for a URL; for a cluster, `ClusterClients`.
 
-    Raises: as `make_client`.
+    Raises:
+        InvalidTypeError, InvalidValueError, MissingExtraError: as `make_client`.
     """
     address = store.address
     if not address.is_cluster:
         return make_client(kinds, store, options)
-    connection_class, told = connecting(kinds, address)
-    del told["db"]
-    seconds = options.seconds if kinds.each_wait_is_bounded else None
+    connection_class, given = connecting(kinds, address)
+    del given["db"]
+    seconds = kinds.wait_limit(options)
     settings = {
         "timeout": seconds,
         "socket_timeout": seconds,
-        "socket_connect_timeout": min(options.timeout / 3, CONNECT_SECONDS),
+        "socket_connect_timeout": min(options.timeout / 3, CONNECT_TIMEOUT),
         "socket_read_size": READ_SIZE,
-        **told,
+        **given,
     }
     clients = ClusterClients(kinds, address.hosts, connection_class, settings)
     check_settings(connection_class, clients._of_connections(), address.options)  # noqa: SLF001
     return clients
 
 
-def cluster_from_client(kinds: ClientKinds, client: Any, options: Options) -> ClusterClients:
-    """Return what a cluster client of the caller's is made of."""
+def from_client(kinds: ClientKinds, client: Any, options: Options) -> Any:
+    """Return a client of the caller's; of a cluster client, `ClusterClients` with its settings.
+
+    Raises:
+        InvalidTypeError: it is no client of this facade.
+    """
+    check_client(client, (kinds.client, kinds.cluster), kinds.facade, kinds.remedy)
+    if not isinstance(client, kinds.cluster):
+        return client
     manager = client.nodes_manager
     nodes = [*manager.nodes_cache.values(), *manager.startup_nodes.values()]
-    pool = next((one.redis_connection.connection_pool for one in nodes if _is_blocking(one)), None)
+    pools = (node.redis_connection.connection_pool for node in nodes if _has_client(node))
+    pool = next(pools, None)
     holder = nodes[0] if pool is None else pool
     accepted = {
         name
         for base in inspect.getmro(holder.connection_class)
         for name in inspect.signature(vars(base).get("__init__", object)).parameters
     }
-    told = {
+    copied = {
         name: value
         for name, value in holder.connection_kwargs.items()
-        if name in accepted - _THEIRS
+        if name in accepted - _NOT_COPIED
     }
-    told.setdefault("socket_connect_timeout", min(options.timeout / 3, CONNECT_SECONDS))
-    seconds = options.seconds if kinds.each_wait_is_bounded else None
-    startup = tuple(dict.fromkeys((one.host, int(one.port)) for one in nodes))
+    copied.setdefault("socket_connect_timeout", min(options.timeout / 3, CONNECT_TIMEOUT))
+    settings = {"timeout": kinds.wait_limit(options), **copied}
+    startup = tuple(dict.fromkeys((node.host, int(node.port)) for node in nodes))
     remap = getattr(manager, "address_remap", None)
-    return ClusterClients(
-        kinds, startup, holder.connection_class, {"timeout": seconds, **told}, remap, client
-    )
+    return ClusterClients(kinds, startup, holder.connection_class, settings, remap, client)
 
 
-def _is_blocking(node: Any) -> bool:
-    """Tell whether this is a node of the blocking facade that has a client of its own."""
+def _has_client(node: Any) -> bool:
+    """Return whether a node has a client: only those of the blocking facade do."""
     return getattr(node, "redis_connection", None) is not None

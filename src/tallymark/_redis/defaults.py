@@ -1,4 +1,4 @@
-"""What the default tallies of both facades are made of."""
+"""The URL and the options of the default tallies of both facades."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ __all__ = [
 URL_VARIABLE = "TALLYMARK_URL"
 DEFAULT_URL = "redis://localhost:6379/0"
 
-#: What ``memory://`` is to the default tallies.
+#: The store of the default tallies if their URL is ``memory://``.
 MEMORY_URL = "memory://default"
 
 
 @dataclass(frozen=True, eq=False)
 class Defaults:
-    """One call of `configure`. Compared by identity: each call begins anew."""
+    """The arguments of one call of `configure`. Compared by identity."""
 
     url: StoreUrl | None
     options: TallyOptions
@@ -77,7 +77,7 @@ def configure(url: str | None = None, **options: Unpack[TallyOptions]) -> None:
 
 
 def _check(store: StoreUrl, options: Options) -> None:
-    """Raise what both facades would raise: redis-py has some options for one of them alone."""
+    """Raise if both facades refuse the URL: redis-py has some options for one of them only."""
     with contextlib.suppress(TallymarkError):
         check_store(async_clients.KINDS, store, options)
         return
@@ -85,13 +85,13 @@ def _check(store: StoreUrl, options: Options) -> None:
 
 
 def configured() -> Defaults:
-    """Return what is in force; the same object until the next `configure`."""
+    """Return the arguments of the last `configure`: the same object until the next call."""
     return _defaults
 
 
 def url(defaults: Defaults) -> Any:
     """Return the URL for a new default tally, as ``from_url`` takes it too."""
-    found = os.environ.get(URL_VARIABLE)
-    store = defaults.url or StoreUrl(found or DEFAULT_URL, f"{URL_VARIABLE}: " if found else "")
-    # There is one for each event loop, and a blocking one; they are to see the same marks.
+    value = os.environ.get(URL_VARIABLE)
+    store = defaults.url or StoreUrl(value or DEFAULT_URL, f"{URL_VARIABLE}: " if value else "")
+    # All default tallies, one for each event loop and a blocking one, share one store.
     return StoreUrl(MEMORY_URL) if store.is_private else store

@@ -1,4 +1,4 @@
-"""What both drivers know about redis-py: its errors, its replies, its pauses."""
+"""Translation of redis-py's errors into tallymark's, and checks of its clients."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from redis.asyncio.cluster import ClusterPipeline as AsyncClusterPipeline
 from redis.client import Pipeline
 from redis.cluster import ClusterPipeline
 
-from .._core.excerpts import escaped, kind_of, kind_with_module
 from .._core.failures import RedirectedError
-from .._core.handlers import let_handlers_pass
+from .._core.untrusted import escaped, kind_of, kind_with_module, let_handlers_pass
 from ..errors import (
     CommandError,
     InvalidTypeError,
@@ -41,13 +40,13 @@ __all__ = [
     "refused_reply",
 ]
 
-#: Clients by their class, but none that answer.
+#: Subclasses of clients that queue commands.
 _PIPELINES: Final = (Pipeline, AsyncPipeline, ClusterPipeline, AsyncClusterPipeline)
 
-#: Answers of the server that redis-py counts as errors of the connection.
+#: Error replies of the server for which redis-py has subclasses of its ConnectionError.
 _REFUSED_LOGINS = (exceptions.AuthenticationError, exceptions.AuthorizationError)
 
-#: What those that redis-py has a class for begin with on the wire; it cuts that off.
+#: The codes of error replies for which redis-py has a class; it cuts the code off.
 _CODES: Final[dict[type[Exception], str]] = {
     exceptions.AuthenticationError: "NOAUTH",
     exceptions.NoPermissionError: "NOPERM",
@@ -59,20 +58,20 @@ _CODES: Final[dict[type[Exception], str]] = {
     exceptions.ClusterDownError: "CLUSTERDOWN",
 }
 
-#: Where the types of exceptions are from that sockets and redis-py raise.
+#: The packages of the types of exceptions that sockets and redis-py raise.
 _SYSTEM: Final = frozenset(
     ("builtins", "socket", "ssl", "asyncio", "concurrent", "redis", "hiredis", "fakeredis")
 )
 
-#: Whose exceptions are the store's, whatever their type: redis-py has let AttributeErrors
-#: out, and what it calls raises some of its own.
+#: Packages whose exceptions are failures of the store, whatever their type: redis-py has
+#: raised AttributeErrors, and the packages that it calls raise their own types.
 _REDIS_PY: Final = _SYSTEM - {"builtins"} | {"async_timeout", "encodings", "selectors"}
 
-#: An ``EXEC`` that was refused by itself tells why in its own words.
+#: The message of an ``EXEC`` that was itself refused, with the code of the reason.
 _ABORTED: Final = re.compile(r"Transaction discarded because of: ([A-Z]+)\b")
 
-#: What Redis says while it cannot serve; another attempt may find it ready.
-_PASSING: Final = frozenset(
+#: The codes of transient errors of the server.
+_TRANSIENT_CODES: Final = frozenset(
     (
         "LOADING",
         "READONLY",
@@ -84,7 +83,7 @@ _PASSING: Final = frozenset(
     )
 )
 
-#: What will not pass by itself, and what to do about it.
+#: The codes of errors that need an action, with their exceptions and the advice.
 _REFUSALS: Final[dict[str, tuple[type[CommandError], str]]] = {
     "NOAUTH": (
         PermissionDeniedError,
@@ -104,17 +103,17 @@ _REFUSALS: Final[dict[str, tuple[type[CommandError], str]]] = {
         "look for a full disk or a failed save in Redis's log; it takes no writes until then",
     ),
 }
-#: A server that does not know a command repeats what came with it: a password after ``AUTH``.
-_REPEATED: Final = re.compile(r",? with args beginning with.*", re.DOTALL)
+#: The arguments in the error for an unknown command: for ``AUTH``, a password.
+_ARGUMENTS: Final = re.compile(r",? with args beginning with.*", re.DOTALL)
 
-#: What redis-py raises if no Sentinel names a server.
+#: The exceptions of redis-py if no Sentinel names a server.
 _NOT_FOUND: Final = (
     sentinel.MasterNotFoundError,
     sentinel.SlaveNotFoundError,
     async_sentinel.MasterNotFoundError,
     async_sentinel.SlaveNotFoundError,
 )
-#: What of its message is ours to show: the service, and what kept Sentinels from answering.
+#: The parts of their message that may be shown: the service, and why Sentinels failed.
 _SERVICE: Final = re.compile(r"No (?:master|slave) found for (?:'[^']*'|\"[^\"]*\")")
 _SHOWN: Final = re.compile(_SERVICE.pattern + r"(?: \(Sentinels: [A-Za-z, ]*\))?")
 _REASON: Final = re.compile(r" - (?:[a-z]+:)?((?:Connection|Timeout|Authentication)Error)\b")
@@ -125,7 +124,16 @@ _UNKNOWN_COMMAND: Final = (
 
 
 def check_client(client: Any, wanted: tuple[type, type], facade: str, remedy: str) -> None:
-    """Raise unless the client is of a kind that this facade drives."""
+    """Raise unless a client is of the classes that a facade takes.
+
+    Arguments:
+        client: the client.
+        wanted: the classes.
+        facade, remedy: the name of the facade, and what to use for other clients.
+
+    Raises:
+        InvalidTypeError: it is not.
+    """
     if isinstance(client, _PIPELINES):
         raise InvalidTypeError(
             f"{facade} takes a client, not its {kind_of(client)}, which queues commands until it "
@@ -133,95 +141,94 @@ def check_client(client: Any, wanted: tuple[type, type], facade: str, remedy: st
         )
     if not isinstance(client, wanted):
         module = wanted[0].__module__.split(".client")[0]
-        names = " or ".join(f"{module}.{one.__name__}" for one in wanted)
+        names = " or ".join(f"{module}.{kind.__name__}" for kind in wanted)
         raise InvalidTypeError(
             f"{facade} takes a {names}, got a {kind_with_module(client)}; {remedy}"
         )
 
 
-#: What a list of replies holds, if none of them is an error.
-_HARMLESS: Final = frozenset((int, bytes, list, str, bool, type(None)))
+#: The types of the items of a list, if none of them is an error.
+_PLAIN: Final = frozenset((int, bytes, list, str, bool, type(None)))
 
 
 def plain_reply(reply: Any) -> Any:
-    """Return a reply with our errors in the place of redis-py's, one level deep."""
-    # Mostly there are none, which is seen faster so.
-    if isinstance(reply, list) and not _HARMLESS.issuperset(map(type, reply)):
+    """Return a reply with tallymark's errors in the place of redis-py's, one level deep."""
+    # Mostly there are none, which this check sees fastest.
+    if isinstance(reply, list) and not _PLAIN.issuperset(map(type, reply)):
         return [refused_reply(item) if isinstance(item, Exception) else item for item in reply]
     return reply
 
 
 def refused_reply(error: Exception) -> CommandError:
-    """Return our error for one that the server gave as a reply.
+    """Return tallymark's error for an error reply of the server.
 
     Raises:
-        StoreNotReadyError: it is of a kind that passes.
+        StoreNotReadyError: the error is transient.
     """
     _hide_secrets(error)
     code, message = _code(error), str(error)
     if code and not message.startswith(code):
-        message = f"{code} {message}"  # redis-py has taken the code for a class of its own
+        message = f"{code} {message}"  # which redis-py has cut off
     if isinstance(error, exceptions.AskError):  # which a MovedError is too
-        how: Literal["MOVED", "ASK"] = (
-            "MOVED" if isinstance(error, exceptions.MovedError) else "ASK"
-        )
-        words = f"{how} {error.slot_id} {error.host}:{error.port}"
-        return RedirectedError.to(words, how, error.host, error.port)
-    if code in {"MOVED", "ASK"}:  # redis-py 5 has no class for it here
+        moved = isinstance(error, exceptions.MovedError)
+        kind: Literal["MOVED", "ASK"] = "MOVED" if moved else "ASK"
+        message = f"{kind} {error.slot_id} {error.host}:{error.port}"
+        return RedirectedError.to(message, kind, error.host, error.port)
+    if code in {"MOVED", "ASK"}:  # for which redis-py 5 has no class here
         _, _, address = message.split(" ", 2)
         host, _, port = address.rpartition(":")
         return RedirectedError.to(message, "MOVED" if code == "MOVED" else "ASK", host, int(port))
     if code == "TRYAGAIN":
         return RedirectedError(message)
-    if code in _PASSING:
+    if code in _TRANSIENT_CODES:
         raise StoreNotReadyError(escaped(message)) from error
-    kind, advice = CommandError, ""
-    if "WRONGTYPE" in message:  # from within a script, Redis 6 puts its own words before
-        kind = WrongKeyTypeError
+    refusal, advice = CommandError, ""
+    if "WRONGTYPE" in message:  # not at the start, if a script of Redis 6 has raised it
+        refusal = WrongKeyTypeError
     elif "unknown command" in message.lower():
-        kind, advice = UnknownCommandError, _UNKNOWN_COMMAND
+        refusal, advice = UnknownCommandError, _UNKNOWN_COMMAND
     elif code in _REFUSALS:
-        kind, advice = _REFUSALS[code]
+        refusal, advice = _REFUSALS[code]
     message = escaped(message)
-    refused = kind(f"{message}; {advice}" if advice else message)
+    refused = refusal(f"{message}; {advice}" if advice else message)
     refused.__cause__ = error
     return refused
 
 
 def _code(error: Exception) -> str:
-    """Return the code, such as ``OOM``, that begins an error reply; "" if there is none."""
-    found = _ABORTED.search(str(error))
-    if found:
-        return found[1]
-    told = getattr(error, "status_code", None)  # redis-py 7 keeps it for some
-    if isinstance(told, str):
-        return told
+    """Return the code, such as ``OOM``, with which an error reply begins; "" if it has none."""
+    aborted = _ABORTED.search(str(error))
+    if aborted:
+        return aborted[1]
+    code = getattr(error, "status_code", None)  # redis-py 7 has it on some errors
+    if isinstance(code, str):
+        return code
     known = next((code for kind, code in _CODES.items() if isinstance(error, kind)), "")
     first = str(error).partition(" ")[0]
     return known or (first if first.isupper() and first.isalpha() else "")
 
 
 def _hide_secrets(error: Exception) -> None:
-    """Take what may be a secret out of an error of redis-py, which stays the cause of ours."""
-    told = str(error)
-    kept = told
-    if isinstance(error, _NOT_FOUND) and not _SHOWN.fullmatch(told):
-        # Some versions put each Sentinel's client there, with all its settings.
-        service = _SERVICE.match(told)
-        reasons = dict.fromkeys(_REASON.findall(told))
+    """Remove what may be a secret from the message of redis-py's error, the cause of ours."""
+    message = str(error)
+    kept = message
+    if isinstance(error, _NOT_FOUND) and not _SHOWN.fullmatch(message):
+        # Some releases quote each Sentinel's client, with all its settings.
+        service = _SERVICE.match(message)
+        reasons = dict.fromkeys(_REASON.findall(message))
         kept = service[0] if service else "No server found by the Sentinels"
         if reasons:
             kept += f" (Sentinels: {', '.join(reasons)})"
     elif isinstance(error, exceptions.ResponseError):
-        kept = _REPEATED.sub("", told)
-    if kept != told:
+        kept = _ARGUMENTS.sub("", message)
+    if kept != message:
         error.args = (kept,)
 
 
 def let_pass(error: BaseException) -> None:
-    """Raise an exception again, as it is, if neither redis-py nor the socket has raised it.
+    """Raise an exception again, unchanged, if neither redis-py nor the socket has raised it.
 
-    Such as one of a signal handler: a time limit of the program's, of whatever type.
+    A signal handler may have raised it: a time limit of the program, of any type.
     """
     let_handlers_pass(error)
     if not _is_of_the_store(error):
@@ -229,7 +236,7 @@ def let_pass(error: BaseException) -> None:
 
 
 def _is_of_the_store(error: BaseException) -> bool:
-    """Tell whether redis-py or the socket has raised it, by its type and its place."""
+    """Return whether redis-py or the socket has raised it, judged by its type and traceback."""
     if isinstance(error, (StoreError, exceptions.RedisError)):
         return not isinstance(error, ReentrantCallError)
     kind, place = type(error).__module__.partition(".")[0], ""
@@ -238,26 +245,26 @@ def _is_of_the_store(error: BaseException) -> bool:
         place = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
         trace = trace.tb_next
     if isinstance(error, (OSError, EOFError)):
-        # Others are of a program, or of whatever stands in for the socket and raises them.
+        # Others are of the program, or of a replacement of the socket that raises its own.
         return kind in _SYSTEM or kind == place
     if isinstance(error, (AttributeError, ValueError)) and place == "tallymark":
-        return kind == "builtins"  # of a connection that another thread has closed
+        return kind == "builtins"  # another thread has closed the connection
     return isinstance(error, Exception) and kind in _SYSTEM and place in _REDIS_PY
 
 
 def raise_failure(error: Exception) -> NoReturn:
-    """Raise our error for what kept commands from being sent or answered; see `failure`."""
+    """Raise tallymark's error for a failed attempt: the one that `failure` returns."""
     let_pass(error)
-    found = failure(error)
-    if found is error:
-        raise found
-    raise found from error
+    translated = failure(error)
+    if translated is error:
+        raise translated
+    raise translated from error
 
 
 def failure(error: Exception) -> StoreError:
-    """Return our error for what kept commands from being sent or answered.
+    """Return tallymark's error for a failed attempt.
 
-    One of `TRANSIENT` might not come again on another connection; any other would.
+    An attempt on another connection can succeed after one of `TRANSIENT`, and after no other.
     """
     if isinstance(error, StoreError):
         return error
@@ -265,21 +272,21 @@ def failure(error: Exception) -> StoreError:
     if isinstance(error, (exceptions.ResponseError, exceptions.BusyLoadingError, *_REFUSED_LOGINS)):
         try:
             return refused_reply(error)
-        except StoreNotReadyError as passing:
-            return passing
+        except StoreNotReadyError as transient:
+            return transient
     if isinstance(error, (TimeoutError, exceptions.TimeoutError)):
         return StoreTimeoutError(escaped(f"{error}"))
     if isinstance(error, (exceptions.ConnectionError, OSError)):
         return StoreUnavailableError(escaped(f"{error}"))
-    # redis-py has let AttributeErrors out.
+    # Such as an AttributeError, which redis-py has raised.
     return StoreError(escaped(f"{type(error).__name__}: {error}"))
 
 
 def discard_connection(connection: Any) -> None:
     """Close the socket of a connection whose event loop has been closed.
 
-    Its transport would leave that to the loop. Knows the transports of asyncio; those of
-    uvloop are closed with their loop.
+    Its transport would leave that to the loop. For the transports of asyncio; those of uvloop
+    are closed with their loop.
     """
     writer = getattr(connection, "_writer", None)
     if writer is None:
@@ -294,7 +301,7 @@ def discard_connection(connection: Any) -> None:
         transport = protocol._transport  # noqa: SLF001
     with contextlib.suppress(RuntimeError, AttributeError):  # the loop is closed
         transport.abort()
-    found = getattr(transport, "_sock", None)
-    if found is not None:
+    sock = getattr(transport, "_sock", None)
+    if sock is not None:
         transport._sock = None  # noqa: SLF001
-        found.close()
+        sock.close()

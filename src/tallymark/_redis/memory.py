@@ -1,9 +1,9 @@
 """The embedded store: an in-process stand-in for Redis, for trying out and for tests.
 
-It is fakeredis, an optional dependency, so nothing imports it before the first
-``memory://`` URL. Without a name, a store is its tally's alone, and gone with it. Each
-name is one store, which lives as long as the process; every tally on that name shares
-it, of either facade, on any thread or loop. After ``fork``, the child has a copy.
+It is fakeredis, an optional dependency, which is imported at the first ``memory://`` URL. A
+store without a name belongs to one tally, and ends with it. A store with a name lives as long
+as the process; all tallies with that name share it, of both facades, and on all threads and
+loops. After ``fork``, the child has a copy.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def fakeredis() -> Any:
     """Return the module fakeredis.
 
     Raises:
-        MissingExtraError: it is not installed, or the Lua interpreter that it
-            needs for exact unmarks is not.
+        MissingExtraError: fakeredis is not installed, or the Lua interpreter that it needs for
+            exact unmarks.
     """
     try:
         import fakeredis  # noqa: PLC0415
@@ -43,20 +43,21 @@ def fakeredis() -> Any:
 
 
 def store(name: str) -> FakeServer:
-    """Return the store of this name, made at its first use; without a name, a new one."""
+    """Return the store of a name, made at its first use; without a name, a new store."""
     if not name:
         return _new()
-    found = _stores.get(name)
-    if found is None:
-        found = _stores.setdefault(name, _new())  # another thread may have been first
-    return found
+    server = _stores.get(name)
+    if server is None:
+        server = _stores.setdefault(name, _new())  # another thread may have been first
+    return server
 
 
 class _Ready(threading.Event):
-    """An event whose lock is no obstacle to the thread that has it.
+    """An event with a re-entrant lock.
 
-    An exception of a signal handler may come when `threading.Condition` has the lock, and
-    the ``with`` statement does not know it yet; then nobody releases it.
+    A signal handler may raise when `threading.Condition` has acquired the lock, and the
+    ``with`` statement has not begun yet. The lock is then never released, but the thread that
+    holds it can acquire it again.
     """
 
     def __init__(self) -> None:
@@ -65,33 +66,33 @@ class _Ready(threading.Event):
 
 
 def make_interruptible(connection: Any) -> None:
-    """See to it that a blocking connection, just made, can be closed wherever it was interrupted.
+    """Make a new blocking connection closable after a signal handler has interrupted it.
 
-    Connections to a Redis stay as they are.
+    Changes connections to an embedded store only.
     """
-    found: Any = getattr(connection, "_sock", None)
-    if found is not None and hasattr(found, "response_ready"):
-        found.response_ready = _Ready()
+    sock: Any = getattr(connection, "_sock", None)
+    if sock is not None and hasattr(sock, "response_ready"):
+        sock.response_ready = _Ready()
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the bitmaps of an event set are, if nothing but an object of this process tells.
+    """A database that only an object of this process identifies.
 
     Attributes:
-        found: an embedded store, or the connection pool of a client.
+        identity: an embedded store, or the connection pool of a client.
     """
 
-    found: Hashable
+    identity: Hashable
 
     def __reduce__(self) -> tuple[Callable[[str], Place], tuple[str]]:
-        """Return how pickle gets it again: an embedded store by its name.
+        """Return how pickle restores the object: by the name of an embedded store.
 
         Raises:
-            InvalidTypeError: it has none.
+            InvalidTypeError: the store has no name.
         """
-        for name, each in list(_stores.items()):
-            if each is self.found:
+        for name, server in list(_stores.items()):
+            if server is self.identity:
                 return _place, (name,)
         raise InvalidTypeError(
             "event sets of this tally cannot be pickled, since its database is known in this "

@@ -1,7 +1,7 @@
-"""The options for TLS of a store's URL, tried when a tally is made.
+"""Checks of the options for TLS in a store's URL, when a tally is made.
 
-redis-py looks at them when it connects: a program would hear of a missing file at its
-first mark, and as a server that cannot be reached, after a whole timeout.
+redis-py reads them when it connects. Without the checks, a missing file would be reported at
+the first mark, after the whole timeout, as a server that cannot be reached.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_tls"]
 
-#: What redis-py imports for these.
+#: The modules that redis-py imports for these options.
 _MODULES: Final = {
     "ssl_validate_ocsp": ("cryptography", "requests"),
     "ssl_validate_ocsp_stapled": ("OpenSSL", "cryptography", "requests"),
@@ -29,20 +29,20 @@ def check_tls(settings: Mapping[str, Any]) -> None:
     """Raise unless connections can be secured with these settings.
 
     Raises:
-        InvalidValueError: a file cannot be read, or OpenSSL does not take what is in an
-            option or in its file.
+        InvalidValueError: a file cannot be read, or OpenSSL does not accept an option, or the
+            content of its file.
     """
-    found = settings.get
+    option = settings.get
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if certificates := found("ssl_ca_certs"):
+    if certificates := option("ssl_ca_certs"):
         _try("ssl_ca_certs", lambda: context.load_verify_locations(cafile=certificates))
-    if folder := found("ssl_ca_path"):
-        # OpenSSL does not mind if there is none.
+    if folder := option("ssl_ca_path"):
+        # OpenSSL accepts a missing folder.
         _try("ssl_ca_path", lambda: next(Path(folder).iterdir(), None))
-    if data := found("ssl_ca_data"):
+    if data := option("ssl_ca_data"):
         _try("ssl_ca_data", lambda: context.load_verify_locations(cadata=data))
     _check_own_certificate(context, settings)
-    if ciphers := found("ssl_ciphers"):
+    if ciphers := option("ssl_ciphers"):
         _try("ssl_ciphers", lambda: context.set_ciphers(ciphers))
     _check_ocsp(settings)
 
@@ -53,9 +53,9 @@ def _check_own_certificate(context: ssl.SSLContext, settings: Mapping[str, Any])
         raise InvalidValueError("the store's URL has ssl_keyfile, which needs ssl_certfile")
     for name in ("ssl_certfile", "ssl_keyfile"):
         if name in settings:
-            _try(name, Path(settings[name]).read_bytes)  # OpenSSL does not say which
+            _try(name, Path(settings[name]).read_bytes)  # OpenSSL does not name the file
     if certificate:
-        # Without a password OpenSSL would ask for it at the terminal.
+        # Without a password, OpenSSL would ask for one at the terminal.
         password = settings.get("ssl_password", str)
         _try(
             "ssl_certfile, ssl_keyfile or ssl_password",
@@ -83,7 +83,7 @@ def _check_ocsp(settings: Mapping[str, Any]) -> None:
 
 
 def _try(option: str, call: Callable[[], object]) -> None:
-    """Call something, and name the option if it fails."""
+    """Call a function; if it fails, raise an `InvalidValueError` that names the option."""
     try:
         call()
     except ssl.SSLError as error:

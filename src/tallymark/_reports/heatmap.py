@@ -6,7 +6,7 @@ import math
 from html import escape
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from .._core.excerpts import isolated
+from .._core.untrusted import isolated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

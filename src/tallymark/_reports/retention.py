@@ -13,8 +13,8 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from .._core.excerpts import isolated, shown
-from .._core.immutable import immutable
+from .._core.arguments import immutable
+from .._core.untrusted import isolated, shown
 from ..errors import InvalidTypeError, MissingExtraError
 from .heatmap import HeatCell, HeatMap, HeatRow
 

@@ -9,39 +9,35 @@ counts the plain cells of small bitmaps, a few at a time too.
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from .._core.bits import algebra
 from .._core.events import Bitmap, Combination, EventSet
 from .._core.failures import SlotMovingError
-from .._reading.expressions import (
-    answered,
-    asking,
-    compiled,
-    compiled_each,
-    lengths,
-    worked,
-)
-from .._reading.fanout import AT_ONCE, in_shards
-from .._reading.queries import next_candidate
-from .._reading.raw_keys import ranges
-from .._reading.requests import Checkpoint, Compute, Request, in_steps
+from .._reading.bits import algebra
+from .._reading.expressions import asking, compiled, compiled_each, lengths, next_candidate
+from .._reading.fanout import AT_ONCE, each_shard
+from .._reading.raw_keys import bitcount, ranges
+from .._reading.requests import Checkpoint, Compute, Request, answered, in_steps, worked
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
     from .._core.context import Context
-    from .._core.graphs import Graph
-    from .._reading.requests import Command, Query
+    from .._reading.graphs import Graph
+    from .._reading.requests import Query
     from .retention import Mode
 
-__all__ = ["Tallies", "count_cells"]
+__all__ = ["CellCounts", "count_cells"]
 
 #: What to do with the bits of an event set: a step with each item of what it returns.
 _Use = Callable[[Any], "Iterator[None]"]
+
+#: How many users are in some cells, by row and column; column -1 is the cohort itself.
+_Cells = dict[tuple[int, int], int]
 
 #: How many bytes all cohorts of one window take, and the limits of what one takes.
 _WINDOWS: Final = 32 * 1024 * 1024
@@ -58,19 +54,19 @@ _FEW_USES: Final = 500
 _TRANSACTION: Final = 2 * 1024 * 1024
 
 
-class Tallies:
-    """What is counted, window by window.
+class CellCounts:
+    """The cells of a table while they are counted, window by window.
 
     Attributes:
         sizes: how many users each cohort has.
         counts: how many of each were back after how many periods; 0 where
             nothing is known yet.
+        window_size: how many users of this window are in any cohort.
         columns: how many cells a row has.
         cells_are_independent: whether no cell needs more than its own two sets.
     """
 
     def __init__(self, rows: int, periods: int, mode: Mode, first_time: bool) -> None:
-        self._wanted = rows, periods, mode, first_time
         self._reckon = algebra()
         self._unbounded = mode == "unbounded"
         self._first_time = first_time
@@ -80,26 +76,29 @@ class Tallies:
         self.counts = [[0] * self.columns for _ in range(rows)]
         self.begin_window()
 
-    def blank(self) -> Tallies:
-        """Return others of the same table, in which nothing is counted yet."""
-        return Tallies(*self._wanted)
+    def of_shard(self) -> CellCounts:
+        """Return what counts the users of a shard into the same cells, in windows of its own."""
+        shard = copy.copy(self)
+        shard.begin_window()
+        return shard
 
-    def add(self, other: Tallies) -> None:
-        """Add what was counted of other users."""
-        self.sizes = [sum(both) for both in zip(self.sizes, other.sizes, strict=True)]
-        self.counts = [
-            [sum(both) for both in zip(*rows, strict=True)]
-            for rows in zip(self.counts, other.counts, strict=True)
-        ]
+    def add(self, cells: _Cells) -> None:
+        """Add counts of the server."""
+        for (row, column), count in cells.items():
+            if column < 0:
+                self.sizes[row] += count
+            else:
+                self.counts[row][column] += count
 
     def begin_window(self) -> None:
         """Forget the bits of the window before."""
+        self.window_size = 0
         self._cohorts: list[Any] = []
         self._earlier: Any = None
         self._later: Any = None
 
     def exclude(self, users: Any) -> Iterator[None]:
-        """Take note of users who came before the first cohort."""
+        """Take the users who came before the first cohort."""
         self._earlier = users if self._earlier is None else self._earlier | users
         yield
 
@@ -111,7 +110,9 @@ class Tallies:
                 users = users & ~self._earlier
                 everybody = everybody | self._earlier
             self._earlier = everybody
-        self.sizes[len(self._cohorts)] += self._reckon.count(users)
+        size = self._reckon.count(users)
+        self.window_size += size
+        self.sizes[len(self._cohorts)] += size
         self._cohorts.append(users)
         yield
 
@@ -130,7 +131,7 @@ def count_cells(
     cohorts: Sequence[EventSet],
     active: Sequence[EventSet],
     earlier: Sequence[EventSet],
-    tallies: Tallies,
+    table: CellCounts,
 ) -> Query[None]:
     """Count all cells; in each shard those of its users, and then together.
 
@@ -140,7 +141,7 @@ def count_cells(
         active: who was active in the period of each row, and in those that follow on
             the last one, if they are to be counted too.
         earlier: who came before the first cohort, for first-time cohorts.
-        tallies: takes the numbers.
+        table: takes the numbers.
     """
     # Not `any_of`, which would look for equal ones, and that takes long if they are large.
     anybody = Combination(context.origin, "|", tuple(cohorts)) if cohorts[1:] else cohorts[0]
@@ -148,25 +149,14 @@ def count_cells(
     rows = yield from compiled_each(cohorts)
     columns = yield from compiled_each(active)
     before = yield from compiled_each(earlier)
-    siblings = min(AT_ONCE, len(context.shards) or 1)
+    siblings = min(AT_ONCE, len(context.shards))
     window = min(max(_WINDOWS // siblings // len(rows), _SMALLEST), _LARGEST)
     most = max(1, _REQUEST // siblings // window)
     uses = sum(len(graph.bitmaps) for graph in (*before, *rows, *columns))
     groups = yield from worked(_grouped([*before, *rows], most), large=uses > _FEW_USES)
     later = yield from worked(_grouped(columns[::-1], most), large=uses > _FEW_USES)
     plan = _Plan(everybody, rows, columns, groups, later, window, most)
-    if not context.shards:
-        yield from _count_cells(context, plan, tallies)
-        return
-
-    def counted(part: Context) -> Query[Tallies]:
-        own = tallies.blank()
-        yield from _count_cells(part, plan, own)
-        return own
-
-    for own in (yield from in_shards(context, counted)):
-        tallies.add(own)
-        yield Checkpoint()
+    yield from each_shard(context, lambda part: _count_cells(part, plan, table.of_shard()))
 
 
 class _Group(NamedTuple):
@@ -204,26 +194,31 @@ class _Plan(NamedTuple):
     most: int
 
 
-def _count_cells(context: Context, plan: _Plan, tallies: Tallies) -> Query[None]:
-    """Count the cells of a database, or of a shard."""
+def _count_cells(context: Context, plan: _Plan, table: CellCounts) -> Query[None]:
+    """Count the cells in a shard."""
     everybody = plan.everybody.below(context.origin.prefix)
     found = yield from lengths(everybody)
     plain = not any(one.operations for one in (*plan.cohorts, *plan.active))
     may_write = plain and not context.options.reads_elsewhere
-    if may_write and tallies.cells_are_independent and not algebra().lets_others_run:
+    if may_write and table.cells_are_independent and not algebra().lets_others_run:
         # Redis does a plain AND faster than the standard library, copying not counted.
         rows = [bitmap for one in plan.cohorts for bitmap in one.bitmaps]
         columns = [bitmap for one in plan.active for bitmap in one.bitmaps]
         sizes = dict(zip(everybody.bitmaps, found, strict=True))
         sizes |= yield from _lengths(everybody, columns)
-        if max(sizes.values()) * (tallies.columns + 1) <= _TRANSACTION:
+        if max(sizes.values()) * (table.columns + 1) <= _TRANSACTION:
             try:
-                yield from _on_server(context.origin.prefix, rows, columns, sizes, tallies)
+                counts = yield from _on_server(
+                    context.origin.prefix, rows, columns, sizes, table.columns
+                )
             except SlotMovingError:  # bitmaps can be fetched wherever they are
                 pass
             else:
+                for cells in counts:
+                    table.add(cells)
+                    yield Checkpoint()
                 return
-    yield from _by_windows(everybody, plan, max(found), tallies)
+    yield from _by_windows(everybody, plan, max(found), table)
 
 
 def _lengths(graph: Graph, bitmaps: Sequence[Bitmap]) -> Query[dict[Bitmap, int]]:
@@ -237,42 +232,40 @@ def _on_server(
     cohorts: Sequence[Bitmap],
     active: Sequence[Bitmap],
     lengths: Mapping[Bitmap, int],
-    tallies: Tallies,
-) -> Query[None]:
-    """Have the server count, each row at one moment: nobody is in a cell but not in its cohort."""
+    width: int,
+) -> Query[list[_Cells]]:
+    """Have the server count, each row at one moment: nobody is in a cell but not in its cohort.
+
+    Returns:
+        The counts of the cells, for `CellCounts.add`, of each transaction.
+    """
+    counts: list[_Cells] = []
     cells: dict[tuple[int, int], EventSet] = {}
     size = 0
     for row, cohort in enumerate(cohorts):
-        columns = active[row : row + tallies.columns] if lengths[cohort] else ()
+        columns = active[row : row + width] if lengths[cohort] else ()
         cost = sum(max(lengths[cohort], lengths[users]) for users in columns)
         if cells and size + cost > _TRANSACTION:
-            yield from _told(prefix, cells, tallies)
+            counts.append((yield from _counted(prefix, cells)))
             cells, size = {}, 0
         size += cost
         cells[row, -1] = cohort
         for column, users in enumerate(columns):
             if lengths[users]:
                 cells[row, column] = cohort & users
-    yield from _told(prefix, cells, tallies)
+    counts.append((yield from _counted(prefix, cells)))
+    return counts
 
 
-def _told(prefix: str, cells: Mapping[tuple[int, int], EventSet], tallies: Tallies) -> Query[None]:
-    """Take the server's numbers; column -1 is the cohort itself."""
+def _counted(prefix: str, cells: Mapping[tuple[int, int], EventSet]) -> Query[_Cells]:
+    """Have the server count some cells at one moment."""
     graph = (yield from compiled(list(cells.values()))).below(prefix)
-    request, asked = yield from asking(prefix, graph, _bitcount)
+    request, asked = yield from asking(prefix, graph, bitcount)
     replies = yield request
-    for (row, column), reply in zip(cells, asked, strict=True):
-        if column < 0:
-            tallies.sizes[row] = replies[reply]
-        else:
-            tallies.counts[row][column] = replies[reply]
+    return {cell: replies[reply] for cell, reply in zip(cells, asked, strict=True)}
 
 
-def _bitcount(key: bytes) -> Command:
-    return (b"BITCOUNT", key)
-
-
-def _by_windows(everybody: Graph, plan: _Plan, end: int, tallies: Tallies) -> Query[None]:
+def _by_windows(everybody: Graph, plan: _Plan, end: int, table: CellCounts) -> Query[None]:
     """Count on this side, window by window of the ids.
 
     Who is in no cohort is in no cell, so nobody beyond the end of the longest is of interest.
@@ -281,20 +274,19 @@ def _by_windows(everybody: Graph, plan: _Plan, end: int, tallies: Tallies) -> Qu
         everybody: who is in any cohort, here.
         plan: what is fetched and counted.
         end: how many bytes the longest bitmap of a cohort has.
-        tallies: takes the numbers.
+        table: takes the numbers.
     """
     earlier = sum(len(group.graphs) for group in plan.arrivals) - len(plan.cohorts)
-    arrivals = [tallies.exclude] * earlier + [tallies.add_cohort] * len(plan.cohorts)
+    arrivals = [table.exclude] * earlier + [table.add_cohort] * len(plan.cohorts)
     returns = [
-        functools.partial(tallies.add_active, row) for row in range(len(plan.active) - 1, -1, -1)
+        functools.partial(table.add_active, row) for row in range(len(plan.active) - 1, -1, -1)
     ]
     at: int | None = 0
     while at is not None and at < end:
-        before = sum(tallies.sizes)
         length = min(plan.window, end - at)
-        tallies.begin_window()
+        table.begin_window()
         yield from _use(everybody, plan.arrivals, arrivals, at, length, plan.most)
-        if sum(tallies.sizes) > before:
+        if table.window_size:
             yield from _use(everybody, plan.returns, returns, at, length, plan.most)
             at += length
         else:

@@ -8,19 +8,19 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, cast, get_args
 
-from .._core.covers import cover
 from .._core.events import Bitmap, EventSet
-from .._core.excerpts import shown
 from .._core.keys import bitmap_key, check_flag, checked_int, checked_name
 from .._core.periods import Granularity, Period, dated, periods_between
+from .._core.unions import cover
+from .._core.untrusted import shown
 from .._reading.bounds import bounded, check_number, check_uses
 from .._reading.expressions import reckoning
-from .._reading.fanout import in_shards
+from .._reading.fanout import each_shard
 from .._reading.keyspace import periods_of
 from .._reading.requests import Request, in_steps
 from ..errors import InvalidTypeError, InvalidValueError
 from .retention import Mode, Retention, counted_cohort
-from .retention_counts import Tallies, count_cells
+from .retention_counts import CellCounts, count_cells
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,11 +77,11 @@ def retention(
     yield from bounded(context, (*chosen, *active))
     earlier = (yield from _earlier(context, cohort, rows[0], chosen[0])) if first_time else []
     yield from reckoning()
-    tallies = Tallies(number, periods, mode, first_time)
-    yield from count_cells(context, chosen, active, earlier, tallies)
+    cells = CellCounts(number, periods, mode, first_time)
+    yield from count_cells(context, chosen, active, earlier, cells)
     table = []
     for row in range(number):
-        size, counts = tallies.sizes[row], tallies.counts[row]
+        size, counts = cells.sizes[row], cells.counts[row]
         table.append(counted_cohort(calendar, row, moment, size, counts))
     return Retention(
         cohort=_name(cohort),
@@ -168,17 +168,12 @@ def _marked(context: Context, events: Sequence[str], midnight: datetime) -> Quer
     if midnight <= _BEGIN:
         return []
     found: dict[Period, None] = {}
-    if Granularity.MONTH in context.coverage.staying:
+    if Granularity.MONTH in context.coverage.permanent:
         # Few enough to try them all, which is faster than to walk over all keys.
         periods = yield from in_steps(cover(_BEGIN.toordinal(), end, context.coverage))
         for event in events:
-            if context.shards:
-                every = yield from in_shards(
-                    context, functools.partial(_exist, event=event, periods=periods)
-                )
-            else:
-                every = [(yield from _exist(context, event, periods))]
-            for replies in every:
+            exist = functools.partial(_exist, event=event, periods=periods)
+            for replies in (yield from each_shard(context, exist)):
                 found |= dict.fromkeys(itertools.compress(periods, replies))
     else:
         for event in events:

@@ -1,4 +1,4 @@
-"""What a `tallymark.SyncTally` works on: a server or a cluster, with a writer and a reader."""
+"""The backends of a `tallymark.SyncTally`: a server or a cluster, with a writer and a reader."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from .._cluster.execution import ClusterExecutions, discover
+from .._cluster.execution import ClusterExecutions
 from .._cluster.handshake import Handshake
-from .._cluster.topology import Topology
 from .._core.context import Context
 from .._marking.marker import Marker
 from .._reading.execution import Executions
 from .._redis.blocking_clients import KINDS
 from .._redis.clients import make_read_client
+from .._redis.cluster_clients import ClusterClients
 from .._redis.stores import database
 from .connection import Connections
 from .executor import SyncExecutor
@@ -23,68 +23,51 @@ from .nodes import SyncNodes
 from .writer import ClusterWriter, SyncWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Sequence
 
     from .._core.options import Options
+    from .._marking.marks import Mark, Result
     from .._reading.execution import Exchange
-    from .._redis.cluster_clients import ClusterClients
 
-__all__ = ["SyncCluster", "SyncServer"]
+__all__ = ["SyncBackend", "make_backend"]
 
 
-class SyncServer:
-    """One server.
+class SyncBackend:
+    """A writer and a reader on one database. Threads may share it.
 
     Attributes:
         options: the tally's.
-        client: redis-py's.
-        writer: takes marks.
-        reader: answers queries.
         database: equal for all tallies on this database.
         context: the tally's, for queries.
         marker: makes marks.
+        writer: sends marks.
+        reader: answers queries.
+        client: the redis-py client; on a cluster, the cluster client.
     """
 
-    def __init__(self, client: Any, options: Options, *, owned: bool) -> None:
-        """Begin without a connection.
+    writer: SyncWriter
+    reader: SyncExecutor
+    client: Any
 
-        Arguments:
-            client: redis-py's.
-            options: the tally's.
-            owned: whether the tally made the client, and so closes its connections.
-        """
-        observer = options.observer
+    def __init__(self, options: Options, database: Hashable) -> None:
         self.options = options
-        self.client = client
-        self.database: Hashable = database(client)
-        self.context = Context.of(self.database, options, time.time)
+        self.database = database
+        self.context = Context.of(database, options, time.time)
         self.marker = Marker(options, time.time, threading.RLock())
-        self._primary = Connections(
-            client, owned=owned, handshake=Handshake(options.schema()), observer=observer
-        )
-        replica = make_read_client(KINDS, client, options)
-        self._replica = (
-            None if replica is None else Connections(replica, owned=True, observer=observer)
-        )
-        executions = Executions(
-            timeout=options.timeout,
-            clock=time.monotonic,
-            check_usable=self._check_usable,
-        )
-        self.reader = SyncExecutor(executions, self._connections)
-        self.writer = SyncWriter(options, self.reader.run)
-        _backends.add(self)
 
-    def _connections(self, effect: Exchange) -> Connections:
-        if effect.changes or self._replica is None:
-            return self._primary
-        return self._replica
-
-    def _check_usable(self) -> None:
-        self.writer.check_usable()
+    def submit_counted(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
+        """Send marks in one transaction, and count their events if ``max_events`` is set."""
+        self.marker.reserve(marks)
+        try:
+            results = self.writer.submit_together(marks, timeout)
+        except BaseException as error:
+            self.marker.release(marks, error=error)
+            raise
+        self.marker.release(marks, results)
+        return results
 
     def renew_locks(self) -> None:
-        """Begin with locks that nobody holds, as in a child process."""
+        """Replace all locks with free ones, as in a child process."""
         self.writer.renew_locks()
         self.marker.replace_lock(threading.RLock())
 
@@ -95,62 +78,82 @@ class SyncServer:
 
     def disconnect(self) -> None:
         """Close the connections that the tally made; those in use, when they are released."""
+        raise NotImplementedError
+
+    def _check_usable(self) -> None:
+        self.writer.check_usable()
+
+
+class SyncServer(SyncBackend):
+    """One server, and the replica for reads if the option ``read_from`` names one."""
+
+    def __init__(self, client: Any, options: Options, *, owned: bool) -> None:
+        """Begin without a connection.
+
+        Arguments:
+            client: the redis-py client.
+            options: the tally's.
+            owned: whether the tally made the client, and so closes its connections.
+        """
+        super().__init__(options, database(client))
+        observer = options.observer
+        self.client = client
+        self._primary = Connections(
+            client, owned=owned, handshake=Handshake(options.schema()), observer=observer
+        )
+        replica = make_read_client(KINDS, client, options)
+        self._replica = (
+            None if replica is None else Connections(replica, owned=True, observer=observer)
+        )
+        executions = Executions(options, time.monotonic, self._check_usable)
+        self.reader = SyncExecutor(executions, self._connections)
+        self.writer = SyncWriter(options, self.reader.run)
+        _backends.add(self)
+
+    def disconnect(self) -> None:
+        """Close the connections that the tally made; those in use, when they are released."""
         self._primary.close()
         if self._replica is not None:
             self._replica.close()
 
+    def _connections(self, effect: Exchange) -> Connections:
+        if effect.changes or self._replica is None:
+            return self._primary
+        return self._replica
 
-class SyncCluster:
-    """A cluster; attributes and methods as for `SyncServer`."""
+
+class SyncCluster(SyncBackend):
+    """A cluster."""
 
     def __init__(self, clients: ClusterClients, options: Options) -> None:
         """Begin without a connection.
 
         Arguments:
-            clients: how to connect.
+            clients: makes the clients of the nodes.
             options: the tally's.
         """
-        self.options = options = options.on_a_cluster()
-        self.database: Hashable = frozenset(clients.startup)
-        self.context = Context.of(self.database, options, time.time)
-        self.marker = Marker(options, time.time, threading.RLock())
+        options = options.on_a_cluster()
+        super().__init__(options, frozenset(clients.startup))
         self._clients = clients
-        schema = options.schema()
-        topology = Topology(clients.startup, schema, clients.remap)
-        self._nodes = SyncNodes(
-            clients,
-            options.observer,
-            lambda deadline: self.reader.run(discover(topology, time.monotonic, deadline)),
-        )
         executions = ClusterExecutions(
-            topology,
-            Handshake(schema),
-            timeout=options.timeout,
-            clock=time.monotonic,
-            check_usable=self._check_usable,
+            options, time.monotonic, self._check_usable, clients.startup, clients.remap
         )
-        self.reader = SyncExecutor(executions, self._nodes.connections, refresh=self._nodes.refresh)
-        self.writer: SyncWriter = ClusterWriter(executions, options, self.reader.run)
+        self._nodes = nodes = SyncNodes(
+            clients, options.observer, lambda end: self.reader.run(executions.discover(end))
+        )
+        self.reader = SyncExecutor(executions, nodes.connections, nodes.refresh)
+        self.writer = ClusterWriter(executions, options, self.reader.run)
         _backends.add(self)
 
     @property
     def client(self) -> Any:
-        """A cluster client of redis-py: the caller's, or one of our own."""
+        """A cluster client of redis-py: the caller's, or one that the tally makes."""
         return self._clients.cluster_client
 
-    def _check_usable(self) -> None:
-        self.writer.check_usable()
-
     def renew_locks(self) -> None:
-        """Begin with locks that nobody holds, as in a child process."""
-        self.writer.renew_locks()
-        self.marker.replace_lock(threading.RLock())
+        """Replace all locks with free ones, as in a child process."""
+        super().renew_locks()
         self._nodes.renew_locks()
-
-    def close(self) -> None:
-        """Accept nothing more, and `disconnect`."""
-        self.writer.close()
-        self.disconnect()
 
     def disconnect(self) -> None:
         """Close the connections that the tally made; those in use, when they are released."""
@@ -159,7 +162,14 @@ class SyncCluster:
             self._clients.made.close()
 
 
-_backends: weakref.WeakSet[SyncServer | SyncCluster] = weakref.WeakSet()
+def make_backend(client: Any, options: Options, *, owned: bool) -> SyncBackend:
+    """Return a backend for a client, or for `ClusterClients`; ``owned`` as for `SyncServer`."""
+    if isinstance(client, ClusterClients):
+        return SyncCluster(client, options)
+    return SyncServer(client, options, owned=owned)
+
+
+_backends: weakref.WeakSet[SyncBackend] = weakref.WeakSet()
 
 
 def _renew_locks() -> None:

@@ -1,4 +1,4 @@
-"""The blocking driver's connections: bytes out, replies in, redis-py's errors translated."""
+"""The blocking driver's connections: send bytes, read replies, translate redis-py's errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .._core.failures import TOO_SHORT, TRANSIENT
 from .._core.observers import Operation, Outage, observe
 from .._redis import errors as redis_py
-from .._redis.replies import bound, check_nothing_came, its_socket, received_replies
+from .._redis.replies import check_unused, read_replies, set_timeout, socket_of
 from .._redis.stores import store_label
 from ..errors import ReentrantCallError, StoreTimeoutError
 
@@ -29,7 +29,7 @@ __all__ = ["Connections", "finished"]
 class Connections:
     """Sends commands over connections of a redis-py client and reads their replies.
 
-    Threads may share it: each exchange has a connection to itself.
+    Threads may share it: each attempt has a connection of its own.
     """
 
     def __init__(
@@ -44,14 +44,15 @@ class Connections:
 
         Arguments:
             client: the client.
-            owned: whether the tally made it; its pool is a `BlockingPool` then.
-            handshake: what to say first; nothing, if somebody else does.
-            observer: is told of each attempt.
+            owned: whether the tally made the client; its pool is a `BlockingPool` then.
+            handshake: the handshake to make before the first commands, unless it is done;
+                ``None`` on a cluster, where `ClusterExecutions` makes it.
+            observer: called after each attempt.
         """
         self._pool = client.connection_pool
         self.owned = owned
-        #: fakeredis's server, which would do the commands of a signal handler in the middle
-        #: of the one that it has interrupted.
+        #: fakeredis's server, which would execute a command of a signal handler in the
+        #: middle of the command that the handler has interrupted.
         self._embedded = self._pool.connection_kwargs.get("server")
         self._handshake = handshake
         self._closed = False
@@ -62,18 +63,18 @@ class Connections:
     def attempt(
         self, data: bytes, count: int, traffic: Traffic, deadline: float
     ) -> Generator[None, None, list[Any]]:
-        """Make one attempt: yields when the commands are sent, and returns the replies.
+        """Make one attempt: a generator that sends commands, yields, and returns the replies.
 
-        If it is closed in between, the connection is closed too.
+        If the generator is closed at the ``yield``, the connection is closed too.
 
         Arguments:
             data: the commands.
             count: how many replies they have.
-            traffic: is kept up to date, also if the attempt fails.
+            traffic: is updated, also if the attempt fails.
             deadline: when to give up, as `time.monotonic` has it.
 
         Raises:
-            StoreError: why there is no answer.
+            StoreError: the attempt failed.
         """
         traffic.attempts += 1
         before = traffic.bytes
@@ -97,7 +98,7 @@ class Connections:
         return replies
 
     def close(self) -> None:
-        """Close the connections that the tally made; those in use, when they are given back."""
+        """Close the connections that the tally made; those in use, when they are released."""
         self._closed = True
         if self.owned:
             self._pool.disconnect_idle()
@@ -112,13 +113,18 @@ class Connections:
     ) -> None:
         written = traffic.bytes - before
         seconds = time.perf_counter() - begun if written else 0.0
-        told = (self._store, traffic.size, written, time.time(), seconds, failure)
-        observe(observer, Operation(traffic.kind, *told))
+        operation = Operation(
+            traffic.kind, self._store, traffic.size, written, time.time(), seconds, failure
+        )
+        observe(observer, operation)
 
     def _check_late(self, traffic: Traffic, deadline: float) -> None:
-        """Raise if the embedded store, which cannot be interrupted, has answered too late.
+        """Raise if the embedded store has answered a read after the deadline.
 
-        Marks that it has applied stay acknowledged.
+        It cannot be interrupted. Marks that it has applied are acknowledged all the same.
+
+        Raises:
+            StoreTimeoutError: the deadline has passed.
         """
         if self._embedded is not None and traffic.kind == "read" and time.monotonic() >= deadline:
             raise StoreTimeoutError
@@ -126,120 +132,124 @@ class Connections:
     def _attempt(
         self, data: bytes, count: int, traffic: Traffic, deadline: float
     ) -> Generator[None, None, list[Any]]:
-        # A signal handler may raise anywhere, also where a connection is given back.
+        # A signal handler may raise anywhere, also where a connection is released.
         held: list[Any] = []
-        intact = given_back = False
-        alone = None
+        intact = released = False
+        entry = None
         if self._embedded is not None:
-            alone = id(self._embedded), threading.get_ident()
-            if alone in _inside:
+            entry = id(self._embedded), threading.get_ident()
+            if entry in _entered:
                 raise ReentrantCallError(
                     "a call in a signal handler has interrupted one of the embedded store, "
                     "which does one thing at a time"
                 )
         try:
             try:
-                if alone is not None:
-                    _inside.add(alone)
-                connection = self._borrow(deadline, held)
+                if entry is not None:
+                    _entered.add(entry)
+                connection = self._acquire(deadline, held)
                 if self._handshake is not None and not self._handshake.done:
                     self._shake_hands(
                         self._handshake, connection, traffic.kind == "write", deadline
                     )
-                # One deadline for all that is to come, however little of it comes at a time.
-                found = its_socket(connection)
+                sock = socket_of(connection)
                 if traffic.kind == "read":
-                    # Marks notice replies that are not theirs, by the form of a transaction's.
-                    check_nothing_came(connection)
-                if found is not None:
-                    bound(found, deadline)
+                    # Marks need no check: a reply to other commands is no transaction's reply.
+                    check_unused(connection)
+                if sock is not None:
+                    set_timeout(sock, deadline)
                 traffic.bytes += len(data)
                 connection.send_packed_command([data])
                 yield
-                replies = received_replies(connection, count, deadline)
-                if found is not None and found.gettimeout() != connection.socket_timeout:
-                    found.settimeout(connection.socket_timeout)
+                replies = read_replies(connection, count, deadline)
+                if sock is not None and sock.gettimeout() != connection.socket_timeout:
+                    sock.settimeout(connection.socket_timeout)
                 intact = True
             finally:
-                # If not intact, replies may be left unread: on this connection, every
-                # later answer would be taken for that of another command.
-                self._give_back(held, intact)
-                if alone is not None:
-                    _inside.discard(alone)
-                given_back = True
+                # A connection that is not intact may have unread replies, which the next
+                # command would take for its own.
+                self._release(held, intact)
+                if entry is not None:
+                    _entered.discard(entry)
+                released = True
         finally:
-            if not given_back:
-                self._give_back(held, intact=False)
-                if alone is not None:
-                    _inside.discard(alone)
+            if not released:
+                self._release(held, intact=False)
+                if entry is not None:
+                    _entered.discard(entry)
         return replies
 
     @staticmethod
     def _shake_hands(handshake: Handshake, connection: Any, marking: bool, deadline: float) -> None:
-        """Learn whether the database is sharded as the tally is."""
-        found = its_socket(connection)
-        check_nothing_came(connection)
-        if found is not None:
-            bound(found, deadline)
+        """Make the handshake."""
+        sock = socket_of(connection)
+        check_unused(connection)
+        if sock is not None:
+            set_timeout(sock, deadline)
         data, count = handshake.commands(marking=marking)
         connection.send_packed_command([data])
-        handshake.check(received_replies(connection, count, deadline))
+        handshake.check(read_replies(connection, count, deadline))
 
-    def _borrow(self, deadline: float, held: list[Any]) -> Any:
-        """Return a connection, which is in the list then."""
+    def _acquire(self, deadline: float, held: list[Any]) -> Any:
+        """Acquire a connection, put it into the list and return it."""
         if self.owned:
-            return self._pool.borrow(deadline, held)
-        with self._alone_in_the_pool():
+            return self._pool.acquire_into(held, deadline)
+        with self._no_reentry():
             held.append(self._pool.get_connection())
         return held[0]
 
-    def _give_back(self, held: list[Any], intact: bool) -> None:
+    def _release(self, held: list[Any], intact: bool) -> None:
+        """Release the connection in the list, if there is one."""
         if self.owned:
-            self._pool.give_back(held, intact=intact)
-            if self._closed:  # close() saw this connection in use
+            self._pool.release_from(held, intact=intact)
+            if self._closed:  # while this connection was in use
                 self._pool.disconnect_idle()
             return
         if held:
             if not intact:
                 held[0].disconnect()
-            with self._alone_in_the_pool():
-                # Given back twice, it would be lent to two at the same time.
+            with self._no_reentry():
+                # Out of the list first: a connection released twice would serve two threads.
                 self._pool.release(held.pop())
 
     @contextlib.contextmanager
-    def _alone_in_the_pool(self) -> Iterator[None]:
-        """Keep a signal handler out of a pool of the caller's that it has interrupted.
+    def _no_reentry(self) -> Iterator[None]:
+        """Guard a call of the caller's pool against a signal handler that interrupts the call.
 
-        It would wait for ever for a lock that the pool holds, where that is not re-entrant.
+        If the lock of the pool is not re-entrant, the handler would wait for it for ever.
+
+        Raises:
+            ReentrantCallError: this thread is in a call of the pool.
         """
-        me = id(self._pool), threading.get_ident()
-        if me in _inside:
+        entry = id(self._pool), threading.get_ident()
+        if entry in _entered:
             raise ReentrantCallError(
                 "a call in a signal handler has interrupted the pool of this client; a tally "
                 "from SyncTally.from_url has a pool that can be interrupted"
             )
         try:
             try:
-                _inside.add(me)
+                _entered.add(entry)
                 yield
             finally:
-                _inside.discard(me)
+                _entered.discard(entry)
         finally:
-            _inside.discard(me)  # if a signal handler has raised in the first one
+            _entered.discard(entry)  # if a signal handler has raised in the first `finally`
 
 
-#: Which threads are in which pools of callers, and embedded stores, at the moment.
-_inside: set[tuple[int, int]] = set()
+#: The calls of callers' pools, and of embedded stores, that run now: the ids of the pool or
+#: store and of the thread.
+_entered: set[tuple[int, int]] = set()
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-    os.register_at_fork(after_in_child=_inside.clear)
+    os.register_at_fork(after_in_child=_entered.clear)
 
 
 def finished(attempt: Generator[None, None, list[Any]]) -> list[Any]:
-    """Return the replies of an attempt that was sent."""
+    """Receive the replies of an attempt that was sent, and return them."""
     try:
         next(attempt)
     except StopIteration as end:
         replies: list[Any] = end.value
         return replies
-    raise RuntimeError("an attempt is sent once")  # pragma: no cover - it yields once
+    raise RuntimeError("an attempt yields once")  # pragma: no cover - so this is never reached

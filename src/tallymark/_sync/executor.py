@@ -1,4 +1,4 @@
-"""Performs executions: the only place where the blocking driver waits."""
+"""The executor of the blocking driver: performs the effects of executions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ import itertools
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._reading.execution import Computation, Exchange, ExchangeAll, Refresh, Sleep, Traffic
+from .._reading.execution import (
+    Computation,
+    Exchange,
+    ExchangeAll,
+    Refresh,
+    Sleep,
+    Traffic,
+    resume,
+)
 from .._reading.requests import Checkpoint, Page
 from .._redis.errors import let_pass
 from ..errors import StoreError, StoreTimeoutError
@@ -22,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["SyncExecutor"]
 
 AnswerT = TypeVar("AnswerT")
+StepT = TypeVar("StepT")
 
 
 class SyncExecutor:
@@ -31,15 +40,14 @@ class SyncExecutor:
         self,
         executions: Executions,
         connections: Callable[[Exchange], Connections],
-        *,
         refresh: Callable[[Refresh], None] | None = None,
     ) -> None:
         """Begin.
 
         Arguments:
             executions: makes executions of queries.
-            connections: returns the connections for an attempt.
-            refresh: reads the topology of the cluster.
+            connections: returns the connections for an exchange.
+            refresh: performs a `Refresh`; ``None`` without a cluster.
         """
         self._executions = executions
         self._connections = connections
@@ -50,10 +58,9 @@ class SyncExecutor:
 
         Arguments:
             query: the query.
-            timeout: how many seconds all of it may take; ``None`` for the
-                tally's, for each of its requests.
+            timeout: how many seconds the whole query may take; ``None`` for the tally's
+                timeout for each request.
         """
-        self._executions.check_usable()
         return self.run(self._executions.whole(query, timeout))
 
     def stream(self, query: Query[None], timeout: float | None = None) -> Iterator[Any]:
@@ -66,11 +73,12 @@ class SyncExecutor:
         try:
             effect = next(execution)
             while True:
+                outcome = None
                 if isinstance(effect, Page):
                     yield effect.items
-                    effect = next(execution)
                 else:
-                    effect = self._step(execution, effect)
+                    outcome = _outcome(self._perform, effect)
+                effect = resume(execution, outcome)
         except StopIteration:
             return
 
@@ -79,19 +87,10 @@ class SyncExecutor:
         try:
             effect = next(execution)
             while True:
-                effect = self._step(execution, effect)
+                effect = resume(execution, _outcome(self._perform, effect))
         except StopIteration as end:
             answer: AnswerT = end.value
             return answer
-
-    def _step(self, execution: Execution[Any], effect: Any) -> Any:
-        """Perform an effect; return the next one."""
-        try:
-            outcome = self._perform(effect)
-        except StoreError as failure:
-            let_pass(failure)
-            return execution.throw(failure)
-        return execution.send(outcome)
 
     def _perform(self, effect: Any) -> Any:
         if isinstance(effect, Exchange):
@@ -116,15 +115,13 @@ class SyncExecutor:
 
     def _exchange_all(self, effect: ExchangeAll) -> list[list[Any] | StoreError]:
         """Send all requests before any reply is read."""
-        attempts = [self._attempt(each) for each in effect.exchanges]
+        attempts = [self._attempt(exchange) for exchange in effect.exchanges]
         outcomes: list[list[Any] | StoreError] = []
         try:
-            failures = [_tried(next, attempt) for attempt in attempts]
+            failures = [_outcome(next, attempt) for attempt in attempts]
             _compute(effect.meanwhile or (), effect.deadline)
             for attempt, failure in zip(attempts, failures, strict=True):
-                outcomes.append(
-                    failure if isinstance(failure, StoreError) else _tried(finished, attempt)
-                )
+                outcomes.append(failure or _outcome(finished, attempt))
         finally:
             for attempt in attempts:
                 attempt.close()
@@ -137,12 +134,10 @@ class SyncExecutor:
         return self._connections(effect).attempt(data, count, traffic, effect.deadline)
 
 
-def _tried(
-    step: Callable[[Generator[None, None, list[Any]]], Any],
-    attempt: Generator[None, None, list[Any]],
-) -> Any:
+def _outcome(step: Callable[[StepT], Any], argument: StepT) -> Any:
+    """Do a step; return its outcome, or the `StoreError` with which it failed."""
     try:
-        return step(attempt)
+        return step(argument)
     except StoreError as failure:
         let_pass(failure)
         return failure

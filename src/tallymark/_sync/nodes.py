@@ -1,4 +1,4 @@
-"""The nodes of a cluster for the blocking driver: connections, and single-flight refreshes."""
+"""The nodes of a cluster for the blocking driver: connections, and single-flight discovery."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["SyncNodes"]
 
-
 #: The only key of the discoveries.
 _TOPOLOGY: Final = "topology"
 
 
 class _Discovery:
-    """A thread that reads the topology, and for which others wait."""
+    """A discovery of the calling thread, for the end of which other threads can wait."""
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
@@ -52,54 +51,56 @@ class SyncNodes:
         self._clients = clients
         self._observer = observer
         self._discover = discover
-        self._made: dict[Address, Connections] = {}
-        self._refreshed_at = 0.0
+        self._nodes: dict[Address, Connections] = {}
+        self._discovered_at = 0.0
         self.renew_locks()
 
     def renew_locks(self) -> None:
-        """Begin with no discovery under way, as in a child process."""
-        #: The discovery that is under way.
+        """Forget discoveries of other threads, as in a child process."""
+        #: The running discovery.
         self._discoveries: dict[str, _Discovery] = {}
 
     def connections(self, effect: Exchange) -> Connections:
-        """Return the connections to the node of an attempt."""
+        """Return the connections to the node that an exchange is for."""
         address = effect.address
         if address is None:
             raise TypeError(effect)
-        found = self._made.get(address)
-        if found is None:
+        node = self._nodes.get(address)
+        if node is None:
             client = self._clients.client(address)
-            found = Connections(client, owned=True, observer=self._observer)
-            # If another thread was first, this one has no connection yet.
-            found = self._made.setdefault(address, found)
-        return found
+            # If another thread was first, this object has opened no connection yet.
+            node = self._nodes.setdefault(
+                address, Connections(client, owned=True, observer=self._observer)
+            )
+        return node
 
     def close(self) -> None:
         """Close the connections; those in use, when they are released."""
-        for connections in list(self._made.values()):
+        for connections in list(self._nodes.values()):
             connections.close()
 
     def refresh(self, effect: Refresh) -> None:
-        """Read the topology anew; threads that want to at the same time wait for one of them.
+        """Read the topology anew; concurrent calls wait for one discovery.
 
         Raises:
             StoreError: no node answers.
         """
-        came = time.monotonic()
-        while self._refreshed_at <= max(effect.since, came):
-            mine = _Discovery()
+        called_at = time.monotonic()
+        while self._discovered_at <= max(effect.since, called_at):
+            own = _Discovery()
             try:
                 try:
-                    running = self._discoveries.setdefault(_TOPOLOGY, mine)  # in one step
-                    # A call in a signal handler does not wait for the one it has interrupted.
-                    if running is mine or running.thread == mine.thread:
+                    running = self._discoveries.setdefault(_TOPOLOGY, own)  # atomic
+                    # A call in a signal handler must not wait for the discovery that it has
+                    # interrupted.
+                    if running is own or running.thread == own.thread:
                         self._discover(effect.deadline)
-                        self._refreshed_at = time.monotonic()
+                        self._discovered_at = time.monotonic()
                         return
                 finally:
-                    self._end(mine)
+                    self._end(own)
             finally:
-                self._end(mine)  # if a signal handler has raised in the first one
+                self._end(own)  # if a signal handler has raised in the first `finally`
             left = effect.deadline - time.monotonic()
             if left <= 0:
                 raise StoreTimeoutError("no node of the cluster has told its slots")

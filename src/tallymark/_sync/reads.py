@@ -1,15 +1,15 @@
 """The read verbs of `tallymark.SyncTally`: those of `tallymark.Tally`, blocking.
 
-What they send is in the packages `tallymark._reading` and `tallymark._reports`; here and in
-`tallymark._async.reads` they only get a driver.
+The queries are in the packages `tallymark._reading` and `tallymark._reports`. This module and
+`tallymark._async.reads` have a driver execute them.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from .._core.event_sets import EventSets
-from .._reading import keyspace, queries
+from .._core.context import EventSets
+from .._reading import id_streams, keyspace, membership, queries
 from .._reports import engagement as reports
 from .._reports import retention_query as retention_tables
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .._reports.engagement import Funnel, Stickiness
     from .._reports.retention import Mode, Retention
     from .._reports.retention_query import Selector
-    from .backends import SyncCluster, SyncServer
+    from .backends import SyncBackend
 
 __all__ = ["SyncReads"]
 
@@ -31,60 +31,79 @@ AnswerT = TypeVar("AnswerT")
 
 
 class SyncReads(EventSets):
-    """Asks about event sets: same arguments, answers, errors and guarantees as `tallymark.Tally`.
+    """The read verbs.
 
-    What a verb promises about one moment is meant literally, and none leaves a
-    key behind; read there what each of them costs.
+    "One moment" means a snapshot: an answer includes each concurrent mark whole or not at all.
+    No verb leaves a key behind, and only `delete`, `delete_all` and `forget` change bitmaps.
+
+    Every verb takes a ``timeout``: how many seconds the whole call may take. By default, each
+    of its requests may take the tally's timeout. For `users` and `user_chunks`, ``timeout``
+    is for each part.
+
+    A query with more than ``max_bitmaps`` different bitmaps, or for a table with more than 25
+    times as many cells, raises an `InvalidValueError` before anything is sent. However long a
+    verb computes, other threads run meanwhile.
+
+    A tally that reads from replicas (option ``read_from``) gets answers that may be some
+    moments old. There, the tally itself computes a count of several bitmaps, in parts that
+    are each of one moment.
+
+    An expression may have any size and depth. Equal parts of it are computed once. The option
+    ``max_temp_bytes`` limits what Redis computes for `count`, `counts` and `is_empty`. If an
+    expression could exceed the limit for users up to ``max_user_id``, the tally first asks
+    for the lengths of its bitmaps.
+
+    With shards, "one moment" holds for each shard. While a cluster moves a slot, the tally
+    counts the bitmaps of that slot in parts as well.
     """
 
     # Set once, so a narrower type does no harm.
-    backend: SyncServer | SyncCluster  # pyright: ignore[reportIncompatibleVariableOverride]
+    backend: SyncBackend  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def count(self, event_set: EventSet, *, timeout: float | None = None) -> int:
         """Return how many users are in an event set: one request, one moment.
 
-        An expression is computed by the server on temporary keys that no
-        other client ever sees, in the same transaction.
+        The server computes an expression on temporary keys that no other client ever sees,
+        in the same transaction.
 
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed, or
                 an event set is of another database; nothing was sent. Or Redis would
                 have to write more than ``max_temp_bytes``; nothing was computed.
-            CommandError: Redis refused, such as for a key that holds no bitmap.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            ClosedError: the tally cannot be used here.
+            ClosedError: the tally is closed.
         """
         return self._answer(queries.count(self._context, event_set), timeout)
 
     def counts(self, event_sets: Iterable[EventSet], *, timeout: float | None = None) -> list[int]:
         """Return how many users are in each of some event sets: one request, one moment.
 
-        Redis does nothing else meanwhile: an operation on two bitmaps of 10
-        million users takes it about 0.5 ms.
+        Redis executes nothing else meanwhile: an operation on two bitmaps of 10 million users
+        takes about 0.5 ms.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed, or
-                an event set is of another database; nothing was sent.
-            CommandError: Redis refused, such as for a key that holds no bitmap.
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
+                of another database; nothing was sent.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            ClosedError: the tally cannot be used here.
+            ClosedError: the tally is closed.
         """
         return self._answer(queries.counts(self._context, event_sets), timeout)
 
     def contains(self, event_set: EventSet, user_id: int, *, timeout: float | None = None) -> bool:
         """Return whether a user is in an event set, at one moment.
 
-        Costs one bit's look-up for each bitmap of the expression, however
-        many users there are.
+        Redis looks up one bit in each bitmap of the expression, however many users there are.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed, or
-                an event set is of another database; nothing was sent.
-            CommandError: Redis refused, such as for a key that holds no bitmap.
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
+                of another database; nothing was sent.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            ClosedError: the tally cannot be used here.
+            ClosedError: the tally is closed.
         """
-        return self._answer(queries.contains(self._context, event_set, user_id), timeout)
+        return self._answer(membership.contains(self._context, event_set, user_id), timeout)
 
     def contains_many(
         self, event_set: EventSet, user_ids: Iterable[int], *, timeout: float | None = None
@@ -93,21 +112,20 @@ class SyncReads(EventSets):
 
         Arguments:
             event_set: the event set.
-            user_ids: ints from 0 to the tally's ``max_user_id``, or a
-                one-dimensional numpy array of integers. They are all checked
-                before the first is looked up.
+            user_ids: ints from 0 to the tally's ``max_user_id``, or a one-dimensional numpy
+                array of integers. All of them are checked before anything is sent.
 
-        Asks about a thousand users at once, or fetches ranges of the bitmaps
-        where users lie close together; each user's answer is of one moment.
+        Each request looks up a thousand users, or, where the ids lie close together, fetches
+        ranges of the bitmaps. The answer for each user is of one moment.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed, or
-                an event set is of another database; nothing was sent.
-            CommandError: Redis refused, such as for a key that holds no bitmap.
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
+                of another database; nothing was sent.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            ClosedError: the tally cannot be used here.
+            ClosedError: the tally is closed.
         """
-        return self._answer(queries.contains_many(self._context, event_set, user_ids), timeout)
+        return self._answer(membership.contains_many(self._context, event_set, user_ids), timeout)
 
     def users(
         self,
@@ -121,23 +139,23 @@ class SyncReads(EventSets):
 
         Arguments:
             event_set: the event set.
-            start: the first id of interest, from 0 to 2**32 - 1.
-            limit: how many users at most; ``None`` for all. The next page
-                begins at the last id plus one.
+            start: the lowest id to yield, from 0 to 2**32 - 1.
+            limit: how many users at most; ``None`` for all. The next page begins at the last
+                id plus one.
 
-        The bitmaps are fetched part by part as you go, each part of one
-        moment, and neither side ever holds more than that. Nothing is kept
-        open in between: you may stop at any time.
+        The bitmaps are fetched in parts during the iteration, each part of one moment, and
+        neither side holds more than one part in memory. No connection or key is held between
+        two parts, so the iteration may stop at any time.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed, or
-                an event set is of another database; nothing was sent.
-            CommandError: Redis refused, such as for a key that holds no bitmap.
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
+                of another database; nothing was sent.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            ClosedError: the tally cannot be used here.
+            ClosedError: the tally is closed.
         """
         return self.backend.reader.stream(
-            queries.users(self._context, event_set, start, limit), timeout
+            id_streams.users(self._context, event_set, start, limit), timeout
         )
 
     def user_chunks(
@@ -152,36 +170,36 @@ class SyncReads(EventSets):
 
         Arguments:
             event_set: the event set.
-            start: the first id of interest, from 0 to 2**32 - 1.
-            limit: how many users at most; ``None`` for all. The next page
-                begins at the last id plus one.
+            start: the lowest id to yield, from 0 to 2**32 - 1.
+            limit: how many users at most; ``None`` for all. The next page begins at the last
+                id plus one.
 
-        Fetches the bitmaps as `users` does, and is several times as fast where
-        each user needs no more than a few machine instructions.
+        Fetches the bitmaps as `users` does. It is several times as fast if the work for each
+        user is small.
 
         Yields:
             Lists of 1 to 8,192 ids.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed, or
-                an event set is of another database; nothing was sent.
-            CommandError: Redis refused, such as for a key that holds no bitmap.
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
+                of another database; nothing was sent.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            ClosedError: the tally cannot be used here.
+            ClosedError: the tally is closed.
         """
         return self.backend.reader.pages(
-            queries.users(self._context, event_set, start, limit), timeout
+            id_streams.users(self._context, event_set, start, limit), timeout
         )
 
     def is_empty(self, event_set: EventSet, *, timeout: float | None = None) -> bool:
         """Return whether nobody is in an event set, at one moment.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed, or
-                an event set is of another database; nothing was sent.
-            CommandError: Redis refused, such as for a key that holds no bitmap.
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
+                of another database; nothing was sent.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            ClosedError: the tally cannot be used here.
+            ClosedError: the tally is closed.
         """
         return self._answer(queries.is_empty(self._context, event_set), timeout)
 
@@ -191,20 +209,20 @@ class SyncReads(EventSets):
         Arguments:
             event_set: one bitmap (`hour`, `day`, `week`, `month`, `unique`, and
                 `year` with the option ``track_yearly``) or a union of some.
-                Deleting a day leaves its week and its month as they are, and
-                deleting a year its months, which tell who was there still. A
-                range of days is refused, since its weeks and months stand for
-                days that were marked in bitmaps of their own.
+                Deleting a day does not change its week and month, and deleting a year does
+                not change its months, which still have the users. A range of days is
+                refused: it is read from weeks and months, and its days have bitmaps of
+                their own.
 
         Returns:
-            How many of them there were.
+            How many bitmaps existed.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed, or
-                an event set is of another database; nothing was sent.
-            CommandError: Redis refused, such as for a key that holds no bitmap.
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
+                of another database; nothing was sent.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            ClosedError: the tally cannot be used here.
+            ClosedError: the tally is closed.
         """
         return self._answer(queries.delete(self._context, event_set), timeout)
 
@@ -221,42 +239,39 @@ class SyncReads(EventSets):
         first_time: bool = False,
         timeout: float | None = None,
     ) -> Retention:
-        """Return how many of each period's users were back in later periods.
+        """Return how many users of each period were active in later periods.
 
         Arguments:
-            cohort: who makes a cohort: an event's name, or a function that
-                gets a `Period` and returns an event set (`during` builds
-                one), such as for users who signed up on the web or on iOS.
-            activity: what counts as being back, given in the same way.
-            by: how long a period is: ``"day"``, ``"week"``, ``"month"`` or
-                ``"year"``.
-            periods: how many periods after a cohort's own to look at, 0 or
-                more. The table has one column more, for the cohort's own.
-            cohorts: how many rows, 1 or more; as many as ``periods`` by
-                default. The last cohort is of the last period that is over.
-            until: the moment of the report; the present by default, and at
-                most. What is not over then is not counted: those cells are
-                ``None``, and their state says why.
-            mode: ``"classic"``: active in that very period. ``"unbounded"``:
-                active in that period or any later one that is over. For
-                definitions see https://amplitude.com/docs/faq/retention-analysis.
-            first_time: count in each cohort only users who were in none of
-                the periods before, back to the year 1970, also those that the
-                table does not show. What was deleted or has expired cannot be
-                known.
+            cohort: the users of a cohort: an event's name, or a function that takes a
+                `Period` and returns an event set (`during` builds one), such as for users
+                who signed up on the web or on iOS.
+            activity: what makes a user active, given in the same way.
+            by: the length of a period: ``"day"``, ``"week"``, ``"month"`` or ``"year"``.
+            periods: the number of periods after the cohort's own, 0 or more. The table has
+                one more column, for the cohort's own period.
+            cohorts: the number of rows, 1 or more; as many as ``periods`` by default. The
+                last cohort is that of the last period that is over.
+            until: the moment of the report; the present by default, and at most. Periods that
+                are not over then are not counted: their cells are ``None``, and the state of
+                a cell says why.
+            mode: ``"classic"``: active in that very period. ``"unbounded"``: active in that
+                period or any later one that is over. For definitions see
+                https://amplitude.com/docs/faq/retention-analysis.
+            first_time: count in each cohort only users who were in no earlier period, back
+                to the year 1970, also in those that the table does not show. Bitmaps that
+                were deleted or have expired count as empty.
 
-        The bitmaps are fetched a few at a time and combined here,
-        with numpy if it is installed (extra ``numpy``), so other threads and
-        other clients of Redis go on meanwhile. It needs about 64 MiB, however
-        many users there are, unless cohorts are made of very many bitmaps.
-        Marks that are made meanwhile may be in one cell and not in another.
+        The bitmaps are fetched a few at a time and combined by the tally, with
+        numpy if it is installed (extra ``numpy``), so other threads and other clients of Redis
+        are served meanwhile. It needs about 64 MiB, however many users there are, unless
+        cohorts have very many bitmaps. Concurrent marks may be in one cell and not in another.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed, or
-                an event set is of another database; nothing was sent.
-            CommandError: Redis refused, such as for a key that holds no bitmap.
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
+                of another database; nothing was sent.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            ClosedError: the tally cannot be used here.
+            ClosedError: the tally is closed.
         """
         return self._answer(
             retention_tables.retention(
@@ -276,22 +291,21 @@ class SyncReads(EventSets):
     def stickiness(
         self, event: str, day: date | None = None, *, timeout: float | None = None
     ) -> Stickiness:
-        """Return how many of a month's users are there on a day: DAU over rolling MAU.
+        """Return the share of a month's users who are active on a day: DAU over rolling MAU.
 
         Arguments:
             event: the event's name.
-            day: the day; yesterday by default, the last one that is over. The
-                month are the 28 days that end with it, so each day of the
-                week counts equally.
+            day: the day; by default yesterday, the last day that is over. The month is the 28
+                days that end with it, so that it has each day of the week equally often.
 
         One request, one moment.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed, or
-                an event set is of another database; nothing was sent.
-            CommandError: Redis refused, such as for a key that holds no bitmap.
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
+                of another database; nothing was sent.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            ClosedError: the tally cannot be used here.
+            ClosedError: the tally is closed.
         """
         return self._answer(reports.stickiness(self._context, event, day), timeout)
 
@@ -305,25 +319,24 @@ class SyncReads(EventSets):
     ) -> Funnel:
         """Return how many users of a period took the first step, the first two, and so on.
 
-        A bitmap knows who did something in a period, not in which order or
-        how often. So this tells who did all steps up to one within the same
-        period, in any order; a user who buys first and visits later is
-        counted, and one who visits on Sunday and buys on Monday is not, in a
-        funnel by week.
+        Bitmaps have no order and no number of events in a period. So a user has reached a
+        step who did this step and all earlier ones within the same period, in any order. In a
+        funnel by week, a user who buys first and visits later is counted; a user who visits
+        on Sunday and buys on Monday is not.
 
         Arguments:
-            steps: names of events, or event sets, which are taken as they are.
-            by: how long the period is; ``"week"`` by default.
-            moment: a moment of it; the present by default.
+            steps: names of events, or event sets, which may be of any period.
+            by: the length of the period; ``"week"`` by default.
+            moment: a moment of the period; the present by default.
 
         One request, one moment.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed, or
-                an event set is of another database; nothing was sent.
-            CommandError: Redis refused, such as for a key that holds no bitmap.
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
+                of another database; nothing was sent.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            ClosedError: the tally cannot be used here.
+            ClosedError: the tally is closed.
         """
         return self._answer(reports.funnel(self._context, steps, by, moment), timeout)
 
@@ -331,18 +344,18 @@ class SyncReads(EventSets):
         """Return the names of all events that have a bitmap, sorted.
 
         Arguments:
-            prefix: what the names begin with; every character stands for itself.
+            prefix: the start of the names, without wildcards.
 
-        Walks over all keys of the database, a thousand at a time. Events that
-        come or go meanwhile may be missing or listed. If the prefix of another
-        tally begins with this one's, its events are listed too, under longer names.
+        Scans all keys of the database, a thousand at a time (``SCAN``). Events that are
+        created or deleted meanwhile may be missing or listed. If the prefix of another tally
+        begins with this tally's prefix, its events are listed too, under longer names.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed, or
-                an event set is of another database; nothing was sent.
-            CommandError: Redis refused, such as for a key that holds no bitmap.
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
+                of another database; nothing was sent.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            ClosedError: the tally cannot be used here.
+            ClosedError: the tally is closed.
         """
         return self._answer(keyspace.event_names(self._context, prefix), timeout)
 
@@ -352,35 +365,35 @@ class SyncReads(EventSets):
         Arguments:
             event: the event's name.
             granularity: ``"hour"``, ``"day"``, ``"week"``, ``"month"``,
-                ``"year"``, or one of `tallymark.Granularity`. Only periods of
-                this one are listed: days that are marked have months too.
+                ``"year"``, or one of `tallymark.Granularity`. Only bitmaps of this
+                granularity are listed.
 
-        Walks over all keys, as `event_names` does. `during` turns a period
-        into an event set. A period whose own bitmap has expired is not listed,
-        and neither is a year that was marked without ``track_yearly``.
+        Scans all keys, as `event_names` does. `during` returns the event set of a period. A
+        period is not listed if its bitmap has expired, or if it is a year that was marked
+        without ``track_yearly``.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed, or
-                an event set is of another database; nothing was sent.
-            CommandError: Redis refused, such as for a key that holds no bitmap.
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
+                of another database; nothing was sent.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            ClosedError: the tally cannot be used here.
+            ClosedError: the tally is closed.
         """
         return self._answer(keyspace.periods(self._context, event, granularity), timeout)
 
     def memory(self, event: str, *, timeout: float | None = None) -> dict[Granularity, int]:
         """Return how many bytes the bitmaps of an event take, for each granularity it has.
 
-        As Redis reckons them (``MEMORY USAGE``, key and overhead included); on
-        a server that does not tell, the bare lengths. Walks over all keys, as
-        `event_names` does, and counts what it would list under this name.
+        As ``MEMORY USAGE`` of Redis returns them, with key and overhead; on a server without
+        that command, the lengths of the bitmaps. Scans all keys, as `event_names` does, and
+        counts all bitmaps that it would list under this name.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed, or
-                an event set is of another database; nothing was sent.
-            CommandError: Redis refused, such as for a key that holds no bitmap.
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
+                of another database; nothing was sent.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            ClosedError: the tally cannot be used here.
+            ClosedError: the tally is closed.
         """
         return self._answer(keyspace.memory(self._context, event), timeout)
 
@@ -394,30 +407,30 @@ class SyncReads(EventSets):
         *,
         timeout: float | None = None,
     ) -> dict[str, list[Period]]:
-        """Return when a user did what.
+        """Return the periods in which a user did some events.
 
         Arguments:
             user_id: an int from 0 to the tally's ``max_user_id``.
             events: one name or several.
-            since: the moment from which on.
-            until: the moment up to which, not included; now by default. Every
-                period that has a moment in between is looked at.
-            granularity: as for `periods`. What is looked at is what `during`
-                returns: hours are there only if they were marked.
+            since: the start of the time span.
+            until: its end, not included; now by default. Every period that overlaps the span
+                is looked up.
+            granularity: as for `periods`. The event sets are those of `during`: hours are
+                found only if they were marked.
 
         Returns:
-            For each event, in the given order, the periods in which the user
-            is marked, in order.
+            For each event, in the given order, the periods in which the user is marked, in
+            order.
 
-        A thousand bits are looked up in a request, each for itself: marks that
-        are made meanwhile may be in the answer or not.
+        Each request looks up a thousand bits, without a common snapshot: concurrent marks may
+        be in the answer or not.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed, or
-                an event set is of another database; nothing was sent.
-            CommandError: Redis refused, such as for a key that holds no bitmap.
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
+                of another database; nothing was sent.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            ClosedError: the tally cannot be used here.
+            ClosedError: the tally is closed.
         """
         return self._answer(
             keyspace.history(self._context, user_id, events, since, until, granularity), timeout
@@ -426,28 +439,26 @@ class SyncReads(EventSets):
     def forget(self, user_id: int, *, timeout: float | None = None) -> int:
         """Clear a user's bit in every bitmap, such as for a request to be forgotten.
 
-        Makes no bitmap longer and creates none. Walks over all keys of the
-        database, a thousand at a time, each step atomic. Marks of this user
-        that are made meanwhile may stay, so stop marking first; then, a second
-        call returns 0. If it is interrupted, call it again.
+        Extends and creates no bitmap. Scans all keys of the database, a thousand at a time,
+        and clears the bits of each step atomically. Concurrent marks of this user may stay, so
+        stop marking first; a second call returns 0 then. If it is interrupted, call it again.
 
-        If the prefix of another tally begins with this one's, as ``tenant1_eu_``
-        does with ``tenant1_``, its bitmaps are events of this one as well, and the
-        bit is cleared there too.
+        If the prefix of another tally begins with this tally's prefix, as ``tenant1_eu_`` does
+        with ``tenant1_``, its bitmaps are events of this tally as well, and the bit is cleared
+        there too.
 
         Arguments:
             user_id: an int from 0 to the tally's ``max_user_id``.
 
         Returns:
-            How many bits were set. After a broken connection and a
-            repetition it may be less than that.
+            How many bits were set. It may be too low after a broken connection and a retry.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed, or
-                an event set is of another database; nothing was sent.
-            CommandError: Redis refused, such as for a key that holds no bitmap.
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
+                of another database; nothing was sent.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            ClosedError: the tally cannot be used here.
+            ClosedError: the tally is closed.
         """
         return self._answer(keyspace.forget(self._context, user_id), timeout)
 
@@ -455,23 +466,23 @@ class SyncReads(EventSets):
         """Delete every bitmap of the tally, of all events and all time.
 
         Arguments:
-            prefix: the tally's own prefix, whole and to the letter, as a guard
-                against doing this to the wrong database; anything else is refused.
+            prefix: the tally's own prefix, as a guard against the wrong database; any other
+                value is refused.
 
-        If the prefix of another tally begins with this one's, as ``tenant10`` does
-        with ``tenant1``, its bitmaps are deleted too: their keys do not tell where
-        the prefix ends.
+        If the prefix of another tally begins with this tally's prefix, as ``tenant10`` does
+        with ``tenant1``, its bitmaps are deleted too: a key does not show where its prefix
+        ends.
 
         Returns:
-            How many there were. Keys that are no bitmaps of tallymark's (or
-            bitmapist's, its temporary keys included) stay.
+            How many bitmaps were deleted. Keys that are no bitmaps of tallymark (or of
+            bitmapist, with its temporary keys) stay.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed, or
-                an event set is of another database; nothing was sent.
-            CommandError: Redis refused, such as for a key that holds no bitmap.
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
+                of another database; nothing was sent.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            ClosedError: the tally cannot be used here.
+            ClosedError: the tally is closed.
         """
         return self._answer(keyspace.delete_all(self._context, prefix), timeout)
 

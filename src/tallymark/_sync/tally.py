@@ -1,7 +1,7 @@
 """The blocking driver: `SyncTally`.
 
-No event loop and no thread: the same core as the async driver, on
-``redis.Redis``. Calls may come from many threads, and go on after ``fork``.
+It has no event loop and no thread: the same queries and batches as in the async driver, on
+``redis.Redis``. It may be used by several threads, and after ``fork``.
 """
 
 from __future__ import annotations
@@ -10,32 +10,32 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from redis import Redis, RedisCluster
-
-from .._core.handlers import let_handlers_pass
 from .._core.offsets import blocks
-from .._core.options import Options, checked_timeout, hide_urls
+from .._core.options import Options, hide_urls
+from .._core.untrusted import let_handlers_pass
 from .._core.urls import StoreUrl
 from .._marking.transaction import Transaction, unwrapped
-from .._redis import errors as redis_py
+from .._reading.execution import Deadline
 from .._redis.blocking_clients import KINDS
-from .._redis.cluster_clients import ClusterClients, cluster_from_client, opened
-from ..errors import StoreTimeoutError, TallymarkError
-from .backends import SyncCluster, SyncServer
+from .._redis.cluster_clients import from_client, from_url
+from ..errors import TallymarkError
+from .backends import make_backend
 from .reads import SyncReads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from datetime import date
     from types import TracebackType
 
+    from redis import Redis, RedisCluster
     from typing_extensions import Self, Unpack
 
     from .._core.options import TallyOptions
     from .._core.periods import Granularity
     from .._marking.bulk import BulkWrite
-    from .._marking.marks import Mark, Result
+    from .._marking.marks import Mark
     from .._marking.stats import Stats
+    from .backends import SyncBackend
 
 __all__ = ["SyncTally", "owning"]
 
@@ -43,52 +43,44 @@ __all__ = ["SyncTally", "owning"]
 class SyncTally(SyncReads):
     """Marks events of users and reads them back, for programs without an event loop.
 
-    The blocking twin of `tallymark.Tally`: same verbs, arguments, results and
-    guarantees. Make one and share it between threads. After ``fork``, a child
-    process opens connections of its own.
+    The blocking version of `tallymark.Tally`: same verbs, arguments, results and guarantees.
+    Make one tally and share it between threads. After ``fork``, a child process opens
+    connections of its own.
 
-    To connect over a client of the caller's may take as long as that client's
-    own timeouts allow; all else ends at the call's deadline.
+    Connecting with a client of the caller's may take as long as the timeouts of that client
+    allow; everything else ends at the call's deadline.
 
     Attributes:
-        backend: what the tally works on, for extensions of tallymark; it may change in
-            any release.
+        backend: the writer and the reader of the tally, for extensions of tallymark; they may
+            change in any release.
     """
 
-    backend: SyncServer | SyncCluster
+    backend: SyncBackend
 
     def __init__(self, client: Redis | RedisCluster, **options: Unpack[TallyOptions]) -> None:
         """Use a client that the caller owns; closing the tally leaves it open.
 
         Arguments:
-            client: a ``redis.Redis``. Give it a ``socket_connect_timeout`` and,
-                as its pool needs, a ``timeout``: waiting for a connection of
-                its pool is the one thing that the tally cannot cut short. Or a
-                ``redis.RedisCluster``: the tally takes its nodes and its settings,
-                and opens connections of its own, which it closes.
+            client: a ``redis.Redis``. Give it a ``socket_connect_timeout`` and, if its pool
+                blocks, a ``timeout``: the tally cannot interrupt a wait for a connection of
+                the pool. Or a ``redis.RedisCluster``: the tally copies its nodes and
+                settings, and opens connections of its own, which it closes.
             options: those of `tallymark.TallyOptions`.
 
         Raises:
-            InvalidTypeError, InvalidValueError: the client or an option is not
-                what is described there.
+            InvalidTypeError, InvalidValueError: the client or an option is not allowed.
         """
         hide_urls(options)
         checked = Options(**options)
-        remedy = "for asyncio clients there is tallymark.Tally"
-        redis_py.check_client(client, (Redis, RedisCluster), "SyncTally", remedy)
-        if isinstance(client, RedisCluster):
-            self.backend = SyncCluster(cluster_from_client(KINDS, client, checked), checked)
-        else:
-            self.backend = SyncServer(client, checked, owned=False)
+        self.backend = make_backend(from_client(KINDS, client, checked), checked, owned=False)
 
     @classmethod
     def from_url(cls, url: str, **options: Unpack[TallyOptions]) -> Self:
         """Make a tally with a client of its own, which `close` closes.
 
-        Connects at the first call. The tally keeps a connection for each
-        thread that uses it at the same time, 50 at most, or what
-        ``max_connections`` in the URL says. On a cluster it keeps that many to
-        each node.
+        Connects at the first call. The tally keeps a connection for each thread that uses it at
+        the same time; on a cluster, to each node. It opens up to 50, or as many as
+        ``max_connections`` in the URL says.
 
         Arguments:
             url: ``redis://[[user]:password@]host[:port][/database]``,
@@ -101,8 +93,11 @@ class SyncTally(SyncReads):
                 ``memory://``, a store inside this process that needs no
                 server (extra ``memory``): this tally's alone, and gone with
                 it; ``memory://name`` is one store for all tallies of the
-                process that say that name. The options ``sentinel_username`` and
+                process with that name. The options ``sentinel_username`` and
                 ``sentinel_password`` are for Sentinels with a login of their own.
+                User, password and path are encoded as by
+                ``urllib.parse.quote(text, safe="")``. With TLS, names in certificates are
+                checked, unless ``ssl_check_hostname=false``.
             options: those of `tallymark.TallyOptions`.
 
         Returns:
@@ -117,13 +112,13 @@ class SyncTally(SyncReads):
         del url  # error reporters show the locals of frames
         hide_urls(options)
         checked = Options(**options)
-        return owning(cls, opened(KINDS, store, checked), checked)
+        return owning(cls, from_url(KINDS, store, checked), checked)
 
     @property
     def client(self) -> Redis | RedisCluster:
-        """The redis-py client that the tally uses, for what tallymark does not do.
+        """The redis-py client that the tally uses, for commands beside tallymark's.
 
-        Of a tally on a cluster this is a cluster client with connections of its own.
+        On a cluster, it is a cluster client with connections of its own.
         """
         client: Redis | RedisCluster = self.backend.client
         return client
@@ -143,34 +138,31 @@ class SyncTally(SyncReads):
         Arguments:
             event: a non-empty str without control characters.
             user_id: an int from 0 to the tally's ``max_user_id``.
-            now: when it happened; the present by default. An aware datetime is
-                converted to the tally's time zone, a naive one is taken to be
-                in it, and a date is its midnight.
-            track_hourly: also mark the hour. ``None`` leaves it to the tally's
-                option, and that to ``tallymark.TRACK_HOURLY``.
-            track_unique: also mark the event's dateless bitmap. ``None``
-                leaves it to the tally's option, and that to
-                ``tallymark.TRACK_UNIQUE``.
-            timeout: how many seconds this call may take, more than 0,
-                ``math.inf`` for no limit; ``None`` for the tally's.
+            now: when it happened; the present by default. An aware datetime is converted to
+                the tally's time zone, a naive datetime is taken as in that zone, and a date
+                is its midnight.
+            track_hourly: also mark the hour; ``None`` for the tally's option, or without that
+                for ``tallymark.TRACK_HOURLY``.
+            track_unique: also mark the event's dateless bitmap; ``None`` for the tally's
+                option, or without that for ``tallymark.TRACK_UNIQUE``.
+            timeout: how many seconds the call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout.
 
         Returns:
-            The granularities whose bit this call flipped, falsy when the user
-            was marked in all of them before: ``Granularity.DAY in flipped``
-            tells the first time today. After a broken connection and a retry
-            it may hold less than this call flipped.
+            The granularities whose bit this call flipped; falsy if the user was marked in all
+            of them before. ``Granularity.DAY in flipped`` is true for the first time today.
+            Some may be missing after a broken connection and a retry.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed;
-                nothing was sent.
-            CommandError: Redis refused; the message says what was changed.
-            StoreUnavailableError, StoreTimeoutError: no answer within the
-                timeout; the message says whether anything was sent. What was
-                sent may or may not have been applied, and may be repeated.
+            InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
+            CommandError: Redis refused the mark; the message says what was changed.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout; the
+                message says whether anything was sent. If so, the mark may or may not have
+                been applied. The call may be repeated.
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
-            ClosedError: the tally cannot be used here.
+            ClosedError: the tally is closed.
         """
-        return self._take(
+        return self._submit(
             self.backend.marker.mark_event(event, user_id, now, track_hourly, track_unique), timeout
         )
 
@@ -187,47 +179,44 @@ class SyncTally(SyncReads):
     ) -> Granularity:
         """Take a mark back: clear the bits that `mark_event` would set.
 
-        By default all of them are set to 0, as bitmapist does it. That takes
-        the user out of the whole week and month, also when other days of them
-        still have the user; and Redis extends a bitmap that ends before the
-        user's bit, or creates it, to write that 0.
+        By default all of them are cleared, as by bitmapist: the user is no longer in the week
+        and the month, even if other days of them have the user. Redis extends a bitmap that
+        is too short for the user's bit, or creates it, to write the 0.
 
-        With ``exact=True`` the week, month and year are cleared only where no
-        other day of them has the user, no bitmap grows and no key is created.
-        A script on the server looks and clears in one atomic step. The day,
-        and with the switches the given hour and the dateless bit, are cleared
-        in any case; other hours of that day keep their bits.
+        With ``exact=True``, the week, month and year are cleared only if no other day of them
+        has the user, and no bitmap is extended or created. A script on the server does this
+        atomically. The day, and with the switches the given hour and the dateless bit, are
+        cleared in any case; other hours of that day keep their bits.
 
         Arguments:
             event: a non-empty str without control characters.
             user_id: an int from 0 to the tally's ``max_user_id``.
-            now: when it happened; the present by default. An aware datetime is
-                converted to the tally's time zone, a naive one is taken to be
-                in it, and a date is its midnight.
-            track_hourly: also clear the hour's bit. ``None`` leaves it to the
-                tally's option, and that to ``tallymark.TRACK_HOURLY``.
-            track_unique: also clear the event's dateless bit. ``None`` leaves
-                it to the tally's option, and that to ``tallymark.TRACK_UNIQUE``.
+            now: when it happened; the present by default. An aware datetime is converted to
+                the tally's time zone, a naive datetime is taken as in that zone, and a date
+                is its midnight.
+            track_hourly: also clear the hour's bit; ``None`` for the tally's option, or
+                without that for ``tallymark.TRACK_HOURLY``.
+            track_unique: also clear the event's dateless bit; ``None`` for the tally's option,
+                or without that for ``tallymark.TRACK_UNIQUE``.
             exact: whether to look at the other days first.
-            timeout: how many seconds this call may take, more than 0,
-                ``math.inf`` for no limit; ``None`` for the tally's.
+            timeout: how many seconds the call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout.
 
         Returns:
-            The granularities whose bit this call cleared. After a broken
-            connection and a retry it may be less than that.
+            The granularities whose bit this call cleared. Some may be missing after a broken
+            connection and a retry.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed;
-                nothing was sent.
+            InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
             CommandError: Redis refused; the message says what was changed. With
-                ``exact=True`` a key of the wrong type leaves all as it was.
-            StoreUnavailableError, StoreTimeoutError: no answer within the
-                timeout; the message says whether anything was sent. What was
-                sent may or may not have been applied, and may be repeated.
+                ``exact=True``, nothing is changed if a key has the wrong type.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout; the
+                message says whether anything was sent. If so, the mark may or may not have
+                been applied. The call may be repeated.
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
-            ClosedError: the tally cannot be used here.
+            ClosedError: the tally is closed.
         """
-        return self._take(
+        return self._submit(
             self.backend.marker.unmark_event(
                 event, user_id, now, track_hourly, track_unique, exact
             ),
@@ -240,24 +229,22 @@ class SyncTally(SyncReads):
         Arguments:
             event: a non-empty str without control characters.
             user_id: an int from 0 to the tally's ``max_user_id``.
-            timeout: how many seconds this call may take, more than 0,
-                ``math.inf`` for no limit; ``None`` for the tally's.
+            timeout: how many seconds the call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout.
 
         Returns:
-            ``Granularity.UNIQUE`` if the user did not have the flag, else a
-            falsy value.
+            ``Granularity.UNIQUE`` if the user did not have the flag, else a falsy value.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed;
-                nothing was sent.
-            CommandError: Redis refused; the message says what was changed.
-            StoreUnavailableError, StoreTimeoutError: no answer within the
-                timeout; the message says whether anything was sent. What was
-                sent may or may not have been applied, and may be repeated.
+            InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
+            CommandError: Redis refused the mark; the message says what was changed.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout; the
+                message says whether anything was sent. If so, the mark may or may not have
+                been applied. The call may be repeated.
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
-            ClosedError: the tally cannot be used here.
+            ClosedError: the tally is closed.
         """
-        return self._take(self.backend.marker.mark_unique(event, user_id), timeout)
+        return self._submit(self.backend.marker.mark_unique(event, user_id), timeout)
 
     def unmark_unique(
         self, event: str, user_id: int, *, timeout: float | None = None
@@ -267,23 +254,22 @@ class SyncTally(SyncReads):
         Arguments:
             event: a non-empty str without control characters.
             user_id: an int from 0 to the tally's ``max_user_id``.
-            timeout: how many seconds this call may take, more than 0,
-                ``math.inf`` for no limit; ``None`` for the tally's.
+            timeout: how many seconds the call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout.
 
         Returns:
             ``Granularity.UNIQUE`` if the user had the flag, else a falsy value.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed;
-                nothing was sent.
-            CommandError: Redis refused; the message says what was changed.
-            StoreUnavailableError, StoreTimeoutError: no answer within the
-                timeout; the message says whether anything was sent. What was
-                sent may or may not have been applied, and may be repeated.
+            InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
+            CommandError: Redis refused the mark; the message says what was changed.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout; the
+                message says whether anything was sent. If so, the mark may or may not have
+                been applied. The call may be repeated.
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
-            ClosedError: the tally cannot be used here.
+            ClosedError: the tally is closed.
         """
-        return self._take(self.backend.marker.unmark_unique(event, user_id), timeout)
+        return self._submit(self.backend.marker.unmark_unique(event, user_id), timeout)
 
     def mark_many(
         self,
@@ -297,49 +283,43 @@ class SyncTally(SyncReads):
     ) -> dict[Granularity, int]:
         """Record that many users did something at the same time.
 
-        Takes them in pieces, each of which is a transaction of its own; marks
-        of other threads go in between. Where the ids lie close together (from
-        about one in 4,000), a piece is sent as a bitmap and merged on the
-        server, some 20 times as fast as bit by bit. An expiry that a bitmap
-        has is kept.
+        The ids are sent in pieces, each a transaction of its own; marks of other threads are sent
+        in between. Where the ids lie close together (from about one in 4,000), a piece is sent
+        as a bitmap and merged on the server, some 20 times as fast as bit by bit. The expiry
+        of a bitmap is kept.
 
         Arguments:
             event: a non-empty str without control characters.
-            user_ids: ints from 0 to the tally's ``max_user_id``, in any order,
-                repetitions allowed: an iterable, or a
-                one-dimensional array of integers, of numpy or of what numpy
-                can read, such as a column of a data frame, which is not copied
-                to a list. Arrays with masked or missing values are refused. A
-                stream is taken 32,768 ids at a time, and each block is sent
-                when it is full or the last one.
-            now: when they did; the present by default. An aware datetime is
-                converted to the tally's time zone, a naive one is taken to be
-                in it, and a date is its midnight.
-            track_hourly: also mark the hour. ``None`` leaves it to the tally's
-                option, and that to ``tallymark.TRACK_HOURLY``.
-            track_unique: also mark the event's dateless bitmap. ``None``
-                leaves it to the tally's option, and that to
-                ``tallymark.TRACK_UNIQUE``.
-            timeout: how many seconds the whole call may take, waiting for ids
-                included. ``None``: as long as each piece is answered within the
-                tally's timeout. An iterable that does not give its next id
-                cannot be interrupted: the call ends as soon as it does.
+            user_ids: ints from 0 to the tally's ``max_user_id``, in any order, repetitions
+                allowed: an iterable, or a one-dimensional array of integers, of numpy or that
+                numpy can read, such as a column of a data frame, which is not copied to a list.
+                Arrays with masked or missing values are refused. Other iterables than
+                collections are read in blocks of 32,768 ids; each block is sent as soon as it is
+                complete.
+            now: when it happened; the present by default. An aware datetime is converted to
+                the tally's time zone, a naive datetime is taken as in that zone, and a date
+                is its midnight.
+            track_hourly: also mark the hour; ``None`` for the tally's option, or without that
+                for ``tallymark.TRACK_HOURLY``.
+            track_unique: also mark the event's dateless bitmap; ``None`` for the tally's
+                option, or without that for ``tallymark.TRACK_UNIQUE``.
+            timeout: how many seconds the whole call may take, with the time that the iterable
+                takes; ``None`` for the tally's timeout for each piece. An iterable that does not
+                give its next id cannot be interrupted: the call ends as soon as it does.
 
         Returns:
-            For each granularity, in how many of the bits this call flipped.
-            After a broken connection and a retry it may be less than that.
+            For each granularity, how many bits this call flipped. The number may be too low
+            after a broken connection and a retry.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed. If
-                the ids are there already (a list, a set, an array), nothing was
-                sent; if they come one by one, the message says how many were
-                marked before.
-            CommandError, StoreUnavailableError, StoreTimeoutError,
-            OverloadedError: Redis refused one piece, or did not answer in time,
-                or too many were waiting; the message says how many ids were
-                marked before it. `StoreTimeoutError` also if the ids did not
-                come in time.
-            ClosedError: the tally cannot be used here.
+            InvalidTypeError, InvalidValueError: an argument is not allowed. If the ids are a
+                collection (a list, a set, an array), nothing was sent; else the message says
+                how many ids were marked before.
+            CommandError, StoreUnavailableError, StoreTimeoutError, OverloadedError: Redis
+                refused a piece, or did not answer in time, or ``max_pending`` marks were
+                waiting; the message says how many ids were marked before. A
+                `StoreTimeoutError` also if the iterable did not give its ids in time.
+            ClosedError: the tally is closed.
         """
         many = self.backend.marker.mark_many(event, now, track_hourly, track_unique)
         with self.backend.marker.reservation(many):
@@ -358,45 +338,40 @@ class SyncTally(SyncReads):
     ) -> dict[Granularity, int]:
         """Take back what `mark_many` with the same arguments sets.
 
-        As `unmark_event` for each of the users, ``exact`` included: that needs
-        a script for each user, and so the time of `unmark_event`. Without it,
-        the users are out of the whole week and month, and a bitmap may be
-        extended to hold a 0.
+        Like `unmark_event` for each of the users. With ``exact=True``, it executes a script for
+        each user, which takes as long as `unmark_event`. Without, the users are no longer in
+        the week and the month, and a bitmap may be extended to hold a 0.
 
         Arguments:
             event: a non-empty str without control characters.
-            user_ids: ints from 0 to the tally's ``max_user_id``, in any order,
-                repetitions allowed: an iterable, or a
-                one-dimensional array of integers, of numpy or of what numpy
-                can read, such as a column of a data frame, which is not copied
-                to a list. Arrays with masked or missing values are refused. A
-                stream is taken 32,768 ids at a time, and each block is sent
-                when it is full or the last one.
-            now: when they did; the present by default. An aware datetime is
-                converted to the tally's time zone, a naive one is taken to be
-                in it, and a date is its midnight.
-            track_hourly: also clear the hour's bits. ``None`` leaves it to the
-                tally's option, and that to ``tallymark.TRACK_HOURLY``.
-            track_unique: also clear the event's dateless bits. ``None`` leaves
-                it to the tally's option, and that to ``tallymark.TRACK_UNIQUE``.
+            user_ids: ints from 0 to the tally's ``max_user_id``, in any order, repetitions
+                allowed: an iterable, or a one-dimensional array of integers, of numpy or that
+                numpy can read, such as a column of a data frame, which is not copied to a list.
+                Arrays with masked or missing values are refused. Other iterables than
+                collections are read in blocks of 32,768 ids; each block is sent as soon as it is
+                complete.
+            now: when it happened; the present by default. An aware datetime is converted to
+                the tally's time zone, a naive datetime is taken as in that zone, and a date
+                is its midnight.
+            track_hourly: also clear the hour's bits; ``None`` for the tally's option, or
+                without that for ``tallymark.TRACK_HOURLY``.
+            track_unique: also clear the event's dateless bits; ``None`` for the tally's
+                option, or without that for ``tallymark.TRACK_UNIQUE``.
             exact: whether to look at the other days first.
-            timeout: how many seconds the whole call may take. ``None``: as
-                long as each piece is answered within the tally's timeout.
+            timeout: as for `mark_many`.
 
         Returns:
-            For each granularity, how many bits this call cleared. After a
-            broken connection and a retry it may be less than that.
+            For each granularity, how many bits this call cleared. The number may be too low
+            after a broken connection and a retry.
 
         Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed. If
-                the ids are there already (a list, a set, an array), nothing was
-                sent; if they come one by one, the message says how many were
-                done before.
-            CommandError, StoreUnavailableError, StoreTimeoutError,
-            OverloadedError: Redis refused one piece, or did not answer in time,
-                or too many were waiting; the message says how many ids were
-                done before it.
-            ClosedError: the tally cannot be used here.
+            InvalidTypeError, InvalidValueError: an argument is not allowed. If the ids are a
+                collection (a list, a set, an array), nothing was sent; else the message says
+                how many ids were unmarked before.
+            CommandError, StoreUnavailableError, StoreTimeoutError, OverloadedError: Redis
+                refused a piece, or did not answer in time, or ``max_pending`` marks were
+                waiting; the message says how many ids were unmarked before.
+            ClosedError: the tally is closed.
         """
         many = self.backend.marker.unmark_many(event, now, track_hourly, track_unique, exact)
         with self.backend.marker.reservation(many):
@@ -406,27 +381,25 @@ class SyncTally(SyncReads):
     def transaction(self, *, timeout: float | None = None) -> Iterator[Transaction]:
         """Collect several marks and apply them in one ``MULTI``/``EXEC``.
 
-        ``with tally.transaction() as tx:`` gives a `Transaction` with
-        the same verbs as plain methods. The marks are sent when the block
-        ends; if an exception leaves it, nothing is.
+        ``with tally.transaction() as tx:`` gives a `Transaction` with the same verbs as
+        plain methods. The marks are sent at the end of the block, unless an exception leaves
+        it.
 
         Arguments:
-            timeout: how many seconds the end of the block may take, more than
-                0, ``math.inf`` for no limit; ``None`` for the tally's.
+            timeout: how many seconds the end of the block may take, more than 0; ``math.inf``
+                for no limit, ``None`` for the tally's timeout.
 
         Returns:
             A context manager that gives a `Transaction`.
 
         Raises:
-            ClosedError: when the block begins: the tally
-                cannot be used here.
-            InvalidTypeError, InvalidValueError: there is no such timeout;
-                nothing was sent.
-            CommandError: when the block ends, as all that follow: Redis refused
-                a mark; each mark's `PendingMark` tells its own fate.
-            StoreUnavailableError, StoreTimeoutError: no answer within the
-                timeout; the message says whether anything was sent. What was
-                sent may or may not have been applied, and may be repeated.
+            ClosedError: at the start of the block: the tally is closed.
+            InvalidTypeError, InvalidValueError: the timeout is not allowed; nothing was sent.
+            CommandError: at the end of the block, like all further errors: Redis refused a
+                mark; the `PendingMark` of each mark has its result.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout; the
+                message says whether anything was sent. If so, the marks may or may not have
+                been applied. They may be sent again.
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
         """
         self.backend.writer.check_usable()
@@ -439,15 +412,14 @@ class SyncTally(SyncReads):
             transaction.resolve(results)
 
     def stats(self) -> Stats:
-        """Return what all threads have done with the tally so far, in numbers: a `Stats`."""
+        """Return the counters of the tally: a `Stats`."""
         return self.backend.writer.stats()
 
     def close(self) -> None:
-        """Accept no later call and close the connections the tally made.
+        """Refuse later calls, and close the connections that the tally made.
 
-        Calls that other threads have in flight end as they would have, and
-        their connections are closed then. May be called again. A client that
-        was passed in stays open.
+        Calls of other threads that are in flight go on; their connections are closed when they
+        end. May be called again. A client that was passed in stays open.
         """
         self.backend.close()
 
@@ -465,42 +437,24 @@ class SyncTally(SyncReads):
         """Close the tally."""
         self.close()
 
-    def _take(self, mark: Mark, timeout: float | None) -> Granularity:
+    def _submit(self, mark: Mark, timeout: float | None) -> Granularity:
         if not mark.bitmaps.uncounted:
             return unwrapped(self.backend.writer.submit(mark, timeout))
-        (result,) = self._try((mark,), timeout)
+        (result,) = self.backend.submit_counted((mark,), timeout)
         return unwrapped(result)
-
-    def _try(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
-        """Send marks; for those whose event is uncounted, reserve places in ``max_events``."""
-        self.backend.marker.reserve(marks)
-        try:
-            results = self.backend.writer.submit_together(marks, timeout)
-        except BaseException as error:
-            self.backend.marker.release(marks, error=error)
-            raise
-        self.backend.marker.release(marks, results)
-        return results
 
     def _write_many(
         self, many: BulkWrite, user_ids: Iterable[int], timeout: float | None
     ) -> dict[Granularity, int]:
         self.backend.writer.check_usable()
-        ends = None if timeout is None else time.monotonic() + checked_timeout(timeout)
-
-        def left() -> float | None:
-            if ends is None:
-                return None
-            if (seconds := ends - time.monotonic()) <= 0:
-                raise StoreTimeoutError(f"not done within {timeout:g} s")
-            return seconds
-
-        found, all_there = blocks(user_ids, None if ends is None else left)
-        checked = map(many.checked, found)
+        deadline = Deadline(timeout, time.monotonic)
+        unchecked, all_there = blocks(user_ids, deadline.check)
+        checked = map(many.checked, unchecked)
         try:
             for offsets in list(checked) if all_there else checked:
                 for chunk in many.chunks(offsets):
-                    many.record(chunk, self._try(chunk.marks, left()))
+                    results = self.backend.submit_counted(chunk.marks, deadline.left())
+                    many.record(chunk, results)
         except TallymarkError as error:
             let_handlers_pass(error)
             raise many.with_progress(error) from error.__cause__
@@ -510,11 +464,8 @@ class SyncTally(SyncReads):
 TallyT = TypeVar("TallyT", bound=SyncTally)
 
 
-def owning(kind: type[TallyT], made: Any, options: Options) -> TallyT:
-    """Make a tally that owns a client, or what it takes to connect to a cluster."""
+def owning(kind: type[TallyT], client: Any, options: Options) -> TallyT:
+    """Return a tally that owns a client, or what connects to a cluster: `ClusterClients`."""
     tally = kind.__new__(kind)
-    if isinstance(made, ClusterClients):
-        tally.backend = SyncCluster(made, options)
-    else:
-        tally.backend = SyncServer(made, options, owned=True)
+    tally.backend = make_backend(client, options, owned=True)
     return tally

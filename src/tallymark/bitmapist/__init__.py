@@ -1,16 +1,16 @@
 """The functions and classes of bitmapist, for programs that were written for it.
 
 Change ``import bitmapist`` to ``from tallymark import bitmapist``, and ``from bitmapist
-import ...`` to ``from tallymark.bitmapist import ...``: the program goes on with the same
-database and the same calls. What is done better here, and what a program might notice, is
-in docs/from-bitmapist.md, with the way from here to the async API.
+import ...`` to ``from tallymark.bitmapist import ...``: the program works with the same
+database and the same calls. docs/from-bitmapist.md lists the differences, and shows the
+migration to the async API.
 
 ``TRACK_HOURLY`` and ``TRACK_UNIQUE`` are the switches of `tallymark` itself.
 """
 
 from __future__ import annotations
 
-from .._core import switches as _switches
+from .._core import options as _options
 from .dates import add_month, iso_to_gregorian, iso_year_start, not_none
 from .keyspace import delete_all_events, delete_temporary_bitop_keys, get_event_names
 from .marking import mark_event, mark_unique, unmark_event, unmark_unique
@@ -79,4 +79,4 @@ __all__ = [
 
 TRACK_HOURLY: bool
 TRACK_UNIQUE: bool
-_switches.install(__name__, _switches.TolerantSwitchModule)
+_options.install_switches(__name__, _options.TolerantSwitchModule)

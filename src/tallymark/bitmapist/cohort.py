@@ -1,8 +1,8 @@
-"""Cohort tables as bitmapist makes them: the numbers, an HTML form to choose them, HTML and CSV.
+"""Cohort tables as in bitmapist: the numbers, an HTML form for their arguments, HTML and CSV.
 
-A row is who did one thing in a period; its cells tell how many of them did another thing in
-that period and in those after it. `tallymark.SyncTally.retention` does the same, and knows
-periods that are not over.
+A row is a cohort: the users of one event in a period. Its cells say how many of them have
+another event in that period and in later ones. `tallymark.SyncTally.retention` does the same,
+and knows which periods are not over yet.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import functools
 from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from .._core.excerpts import shown
+from .._core.untrusted import shown
 from .._reading.queries import is_empty
-from .._reports.retention_counts import Tallies, count_cells
+from .._reports.retention_counts import CellCounts, count_cells
 from .._reports.retention_query import check_table
 from ..errors import InvalidValueError
 from .cohort_pages import render_csv_data, render_html_data, render_html_form
 from .dates import add_month, utc_now
-from .known_users import Known, located
 from .period_events import CalendarEvents, DayEvents, MonthEvents, WeekEvents, YearEvents
+from .selections import Universe, resolve
 from .sets import selection_of
 from .systems import System, tally_of, translated
 
@@ -42,22 +42,22 @@ __all__ = [
     "set_custom_handler",
 ]
 
-#: Functions that make events of names, by name; `set_custom_handler` puts them here.
+#: The functions that `set_custom_handler` has registered, by name.
 CUSTOM_HANDLERS: dict[str, Callable[..., Any]] = {}
 
 #: How many rows a table by years has.
-_YEARS: Final = 3
+_YEAR_ROWS: Final = 3
 
 
 def set_custom_handler(event_name: str, callback: Callable[..., Any]) -> None:
-    """Let a function say which users a name stands for, such as a combination of events.
+    """Register a function that makes the events for a name, such as a combination.
 
     Arguments:
-        event_name: the name, for `get_dates_data` to meet.
-        callback: is called as ``callback(name, cls, cls_args)`` and returns events: with
-            ``cls(another_name, *cls_args)`` it gets those of the period in question, and
-            may combine several of them. ``cls`` is `DayEvents`, `WeekEvents`, `MonthEvents`
-            or `YearEvents`.
+        event_name: the name, as an argument of `get_dates_data`.
+        callback: called as ``callback(name, cls, cls_args)``; returns events.
+            ``cls(another_name, *cls_args)`` makes those of another name in the same period,
+            and the callback may combine several of them. ``cls`` is `DayEvents`,
+            `WeekEvents`, `MonthEvents` or `YearEvents`.
     """
     CUSTOM_HANDLERS[event_name] = callback
 
@@ -74,33 +74,33 @@ def get_dates_data(
     num_of_rows: int = 12,
     start_date: str | None = None,
 ) -> list[list[Any]]:
-    """Return how many users of one event came back to another one, period by period.
+    """Return how many users of one event returned to another one, period by period.
 
     Arguments:
-        select1: the event that makes a row.
-        select2: the event that counts as coming back.
-        select1b, select2b: an event that the users of the first or the second have to be
-            in too, in the same period; none by default.
-        time_group: how long a period is: ``"days"``, ``"weeks"``, ``"months"``, ``"years"``.
-        system: where: a name of `SYSTEMS`, or a client.
+        select1: the event whose users form a row.
+        select2: the event that counts as a return.
+        select1b, select2b: an event that the users of ``select1`` or ``select2`` must have
+            too, in the same period; none by default.
+        time_group: the length of a period: ``"days"``, ``"weeks"``, ``"months"``, ``"years"``.
+        system: a name in `SYSTEMS`, or a client.
         as_percent: whether cells are per cent of the row's users, or numbers of users.
-        num_results: how many rows; by years there are always three.
-        num_of_rows: how many periods after its own each row has.
+        num_results: the number of rows; by years there are always three.
+        num_of_rows: the number of periods that each row has after its own.
         start_date: the first row's date, as ``"2026-11-23"``; by default, the last row is
-            of the present period.
+            the present period.
 
     Returns:
         A list for each row, from the earliest: a moment of its period, the number of its
         users, and the cells: the row's own period, the next one, and so on. A cell is
-        ``""`` if the row has no users, or nobody did the second thing in that period; it
-        is ``0.0`` if all who did are not of the row.
+        ``""`` if the row has no users, or if no user at all returned in that period; it is
+        ``0.0`` if users returned, but none of the row.
 
     Raises:
-        InvalidValueError: a time group or date is none; or there would be more than 20,000
-            rows or columns, or 500,000 cells.
+        InvalidValueError: a time group or date is not valid; or there would be more than
+            20,000 rows or columns, or 500,000 cells.
         redis.RedisError: Redis did not answer.
     """
-    rows = _YEARS if time_group == "years" else int(num_results)
+    rows = _YEAR_ROWS if time_group == "years" else int(num_results)
     columns = max(0, int(num_of_rows) + 1)
     if rows < 1:
         return []
@@ -108,26 +108,25 @@ def get_dates_data(
     check_table(tally.backend.context, rows, columns)
     moments = _moments(time_group, rows, rows - 1 + columns, start_date)
     with translated():
-        known = Known(tally)
-        chosen = functools.partial(_chosen, tally, known, time_group, system)
-        cohorts = [chosen(moment, select1, select1b) for moment in moments[:rows]]
-        active = [chosen(moment, select2, select2b) for moment in moments] if columns else []
-        query = _counted(tally.backend.context, cohorts, active, columns)
-        tallies, somebody = tally.backend.reader.answer(query)
+        select = functools.partial(_select, tally, Universe(tally), time_group, system)
+        cohorts = [select(moment, select1, select1b) for moment in moments[:rows]]
+        active = [select(moment, select2, select2b) for moment in moments] if columns else []
+        query = _count_table(tally.backend.context, cohorts, active, columns)
+        table, nonempty = tally.backend.reader.answer(query)
     return [
         [moments[row], size]
         + [
-            _cell(tallies.counts[row][column], size, row + column in somebody, as_percent)
+            _cell(table.counts[row][column], size, row + column in nonempty, as_percent)
             for column in range(columns)
         ]
-        for row, size in enumerate(tallies.sizes)
+        for row, size in enumerate(table.sizes)
     ]
 
 
 def _moments(
     time_group: TimeGroup, rows: int, count: int, start_date: str | None
 ) -> list[datetime]:
-    """Return a moment of the period of each row, and of those columns that go beyond."""
+    """Return a moment of each period: of the rows, and of the columns after the last row."""
     later = _LATER.get(time_group)
     if later is None:
         raise InvalidValueError(
@@ -175,7 +174,7 @@ _CLASSES: Final[dict[str, type[CalendarEvents]]] = {
 
 
 def _events(name: str, time_group: TimeGroup, moment: date, system: System) -> Any:
-    """Return the events that a name stands for, in the period of a moment."""
+    """Return the events of a name, or those of its custom handler, in the period of a moment."""
     cls = _CLASSES[time_group]
     arguments = (*cls.numbers(moment), system)
     if name in CUSTOM_HANDLERS:
@@ -184,42 +183,46 @@ def _events(name: str, time_group: TimeGroup, moment: date, system: System) -> A
     return make(name, *arguments)
 
 
-def _chosen(
+def _select(
     tally: SyncTally,
-    known: Known,
+    universe: Universe,
     time_group: TimeGroup,
     system: System,
     moment: datetime,
     select: str,
     also: str | None,
 ) -> EventSet:
-    """Return the users of an event, and maybe of another one too, in the period of a moment."""
+    """Return the users of an event, or those of two events, in the period of a moment."""
     selection = selection_of(_events(select, time_group, moment, system))
     if also:
         selection &= selection_of(_events(also, time_group, moment, system))
-    return located(tally, selection, known)
+    return resolve(tally, selection, universe)
 
 
-def _counted(
+def _count_table(
     context: Context, cohorts: Sequence[EventSet], active: Sequence[EventSet], columns: int
-) -> Query[tuple[Tallies, set[int]]]:
-    """Count all cells; return them, and which of the periods have anybody who was active."""
-    tallies = Tallies(len(cohorts), columns - 1, "classic", first_time=False)
-    yield from count_cells(context, cohorts, active, (), tallies)
-    asked: set[int] = set()
-    somebody: set[int] = set()
-    for row, size in enumerate(tallies.sizes):
+) -> Query[tuple[CellCounts, set[int]]]:
+    """Count all cells.
+
+    Returns:
+        The counts, and the indexes in ``active`` of the event sets that have users.
+    """
+    table = CellCounts(len(cohorts), columns - 1, "classic", first_time=False)
+    yield from count_cells(context, cohorts, active, (), table)
+    shown_periods: set[int] = set()
+    nonempty: set[int] = set()
+    for row, size in enumerate(table.sizes):
         if size:
-            asked.update(range(row, row + columns))
-            somebody.update(row + at for at, count in enumerate(tallies.counts[row]) if count)
-    for period in sorted(asked - somebody):
+            shown_periods.update(range(row, row + columns))
+            nonempty.update(row + at for at, count in enumerate(table.counts[row]) if count)
+    for period in sorted(shown_periods - nonempty):
         if not (yield from is_empty(context, active[period])):
-            somebody.add(period)
-    return tallies, somebody
+            nonempty.add(period)
+    return table, nonempty
 
 
-def _cell(count: int, size: int, somebody: bool, as_percent: bool) -> Any:
-    if not size or not somebody:
+def _cell(count: int, size: int, period_has_users: bool, as_percent: bool) -> Any:
+    if not size or not period_has_users:
         return ""
     if not count:
         return 0.0

@@ -1,4 +1,4 @@
-"""The pages of cohort tables: a form to choose them, HTML and CSV. Own markup, same fields."""
+"""The pages of cohort tables: a form, HTML and CSV. Markup of our own, bitmapist's fields."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import io
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from .._core.excerpts import isolated
+from .._core.untrusted import isolated
 from .._reports.heatmap import HeatCell, HeatMap, HeatRow
 from ..errors import MissingExtraError
 
@@ -36,19 +36,20 @@ def render_html_form(
     num_of_rows: int = 12,
     start_date: str | None = None,
 ) -> str:
-    """Return a form in which people choose what `get_dates_data` is to tell.
+    """Return an HTML form for the arguments of `get_dates_data`.
 
-    It is sent with GET; its fields have the names of that function's arguments. The second
-    button adds ``export_csv=1``.
+    The form is submitted with GET; its fields have the names of that function's arguments.
+    The second button adds ``export_csv=1``.
 
     Arguments:
-        action_url: where it is sent to.
-        selections1: what can be chosen first: pairs of a label and an event's name, and
-            ``"---"`` for a line in between.
-        selections1b, selections2, selections2b: the same for the other fields; what is
-            left out is as the one before, and as the first.
+        action_url: the URL that the form is submitted to.
+        selections1: the options of the field ``select1``: pairs of a label and an event's
+            name, and ``"---"`` for a separator.
+        selections1b, selections2, selections2b: the options of the other fields. By default
+            ``selections1b`` and ``selections2`` are ``selections1``, and ``selections2b`` is
+            ``selections2``.
         time_group, select1, select1b, select2, select2b, as_percent, num_results,
-        num_of_rows, start_date: what is chosen at present.
+        num_of_rows, start_date: the present values of the fields.
 
     Raises:
         MissingExtraError: jinja2 is not installed.
@@ -65,7 +66,12 @@ def render_html_form(
                 ("select2b", "and also", none + list(selections2b or selections2), select2b or ""),
             ],
             shape=[
-                ("time_group", "Group by", [(one.capitalize(), one) for one in _UNITS], time_group),
+                (
+                    "time_group",
+                    "Group by",
+                    [(group.capitalize(), group) for group in _UNITS],
+                    time_group,
+                ),
                 ("as_percent", "Cells", [("Per cent", 1), ("Users", 0)], int(bool(as_percent))),
                 ("num_results", "Rows", *_numbers(_RESULTS, int(num_results))),
                 ("num_of_rows", "Periods after each", *_numbers(_LENGTHS, int(num_of_rows))),
@@ -83,12 +89,12 @@ def render_html_data(
     num_of_rows: int = 12,
     start_date: str | None = None,
 ) -> str:
-    """Return a table as HTML, coloured by how many came back, to be put into a page.
+    """Return a table as an HTML fragment, coloured by the share of users who returned.
 
     Arguments:
-        dates_data: what `get_dates_data` returned.
-        as_percent, time_group, num_of_rows: as they were given there.
-        num_results, start_date: are not used; the table tells.
+        dates_data: the result of `get_dates_data`.
+        as_percent, time_group, num_of_rows: the same as there.
+        num_results, start_date: not used; ``dates_data`` has them.
     """
     columns = int(num_of_rows) + 1
     unit = _unit(time_group)
@@ -128,14 +134,14 @@ def render_csv_data(
     return text.getvalue()
 
 
-#: What a period of each group is called.
+#: The name of a period of each group.
 _UNITS: Final = {"days": "day", "weeks": "week", "months": "month", "years": "year"}
 
-#: How many rows, and how many periods after each, the form offers.
+#: The numbers of rows, and of periods after each row, that the form offers.
 _RESULTS: Final = (3, 4, 7, 12, 24, 28, 31, 52, 104)
 _LENGTHS: Final = (3, 6, 12, 24, 48)
 
-#: A link to the same page as CSV. Without scripts it leads to the page's defaults.
+#: A link to the same page as CSV. Without JavaScript it leads to the page with its defaults.
 _EXPORT: Final = (
     '<p><a class="cohort_export" href="?export_csv=1" target="_blank" onclick="'
     "this.href = location.pathname + (location.search ? location.search + '&amp;' : '?')"
@@ -174,12 +180,12 @@ def _heat_row(row: Sequence[Any], columns: int, time_group: TimeGroup, as_percen
 
 
 def _mean(dates_data: Sequence[Sequence[Any]], columns: int, as_percent: bool) -> HeatRow:
-    """Return the row of the means of what each column has."""
+    """Return a row with the mean of each column."""
     size = _average([row[1] for row in dates_data])
     cells = []
     for column in range(2, 2 + columns):
-        found = [row[column] for row in dates_data if row[column] != ""]
-        cells.append(_heat_cell(_average(found) if found else "", size, as_percent))
+        numbers = [row[column] for row in dates_data if row[column] != ""]
+        cells.append(_heat_cell(_average(numbers) if numbers else "", size, as_percent))
     return HeatRow("Mean", round(size), cells)
 
 
@@ -188,13 +194,13 @@ def _average(numbers: Sequence[float]) -> float:
 
 
 def _numbers(offered: Sequence[int], chosen: int) -> tuple[list[tuple[int, int]], int]:
-    """Return numbers to choose from, as a form offers them, and the one that is chosen."""
+    """Return the options of a field of numbers, with the chosen one among them, and that one."""
     return [(number, number) for number in sorted({*offered, chosen})], chosen
 
 
 @functools.cache
 def _form() -> Any:
-    """Return the form's template."""
+    """Load the form's template."""
     try:
         import jinja2  # noqa: PLC0415 - optional
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Small helpers with dates, which bitmapist shows too. Pure."""
+"""Helper functions for dates, which bitmapist exports too. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def add_month(year: int, month: int, delta: int) -> tuple[int, int]:
-    """Return the year and the month that is so many months later (earlier, if negative)."""
+    """Return the year and the month ``delta`` months later (earlier, if negative)."""
     years, months = divmod(month - 1 + delta, 12)
     return year + years, months + 1
 
@@ -22,14 +22,14 @@ def not_none(*keys: T | None) -> T | None:
 
 
 def iso_year_start(iso_year: int) -> date:
-    """Return the Monday with which an ISO year begins."""
+    """Return the first day of an ISO year, a Monday."""
     return date.fromisocalendar(iso_year, 1, 1)
 
 
 def iso_to_gregorian(iso_year: int, iso_week: int, iso_day: int) -> date:
     """Return the day with an ISO year, week and weekday (1 is Monday).
 
-    Weeks and days count on: week 54 is in the next year, week 0 in the one before.
+    Weeks and days may be out of range: week 54 is in the next year, week 0 in the year before.
     """
     return iso_year_start(iso_year) + timedelta(weeks=iso_week - 1, days=iso_day - 1)
 

@@ -1,4 +1,4 @@
-"""What is about all keys of a system: the names of events, and deleting."""
+"""Functions on all keys of a system: the names of events, and deletion."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["delete_all_events", "delete_temporary_bitop_keys", "get_event_names"]
 
-#: How many keys one command looks at, or deletes.
-_STEP: Final = 1000
+#: How many keys one command scans or deletes.
+_BATCH: Final = 1000
 
 
 def get_event_names(system: System = "default", prefix: str = "", batch: int = 10000) -> list[str]:
@@ -24,35 +24,35 @@ def get_event_names(system: System = "default", prefix: str = "", batch: int = 1
 
     Arguments:
         system: the system.
-        prefix: what the names begin with, to the letter.
-        batch: is not used; the walk over the keys goes a thousand at a time.
+        prefix: only names that begin with this text; it is no pattern.
+        batch: is not used; keys are scanned a thousand at a time.
     """
     with translated():
         return tally_of(system).event_names(prefix)
 
 
 def delete_all_events(system: System = "default") -> None:
-    """Delete all that begins with ``trackist_``: every bitmap, of all events and all time.
+    """Delete all keys that begin with ``trackist_``: every bitmap of every event.
 
-    Also what a tally has whose prefix begins so, such as ``trackist_eu_``.
+    This includes the keys of tallies whose prefix begins so, such as ``trackist_eu_``.
     """
     _delete(system, f"{DEFAULT_PREFIX}*")
 
 
 def delete_temporary_bitop_keys(system: System = "default") -> None:
-    """Delete what bitmapist has computed and left, and what a `redis_key` has had written.
+    """Delete results of operations: those that bitmapist has left, and those of a `redis_key`.
 
-    The bitmaps of an event whose name begins with ``bitop_`` stay, unless it goes on with
-    ``AND_trackist_``, or ``OR_``, ``XOR_``, ``NOT_`` instead of ``AND_``, since these cannot
-    be told from results.
+    The bitmaps of an event whose name begins with ``bitop_`` stay, unless the name goes on
+    with ``AND_trackist_``, or ``OR_``, ``XOR_``, ``NOT_`` instead of ``AND_``: such keys look
+    the same as results.
     """
     _delete(system, f"{DEFAULT_PREFIX}bitop_*", results_of_bitmapist(DEFAULT_PREFIX))
 
 
 def _delete(system: System, pattern: str, only: re.Pattern[bytes] | None = None) -> None:
     client = get_redis(system)
-    keys = client.scan_iter(match=pattern, count=_STEP)
+    keys = client.scan_iter(match=pattern, count=_BATCH)
     if only is not None:
         keys = (key for key in keys if only.match(key if isinstance(key, bytes) else key.encode()))
-    while some := list(itertools.islice(keys, _STEP)):
-        client.unlink(*some)
+    while batch := list(itertools.islice(keys, _BATCH)):
+        client.unlink(*batch)

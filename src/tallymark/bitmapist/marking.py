@@ -1,4 +1,4 @@
-"""Marks as bitmapist makes them: by the wall clock that they are given, on a named system."""
+"""Marks as bitmapist makes them: by the wall clock of the given moment, on a named system."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, cast
 
 from .._marking.transaction import unwrapped
+from .arguments import as_bool, as_id, as_text
 from .systems import pipeline_of, tally_of, translated
-from .users import checked_id, text_of, truth_of
 
 if TYPE_CHECKING:
     from redis.client import Pipeline
@@ -28,23 +28,23 @@ def mark_event(
     track_unique: bool | None = None,
     use_pipeline: bool = True,
 ) -> None:
-    """Record that a user did something: in the month, the week and the day, in one transaction.
+    """Mark a user in the month, the week and the day of an event, in one transaction.
 
     Arguments:
         event_name: the event's name.
         uuid: the user's id, from 0 to ``2**32 - 1``.
-        system: where: a name of `SYSTEMS`, a client, or a pipeline.
-        now: when; the present moment in UTC by default. Of any other, the wall clock is
-            taken as it is, whatever its time zone.
-        track_hourly: whether to mark the hour too; ``None`` leaves it to ``TRACK_HOURLY``.
-        track_unique: whether to mark the flag too; ``None`` leaves it to ``TRACK_UNIQUE``.
+        system: a name in `SYSTEMS`, a client, or a pipeline.
+        now: the moment of the event; by default the present one, in UTC. The wall clock of
+            any other is taken as it is, whatever its time zone.
+        track_hourly: whether to mark the hour too; ``None`` means ``TRACK_HOURLY``.
+        track_unique: whether to mark the flag too; ``None`` means ``TRACK_UNIQUE``.
         use_pipeline: only matters if the system is a pipeline. False queues the commands
-            there, for the program to execute; True sends them at once, past it.
+            there, for the program to execute; True sends them at once, outside the pipeline.
 
     Raises:
         InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
-        redis.RedisError: Redis did not take it, or did not answer in time; the mark may
-            have been made then.
+        redis.RedisError: Redis refused the mark, or did not answer in time; it may have
+            been applied then.
     """
     _mark(True, event_name, uuid, system, now, track_hourly, track_unique, use_pipeline)
 
@@ -58,31 +58,31 @@ def unmark_event(
     track_unique: bool | None = None,
     use_pipeline: bool = True,
 ) -> None:
-    """Take a mark back, in the same bitmaps that `mark_event` with these arguments sets.
+    """Clear the bits that `mark_event` sets with the same arguments.
 
-    Arguments and errors as for `mark_event`. A user who was there at another hour of the
-    day is not there on that day any more.
+    Arguments and errors as for `mark_event`. The day's bit is cleared also if the user was
+    active in another hour of that day; likewise for the week and the month.
     """
     _mark(False, event_name, uuid, system, now, track_hourly, track_unique, use_pipeline)
 
 
 def mark_unique(event_name: str, uuid: int, system: System = "default") -> None:
-    """Give a user a flag, which has no date. Arguments and errors as for `mark_event`.
+    """Set a user's flag, which has no date. Arguments and errors as for `mark_event`.
 
-    A pipeline as the system gets the command, for the program to execute.
+    If the system is a pipeline, the command is queued there, for the program to execute.
     """
     tally = tally_of(system)
-    mark = tally.backend.marker.mark_unique(text_of(event_name), checked_id(uuid))
+    mark = tally.backend.marker.mark_unique(as_text(event_name), as_id(uuid))
     _apply(mark, tally, pipeline_of(system))
 
 
 def unmark_unique(event_name: str, uuid: int, system: System = "default") -> None:
-    """Take a user's flag away. Arguments and errors as for `mark_event`.
+    """Clear a user's flag. Arguments and errors as for `mark_event`.
 
-    A pipeline as the system gets the command, for the program to execute.
+    If the system is a pipeline, the command is queued there, for the program to execute.
     """
     tally = tally_of(system)
-    mark = tally.backend.marker.unmark_unique(text_of(event_name), checked_id(uuid))
+    mark = tally.backend.marker.unmark_unique(as_text(event_name), as_id(uuid))
     _apply(mark, tally, pipeline_of(system))
 
 
@@ -98,30 +98,30 @@ def _mark(
 ) -> None:
     if isinstance(now, datetime):
         now = now.replace(tzinfo=None)
-    at_once = truth_of("use_pipeline", use_pipeline)
+    send_now = as_bool("use_pipeline", use_pipeline)
     tally = tally_of(system)
     marker = tally.backend.marker
-    given = (
-        text_of(event_name),
-        checked_id(uuid),
+    arguments = (
+        as_text(event_name),
+        as_id(uuid),
         now,
         _switch("track_hourly", track_hourly),
         _switch("track_unique", track_unique),
     )
     if value:
-        mark = marker.mark_event(*given)
+        mark = marker.mark_event(*arguments)
     else:
-        mark = cast("BitMark", marker.unmark_event(*given, exact=False))
-    _apply(mark, tally, None if at_once else pipeline_of(system))
+        mark = cast("BitMark", marker.unmark_event(*arguments, exact=False))
+    _apply(mark, tally, None if send_now else pipeline_of(system))
 
 
-def _switch(name: str, given: bool | None) -> bool | None:
-    """Return True or False for whatever is true or false; ``None`` leaves it to the global one."""
-    return None if given is None else truth_of(name, given)
+def _switch(name: str, value: bool | None) -> bool | None:
+    """Convert a switch to ``bool``; ``None`` means the global switch."""
+    return None if value is None else as_bool(name, value)
 
 
 def _apply(mark: BitMark, tally: SyncTally, pipeline: Pipeline | None) -> None:
-    """Send a mark, or put its commands into a program's pipeline."""
+    """Send a mark, or queue its commands in a program's pipeline."""
     if pipeline is None:
         with translated():
             unwrapped(tally.backend.writer.submit(mark))

@@ -1,4 +1,4 @@
-"""The events of a year, a month, a week, a day, an hour; and those without a date."""
+"""The events of a year, a month, a week, a day or an hour, and flags, which have no date."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from .._core.keys import DEFAULT_PREFIX
+from .arguments import as_text
 from .dates import add_month, iso_to_gregorian, utc_now
 from .sets import (
     BitOpOr,
@@ -19,7 +20,6 @@ from .sets import (
     key_name,
     selection_of,
 )
-from .users import text_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -40,7 +40,7 @@ __all__ = [
 
 
 class UniqueEvents(MixinIter, MixinCounts, MixinContains, MixinEventsMisc, MixinBitOperations):
-    """The users with a flag, whenever they got it.
+    """The users with a flag, whenever it was set.
 
     Attributes:
         event_name: the event's name.
@@ -49,11 +49,11 @@ class UniqueEvents(MixinIter, MixinCounts, MixinContains, MixinEventsMisc, Mixin
 
     @classmethod
     def from_date(cls, event_name: str, dt: date | None = None, system: System = "default") -> Self:
-        """Return the flag; there is none of a date."""
+        """Return the flag; the date is ignored."""
         return cls(event_name, system=system)
 
     def __init__(self, event_name: str, system: System = "default") -> None:
-        """Take the flag of an event."""
+        """Make the events of a flag."""
         self.event_name = event_name
         self.system = system
         self.redis_key = _key(event_name, "u")
@@ -74,10 +74,10 @@ class UniqueEvents(MixinIter, MixinCounts, MixinContains, MixinEventsMisc, Mixin
 class GenericPeriodEvents(
     MixinIter, MixinCounts, MixinContains, MixinEventsMisc, MixinBitOperations, abc.ABC
 ):
-    """What the events of all periods have in common, and a base for those of your own.
+    """The base of the events of all periods, also of your own classes.
 
-    Of your own, set `redis_key` when one is made, and say what `delta`, `period_start`
-    and `period_end` are.
+    A class of your own sets `redis_key` in ``__init__``, and implements `delta`,
+    `period_start` and `period_end`.
 
     Attributes:
         event_name: the event's name.
@@ -85,13 +85,13 @@ class GenericPeriodEvents(
     """
 
     def __init__(self, event_name: str, *, system: System = "default") -> None:
-        """Take note of the event and the system."""
+        """Make the events of a period."""
         self.event_name = event_name
         self.system = system
 
     @abc.abstractmethod
     def delta(self, value: int) -> Self:
-        """Return the events of the period that is so many later (earlier, if negative)."""
+        """Return the events ``value`` periods later (earlier, if negative)."""
 
     @abc.abstractmethod
     def period_start(self) -> datetime:
@@ -111,11 +111,11 @@ class GenericPeriodEvents(
 
 
 class CalendarEvents(GenericPeriodEvents):
-    """The events of a unit of the calendar, which numbers such as year and month name."""
+    """The events of a calendar period, which is named by numbers such as year and month."""
 
     @classmethod
     def from_date(cls, event_name: str, dt: date | None = None, system: System = "default") -> Self:
-        """Return the events of the period of a moment; of the present one by default."""
+        """Return the events of the period of a moment; by default, of the present one."""
         make: Any = cls
         events: Self = make(event_name, *cls.numbers(dt or utc_now()), system=system)
         return events
@@ -125,18 +125,18 @@ class CalendarEvents(GenericPeriodEvents):
     def numbers(moment: date) -> tuple[int, ...]:
         """Return the numbers that name the period of a moment."""
 
-    def _filled(self, *given: int | None) -> tuple[int, ...]:
-        """Return numbers, with those of the present moment for what is left out."""
+    def _filled(self, *numbers: int | None) -> tuple[int, ...]:
+        """Return the numbers, with those of the present moment in place of None."""
         present = self.numbers(utc_now())
         return tuple(
-            now if number is None else number for number, now in zip(given, present, strict=True)
+            now if number is None else number for number, now in zip(numbers, present, strict=True)
         )
 
 
 class YearEvents(CalendarEvents):
-    """The users of an event in a year: those of its months, all together.
+    """The users of an event in a year: the union of its months.
 
-    Its ``redis_key`` is that of the operation on them; see `BitOperation`.
+    Its ``redis_key`` is that of the union; see `BitOperation`.
 
     Attributes:
         event_name, system: as for `GenericPeriodEvents`.
@@ -151,7 +151,7 @@ class YearEvents(CalendarEvents):
     def __init__(
         self, event_name: str, year: int | None = None, system: System = "default"
     ) -> None:
-        """Take a year; the present one by default."""
+        """Make the events of a year; by default, of the present one."""
         super().__init__(event_name, system=system)
         (self.year,) = self._filled(year)
         months = [MonthEvents(event_name, self.year, month, system) for month in range(1, 13)]
@@ -159,7 +159,7 @@ class YearEvents(CalendarEvents):
         self.redis_key = key_name(self._months)
 
     def delta(self, value: int) -> Self:
-        """Return the events of the year that is so many later."""
+        """Return the events ``value`` years later."""
         return self.__class__(self.event_name, self.year + value, self.system)
 
     def period_start(self) -> datetime:
@@ -170,7 +170,7 @@ class YearEvents(CalendarEvents):
         """Return the last microsecond of the year."""
         return _end_of_day(date(self.year, 12, 31))
 
-    def _keep(self) -> None:
+    def _store(self) -> None:
         _ = self._months.redis_key
 
     def _selection(self) -> Selection:
@@ -197,13 +197,13 @@ class MonthEvents(CalendarEvents):
         month: int | None = None,
         system: System = "default",
     ) -> None:
-        """Take a month; what is left out is that of the present moment."""
+        """Make the events of a month; numbers left out are those of the present moment."""
         super().__init__(event_name, system=system)
         self.year, self.month = self._filled(year, month)
         self.redis_key = _key(event_name, self.year, self.month)
 
     def delta(self, value: int) -> Self:
-        """Return the events of the month that is so many later."""
+        """Return the events ``value`` months later."""
         year, month = add_month(self.year, self.month, value)
         return self.__class__(self.event_name, year, month, self.system)
 
@@ -218,11 +218,11 @@ class MonthEvents(CalendarEvents):
 
 
 class WeekEvents(CalendarEvents):
-    """The users of an event in a week, from Monday on.
+    """The users of an event in an ISO week, which begins on Monday.
 
     Attributes:
         event_name, system: as for `GenericPeriodEvents`.
-        year, week: the ISO year, which goes with the week, and the ISO week.
+        year, week: the ISO year and the ISO week.
     """
 
     @staticmethod
@@ -237,13 +237,13 @@ class WeekEvents(CalendarEvents):
         week: int | None = None,
         system: System = "default",
     ) -> None:
-        """Take a week; what is left out is that of the present moment."""
+        """Make the events of a week; numbers left out are those of the present moment."""
         super().__init__(event_name, system=system)
         self.year, self.week = self._filled(year, week)
         self.redis_key = _key(event_name, self.year, self.week, mark="W")
 
     def delta(self, value: int) -> Self:
-        """Return the events of the week that is so many later."""
+        """Return the events ``value`` weeks later."""
         later = self.period_start() + timedelta(weeks=value)
         return self.from_date(self.event_name, later, self.system)
 
@@ -277,13 +277,13 @@ class DayEvents(CalendarEvents):
         day: int | None = None,
         system: System = "default",
     ) -> None:
-        """Take a day; what is left out is that of the present moment."""
+        """Make the events of a day; numbers left out are those of the present moment."""
         super().__init__(event_name, system=system)
         self.year, self.month, self.day = self._filled(year, month, day)
         self.redis_key = _key(event_name, self.year, self.month, self.day)
 
     def delta(self, value: int) -> Self:
-        """Return the events of the day that is so many later."""
+        """Return the events ``value`` days later."""
         later = self.period_start() + timedelta(days=value)
         return self.from_date(self.event_name, later, self.system)
 
@@ -319,13 +319,13 @@ class HourEvents(CalendarEvents):
         hour: int | None = None,
         system: System = "default",
     ) -> None:
-        """Take an hour; what is left out is that of the present moment."""
+        """Make the events of an hour; numbers left out are those of the present moment."""
         super().__init__(event_name, system=system)
         self.year, self.month, self.day, self.hour = self._filled(year, month, day, hour)
         self.redis_key = _key(event_name, self.year, self.month, self.day, self.hour)
 
     def delta(self, value: int) -> Self:
-        """Return the events of the hour that is so many later."""
+        """Return the events ``value`` hours later."""
         later = self.period_start() + timedelta(hours=value)
         return self.from_date(self.event_name, later, self.system)
 
@@ -342,10 +342,10 @@ def _key(event_name: str, *numbers: object, mark: str = "") -> str:
     """Return the key of an event's bitmap.
 
     Raises:
-        InvalidValueError: these are no texts that a key can hold.
+        InvalidValueError: a part of the key cannot be encoded.
     """
-    suffix = mark + "-".join(map(text_of, numbers))
-    return f"{DEFAULT_PREFIX}{text_of(event_name)}_{suffix}"
+    suffix = mark + "-".join(map(as_text, numbers))
+    return f"{DEFAULT_PREFIX}{as_text(event_name)}_{suffix}"
 
 
 def _midnight(day: date) -> datetime:

@@ -1,7 +1,7 @@
-"""What all kinds of events can do: be counted, tested, listed, combined.
+"""The operations of all kinds of events: counting, membership, iteration, combination.
 
-Nothing is read when one is built, nor when some are combined; each question goes to Redis
-when it is asked, and is answered for that moment.
+Events are lazy: nothing is read when they are made or combined. Each method reads Redis when
+it is called.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ import operator
 import threading
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
-from .._core.excerpts import shown
 from .._core.keys import DEFAULT_PREFIX
+from .._core.untrusted import shown
 from .._reading.queries import store
 from ..errors import InvalidTypeError, InvalidValueError
-from .known_users import located, origin_of
-from .selections import Selection
+from .arguments import as_id
+from .selections import Selection, origin_of, resolve
 from .systems import get_redis, pipeline_of, tally_of, translated
-from .users import checked_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -47,12 +46,12 @@ __all__ = [
     "selection_of",
 ]
 
-#: Holds the keys that this thread has had written, by system.
+#: Holds the result keys that this thread has stored, by system.
 local_thread = threading.local()
 
 
 class Keyed:
-    """Users under a key of a system.
+    """The users in the bitmap under a key of a system.
 
     Attributes:
         system: the system, by its name or its client.
@@ -64,37 +63,37 @@ class Keyed:
     @property
     def redis_key(self) -> str:
         """The key of the bitmap."""
-        self._keep()
+        self._store()
         return self._key
 
     @redis_key.setter
     def redis_key(self, key: str) -> None:
         self._key = key
 
-    def _keep(self) -> None:
-        """Have the users written under the key, where nothing else does."""
+    def _store(self) -> None:
+        """Store the users under the key, if the class computes them."""
 
     def _selection(self) -> Selection:
         return Selection.of_key(self._key)
 
     def _event_set(self) -> tuple[SyncTally, EventSet]:
-        """Return who is to be asked, and about whom."""
+        """Return the tally to read from, and the event set to read."""
         if pipeline_of(self.system) is not None:
             raise InvalidTypeError(
                 "a pipeline has no answers before it is executed: of what is read, only "
                 "get_count() can be queued; else give the client as the system"
             )
         tally = tally_of(self.system)
-        return tally, located(tally, self._selection())
+        return tally, resolve(tally, self._selection())
 
 
 class MixinIter(Keyed):
-    """Can be iterated over: yields the ids of the users, in ascending order."""
+    """Iteration over the ids of the users, in ascending order."""
 
     def get_uuids(self) -> Iterator[int]:
-        """Yield the ids of the users in ascending order, fetched part by part.
+        """Yield the ids of the users in ascending order, fetched in chunks.
 
-        A mark that is made meanwhile may be seen or not.
+        A mark that is made during the iteration may be seen or not.
         """
         return itertools.chain.from_iterable(self._chunks())  # in C
 
@@ -108,7 +107,7 @@ class MixinIter(Keyed):
 
 
 class MixinBitOperations(Keyed):
-    """Can be combined with ``&``, ``|``, ``^`` and ``~``."""
+    """Combination with ``&``, ``|``, ``^`` and ``~``."""
 
     def __invert__(self) -> BitOpNot:
         return BitOpNot(self)
@@ -124,7 +123,7 @@ class MixinBitOperations(Keyed):
 
 
 class MixinEventsMisc(Keyed):
-    """Can be tested for users, deleted, and compared by its key."""
+    """A test for emptiness, deletion, and comparison by key."""
 
     def has_events_marked(self) -> bool:
         """Return whether there is any user."""
@@ -133,9 +132,9 @@ class MixinEventsMisc(Keyed):
             return not tally.is_empty(event_set)
 
     def delete(self) -> None:
-        """Delete the bitmap; of an operation, the one that was written for its ``redis_key``.
+        """Delete the bitmap; of an operation, the one that was stored for its ``redis_key``.
 
-        A pipeline as the system gets the command.
+        If the system is a pipeline, the command is queued there.
         """
         pipeline = pipeline_of(self.system)
         if pipeline is not None:
@@ -146,7 +145,7 @@ class MixinEventsMisc(Keyed):
             tally.delete(Selection.of_key(self._key).event_set.at(origin_of(tally)))
 
     def __eq__(self, other: object) -> bool:
-        # The name of an operation, whose key would be written if it were asked for.
+        # Not the `redis_key` of an operation, since reading the property stores the users.
         name = other._key if isinstance(other, Keyed) else getattr(other, "redis_key", None)
         if name is None:
             return NotImplemented
@@ -160,10 +159,10 @@ class MixinEventsMisc(Keyed):
 
 
 class MixinCounts(Keyed):
-    """Can be counted; without users it is false."""
+    """The number of users; events without users are false."""
 
     def get_count(self) -> int:
-        """Return how many users there are. A pipeline as the system gets the command."""
+        """Return the number of users. If the system is a pipeline, the command is queued there."""
         pipeline = pipeline_of(self.system)
         if pipeline is not None:
             queued: Any = pipeline.bitcount(self._key)
@@ -177,24 +176,24 @@ class MixinCounts(Keyed):
 
 
 class MixinContains(Keyed):
-    """Can be asked for one user, with ``in``."""
+    """Membership of one user, with ``in``."""
 
     def __contains__(self, uuid: int | str) -> bool:
         with translated():
             tally, event_set = self._event_set()
-            return tally.contains(event_set, checked_id(uuid))
+            return tally.contains(event_set, as_id(uuid))
 
 
 class BitOperation(MixinIter, MixinContains, MixinCounts, MixinEventsMisc, MixinBitOperations):
-    """Events that are combined of others.
+    """A combination of events.
 
-    It is worked out when it is asked something, inside one transaction, which leaves no
-    key behind, so there is nothing to delete afterwards. Only a program that asks for the
-    ``redis_key`` gets one: the users of that moment are written there, and stay until they
-    are deleted, with `delete`, `delete_runtime_bitop_keys` or `delete_temporary_bitop_keys`.
+    Each method computes the users inside one transaction, which leaves no key behind, so
+    there is nothing to delete afterwards. Only reading the ``redis_key`` stores a key: the
+    users of that moment, until they are deleted with `delete`, `delete_runtime_bitop_keys`
+    or `delete_temporary_bitop_keys`.
 
     Attributes:
-        system: the system of the events, or the one that was named.
+        system: the system that was named, or else that of the events.
     """
 
     def __init__(self, op_name: str, system_or_event: System | Keyed, *events: Keyed) -> None:
@@ -203,14 +202,14 @@ class BitOperation(MixinIter, MixinContains, MixinCounts, MixinEventsMisc, Mixin
         Arguments:
             op_name: ``"AND"``, ``"OR"``, ``"XOR"`` or ``"NOT"``.
             system_or_event: the first event; or a system, on which all events are read
-                then, whatever their own. A pipeline gets a ``BITOP`` to the operation's
-                key, and the program deletes that.
+                then, whatever their own. If it is a pipeline, a ``BITOP`` to the operation's
+                key is queued there, and the program has to delete that key.
             events: the other events; none for NOT.
 
         Raises:
-            InvalidValueError: there is no such operation, or no event, or NOT has
-                several; or no system is named and the events are of different ones.
-            InvalidTypeError: something is no event.
+            InvalidValueError: the operation is unknown, there is no event, or NOT has
+                several; or no system is named and the events are of different systems.
+            InvalidTypeError: an argument is no event.
         """
         if _is_event(system_or_event):
             events = (system_or_event, *events)
@@ -224,28 +223,28 @@ class BitOperation(MixinIter, MixinContains, MixinCounts, MixinEventsMisc, Mixin
         if not events or (op_name == "NOT" and len(events) > 1):
             wanted = "one event" if op_name == "NOT" else "one event or more"
             raise InvalidValueError(f"{op_name} needs {wanted}, got {len(events)}")
-        for each in events:
-            if not _is_event(each):
-                raise InvalidTypeError(f"not an event: {shown(each)}")
-        self._key = f"{_STORED}{op_name}_{_joined(events)}"
-        self._combined = _OPERATIONS[op_name](list(map(selection_of, events)))
+        for event in events:
+            if not _is_event(event):
+                raise InvalidTypeError(f"not an event: {shown(event)}")
+        self._key = f"{_RESULT_PREFIX}{op_name}_{_joined_key(events)}"
+        self._combination = _OPERATIONS[op_name](list(map(selection_of, events)))
         pipeline = pipeline_of(self.system)
         if pipeline is not None:
             if op_name == "NOT":
                 raise InvalidTypeError("NOT needs answers, which a pipeline has not yet")
-            _remember(self.system, self._key)
+            _record_key(self.system, self._key)
             pipeline.bitop(op_name, self._key, *map(_key_of, events))
 
-    def _keep(self) -> None:
+    def _store(self) -> None:
         if pipeline_of(self.system) is None:
             with translated():
                 tally, event_set = self._event_set()
-                _remember(self.system, self._key)
+                _record_key(self.system, self._key)
                 query = store(tally.backend.context, event_set, self._key.encode())
                 tally.backend.reader.answer(query)
 
     def _selection(self) -> Selection:
-        return self._combined
+        return self._combination
 
 
 class BitOpAnd(BitOperation):
@@ -265,7 +264,7 @@ class BitOpOr(BitOperation):
 
 
 class BitOpXor(BitOperation):
-    """Users who are in an odd number of some events; of two, in one but not both."""
+    """Users who are in an odd number of some events; with two events, in one but not both."""
 
     def __init__(self, system_or_event: System | Keyed, *events: Keyed) -> None:
         """Combine events; see `BitOperation`."""
@@ -275,70 +274,70 @@ class BitOpXor(BitOperation):
 class BitOpNot(BitOperation):
     """Users who are not in an event.
 
-    Together with another one, ``a & ~b`` is just who is in a and not in b. By itself it
-    has to know who there is: all who have ever been marked, by month or by flag, with one
-    of the events that the whole expression names. To find their months takes a walk over
-    the keys of the database.
+    Combined with another event, ``a & ~b`` is the difference of a and b. By itself a
+    complement needs a universe: all users who have ever been marked, by month or by flag,
+    with one of the events that the whole expression names. Finding their months takes a
+    ``SCAN`` of the keys of the database.
     """
 
     def __init__(self, system_or_event: System | Keyed, *events: Keyed) -> None:
-        """Turn an event around; see `BitOperation`."""
+        """Make the complement of an event; see `BitOperation`."""
         super().__init__("NOT", system_or_event, *events)
 
 
 def delete_runtime_bitop_keys() -> None:
-    """Delete the keys that operations of this thread were asked for."""
-    written = _written()
-    for system, keys in written.items():
+    """Delete the keys that operations have stored for this thread."""
+    recorded = _recorded_keys()
+    for system, keys in recorded.items():
         if keys:
             get_redis(system).delete(*keys)
-    written.clear()
+    recorded.clear()
 
 
-#: What the keys of operations begin with, and how many characters of keys may follow.
-_STORED: Final = f"{DEFAULT_PREFIX}bitop_"
-_LONGEST_NAME: Final = 4096
+#: The prefix of the keys of operations, and how many characters of keys may follow.
+_RESULT_PREFIX: Final = f"{DEFAULT_PREFIX}bitop_"
+_MAX_JOINED_KEY: Final = 4096
 
 
-def _folded(combine: Callable[[Any, Any], Any]) -> Callable[[list[Selection]], Selection]:
+def _reducer(combine: Callable[[Any, Any], Any]) -> Callable[[list[Selection]], Selection]:
     return functools.partial(functools.reduce, combine)
 
 
 _OPERATIONS: Final[dict[str, Callable[[list[Selection]], Selection]]] = {
-    "AND": _folded(operator.and_),
-    "OR": _folded(operator.or_),
-    "XOR": _folded(operator.xor),
+    "AND": _reducer(operator.and_),
+    "OR": _reducer(operator.or_),
+    "XOR": _reducer(operator.xor),
     "NOT": lambda selections: ~selections[0],
 }
 
 
 def selection_of(events: Any) -> Selection:
-    """Return the users of events, or of whatever has a ``redis_key``."""
+    """Return the users of events, or of any object with a ``redis_key``."""
     if isinstance(events, Keyed):
         return events._selection()  # noqa: SLF001
     return Selection.of_key(events.redis_key)
 
 
 def _is_event(candidate: object) -> TypeGuard[Keyed]:
-    # Not `hasattr` first: to look at an operation's key has it written.
+    # Not `hasattr` first: reading the `redis_key` of an operation stores its users.
     return isinstance(candidate, Keyed) or hasattr(candidate, "redis_key")
 
 
 def key_name(events: Any) -> str:
-    """Return the key of events, or of whatever has one, without having it written."""
+    """Return the key of events, or of any object with a ``redis_key``, without storing it."""
     return events._key if isinstance(events, Keyed) else str(events.redis_key)  # noqa: SLF001
 
 
-def _joined(events: Iterable[Any]) -> str:
-    """Return one name for the keys of some events.
+def _joined_key(events: Iterable[Any]) -> str:
+    """Return one text for the keys of some events.
 
-    Operations share others, so the names of all of them, written out, may double with each
-    operation. A long one stands for itself by its digest.
+    The keys of shared operands repeat, so the text may double with each operation. A digest
+    replaces a long one.
     """
-    names = "-".join(map(key_name, events))
-    if len(names) <= _LONGEST_NAME:
-        return names
-    return hashlib.sha256(names.encode(errors="surrogatepass")).hexdigest()
+    joined = "-".join(map(key_name, events))
+    if len(joined) <= _MAX_JOINED_KEY:
+        return joined
+    return hashlib.sha256(joined.encode(errors="surrogatepass")).hexdigest()
 
 
 def _key_of(events: Any) -> str:
@@ -346,7 +345,7 @@ def _key_of(events: Any) -> str:
 
 
 def _common_system(events: tuple[Any, ...]) -> System:
-    systems = [getattr(each, "system", "default") for each in events]
+    systems = [getattr(event, "system", "default") for event in events]
     first: System = systems[0]
     for other in systems[1:]:
         if other != first and get_redis(other) is not get_redis(first):
@@ -357,12 +356,12 @@ def _common_system(events: tuple[Any, ...]) -> System:
     return first
 
 
-def _remember(system: System, key: str) -> None:
-    _written().setdefault(system, set()).add(key)
+def _record_key(system: System, key: str) -> None:
+    _recorded_keys().setdefault(system, set()).add(key)
 
 
-def _written() -> dict[System, set[str]]:
-    found: dict[System, set[str]] | None = getattr(local_thread, "bitop_keys", None)
-    if found is None:
-        local_thread.bitop_keys = found = {}
-    return found
+def _recorded_keys() -> dict[System, set[str]]:
+    recorded: dict[System, set[str]] | None = getattr(local_thread, "bitop_keys", None)
+    if recorded is None:
+        local_thread.bitop_keys = recorded = {}
+    return recorded

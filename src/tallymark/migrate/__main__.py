@@ -1,10 +1,10 @@
-"""The program ``python -m tallymark.migrate``."""
+"""The entry point of ``python -m tallymark.migrate``."""
 
 from __future__ import annotations
 
 import sys
 
-from . import main
+from ._cli import main
 
 __all__: list[str] = []
 

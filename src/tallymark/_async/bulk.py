@@ -1,0 +1,130 @@
+"""Bulk writes: `Tally.mark_many` and `Tally.unmark_many`, with several transactions in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterable
+from typing import TYPE_CHECKING
+
+import anyio
+
+from .._core.offsets import BLOCK, blocks
+from .._reading.execution import Deadline
+from ..errors import StoreTimeoutError, TallymarkError
+from .loop_bound import running_loop
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+
+    from .._core.offsets import Offsets
+    from .._core.periods import Granularity
+    from .._marking.bulk import BulkWrite, Chunk
+    from .._marking.marks import Result
+    from .backends import AsyncBackend
+
+__all__ = ["write_many"]
+
+
+async def write_many(
+    backend: AsyncBackend,
+    many: BulkWrite,
+    user_ids: Iterable[int] | AsyncIterable[int],
+    timeout: float | None,
+) -> dict[Granularity, int]:
+    """Send the marks of many users; return how many bits were flipped in each granularity.
+
+    Arguments:
+        backend: sends the marks.
+        many: makes the marks.
+        user_ids: the users.
+        timeout: how many seconds the whole call may take; ``None`` for the tally's timeout
+            for each transaction.
+    """
+    backend.writer.check_usable()
+    deadline = Deadline(timeout, running_loop().time)
+    in_flight: deque[tuple[Chunk, asyncio.Task[list[Result]]]] = deque()
+
+    async def await_oldest() -> None:
+        chunk, task = in_flight.popleft()
+        many.record(chunk, await task)
+
+    try:
+        async with contextlib.aclosing(_checked_blocks(many, user_ids, deadline)) as checked:
+            async for offsets in checked:
+                # While Redis works on a chunk, the next one is put together.
+                for chunk in many.chunks(offsets):
+                    while len(in_flight) >= backend.pieces:
+                        await await_oldest()
+                    commit = backend.submit_counted(chunk.marks, deadline.left())
+                    in_flight.append((chunk, asyncio.create_task(commit)))
+                    await asyncio.sleep(0)
+        while in_flight:
+            await await_oldest()
+    except Exception as error:
+        # The chunks before a user id that is not allowed, or before an iterable that failed.
+        while in_flight:
+            with contextlib.suppress(TallymarkError):
+                await await_oldest()
+        if isinstance(error, TallymarkError):
+            raise many.with_progress(error) from error.__cause__
+        raise
+    finally:
+        for _, task in in_flight:
+            task.cancel()
+    return many.counts
+
+
+async def _checked_blocks(
+    many: BulkWrite, user_ids: Iterable[int] | AsyncIterable[int], deadline: Deadline
+) -> AsyncGenerator[Offsets, None]:
+    """Yield the offsets in blocks, and let other tasks run in between.
+
+    Arguments:
+        many: checks the ids.
+        user_ids: the ids.
+        deadline: when all of them have to be there.
+    """
+    if isinstance(user_ids, AsyncIterable):
+        ids = aiter(user_ids)
+        try:
+            while block := await _next_block(ids, deadline):
+                yield many.checked(block)
+                if len(block) < BLOCK:
+                    return
+        finally:
+            close = getattr(ids, "aclose", None)
+            if close is not None:
+                with anyio.CancelScope(deadline=deadline.at):
+                    await close()
+        return
+    unchecked, all_there = blocks(user_ids, deadline.check)
+    if all_there:
+        # Nothing is sent before all are checked.
+        checked = []
+        for block in unchecked:
+            checked.append(many.checked(block))
+            await asyncio.sleep(0)
+        for offsets in checked:
+            yield offsets
+    else:
+        for block in unchecked:
+            yield many.checked(block)
+
+
+async def _next_block(ids: AsyncIterator[int], deadline: Deadline) -> list[int]:
+    """Return the next ids, fewer than a block if these are the last ones.
+
+    Raises:
+        StoreTimeoutError: they did not come in time.
+    """
+    block: list[int] = []
+    with anyio.CancelScope(deadline=deadline.at) as scope:
+        async for user_id in ids:
+            block.append(user_id)
+            if len(block) == BLOCK:
+                break
+    if scope.cancelled_caught:
+        raise StoreTimeoutError("the iterable of user ids did not give the next one in time")
+    return block

@@ -1,0 +1,193 @@
+"""The command line of ``python -m tallymark.migrate``."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from .._core.untrusted import escaped, shown
+from .._core.urls import StoreUrl
+from .._sync.tally import SyncTally
+from ..errors import InvalidValueError, TallymarkError, WrongSchemaError
+from ._copier import Copier
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ._copier import Migration, Progress
+
+__all__ = ["main"]
+
+#: `ps` shows the arguments of all processes to every user of the machine.
+_URL_SOURCES: Final = (
+    "or env:NAME or file:PATH, if a variable or a file has it, since ps shows arguments"
+)
+
+#: How many keys of each kind the summary lists.
+_LISTED_KEYS: Final = 20
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the migration that the command line describes.
+
+    Arguments:
+        arguments: the command line without the program's name; ``sys.argv`` by default.
+
+    Returns:
+        The exit status: 0 if all was copied and all counts agree, 1 if not, 2 if the
+        migration failed.
+    """
+    options = _parse(_parser(), arguments)
+    del arguments  # error reporters show the locals of frames
+    prefix = options.prefix
+    target_prefix = prefix if options.target_prefix is None else options.target_prefix
+    try:
+        with (
+            SyncTally.from_url(
+                options.source, prefix=prefix, shards=options.source_shards, timeout=60
+            ) as source,
+            SyncTally.from_url(
+                options.target, prefix=target_prefix, shards=options.shards, timeout=60
+            ) as target,
+        ):
+            if options.shards is None and target.backend.context.schema.shards:
+                raise InvalidValueError("a cluster cannot do without shards")
+            migration = Copier(source, target, options.exact).run(
+                None if options.quiet else _print_progress
+            )
+    except WrongSchemaError as error:
+        print(  # noqa: T201
+            f"{type(error).__name__}: {error} (--source-shards N or none, --shards N or none)",
+            file=sys.stderr,
+        )
+        return 2
+    except TallymarkError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    _print_summary(migration)
+    return 1 if migration.differing or migration.skipped else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tallymark.migrate",
+        description="Copy a database into another one, with or without shards.",
+        exit_on_error=False,
+        allow_abbrev=False,  # argparse's message would repeat an ambiguous argument
+    )
+    parser.add_argument(
+        "source", type=_store_url, help="the URL of the old database; " + _URL_SOURCES
+    )
+    parser.add_argument(
+        "target",
+        type=_store_url,
+        help="that of the new one, such as redis+cluster://host; " + _URL_SOURCES,
+    )
+    parser.add_argument(
+        "--source-shards",
+        type=_shards,
+        metavar="N",
+        help="of the old one, or none (default: none, and 16 on a cluster)",
+    )
+    parser.add_argument(
+        "--shards",
+        type=_shards,
+        default=16,
+        metavar="N",
+        help="of the new one, or none (default: 16)",
+    )
+    parser.add_argument(
+        "--prefix", type=_prefix, default="trackist_", help="what the keys begin with"
+    )
+    parser.add_argument(
+        "--target-prefix", type=_prefix, help="the same for the new one, if it is another"
+    )
+    parser.add_argument(
+        "--exact", action="store_true", help="also clear bits that only the new database has"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print the result only")
+    return parser
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line, or exit with a message that repeats no argument.
+
+    argparse's own messages repeat arguments, and one in the wrong place may be a URL with a
+    password.
+    """
+    try:
+        options, unknown = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        problem = "source and target are needed"
+        if error.argument_name is not None:
+            ours = isinstance(error.__context__, argparse.ArgumentTypeError)
+            why = error.__context__ if ours else "no value, or one that it does not take"
+            problem = f"argument {error.argument_name}: {why}"
+        parser.error(problem)
+    if unknown:
+        parser.error("there are too many arguments, or unknown ones")
+    return options
+
+
+def _store_url(argument: str) -> StoreUrl:
+    """Return the URL in an argument, or in the variable or the file that the argument names."""
+    kind, _, name = argument.partition(":")
+    if kind == "env":
+        url = os.environ.get(name)
+        if url is None:
+            raise argparse.ArgumentTypeError("there is no such environment variable")
+        return StoreUrl(url)
+    if kind == "file":
+        try:
+            return StoreUrl(Path(name).read_text("utf-8-sig").strip())
+        except (OSError, ValueError) as error:
+            problem = type(error).__name__
+        raise argparse.ArgumentTypeError(f"the file cannot be read ({problem})")
+    return StoreUrl(argument)
+
+
+def _shards(text: str) -> int | None:
+    """Return the number of shards in an argument; None for ``none``."""
+    try:
+        return None if text == "none" else int(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError("a number or 'none'")
+
+
+def _prefix(text: str) -> str:
+    """Return the prefix in an argument, but no URL, since error messages show prefixes."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError("what keys begin with, not a URL")
+    return text
+
+
+def _print_progress(progress: Progress) -> None:
+    rate = progress.users / progress.seconds if progress.seconds else 0.0
+    print(  # noqa: T201 - this is a program
+        f"{progress.bitmaps:,} of {progress.total:,} bitmaps, {progress.users:,} users, "
+        f"{rate:,.0f} a second",
+        file=sys.stderr,
+    )
+
+
+def _print_summary(migration: Migration) -> None:
+    print(  # noqa: T201
+        f"{migration.bitmaps:,} bitmaps, {migration.users:,} users, in "
+        f"{migration.seconds:.1f} s: {migration.unchanged:,} were there already, "
+        f"{migration.written:,} bits written, {migration.empty:,} others without users, "
+        f"{len(migration.differing):,} differ"
+    )
+    for key, (old, new) in itertools.islice(migration.differing.items(), _LISTED_KEYS):
+        print(f"  {escaped(key)}: {old:,} users in the old database, {new:,} in the new one")  # noqa: T201
+    for key in migration.skipped[:_LISTED_KEYS]:
+        print(f"  {escaped(key)}: holds no bitmap, not copied")  # noqa: T201
+    if migration.temporary:
+        print(  # noqa: T201
+            f"  {len(migration.temporary):,} keys look like results of bitmapist, such as "
+            f"{shown(migration.temporary[0])}: not copied"
+        )

@@ -1,0 +1,118 @@
+"""The docstrings of public functions: complete, and the same in both facades."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+import pytest
+
+import tallymark
+from tallymark import SyncTally, Tally
+from tallymark import sync as tm
+from tallymark._async.reads import AsyncReads
+
+#: The verbs that the modules have too, with the default tally.
+MARKING = (
+    "mark_event",
+    "unmark_event",
+    "mark_unique",
+    "unmark_unique",
+    "mark_many",
+    "unmark_many",
+    "transaction",
+)
+READS = [name for name in vars(AsyncReads) if not name.startswith("_")]
+
+#: The second paragraph of a module's verb.
+DEFAULT_TALLY = {
+    tallymark: "On the running event loop's default tally, which `configure` describes.",
+    tm: "On this process's default tally, which `configure` describes.",
+}
+
+#: How a docstring of the asyncio facade becomes that of the blocking one: patterns, and what
+#: takes their place. Nothing else may differ but the line breaks.
+BLOCKING = [
+    # Nothing is awaited, so no call can be cancelled, and none is of an event loop.
+    (r"\n\s*Cancelled:.*?(?=\n\s*\n|\s*\Z)", ""),
+    (r", WrongEventLoopError\b", ""),
+    (r",\s+or\s+belongs\s+to\s+another\s+event\s+loop\b", ""),
+    (r"\basync with\b", "with"),
+    (r": `async for` has a cost\s+for each item", ""),
+    # Threads take the place of tasks, and each call computes in its own one.
+    (r"\bother(\s+)tasks\b", r"other\1threads"),
+    (r"by the tally in a thread, with", "by the tally, with"),
+    # Reads do not wait for each other, so there is no limit for those that do.
+    (r"\n *OverloadedError: ``max_pending`` reads were waiting\.", ""),
+    # Async iterables are for the asyncio facade.
+    (r"an iterable, an async iterable, or a", "an iterable, or a"),
+    (r"\s+An async iterable is\s+cancelled at the deadline;[^.]*\.", ""),
+    (r",\s+and\s+keeps\s+the\s+event\s+loop\s+from\s+running:", ":"),
+    (r"\n\s*An async iterable with an ``aclose``.*?(?=\n\s*\n|\s*\Z)", ""),
+]
+
+
+def blocking(doc: str) -> str:
+    """Return the docstring of the blocking facade for one of the asyncio facade."""
+    for pattern, replacement in BLOCKING:
+        doc = re.sub(pattern, replacement, doc, flags=re.DOTALL)
+    return doc
+
+
+def words(doc: str) -> list[str]:
+    """Return the words of a docstring, whatever its line breaks."""
+    return doc.split()
+
+
+def doc_of(owner: Any, verb: str) -> str:
+    return inspect.getdoc(getattr(owner, verb)) or ""
+
+
+@pytest.mark.parametrize("verb", [*MARKING, *READS])
+def test_the_facades_have_the_same_docstrings(verb: str) -> None:
+    assert words(doc_of(SyncTally, verb)) == words(blocking(doc_of(Tally, verb)))
+
+
+@pytest.mark.parametrize("verb", MARKING)
+@pytest.mark.parametrize("module", [tallymark, tm], ids=lambda module: module.__name__)
+def test_the_modules_have_the_docstrings_of_the_tallies(module: Any, verb: str) -> None:
+    tally = Tally if module is tallymark else SyncTally
+    first, second, *others = doc_of(module, verb).split("\n\n")
+    assert second == DEFAULT_TALLY[module]
+    assert words("\n\n".join([first, *others])) == words(doc_of(tally, verb))
+
+
+def test_every_rewording_is_in_use() -> None:
+    docs = [doc_of(Tally, verb) for verb in (*MARKING, *READS)]
+    for pattern, _ in BLOCKING:
+        assert any(re.search(pattern, doc, flags=re.DOTALL) for doc in docs), pattern
+
+
+def public_functions() -> list[tuple[str, Any]]:
+    functions: dict[str, Any] = {}
+    for module in (tallymark, tm):
+        for name in module.__all__:
+            value = getattr(module, name)
+            if inspect.isfunction(value):
+                functions[f"{module.__name__}.{name}"] = value
+            elif inspect.isclass(value) and not issubclass(value, BaseException):
+                for attribute in dir(value):
+                    member = inspect.getattr_static(value, attribute)
+                    member = getattr(member, "__func__", member)
+                    if not attribute.startswith("_") and inspect.isfunction(member):
+                        functions[f"{name}.{attribute}"] = member
+    return list(functions.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [pytest.param(*item, id=item[0]) for item in public_functions()]
+)
+def test_docstrings_are_whole(name: str, value: Any) -> None:
+    doc = inspect.getdoc(value) or ""
+    assert not re.search(r"\b[Ss]ee (`|tallymark)|[Rr]ead there", doc), name
+    signature = inspect.signature(value)
+    if signature.return_annotation not in {"None", inspect.Signature.empty}:
+        assert re.search(r"\b(Return|Yield)", doc), name
+    if [parameter for parameter in signature.parameters if parameter not in {"self", "cls"}]:
+        assert re.search(r"\b[Rr]aises?\b", doc), name
