@@ -58,8 +58,10 @@ __all__ = [
     "exact_int",
     "key_slot",
     "results_of_bitmapist",
+    "scan_pattern",
     "tag_slot",
     "tags",
+    "users_at",
 ]
 
 DEFAULT_PREFIX: Final = "trackist_"
@@ -155,13 +157,6 @@ class KeySchema:
         else:
             yield from partition(user_ids, self.shards)
 
-    def user_ids(self, shard: int, offsets: Iterable[int]) -> Iterable[int]:
-        """Return the users that some bits stand for in the bitmaps of a shard."""
-        shards = self.shards
-        if shards is None:
-            return offsets
-        return (offset * shards + shard for offset in offsets)
-
     def located(self, key: bytes) -> tuple[int, str, Period | None]:
         """Return the shard, the event and the period of a key.
 
@@ -178,19 +173,6 @@ class KeySchema:
         if not key.startswith(begin) or not brace or shard is None:
             raise InvalidValueError(f"not a key of {shown(self.prefix)}: {shown(key)}")
         return (shard, *self.parts[shard].parse(key))
-
-    def pattern(self, beginning: str, shard: int | None) -> bytes:
-        """Return what ``SCAN`` matches the keys of bitmaps with, and maybe of some others.
-
-        Arguments:
-            beginning: what the events' names begin with.
-            shard: the shard that they are in; ``None`` for all.
-        """
-        if shard is not None or self.shards is None:
-            begin = _literally(self.parts[shard or 0].prefix)
-        else:  # a shard's tag, between braces, is part of what keys begin with
-            begin = _literally(f"{self.prefix}{{") + "*}"
-        return f"{begin}{_literally(beginning)}*".encode()
 
     def key(self, event: str, period: Period | None) -> bytes:
         """Return the key of an event's bitmap for a period; ``None`` for the dateless one.
@@ -273,7 +255,30 @@ class KeySchema:
         return event, parse_suffix(suffix)
 
 
-def _literally(text: str) -> str:
+def scan_pattern(schema: KeySchema, beginning: str, shard: int | None) -> bytes:
+    """Return a pattern for ``SCAN``, which the keys of bitmaps match, and maybe some others.
+
+    Arguments:
+        schema: the schema of the keys.
+        beginning: the first characters of the names of the events.
+        shard: the shard of the bitmaps; ``None`` for all shards.
+    """
+    if shard is not None or schema.shards is None:
+        begin = _escaped(schema.parts[shard or 0].prefix)
+    else:  # a key has the tag of its shard in braces
+        begin = _escaped(f"{schema.prefix}{{") + "*}"
+    return f"{begin}{_escaped(beginning)}*".encode()
+
+
+def users_at(schema: KeySchema, shard: int, offsets: Iterable[int]) -> Iterable[int]:
+    """Return the ids of the users at some offsets in the bitmaps of a shard."""
+    shards = schema.shards
+    if shards is None:
+        return offsets
+    return (offset * shards + shard for offset in offsets)
+
+
+def _escaped(text: str) -> str:
     """Return the pattern of ``SCAN`` that matches just this text."""
     return re.sub(r"([\\*?\[\]])", r"\\\1", text)
 

@@ -19,7 +19,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from .._core.arguments import iterated
-from .._core.keys import bitmap_key, checked_name, results_of_bitmapist
+from .._core.keys import bitmap_key, checked_name, results_of_bitmapist, scan_pattern
 from .._core.periods import Granularity, Period, count_between, dated, periods_between
 from .._core.untrusted import kind_of, shown
 from ..errors import CommandError, InvalidTypeError, InvalidValueError
@@ -327,7 +327,7 @@ class _Walk:
         """
         self._context = context
         self._schema = context.schema
-        self._pattern = self._schema.pattern(beginning, shard)
+        self._pattern = scan_pattern(self._schema, beginning, shard)
         self._temporary = results_of_bitmapist(context.origin.prefix)
         self._also_temporary = also_temporary
         #: The cursor on each server; ``None`` until the servers are known.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from .._core.keys import users_at
 from .._core.offsets import WINDOW, blocks, windows
 from .bits import Ints
 from .bounds import bounded
@@ -80,7 +81,7 @@ def contains_many(
         ]
         sets = yield from gather(context, queries)
         for (shard, _), some in zip(queries, sets, strict=True):
-            contained.update(context.schema.user_ids(shard, some))
+            contained.update(users_at(context.schema, shard, some))
         answers += yield from in_steps(int(user_id) in contained for user_id in ids.values)
     return answers
 
