@@ -86,7 +86,7 @@ class AsyncNodes:
         with anyio.CancelScope(deadline=effect.deadline):
             await asyncio.shield(self._discovery)
             return
-        raise StoreTimeoutError("no node of the cluster has told its slots")
+        raise StoreTimeoutError("no node of the cluster has answered in time")
 
     async def close(self) -> None:
         """Disconnect."""
