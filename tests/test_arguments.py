@@ -43,7 +43,8 @@ from tallymark import (
     bitmapist,
 )
 from tallymark._core.options import Options
-from tallymark._core.untrusted import escaped, isolated, shown
+from tallymark._core.untrusted import escaped, shown
+from tallymark._reports.heatmap import isolated
 from tallymark._reports.retention import Retention
 
 if TYPE_CHECKING:
