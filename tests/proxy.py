@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class Proxy:
-    """Stands between a client and a Redis server.
+    """A proxy between clients and a Redis server.
 
     Attributes:
         url: where clients connect to.
-        sent: what each single receive from a client returned, in order.
+        sent: the data of each receive from a client, in order.
         passing: while not set, the replies to marks are held back.
         reading: while not set, nothing is read from the clients.
         held: set as soon as a reply is held back.
