@@ -65,7 +65,7 @@ class Sendable(Protocol):
 class Answerable(Sendable, Protocol[AnswerT_co]):
     """A `Sendable` that knows what its replies mean."""
 
-    def settle(self, replies: Sequence[Any], /) -> AnswerT_co:
+    def parse(self, replies: Sequence[Any], /) -> AnswerT_co:
         """Return what the replies say."""
         ...
 
@@ -241,7 +241,7 @@ def retried(
     while True:
         try:
             replies = yield exchange
-            return request.settle(replies)
+            return request.parse(replies)
         except TRANSIENT as failure:
             let_handlers_pass(failure)
             cause = failure

@@ -98,7 +98,7 @@ class Request(NamedTuple):
         """Return how many replies the server gives."""
         return len(self.commands) + 2 * self.atomic
 
-    def settle(self, replies: Sequence[Any]) -> list[Any]:
+    def parse(self, replies: Sequence[Any]) -> list[Any]:
         """Return what the commands came to, each.
 
         Arguments:
@@ -171,15 +171,15 @@ class Scatter(NamedTuple):
         """Return how many replies that server gives."""
         return sum([part.reply_count() for _, part in self.parts])
 
-    def settle(self, replies: Sequence[Any]) -> list[list[Any]]:
-        """Return what each of the requests came to. Raises as `Request.settle`."""
+    def parse(self, replies: Sequence[Any]) -> list[list[Any]]:
+        """Return what each of the requests came to. Raises as `Request.parse`."""
         at = 0
-        settled = []
+        answers = []
         for _, part in self.parts:
             count = part.reply_count()
-            settled.append(part.settle(replies[at : at + count]))
+            answers.append(part.parse(replies[at : at + count]))
             at += count
-        return settled
+        return answers
 
 
 class Compute(NamedTuple):
