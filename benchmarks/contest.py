@@ -1,4 +1,4 @@
-"""Contenders in processes of their own, who take turns, and whose bits are checked."""
+"""Runs contenders in processes of their own, in turns, and checks the bits that they set."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HERE = Path(__file__).parent
-#: Contenders that need another Python than ours: what names it.
+#: Contenders that need another Python than ours: the variable that names its executable.
 PYTHONS = {
     "bitmapist": "TALLYMARK_BITMAPIST_PYTHON",
     "bitmapist4": "TALLYMARK_BITMAPIST4_PYTHON",
@@ -32,12 +32,12 @@ PYTHONS = {
 
 
 class WrongBitsError(Exception):
-    """A contender did not set exactly the bits that it was asked to."""
+    """A contender did not set exactly the expected bits, or gave a wrong answer."""
 
 
 @dataclass
 class Contender:
-    """A process that marks, and what its rounds took."""
+    """A process that marks, and the times of its rounds."""
 
     name: str
     requests: IO[str]
@@ -46,7 +46,7 @@ class Contender:
     rounds: list[float] = field(default_factory=list)
     p50: list[float] = field(default_factory=list)
     p99: list[float] = field(default_factory=list)
-    #: How many marks make a round of about the time that is wanted.
+    #: The number of marks in a round.
     marks: int = 0
 
     def ask(self, workload: str, marks: int, callers: int, *, latencies: bool) -> dict[str, float]:
@@ -59,13 +59,13 @@ class Contender:
         }
         self.requests.write(json.dumps(order) + "\n")
         self.requests.flush()
-        found: dict[str, float] = json.loads(self.answers.readline())
-        return found
+        result: dict[str, float] = json.loads(self.answers.readline())
+        return result
 
 
 @contextlib.contextmanager
 def running(name: str, url: str, script: str = "contenders.py") -> Iterator[Contender | None]:
-    """Start a contender, and end it; None if this machine does not have it."""
+    """Start a contender, and end it; yield None if this machine does not have its Python."""
     variable = PYTHONS.get(name)
     python = sys.executable if variable is None else os.environ.get(variable, "")
     if not python:
@@ -90,23 +90,23 @@ def check(store: redis.Redis, workload: str, marks: int) -> None:
         for user in users:
             bits[user >> 3] |= 128 >> (user & 7)
         wanted[event] = int.from_bytes(bits.ljust(2**14, b"\0"), "big")
-    found: dict[tuple[str, str], int] = {}
+    bitmaps: dict[tuple[str, str], int] = {}
     schema = KeySchema()
-    for key in store.scan_iter(count=10_000):  # a round at midnight has two days
+    for key in store.scan_iter(count=10_000):  # a round over midnight marks two days
         event, period = schema.parse(key)
         value: Any = store.get(key)
-        place = (event, str(period.granularity) if period else "")
-        found[place] = found.get(place, 0) | int.from_bytes(value.ljust(2**14, b"\0"), "big")
+        kind = (event, str(period.granularity) if period else "")
+        bitmaps[kind] = bitmaps.get(kind, 0) | int.from_bytes(value.ljust(2**14, b"\0"), "big")
     for event, number in wanted.items():
         for granularity in ("month", "week", "day"):
-            if found.pop((event, granularity), 0) != number:
+            if bitmaps.pop((event, granularity), 0) != number:
                 raise WrongBitsError(f"{event}, {granularity}")
-    if found:
-        raise WrongBitsError(f"{sorted(found)} should not be there")
+    if bitmaps:
+        raise WrongBitsError(f"{sorted(bitmaps)} should not be there")
 
 
 class Server:
-    """One server, between the rounds."""
+    """Empties and checks one server between the rounds."""
 
     def __init__(self, store: redis.Redis) -> None:
         self._store = store
@@ -132,41 +132,41 @@ def contest(
     checked: bool = True,
     arena: Any = None,
 ) -> list[dict[str, Any]]:
-    """Let contenders take turns at one workload; return a row for each.
+    """Measure contenders in turns, on one workload; return a row for each.
 
     Arguments:
-        names: the first is what the others are compared to.
+        names: the contenders; the first one is the baseline.
         url: the store, which is emptied before each round.
         workload: see `workloads.schedule`.
         callers: how many tasks or threads mark at the same time.
-        rounds: how many turns each has, after one to warm up.
+        rounds: how many rounds each contender has, after those to warm up.
         seconds: about how long a round takes.
         latencies: also time each mark.
         checked: whether to compare all bits after each round.
-        arena: empties and checks what is no single server.
+        arena: empties and checks the store, if it is not one server.
     """
     with contextlib.ExitStack() as stack:
-        place = arena or Server(stack.enter_context(redis.Redis.from_url(url)))
-        found = [stack.enter_context(running(name, url)) for name in names]
-        contenders = [each for each in found if each is not None]
+        between = arena or Server(stack.enter_context(redis.Redis.from_url(url)))
+        started = [stack.enter_context(running(name, url)) for name in names]
+        contenders = [contender for contender in started if contender is not None]
         for each in contenders:
-            # redis-py takes so long on a cluster that a thousand marks are three seconds.
+            # On a cluster, redis-py takes three seconds for a thousand marks.
             least = 2 * callers if arena is None else callers
             count = max(500, least) if arena is None else least
-            place.flush()  # also of what tells how the one before has sharded its users
+            between.flush()  # also the schema key of the previous contender
             took = each.ask(workload, count, callers, latencies=latencies)["seconds"]
             took = each.ask(workload, count, callers, latencies=latencies)["seconds"]
             each.marks = max(least, int(seconds * count / took))
         for _ in range(rounds):
             for each in contenders:
-                place.flush()
+                between.flush()
                 round_ = each.ask(workload, each.marks, callers, latencies=latencies)
                 each.rounds.append(round_["seconds"] / each.marks)
                 if latencies:
                     each.p50.append(round_["p50"])
                     each.p99.append(round_["p99"])
                 if checked:
-                    place.check(each.name, workload, each.marks)
+                    between.check(each.name, workload, each.marks)
         return [_row(each, contenders[0], workload, callers) for each in contenders]
 
 
@@ -189,5 +189,5 @@ def _row(each: Contender, first: Contender, workload: str, callers: int) -> dict
 
 
 def median_ratio(over: list[float], under: list[float]) -> float:
-    """Return the median of the ratios, turn by turn: the machine's speed drifts."""
+    """Return the median of the ratios of each round: the speed of the machine drifts."""
     return statistics.median(a / b for a, b in zip(over, under, strict=True))

@@ -1,4 +1,4 @@
-"""mark_many beside a pipeline of SETBITs; and how long 200,000 waiting marks hold up others."""
+"""mark_many against a pipeline of SETBITs; and how long 200,000 marks delay other tasks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ONE_IN = 50_000
 
 
 async def obvious_many(client: Any, ids: list[int]) -> None:
-    """Mark as one writes it with redis-py: pipelines of a thousand users."""
+    """Mark as a program writes it with redis-py: pipelines of a thousand users."""
     wanted = keys("many")
     for at in range(0, len(ids), 1000):
         async with client.pipeline(transaction=False) as pipeline:
@@ -99,7 +99,7 @@ async def blocking_many(url: str, ids: Any) -> None:
 
 
 async def memory_of(client: Any, tally: Tally, ids: list[int]) -> dict[str, float]:
-    """Return how much memory few far users take, beside what their bitmaps need."""
+    """Return how much memory Redis takes for sparse users, and the size of their bitmaps."""
     await client.flushdb()
     before = (await client.info("memory"))["used_memory"]
     await tally.mark_many("many", ids)
@@ -108,15 +108,15 @@ async def memory_of(client: Any, tally: Tally, ids: list[int]) -> dict[str, floa
 
 
 async def longest_stops(url: str, marks: int = 200_000) -> dict[str, Any]:
-    """Return how long other tasks waited at most while so many marks were waiting."""
+    """Return the longest delay of other tasks while so many marks are pending."""
     async with Tally.from_url(url, timeout=300, max_pending=2 * marks) as tally:
         await tally.mark_event("many", 0)
         gc.collect()
         gc.freeze()
-        gc.disable()  # its pauses over so many tasks are not what is measured
+        gc.disable()  # its pauses are not to be measured
         try:
             tasks = [asyncio.create_task(tally.mark_event("many", user)) for user in range(marks)]
-            await asyncio.sleep(0)  # in this step, each of them makes its call
+            await asyncio.sleep(0)  # in this step, each task makes its call
             stops = []
             before = time.perf_counter()
             while not tasks[-1].done():

@@ -1,10 +1,10 @@
-"""How long each verb of the async facade keeps its event loop: `nox -s heartbeat`.
+"""How long each verb of the async facade blocks its event loop: `nox -s heartbeat`.
 
-Beside each verb, with a large input, a heartbeat runs every millisecond. The longest
-time between two beats is how long the loop stood still; of that, the time that the
-loop's own thread was computing says more on a machine that is busy with something
-else. Then each verb has a timeout of a fifth of what it took, in both facades, and the
-table says how much later than that it came back.
+While a verb runs on a large input, a task wakes up every millisecond. The longest time
+between two wake-ups is how long the loop was blocked. The CPU time of the thread in that
+interval does not depend on other programs of the machine. Then each verb is called in both
+facades with a timeout of a fifth of the time that it took; "late" is how much later than
+its timeout it returned.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 NOW = datetime(2026, 11, 23, 12)
-#: No verb may keep the loop for longer, and none may come back later than this after its timeout.
+#: How long a verb may block the loop, and how much later than its timeout it may return.
 MOST_GAP, MOST_LATE = 0.05, 0.1
-#: Over how many shards those verbs are measured that ask all of them.
+#: The numbers of shards with which the verbs of `verbs_of_shards` are measured.
 SHARDS = (16, 64)
 
 
 class Beats:
-    """The longest gaps between the beats of a heart that should beat every millisecond."""
+    """The longest delays of a task that wakes up every millisecond, and their CPU time."""
 
     def __init__(self) -> None:
         self.wall = self.busy = 0.0
@@ -68,9 +68,9 @@ class Verb(NamedTuple):
 
     Attributes:
         name: the verb.
-        what: its input.
-        call: calls it on a tally of either facade, with options such as ``timeout``.
-        sized: whether its time grows with the input, so that a timeout can cut it short.
+        what: the input of the verb.
+        call: calls the verb on a tally of either facade, with options such as ``timeout``.
+        sized: whether the time grows with the input, so that a timeout can end the call.
     """
 
     name: str
@@ -85,7 +85,7 @@ def several(size: int) -> Iterator[int]:
 
 
 def verbs(scale: float) -> Iterator[Verb]:
-    """Yield all verbs, with inputs of a size."""
+    """Yield all verbs; ``scale`` is the size of the inputs, 1 for the full size."""
     many = int(1_000_000 * scale)
     some = int(200_000 * scale)
     few = int(5_000 * scale)
@@ -215,7 +215,7 @@ def verbs(scale: float) -> Iterator[Verb]:
 
 
 def verbs_of_shards(scale: float, shards: int) -> Iterator[Verb]:
-    """Yield verbs that ask about very many bitmaps in each of so many shards."""
+    """Yield verbs that read very many bitmaps in each of so many shards."""
     many = int(18_250 * scale)
     what = f"{many:,} days, {shards} shards"
     yield Verb("count", what, lambda t, **o: t.count(union(t, many), **o))
@@ -235,7 +235,7 @@ def verbs_of_shards(scale: float, shards: int) -> Iterator[Verb]:
 
 
 def days(number: int) -> list[datetime]:
-    """Return so many days."""
+    """Return so many days, from the last one back."""
     return [NOW - timedelta(days=distance) for distance in range(number)]
 
 
@@ -243,7 +243,7 @@ _unions: dict[Any, Any] = {}
 
 
 def union(tally: Any, number: int) -> Any:
-    """Return the same event set at each call, since to build it is the caller's work."""
+    """Return an event set of so many days, built only once: that is not to be measured."""
     key = (tally._context.origin, number)
     if key not in _unions:
         _unions[key] = any_of([tally.day("a", day) for day in days(number)])
@@ -260,7 +260,7 @@ def numbers(size: int) -> Any:
 
 
 async def drained(stream: Any) -> int:
-    """Take all of a stream, which is nobody's work but the stream's."""
+    """Read a stream to its end, and return the number of its items."""
     number = 0
     if hasattr(stream, "__aiter__"):
         async for _ in stream:
@@ -272,7 +272,7 @@ async def drained(stream: Any) -> int:
 
 
 async def transaction(tally: Any, size: int, **options: Any) -> None:
-    """Make a transaction as a program does that lets others run meanwhile."""
+    """Mark in a transaction, as a program does that lets other tasks run meanwhile."""
     if isinstance(tally, Tally):
         async with tally.transaction(**options) as tx:
             for user in range(size):
@@ -287,12 +287,12 @@ async def transaction(tally: Any, size: int, **options: Any) -> None:
             began.append(time.perf_counter())
 
 
-#: When calls began that did something else before.
+#: When the measured part of a call began; the last item counts.
 began: list[float] = []
 
 
 def fill(url: str, scale: float) -> None:
-    """Write what the verbs are asked about."""
+    """Write the bitmaps that the verbs read."""
     with redis.Redis.from_url(url) as raw:
         raw.flushdb()
         with raw.pipeline(transaction=False) as pipeline:
@@ -309,14 +309,14 @@ def fill(url: str, scale: float) -> None:
 
 
 def timed() -> None:
-    """Begin to time a call, without what is in memory already for the collector to look at."""
+    """Start the clock of a call; the garbage collector skips all objects made before."""
     gc.collect()
     gc.freeze()
     began[:] = [time.perf_counter()]
 
 
 async def measured(verb: Verb, tally: Tally, **options: Any) -> tuple[float, Beats, str]:
-    """Return how long a verb took, how long it kept the loop, and how it ended."""
+    """Return how long a verb took, how long it blocked the loop, and how it ended."""
     made = verb.call(tally, **options)
     timed()
     async with Beats() as beats:
@@ -363,9 +363,9 @@ async def measure_all(url: str, shards: int | None, every: Iterator[Verb], only:
                 fine &= own - limit < MOST_LATE or how == "done"
                 timed()
                 with contextlib.suppress(TallymarkError):
-                    found = verb.call(blocking, timeout=limit)
-                    if asyncio.iscoroutine(found):
-                        await found
+                    result = verb.call(blocking, timeout=limit)
+                    if asyncio.iscoroutine(result):
+                        await result
                 spent = time.perf_counter() - began[-1]
                 late[1] = f"{max(0, spent - limit) * 1000:.0f} ms"
                 fine &= spent - limit < MOST_LATE
@@ -380,7 +380,7 @@ async def measure_all(url: str, shards: int | None, every: Iterator[Verb], only:
 
 
 def main() -> int:
-    """Measure; return 1 if a verb kept the loop, or came back, for too long."""
+    """Measure; return 1 if a verb blocked the loop for too long, or returned too late."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="the size of the inputs")
     parser.add_argument("--verb", default="", help="measure this one only")

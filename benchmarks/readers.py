@@ -1,8 +1,8 @@
-"""One way of reading each, to be timed in a process of its own.
+"""Libraries that read, each timed in a process of its own.
 
-Started as ``python readers.py NAME URL``. Each line on standard input asks for
-a task as JSON: its name and how often to do it. The answer is the seconds that
-one took, and what it answered, for others to compare with.
+Started as ``python readers.py NAME URL``. Each line on standard input requests a task, as
+JSON: its name and the number of repetitions. The reply is a line of JSON with the seconds of
+one repetition, and the answer, which is compared with those of the other libraries.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ SOMEBODY = 500_000
 
 
 def days() -> tuple[datetime, datetime]:
-    """Return yesterday and the day before: days that are over."""
+    """Return yesterday and the day before, two complete days."""
     today = datetime.now(timezone.utc).replace(tzinfo=None)
     return today - timedelta(days=1), today - timedelta(days=2)
 
 
 def repeated(do: Callable[[], Any]) -> Callable[[int], Any]:
-    """Return what does something so many times, one after the other."""
+    """Return a function that calls ``do`` so many times, one after the other."""
 
     def run(times: int) -> Any:
         for _ in range(times - 1):
@@ -45,7 +45,7 @@ def repeated(do: Callable[[], Any]) -> Callable[[int], Any]:
 
 
 def in_threads(do: Callable[[], Any]) -> Callable[[int], Any]:
-    """Return what does something so many times, in threads."""
+    """Return a function that calls ``do`` so many times, in threads."""
 
     def run(times: int) -> Any:
         workers = [
@@ -61,7 +61,7 @@ def in_threads(do: Callable[[], Any]) -> Callable[[int], Any]:
 
 
 def bitmapist(url: str, name: str = "bitmapist") -> Tasks:
-    """Return bitmapist's ways, or the drop-in's, which are the same."""
+    """Return the tasks of bitmapist, or of the drop-in replacement, which has the same API."""
     import redis
 
     library: Any = importlib.import_module(name)
@@ -82,9 +82,9 @@ def bitmapist(url: str, name: str = "bitmapist") -> Tasks:
 
     def contains_tidily() -> bool:
         users = both()
-        found = SOMEBODY in users
+        contained = SOMEBODY in users
         users.delete()
-        return found
+        return contained
 
     def iterate() -> int:
         number = 0
@@ -111,12 +111,12 @@ def bitmapist(url: str, name: str = "bitmapist") -> Tasks:
 
 
 def drop_in(url: str) -> Tasks:
-    """Return the ways of `tallymark.bitmapist`."""
+    """Return the tasks of the drop-in replacement `tallymark.bitmapist`."""
     return bitmapist(url, "tallymark.bitmapist")
 
 
 def blocking(url: str) -> Tasks:
-    """Return the blocking facade's ways."""
+    """Return the tasks of the blocking facade."""
     from tallymark import SyncTally
 
     tally = SyncTally.from_url(url)
@@ -132,7 +132,9 @@ def blocking(url: str) -> Tasks:
         return number
 
     def retention() -> dict[str, Any]:
-        return told(tally.retention("signup", "active", by="day", periods=PERIODS, cohorts=ROWS))
+        return table_rows(
+            tally.retention("signup", "active", by="day", periods=PERIODS, cohorts=ROWS)
+        )
 
     return {
         "count": repeated(lambda: tally.count(both())),
@@ -142,15 +144,15 @@ def blocking(url: str) -> Tasks:
     }
 
 
-def told(table: Any) -> dict[str, Any]:
-    """Return a retention table in bitmapist's shape."""
+def table_rows(table: Any) -> dict[str, Any]:
+    """Return a retention table in the format of bitmapist."""
     return {
         str(row.period): [row.size, *(cell.count for cell in row.cells)] for row in table.cohorts
     }
 
 
 def asynchronous(url: str) -> Tasks:
-    """Return the async facade's ways."""
+    """Return the tasks of the async facade."""
     from tallymark import Tally
 
     loop = asyncio.new_event_loop()
@@ -186,12 +188,12 @@ def asynchronous(url: str) -> Tasks:
         return number
 
     async def retention() -> dict[str, Any]:
-        return told(
+        return table_rows(
             await tally.retention("signup", "active", by="day", periods=PERIODS, cohorts=ROWS)
         )
 
     async def marks_beside(with_reports: bool) -> dict[str, float]:
-        """Mark from ten tasks for two seconds, and return what the marks took."""
+        """Mark from ten tasks for two seconds, and return the latency of the marks."""
         took: list[float] = []
         end = time.perf_counter() + 2
         reports = 0
@@ -232,7 +234,7 @@ def asynchronous(url: str) -> Tasks:
 
 
 def main(name: str, url: str) -> None:
-    """Do what each line asks for."""
+    """Run the tasks that standard input requests."""
     if name.endswith(", no numpy"):
         absent: Any = None
         sys.modules["numpy"] = absent  # which makes importing it fail

@@ -1,4 +1,4 @@
-"""Reads beside bitmapist's, on the same data, in turns; every answer compared."""
+"""Reads of tallymark and bitmapist on the same data, in turns, with equal answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from readers import ROWS, days
 if TYPE_CHECKING:
     from contest import Contender
 
-#: Programs written for bitmapist, after the change of their import.
+#: The drop-in replacement for bitmapist.
 DROP_IN = "tallymark.bitmapist"
 CONTENDERS = (
     "bitmapist",
@@ -29,7 +29,7 @@ CONTENDERS = (
     "tallymark, no numpy",
 )
 
-#: What is asked, about how often in a round, and what bitmapist does for the same.
+#: The tasks: the repetitions in a round, and the tasks of bitmapist with the same answer.
 TASKS = {
     "count": (300, ("count", "count, no key left")),
     "contains": (300, ("contains", "contains, no key left")),
@@ -50,7 +50,7 @@ def fill(store: Any, users: int) -> None:
     for distance in range(ROWS + 1):
         day = today - timedelta(days=distance)
         suffix = f"{day.year}-{day.month}-{day.day}"
-        # With AND and OR, each bit has the wanted chance, near enough.
+        # AND and OR of random bits give about the wanted rates.
         words = [int.from_bytes(chance.randbytes(size), "little") for _ in range(4)]
         active = words[0] & (words[1] | (words[2] & words[3]))  # 0.5 * (0.5 + 0.125)
         rare = [int.from_bytes(chance.randbytes(size), "little") for _ in range(4)]
@@ -67,10 +67,10 @@ def reads(url: str, rounds: int, users: int = 1_000_000) -> list[dict[str, Any]]
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(redis.Redis.from_url(url))
         fill(store, users)
-        found = [
+        started = [
             stack.enter_context(running(name, url, script="readers.py")) for name in CONTENDERS
         ]
-        contenders = {each.name: each for each in found if each is not None}
+        contenders = {each.name: each for each in started if each is not None}
         for task, (times, theirs) in TASKS.items():
             took: dict[str, list[float]] = {}
             answers: dict[str, Any] = {}
@@ -94,7 +94,7 @@ def reads(url: str, rounds: int, users: int = 1_000_000) -> list[dict[str, Any]]
 def _row(
     task: str, label: str, took: dict[str, list[float]], theirs: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return a row, with how many times as fast it is as each way that bitmapist has."""
+    """Return a row, with the ratios to the tasks of bitmapist that have the same answer."""
     row = {"task": task, "contender": label, "ms": 1e3 * statistics.median(took[label])}
     for column, asked in zip(("ratio", "ratio_tidied"), theirs, strict=False):
         rival = "bitmapist" if asked == task else f"bitmapist: {asked}"
@@ -104,14 +104,14 @@ def _row(
 
 
 def order(contender: Contender, task: str, times: int) -> Any:
-    """Have a contender do a task so many times."""
+    """Have a contender run a task so many times; return its reply."""
     contender.requests.write(json.dumps({"task": task, "times": times}) + "\n")
     contender.requests.flush()
     return json.loads(contender.answers.readline())
 
 
 def compare(task: str, answers: dict[str, Any]) -> None:
-    """Raise unless all answers are alike, in every cell that all of them have."""
+    """Raise unless all answers are equal; of tables, the cells that all contenders count."""
     for name, answer in answers.items():
         if name.startswith(DROP_IN) and answer != answers.get("bitmapist", answer):
             raise WrongBitsError(f"{task}: {name} answers otherwise than bitmapist")
@@ -135,7 +135,7 @@ def compare(task: str, answers: dict[str, Any]) -> None:
 
 
 def beside_reports(url: str, users: int) -> list[dict[str, Any]]:
-    """Return what marks take while reports over many users run, and while none does."""
+    """Return the latency of marks while reports over many users run, and without reports."""
     rows = []
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(redis.Redis.from_url(url))

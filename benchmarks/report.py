@@ -1,4 +1,4 @@
-"""What was measured, as a table for people, as JSON for programs, and as a chart."""
+"""The results of a run, as tables on standard output, as JSON and as an SVG chart."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Rows = list[dict[str, Any]]
 
 
 def machine(store: Any) -> dict[str, Any]:
-    """Describe what it ran on."""
+    """Describe the machine and the versions."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -33,7 +33,7 @@ def machine(store: Any) -> dict[str, Any]:
 
 
 def show(title: str, rows: Rows, columns: dict[str, str]) -> None:
-    """Print rows as a table; columns maps what a row calls it to how it is shown."""
+    """Print rows as a table; ``columns`` maps the keys of a row to their formats."""
     print(f"\n{title}")
     cells = [list(columns)] + [
         [form.format(row[name]) if name in row else "" for name, form in columns.items()]
@@ -104,10 +104,10 @@ def chart(results: dict[str, Any]) -> str:
             f'<rect x="{x}" y="262" width="10" height="10" fill="{COLOURS[at % len(COLOURS)]}"/>'
             f'<text x="{x + 15}" y="271">{html.escape(name)}</text>'
         )
-    told = results["machine"]
+    host = results["machine"]
     parts.append(
-        f'<text x="12" y="292" fill="#666">Python {told["python"]}, redis-py {told["redis-py"]}, '
-        f"Redis {told['redis']} on the same machine, {told['cpus']} CPUs "
-        f"({html.escape(told['cpu'])})</text></svg>\n"
+        f'<text x="12" y="292" fill="#666">Python {host["python"]}, redis-py {host["redis-py"]}, '
+        f"Redis {host['redis']} on the same machine, {host['cpus']} CPUs "
+        f"({html.escape(host['cpu'])})</text></svg>\n"
     )
     return "\n".join(parts)

@@ -1,8 +1,8 @@
-"""Tallymark beside its alternatives, in one run: `nox -s bench`, or `nox -s bench -- --quick`.
+"""Tallymark and its alternatives in one run: `nox -s bench`, or `nox -s bench -- --quick`.
 
-Contenders take turns, a short round each, so a busy spell of the machine slows
-them all. After each round all bits are checked. Quote the ratios, which are
-medians over the turns, and never a number of one machine alone.
+Contenders take turns, a short round each, so other load of the machine slows all of them.
+After each round all bits are checked. Quote the ratios, which are medians over the rounds,
+and never an absolute number of one machine alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from web import generator, web
 from clusters import running_cluster  # pyright: ignore[reportMissingImports]
 from servers import running_server  # pyright: ignore[reportMissingImports]
 
-#: The code that everybody writes first is what all is compared to.
+#: The baseline: the obvious code without tallymark.
 OBVIOUS = "redis.asyncio pipeline"
 MARKING = {
     "workload": "{}",
@@ -95,7 +95,7 @@ def main() -> None:
 
 
 def run_async(url: str, quick: bool) -> list[dict[str, Any]]:
-    """Let tasks of one event loop await their marks."""
+    """Measure concurrent marks of the tasks of one event loop."""
     names = [OBVIOUS, "tallymark"] if quick else list(ASYNC)
     rows = []
     for workload in ("hot", "zipf"):
@@ -106,7 +106,7 @@ def run_async(url: str, quick: bool) -> list[dict[str, Any]]:
                 workload,
                 callers,
                 rounds=5 if quick else 9,
-                # With many callers, so long that starting their tasks does not count.
+                # With many callers longer, so that the start of their tasks does not count.
                 seconds=(0.06 if callers < 50 else 0.2) if quick else 0.4,
             )
     show("Concurrent callers on one event loop", rows, MARKING)
@@ -114,7 +114,7 @@ def run_async(url: str, quick: bool) -> list[dict[str, Any]]:
 
 
 def run_latency(url: str, quick: bool) -> list[dict[str, Any]]:
-    """Measure how long a single mark takes its caller."""
+    """Measure the latency of a mark."""
     rows = []
     for callers in (1, 50):
         rows += contest(
@@ -131,7 +131,7 @@ def run_latency(url: str, quick: bool) -> list[dict[str, Any]]:
 
 
 def run_blocking(url: str, quick: bool) -> list[dict[str, Any]]:
-    """Mark in plain loops and in threads."""
+    """Measure blocking marks, in a loop and in threads."""
     rows = []
     for callers in (1, 16):
         rows += contest(
@@ -147,12 +147,12 @@ def run_blocking(url: str, quick: bool) -> list[dict[str, Any]]:
 
 
 def run_links(url: str, quick: bool) -> list[dict[str, Any]]:
-    """Delay each answer by 1 ms and by 5 ms."""
+    """Measure marks over links with a round trip of 1 ms and of 5 ms."""
     rows = []
     for milliseconds in (1, 5):
         with slow_link(url, milliseconds) as slow_url:
             for callers in (50,) if quick else (50, 1000):
-                found = contest(
+                contest_rows = contest(
                     [OBVIOUS, "tallymark"],
                     slow_url,
                     "hot",
@@ -160,13 +160,13 @@ def run_links(url: str, quick: bool) -> list[dict[str, Any]]:
                     rounds=3 if quick else 7,
                     seconds=0.06 if quick else 0.4,
                 )
-                rows += [{"round_trip_ms": milliseconds, **row} for row in found]
+                rows += [{"round_trip_ms": milliseconds, **row} for row in contest_rows]
     show("Over a slow link", rows, {"round_trip_ms": "{}", **MARKING})
     return rows
 
 
 def run_crowds(url: str, quick: bool) -> dict[str, Any]:
-    """Measure mark_many, and what 200,000 marks at once do to others."""
+    """Measure mark_many, and how long 200,000 concurrent marks delay other tasks."""
     rows = asyncio.run(crowds(url, 3 if quick else 7))
     columns = {"ids": "{}", "contender": "{}", "marks_per_second": "{:,.0f}", "ratio": "{:.1f}x"}
     show("Many users at once", rows, columns)
@@ -192,7 +192,7 @@ def run_web(url: str, quick: bool) -> list[dict[str, Any]]:
 
 
 def run_reads(url: str, quick: bool) -> dict[str, Any]:
-    """Ask what bitmapist can be asked too; and mark while reports run."""
+    """Measure the reads that bitmapist has too, and marks while reports run."""
     rows = reads(url, 3 if quick else 9)
     show("Reads of one million users, beside bitmapist", rows, READING)
     print("  tidied: bitmapist as it is and when it deletes the key that it leaves")
@@ -202,15 +202,15 @@ def run_reads(url: str, quick: bool) -> dict[str, Any]:
 
 
 def run_cluster(url: str, quick: bool) -> dict[str, Any]:
-    """Mark and count on a cluster of three masters, without replicas: there are two processors."""
+    """Measure a cluster of three masters, without replicas: the machine has two CPUs."""
     with running_cluster(replicas=False) as cluster:
         rows = marks_on_a_cluster(cluster, quick)
         show("Concurrent callers, on three masters", rows, CLUSTER)
         counts = counts_on_a_cluster(cluster, url, 3 if quick else 9)
         columns = {"store": "{}", "ms": "{:.3f}", "ratio": "{:.2f}x"}
         show("count(a & b) of 10 million users", counts["rows"], columns)
-        told = ", ".join(f"{each:.0f} ms" for each in counts["node_ms"])
-        print(f"  with 16 shards, the three masters have worked for {told}")
+        node_times = ", ".join(f"{each:.0f} ms" for each in counts["node_ms"])
+        print(f"  with 16 shards, the three masters have worked for {node_times}")
     return {"rows": rows, "counts": counts}
 
 

@@ -1,4 +1,4 @@
-"""What millions of users take: fills a real shard, mark by mark, and reckons up from there.
+"""The memory and CPU time for 100 million users, extrapolated from one real shard.
 
 `nox -s scale`; `-- --write docs/scale.md` puts the tables into the document.
 """
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 
 USERS, EVENTS = 100_000_000, 1_000
 
-#: How many of the users do a thing on a day.
+#: The fraction of the users who have an event on a day.
 ACTIVE = 0.02
 
-#: What is kept, and how many bitmaps of an event that comes to.
+#: Retention policies, and the number of bitmaps for each event.
 POLICIES = {
     "all for a year": 365 + 53 + 12,
     "days for 35 days, weeks for 13 weeks, months for a year": 35 + 13 + 12,
     "days for 7 days, weeks for 5 weeks, months for a year": 7 + 5 + 12,
 }
 
-#: How much of a node's memory its bitmaps may take: a save forks, and pages are copied.
+#: The memory of a node, and the fraction for bitmaps: a save forks, and copies pages on write.
 NODE_GB, FILL = 64, 0.7
 
 _TABLE = re.compile(r"(?<=<!-- scale -->\n).*?(?=<!-- /scale -->)", re.DOTALL)
@@ -48,7 +48,7 @@ _DAY = date(2026, 11, 23)
 
 
 def fill_shard(raw: Any, url: str, shards: int, days: int) -> dict[str, float]:
-    """Mark the users of one shard, in random order, on some days; return what it takes.
+    """Mark the users of one shard, in random order, on some days; return the memory used.
 
     A database of the size of a shard, without shards, has the very same bitmaps.
     """
@@ -59,7 +59,7 @@ def fill_shard(raw: Any, url: str, shards: int, days: int) -> dict[str, float]:
     with SyncTally.from_url(url, prefix="shard_") as tally:
         for day in range(days):
             active = chance.sample(range(users), int(users * ACTIVE))
-            for at in range(0, len(active), 500):  # as they come, and not as one bitmap
+            for at in range(0, len(active), 500):  # as in production, not as one bitmap
                 with tally.transaction() as tx:
                     for user in active[at : at + 500]:
                         tx.mark_event("active", user, now=_DAY - timedelta(days=day))
@@ -75,7 +75,7 @@ def fill_shard(raw: Any, url: str, shards: int, days: int) -> dict[str, float]:
 
 
 def after_reload(raw: Any, bitmaps: float) -> float:
-    """Return how many bytes a bitmap takes in a server that has loaded it."""
+    """Return how many bytes a bitmap takes after the server has loaded it from disk."""
     raw.execute_command("DEBUG", "RELOAD")
     full = raw.info("memory")["used_memory"]
     raw.flushall()
@@ -83,12 +83,12 @@ def after_reload(raw: Any, bitmaps: float) -> float:
 
 
 async def work_per_mark(cluster: Cluster, shards: int) -> float:
-    """Return how many microseconds the nodes work for a mark, all of them together."""
+    """Return the CPU time for a mark in microseconds, over all nodes."""
     nodes = [cluster.raw(node) for node in cluster.masters()]
 
     def used() -> float:
-        told = [node.info("cpu") for node in nodes]
-        return float(sum(each["used_cpu_user"] + each["used_cpu_sys"] for each in told))
+        infos = [node.info("cpu") for node in nodes]
+        return float(sum(info["used_cpu_user"] + info["used_cpu_sys"] for info in infos))
 
     count, callers = 60_000, 1000
     async with Tally.from_url(cluster.url, shards=shards, prefix=f"{shards}_") as tally:
@@ -105,10 +105,10 @@ async def work_per_mark(cluster: Cluster, shards: int) -> float:
 
 @contextlib.contextmanager
 def debuggable_server() -> Iterator[str]:
-    """Run a server that can be told to load what it has saved."""
+    """Run a server that allows ``DEBUG RELOAD``."""
     with contextlib.ExitStack() as stack:
         folder = ("--dir", stack.enter_context(TemporaryDirectory()))
-        try:  # from Redis 7 on, that has to be allowed
+        try:  # an option from Redis 7 on
             url = stack.enter_context(running_server(*folder, "--enable-debug-command", "yes"))
         except RuntimeError:
             url = stack.enter_context(running_server(*folder))
@@ -116,7 +116,7 @@ def debuggable_server() -> Iterator[str]:
 
 
 def tables() -> str:
-    """Measure, and return what came of it as Markdown."""
+    """Measure, and return the results as Markdown tables."""
     begun = time.monotonic()
     rows = []
     with debuggable_server() as url, redis.Redis.from_url(url) as client:
@@ -124,9 +124,9 @@ def tables() -> str:
         version = raw.info("server")["redis_version"]
         for shards in (16, 64, 256):
             raw.flushall()
-            found = fill_shard(raw, url, shards, 1 if shards == 16 else 3)
-            reloaded = after_reload(raw, found["bitmaps"])
-            rows.append((shards, found, reloaded))
+            filled = fill_shard(raw, url, shards, 1 if shards == 16 else 3)
+            reloaded = after_reload(raw, filled["bitmaps"])
+            rows.append((shards, filled, reloaded))
     lines = [
         f"Redis {version}. {USERS:,} users, {ACTIVE:.0%} of them on a day, in any order.",
         "",
@@ -134,12 +134,12 @@ def tables() -> str:
         "| --- | --- | --- | --- |",
     ]
     worst = 0.0
-    for shards, found, reloaded in rows:
-        worst = max(worst, found["each"] / found["wanted"])
+    for shards, filled, reloaded in rows:
+        worst = max(worst, filled["each"] / filled["wanted"])
         lines.append(
-            f"| {shards} | {found['wanted']:,.0f} | "
-            f"{found['each']:,.0f} ({found['each'] / found['wanted']:.2f}x) | "
-            f"{reloaded:,.0f} ({reloaded / found['wanted']:.2f}x) |"
+            f"| {shards} | {filled['wanted']:,.0f} | "
+            f"{filled['each']:,.0f} ({filled['each'] / filled['wanted']:.2f}x) | "
+            f"{reloaded:,.0f} ({reloaded / filled['wanted']:.2f}x) |"
         )
     lines += [
         "",
@@ -164,7 +164,7 @@ def tables() -> str:
 
 
 def main() -> None:
-    """Measure and tell."""
+    """Measure, and print or write the tables."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--write", type=Path, help="put the tables into this document")
     options = parser.parse_args()

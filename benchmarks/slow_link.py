@@ -1,4 +1,4 @@
-"""A TCP proxy that delays: a link with a real round trip. Started as a process of its own."""
+"""A TCP proxy that delays all data, in a process of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class _Delayed(asyncio.Protocol):
-    """Passes on what it receives after a while, in order."""
+    """Forwards data after a delay, in order."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -72,7 +72,7 @@ async def _serve(seconds: float, host: str, port: int) -> None:
 
 @contextlib.contextmanager
 def slow_link(url: str, milliseconds: float) -> Iterator[str]:
-    """Run the proxy, with a round trip of so long, and yield the URL through it."""
+    """Run the proxy with a round trip of so many milliseconds, and yield the URL through it."""
     target = urlsplit(url)
     arguments = [str(milliseconds / 2000), str(target.hostname), str(target.port)]
     with subprocess.Popen(

@@ -1,6 +1,6 @@
-"""The README's tables of what was measured, made of results/latest.json.
+"""The tables of the README, made from results/latest.json.
 
-`python benchmarks/tables.py README.md` puts them between the document's marks.
+`python benchmarks/tables.py README.md` writes them between the markers of the document.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MEASURED = re.compile(r"(?<=<!-- measured -->\n).*?(?=<!-- /measured -->)", re.
 
 
 def rate(number: float) -> str:
-    """Return a number of marks a second as people read it."""
+    """Format a number of marks per second."""
     return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number / 1e3:.{number < 1e5:d}f}k"
 
 
@@ -46,7 +46,7 @@ def marking(results: dict[str, Any], workload: str, title: str) -> str:
 
 
 def latency(results: dict[str, Any]) -> str:
-    """Return the table of how long a mark takes."""
+    """Return the table of the latency of a mark."""
     lines = []
     rows = results["latency"]
     for obvious, ours in zip(rows[::2], rows[1::2], strict=True):
@@ -63,7 +63,7 @@ def latency(results: dict[str, Any]) -> str:
 
 
 def blocking(results: dict[str, Any]) -> str:
-    """Return the table of loops and threads."""
+    """Return the table of blocking marks, in a loop and in threads."""
     rows = results["blocking"]
     names = list(dict.fromkeys(row["contender"] for row in rows))
     lines = []
@@ -78,7 +78,7 @@ def blocking(results: dict[str, Any]) -> str:
 
 
 def crowds(results: dict[str, Any]) -> str:
-    """Return the table of many users at once."""
+    """Return the table of `mark_many`."""
     lines = []
     rows = results["crowds"]["rows"]
     for kind in dict.fromkeys(row["ids"] for row in rows):
@@ -107,7 +107,7 @@ def web(results: dict[str, Any]) -> str:
     )
 
 
-#: What reads beside bitmapist, in the order of the table's columns.
+#: The contenders that are compared with bitmapist, in the order of the columns.
 OURS = ("tallymark.bitmapist", "tallymark.sync", "tallymark")
 
 
@@ -116,11 +116,11 @@ def reads(results: dict[str, Any]) -> str:
     rows = results["reads"]["rows"]
     lines = []
     for task in dict.fromkeys(row["task"] for row in rows):
-        found = {row["contender"]: row for row in rows if row["task"] == task}
+        by_name = {row["contender"]: row for row in rows if row["task"] == task}
         for suffix in ("", ", no numpy"):
-            ours = [found.get(f"{name}{suffix}") for name in OURS]
-            first = next(iter(found.values()))
-            tidy = next((row for name, row in found.items() if "no key left" in name), None)
+            ours = [by_name.get(f"{name}{suffix}") for name in OURS]
+            first = next(iter(by_name.values()))
+            tidy = next((row for name, row in by_name.items() if "no key left" in name), None)
             also = "" if tidy is None else f"; {tidy['ms']:.2f} ms if it tidies up"
             if any(ours) and (not suffix or task in {"iterate", "retention"}):
                 cells = ["" if row is None else _beside(row) for row in ours]
@@ -135,7 +135,7 @@ def _beside(row: dict[str, Any]) -> str:
 
 
 def cluster(results: dict[str, Any]) -> str:
-    """Return the tables of three masters."""
+    """Return the table of marks on a cluster, and the sentences about counts."""
     lines = []
     rows = results["cluster"]["rows"]
     names = list(dict.fromkeys(row["contender"] for row in rows))
@@ -143,18 +143,18 @@ def cluster(results: dict[str, Any]) -> str:
     for name in names:
         cells = []
         for workload, callers in kinds:
-            found = [
+            matching = [
                 row
                 for row in rows
                 if (row["workload"], row["callers"], row["contender"]) == (workload, callers, name)
             ]
-            told = ""
-            for row in found:
+            cell = ""
+            for row in matching:
                 times = [f"{row['ratio']:.0f}x"] if "ratio" in row else []
                 if name.startswith("tallymark"):
                     times.append(f"{row['ratio_to_glide']:.1f}x of glide's")
-                told = rate(row["marks_per_second"]) + (f" ({', '.join(times)})" if times else "")
-            cells.append(told)
+                cell = rate(row["marks_per_second"]) + (f" ({', '.join(times)})" if times else "")
+            cells.append(cell)
         lines.append([name, *cells])
     heads = [
         f"{'one event' if workload == 'hot' else '200 events'}, {callers} callers"
@@ -172,11 +172,11 @@ def cluster(results: dict[str, Any]) -> str:
 
 def measured(results: dict[str, Any]) -> str:
     """Return all tables."""
-    told = results["machine"]
+    host = results["machine"]
     head = (
-        f"Python {told['python']}, redis-py {told['redis-py']} (bitmapist and bitmapist4 with "
-        f"their own), Redis {told['redis']} on\nthe same machine with {told['cpus']} CPUs, "
-        f"{told['cpu']}.\n"
+        f"Python {host['python']}, redis-py {host['redis-py']} (bitmapist and bitmapist4 with "
+        f"their own), Redis {host['redis']} on\nthe same machine with {host['cpus']} CPUs, "
+        f"{host['cpu']}.\n"
     )
     parts = [
         head,

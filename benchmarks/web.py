@@ -1,4 +1,4 @@
-"""Requests per second of a FastAPI app that marks, beside one that does not.
+"""Requests per second of a FastAPI app with and without marks.
 
 The load comes from `wrk` if it is on PATH (Debian: ``apt-get install wrk``),
 else from the generator below, in a process of its own.
@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 CONNECTIONS = 64
 USERS = 100_000
 
-#: wrk's: the users in turn, over all threads and connections.
+#: The script of wrk: the users in turn, over all threads and connections.
 SCRIPT = """
 local user = 0
 request = function()
@@ -75,12 +75,12 @@ def ask(port: int, kind: str, user: int) -> bytes:
 
 
 def generator() -> str:
-    """Return the name of what makes the load."""
+    """Return the name of the load generator."""
     return "wrk" if shutil.which("wrk") else "our own generator"
 
 
 def load(port: int, kind: str, seconds: float) -> float:
-    """Keep all connections busy for so long; return requests per second."""
+    """Send requests on all connections for so many seconds; return requests per second."""
     wrk = shutil.which("wrk")
     if wrk is None:
         command = [sys.executable, __file__, str(port), kind, str(seconds)]
@@ -94,13 +94,13 @@ def load(port: int, kind: str, seconds: float) -> float:
         done = subprocess.run([*command, target], capture_output=True, text=True, check=True)
     if "Non-2xx" in done.stdout:
         raise RuntimeError(done.stdout)
-    found = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
-    assert found is not None, done.stdout
-    return float(found[1])
+    match = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
+    assert match is not None, done.stdout
+    return float(match[1])
 
 
 def web(url: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """Time the three endpoints in turns, and return a row for each."""
+    """Measure the three endpoints in turns, and return a row for each."""
     kinds = {"no mark": "nothing", "redis.asyncio pipeline": "obvious", "tallymark": "users"}
     rates: dict[str, list[float]] = {name: [] for name in kinds}
     with served(url) as port, redis.Redis.from_url(url) as store:
@@ -111,7 +111,7 @@ def web(url: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
             for name, kind in kinds.items():
                 rates[name].append(load(port, kind, seconds))
             for event in ("login", "obvious"):
-                # At once: the last requests may still be at work, each of which is atomic.
+                # In one transaction: the last requests, each atomic, may still be running.
                 with store.pipeline(transaction=True) as counting:
                     for key in keys(event):
                         counting.bitcount(key)
@@ -121,15 +121,15 @@ def web(url: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
     return [
         {
             "contender": name,
-            "requests_per_second": statistics.median(found),
-            "ratio": median_ratio(found, rates["no mark"]),
+            "requests_per_second": statistics.median(measured),
+            "ratio": median_ratio(measured, rates["no mark"]),
         }
-        for name, found in rates.items()
+        for name, measured in rates.items()
     ]
 
 
 class _Asking(asyncio.Protocol):
-    """One connection: as soon as an answer is complete, the next request."""
+    """One connection, which sends the next request as soon as a response is complete."""
 
     count = 0
 

@@ -1,7 +1,7 @@
-"""The FastAPI example with two more endpoints: one that marks the obvious way, one that does not.
+"""The FastAPI example with two more endpoints: one with the obvious code, one without a mark.
 
-All three do the same but for the mark, in one process, so that a busy spell of
-the machine meets them alike.
+All three do the same but for the mark, in one process, so that other load of the machine
+slows all of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ client = Redis.from_pool(
 
 @app.post("/obvious/{user_id}/login")
 async def obvious(user_id: int, tally: Marks) -> dict[str, bool]:
-    """Do what the example's login does with a redis.asyncio pipeline."""
+    """Do the same as the login of the example, with a redis.asyncio pipeline."""
     *_, day = wanted = keys("obvious")
     async with client.pipeline(transaction=True) as pipeline:
         for key in wanted:
@@ -36,5 +36,5 @@ async def obvious(user_id: int, tally: Marks) -> dict[str, bool]:
 
 @app.post("/nothing/{user_id}/login")
 async def nothing(user_id: int, tally: Marks) -> dict[str, bool]:
-    """Answer without a mark."""
+    """Respond without a mark."""
     return {"first_today": bool(user_id)}

@@ -1,4 +1,4 @@
-"""What the contenders mark, and which bits that has to leave. Standard library only."""
+"""The marks of the contenders, and the bits that they must set. Standard library only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVENTS = 200
 
 @functools.cache
 def schedule(workload: str, count: int) -> list[tuple[str, int]]:
-    """Return (event, user) of each mark: always the same for the same arguments.
+    """Return the event and the user of each mark, the same for the same arguments.
 
     Arguments:
         workload: ``hot``, where all marks are of one event, or ``zipf``, where
@@ -34,7 +34,7 @@ def schedule(workload: str, count: int) -> list[tuple[str, int]]:
 
 
 def expected(marks: list[tuple[str, int]]) -> dict[str, set[int]]:
-    """Return the users that each event has to have, in each of its bitmaps."""
+    """Return the users of each event, which each of its bitmaps must have."""
     users: dict[str, set[int]] = defaultdict(set)
     for event, user in marks:
         users[event].add(user)
@@ -42,7 +42,7 @@ def expected(marks: list[tuple[str, int]]) -> dict[str, set[int]]:
 
 
 def keys(event: str) -> tuple[str, str, str]:
-    """Return the month's, week's and day's key of the present, as handwritten code makes them."""
+    """Return the keys of the current month, week and day, as handwritten code makes them."""
     now = datetime.now(timezone.utc)
     iso_year, iso_week, _ = now.isocalendar()
     return (

@@ -57,7 +57,7 @@ async def report(tally: Tally) -> Retention:
 
 
 async def run() -> tuple[Retention, int]:
-    """Simulate the app, and read the report."""
+    """Simulate the app, and return its retention table and the users of both platforms."""
     async with Tally.from_url("memory://") as tally:
         await simulate(tally)
         last_day = FIRST + timedelta(days=7 * WEEKS - 1)

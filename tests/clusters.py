@@ -1,4 +1,4 @@
-"""Redis Clusters of our own: started, resharded, broken and mended again."""
+"""Starts Redis Clusters for the tests, and moves their slots."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tallymark._core.keys import SLOTS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-#: A master that has not answered for so many milliseconds is replaced.
+#: A master that has not answered for so many milliseconds is replaced (cluster-node-timeout).
 NODE_TIMEOUT = 1000
 
 
@@ -37,8 +37,8 @@ class Cluster:
     """Some masters, each with a replica or with none.
 
     Attributes:
-        nodes: all processes, the first masters first.
-        url: for tallymark; names one node, and one that is not there.
+        nodes: all processes; the initial masters come first.
+        url: for tallymark; has the address of one node, after one where no node listens.
     """
 
     def __init__(
@@ -53,7 +53,9 @@ class Cluster:
 
     def _node(self) -> RedisProcess:
         port = _cluster_port()
-        while (folder := self._folder / str(port)).exists():  # a node has it, not yet running
+        while (
+            folder := self._folder / str(port)
+        ).exists():  # the port of a node that does not run yet
             port = _cluster_port()
         folder.mkdir()
         settings = {
@@ -74,11 +76,11 @@ class Cluster:
         return self._raw[node.port]
 
     def create(self) -> None:
-        """Make the running nodes a cluster."""
+        """Join the running nodes to a cluster."""
         first, *others = self.nodes
         for epoch, node in enumerate(self.nodes, start=1):
-            # As redis-cli does. Nodes that begin with the same one may settle that by
-            # taking back, or by both disowning, a slot that has just moved.
+            # As redis-cli does. Nodes with the same epoch may resolve that conflict by undoing
+            # a move of a slot, or by both giving the slot up.
             self.raw(node).execute_command("CLUSTER SET-CONFIG-EPOCH", epoch)
         for node in others:
             self.raw(first).execute_command("CLUSTER MEET", "127.0.0.1", node.port)
@@ -92,48 +94,48 @@ class Cluster:
         self.settle()
 
     def id(self, node: RedisProcess) -> str:
-        """Return the name by which nodes call each other."""
+        """Return the id of a node."""
         return str(self.raw(node).execute_command("CLUSTER MYID").decode())
 
     def masters(self, besides: RedisProcess | None = None) -> list[RedisProcess]:
-        """Return the nodes that have slots, as they see it themselves; one is not asked."""
-        found = []
+        """Return the nodes that are masters with slots, each by its own view; skip one node."""
+        masters = []
         for node in self.nodes:
             if node is besides:
                 continue
             with contextlib.suppress(redis.RedisError):
-                told = self.raw(node).execute_command("CLUSTER NODES")
-                mine = next(each for each in told.values() if "myself" in each["flags"])
+                view = self.raw(node).execute_command("CLUSTER NODES")
+                mine = next(each for each in view.values() if "myself" in each["flags"])
                 if "master" in mine["flags"] and mine["slots"]:
-                    found.append(node)
-        return found
+                    masters.append(node)
+        return masters
 
     def owner(self, slot: int) -> RedisProcess:
-        """Return the node that has a slot."""
+        """Return the node that owns a slot."""
         for node in self.masters():
-            told = self.raw(node).execute_command("CLUSTER NODES").values()
-            (mine,) = (each for each in told if "myself" in each["flags"])
+            view = self.raw(node).execute_command("CLUSTER NODES").values()
+            (mine,) = (each for each in view if "myself" in each["flags"])
             if any(int(first) <= slot <= int(last) for first, last in _ranges(mine["slots"])):
                 return node
         raise LookupError(slot)
 
     def wait_for_replicas(self) -> None:
-        """Wait until what was written has arrived at all replicas."""
+        """Wait until all replicas have all writes."""
         for node in self.masters():
             assert self.raw(node).wait(1, 10_000) >= 0
 
     def replica_of(self, master: RedisProcess) -> RedisProcess:
-        """Return the node that follows a master."""
-        told = self.raw(master).execute_command("CLUSTER NODES")
+        """Return the replica of a master."""
+        view = self.raw(master).execute_command("CLUSTER NODES")
         (port,) = (
             address.partition("@")[0].rpartition(":")[2]
-            for address, each in told.items()
+            for address, each in view.items()
             if each["master_id"] == self.id(master)
         )
         return next(node for node in self.nodes if node.port == int(port))
 
     def settle(self) -> None:
-        """Wait until all nodes agree that all is well, and every master has its replicas."""
+        """Wait until all nodes have the same view, no node fails and all replicas are in sync."""
         self.until(self._is_well, "settled cluster")
 
     def add(self) -> RedisProcess:
@@ -150,7 +152,7 @@ class Cluster:
         return master
 
     def begin_move(self, slot: int, target: RedisProcess) -> RedisProcess:
-        """Declare that a slot is about to move; return its node."""
+        """Begin to move a slot (MIGRATING, IMPORTING); return its present node."""
         source = self.owner(slot)
         self.raw(target).execute_command("CLUSTER SETSLOT", slot, "IMPORTING", self.id(source))
         self.raw(source).execute_command("CLUSTER SETSLOT", slot, "MIGRATING", self.id(target))
@@ -166,7 +168,7 @@ class Cluster:
         return len(keys)
 
     def end_move(self, slot: int, target: RedisProcess) -> None:
-        """Declare that a slot has moved."""
+        """End the move of a slot: all masters get its new node."""
         name = self.id(target)
         for node in [target, *(each for each in self.masters() if each is not target)]:
             self.raw(node).execute_command("CLUSTER SETSLOT", slot, "NODE", name)
@@ -190,9 +192,9 @@ class Cluster:
 
     def _known_by_all(self, count: int) -> bool:
         for node in self.nodes:
-            told = self.raw(node).execute_command("CLUSTER NODES")
-            if len(told) != count or any(
-                "handshake" in each["flags"] or not each["connected"] for each in told.values()
+            view = self.raw(node).execute_command("CLUSTER NODES")
+            if len(view) != count or any(
+                "handshake" in each["flags"] or not each["connected"] for each in view.values()
             ):
                 return False
         return True
@@ -204,22 +206,22 @@ class Cluster:
             try:
                 if raw.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
                     return False
-                told = raw.execute_command("CLUSTER NODES")
+                view = raw.execute_command("CLUSTER NODES")
                 role = raw.info("replication")
             except redis.RedisError:
                 return False
-            if any("fail" in each["flags"] for each in told.values()):
+            if any("fail" in each["flags"] for each in view.values()):
                 return False
             if role["role"] == "slave" and role["master_link_status"] != "up":
                 return False
             views.append(
-                sorted((name, str(each["slots"])) for name, each in told.items() if each["slots"])
+                sorted((name, str(each["slots"])) for name, each in view.items() if each["slots"])
             )
         return all(view == views[0] for view in views)
 
     @staticmethod
     def until(holds: Callable[[], bool], what: str) -> None:
-        """Wait until something holds."""
+        """Wait until a condition holds, for a minute at most."""
         end = time.monotonic() + 60
         while not holds():
             assert time.monotonic() < end, f"there is no {what}"
@@ -227,13 +229,13 @@ class Cluster:
 
 
 def _ranges(slots: list[list[str]]) -> list[tuple[str, str]]:
-    """Return the ranges of slots that a node has; not those that are moving."""
+    """Return the ranges of slots of a node, without slots that are moving."""
     return [(each[0], each[-1]) for each in slots if each[0].isdigit()]
 
 
 @contextlib.contextmanager
 def running_cluster(masters: int = 3, *arguments: str, replicas: bool = True) -> Iterator[Cluster]:
-    """Run a cluster, with these arguments for its servers."""
+    """Run a cluster, with further arguments for its servers."""
     with TemporaryDirectory(prefix="tallymark-") as folder, contextlib.ExitStack() as stack:
         made = Cluster(Path(folder), masters, *arguments, replicas=replicas)
         first: Sequence[RedisProcess] = tuple(made.nodes)
@@ -245,4 +247,4 @@ def running_cluster(masters: int = 3, *arguments: str, replicas: bool = True) ->
             yield made
         finally:
             for node in made.nodes:
-                node.stop()  # those that came later too
+                node.stop()  # also those that were added

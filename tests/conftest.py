@@ -1,4 +1,4 @@
-"""Fixtures: a real Redis beside the embedded store, and both facades as one."""
+"""Fixtures: the stores (Redis, Redis Cluster, embedded) and both facades."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tallymark.bitmapist import cohort
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: bitmapist needs a Python of its own, which `nox -s compat` makes; and pages need a
-#: browser, which `nox -s browser` looks for.
+#: Tests that need the Python with bitmapist of `nox -s compat`, or the browser of
+#: `nox -s browser`.
 collect_ignore = [
     folder
     for folder, variable in (
@@ -35,7 +35,7 @@ collect_ignore = [
     if not os.environ.get(variable)
 ]
 
-# How long an example takes says more about the machine than about the code.
+# The time of an example depends on the machine more than on the code.
 settings.register_profile("tallymark", deadline=None)
 settings.load_profile("tallymark")
 
@@ -47,10 +47,10 @@ GIVEN_SERVER = "TALLYMARK_TEST_REDIS_URL"
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist counts its workers
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Have one process run all tests if there is one server for all.
+    """Run all tests in one process if a server is given, as that is the only one.
 
-    Databases of their own would not keep workers apart: many tests look at, or end,
-    all connections of the server, and count all its commands.
+    A database for each worker would not isolate them: many tests list or close all
+    connections of the server, and count all its commands.
     """
     option = config.option
     several = (
@@ -68,7 +68,7 @@ _ONE_PROCESS = pytest.StashKey[bool]()
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    """Say so."""
+    """Say in the header that there is only one process."""
     if config.stash.get(_ONE_PROCESS, False):
         return f"{GIVEN_SERVER} is set: one process instead of several, as there is one server"
     return None
@@ -122,28 +122,28 @@ def cluster_store(redis_cluster: Cluster) -> Iterator[Store]:
 
 @pytest.fixture(params=["redis", "memory"])
 def plain_store(request: pytest.FixtureRequest) -> Store:
-    """Yield each kind of store that is one server in turn."""
-    found: Store = request.getfixturevalue(f"{request.param}_store")
-    return found
+    """Return each kind of store that is one server in turn."""
+    param_store: Store = request.getfixturevalue(f"{request.param}_store")
+    return param_store
 
 
 @pytest.fixture(params=["redis", "memory", "cluster"])
 def store(request: pytest.FixtureRequest) -> Store:
-    """Yield each kind of store in turn."""
-    found: Store = request.getfixturevalue(f"{request.param}_store")
-    return found
+    """Return each kind of store in turn."""
+    param_store: Store = request.getfixturevalue(f"{request.param}_store")
+    return param_store
 
 
 @pytest.fixture(params=FACADES, ids=lambda facade: facade.name)
 def facade(request: pytest.FixtureRequest) -> Facade:
-    """Yield each facade in turn."""
-    found: Facade = request.param
-    return found
+    """Return each facade in turn."""
+    param_facade: Facade = request.param
+    return param_facade
 
 
 @pytest.fixture
 def systems(plain_store: Store) -> Iterator[dict[str, Any]]:
-    """Yield the drop-in's systems: each kind of store as the default, and another database."""
+    """Yield the systems of the drop-in: each kind of store as the default, and one more."""
     bitmapist.SYSTEMS.update(default=plain_store.raw, other=fakeredis.FakeRedis())
     yield bitmapist.SYSTEMS
     bitmapist.delete_runtime_bitop_keys()
@@ -151,7 +151,7 @@ def systems(plain_store: Store) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def _fresh_globals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Undo what a test did to the switches, the default tallies and the drop-in."""
+    """Reset the switches, the default tallies and the drop-in after each test."""
     monkeypatch.delenv(defaults.URL_VARIABLE, raising=False)
     before = defaults.configured()
     systems, handlers = dict(bitmapist.SYSTEMS), dict(cohort.CUSTOM_HANDLERS)

@@ -1,4 +1,4 @@
-"""Redis as people run it: with TLS, users, sockets, Sentinel, replicas, and as Valkey."""
+"""Deployments of Redis: with TLS, ACL users, Unix sockets, Sentinel, replicas, and Valkey."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from servers import RedisProcess, free_port, running, running_server, valkey_bin
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: What docs/operations.md says that a user of Redis needs.
+#: The rights of a Redis user that docs/operations.md names as necessary.
 RIGHTS = (
     "+@connection +multi +exec +setbit +getbit +bitfield +bitfield_ro +bitcount +bitop +bitpos "
     "+get +set +getrange +setrange +strlen +exists +unlink +expireat +scan +memory|usage +eval "
@@ -74,7 +74,7 @@ def valkey() -> Iterator[str]:
 
 @contextlib.contextmanager
 def tls() -> Iterator[str]:
-    """A server that speaks TLS, by itself if it can."""
+    """Run a server with TLS: its own, or that of a proxy if it is built without."""
     with TemporaryDirectory() as folder:
         authority, own, key = _certificate(Path(folder))
         query = f"?ssl_ca_certs={authority}"
@@ -99,17 +99,17 @@ def sentinel() -> Iterator[str]:
 
 
 WAYS = [password, acl_user, unix_socket, database, resp3, tls, sentinel]
-# Where pyproject.toml has a Valkey for the tests, it has to be there.
+# On these platforms, pyproject.toml installs Valkey, so it must be found.
 _BUNDLED = sys.platform == "linux" and platform.machine() == "x86_64"
 if valkey_binary() or (_BUNDLED and sys.version_info >= (3, 11)):
     WAYS.append(valkey)
 
 
 class Sentinels:
-    """A master, its replica, and a Sentinel that watches them.
+    """A master, its replica, and a Sentinel that monitors them.
 
     Attributes:
-        servers: the two; which one is the master changes.
+        servers: the master and the replica, in any order.
         sentinel: the Sentinel.
         url: for tallymark.
     """
@@ -128,7 +128,7 @@ class Sentinels:
             f"sentinel failover-timeout {self.SERVICE} 2000\n"
         )
         self.sentinel = RedisProcess(str(settings), "--sentinel")
-        # The first one is not there, as after the loss of a machine.
+        # No Sentinel listens at the first address, as after the loss of a machine.
         hosts = f"127.0.0.1:{free_port()},127.0.0.1:{self.sentinel.port}"
         self.url = f"redis+sentinel://{hosts}/{self.SERVICE}"
 
@@ -144,24 +144,24 @@ class Sentinels:
 
     @property
     def master(self) -> RedisProcess:
-        """The server that the Sentinel takes for the master."""
+        """The server that is the master in the view of the Sentinel."""
         with self._asking() as asking:
             _, port = asking.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", self.SERVICE)
         return next(each for each in self.servers if each.port == int(port))
 
     def rejoin(self, server: RedisProcess) -> None:
-        """Start a server that was the master as a replica of what is."""
+        """Start a former master as a replica of the present master."""
         with self._asking() as asking:  # until the failover is over
             self._until(
                 lambda: asking.sentinel_master(self.SERVICE)["flags"] == "master", "settled master"
             )
-        # By itself it would take itself for the master, until the Sentinel corrects that
-        # after some seconds.
+        # Without that option it would be a master until the Sentinel reconfigures it, after
+        # some seconds.
         server.start("--replicaof", "127.0.0.1", str(self.master.port))
         self.wait()
 
     def wait(self) -> None:
-        """Wait until there is a master with its replica, and the Sentinel knows of both."""
+        """Wait until the Sentinel knows the replica, and it is connected to the master."""
         with self._asking() as asking:
             self._until(lambda: len(self._replicas(asking)) == 1, "known replica")
         self._until(self._is_followed, "connected replica")
@@ -171,12 +171,12 @@ class Sentinels:
             return bool(raw.info("replication")["connected_slaves"] == 1)
 
     def _replicas(self, asking: Any) -> list[Any]:
-        found = asking.sentinel_slaves(self.SERVICE)
+        replicas = asking.sentinel_slaves(self.SERVICE)
         return [
-            each
-            for each in found
-            if each["port"] != self.master.port
-            and not (each["is_sdown"] or each["is_disconnected"])
+            replica
+            for replica in replicas
+            if replica["port"] != self.master.port
+            and not (replica["is_sdown"] or replica["is_disconnected"])
         ]
 
     @staticmethod
@@ -189,7 +189,7 @@ class Sentinels:
 
 @contextlib.contextmanager
 def sentinels(*arguments: str) -> Iterator[Sentinels]:
-    """Run all three, with these arguments for the two servers."""
+    """Run a master, a replica and a Sentinel, with further arguments for the two servers."""
     with TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         made = Sentinels(Path(folder), *arguments)
         for each in (*made.servers, made.sentinel):
@@ -199,7 +199,7 @@ def sentinels(*arguments: str) -> Iterator[Sentinels]:
 
 
 def _certificate(folder: Path) -> tuple[str, str, str]:
-    """Make an authority, and a certificate of it for this machine; return the files' paths."""
+    """Make a CA and its certificate for this machine; return the paths of the files."""
     authority = trustme.CA()
     issued = authority.issue_cert("localhost", "127.0.0.1")
     paths = [folder / name for name in ("authority.pem", "certificate.pem", "key.pem")]
@@ -216,7 +216,7 @@ def _tls_files(authority: str, own: str, key: str) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def tls_front(url: str, own: str, key: str) -> Iterator[int]:
-    """Take TLS off before a server that knows none; yield the port."""
+    """Run a proxy that terminates TLS before a server without TLS; yield its port."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(own, key)
     target = urlsplit(url)
@@ -260,11 +260,11 @@ def tls_front(url: str, own: str, key: str) -> Iterator[int]:
             serving.add(loop.create_task(accept(listener, serving)))
             ready.set()
             await ending.wait()
-            # Some clients, such as a Sentinel that was stopped, may not have hung up.
+            # Some clients, such as a stopped Sentinel, may not have closed their connection.
             for each in serving:
                 each.cancel()
             await asyncio.gather(*serving, return_exceptions=True)
-            for _ in range(3):  # turns of the loop in which transports close
+            for _ in range(3):  # iterations of the loop in which transports close
                 await asyncio.sleep(0)
 
     thread = threading.Thread(target=loop.run_until_complete, args=(front(),))

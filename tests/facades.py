@@ -1,4 +1,4 @@
-"""Both facades behind one async interface, so that one suite runs over both."""
+"""Both facades with one async interface, so that one test runs with both."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def _streamed(items: Iterable[Any]) -> AsyncIterator[Any]:
 
 
 class Awaited:
-    """Blocking verbs as coroutines: they block the loop, which is all right in a test."""
+    """Wraps the blocking verbs as coroutines, which block the event loop."""
 
     def __init__(self, verbs: Any) -> None:
         self._verbs = verbs
@@ -53,7 +53,7 @@ class Awaited:
 
 
 class Facade:
-    """One way to use the library: how to open a tally, and the module-level verbs."""
+    """A facade of the library: its class of tallies, and the module with its verbs."""
 
     def __init__(self, name: str, tally: Any, module: Any) -> None:
         self.name = name
@@ -61,12 +61,12 @@ class Facade:
         self.module = module
 
     def verbs(self, source: Any) -> Any:
-        """Return the verbs of a tally or module of this facade, as coroutines."""
+        """Return the verbs of a tally or a module of this facade, as coroutines."""
         return source if self.name == "async" else Awaited(source)
 
     @contextlib.asynccontextmanager
     async def open(self, url: str, **options: Any) -> AsyncIterator[Tally]:
-        """Open a tally; the blocking one looks like an async one."""
+        """Open a tally; that of the blocking facade is wrapped as coroutines."""
         made = self.tally.from_url(url, **cast("TallyOptions", options))
         try:
             yield self.verbs(made)
@@ -87,12 +87,12 @@ FACADES = [ASYNC, SYNC]
 
 
 def internals(tally: Tally | SyncTally) -> Any:
-    """Return what a tally works on, for tests that look behind its public face."""
+    """Return the backend of a tally, for tests of its internals."""
     return tally.backend
 
 
-#: Each facade on a real Redis, and each other kind of store with one of them. For tests
-#: that take long and are about the core, which knows nothing of either.
+#: Each facade with a real Redis, and each other kind of store with one facade. For slow tests
+#: of the core, which depends on neither.
 ON_SOME_STORES = pytest.mark.parametrize(
     ("facade", "store"),
     [

@@ -1,4 +1,4 @@
-"""Values that no argument is meant to be, for `test_fuzz_signatures`."""
+"""Invalid and misbehaving values as arguments, for `test_fuzz_signatures`."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ __all__ = ["HOSTILE", "Raising", "used"]
 
 
 class HostileError(Exception):
-    """What no caller wants to see."""
+    """Raised by a hostile value; must not reach the caller."""
 
 
 def _raise(*_: object, **__: object) -> Any:
     raise HostileError("of the value's own")
 
 
-#: All that might be asked of an object that is no iterable.
+#: The special methods that may be called on an object that is no iterable.
 _ASKED = (
     *("repr", "str", "format", "bytes", "hash", "eq", "ne", "lt", "le", "gt", "ge", "bool"),
     *("index", "int", "float", "len", "contains", "getitem", "add", "radd", "sub", "rsub"),
@@ -38,7 +38,7 @@ _ASKED = (
 )
 _RAISING = {f"__{name}__": _raise for name in _ASKED}
 
-#: An object, an int, a str and so on that raise whatever is asked.
+#: An object, an int, a str and so on, whose special methods all raise.
 Raising: Any = type("Raising", (), _RAISING)
 RaisingInt: Any = type("RaisingInt", (int,), _RAISING)
 RaisingFloat: Any = type("RaisingFloat", (float,), _RAISING)
@@ -56,7 +56,7 @@ RaisingClass: Any = Meta("RaisingClass", (), {})
 
 
 class Zone(tzinfo):
-    """A time zone that does not know anything."""
+    """A time zone whose methods raise or return nothing."""
 
     def utcoffset(self, _: datetime | None) -> timedelta | None:
         raise ValueError("no idea")
@@ -68,7 +68,7 @@ class Zone(tzinfo):
 
 
 class Attributes:
-    """Whose attributes raise, beside the usual ones."""
+    """An object without further attributes, whose special methods return wrong types."""
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(name)
@@ -111,9 +111,9 @@ def _closed_client() -> Any:
 
 
 def _cyclic() -> Any:
-    found: list[Any] = []
-    found.append(found)
-    return found
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    return cycle
 
 
 _EAST, _WEST = timezone(timedelta(hours=23, minutes=59)), timezone(-timedelta(hours=23, minutes=59))
@@ -134,7 +134,7 @@ _PLAIN: tuple[Any, ...] = (
     *(np.bool_(True), np.str_("a\n"), np.datetime64("NaT"), np.datetime64(1, "ns")),
 )
 
-#: By a name: what makes one.
+#: A function that makes each value, by a name.
 HOSTILE: dict[str, Any] = {
     **{repr(value): (lambda value=value: value) for value in _PLAIN},
     "10**5000": lambda: 10**5000,
@@ -183,7 +183,7 @@ HOSTILE: dict[str, Any] = {
 
 @contextlib.contextmanager
 def used(name: str) -> Iterator[Any]:
-    """Make a hostile value, and leave nothing of it behind."""
+    """Make a hostile value, and close it at the end."""
     value = HOSTILE[name]()
     try:
         yield value

@@ -1,4 +1,4 @@
-"""Random programs of marks, and a model that says what they do: a set of users for each key."""
+"""Random programs of marks, and a model of their effects: a set of users for each key."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Call:
     options: tuple[tuple[str, Any], ...] = ()
 
 
-# Few days and few users, so that calls meet on the same bits; ids at bytes' borders and beyond.
+# Few days and few users, so that calls change the same bits; ids at the borders of bytes.
 users = st.sampled_from([0, 1, 7, 8, 9, 1000, 65_536])
 busy_days = st.builds(
     lambda day, hours: day + timedelta(hours=hours),
@@ -57,7 +57,7 @@ programs = st.lists(event_calls | event_calls | exact_calls | unique_calls, max_
 
 
 class Model:
-    """The store as sets, and the rules in other words than the library's."""
+    """A model of the store: sets of users, and the rules implemented independently."""
 
     def __init__(self, zone: tzinfo) -> None:
         self.bits: dict[str, set[int]] = defaultdict(set)

@@ -1,4 +1,4 @@
-"""Moments for hypothesis: more often than by chance near the edges of the calendar."""
+"""Moments for hypothesis, more of them near the edges of the calendar than by chance."""
 
 from __future__ import annotations
 

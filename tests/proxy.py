@@ -1,4 +1,4 @@
-"""A TCP proxy in threads of its own, which records, holds back and cuts."""
+"""A TCP proxy in threads of its own, which records, delays and drops data."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 class Proxy:
-    """Stands between a client and a Redis server.
+    """A proxy between clients and a Redis server.
 
     Attributes:
         url: where clients connect to.
-        sent: what each single receive from a client returned, in order.
-        passing: while it is not set, marks' replies are held back.
-        reading: while it is not set, nothing is taken from the clients.
-        held: set as soon as a reply is being held back.
-        cuts: how many of the next replies to marks are cut off, with their connection.
+        sent: the data of each receive from a client, in order.
+        passing: while not set, the replies to marks are held back.
+        reading: while not set, nothing is read from the clients.
+        held: set as soon as a reply is held back.
+        cuts: how many of the next replies to marks end halfway, with their connection.
     """
 
     def __init__(self, url: str) -> None:
@@ -45,11 +45,11 @@ class Proxy:
         self._start(self._accept)
 
     def transactions(self) -> list[bytes]:
-        """Return what was received of marks: all but the connections' greetings."""
+        """Return the received data with transactions: all but the handshakes of connections."""
         return [data for data in self.sent if b"MULTI" in data or b"EXEC" in data]
 
     def lose_replies(self) -> None:
-        """Let nothing through any more that servers answer on the connections there are."""
+        """Drop all replies on the present connections from now on."""
         self._deaf = self._connections
 
     def close(self) -> None:

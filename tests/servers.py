@@ -1,4 +1,4 @@
-"""Real Redis servers for the tests: found, started, and stopped again."""
+"""Finds, starts and stops real Redis servers for the tests."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def valkey_binary() -> str | None:
 
 
 def _bundled(package: str, path: str) -> str | None:
-    """Return the path of a program in a package, which is not imported: that has effects."""
+    """Return the path of a program in a package, without importing the package."""
     spec = importlib.util.find_spec(package)
     if spec is not None and spec.origin is not None:
         found = Path(spec.origin).parent / path
@@ -53,14 +53,14 @@ def _bundled(package: str, path: str) -> str | None:
 
 
 class RedisProcess:
-    """A server of our own, which can be killed, frozen, and started again at its port.
+    """A server process, which can be killed, frozen, and started again at the same port.
 
     Without ``--dir``, each start has an empty working directory: a server loads the
     ``dump.rdb`` that it finds, also with ``--save ""``, and writes one for its replicas.
 
     Attributes:
-        port: where it listens, the same after each start.
-        url: the same as a URL.
+        port: the port of the server, the same after each start.
+        url: the URL of its database 0.
     """
 
     def __init__(self, *arguments: str, binary: str = "", port: int = 0) -> None:
@@ -76,7 +76,7 @@ class RedisProcess:
         self._folder: TemporaryDirectory[str] | None = None
 
     def start(self, *arguments: str, until: str = "eady to accept connections") -> None:
-        """Start it, this time with these arguments too, and wait until it says so."""
+        """Start the server, with further arguments, and wait until it logs that it is ready."""
         self._folder = TemporaryDirectory(prefix="tallymark-redis-")
         process = subprocess.Popen(
             [*self._command, "--bind", "127.0.0.1", "--port", str(self.port), *arguments],
@@ -85,36 +85,36 @@ class RedisProcess:
             text=True,
         )
         assert process.stdout is not None
-        said = []
+        lines = []
         for line in process.stdout:  # ends when the server does
-            said.append(line)
+            lines.append(line)
             if until in line or "Sentinel ID is" in line:
                 break
         else:
             process.wait()
             process.stdout.close()
             self._folder.cleanup()
-            raise RuntimeError(f"the Redis server did not start:\n{''.join(said)}")
+            raise RuntimeError(f"the Redis server did not start:\n{''.join(lines)}")
         # A full pipe would stop the server at its next log line.
         self._reader = threading.Thread(target=process.stdout.read, daemon=True)
         self._reader.start()
         self._process = process
 
     def kill(self) -> None:
-        """Kill it on the spot."""
+        """Kill the server (SIGKILL)."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """Ask it to end, and wait until it has."""
+        """Terminate the server (SIGTERM), and wait until it has ended."""
         self._end(signal.SIGTERM)
 
     def freeze(self) -> None:
-        """Stop it from running; its connections stay open."""
+        """Suspend the process (SIGSTOP); its connections stay open."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it run again."""
+        """Resume the process (SIGCONT)."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
@@ -125,7 +125,7 @@ class RedisProcess:
             assert self._reader is not None
             while process.poll() is None:
                 process.send_signal(how)
-                process.send_signal(signal.SIGCONT)  # a frozen one would not notice
+                process.send_signal(signal.SIGCONT)  # a frozen process would not end
                 # A new replica that is still writing its first AOF declines to end.
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(1)
@@ -136,7 +136,7 @@ class RedisProcess:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a free TCP port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -145,7 +145,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(server: RedisProcess) -> Iterator[RedisProcess]:
-    """Run a server for as long as the block lasts."""
+    """Run a server during the block."""
     server.start()
     try:
         yield server
@@ -155,6 +155,6 @@ def running(server: RedisProcess) -> Iterator[RedisProcess]:
 
 @contextlib.contextmanager
 def running_server(*arguments: str) -> Iterator[str]:
-    """Run a server of our own without persistence, and yield its URL."""
+    """Run a new server without persistence, and yield its URL."""
     with running(RedisProcess("--appendonly", "no", *arguments)) as server:
         yield server.url

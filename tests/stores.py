@@ -1,4 +1,4 @@
-"""Stores to mark in, and a look at them from outside."""
+"""The stores of the tests, with clients that inspect them without tallymark."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHARDS = 16
 
 @dataclass(frozen=True)
 class Store:
-    """A store to mark in, and a client of its own to look at it with."""
+    """A store, and a client that inspects it."""
 
     url: str
     raw: Any  # redis.Redis, whose stubs promise awaitables too
@@ -31,12 +31,12 @@ class Store:
 
     def bits(self) -> dict[str, set[int]]:
         """Return the users in every bitmap that has any."""
-        found = {key: _users(self.raw.get(key)) for key in self.names()}
-        return {key: users for key, users in found.items() if users}
+        bitmaps = {key: _users(self.raw.get(key)) for key in self.names()}
+        return {key: users for key, users in bitmaps.items() if users}
 
 
 class ClusterStore(Store):
-    """A cluster that looks like one server in bitmapist's format: shards are put together."""
+    """A cluster, inspected as one server in the plain format: shards are combined."""
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster.url, ShardedRaw(cluster))
@@ -45,33 +45,33 @@ class ClusterStore(Store):
         return {_plain(key)[0] for key in self.raw.located()}
 
     def bits(self) -> dict[str, set[int]]:
-        found: dict[str, set[int]] = {}
+        bitmaps: dict[str, set[int]] = {}
         for key, node in self.raw.located().items():
             name, shard = _plain(key)
             users = {user * SHARDS + shard for user in _users(node.get(key))}
             if users:
-                found[name] = found.get(name, set()) | users
-        return found
+                bitmaps[name] = bitmaps.get(name, set()) | users
+        return bitmaps
 
 
 class ShardedRaw:
-    """Some commands of a client, on keys by their plain names, in all shards of a cluster."""
+    """Some commands of a client, for keys by their plain names, on all shards of a cluster."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._masters = [cluster.raw(node) for node in cluster.masters()]
-        #: The node of each shard. Slots do not move while this is used.
+        #: The node of each shard; slots must not move during a test.
         self._nodes = [
             cluster.raw(cluster.owner((2 * shard + 1) * SLOTS // (2 * SHARDS)))
             for shard in range(SHARDS)
         ]
 
     def located(self) -> dict[str, Any]:
-        """Return all keys, with a client of the node that has each."""
-        found = {}
+        """Return all keys, each with a client of its node."""
+        nodes = {}
         for raw in self._masters:
-            found.update({key.decode(): raw for key in raw.keys("*")})
-        return {key: raw for key, raw in found.items() if not key.endswith("schema")}
+            nodes.update({key.decode(): raw for key in raw.keys("*")})
+        return {key: raw for key, raw in nodes.items() if not key.endswith("schema")}
 
     def flushdb(self) -> None:
         self._cluster.flush()
@@ -92,12 +92,12 @@ class ShardedRaw:
         self._each(name, lambda raw, key: raw.expire(key, seconds))
 
     def ttl(self, name: str) -> int:
-        found = self._each(name, lambda raw, key: raw.ttl(key))
-        return int(min(seconds for seconds in found if seconds != -2))
+        ttls = self._each(name, lambda raw, key: raw.ttl(key))
+        return int(min(seconds for seconds in ttls if seconds != -2))
 
     def pttl(self, name: str) -> int:
-        found = self._each(name, lambda raw, key: raw.pttl(key))
-        return int(min((each for each in found if each != -2), default=-2))
+        ttls = self._each(name, lambda raw, key: raw.pttl(key))
+        return int(min((ttl for ttl in ttls if ttl != -2), default=-2))
 
     def lpush(self, name: str, value: str) -> None:
         self._each(name, lambda raw, key: raw.lpush(key, value))
@@ -120,7 +120,7 @@ class ShardedRaw:
             self._each(name, lambda raw, key: raw.delete(key))
 
     def _each(self, name: str, ask: Callable[[Any, str], Any]) -> list[Any]:
-        """Ask the same about a key of each shard."""
+        """Call a function with the node and the key of each shard."""
         prefix = "trackist_"
         answers = []
         for tag, raw in zip(tags(SHARDS), self._nodes, strict=True):
@@ -129,10 +129,10 @@ class ShardedRaw:
 
 
 def _plain(key: str) -> tuple[str, int]:
-    """Return the name that a key would have without shards, and its shard."""
-    found = re.fullmatch(r"([^{]*)\{([a-z]+)\}(.*)", key, re.DOTALL)
-    assert found is not None, key
-    return found[1] + found[3], tags(SHARDS).index(found[2])
+    """Return the name of a key in the plain format, and its shard."""
+    match = re.fullmatch(r"([^{]*)\{([a-z]+)\}(.*)", key, re.DOTALL)
+    assert match is not None, key
+    return match[1] + match[3], tags(SHARDS).index(match[2])
 
 
 def _users(bitmap: bytes | None) -> set[int]:

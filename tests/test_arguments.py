@@ -43,7 +43,8 @@ from tallymark import (
     bitmapist,
 )
 from tallymark._core.options import Options
-from tallymark._core.untrusted import escaped, isolated, shown
+from tallymark._core.untrusted import escaped, shown
+from tallymark._reports.heatmap import isolated
 from tallymark._reports.retention import Retention
 
 if TYPE_CHECKING:
@@ -173,8 +174,8 @@ class Closed:
         raise RuntimeError("on another device")
 
 
-#: What is marked: how to make it, and who that is. Ids above 255 * 256 are of use where
-#: the type has room for them.
+#: Arguments of `mark_many`: a function that makes the argument, and its user ids. Ids above
+#: 255 * 256 are for the types that can hold them.
 SMALL = [0, 3, 7, 100, 101, 127]
 LARGE = [0, 3, 7, 255, 256, 65_535, 65_536, 70_000, 2**20, 2**20 + 1]
 NEIGHBOURS = list(range(5_000, 9_000))
@@ -188,7 +189,7 @@ TAKEN: dict[str, tuple[Any, list[int]]] = {
         for dtype in ("int32", "uint32", "int64", "uint64", ">i4", ">u8", "<i8")
     },
     **{
-        f"crowded-{dtype}": (lambda dtype=dtype: np.array(NEIGHBOURS, dtype), NEIGHBOURS)
+        f"dense-{dtype}": (lambda dtype=dtype: np.array(NEIGHBOURS, dtype), NEIGHBOURS)
         for dtype in ("uint16", ">u4", "uint64", "int64")
     },
     "every uint8": (lambda: np.arange(256, dtype="uint8"), list(range(256))),
@@ -737,9 +738,11 @@ async def test_options_may_be_numpys(facade: Facade, redis_store: Store) -> None
 def test_the_version_is_that_of_the_distribution(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = tmp_path / "tallymark-98.7.dist-info"
-    told.mkdir()
-    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: tallymark\nVersion: 98.7\n")
+    distribution = tmp_path / "tallymark-98.7.dist-info"
+    distribution.mkdir()
+    (distribution / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: tallymark\nVersion: 98.7\n"
+    )
     module: Any = tallymark
     module.__dict__.pop("__version__", None)
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -54,7 +54,7 @@ async def test_noeviction_keeps_all_and_says_so(facade: Facade) -> None:
                     await asked
 
 
-async def test_allkeys_drops_bitmaps_and_nobody_is_told(facade: Facade) -> None:
+async def test_allkeys_drops_bitmaps_without_an_error(facade: Facade) -> None:
     with full("allkeys-lru") as (url, raw):
         async with facade.open(url) as tally:
             assert await fill(tally) == 40

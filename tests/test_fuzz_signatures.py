@@ -366,18 +366,18 @@ async def test_options(facade: Facade, redis_store: Store, way: str, option: str
     for value in HOSTILE:
         with used(value) as hostile:
             before = watch.commands()
-            told = {option: hostile}
+            options = {option: hostile}
             made = None
             error = None
             try:
                 if way == "client":
-                    made = facade.tally(**{"client": client, **told})
+                    made = facade.tally(**{"client": client, **options})
                 elif option == "client":
                     made = facade.tally.from_url(hostile)
                 elif way == "from_url":
-                    made = facade.tally.from_url(redis_store.url, **told)
+                    made = facade.tally.from_url(redis_store.url, **options)
                 else:
-                    tallymark.configure(redis_store.url, **told)
+                    tallymark.configure(redis_store.url, **options)
             except Exception as raised:  # noqa: BLE001
                 error = raised
             if made is not None:

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from stores import Store
 
 
-async def test_an_observer_is_told_of_each_exchange(facade: Facade, redis_store: Store) -> None:
-    told: list[Operation] = []
+async def test_an_observer_gets_each_exchange(facade: Facade, redis_store: Store) -> None:
+    operations: list[Operation] = []
     url = redis_store.url.replace("//", "//:@")
-    async with facade.open(url, observer=told.append) as tally:
+    async with facade.open(url, observer=operations.append) as tally:
         begun = time.time()
         await tally.mark_event("a", 1)
         async with tally.transaction() as tx:
@@ -36,30 +36,30 @@ async def test_an_observer_is_told_of_each_exchange(facade: Facade, redis_store:
             tx.mark_unique("a", 2)
         await tally.count(tally.day("a"))
         await tally.contains(tally.day("a") & tally.week("a"), 1)
-    assert [(each.kind, each.size, each.error) for each in told] == [
+    assert [(each.kind, each.size, each.error) for each in operations] == [
         ("write", 1, None),
         ("write", 2, None),
         ("read", 1, None),
         ("read", 4, None),
     ]
-    for each in told:
+    for each in operations:
         assert each.bytes_sent > 0
         assert 0 < each.seconds < 5
         assert begun <= each.ended - each.seconds + 0.01 < each.ended + 0.01 <= time.time() + 0.01
         assert each.store == redis_store.url
 
 
-async def test_an_observer_is_told_of_each_failed_attempt(facade: Facade) -> None:
-    told: list[Operation] = []
+async def test_an_observer_gets_each_failed_attempt(facade: Facade) -> None:
+    operations: list[Operation] = []
     with running(RedisProcess()) as server, wired(server.url) as wire:
-        async with facade.open(wire.url, timeout=0.3, observer=told.append) as tally:
+        async with facade.open(wire.url, timeout=0.3, observer=operations.append) as tally:
             await tally.mark_event("a", 1)
             wire.swallow()
             with pytest.raises(StoreTimeoutError):
                 await tally.mark_event("a", 2)
             with pytest.raises(StoreTimeoutError):
                 await tally.count(tally.day("a"))
-    first, *failed = told
+    first, *failed = operations
     assert first.error is None
     assert {each.kind for each in failed} == {"write", "read"}
     assert {type(each.error) for each in failed} == {StoreTimeoutError}
@@ -106,15 +106,15 @@ async def test_the_log_does_not_mention_an_idle_connection_that_was_closed(
     facade: Facade, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "tallymark")
-    told: list[Operation] = []
+    operations: list[Operation] = []
     with running(RedisProcess()) as server, wired(server.url) as wire:
-        async with facade.open(wire.url, observer=told.append) as tally:
+        async with facade.open(wire.url, observer=operations.append) as tally:
             for call in (lambda: tally.mark_event("a", 1), lambda: tally.count(tally.day("a"))):
                 await call()
                 wire.cut_all()
                 await call()
     assert not caplog.records
-    assert [each.error is None for each in told].count(False) >= 1
+    assert [each.error is None for each in operations].count(False) >= 1
 
 
 def test_the_log_is_quiet_where_nobody_has_set_it_up() -> None:

@@ -43,7 +43,7 @@ async def test_every_granularity_has_its_key(facade: Facade, store: Store) -> No
     }
 
 
-async def test_the_first_of_each_period_is_told(facade: Facade, store: Store) -> None:
+async def test_the_first_mark_of_each_period_is_returned(facade: Facade, store: Store) -> None:
     async with facade.open(store.url) as tally:
         assert await tally.mark_event("active", 7, now=MONDAY) == DEFAULT
         assert not await tally.mark_event("active", 7, now=MONDAY)

@@ -1,4 +1,4 @@
-"""A TCP proxy that does to a connection what networks and servers do on a bad day."""
+"""A TCP proxy that injects the faults of networks and servers."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 Direction = Literal["request", "reply"]
 
-#: How often a throttled wire lets something through.
+#: The seconds between two pieces of data of a throttled wire.
 _TICK = 0.02
 
 
 class Wire:
-    """Stands between clients and a Redis server.
+    """A proxy between clients and a Redis server.
 
     Attributes:
         url: where clients connect to.
-        delay: how many seconds each piece of data takes longer.
-        pace: how many bytes a second pass in each direction; None for no limit.
+        delay: the seconds by which each piece of data is delayed.
+        pace: the bytes per second in each direction; None for no limit.
         refusing: whether new connections are closed at once.
         bytes: how many bytes have passed in each direction.
     """
@@ -52,15 +52,15 @@ class Wire:
         self._start(self._accept)
 
     def cut_after(self, direction: Direction, size: int) -> None:
-        """Cut the connection that carries them after so many more bytes, once."""
+        """Cut the connection that forwards the data after so many more bytes, once."""
         self._budgets[direction] = (size, "cut")
 
     def hold_after(self, direction: Direction, size: int) -> None:
-        """Let nothing through any more after so many more bytes, and close nothing."""
+        """Forward nothing more after so many more bytes, without closing a connection."""
         self._budgets[direction] = (size, "hold")
 
     def cut_all(self) -> int:
-        """Cut all connections there are; return how many."""
+        """Cut all present connections; return how many."""
         with self._lock:
             pairs = list(self._pairs)
         for pair in pairs:
@@ -68,18 +68,18 @@ class Wire:
         return len(pairs)
 
     def swallow(self) -> None:
-        """Let nothing through from now on, and close nothing: packets get lost."""
+        """Forward nothing from now on, without closing a connection: packets get lost."""
         self._passing.clear()
 
     def heal(self) -> None:
-        """Do no harm any more. What was swallowed arrives."""
+        """End all faults; data that was held back is forwarded."""
         self.delay, self.pace, self.refusing = 0.0, None, False
         self._budgets = {}
         self._passing.set()
 
     @property
     def connections(self) -> int:
-        """How many connections there are."""
+        """The number of open connections."""
         with self._lock:
             return len(self._pairs)
 
@@ -145,7 +145,7 @@ class Wire:
                     self._budgets.pop(direction, None)
                     target.sendall(data[:budget])
                     if ending == "cut":
-                        # What comes before the cut arrives, which a reset would not let it.
+                        # The data before the cut arrives, which a reset would discard.
                         target.shutdown(socket.SHUT_WR)
                         source.shutdown(socket.SHUT_RD)
                         break
@@ -161,7 +161,7 @@ class Wire:
                 end.shutdown(socket.SHUT_RDWR)
 
     def _wait(self) -> None:
-        """Wait until something may pass."""
+        """Wait while forwarding is suspended."""
         while not self._closed and not self._passing.wait(0.1):
             pass
 
@@ -175,7 +175,7 @@ class Wire:
 
 
 def _reset(*sockets: socket.socket) -> None:
-    """Break connections without a goodbye."""
+    """Close connections with a reset (RST)."""
     for each in sockets:
         with contextlib.suppress(OSError):
             each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,4 +1,4 @@
-"""A real browser for the tests: found, or told how to get."""
+"""Finds and runs a real browser for the tests."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from chromium import running
 
 
 def take(page: Path, picture: Path) -> None:
-    """Save what a page looks like."""
+    """Save a screenshot of a page."""
     with running() as browser:
         shown = browser.new_page(viewport={"width": 1060, "height": 620}, color_scheme="light")
         shown.goto(page.resolve().as_uri())

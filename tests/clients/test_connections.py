@@ -115,7 +115,7 @@ def setup() -> Iterator[Sentinels]:
 def _commands(port: int) -> dict[str, int]:
     with redis.Redis(port=port) as raw:
         statistics = raw.info("commandstats")
-    return {name.removeprefix("cmdstat_"): told["calls"] for name, told in statistics.items()}
+    return {name.removeprefix("cmdstat_"): command["calls"] for name, command in statistics.items()}
 
 
 def _wait_for_replica(port: int) -> None:

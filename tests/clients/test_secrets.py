@@ -96,12 +96,12 @@ def in_objects(start: Any) -> Iterator[str]:
 
 
 class Channels:
-    """All that is told to the outside, and a look for secrets in it."""
+    """Collects all output of a tally: errors, logs, operations, metrics and spans."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.DEBUG)
         self._caplog = caplog
-        self._told: list[Any] = []
+        self._operations: list[Any] = []
         self._spans = InMemorySpanExporter()
         self._metrics = InMemoryMetricReader()
         tracers = TracerProvider()
@@ -109,22 +109,22 @@ class Channels:
         self._telemetry = OpenTelemetry(MeterProvider([self._metrics]), tracers)
 
     def observer(self, operation: Any) -> None:
-        self._told.append(operation)
+        self._operations.append(operation)
         self._telemetry(operation)
 
     def check(self, *found: Any) -> None:
-        told = [repr(each) for each in self._told]
-        for operation in self._told:
+        texts = [repr(each) for each in self._operations]
+        for operation in self._operations:
             if operation.error is not None:
-                told += in_error(operation.error)
-        told += [span.to_json() for span in self._spans.get_finished_spans()]
+                texts += in_error(operation.error)
+        texts += [span.to_json() for span in self._spans.get_finished_spans()]
         metrics = self._metrics.get_metrics_data()
-        told.append(metrics.to_json() if metrics is not None else "")
-        told.append(self._caplog.text)
-        told += [f"{record.__dict__!r}" for record in self._caplog.records]
+        texts.append(metrics.to_json() if metrics is not None else "")
+        texts.append(self._caplog.text)
+        texts += [f"{record.__dict__!r}" for record in self._caplog.records]
         for each in found:
-            told += in_error(each) if isinstance(each, BaseException) else in_objects(each)
-        for each in told:
+            texts += in_error(each) if isinstance(each, BaseException) else in_objects(each)
+        for each in texts:
             # redis-py's own frames, which tracebacks name, have such words in their code.
             assert SECRET not in each, each
 

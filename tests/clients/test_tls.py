@@ -67,7 +67,7 @@ class Files:
 
 
 class Stranger:
-    """Takes connections with a certificate for another host, and notes what it is told.
+    """Accepts connections with a certificate for another host, and records what it receives.
 
     Attributes:
         port: where it listens.
@@ -256,7 +256,9 @@ async def test_less_is_checked_if_the_url_says_so(
                 await use(tally)
 
 
-async def test_a_client_of_ones_own_checks_what_it_was_told(files: Files, server: str) -> None:
+async def test_a_callers_client_checks_certificates_as_it_is_configured(
+    files: Files, server: str
+) -> None:
     """Its settings are the caller's."""
     with tls_front(server, *files.wrong) as port:
         settings: Any = {
@@ -294,7 +296,7 @@ def test_the_drop_in_checks_names(files: Files, stranger: Stranger, server: str)
 
 
 @pytest.mark.parametrize("place", ["rediss://{}", "rediss+sentinel://{}/a", "rediss+cluster://{}"])
-def test_what_cannot_be_used_is_told_when_a_tally_is_made(
+def test_unusable_tls_options_are_refused_when_a_tally_is_made(
     facade: Facade, place: str, files: Files, tmp_path: Path
 ) -> None:
     url = place.format("u:s3cret@localhost:1")
@@ -302,7 +304,7 @@ def test_what_cannot_be_used_is_told_when_a_tally_is_made(
     other_key = files.wrong[1]
     rubbish = tmp_path / "s3cret"
     rubbish.write_text("s3cret")
-    for query, told in (
+    for query, message in (
         ("ssl_ca_certs=/s3cret", "ssl_ca_certs"),
         (f"ssl_ca_certs={rubbish}", "ssl_ca_certs"),
         (f"ssl_ca_certs={tmp_path}", "ssl_ca_certs"),
@@ -316,7 +318,7 @@ def test_what_cannot_be_used_is_told_when_a_tally_is_made(
         (f"ssl_keyfile={key}", "ssl_keyfile, which needs ssl_certfile"),
     ):
         for more in ("", "&ssl_cert_reqs=none"):
-            with pytest.raises(InvalidValueError, match=told) as raised:
+            with pytest.raises(InvalidValueError, match=message) as raised:
                 facade.tally.from_url(f"{url}?{query}{more}")
             assert "s3cret" not in str(raised.value).lower()
             assert raised.value.__context__ is None

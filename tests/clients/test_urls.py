@@ -60,7 +60,7 @@ def _login(settings: Any) -> tuple[str, str]:
 
 
 def found(facade: Facade, url: str) -> Found:
-    """Return what a tally with this URL would connect to, as redis-py was told it."""
+    """Return the address and login of a tally with this URL, from the options of redis-py."""
     tally = facade.tally.from_url(url)
     store: Any = internals(tally)
     if "cluster" in url.partition("://")[0]:
@@ -86,16 +86,16 @@ def check(facade: Facade, quoted: str, raw: str, wanted: Found, *parts: str) -> 
     assert found(facade, quoted) == wanted
     # What happens to be in percent-encoding already says something else.
     assume(not any(re.search("%[0-9a-fA-F]{2}", part) for part in parts))
-    told = "urllib.parse.quote"
+    message = "urllib.parse.quote"
     try:
         reached = found(facade, raw)
     except InvalidValueError as error:
-        told = str(error)
+        message = str(error)
     else:
         assert reached == wanted
-    assert "urllib.parse.quote" in told
+    assert "urllib.parse.quote" in message
     for secret in ("s3cret", "evil", "17701", "é", "\u202e"):
-        assert secret not in told
+        assert secret not in message
 
 
 @pytest.mark.parametrize("url", ["redis://", "redis:///3", "redis://?db=3"])
@@ -199,15 +199,15 @@ def test_a_cluster(facade: Facade, scheme: str, user: str, password: str) -> Non
 
 @given(texts)
 def test_an_embedded_store(name: str) -> None:
-    told = ""
+    message = ""
     try:
         client: Any = SyncTally.from_url(f"memory://{name}").client
     except InvalidValueError as error:
-        told = str(error)
+        message = str(error)
     else:
         server = client.connection_pool.connection_kwargs["server"]
         assert name == "" or memory.store(name) is server
-    assert "s3cret" not in told
+    assert "s3cret" not in message
 
 
 @pytest.mark.parametrize(
@@ -329,9 +329,9 @@ def test_urls_that_are_refused(facade: Facade, url: str, monkeypatch: pytest.Mon
     def refused(call: Any) -> None:
         with pytest.raises(InvalidValueError) as raised:
             call()
-        told = str(raised.value)
-        assert not re.search("s3|cret|17701|a\\.\\.b", told, re.IGNORECASE), told
-        assert len(told) < 1500
+        message = str(raised.value)
+        assert not re.search("s3|cret|17701|a\\.\\.b", message, re.IGNORECASE), message
+        assert len(message) < 1500
 
     refused(lambda: facade.tally.from_url(url))
     refused(lambda: facade.tally.from_url("redis://localhost", read_from=url))
@@ -364,13 +364,13 @@ def test_configure_refuses_what_from_url_would(monkeypatch: pytest.MonkeyPatch) 
         ("redis://host", {"read_from": "redis+cluster://other"}),
         ("redis://host", {"shards": 2, "prefix": "{a}_"}),
     ):
-        told = []
+        errors = []
         for call in (Tally.from_url, SyncTally.from_url, tallymark.configure):
             made: Any = call
             with pytest.raises(TallymarkError) as raised:
                 made(url, **options)
-            told.append((type(raised.value), str(raised.value)))
-        assert len(set(told)) == 1, told
+            errors.append((type(raised.value), str(raised.value)))
+        assert len(set(errors)) == 1, errors
     before = defaults.configured()
     monkeypatch.setitem(__import__("sys").modules, "fakeredis", None)
     with pytest.raises(tallymark.MissingExtraError):

@@ -294,8 +294,8 @@ async def test_the_first_mark_of_a_day_while_its_slot_moves(
                 assert await tally.mark_event("new", USER, now=MONDAY) == NEW
                 assert await tally.mark_event("new", USER, now=MONDAY) == NONE
                 # Enough to go as a bitmap, by a script.
-                crowd = range(5, 16 * 5000, 16)
-                assert (await tally.mark_many("crowd", crowd))[Granularity.DAY] == 5000
+                dense = range(5, 16 * 5000, 16)
+                assert (await tally.mark_many("dense", dense))[Granularity.DAY] == 5000
                 async with tally.transaction() as tx:
                     pending = [tx.mark_unique("flag", user) for user in (USER, USER + 1)]
                 assert [each.flipped for each in pending] == [Granularity.UNIQUE] * 2
@@ -513,9 +513,9 @@ async def test_concurrent_calls_share_transactions(cluster_store: Store) -> None
     async with Tally.from_url(cluster_store.url) as tally:
         await tally.mark_event("a", 0)
         await asyncio.gather(*(tally.mark_event("a", user) for user in range(1000)))
-        told = tally.stats()
-        assert (told.marks, told.errors, told.retries) == (1001, 0, 0)
-        assert told.marks_per_batch > 20
+        stats = tally.stats()
+        assert (stats.marks, stats.errors, stats.retries) == (1001, 0, 0)
+        assert stats.marks_per_batch > 20
 
 
 def test_threads_share_a_blocking_tally(cluster_store: Store) -> None:

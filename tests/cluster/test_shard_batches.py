@@ -52,7 +52,7 @@ def test_a_shard_that_is_elsewhere_is_no_other_shards_business() -> None:
     assert kept == D
 
 
-def test_what_is_refused_is_told_to_whom_it_concerns() -> None:
+def test_only_the_refused_mark_raises_the_servers_error() -> None:
     batch = ShardBatches()
     for event in ("a", "b"):
         batch.add(BitMark(bitmaps(event, 1), 1, 1))
@@ -100,9 +100,9 @@ def test_replicas_confirm_all_together() -> None:
     replies = [OK, QUEUED, [0]]
     assert batch.reply_count() == 4
     assert batch.parse([*replies, 2]) == [D]
-    for told in (1, CommandError("UNBLOCKED")):
+    for reply in (1, CommandError("UNBLOCKED")):
         with pytest.raises(StoreUnavailableError):
-            batch.parse([*replies, told])
+            batch.parse([*replies, reply])
     with pytest.raises(StoreError):
         batch.parse([*replies, b"two"])
     # Where nothing was written, nothing has to be confirmed.

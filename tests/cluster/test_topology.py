@@ -29,7 +29,7 @@ def moved(kind: Any, host: str = "b", port: int = 2) -> RedirectedError:
     return RedirectedError.to(f"{kind} 1 {host}:{port}", kind, host, port)
 
 
-def test_it_knows_what_it_was_told() -> None:
+def test_a_topology_has_the_slots_of_its_reply() -> None:
     found = Topology([A], SCHEMA)
     assert not found.known
     with pytest.raises(StoreUnavailableError, match="no node of the cluster is known"):
@@ -173,7 +173,7 @@ def test_an_asked_node_that_does_not_know_either() -> None:
 
 
 @pytest.mark.parametrize("request_", [PROGRAM, READ._replace(encoded=b"other keys")])
-def test_a_program_is_told_that_its_slot_moves(request_: Request) -> None:
+def test_an_exchange_of_a_moving_slot_raises_to_the_query(request_: Request) -> None:
     router = Router(Scatter([(0, request_)]), topology())
     (node_request,) = router.node_requests()
     router.answered(node_request, [b"OK", b"QUEUED", RedirectedError("TRYAGAIN"), ABORTED])

@@ -1,4 +1,4 @@
-"""Runs under the Python that has bitmapist, and does what each line of standard input says.
+"""Runs under the Python that has bitmapist, and makes the call of each line of standard input.
 
 A line is a JSON object with the database's URL, the name of a function of
 bitmapist, its arguments and its options. The answer is a line of JSON too.
@@ -16,7 +16,7 @@ import redis
 
 
 def read(kind: str, event: str, moment: datetime | None, users: list[int]) -> dict[str, Any]:
-    """Say what bitmapist sees of one period, by each way it has to look."""
+    """Return what each reading method of bitmapist returns for one period."""
     events = getattr(bitmapist, kind).from_date(event, moment)
     return {
         "key": events.redis_key,
@@ -28,7 +28,7 @@ def read(kind: str, event: str, moment: datetime | None, users: list[int]) -> di
 
 
 def answer(call: dict[str, Any]) -> Any:
-    """Do what one line says."""
+    """Make the call of one line."""
     options = call["options"]
     if "now" in options:
         options["now"] = datetime.fromisoformat(options["now"])

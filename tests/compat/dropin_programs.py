@@ -1,8 +1,8 @@
 """Steps of programs written for bitmapist, done by bitmapist or by the drop-in.
 
-Started as ``python dropin_programs.py bitmapist`` it does what the lines of its standard
-input say and answers each on a line, in JSON both; so the real bitmapist works in a Python
-of its own. The drop-in's steps are done in the tests' own process.
+Started as ``python dropin_programs.py bitmapist``, it reads a step from each line of standard
+input and writes the answer to a line, both as JSON, so the real bitmapist runs in a Python of
+its own. The steps of the drop-in run in the process of the tests.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Steps:
         return getattr(self, step["do"])(*step["args"])
 
     def begin(self) -> None:
-        """Forget all that was."""
+        """Reset the switches and empty the databases."""
         self.library.TRACK_HOURLY = self.library.TRACK_UNIQUE = False
         self.library.delete_runtime_bitop_keys()
         for client in self.clients.values():
@@ -61,10 +61,10 @@ class Steps:
         moment = None if now is None else datetime.fromisoformat(now)
         return getattr(self.library, verb)(event, user, system, moment, **options)
 
-    def crowd(
+    def mark_at_random(
         self, seed: int, events: list[str], systems: list[str], days: list[str], users: list[int]
     ) -> None:
-        """Mark at random, so much that most questions are about somebody."""
+        """Mark at random, enough that most reads have users."""
         choose = random.Random(seed)
         for event, system, day in itertools.product(events, systems, days):
             if choose.random() < 0.6:
@@ -81,7 +81,7 @@ class Steps:
         setattr(self.library, name, value)
 
     def queue(self, system: str, marks: list[list[Any]]) -> list[int]:
-        """Mark in a pipeline of the program's own."""
+        """Mark in a pipeline of the program."""
         pipeline = self.clients[system].pipeline()
         for verb, event, user, now, options in marks:
             if verb.endswith("_unique"):
@@ -94,7 +94,7 @@ class Steps:
         return found
 
     def queue_counts(self, system: str, leaves: list[list[Any]]) -> list[int]:
-        """Count in a pipeline of the program's own."""
+        """Count in a pipeline of the program."""
         pipeline = self.clients[system].pipeline()
         for kind, *arguments in leaves:
             getattr(self.library, kind)(*arguments, system=pipeline).get_count()
@@ -102,7 +102,7 @@ class Steps:
         return found
 
     def ask(self, system: str, expression: list[Any], users: list[int]) -> dict[str, Any]:
-        """Say what there is to know of an expression, by each way to ask."""
+        """Return what each reading method of an expression returns."""
         events = self.events(system, expression)
         return {
             "users": list(events),
@@ -115,7 +115,7 @@ class Steps:
         }
 
     def keep(self, system: str, expression: list[Any], how: str) -> list[Any]:
-        """Take an operation's key, look there, and delete it in one of the ways there are."""
+        """Return the key of an operation and its bitmap, and whether it exists after a deletion."""
         events = self.events(system, expression)
         client = self.clients[system]
         key = events.redis_key
@@ -129,7 +129,7 @@ class Steps:
         return [key, kept, client.exists(key)]
 
     def walk(self, kind: str, event: str, now: str, deltas: list[int]) -> list[Any]:
-        """Go through time from the period of a moment on."""
+        """Shift the events of a period, step by step, from the period of a moment on."""
         cls = getattr(self.library, kind)
         events = cls.from_date(event, datetime.fromisoformat(now))
         found: list[Any] = []

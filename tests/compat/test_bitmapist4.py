@@ -14,7 +14,7 @@ from tallymark import SyncTally
 if TYPE_CHECKING:
     from stores import Store
 
-#: Marks what it is told, and says who is in each period of a moment.
+#: Marks, and prints the users of each period of a moment.
 PROGRAM = """
 import json, sys
 from datetime import datetime
@@ -33,8 +33,8 @@ NOW = datetime(2024, 12, 30, 13, 7)
 
 def bitmapist4(store: Store, marks: list[Any]) -> Any:
     python = os.environ["TALLYMARK_BITMAPIST4_PYTHON"]
-    told = json.dumps([marks, NOW.isoformat()])
-    command = [python, "-W", "ignore", "-c", PROGRAM, store.url, told]
+    request = json.dumps([marks, NOW.isoformat()])
+    command = [python, "-W", "ignore", "-c", PROGRAM, store.url, request]
     return json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
 
 
@@ -66,13 +66,13 @@ def test_each_reads_what_the_other_has_marked(redis_store: Store) -> None:
             ]
 
         theirs = [(verb, event, user, when.isoformat()) for verb, event, user, when in marks]
-        told = bitmapist4(redis_store, theirs)
-        assert seen() == told
-        assert all(told)
+        users = bitmapist4(redis_store, theirs)
+        assert seen() == users
+        assert all(users)
         bits = redis_store.bits()
         redis_store.raw.flushdb()
         for verb, event, user, when in marks:
             getattr(tally, verb)(event, user, now=when)
         assert redis_store.bits() == bits
-        assert bitmapist4(redis_store, []) == told
+        assert bitmapist4(redis_store, []) == users
         assert tally.event_names() == ["a_b", "active"]

@@ -192,22 +192,22 @@ def test_random_programs_answer_the_same(
     both: Both, seed: int, program: list[tuple[Any, ...]]
 ) -> None:
     both.do("begin")
-    both.do("crowd", seed, EVENTS, SYSTEMS, [day.isoformat() for day in DAYS], USERS)
+    both.do("mark_at_random", seed, EVENTS, SYSTEMS, [day.isoformat() for day in DAYS], USERS)
     for do, *arguments in program:
         answer = both.do(do, *arguments)
         Done.steps += 1
-        Done.told += do in TELLING and tells(answer)
+        Done.nonempty += do in READS and has_users(answer)
         for system in SYSTEMS:
             assert both.ours.left(system) == []
     for system in SYSTEMS:
         both.do("keys", system)
 
 
-TELLING = ("ask", "keep", "cells", "csv")
+READS = ("ask", "keep", "cells", "csv")
 
 
-def tells(answer: Any) -> bool:
-    """Return whether an answer is about anybody."""
+def has_users(answer: Any) -> bool:
+    """Return whether an answer has any user."""
     if isinstance(answer, dict):
         return bool(answer["users"])
     if isinstance(answer, str):
@@ -216,15 +216,15 @@ def tells(answer: Any) -> bool:
 
 
 class Done:
-    """How many steps were done, and how many questions had an answer that is not empty."""
+    """How many steps were done, and how many reads had an answer with users."""
 
-    steps = told = 0
+    steps = nonempty = 0
 
 
 def test_there_were_enough_random_steps() -> None:
-    print(f"{Done.steps} random steps, {Done.told} answers about somebody")
+    print(f"{Done.steps} random steps, {Done.nonempty} answers with users")
     assert Done.steps >= 2_000
-    assert Done.told >= 100
+    assert Done.nonempty >= 100
 
 
 def test_the_present_is_the_same(both: Both) -> None:
@@ -287,10 +287,10 @@ add_extra_karma = print
 def switched(program: str) -> str:
     """Return a program after the switch, made by the very ``sed`` that the document names."""
     (expression,) = re.findall("^sed -i '(.*)'", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
-    told = subprocess.run(
+    completed = subprocess.run(
         ["sed", expression], input=program, capture_output=True, check=True, text=True
     )
-    return told.stdout
+    return completed.stdout
 
 
 def test_every_block_of_its_readme_runs_unchanged(both: Both) -> None:
@@ -302,7 +302,7 @@ def test_every_block_of_its_readme_runs_unchanged(both: Both) -> None:
         if token.type == "fence" and token.info == "python"
     ]
     assert len(blocks) > 20
-    told = []
+    outputs = []
     for system, run in (
         ("theirs", both.theirs),
         ("ours", lambda do, *args: both.ours.do({"do": do, "args": args})),
@@ -317,8 +317,8 @@ def test_every_block_of_its_readme_runs_unchanged(both: Both) -> None:
         ]
         if system == "ours":
             program = [switched(block) for block in program]
-        told.append(run("blocks", program[0], program[1:]))
-    theirs, ours = told
+        outputs.append(run("blocks", program[0], program[1:]))
+    theirs, ours = outputs
     for block, their, our in zip(["prelude", *blocks, "the end"], theirs, ours, strict=True):
         if "cohort" in block:  # its markup is another
             assert (their[1], our[1]) == (None, None)

@@ -1,4 +1,4 @@
-"""Programs under another Python, which answer each line of JSON with one."""
+"""Programs under another Python, which answer each line of JSON with a line of JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Worker", "running_worker"]
 
 
 class Worker:
-    """A program that is running."""
+    """A running program."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process

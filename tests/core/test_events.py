@@ -253,7 +253,7 @@ def test_there_is_no_complement_and_no_truth() -> None:
         (lambda: anything.last("a", 10**9), InvalidValueError, "years 1 to 9999"),
     ],
 )
-def test_bad_input_is_told(build: Any, error: type[Exception], message: str) -> None:
+def test_bad_input_raises(build: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         build()
 

@@ -192,7 +192,7 @@ async def test_bitmaps_expire_when_their_period_has_ended(
 
 
 class Zone(tzinfo):
-    """A zone that answers what it is told to answer."""
+    """A zone that returns the answers of its arguments."""
 
     def __init__(self, offset: Any, *, dst: Any = timedelta(0), skew: timedelta | None = None):
         self.answers = offset, dst

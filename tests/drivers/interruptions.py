@@ -1,7 +1,7 @@
-"""A process that is interrupted by a signal at every line of a call, one after the other.
+"""A process whose calls are interrupted by a signal, at each line of a call in turn.
 
-Run as ``interruptions.py SCENARIO ACTION URL``. A trace function delivers the signal, so
-each line gets its turn, those of redis-py's connections included. Fails with the lines
+Run as ``interruptions.py SCENARIO ACTION URL``. A trace function delivers the signal, at
+each line in turn, also of the connections of redis-py. Fails with the lines
 at which something went wrong; a call that hangs ends the process with its stack.
 """
 
@@ -25,25 +25,25 @@ from tallymark import sync as tm
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-#: Whose lines are interrupted.
+#: The files whose lines are interrupted.
 TRACED = ("/tallymark/", "/redis/", "/contextlib.py", "/threading.py", "/queue.py")
 
-#: A call that takes longer has waited for what it has interrupted.
+#: A call that takes longer, in seconds, has waited for the code that it interrupted.
 AT_ONCE = 2.0
 
 HANDLERS = 1_000_000
 
 
 class TimeLimit(TimeoutError):  # noqa: N818 - as task queues call theirs
-    """What a program may call its own time limit."""
+    """The time limit of a program, a subclass of TimeoutError."""
 
 
 class SoftTimeLimit(Exception):  # noqa: N818
-    """What a task queue raises in its tasks."""
+    """The time limit that a task queue raises in its tasks."""
 
 
 class Stop(BaseException):
-    """What nobody is to catch."""
+    """An exception that no code may catch."""
 
 
 RAISED: dict[str, Callable[[], BaseException]] = {
@@ -126,21 +126,21 @@ class Scenario:
         return SyncTally.from_url(self.url, **self.options)
 
     def call(self, user: int) -> Any:
-        """Do what is interrupted; return something true."""
+        """Make the call that is interrupted; return a true value."""
         return self.tally.mark_unique("a", user)
 
     def in_handler(self, user: int) -> Any:
-        """Do what the handler does; return something true."""
+        """Make the call of the handler; return a true value."""
         return self.tally.mark_unique("a", user)
 
     def renew(self) -> None:
-        """Begin another turn."""
+        """Prepare the next interruption."""
         if self.connects:
             self.tally.close()
             self.tally = self.make()
 
     def leaks(self) -> str:
-        """Tell what is left behind of calls that have ended."""
+        """Return which resources of ended calls were not released; empty if all were."""
         if not isinstance(self.tally, SyncTally):
             return ""
         found = self.tally.stats()
@@ -158,7 +158,7 @@ class Scenario:
         return f"{found.waiting} marks wait" if found.waiting else ""
 
     def close(self) -> None:
-        """End."""
+        """Close the tally."""
         self.tally.close()
 
 

@@ -360,10 +360,10 @@ async def test_a_lone_leader_is_cancelled_and_the_next_caller_reads_its_replies(
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.35])
-async def test_a_flight_that_was_left_behind_keeps_nobody_for_long(
+async def test_an_in_flight_batch_without_a_caller_does_not_delay_the_next_call(
     proxy: Proxy, redis_store: Store, pause: float
 ) -> None:
-    """Its connection is dead, and nobody waits for it any more but the next caller."""
+    """Its caller was cancelled, and no reply comes on its connection."""
     async with Tally.from_url(proxy.url, timeout=0.3) as tally:
         await tally.mark_unique("first", 0)
         proxy.lose_replies()
@@ -612,7 +612,7 @@ async def test_a_place_is_passed_on_by_a_caller_that_is_cancelled_at_its_turn() 
     assert (queue.is_full, queue.waiting, queue.size) == (False, 0, 0)
 
 
-async def test_callers_beyond_the_bound_wait_for_room_in_order(
+async def test_callers_of_a_full_queue_are_admitted_in_order(
     tally: Tally, proxy: Proxy, redis_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(internals(tally).writer, "_queue", WriteQueue(100))
@@ -627,12 +627,12 @@ async def test_callers_beyond_the_bound_wait_for_room_in_order(
     await asyncio.sleep(0)
     assert internals(tally).writer._queue.size == 100
     assert tally.stats().waiting == 1002
-    for number in (150, 151, 700, 701):  # outside
+    for number in (150, 151, 700, 701):  # not admitted yet
         tasks[number].cancel()
     proxy.passing.set()
     while not tasks[999].done():
         await asyncio.sleep(0)
-        if len(tasks) < 1200:  # those who come while others are being let in
+        if len(tasks) < 1200:  # calls that begin while others are being admitted
             number = len(tasks)
             tasks += [
                 asyncio.create_task(
@@ -648,7 +648,7 @@ async def test_callers_beyond_the_bound_wait_for_room_in_order(
     await in_step(tally)
 
 
-async def test_time_also_runs_out_while_waiting_for_room(
+async def test_a_call_that_waits_for_a_full_queue_times_out(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Tally.from_url(proxy.url, timeout=1) as tally:
@@ -695,7 +695,7 @@ async def test_closing_sends_what_waits(tally: Tally, proxy: Proxy, redis_store:
     assert redis_store.bits()["trackist_a_u"] == set(range(50))
 
 
-async def test_closing_a_crowded_tally_sends_what_waits_for_room(
+async def test_closing_a_tally_with_a_full_queue_sends_all_marks(
     tally: Tally, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(internals(tally).writer, "_queue", WriteQueue(10))
@@ -707,11 +707,11 @@ async def test_closing_a_crowded_tally_sends_what_waits_for_room(
     await closing
 
 
-@pytest.mark.parametrize("room", [10_000, 10])
+@pytest.mark.parametrize("capacity", [10_000, 10])
 async def test_a_cancelled_close_fails_what_waits(
-    tally: Tally, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, room: int
+    tally: Tally, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, capacity: int
 ) -> None:
-    monkeypatch.setattr(internals(tally).writer, "_queue", WriteQueue(room))
+    monkeypatch.setattr(internals(tally).writer, "_queue", WriteQueue(capacity))
     first = await on_the_wire(tally, proxy)
     tasks = await gathered(tally, *range(50))
     with anyio.move_on_after(0.05):

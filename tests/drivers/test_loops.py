@@ -51,7 +51,7 @@ def test_loops_that_are_just_closed_leave_no_connections(
             else:
                 on_a_loop_that_is_just_closed(user)
             assert connections(redis_store) <= 4  # of this loop and, for a moment, the one before
-        asyncio.run(use(20))  # closes what is left, and itself
+        asyncio.run(use(20))  # closes the remaining connections, and itself
         gc.collect()
     assert all_gone(redis_store)
 

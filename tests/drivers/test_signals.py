@@ -287,11 +287,11 @@ async def test_exceptions_of_observers_that_nobody_catches(
     Where marks of several tasks share a batch, it is nobody's: asyncio has it.
     """
     asyncio.get_running_loop().set_exception_handler(lambda _, context: None)
-    told: list[Operation] = []
+    operations: list[Operation] = []
 
     def stop(operation: Operation) -> None:
-        told.append(operation)
-        if len(told) == 1:
+        operations.append(operation)
+        if len(operations) == 1:
             raise Stop
 
     async with facade.open(redis_store.url, observer=stop, timeout=3) as tally:

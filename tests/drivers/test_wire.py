@@ -127,7 +127,7 @@ async def test_a_server_that_accepts_and_says_nothing(facade: Facade) -> None:
                 await tally.mark_unique("a", 1)
 
 
-async def test_a_wrong_password_is_told_at_once(facade: Facade) -> None:
+async def test_a_wrong_password_raises_at_once(facade: Facade) -> None:
     with running_server("--requirepass", "right") as url:
         wrong = url.replace("//", "//:wrong@")
         async with facade.open(wrong, timeout=60) as tally:

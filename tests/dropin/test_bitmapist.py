@@ -510,9 +510,9 @@ class TestErrors:
     )
     def test_each_has_its_own(self, ours: type[Exception], theirs: type[Exception]) -> None:
         with pytest.raises(theirs) as caught, bitmapist.systems.translated():
-            raise ours("told")
+            raise ours("message")
         assert type(caught.value) is theirs
-        assert str(caught.value) == "told"
+        assert str(caught.value) == "message"
 
 
 def test_a_facade_and_the_drop_in_share_the_default_switches(facade: Facade) -> None:

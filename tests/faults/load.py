@@ -1,4 +1,4 @@
-"""Callers that mark without end, and remember what they were told."""
+"""Callers that mark in a loop, and record the result of each call."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
 
 EVENTS = ("active", "login", "page:view", "search", "buy")
 
-#: All marks are of one day, whatever midnight falls into the run.
+#: The moment of all marks, so that a midnight during the run changes no key.
 NOW = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
 KEYS = {
     event: [f"trackist_{event}_{suffix}" for suffix in ("2026-11-24", "W2026-48", "2026-11")]
     for event in EVENTS
 }
 
-#: So many seconds after its deadline, a call counts as late. The rest of a busy test
-#: machine takes its time too.
+#: The seconds after its deadline from which a call counts as late, for the delays of a busy
+#: machine.
 TOLERANCE = 0.3
 
-#: A caller pauses so long between two calls, about.
+#: The pause of a caller between two calls, in seconds.
 PAUSE = 0.01
 
 UNTOUCHED, MARKED, CLEARED, UNKNOWN = range(4)
 
 
 class Load:
-    """What the callers of one tally did.
+    """The callers of one tally, and the results of their calls.
 
     Attributes:
         acknowledged: how many calls returned normally.
-        raised: how many calls raised which error.
+        raised: how many calls raised each class of errors.
         late: how many calls returned or raised after their deadline.
-        overrun: by how many seconds the worst one did.
+        overrun: the seconds after its deadline of the latest call; negative if none was late.
     """
 
     def __init__(self, callers: int, timeout: float) -> None:
@@ -72,7 +72,7 @@ class Load:
             thread.join()
 
     def stop(self) -> None:
-        """Let every caller end after the call that it is in."""
+        """End every caller after its present call."""
         self._stopping = True
 
     async def _task(self, tally: Tally, caller: int) -> None:
@@ -98,7 +98,7 @@ class Load:
             time.sleep(PAUSE)
 
     def _calls(self, caller: int) -> Iterator[tuple[str, str, int]]:
-        """Yield what a caller does: marks of ids that nobody else has, every fourth taken back."""
+        """Yield the calls of a caller: marks of its own ids, every fourth one with an unmark."""
         number = 0
         while not self._stopping:
             event = EVENTS[number % len(EVENTS)]
@@ -134,6 +134,6 @@ class Load:
                 if state in (MARKED, CLEARED):
                     byte, mask = user_id >> 3, 128 >> (user_id & 7)
                     for bitmap in bitmaps:
-                        found = byte < len(bitmap) and bool(bitmap[byte] & mask)
-                        lost += found != (state == MARKED)
+                        is_set = byte < len(bitmap) and bool(bitmap[byte] & mask)
+                        lost += is_set != (state == MARKED)
         return lost

@@ -1,4 +1,4 @@
-"""What goes wrong, and how: each scenario makes faults until its time is over."""
+"""The scenarios: each injects one kind of fault, until its time is over."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def _while(world: World, chance: random.Random) -> float:
-    """Return how many seconds a fault lasts: the first one longer than a call may take."""
+    """Return the seconds that a fault lasts; the first fault is longer than the timeout."""
     return chance.uniform(0, 1.5) if world.faults else 1.5
 
 
 async def killed(world: World, chance: random.Random) -> None:
-    """``kill -9``, then a new start, which loads what was written."""
+    """Kill the server with ``kill -9``, then start it again with its data."""
     await asyncio.sleep(chance.uniform(0, 0.1))
     world.server.kill()
     await asyncio.sleep(chance.uniform(0, 0.3))
@@ -34,28 +34,28 @@ async def killed(world: World, chance: random.Random) -> None:
 
 
 async def frozen(world: World, chance: random.Random) -> None:
-    """The process does nothing, and its connections stay open (``SIGSTOP``)."""
+    """Suspend the process (``SIGSTOP``); its connections stay open."""
     world.server.freeze()
     await asyncio.sleep(_while(world, chance))
     world.server.thaw()
 
 
 async def cut(world: World, chance: random.Random) -> None:
-    """Connections break after a random byte of a batch or of its reply."""
+    """Cut a connection after a random byte of a batch or of its reply."""
     direction = chance.choice(("request", "reply"))
     world.wire.cut_after(direction, chance.randrange(5000))  # type: ignore[arg-type]
     await world.acknowledge(200)
 
 
 async def black_hole(world: World, chance: random.Random) -> None:
-    """Packets get lost in both directions, and nothing is closed."""
+    """Lose all packets in both directions, without closing a connection."""
     world.wire.swallow()
     await asyncio.sleep(_while(world, chance))
     world.wire.heal()
 
 
 async def unreachable(world: World, chance: random.Random) -> None:
-    """All connections break, and new ones are closed at once."""
+    """Cut all connections, and close new connections at once."""
     world.wire.refusing = True
     world.wire.cut_all()
     await asyncio.sleep(chance.uniform(0, 1.2))
@@ -63,7 +63,7 @@ async def unreachable(world: World, chance: random.Random) -> None:
 
 
 async def slow(world: World, chance: random.Random) -> None:
-    """Everything takes a tenth of a second longer, or trickles."""
+    """Delay all data by a tenth of a second, or limit the bandwidth."""
     if world.faults and chance.random() < 0.5:
         world.wire.delay = 0.1
     else:
@@ -73,27 +73,27 @@ async def slow(world: World, chance: random.Random) -> None:
 
 
 async def client_killed(world: World, _: random.Random) -> None:
-    """``CLIENT KILL`` of all clients but the one that says so."""
+    """Close the connections of all other clients (``CLIENT KILL``)."""
     world.raw.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     await world.acknowledge(100)
 
 
 async def paused(world: World, chance: random.Random) -> None:
-    """``CLIENT PAUSE``: Redis takes commands, and does not run them yet."""
+    """Delay all commands (``CLIENT PAUSE``)."""
     seconds = _while(world, chance)
     world.raw.execute_command("CLIENT", "PAUSE", str(int(1000 * seconds)))
     await asyncio.sleep(seconds)
 
 
 async def full(world: World, chance: random.Random) -> None:
-    """``maxmemory`` is reached, and then raised."""
+    """Exceed ``maxmemory``, and then raise it."""
     world.raw.config_set("maxmemory", "1")
     await asyncio.sleep(chance.uniform(0, 0.5))
     world.raw.config_set("maxmemory", "0")
 
 
 async def wrong_type(world: World, chance: random.Random) -> None:
-    """A key of one event holds a list, in the middle of everybody's batches."""
+    """Replace the key of one event, which is in all batches, by a list."""
     (key, *_) = KEYS["active"]
     with world.raw.pipeline() as pipe:
         await world.acknowledge(200)
@@ -103,18 +103,18 @@ async def wrong_type(world: World, chance: random.Random) -> None:
 
 
 async def demoted(world: World, chance: random.Random) -> None:
-    """The server becomes a replica of nothing, as in a failover, and a master again."""
+    """Make the server a replica without a master, as in a failover, and a master again."""
     world.raw.execute_command("REPLICAOF", "127.0.0.1", "1")
     await asyncio.sleep(chance.uniform(0, 0.5))
     world.raw.execute_command("REPLICAOF", "NO", "ONE")
 
 
 async def failed_over(world: World, _: random.Random) -> None:
-    """The master dies, its replica takes its place, and it comes back as a replica of that."""
+    """Kill the master; after the failover, start it again as a replica of the new master."""
     assert isinstance(world, WatchedWorld)
     old = world.server
-    # Replication is asynchronous: what Redis acknowledges in the last moment may not get
-    # there, whoever sent it. So it acknowledges nothing until all of it has.
+    # Replication is asynchronous, so the last acknowledged writes might not reach the replica.
+    # Writes are paused until the replica has all of them.
     world.raw.execute_command("CLIENT", "PAUSE", "10000", "WRITE")
     while not await asyncio.to_thread(_replicated, world.raw):
         await asyncio.sleep(0.005)
@@ -133,7 +133,7 @@ def _slots(chance: random.Random, count: int) -> list[int]:
 
 
 async def _moved(world: ClusterWorld, slot: int, target: RedisProcess) -> None:
-    """Move a slot key by key, and let marks in between."""
+    """Move a slot key by key, with marks in between."""
     cluster = world.cluster
     source = await asyncio.to_thread(cluster.begin_move, slot, target)
     if source is target:
@@ -146,7 +146,7 @@ async def _moved(world: ClusterWorld, slot: int, target: RedisProcess) -> None:
 
 
 async def slots_moved(world: World, chance: random.Random) -> None:
-    """Slots move to another node, key by key, and later back or on."""
+    """Move slots to another node, key by key."""
     assert isinstance(world, ClusterWorld)
     for slot in _slots(chance, 2):
         owner = await asyncio.to_thread(world.cluster.owner, slot)
@@ -155,9 +155,9 @@ async def slots_moved(world: World, chance: random.Random) -> None:
 
 
 async def _replaced(world: ClusterWorld, lost: RedisProcess) -> None:
-    """Wait until a replica has taken the place of a master.
+    """Wait until the replica of a lost master is a master.
 
-    Until there is a replica again, no mark on its shards is acknowledged.
+    Marks on its shards are not acknowledged until this node has a replica again.
     """
 
     def is_replaced() -> bool:
@@ -167,15 +167,12 @@ async def _replaced(world: ClusterWorld, lost: RedisProcess) -> None:
 
 
 async def master_killed(world: World, chance: random.Random) -> None:
-    """A master dies, its replica takes its place, and it comes back as a replica of that.
-
-    The replica was behind when it died.
-    """
+    """Kill a master whose replica lags behind; after the failover, start it again."""
     assert isinstance(world, ClusterWorld)
     lost = chance.choice(world.cluster.masters())
     replica = await asyncio.to_thread(world.cluster.replica_of, lost)
     replica.freeze()
-    # Else what is acknowledged from now on waits for it in the kernel.
+    # Otherwise the writes from now on would be buffered for the replica in the kernel.
     world.cluster.raw(lost).execute_command("CLIENT", "KILL", "TYPE", "replica")
     await asyncio.sleep(chance.uniform(0.1, 0.3))
     lost.kill()
@@ -187,7 +184,7 @@ async def master_killed(world: World, chance: random.Random) -> None:
 
 
 async def master_frozen(world: World, chance: random.Random) -> None:
-    """A master does nothing, without closing a connection, until its replica has taken over."""
+    """Suspend a master, with open connections, until its replica is a master."""
     assert isinstance(world, ClusterWorld)
     lost = chance.choice(world.cluster.masters())
     lost.freeze()
@@ -198,7 +195,7 @@ async def master_frozen(world: World, chance: random.Random) -> None:
 
 
 async def node_added(world: World, chance: random.Random) -> None:
-    """A node joins and gets some slots, or those that it got go to others again."""
+    """Add a node, and move some slots to it; or move its slots to another node."""
     assert isinstance(world, ClusterWorld)
     cluster = world.cluster
     if len(cluster.nodes) == 6:
@@ -211,9 +208,9 @@ async def node_added(world: World, chance: random.Random) -> None:
 
 
 def _replicated(raw: Any) -> bool:
-    told = raw.info("replication")
-    replica = told.get("slave0", {})  # it may have to connect again
-    return bool(replica.get("offset") == told["master_repl_offset"])
+    replication = raw.info("replication")
+    replica = replication.get("slave0", {})  # missing while the replica reconnects
+    return bool(replica.get("offset") == replication["master_repl_offset"])
 
 
 SCENARIOS: dict[str, Callable[[World, random.Random], Awaitable[None]]] = {
@@ -237,13 +234,13 @@ SCENARIOS: dict[str, Callable[[World, random.Random], Awaitable[None]]] = {
 
 
 def setting_of(name: str) -> Setting:
-    """Return what a scenario takes place on."""
+    """Return the deployment of Redis that a scenario needs."""
     if name.startswith("cluster"):
         return "cluster"
     return "sentinel" if name == "failover by Sentinel" else "server"
 
 
-#: What a program with the blocking facade goes through in its own way.
+#: The scenarios that run with the blocking facade too.
 BLOCKING = (
     "kill -9 and restart",
     "SIGSTOP, SIGCONT",
@@ -259,7 +256,15 @@ BLOCKING = (
 async def run(
     world: World, name: str, chance: random.Random, seconds: float, fewest: int = 1
 ) -> None:
-    """Make a scenario's faults, one after the other, for so many seconds; at least so many."""
+    """Inject the faults of a scenario, one after the other.
+
+    Arguments:
+        world: the servers and the load.
+        name: the scenario.
+        chance: decides the details of each fault.
+        seconds: how long new faults are injected.
+        fewest: the number of faults that are injected at least.
+    """
     end = time.monotonic() + seconds
     while time.monotonic() < end or world.faults < fewest:
         await SCENARIOS[name](world, chance)

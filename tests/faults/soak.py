@@ -1,4 +1,4 @@
-"""Run every scenario for a good while, and print what came of it: ``nox -s soak``."""
+"""Run every scenario for minutes, and print a table of the results: ``nox -s soak``."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from pathlib import Path
 import redis
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-# ruff: noqa: E402 - this is how the tests find each other too
+# ruff: noqa: E402 - the tests import each other in the same way
 
 from scenarios import BLOCKING, SCENARIOS, run, setting_of
 from world import CALLERS, HEADER, THREADS, TIMEOUT, Outcome, durable_server, world
 
-#: What a document has its table between.
+#: The markers of the table in a document.
 _TABLE = re.compile(r"(?<=<!-- soak -->\n).*?(?=<!-- /soak -->)", re.DOTALL)
 
-#: A scenario goes on until there were so many faults, even if its time is over.
+#: The least number of faults of a scenario, even if its time is over.
 FEWEST_FAULTS = 20
 
 
 async def outcome(name: str, blocking: bool, seconds: float) -> Outcome:
     """Run one scenario."""
     async with world(blocking=blocking, setting=setting_of(name)) as made:
-        # Failovers take seconds each; all else comes to this many soon.
+        # A failover takes seconds; all other scenarios reach this number soon.
         fewest = FEWEST_FAULTS if setting_of(name) == "server" else 1
         await run(made, name, random.Random(), seconds, fewest)
     facade = f"{THREADS} threads" if blocking else f"{CALLERS} tasks"
@@ -51,30 +51,30 @@ def table(outcomes: list[Outcome], minutes: float) -> str:
 
 
 def main() -> int:
-    """Run all, and return how many scenarios broke a promise."""
+    """Run all scenarios; return how many had lost marks, late calls or an error."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10, help="for all scenarios together")
     parser.add_argument("--write", type=Path, help="put the table into this document")
     options = parser.parse_args()
     warnings.simplefilter("error")
     runs = [(name, False) for name in SCENARIOS] + [(name, True) for name in BLOCKING]
-    found: list[Outcome] = []
+    outcomes: list[Outcome] = []
     broken = 0
     print(*HEADER, sep=" | ", flush=True)
     for name, blocking in runs:
         try:
-            found.append(asyncio.run(outcome(name, blocking, 60 * options.minutes / len(runs))))
-        except Exception:  # noqa: BLE001 - told, and the others go on
+            outcomes.append(asyncio.run(outcome(name, blocking, 60 * options.minutes / len(runs))))
+        except Exception:  # noqa: BLE001 - printed; the next scenario runs
             traceback.print_exc()
             broken += 1
             continue
-        print(*found[-1].cells(), found[-1].raised or "", sep=" | ", flush=True)
-    text = table(found, options.minutes)
+        print(*outcomes[-1].cells(), outcomes[-1].raised or "", sep=" | ", flush=True)
+    text = table(outcomes, options.minutes)
     print(f"\n{text}")
     if options.write and not broken:
         document = options.write.read_text()
         options.write.write_text(_TABLE.sub(lambda _: f"\n{text}\n", document))
-    return broken + sum(bool(each.lost or each.late) for each in found)
+    return broken + sum(bool(each.lost or each.late) for each in outcomes)
 
 
 if __name__ == "__main__":

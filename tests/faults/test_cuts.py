@@ -54,7 +54,7 @@ async def test_after_every_byte(facade: Any, direction: Any, redis_store: Store)
                 first, again, other = await batch(tally, user_id, together)
                 assert not again
                 if direction == "request" and position < least:
-                    # It was not applied before it came whole, so all flips are told.
+                    # An incomplete batch is not applied, so the retry returns all flips.
                     assert (first, other) == (new, new), position
                 assert await tally.contains(tally.unique("active"), user_id)
                 wire.heal()

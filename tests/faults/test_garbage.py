@@ -110,8 +110,8 @@ def test_no_answer_is_that_to_another_question(
 
     def lie(data: bytes) -> bytes:
         nonsense.answer = truth  # from then on
-        told = truth(data)
-        return before + told[: max(0, len(told) - cut)] + after
+        reply = truth(data)
+        return before + reply[: max(0, len(reply) - cut)] + after
 
     async def talk() -> None:
         async with facade.open(nonsense.url, timeout=0.05) as tally:

@@ -1,4 +1,4 @@
-"""Ten times as many marks as Redis can take: bounded memory, and every caller is told."""
+"""Ten times as many marks as Redis can take: bounded memory, and an outcome of every call."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ACKNOWLEDGED, UNSENT, UNKNOWN = 1, 2, 3
 
 async def test_ten_times_what_redis_can_take(redis_store: Store) -> None:
     # One byte for each call, made beforehand, so that the test's own memory does not grow.
-    fates = bytearray(10 * CAPACITY * 10)
+    outcomes = bytearray(10 * CAPACITY * 10)
     raised: Counter[str] = Counter()
     worst = 0.0
 
@@ -43,10 +43,10 @@ async def test_ten_times_what_redis_can_take(redis_store: Store) -> None:
         begun = time.monotonic()
         try:
             await tally.mark_event("active", user_id, now=NOW)
-            fates[user_id] = ACKNOWLEDGED
+            outcomes[user_id] = ACKNOWLEDGED
         except TallymarkError as error:
             raised[type(error).__name__] += 1
-            fates[user_id] = UNSENT if "nothing was sent" in str(error) else UNKNOWN
+            outcomes[user_id] = UNSENT if "nothing was sent" in str(error) else UNKNOWN
         worst = max(worst, time.monotonic() - begun)
 
     with wired(redis_store.url) as wire:
@@ -74,8 +74,8 @@ async def test_ten_times_what_redis_can_take(redis_store: Store) -> None:
             wire.heal()
             await call(tally, issued)
             assert tally.stats().waiting == 0
-    acknowledged = {user_id for user_id, fate in enumerate(fates) if fate == ACKNOWLEDGED}
-    unsent = {user_id for user_id, fate in enumerate(fates) if fate == UNSENT}
+    acknowledged = {user_id for user_id, outcome in enumerate(outcomes) if outcome == ACKNOWLEDGED}
+    unsent = {user_id for user_id, outcome in enumerate(outcomes) if outcome == UNSENT}
     print(len(acknowledged), raised, worst, lag)
     assert len(acknowledged) + sum(raised.values()) == issued + 1
     assert set(raised) <= {"OverloadedError", "StoreTimeoutError"}
@@ -137,7 +137,7 @@ async def test_reads_are_bounded_too(redis_store: Store) -> None:
             assert await asyncio.gather(*waiting) == [0, 0]
 
 
-async def test_a_short_time_to_wait_for_room(redis_store: Store) -> None:
+async def test_a_short_timeout_of_a_call_that_waits_for_a_full_queue(redis_store: Store) -> None:
     with wired(redis_store.url) as wire:
         async with Tally.from_url(wire.url, max_pending=2) as tally:
             internals(tally).writer._max_pending = 10

@@ -139,7 +139,7 @@ async def test_a_replica_without_its_master(facade: Facade) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "kind"),
+    ("reply", "kind"),
     [
         (exceptions.ResponseError("UNBLOCKED force unblock from blocking operation"), "UNBLOCKED"),
         (exceptions.ResponseError("BUSY Redis is busy running a script."), "BUSY"),
@@ -152,13 +152,13 @@ async def test_a_replica_without_its_master(facade: Facade) -> None:
         ),
     ],
 )
-def test_what_passes_by_itself_is_tried_again(told: Exception, kind: str) -> None:
+def test_what_passes_by_itself_is_tried_again(reply: Exception, kind: str) -> None:
     with pytest.raises(StoreNotReadyError, match=re.escape(kind)):
-        refused_reply(told)
+        refused_reply(reply)
 
 
 @pytest.mark.parametrize(
-    ("told", "kind", "address"),
+    ("reply", "kind", "address"),
     [
         (exceptions.TryAgainError("Multiple keys request during rehashing"), "TRYAGAIN", ("", 0)),
         (exceptions.MovedError("3999 127.0.0.1:6381"), "MOVED", ("127.0.0.1", 6381)),
@@ -166,8 +166,8 @@ def test_what_passes_by_itself_is_tried_again(told: Exception, kind: str) -> Non
         (exceptions.ResponseError("ASK 3999 ::1:6381"), "ASK", ("::1", 6381)),
     ],
 )
-def test_where_else_to_go(told: Exception, kind: str, address: tuple[str, int]) -> None:
-    found = refused_reply(told)
+def test_where_else_to_go(reply: Exception, kind: str, address: tuple[str, int]) -> None:
+    found = refused_reply(reply)
     assert isinstance(found, RedirectedError)
     assert (found.kind, found.address) == (kind, address)
 

@@ -1,4 +1,4 @@
-"""A Redis that keeps what it acknowledged, a wire to it, and callers on the other end."""
+"""Runs the load on a durable Redis, through a proxy that injects faults."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
     from deployments import Sentinels
     from tallymark import TallyOptions
 
-#: How many seconds a call may take here.
+#: The timeout of a call, in seconds.
 TIMEOUT = 1.0
 
-#: And on a cluster, where somebody else has to take over first.
+#: The timeout on a cluster, where a failover comes first.
 CLUSTER_TIMEOUT = 5.0
 
 CALLERS, THREADS = 200, 8
 
 SHARDS = 16
 
-#: What a scenario takes place on.
+#: The deployment of Redis that a scenario needs.
 Setting = Literal["server", "sentinel", "cluster"]
 
 
 @dataclass
 class Outcome:
-    """What came of a scenario: a row of the table."""
+    """The result of a scenario: a row of the table."""
 
     scenario: str
     faults: int
@@ -89,16 +89,16 @@ HEADER = (
 
 
 class World:
-    """Where a scenario takes place: one server, with every write on its disk before the reply.
+    """The place of a scenario: one server, which writes to disk before it replies, and the load.
 
     Attributes:
-        server: the Redis.
-        wire: between the callers and it.
-        raw: a client that looks at the server past the wire.
-        tally: the callers' tally, of either facade.
+        server: the Redis server.
+        wire: the proxy between the callers and the server.
+        raw: a client of the server, not through the proxy.
+        tally: the tally of the callers, of either facade.
         faults: how many faults the scenario has made.
-        recoveries: after how many seconds a mark was acknowledged again, each time.
-        lost: at the end, how many acknowledged marks are not in Redis.
+        recoveries: for each fault, the seconds until a mark was acknowledged again.
+        lost: how many acknowledged marks are not in Redis at the end.
     """
 
     def __init__(self, server: RedisProcess, wire: Wire, tally: Any, load: Load) -> None:
@@ -113,12 +113,12 @@ class World:
 
     @property
     def connections(self) -> int:
-        """How many the tally has."""
+        """The number of connections of the tally."""
         return self.wire.connections
 
     @property
     def most_connections(self) -> int:
-        """How many it may have when it is idle."""
+        """The most connections that an idle tally may have."""
         return THREADS + 1 if isinstance(self.tally, SyncTally) else 1
 
     async def acknowledge(self, count: int = 50) -> None:
@@ -130,7 +130,7 @@ class World:
             await asyncio.sleep(0.005)
 
     async def healed(self) -> None:
-        """Wait until a call that begins now returns normally, and note how long that took."""
+        """Wait until a new call returns normally, and record how long that took."""
         begun = time.monotonic()
         while True:
             assert time.monotonic() < begun + 30, "it does not recover"
@@ -146,7 +146,7 @@ class World:
             await asyncio.to_thread(self.tally.mark_event, "probe", 1, now=NOW)
 
     def outcome(self, scenario: str) -> Outcome:
-        """Return what came of it, after all callers have ended."""
+        """Return the result of a scenario, after all callers have ended."""
         load = self.load
         return Outcome(
             scenario,
@@ -162,10 +162,10 @@ class World:
 
 
 class WatchedWorld(World):
-    """Two servers, one of which follows the other, and a Sentinel that puts it in its place.
+    """A master, its replica, and a Sentinel.
 
     Attributes:
-        sentinels: all three. ``server`` and ``raw`` are those of the master there is.
+        sentinels: all three. ``server`` and ``raw`` are the present master.
     """
 
     def __init__(self, sentinels: Sentinels, wire: Wire, tally: Any, load: Load) -> None:
@@ -174,22 +174,22 @@ class WatchedWorld(World):
 
     @property
     def connections(self) -> int:
-        """How many the tally has to the master; Sentinel's own have names."""
+        """The number of connections of the tally to the master; those of Sentinel have names."""
         clients = self.raw.client_list(_type="normal")
         return sum(not each["name"] for each in clients) - 1
 
     def follow(self) -> None:
-        """Look at the server that is the master now."""
+        """Take the present master as the server."""
         self.server = self.sentinels.master
         self.raw.close()
         self.raw = redis.Redis(port=self.server.port, socket_timeout=30)
 
 
 class ClusterWorld(World):
-    """Three masters, each with a replica that takes its place if it is gone.
+    """A cluster of three masters with a replica each.
 
     Attributes:
-        cluster: all of them. ``raw`` finds a bitmap in all shards.
+        cluster: the nodes. ``raw`` reads a bitmap from all shards.
     """
 
     def __init__(self, cluster: Cluster, wire: Wire, tally: Any, load: Load) -> None:
@@ -200,28 +200,28 @@ class ClusterWorld(World):
 
     @property
     def connections(self) -> int:
-        """How many the tally has to all nodes."""
-        found = 0
+        """The number of connections of the tally to all nodes."""
+        total = 0
         for node in self.cluster.nodes:
             clients = self.cluster.raw(node).client_list(_type="normal")
-            found += len(clients) - 1
-        return found
+            total += len(clients) - 1
+        return total
 
     @property
     def most_connections(self) -> int:
-        """To each node one for marks, one for those that it is about to get, one for reads."""
+        """To each node one for marks, one for marks of slots that it imports, one for reads."""
         each = THREADS + 1 if isinstance(self.tally, SyncTally) else 3
         return each * len(self.cluster.nodes)
 
 
 class _Shards:
-    """Bitmaps of a sharded database as if they were plain ones."""
+    """Reads the bitmaps of a sharded database as plain bitmaps."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
     def get(self, key: str) -> bytes:
-        """Return a bitmap, put together from those of all shards."""
+        """Return a bitmap, combined from those of all shards."""
         prefix, _, rest = key.partition("_")
         parts = []
         for tag in tags(SHARDS):
@@ -234,12 +234,12 @@ class _Shards:
         return int(digits or "0", 2).to_bytes(len(digits) // 8, "big")
 
     def close(self) -> None:
-        """Leave it to the cluster."""
+        """Do nothing: the cluster closes its clients."""
 
 
 @contextlib.contextmanager
 def durable_server(*arguments: str) -> Iterator[RedisProcess]:
-    """Run a server that has every write on its disk before it answers."""
+    """Run a server that writes to disk before it replies."""
     with TemporaryDirectory(prefix="tallymark-") as directory:
         folder = ("--dir", str(Path(directory)))
         with running(RedisProcess(*folder, *_DURABLE, *arguments)) as server:
@@ -251,7 +251,7 @@ _DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 
 @contextlib.asynccontextmanager
 async def world(*, blocking: bool = False, setting: Setting = "server") -> AsyncIterator[World]:
-    """Run the load on servers of its own, and look after the block whether all is as before."""
+    """Run the load on new servers; after the block, check for lost marks and leaks."""
     make: Callable[[Any, Load], World]
     timeout = TIMEOUT
     options: TallyOptions = {"timeout": TIMEOUT}
@@ -302,7 +302,7 @@ async def _loaded(made: World, run: Any) -> AsyncIterator[None]:
 
 
 def check_level(made: World, tasks: int) -> None:
-    """Raise unless the tally holds no more than an idle one does."""
+    """Raise if the tally has more connections, tasks or batches than an idle tally."""
     assert made.tally.stats().waiting == 0
     assert made.connections <= made.most_connections
     assert len(asyncio.all_tasks()) <= tasks + 1

@@ -91,7 +91,7 @@ async def test_async_iterables_of_ids(store: Store) -> None:
     assert store.raw.bitcount(KEYS[0]) == len(ids) + 1
 
 
-# Clusters of neighbours, and far ones; few enough to meet, and to be told apart by hand.
+# Clusters of neighbours, and far ones; few enough to coincide, and to be distinguished by hand.
 ids = st.lists(
     st.integers(0, 300) | st.integers(100_000, 100_200) | st.integers(0, 20_000_000), max_size=200
 )
@@ -151,15 +151,15 @@ async def test_exact_or_not_as_for_one_user(facade: Facade, store: Store, exact:
 async def test_neighbours_go_as_bitmaps_and_others_bit_by_bit(
     facade: Facade, redis_store: Store
 ) -> None:
-    crowd, few = list(range(5000, 9000)), list(range(10_000_000, 50_000_000, 1_000_000))
+    dense, few = list(range(5000, 9000)), list(range(10_000_000, 50_000_000, 1_000_000))
     with proxied(redis_store.url) as proxy:
         async with facade.open(proxy.url) as tally:
-            await tally.mark_many("a", few + crowd, now=MONDAY)
+            await tally.mark_many("a", few + dense, now=MONDAY)
     sent = b"".join(proxy.transactions())
     assert sent.count(b"EVAL") == 1
     assert sent.count(b"BITFIELD") == 3
     assert len(sent) < 8000
-    assert redis_store.bits() == {key: {*few, *crowd} for key in KEYS}
+    assert redis_store.bits() == {key: {*few, *dense} for key in KEYS}
 
 
 async def test_an_expiry_is_kept_and_nothing_is_left_behind(
@@ -176,7 +176,9 @@ async def test_an_expiry_is_kept_and_nothing_is_left_behind(
     assert plain_store.names() == set(KEYS)
 
 
-async def test_unmarking_a_crowd_makes_no_bitmap_longer(facade: Facade, plain_store: Store) -> None:
+async def test_unmarking_many_neighbours_makes_no_bitmap_longer(
+    facade: Facade, plain_store: Store
+) -> None:
     async with facade.open(plain_store.url) as tally:
         await tally.mark_many("a", [8], now=MONDAY)
         assert await tally.unmark_many("a", range(1000), now=MONDAY) == each(1)
@@ -332,7 +334,7 @@ async def test_an_async_stream_tells_it_too(store: Store) -> None:
     ("count", "written", "message"),
     [
         (5, 5, "trackist_a_W2026-48 was not changed; others may have been"),
-        (5000, 0, "users of 'a': nothing was changed"),  # a crowd is looked at first
+        (5000, 0, "users of 'a': nothing was changed"),  # dense ids: the type is checked first
     ],
 )
 async def test_a_key_of_the_wrong_type(

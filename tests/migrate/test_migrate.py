@@ -57,7 +57,7 @@ def same_bits(old: Store, new: Store) -> None:
 
 
 async def test_all_is_there_and_nothing_else(redis_store: Store, cluster_store: Store) -> None:
-    told: list[Progress] = []
+    reports: list[Progress] = []
     with (
         SyncTally.from_url(redis_store.url) as old,
         SyncTally.from_url(cluster_store.url) as new,
@@ -65,7 +65,7 @@ async def test_all_is_there_and_nothing_else(redis_store: Store, cluster_store: 
         filled(old)
         redis_store.raw.set("trackist_other", "x")
         before = {key: redis_store.raw.get(key) for key in redis_store.names()}
-        found = migrate(old, new, progress=told.append)
+        found = migrate(old, new, progress=reports.append)
         assert {key: redis_store.raw.get(key) for key in before} == before
         redis_store.raw.delete("trackist_other")
         same_bits(redis_store, cluster_store)
@@ -73,7 +73,7 @@ async def test_all_is_there_and_nothing_else(redis_store: Store, cluster_store: 
         assert (found.users, found.written, found.unchanged) == (bits, bits, 0)
         assert found.bitmaps == len(redis_store.names())
         assert found.differing == {}
-        assert told[-1].bitmaps == told[-1].total == found.bitmaps
+        assert reports[-1].bitmaps == reports[-1].total == found.bitmaps
         again = migrate(old, new)
         assert (again.unchanged, again.written) == (found.bitmaps, 0)
         # Whatever tallymark answers is the same too.
@@ -234,8 +234,8 @@ def test_as_a_program_the_other_way_round(
     redis_store.raw.rpush("six_{no}x_u", "of no shard, and so no matter")
     back = ["--prefix", "six_", "--target-prefix", "back_", "--source-shards"]
     assert main([redis_store.url, redis_store.url, *back, "5", "--quiet"]) == 2
-    assert "shards=6" in (told := capsys.readouterr().err)
-    assert "--source-shards" in told
+    assert "shards=6" in (message := capsys.readouterr().err)
+    assert "--source-shards" in message
     assert main([redis_store.url, redis_store.url, *back, "6", "--shards", "none"]) == 0
     assert found_bits(redis_store.raw, "back_", None) == found_bits(redis_store.raw, "six_", 6)
     with pytest.raises(SystemExit):
@@ -280,9 +280,9 @@ def test_urls_from_the_environment_or_a_file(
     environment = {**os.environ, "OLD_URL": redis_store.url}
     target = f"file:{tmp_path / 'new'}"
     subprocess.run([*command, target], env=environment, cwd=tmp_path, check=True)
-    told = capfd.readouterr().out
-    assert "3 bits written" in told
-    assert "0 differ" in told
+    output = capfd.readouterr().out
+    assert "3 bits written" in output
+    assert "0 differ" in output
     for wrong in ("env:NO_SUCH_VARIABLE", f"file:{tmp_path / 'no such file'}"):
         with pytest.raises(SystemExit):
             main([redis_store.url, wrong])
@@ -292,7 +292,7 @@ def test_urls_from_the_environment_or_a_file(
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ([], "source and target are needed|arguments are required: source, target"),
         (["redis://a"], "source and target are needed|arguments are required: target"),
@@ -311,14 +311,14 @@ def test_urls_from_the_environment_or_a_file(
     ],
 )
 def test_no_argument_is_shown(
-    wrong: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    wrong: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It may be a URL in the wrong place, with a password."""
     with pytest.raises(SystemExit) as ended:
         main([each.format("redis://:s3cret@c") for each in wrong])
     assert ended.value.code == 2
     shown = capsys.readouterr()
-    assert re.search(told, shown.err), shown.err
+    assert re.search(message, shown.err), shown.err
     assert "s3cret" not in shown.err + shown.out
 
 
@@ -396,9 +396,9 @@ def test_any_shards_to_any_shards(
             assert old_model.get(event, set()) <= got <= both
     again = found_new
     with SyncTally.from_url(url, **old_how) as old, SyncTally.from_url(url, **new_how) as new:
-        told = migrate(old, new, exact=exact)
+        migration = migrate(old, new, exact=exact)
         if meanwhile is None:
-            assert told.written == 0
+            assert migration.written == 0
             assert found_bits(plain_store.raw, "new:", new_shards) == again
         leftovers = {name for name in plain_store.names() if "tmp:" in name}
     assert not leftovers
@@ -421,11 +421,11 @@ def test_a_cluster_to_any_shards_and_back(
             for user in users:
                 old.mark_event(event, user, now=MONDAY)
         for pair in ((old, middle), (middle, new)):
-            told = migrate(*pair)
+            migration = migrate(*pair)
             marked = {event: users for event, users in there.items() if users}
-            assert told.bitmaps == 3 * len(marked)
-            assert told.users == told.written == 3 * sum(map(len, marked.values()))
-            assert told.differing == {}
+            assert migration.bitmaps == 3 * len(marked)
+            assert migration.users == migration.written == 3 * sum(map(len, marked.values()))
+            assert migration.differing == {}
             for event, users in there.items():
                 for kind in ("month", "week", "day"):
                     assert set(pair[1].users(getattr(pair[1], kind)(event, MONDAY))) == users
@@ -475,13 +475,13 @@ def test_a_bitmap_of_zeros_has_no_users(
         old.mark_unique("a", 1)
         old.mark_unique("gone", 9)
         old.unmark_unique("gone", 9)
-        told = migrate(old, new)
-        assert (told.bitmaps, told.users, told.written) == (1, 1, 1)
-        assert (told.empty, told.unchanged, told.differing) == (1, 0, {})
+        migration = migrate(old, new)
+        assert (migration.bitmaps, migration.users, migration.written) == (1, 1, 1)
+        assert (migration.empty, migration.unchanged, migration.differing) == (1, 0, {})
         assert found_bits(redis_store.raw, "new_", 4) == {"a_u": {1}}
-        told = migrate(old, new)
-        assert (told.bitmaps, told.empty, told.unchanged) == (1, 1, 1)
-        # Who is there without being here is told, and cleared where that is asked for.
+        migration = migrate(old, new)
+        assert (migration.bitmaps, migration.empty, migration.unchanged) == (1, 1, 1)
+        # Users of the target who are not in the source are reported, and cleared on request.
         new.mark_unique("gone", 5)
         assert migrate(old, new).differing == {"trackist_gone_u": (0, 1)}
         assert migrate(old, new, exact=True).differing == {}
@@ -512,9 +512,9 @@ def test_keys_that_are_no_bitmaps(redis_store: Store, capsys: pytest.CaptureFixt
             old.mark_many(event, range(4), now=MONDAY)
         raw.delete(f"trackist_{{{tags(2)[1]}}}b_2026-11")
         raw.rpush(f"trackist_{{{tags(2)[1]}}}b_2026-11", "no bitmap")
-        told = migrate(old, new)
-        assert told.skipped == ("trackist_b_2026-11",)
-        assert (told.bitmaps, told.differing) == (5, {})
+        migration = migrate(old, new)
+        assert migration.skipped == ("trackist_b_2026-11",)
+        assert (migration.bitmaps, migration.differing) == (5, {})
         assert len(found_bits(raw, "new_", None)) == 5
         raw.delete("new_b_2026-11-23")
         url = redis_store.url
@@ -541,22 +541,22 @@ def test_what_bitmapist_computed_is_not_copied(redis_store: Store, prefix: str) 
         for name in (f"{prefix}bitop_OR_{prefix}a_u-{prefix}a_u", f"{prefix}tmp:0123:0"):
             redis_store.raw.setbit(name, 3, 1)
         assert old.event_names() == ["a"]
-        told = migrate(old, new)
-        assert (told.bitmaps, told.skipped) == (1, ())
-        assert told.temporary == (f"{prefix}bitop_OR_{prefix}a_u-{prefix}a_u",)
+        migration = migrate(old, new)
+        assert (migration.bitmaps, migration.skipped) == (1, ())
+        assert migration.temporary == (f"{prefix}bitop_OR_{prefix}a_u-{prefix}a_u",)
         assert found_bits(redis_store.raw, "new:", 2) == {"a_u": {3}}
 
 
-def test_events_that_look_like_results_are_told(
+def test_events_that_look_like_results_are_reported(
     redis_store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = redis_store.url
     with SyncTally.from_url(url) as old, SyncTally.from_url(url, prefix="new_") as new:
         for event in ("bitop_OR_trackist_x", "bitop_OR_x", "bitop_"):
             old.mark_event(event, 3, now=MONDAY)
-        told = migrate(old, new)
-        assert told.bitmaps == 6
-        assert told.temporary == tuple(
+        migration = migrate(old, new)
+        assert migration.bitmaps == 6
+        assert migration.temporary == tuple(
             f"trackist_bitop_OR_trackist_x_{suffix}"
             for suffix in ("2026-11", "2026-11-23", "W2026-48")
         )
@@ -586,8 +586,8 @@ def test_prefixes_that_overlap_are_refused(plain_store: Store, one: Any, other: 
         for url in urls:
             with SyncTally.from_url(url, **other) as new:
                 # Or what is written there tells first that it has other shards.
-                told = "neither prefix may begin with|the database has shards=4"
-                with pytest.raises((InvalidValueError, WrongSchemaError), match=told):
+                message = "neither prefix may begin with|the database has shards=4"
+                with pytest.raises((InvalidValueError, WrongSchemaError), match=message):
                     migrate(old, new)
         assert {name: plain_store.raw.get(name) for name in plain_store.names()} == before
 

@@ -253,9 +253,9 @@ async def test_names_are_short_unless_an_option_says_otherwise(
         for mark in marks(tally):
             await mark(LONG[1:])
             for name in (LONG, "x" * 513, "x" * 10_000_000):
-                with pytest.raises(InvalidValueError, match="max_event_bytes=512") as told:
+                with pytest.raises(InvalidValueError, match="max_event_bytes=512") as raised:
                     await mark(name)
-                assert len(str(told.value)) < 200
+                assert len(str(raised.value)) < 200
         with pytest.raises(InvalidValueError, match="max_event_bytes=512"):
             async with tally.transaction() as tx:
                 tx.mark_event(LONG, 1)

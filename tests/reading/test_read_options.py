@@ -134,7 +134,7 @@ class Model:
 
     @classmethod
     def of(cls, lives: dict[str, timedelta], *, yearly: bool) -> Model:
-        """Return what there is when all is marked that has not expired."""
+        """Return the model of all marks whose bitmaps have not expired."""
         bitmaps: dict[tuple[str, Period], set[int]] = defaultdict(set)
         for event, marks in MARKS.items():
             for ago, users in marks.items():

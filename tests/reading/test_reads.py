@@ -204,7 +204,7 @@ async def test_contains_many_of_near_and_far_users(
         assert await tally.contains_many(remaining, []) == []
 
 
-async def test_bad_arguments_are_told_before_anything_is_sent(
+async def test_bad_arguments_raise_before_anything_is_sent(
     facade: Facade, redis_store: Store
 ) -> None:
     async with facade.open(redis_store.url, max_user_id=1000) as tally:
@@ -260,9 +260,7 @@ async def test_bad_arguments_are_told_before_anything_is_sent(
         assert now - sent == 1  # our own question
 
 
-async def test_a_key_of_another_type_is_told_and_leaves_nothing(
-    facade: Facade, store: Store
-) -> None:
+async def test_a_key_of_another_type_raises_and_leaves_no_key(facade: Facade, store: Store) -> None:
     async with facade.open(store.url) as tally:
         await tally.mark_event("active", 7, now=MONDAY)
         store.raw.rpush("trackist_list_2026-11-23", "x")
@@ -281,7 +279,7 @@ async def test_a_key_of_another_type_is_told_and_leaves_nothing(
         assert store.names() == before
 
 
-async def test_a_refused_command_is_told(facade: Facade, redis_store: Store) -> None:
+async def test_a_refused_command_raises(facade: Facade, redis_store: Store) -> None:
     redis_store.raw.acl_setuser(
         "reader", enabled=True, nopass=True, keys="*", commands=["+@all", "-bitop"]
     )

@@ -145,7 +145,7 @@ async def test_cells_agree_with_sets(
             assert [list(counts) for counts in table.counts] == [counts for _, counts in wanted]
             # In windows of 64 bits, with a request for each bitmap: the same.
             with monkeypatch.context() as tiny:
-                for limit in ("_WINDOWS", "_SMALLEST", "_LARGEST", "_REQUEST"):
+                for limit in ("_ALL_WINDOWS", "_MIN_WINDOW", "_MAX_WINDOW", "_MAX_FETCH"):
                     tiny.setattr(retention_counts, limit, 8)
                 assert table == await tally.retention("signup", on_web_or_ios, **options)
         assert store.names() == before
@@ -156,7 +156,7 @@ def test_cells_count_once_if_a_shard_moves_between_two_transactions(
 ) -> None:
     """Without numpy, the server counts; while a slot is moving, bitmaps are fetched instead."""
     monkeypatch.setattr(retention_counts, "algebra", bits.Ints)
-    monkeypatch.setattr(retention_counts, "_TRANSACTION", 3)  # bytes: a row in each transaction
+    monkeypatch.setattr(retention_counts, "_MAX_BITOP", 3)  # bytes: a row in each transaction
     context = Context.of("db", Options(shards=1), lambda: 0.0)
     rows = [Bitmap(context.origin, f"event{row}", None) for row in range(3)]
     table = retention_counts.CellCounts(3, 1, "classic", first_time=False)
@@ -214,7 +214,7 @@ async def test_without_numpy_redis_counts_plain_cells(
     for module in ("_reports.retention_counts", "_async.executor"):
         monkeypatch.setattr(f"tallymark.{module}.algebra", lambda: ints)
     monkeypatch.setattr(retention_counts, "asking", watched)
-    monkeypatch.setattr(retention_counts, "_TRANSACTION", limit)
+    monkeypatch.setattr(retention_counts, "_MAX_BITOP", limit)
     async with facade.open(plain_store.url) as tally:
         marked = await plausible(tally)
         before = plain_store.names()

@@ -204,6 +204,6 @@ async def on_a_cluster(client: redis.asyncio.RedisCluster) -> None:
 
 def migrating(old: SyncTally, client: redis.RedisCluster) -> None:
     with SyncTally(client, shards=64) as new:
-        told = migrate(old, new, exact=False, progress=lambda now: print(now.bitmaps))
-        assert_type(told, Migration)
-        assert_type(told.differing, dict[str, tuple[int, int]])
+        migration = migrate(old, new, exact=False, progress=lambda now: print(now.bitmaps))
+        assert_type(migration, Migration)
+        assert_type(migration.differing, dict[str, tuple[int, int]])

@@ -15,7 +15,6 @@ import functools
 import inspect
 import itertools
 import signal
-import unicodedata
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "escaped",
-    "isolated",
     "kind_of",
     "kind_with_module",
     "let_handlers_pass",
@@ -47,21 +45,6 @@ _SHORT: Final = 16
 _LONG_INT: Final = 10**60
 
 _HIDDEN: Final = "a value that cannot be shown"
-
-#: First strong isolate, pop directional isolate, and all characters that begin an isolate.
-_ISOLATE: Final = "\u2068"
-_POP: Final = "\u2069"
-_ISOLATES: Final = frozenset("\u2066\u2067\u2068")
-
-#: The bidirectional classes of characters that run from right to left, that set the direction
-#: of others, or that end a paragraph
-#: (https://www.unicode.org/reports/tr9/#Bidirectional_Character_Types).
-_DIRECTIONAL: Final = frozenset(
-    (*("R", "AL", "AN", "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"), "B")
-)
-
-#: The characters that end a paragraph, and with it all isolates; a space for each.
-_PARAGRAPHS: Final = dict.fromkeys(map(ord, "\n\r\x1c\x1d\x1e\x85\u2029"), " ")
 
 #: Packages whose functions are no signal handlers that raise: for these, the installed
 #: handlers are not looked up.
@@ -127,28 +110,6 @@ def kind_with_module(value: object) -> str:
         return escaped(f"{type(value).__module__}.{type(value).__name__}", _VALUE)
     except Exception:  # noqa: BLE001 - as above
         return kind_of(value)
-
-
-def isolated(text: str) -> str:
-    """Return text that does not change the direction of the text beside it.
-
-    For web pages, also where markup is not possible, such as in a title.
-    """
-    if _DIRECTIONAL.isdisjoint(map(unicodedata.bidirectional, text)):
-        return text
-    return f"{_ISOLATE}{_balanced(text)}{_POP}"
-
-
-def _balanced(text: str) -> str:
-    """Return text that ends all isolates that it begins, and no others."""
-    depth = 0
-    kept = []
-    for character in text.translate(_PARAGRAPHS):
-        if character == _POP and not depth:
-            continue
-        depth += (character in _ISOLATES) - (character == _POP)
-        kept.append(character)
-    return "".join(kept) + _POP * depth
 
 
 def _repr(value: Any, most: int) -> str:

@@ -1,4 +1,4 @@
-"""Reports over many bitmaps: retention, stickiness, funnel. Pure."""
+"""Reports of product analytics: retention tables, funnels and stickiness. Pure."""
 
 from __future__ import annotations
 

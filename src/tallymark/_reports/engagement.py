@@ -1,4 +1,4 @@
-"""Small reports that are counts of a few event sets: stickiness and funnels. Pure."""
+"""Engagement reports: stickiness (DAU/MAU) and funnels. Pure."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from .._core.arguments import iterated
-from .._core.events import EventSet
 from .._core.keys import checked_name
 from .._core.periods import Granularity, Period, dated
 from .._reading.queries import counts
 from ..errors import InvalidValueError
-from .retention import share
+from .retention import rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,18 +27,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Funnel", "FunnelStep", "Stickiness", "funnel", "stickiness"]
 
-#: What a month is for stickiness: four weeks, so that each day of the week counts equally.
+#: The days of a rolling month: four weeks, so that each weekday counts equally.
 ROLLING_DAYS = 28
 
 
 @dataclass(frozen=True)
 class Stickiness:
-    """How many of a month's users are there on a given day.
+    """The daily and monthly active users of an event, and their ratio (DAU/MAU).
 
     Attributes:
         day: the day.
-        daily: users on that day (DAU).
-        monthly: users on that day or the 27 days before it (rolling MAU).
+        daily: how many users were active on the day (DAU).
+        monthly: how many users were active on the day or the 27 days before it (rolling MAU).
     """
 
     day: Period
@@ -48,21 +47,22 @@ class Stickiness:
 
     @property
     def ratio(self) -> float | None:
-        """``daily / monthly``, from 0 to 1; ``None`` if nobody was there all month."""
-        return share(self.daily, self.monthly)
+        """``daily / monthly``, from 0 to 1; ``None`` if no user was active in the month."""
+        return rate(self.daily, self.monthly)
 
 
 @dataclass(frozen=True)
 class FunnelStep:
-    """One step of a funnel.
+    """One step of a funnel: how many users reached the step, and its conversion rates.
 
     Attributes:
-        name: the event's name, or how the event set reads.
-        count: how many users took this step and all those before it.
-        of_previous: their share of those who took the step before; ``None``
-            where those are none. Of the first step, 1.
-        of_first: their share of those who took the first step; ``None`` where
-            those are none.
+        name: the name of the event, or the ``repr`` of the event set.
+        count: how many users took this step and all previous steps.
+        of_previous: ``count`` divided by that of the previous step, from 0 to 1; ``None`` if
+            no user reached the previous step. For the first step, 1, or ``None`` if
+            its count is 0.
+        of_first: ``count`` divided by that of the first step, from 0 to 1; ``None`` if no
+            user took the first step.
     """
 
     name: str
@@ -73,10 +73,10 @@ class FunnelStep:
 
 @dataclass(frozen=True)
 class Funnel:
-    """How many users of a period took the first step, the first two, and so on.
+    """The conversion of users from step to step, whichever order they took the steps in.
 
     Attributes:
-        period: the period.
+        period: the period of the steps that are names of events.
         steps: the steps, in order.
     """
 
@@ -85,17 +85,26 @@ class Funnel:
 
 
 def stickiness(context: Context, event: str, day: date | None) -> Query[Stickiness]:
-    """Count a day's users and those of the 28 days that end with it, at one moment."""
+    """Count the users of a day and of the 28 days that end with the day, at one moment.
+
+    Arguments:
+        context: the database.
+        event: the event that active users are marked for.
+        day: the day; None for yesterday.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: an argument is not allowed.
+    """
     event = checked_name("event", event)
     period = Period.containing(Granularity.DAY, context.local(day, "day"))
     if day is None:
-        period = period.shift(-1)  # today is not over
+        period = period.shift(-1)  # the last complete day
     try:
-        after = period.end
-        first = after - timedelta(days=ROLLING_DAYS)
+        end = period.end
+        start = end - timedelta(days=ROLLING_DAYS)
     except OverflowError as error:
         raise InvalidValueError(f"the {ROLLING_DAYS} days before {period} leave year 1") from error
-    month = context.days(event, first, after)
+    month = context.days(event, start, end)
     daily, monthly = yield from counts(context, [context.during(event, period), month])
     return Stickiness(period, daily, monthly)
 
@@ -103,36 +112,48 @@ def stickiness(context: Context, event: str, day: date | None) -> Query[Stickine
 def funnel(
     context: Context, steps: Iterable[str | EventSet], by: By, moment: date | None
 ) -> Query[Funnel]:
-    """Count who is in the first step, in the first two, and so on, all at one moment."""
-    each = iterated("steps must be several names or event sets", steps)
+    """Count the users who reached each step, all at one moment.
+
+    Arguments:
+        context: the database.
+        steps: the names of events, which are counted in the period, or event sets.
+        by: the granularity of the period.
+        moment: a moment in the period; None for now.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: an argument is not allowed.
+    """
+    remaining = iterated("steps must be several names or event sets", steps)
     period = Period.containing(dated(by), context.local(moment))
-    # Each count reads the bitmaps of all steps before it again, so to speak.
-    most = math.isqrt(2 * context.options.max_bitmaps)
-    chosen: list[EventSet] = []
+    # The count of the n-th step combines n event sets: about n**2 / 2 for all n steps.
+    max_steps = math.isqrt(2 * context.options.max_bitmaps)
+    event_sets: list[EventSet] = []
     names: list[str] = []
-    for step in itertools.islice(each, most + 1):
+    for step in itertools.islice(remaining, max_steps + 1):
         if isinstance(step, str):
             names.append(checked_name("event", step))
-            chosen.append(context.during(names[-1], period))
+            event_sets.append(context.during(names[-1], period))
         else:
-            chosen.append(context.checked(step))
+            event_sets.append(context.checked(step))
             names.append(repr(step))
     if not names:
         raise InvalidValueError("a funnel has one step or more")
-    if len(names) > most:
+    if len(names) > max_steps:
         raise InvalidValueError(
-            f"with max_bitmaps={context.options.max_bitmaps}, a funnel has at most {most} steps"
+            f"with max_bitmaps={context.options.max_bitmaps}, a funnel has at most "
+            f"{max_steps} steps"
         )
-    numbers = yield from counts(context, list(itertools.accumulate(chosen, operator.and_)))
+    reached = list(itertools.accumulate(event_sets, operator.and_))
+    users = yield from counts(context, reached)
     return Funnel(
         period,
         tuple(
             FunnelStep(
                 name,
-                number,
-                share(number, numbers[max(0, index - 1)]),
-                share(number, numbers[0]),
+                count,
+                rate(count, users[max(0, index - 1)]),
+                rate(count, users[0]),
             )
-            for index, (name, number) in enumerate(zip(names, numbers, strict=True))
+            for index, (name, count) in enumerate(zip(names, users, strict=True))
         ),
     )

@@ -1,8 +1,8 @@
-"""Retention tables: of those who came in one period, how many were back in later ones. Pure.
+"""Retention tables: how many users of each cohort returned in later periods. Pure.
 
-The names are those of product analytics: a cohort is who did something in one
-period, a cell is how many of them did something in a period that many periods
-later.
+A cohort is the users who have the cohort event in one period. A user of the cohort returns in
+a later period with the activity event. A cell is the number of users of one cohort who
+returned in one period.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from .._core.arguments import immutable
-from .._core.untrusted import isolated, shown
+from .._core.untrusted import shown
 from ..errors import InvalidTypeError, MissingExtraError
-from .heatmap import HeatCell, HeatMap, HeatRow
+from .heatmap import HeatCell, HeatMap, HeatRow, isolated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,17 +30,22 @@ __all__ = [
     "Cohort",
     "Mode",
     "Retention",
-    "counted_cohort",
-    "share",
-    "table_cell",
+    "lazy_cohort",
+    "rate",
 ]
 
-#: What counts as being back: in that very period, or in that or any later one.
+#: Classic: a user returns in exactly that period. Unbounded: in that or any later period.
 Mode = Literal["classic", "unbounded"]
 
 
 class CellState(enum.Enum):
-    """Whether a cell's period was over at the time of the report."""
+    """Whether the period of a cell was complete at the moment of the report.
+
+    Attributes:
+        FINISHED: the period had ended.
+        UNFINISHED: the period had begun, and not ended.
+        FUTURE: the period had not begun.
+    """
 
     FINISHED = "finished"
     UNFINISHED = "unfinished"
@@ -48,16 +53,16 @@ class CellState(enum.Enum):
 
 
 @immutable
-@dataclass(frozen=True, slots=True)  # of which there may be half a million
+@dataclass(frozen=True, slots=True)  # a table may have half a million cells
 class Cell:
-    """How many of a cohort were back in one period.
+    """How many users of a cohort returned in one period.
 
     Attributes:
-        period: the period.
-        state: whether it was over.
-        count: how many users; ``None`` unless the period was over.
-        rate: their share of the cohort, from 0 to 1; ``None`` unless the
-            period was over and the cohort has users.
+        period: the period of the return.
+        state: whether the period was complete.
+        count: how many users returned; ``None`` unless the period was complete.
+        rate: the retention rate, ``count`` divided by the size of the cohort, from 0 to 1;
+            ``None`` unless the period was complete and the cohort has users.
     """
 
     period: Period
@@ -68,29 +73,29 @@ class Cell:
 
 @dataclass(frozen=True)
 class Cohort:
-    """A row of the table: the users of one period.
+    """A row of a retention table: the users of one period.
 
     Attributes:
-        period: when they came.
-        size: how many there are.
-        cells: how many were back, in that period and those after it.
+        period: the period of the cohort.
+        size: how many users the cohort has.
+        cells: how many users returned, in the period of the cohort and in each one after it.
     """
 
     period: Period
     size: int
     cells: tuple[Cell, ...]
 
-    if not TYPE_CHECKING:  # which would take it for any attribute
+    if not TYPE_CHECKING:  # a type checker would accept every attribute
 
         def __getattr__(self, name: str) -> object:
-            counted = vars(self).get("_counted")
-            if name != "cells" or counted is None:
+            arguments = vars(self).get("_cell_arguments")
+            if name != "cells" or arguments is None:
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            calendar, row, until, counts = counted
-            own = calendar[row : row + len(counts) + 1]
+            calendar, row, until, counts = arguments
+            periods = calendar[row : row + len(counts) + 1]
             cells = tuple(
-                table_cell(period, until, following.start, count, self.size)
-                for period, following, count in zip(own, own[1:], counts, strict=False)
+                _cell(period, until, following.start, count, self.size)
+                for period, following, count in zip(periods, periods[1:], counts, strict=False)
             )
             vars(self)["cells"] = cells
             return cells
@@ -101,16 +106,18 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Retention:
-    """A retention table: a row for each cohort, a column for each period after it.
+    """A retention table: a row for each cohort, a column for its period and each one after it.
 
     Attributes:
-        cohort: the name of what makes a cohort.
-        activity: the name of what counts as being back.
-        granularity: how long a period is.
-        mode: ``"classic"`` or ``"unbounded"``.
-        first_time: whether cohorts are of those only who had never come before.
-        until: the moment of the report, naive, in the tally's zone.
-        cohorts: the rows, from the earliest on.
+        cohort: the name of the cohort event, or of the function that selects the cohort.
+        activity: the name of the activity event, or of the function that selects the active
+            users.
+        granularity: the length of a period.
+        mode: ``"classic"``: a user returns in exactly that period; ``"unbounded"``: in that
+            period or any later one.
+        first_time: whether a cohort has only the users who were in no earlier period.
+        until: the moment of the report, naive, in the tally's time zone.
+        cohorts: the rows, from the earliest period to the latest.
     """
 
     cohort: str
@@ -123,45 +130,45 @@ class Retention:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """How many users each cohort has."""
+        """The number of users of each cohort."""
         return tuple(row.size for row in self.cohorts)
 
     @property
     def counts(self) -> tuple[tuple[int | None, ...], ...]:
-        """How many users were back, a tuple for each cohort."""
+        """How many users returned: a tuple for each cohort, with ``Cell.count`` of each cell."""
         return tuple(tuple(cell.count for cell in row.cells) for row in self.cohorts)
 
     @property
     def rates(self) -> tuple[tuple[float | None, ...], ...]:
-        """Which share of the users was back, a tuple for each cohort."""
+        """The retention rates: a tuple for each cohort, with ``Cell.rate`` of each cell."""
         return tuple(tuple(cell.rate for cell in row.cells) for row in self.cohorts)
 
     @property
     def averages(self) -> tuple[float | None, ...]:
-        """For each column, the share of all users whose cell is finished, whichever their cohort.
+        """The retention rate of each column, from 0 to 1, over all cohorts.
 
-        That is the mean of the rates, weighted by the cohorts' sizes. ``None``
-        where there are no such users.
+        That is the mean of the rates of the finished cells, weighted by the sizes of their
+        cohorts; ``None`` if these cohorts have no users.
         """
         return tuple(
-            share(
+            rate(
                 sum(cell.count for _, cell in finished),
                 sum(size for size, _ in finished),
             )
-            for finished in (self._finished(column) for column in range(self.columns))
+            for finished in (self._finished_cells(column) for column in range(self.columns))
         )
 
     @property
     def columns(self) -> int:
-        """How many cells each row has."""
+        """The number of cells in each row."""
         return len(self.cohorts[0].cells) if self.cohorts else 0
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """Return a dict for each cell, with strings and numbers that JSON and CSV have.
+        """Return a dict for each cell, with values that JSON and CSV can represent.
 
-        The keys: ``cohort`` and ``period`` (ISO 8601, such as ``2026-W48``),
-        ``size``, ``offset`` (how many periods later), ``count``, ``rate``,
-        ``state``. Computes without a break, as `to_csv` does.
+        The keys: ``cohort`` and ``period`` (ISO 8601, such as ``2026-W48``), ``size``,
+        ``offset`` (the number of periods after the cohort's own), ``count``, ``rate``,
+        ``state``. Blocks the event loop, as `to_csv` does.
         """
         return [
             {
@@ -180,27 +187,26 @@ class Retention:
     def to_csv(self) -> str:
         """Return the rows of `to_rows` as CSV (RFC 4180) with a header; ``None`` is empty.
 
-        Computes without a break, as all methods of a table do: some tenths of a second
+        Blocks the event loop, as all methods of a table do, for some tenths of a second
         for 100,000 cells. In an asyncio program, ``await asyncio.to_thread(table.to_csv)``.
         """
         rows = self.to_rows()
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]))
+        output = io.StringIO()
+        writer = csv.DictWriter(output, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-        return text.getvalue()
+        return output.getvalue()
 
     def to_html(self, title: str | None = None) -> str:
-        """Return a page of HTML with the table as a heat map.
+        """Return an HTML page with the table as a heat map.
 
-        It needs nothing else: no script, no font, no other file. It follows
-        the reader's choice of light or dark, and a table that is too wide
-        scrolls. Computes without a break, some tenths of a second for 100,000
-        cells: in an asyncio program, ``await asyncio.to_thread(table.to_html)``.
+        The page needs no script, font or other file. It follows the light or dark mode of
+        the reader's system, and a table that is too wide scrolls. Blocks the event loop
+        for some tenths of a second for 100,000 cells: in an asyncio program,
+        ``await asyncio.to_thread(table.to_html)``.
 
         Arguments:
-            title: the heading; made of the names of cohort and activity by
-                default.
+            title: the heading; by default the names of cohort and activity.
 
         Raises:
             InvalidTypeError: the title is no str.
@@ -210,14 +216,14 @@ class Retention:
         return self._heat_map(title).page()
 
     def _repr_html_(self) -> str:
-        """Return the table for a notebook."""
+        """Return the heat map as an HTML fragment, for notebooks."""
         return self._heat_map(None).fragment()
 
     def to_pandas(self) -> Any:
         """Return the rows of `to_rows` as a ``pandas.DataFrame``.
 
         ``table.to_pandas().pivot(index="cohort", columns="offset", values="rate")``
-        is the table as one sees it. Computes without a break, as `to_csv` does.
+        is the table with a row for each cohort. Blocks the event loop, as `to_csv` does.
 
         Raises:
             MissingExtraError: pandas is not installed.
@@ -236,7 +242,7 @@ class Retention:
         first = "their first " if self.first_time else ""
         later = "" if self.mode == "classic" else ", or in any later one"
         average = HeatRow(
-            "All", sum(self.sizes), [HeatCell(rate, "of all so far") for rate in self.averages]
+            "All", sum(self.sizes), [HeatCell(mean, "of all so far") for mean in self.averages]
         )
         return HeatMap(
             title=f"{cohort} → {activity}" if title is None else title,
@@ -246,11 +252,15 @@ class Retention:
             corner=unit.capitalize(),
             columns=[str(offset) for offset in range(self.columns)],
             rows=[average, *map(_heat_row, self.cohorts)],
-            notes=[f"… {unit} is not over yet", "empty: in the future", f"{_NOBODY} no users"],
+            notes=[
+                f"… {unit} is not over yet",
+                "empty: in the future",
+                f"{_EMPTY_COHORT} no users",
+            ],
         )
 
-    def _finished(self, column: int) -> list[tuple[int, Any]]:
-        """Return the sizes and the cells of a column that are finished."""
+    def _finished_cells(self, column: int) -> list[tuple[int, Any]]:
+        """Return the finished cells of a column, each with the size of its cohort."""
         return [
             (row.size, row.cells[column])
             for row in self.cohorts
@@ -258,8 +268,11 @@ class Retention:
         ]
 
 
-#: What a cell shows whose cohort is empty.
-_NOBODY = "\N{EN DASH}"
+#: The text of a finished cell whose cohort has no users.
+_EMPTY_COHORT = "\N{EN DASH}"
+
+#: In the tooltip of a cell that has no count: what its period is.
+_REASONS = {CellState.UNFINISHED: "not over yet", CellState.FUTURE: "in the future"}
 
 
 def _heat_row(row: Cohort) -> HeatRow:
@@ -270,41 +283,42 @@ def _heat_cell(cell: Cell, size: int) -> HeatCell:
     if cell.rate is not None:
         return HeatCell(cell.rate, f"{cell.count:,} of {size:,} in {cell.period}")
     if cell.state is CellState.FINISHED:
-        return HeatCell(None, "no users in this cohort", _NOBODY)
+        return HeatCell(None, "no users in this cohort", _EMPTY_COHORT)
     text = "…" if cell.state is CellState.UNFINISHED else ""
-    return HeatCell(None, f"{cell.period} is {_WHY[cell.state]}", text)
+    return HeatCell(None, f"{cell.period} is {_REASONS[cell.state]}", text)
 
 
-_WHY = {CellState.UNFINISHED: "not over yet", CellState.FUTURE: "in the future"}
-
-
-def counted_cohort(
+def lazy_cohort(
     calendar: Sequence[Period], row: int, until: datetime, size: int, counts: Sequence[int]
 ) -> Cohort:
-    """Return a row whose cells are made when somebody reads them.
+    """Return a cohort whose cells are made at the first access to its ``cells``.
 
-    Half a million cells at once would have Python's garbage collector look at them again
-    and again, which keeps all threads waiting.
+    Half a million cells, made at once, would be traversed by several collections of Python's
+    garbage collector, which stops all threads.
 
     Arguments:
-        calendar: the periods of the table's rows, and those that follow.
-        row: the number of the row.
+        calendar: consecutive periods: those of the rows, then those of the columns of the
+            last row, then the period that follows.
+        row: the index of the row.
         until: the moment of the report.
-        size, counts: what was counted.
+        size: how many users the cohort has.
+        counts: how many users returned, for each cell.
     """
     cohort = object.__new__(Cohort)
-    vars(cohort).update(period=calendar[row], size=size, _counted=(calendar, row, until, counts))
+    vars(cohort).update(
+        period=calendar[row], size=size, _cell_arguments=(calendar, row, until, counts)
+    )
     return cohort
 
 
-def table_cell(period: Period, until: datetime, end: datetime, count: int, size: int) -> Cell:
-    """Return a cell, whose count is left out unless its period has ended by then."""
+def _cell(period: Period, until: datetime, end: datetime, count: int, size: int) -> Cell:
+    """Return a cell; without the count if its period ends after the moment of the report."""
     if end <= until:
-        return Cell(period, CellState.FINISHED, count, share(count, size))
+        return Cell(period, CellState.FINISHED, count, rate(count, size))
     state = CellState.UNFINISHED if period.start < until else CellState.FUTURE
     return Cell(period, state, None, None)
 
 
-def share(part: int, whole: int) -> float | None:
-    """Return a part of a whole, from 0 to 1; ``None`` of nothing."""
-    return part / whole if whole else None
+def rate(count: int, total: int) -> float | None:
+    """Return ``count / total``, from 0 to 1; ``None`` if the total is 0."""
+    return count / total if total else None

@@ -1,10 +1,10 @@
-"""How the cells of a retention table are counted, and what is fetched for it. Pure.
+"""The counting of the cells of a retention table, and the requests for it. Pure.
 
-The server hands out parts of bitmaps, a few at a time, which holds it up for
-about a millisecond. They are combined on this side, window by window of the
-ids, so neither the number of users nor that of earlier periods decides how
-much memory is needed. Only where that is slow, for want of numpy, the server
-counts the plain cells of small bitmaps, a few at a time too.
+The bitmaps are fetched in windows: the same range of bytes of all bitmaps, a few bitmaps with
+one request, which takes the server about a millisecond. The windows are combined in this
+process, so the memory depends neither on the number of users nor on that of earlier periods.
+Only without numpy, where this is slow, the server counts the cells of small bitmaps
+(``BITOP AND``, ``BITCOUNT``), a few in each transaction.
 """
 
 from __future__ import annotations
@@ -33,41 +33,52 @@ if TYPE_CHECKING:
 
 __all__ = ["CellCounts", "count_cells"]
 
-#: What to do with the bits of an event set: a step with each item of what it returns.
-_Use = Callable[[Any], "Iterator[None]"]
+#: Consumes a window of an event set, as a value of the `Algebra`; yields between two steps.
+_Consumer = Callable[[Any], "Iterator[None]"]
 
-#: How many users are in some cells, by row and column; column -1 is the cohort itself.
-_Cells = dict[tuple[int, int], int]
+#: The number of users of some cells, by row and column; column -1 is the size of the cohort.
+_Counts = dict[tuple[int, int], int]
 
-#: How many bytes all cohorts of one window take, and the limits of what one takes.
-_WINDOWS: Final = 32 * 1024 * 1024
-_SMALLEST: Final = 64 * 1024
-_LARGEST: Final = 1024 * 1024
+#: The bytes of the windows of all cohorts together, and the limits of one window in bytes.
+_ALL_WINDOWS: Final = 32 * 1024 * 1024
+_MIN_WINDOW: Final = 64 * 1024
+_MAX_WINDOW: Final = 1024 * 1024
 
-#: How many bytes are fetched with one request, at most.
-_REQUEST: Final = 4 * 1024 * 1024
+#: The most bytes that are fetched with one request.
+_MAX_FETCH: Final = 4 * 1024 * 1024
 
-#: So many bitmaps of all event sets take no time to speak of.
-_FEW_USES: Final = 500
+#: Up to this number of bitmaps, counted once for each event set, to group them takes no
+#: noticeable time.
+_SMALL_TABLE: Final = 500
 
-#: How many bytes the server combines in one transaction, at most: this takes it a millisecond.
-_TRANSACTION: Final = 2 * 1024 * 1024
+#: The most bytes that the server combines in one transaction, which takes a millisecond.
+_MAX_BITOP: Final = 2 * 1024 * 1024
 
 
 class CellCounts:
-    """The cells of a table while they are counted, window by window.
+    """The cells of a retention table while they are counted, window by window.
+
+    For each window: `begin_window`, `exclude` for each earlier event set, `add_cohort` for
+    each row from the first to the last, then `add_active` for each row from the last to the
+    first.
 
     Attributes:
-        sizes: how many users each cohort has.
-        counts: how many of each were back after how many periods; 0 where
-            nothing is known yet.
-        window_size: how many users of this window are in any cohort.
-        columns: how many cells a row has.
-        cells_are_independent: whether no cell needs more than its own two sets.
+        sizes: how many users of each cohort were counted.
+        counts: for each cohort, how many users who returned were counted, by column.
+        window_size: how many users of this window are in a cohort, the sum of all cohorts.
+        columns: the number of cells in each row.
+        cells_are_independent: whether a cell depends on no event sets but those of its
+            cohort and of its period.
+
+    Arguments:
+        rows: the number of cohorts.
+        periods: the number of periods after that of the cohort.
+        mode: whether a user returns in exactly a period, or in that or any later one.
+        first_time: whether a cohort has only the users who were in no earlier period.
     """
 
     def __init__(self, rows: int, periods: int, mode: Mode, first_time: bool) -> None:
-        self._reckon = algebra()
+        self._algebra = algebra()
         self._unbounded = mode == "unbounded"
         self._first_time = first_time
         self.columns = periods + 1
@@ -76,53 +87,58 @@ class CellCounts:
         self.counts = [[0] * self.columns for _ in range(rows)]
         self.begin_window()
 
-    def of_shard(self) -> CellCounts:
-        """Return what counts the users of a shard into the same cells, in windows of its own."""
+    def for_shard(self) -> CellCounts:
+        """Return an object that counts into the same cells, with a window state of its own."""
         shard = copy.copy(self)
         shard.begin_window()
         return shard
 
-    def add(self, cells: _Cells) -> None:
-        """Add counts of the server."""
-        for (row, column), count in cells.items():
+    def add(self, counts: _Counts) -> None:
+        """Add counts of the server to the cells."""
+        for (row, column), count in counts.items():
             if column < 0:
                 self.sizes[row] += count
             else:
                 self.counts[row][column] += count
 
     def begin_window(self) -> None:
-        """Forget the bits of the window before."""
+        """Discard the users of the previous window."""
         self.window_size = 0
         self._cohorts: list[Any] = []
         self._earlier: Any = None
         self._later: Any = None
 
     def exclude(self, users: Any) -> Iterator[None]:
-        """Take the users who came before the first cohort."""
+        """Leave users of periods before the first cohort out of all cohorts."""
         self._earlier = users if self._earlier is None else self._earlier | users
         yield
 
     def add_cohort(self, users: Any) -> Iterator[None]:
-        """Take the next cohort of the window, from the first on, and count it."""
+        """Count the next cohort of the window."""
         if self._first_time:
-            everybody = users
+            known = users
             if self._earlier is not None:
                 users = users & ~self._earlier
-                everybody = everybody | self._earlier
-            self._earlier = everybody
-        size = self._reckon.count(users)
+                known = known | self._earlier
+            self._earlier = known
+        size = self._algebra.count(users)
         self.window_size += size
         self.sizes[len(self._cohorts)] += size
         self._cohorts.append(users)
         yield
 
     def add_active(self, row: int, users: Any) -> Iterator[None]:
-        """Count who was back in the period of a row. The rows come from the last one on."""
+        """Count the users of each cohort who returned in the period of a row.
+
+        Arguments:
+            row: the index of the row.
+            users: the active users of the period.
+        """
         if self._unbounded:
             self._later = users = users if self._later is None else self._later | users
-        for earlier in range(max(0, row + 1 - self.columns), min(row + 1, len(self._cohorts))):
-            back = self._reckon.count(self._cohorts[earlier] & users)
-            self.counts[earlier][row - earlier] += back
+        for cohort in range(max(0, row + 1 - self.columns), min(row + 1, len(self._cohorts))):
+            returned = self._algebra.count(self._cohorts[cohort] & users)
+            self.counts[cohort][row - cohort] += returned
             yield
 
 
@@ -133,221 +149,245 @@ def count_cells(
     earlier: Sequence[EventSet],
     table: CellCounts,
 ) -> Query[None]:
-    """Count all cells; in each shard those of its users, and then together.
+    """Count all cells of a table, shard by shard.
 
     Arguments:
         context: the database.
-        cohorts: who is in the cohort of each row.
-        active: who was active in the period of each row, and in those that follow on
-            the last one, if they are to be counted too.
-        earlier: who came before the first cohort, for first-time cohorts.
-        table: takes the numbers.
+        cohorts: the users of the cohort of each row.
+        active: the active users of the period of each row; more event sets are those of the
+            periods that follow.
+        earlier: the users of periods before the first cohort, for first-time cohorts.
+        table: the cells; the counts are added to them.
     """
-    # Not `any_of`, which would look for equal ones, and that takes long if they are large.
-    anybody = Combination(context.origin, "|", tuple(cohorts)) if cohorts[1:] else cohorts[0]
-    everybody = yield from compiled([anybody])
-    rows = yield from compiled_each(cohorts)
-    columns = yield from compiled_each(active)
-    before = yield from compiled_each(earlier)
-    siblings = min(AT_ONCE, len(context.shards))
-    window = min(max(_WINDOWS // siblings // len(rows), _SMALLEST), _LARGEST)
-    most = max(1, _REQUEST // siblings // window)
-    uses = sum(len(graph.bitmaps) for graph in (*before, *rows, *columns))
-    groups = yield from worked(_grouped([*before, *rows], most), large=uses > _FEW_USES)
-    later = yield from worked(_grouped(columns[::-1], most), large=uses > _FEW_USES)
-    plan = _Plan(everybody, rows, columns, groups, later, window, most)
-    yield from each_shard(context, lambda part: _count_cells(part, plan, table.of_shard()))
+    # `any_of` would also look for equal event sets, which takes long if these are large.
+    union = Combination(context.origin, "|", tuple(cohorts)) if cohorts[1:] else cohorts[0]
+    union_graph = yield from compiled([union])
+    cohort_graphs = yield from compiled_each(cohorts)
+    active_graphs = yield from compiled_each(active)
+    first_graphs = [*(yield from compiled_each(earlier)), *cohort_graphs]
+    concurrent = min(AT_ONCE, len(context.shards))
+    window = min(max(_ALL_WINDOWS // concurrent // len(cohorts), _MIN_WINDOW), _MAX_WINDOW)
+    batch = max(1, _MAX_FETCH // concurrent // window)
+    large = sum(len(graph.bitmaps) for graph in (*first_graphs, *active_graphs)) > _SMALL_TABLE
+    plan = _Plan(
+        union_graph,
+        cohort_graphs,
+        active_graphs,
+        (yield from worked(_grouped(first_graphs, batch), large=large)),
+        (yield from worked(_grouped(active_graphs[::-1], batch), large=large)),
+        window,
+        batch,
+    )
+    yield from each_shard(context, lambda shard: _count_in_shard(shard, plan, table.for_shard()))
 
 
 class _Group(NamedTuple):
-    """Neighbours among event sets, whose bitmaps are fetched together.
+    """Consecutive event sets whose bitmaps are fetched together.
 
     Attributes:
-        graphs: theirs.
-        bitmaps: theirs, each once.
-        places: for each of the graphs the places of its bitmaps among these.
+        graphs: the graphs of the event sets.
+        bitmaps: the bitmaps of all graphs, without duplicates.
+        indexes: for each graph the indexes of its bitmaps in ``bitmaps``.
     """
 
     graphs: list[Graph]
     bitmaps: list[Bitmap]
-    places: list[list[int]]
+    indexes: list[list[int]]
 
 
 class _Plan(NamedTuple):
-    """How a table is counted, in each shard alike.
+    """The event sets of a table, and how they are fetched; the same for each shard.
 
     Attributes:
-        everybody: who is in any cohort.
-        cohorts, active: of each row, who was in it, and who was active in its period.
-        arrivals: who came earlier, and then the cohorts.
-        returns: who was active, from the last row on.
+        union: the union of all cohorts.
+        cohorts: the cohort of each row.
+        active: the active users of the period of each row.
+        cohort_groups: the users of periods before the first cohort, then the cohorts.
+        active_groups: the active users, from the last period to the first.
         window: how many bytes of each bitmap are counted together.
-        most: how many bitmaps are fetched together.
+        batch: how many bitmaps are fetched with one request.
     """
 
-    everybody: Graph
+    union: Graph
     cohorts: Sequence[Graph]
     active: Sequence[Graph]
-    arrivals: Sequence[_Group]
-    returns: Sequence[_Group]
+    cohort_groups: Sequence[_Group]
+    active_groups: Sequence[_Group]
     window: int
-    most: int
+    batch: int
 
 
-def _count_cells(context: Context, plan: _Plan, table: CellCounts) -> Query[None]:
-    """Count the cells in a shard."""
-    everybody = plan.everybody.below(context.origin.prefix)
-    found = yield from lengths(everybody)
-    plain = not any(one.operations for one in (*plan.cohorts, *plan.active))
+def _count_in_shard(context: Context, plan: _Plan, table: CellCounts) -> Query[None]:
+    """Count the cells of the users of one shard."""
+    union = plan.union.below(context.origin.prefix)
+    cohort_sizes = yield from lengths(union)
+    plain = not any(graph.operations for graph in (*plan.cohorts, *plan.active))
     may_write = plain and not context.options.reads_elsewhere
     if may_write and table.cells_are_independent and not algebra().lets_others_run:
-        # Redis does a plain AND faster than the standard library, copying not counted.
-        rows = [bitmap for one in plan.cohorts for bitmap in one.bitmaps]
-        columns = [bitmap for one in plan.active for bitmap in one.bitmaps]
-        sizes = dict(zip(everybody.bitmaps, found, strict=True))
-        sizes |= yield from _lengths(everybody, columns)
-        if max(sizes.values()) * (table.columns + 1) <= _TRANSACTION:
+        # BITOP AND is faster than ints of Python, even if fetching cost nothing.
+        cohorts = [bitmap for graph in plan.cohorts for bitmap in graph.bitmaps]
+        active = [bitmap for graph in plan.active for bitmap in graph.bitmaps]
+        sizes = dict(zip(union.bitmaps, cohort_sizes, strict=True))
+        sizes |= yield from _lengths(union, active)
+        if max(sizes.values()) * (table.columns + 1) <= _MAX_BITOP:
             try:
-                counts = yield from _on_server(
-                    context.origin.prefix, rows, columns, sizes, table.columns
+                transactions = yield from _count_on_server(
+                    context.origin.prefix, cohorts, active, sizes, table.columns
                 )
-            except SlotMovingError:  # bitmaps can be fetched wherever they are
+            except SlotMovingError:  # fetching works also while a slot moves
                 pass
             else:
-                for cells in counts:
-                    table.add(cells)
+                for counts in transactions:
+                    table.add(counts)
                     yield Checkpoint()
                 return
-    yield from _by_windows(everybody, plan, max(found), table)
+    yield from _count_windows(union, plan, max(cohort_sizes), table)
 
 
 def _lengths(graph: Graph, bitmaps: Sequence[Bitmap]) -> Query[dict[Bitmap, int]]:
+    """Return the length of each bitmap in bytes; its key is that of the graph's database."""
     keys = yield from in_steps(graph.keys_of(bitmaps))
     replies = yield from answered(Request([(b"STRLEN", key) for key in keys]))
     return dict(zip(bitmaps, replies, strict=True))
 
 
-def _on_server(
+def _count_on_server(
     prefix: str,
     cohorts: Sequence[Bitmap],
     active: Sequence[Bitmap],
-    lengths: Mapping[Bitmap, int],
-    width: int,
-) -> Query[list[_Cells]]:
-    """Have the server count, each row at one moment: nobody is in a cell but not in its cohort.
+    sizes: Mapping[Bitmap, int],
+    columns: int,
+) -> Query[list[_Counts]]:
+    """Count the cells by commands of the server.
+
+    Each row is counted in one transaction, so no cell has a user that its cohort has not.
+
+    Arguments:
+        prefix: the prefix of the keys.
+        cohorts: the bitmap of the cohort of each row.
+        active: the bitmap of the active users of the period of each row.
+        sizes: the length of each bitmap in bytes.
+        columns: the number of cells in each row.
 
     Returns:
-        The counts of the cells, for `CellCounts.add`, of each transaction.
+        For each transaction the counts, for `CellCounts.add`.
     """
-    counts: list[_Cells] = []
+    transactions: list[_Counts] = []
     cells: dict[tuple[int, int], EventSet] = {}
-    size = 0
+    cost = 0
     for row, cohort in enumerate(cohorts):
-        columns = active[row : row + width] if lengths[cohort] else ()
-        cost = sum(max(lengths[cohort], lengths[users]) for users in columns)
-        if cells and size + cost > _TRANSACTION:
-            counts.append((yield from _counted(prefix, cells)))
-            cells, size = {}, 0
-        size += cost
+        row_active = active[row : row + columns] if sizes[cohort] else ()
+        row_cost = sum(max(sizes[cohort], sizes[users]) for users in row_active)
+        if cells and cost + row_cost > _MAX_BITOP:
+            transactions.append((yield from _count_transaction(prefix, cells)))
+            cells, cost = {}, 0
+        cost += row_cost
         cells[row, -1] = cohort
-        for column, users in enumerate(columns):
-            if lengths[users]:
+        for column, users in enumerate(row_active):
+            if sizes[users]:
                 cells[row, column] = cohort & users
-    counts.append((yield from _counted(prefix, cells)))
-    return counts
+    transactions.append((yield from _count_transaction(prefix, cells)))
+    return transactions
 
 
-def _counted(prefix: str, cells: Mapping[tuple[int, int], EventSet]) -> Query[_Cells]:
-    """Have the server count some cells at one moment."""
+def _count_transaction(prefix: str, cells: Mapping[tuple[int, int], EventSet]) -> Query[_Counts]:
+    """Count some cells by one transaction of the server."""
     graph = (yield from compiled(list(cells.values()))).below(prefix)
-    request, asked = yield from asking(prefix, graph, bitcount)
+    request, indexes = yield from asking(prefix, graph, bitcount)
     replies = yield request
-    return {cell: replies[reply] for cell, reply in zip(cells, asked, strict=True)}
+    return {cell: replies[index] for cell, index in zip(cells, indexes, strict=True)}
 
 
-def _by_windows(everybody: Graph, plan: _Plan, end: int, table: CellCounts) -> Query[None]:
-    """Count on this side, window by window of the ids.
+def _count_windows(union: Graph, plan: _Plan, end: int, table: CellCounts) -> Query[None]:
+    """Count the cells in this process, window by window.
 
-    Who is in no cohort is in no cell, so nobody beyond the end of the longest is of interest.
+    A user without a cohort is in no cell, so the windows end with the longest cohort.
 
     Arguments:
-        everybody: who is in any cohort, here.
-        plan: what is fetched and counted.
-        end: how many bytes the longest bitmap of a cohort has.
-        table: takes the numbers.
+        union: the union of all cohorts, in this shard.
+        plan: the event sets, and how they are fetched.
+        end: the length of the longest bitmap of a cohort, in bytes.
+        table: the cells; the counts are added to them.
     """
-    earlier = sum(len(group.graphs) for group in plan.arrivals) - len(plan.cohorts)
-    arrivals = [table.exclude] * earlier + [table.add_cohort] * len(plan.cohorts)
-    returns = [
+    earlier = sum(len(group.graphs) for group in plan.cohort_groups) - len(plan.cohorts)
+    add_cohorts = [table.exclude] * earlier + [table.add_cohort] * len(plan.cohorts)
+    add_active = [
         functools.partial(table.add_active, row) for row in range(len(plan.active) - 1, -1, -1)
     ]
-    at: int | None = 0
-    while at is not None and at < end:
-        length = min(plan.window, end - at)
+    start: int | None = 0
+    while start is not None and start < end:
+        size = min(plan.window, end - start)
         table.begin_window()
-        yield from _use(everybody, plan.arrivals, arrivals, at, length, plan.most)
+        yield from _consume(union, plan.cohort_groups, add_cohorts, start, size, plan.batch)
         if table.window_size:
-            yield from _use(everybody, plan.returns, returns, at, length, plan.most)
-            at += length
+            yield from _consume(union, plan.active_groups, add_active, start, size, plan.batch)
+            start += size
         else:
-            at = yield from next_candidate(everybody, at + length)
+            start = yield from next_candidate(union, start + size)
 
 
-def _use(
-    here: Graph, groups: Sequence[_Group], uses: Iterable[_Use], at: int, size: int, most: int
+def _consume(
+    graph: Graph,
+    groups: Sequence[_Group],
+    consumers: Iterable[_Consumer],
+    start: int,
+    size: int,
+    batch: int,
 ) -> Query[None]:
-    """Fetch the same bytes of some event sets, a few bitmaps at a time, and use them in order.
+    """Fetch one window of some event sets, and pass each event set to its consumer, in order.
 
-    While one group of them is used, the next one is on its way.
+    The next group is fetched while one group is evaluated.
 
     Arguments:
-        here: knows the keys.
+        graph: a graph of the shard, which makes the keys.
         groups: the event sets.
-        uses: what to do with each of them.
-        at, size: which bytes.
-        most: how many bitmaps at a time.
+        consumers: the consumer of each event set.
+        start, size: the window, in bytes.
+        batch: how many bitmaps are fetched with one request.
     """
-    following = iter(uses)
+    remaining = iter(consumers)
     work: Iterator[None] = iter(())
     for group in groups:
-        parts: list[bytes] = []
-        for first in range(0, len(group.bitmaps), most):
-            commands = ranges(here.keys_of(group.bitmaps[first : first + most]), at, size)
-            parts += yield Request(commands, meanwhile=work, replies=bytes)
+        data: list[bytes] = []
+        for first in range(0, len(group.bitmaps), batch):
+            commands = ranges(graph.keys_of(group.bitmaps[first : first + batch]), start, size)
+            data += yield Request(commands, meanwhile=work, replies=bytes)
             work = iter(())
-        own = list(itertools.islice(following, len(group.graphs)))
-        work = _used(group, own, parts, size)
+        group_consumers = list(itertools.islice(remaining, len(group.graphs)))
+        work = _consume_group(group, group_consumers, data, size)
     yield Compute(work)
 
 
-def _used(group: _Group, uses: Sequence[_Use], data: list[bytes], size: int) -> Iterator[None]:
-    """Use some event sets, step by step."""
-    reckon = algebra()
-    values = []
+def _consume_group(
+    group: _Group, consumers: Sequence[_Consumer], data: list[bytes], size: int
+) -> Iterator[None]:
+    """Evaluate the event sets of a group, and pass each to its consumer, step by step."""
+    load = algebra().load
+    bitmaps = []
     for part in data:
-        values.append(reckon.load(part, size))
+        bitmaps.append(load(part, size))
         yield
-    for graph, places, use in zip(group.graphs, group.places, uses, strict=True):
-        own = graph.values([values[place] for place in places])
-        yield from graph.evaluation(own)
-        yield from use(own[graph.roots[0]])
+    for graph, indexes, consumer in zip(group.graphs, group.indexes, consumers, strict=True):
+        values = graph.values([bitmaps[index] for index in indexes])
+        yield from graph.evaluation(values)
+        yield from consumer(values[graph.roots[0]])
 
 
-def _grouped(graphs: Sequence[Graph], most: int) -> Generator[None, None, list[_Group]]:
-    """Return neighbours together, with ``most`` bitmaps unless one event set has more."""
+def _grouped(graphs: Sequence[Graph], batch: int) -> Generator[None, None, list[_Group]]:
+    """Group consecutive event sets: up to ``batch`` bitmaps, or one event set that has more."""
     groups: list[_Group] = []
     group = _Group([], [], [])
-    places: dict[Bitmap, int] = {}
+    indexes: dict[Bitmap, int] = {}
     for graph in graphs:
         yield
-        fresh = {bitmap: None for bitmap in graph.bitmaps if bitmap not in places}
-        if group.graphs and len(places) + len(fresh) > most:
+        new = {bitmap: None for bitmap in graph.bitmaps if bitmap not in indexes}
+        if group.graphs and len(indexes) + len(new) > batch:
             groups.append(group)
-            group, places, fresh = _Group([], [], []), {}, dict.fromkeys(graph.bitmaps)
-        places |= zip(fresh, itertools.count(len(places)), strict=False)
+            group, indexes, new = _Group([], [], []), {}, dict.fromkeys(graph.bitmaps)
+        indexes |= zip(new, itertools.count(len(indexes)), strict=False)
         group.graphs.append(graph)
-        group.bitmaps.extend(fresh)
-        group.places.append([places[bitmap] for bitmap in graph.bitmaps])
+        group.bitmaps.extend(new)
+        group.indexes.append([indexes[bitmap] for bitmap in graph.bitmaps])
     if group.graphs:
         groups.append(group)
     return groups

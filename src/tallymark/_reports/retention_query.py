@@ -1,4 +1,4 @@
-"""The query of a retention table: which event sets its rows and columns are. Pure."""
+"""The query of a retention table: the event sets of its cohorts and activity. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .._reading.fanout import each_shard
 from .._reading.keyspace import periods_of
 from .._reading.requests import Request, in_steps
 from ..errors import InvalidTypeError, InvalidValueError
-from .retention import Mode, Retention, counted_cohort
+from .retention import Mode, Retention, lazy_cohort
 from .retention_counts import CellCounts, count_cells
 
 if TYPE_CHECKING:
@@ -32,11 +32,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Selector", "check_table", "retention"]
 
-#: What selects the users of a period: an event's name, or a function of the period.
+#: Selects the users of a period: the name of an event, or a function from a period to an
+#: event set.
 Selector = str | Callable[[Period], EventSet]
 
-#: Nobody is taken to have done anything before.
-_BEGIN: Final = datetime(1970, 1, 1)
+#: The first moment that cohorts with ``first_time`` look at.
+_EPOCH: Final = datetime(1970, 1, 1)
 
 
 def retention(
@@ -51,58 +52,78 @@ def retention(
     mode: Mode,
     first_time: bool,
 ) -> Query[Retention]:
-    """Return a retention table."""
+    """Count the cells of a retention table.
+
+    Arguments:
+        context: the database.
+        cohort: selects the users of each cohort.
+        activity: selects the active users of each period.
+        by: the granularity of the periods.
+        periods: the number of periods after that of the cohort, 0 or more.
+        cohorts: the number of cohorts, 1 or more; None for as many as ``periods``.
+        until: the moment of the report; None for now.
+        mode: whether a user returns in exactly a period, or in that or any later one.
+        first_time: whether a cohort has only the users who were in no earlier period.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: an argument is not allowed.
+    """
     granularity = dated(by)
     periods = checked_int("periods", periods)
     if periods < 0:
         raise InvalidValueError(f"periods must be 0 or more, got {shown(periods)}")
-    number = max(1, periods) if cohorts is None else checked_int("cohorts", cohorts)
-    if number < 1:
-        raise InvalidValueError(f"cohorts must be 1 or more, got {shown(number)}")
-    check_table(context, number, periods + 1)
+    rows = max(1, periods) if cohorts is None else checked_int("cohorts", cohorts)
+    if rows < 1:
+        raise InvalidValueError(f"cohorts must be 1 or more, got {shown(rows)}")
+    check_table(context, rows, periods + 1)
     if isinstance(mode, str):
-        mode = cast("Mode", str.__str__(mode))  # of a subclass, too
+        mode = cast("Mode", str.__str__(mode))  # an exact str, also of a subclass
     if type(mode) is not str or mode not in get_args(Mode):
         raise InvalidValueError(f"mode is 'classic' or 'unbounded', got {shown(mode)}{_hint(mode)}")
     check_flag("first_time", first_time)
     moment = context.local(None)
     if until is not None:
         moment = min(moment, context.local(until, "until"))
-    last = Period.containing(granularity, moment).shift(-1)  # the last that is over
-    # The rows' periods, the columns' beyond them, and one more, where the last of these ends.
-    calendar = yield from in_steps(map(last.shift, range(1 - number, periods + 2)))
-    rows = calendar[:number]
-    chosen = yield from in_steps(_selected(context, cohort, period) for period in rows)
-    active = yield from in_steps(_selected(context, activity, period) for period in rows)
-    yield from bounded(context, (*chosen, *active))
-    earlier = (yield from _earlier(context, cohort, rows[0], chosen[0])) if first_time else []
+    last = Period.containing(granularity, moment).shift(-1)  # the last complete period
+    # The periods of the rows, of the last row's other columns, and the one after these.
+    calendar = yield from in_steps(map(last.shift, range(1 - rows, periods + 2)))
+    complete = calendar[:rows]
+    cohort_sets = yield from in_steps(_select(context, cohort, period) for period in complete)
+    active_sets = yield from in_steps(_select(context, activity, period) for period in complete)
+    yield from bounded(context, (*cohort_sets, *active_sets))
+    earlier_sets: list[EventSet] = []
+    if first_time:
+        earlier_sets = yield from _earlier_sets(context, cohort, complete[0], cohort_sets[0])
     yield from reckoning()
-    cells = CellCounts(number, periods, mode, first_time)
-    yield from count_cells(context, chosen, active, earlier, cells)
-    table = []
-    for row in range(number):
-        size, counts = cells.sizes[row], cells.counts[row]
-        table.append(counted_cohort(calendar, row, moment, size, counts))
+    cells = CellCounts(rows, periods, mode, first_time)
+    yield from count_cells(context, cohort_sets, active_sets, earlier_sets, cells)
     return Retention(
-        cohort=_name(cohort),
-        activity=_name(activity),
+        cohort=_selector_name(cohort),
+        activity=_selector_name(activity),
         granularity=granularity,
         mode=mode,
         first_time=first_time,
         until=moment,
-        cohorts=tuple(table),
+        cohorts=tuple(
+            lazy_cohort(calendar, row, moment, size, counts)
+            for row, (size, counts) in enumerate(zip(cells.sizes, cells.counts, strict=True))
+        ),
     )
 
 
 def check_table(context: Context, rows: int, columns: int) -> None:
-    """Raise if a table is larger than one question may be."""
+    """Raise if a table has more cells than one query may count.
+
+    Raises:
+        InvalidValueError: too many rows, columns or cells for ``max_bitmaps``.
+    """
     check_number(context, rows, "cohorts")
     check_number(context, columns, "periods")
     check_uses(context, rows * columns, "cells (cohorts times periods)")
 
 
-def _selected(context: Context, selector: Selector, period: Period) -> EventSet:
-    """Return the event set that a selector names for a period."""
+def _select(context: Context, selector: Selector, period: Period) -> EventSet:
+    """Return the event set of the users that a selector selects for a period."""
     if isinstance(selector, str):
         return context.during(checked_name("event", selector), period)
     if not callable(selector):
@@ -113,7 +134,7 @@ def _selected(context: Context, selector: Selector, period: Period) -> EventSet:
     return context.checked(selector(period))
 
 
-def _name(selector: Selector) -> str:
+def _selector_name(selector: Selector) -> str:
     if isinstance(selector, str):
         return selector
     name = getattr(selector, "__name__", None)
@@ -121,73 +142,79 @@ def _name(selector: Selector) -> str:
 
 
 def _hint(mode: object) -> str:
-    known = isinstance(mode, str) and mode == "first_time"
-    return "; first_time=True goes with either" if known else ""
+    is_first_time = isinstance(mode, str) and mode == "first_time"
+    return "; first_time=True goes with either" if is_first_time else ""
 
 
-def _earlier(
-    context: Context, cohort: Selector, first: Period, chosen: EventSet
+def _earlier_sets(
+    context: Context, cohort: Selector, first: Period, first_set: EventSet
 ) -> Query[list[EventSet]]:
-    """Return event sets whose union is everybody who came before the first cohort.
+    """Return event sets whose union is all users of periods before the first cohort.
 
     Arguments:
         context: the database.
-        cohort: what makes a cohort.
-        first: the first cohort's period.
-        chosen: its event set, whose events are those to look for.
+        cohort: selects the users of a cohort.
+        first: the period of the first cohort.
+        first_set: the event set of the first cohort. If the selector is a function, the
+            earlier periods are those for which an event of this set has bitmaps.
     """
-    if first.start <= _BEGIN:
+    if first.start <= _EPOCH:
         return []
     if isinstance(cohort, str):
         midnight = Period.containing(Granularity.DAY, first.start).start
-        past = yield from _marked(context, [cohort], midnight)
-        # Of a cohort of an hour, the hours before it on the same day.
-        past += periods_between(Granularity.HOUR, midnight, first.start)
-        return [Bitmap(context.origin, cohort, period) for period in past]
-    events = dict.fromkeys(bitmap.event for bitmap in chosen.bitmaps() if bitmap.period is not None)
-    # To the end of a month, so that there are no days to look at one by one.
+        marked = yield from _marked_periods(context, [cohort], midnight)
+        # For a cohort of one hour: the earlier hours of the same day.
+        marked += periods_between(Granularity.HOUR, midnight, first.start)
+        return [Bitmap(context.origin, cohort, period) for period in marked]
+    events = dict.fromkeys(
+        bitmap.event for bitmap in first_set.bitmaps() if bitmap.period is not None
+    )
+    # The end of a month: bitmaps of months cover the range, without bitmaps of single days.
     month = Period.containing(Granularity.MONTH, first.start - timedelta.resolution)
-    marked = yield from _marked(context, list(events), month.end)
-    # A period that touches two of those comes twice, but is asked about once.
-    every = yield from in_steps(
+    marked = yield from _marked_periods(context, list(events), month.end)
+    overlapping = yield from in_steps(
         period
-        for each in marked
-        for period in periods_between(first.granularity, each.start, min(each.end, first.start))
+        for span in marked
+        for period in periods_between(first.granularity, span.start, min(span.end, first.start))
         if period.start < first.start
     )
-    before = dict.fromkeys(every)
-    check_number(context, len(before), "periods before the first cohort")
-    chosen_before = yield from in_steps(_selected(context, cohort, period) for period in before)
-    yield from bounded(context, chosen_before)
-    return chosen_before
+    earlier = dict.fromkeys(overlapping)  # a period may overlap two marked periods
+    check_number(context, len(earlier), "periods before the first cohort")
+    event_sets = yield from in_steps(_select(context, cohort, period) for period in earlier)
+    yield from bounded(context, event_sets)
+    return event_sets
 
 
-def _marked(context: Context, events: Sequence[str], midnight: datetime) -> Query[list[Period]]:
-    """Return the periods before a midnight whose bitmaps tell who was marked until then."""
+def _marked_periods(
+    context: Context, events: Sequence[str], midnight: datetime
+) -> Query[list[Period]]:
+    """Return the periods whose bitmaps have all users who were marked before a midnight.
+
+    The periods are those of existing bitmaps, from 1970 on, in order.
+    """
     end = midnight.toordinal()
-    if midnight <= _BEGIN:
+    if midnight <= _EPOCH:
         return []
-    found: dict[Period, None] = {}
+    marked: dict[Period, None] = {}
     if Granularity.MONTH in context.coverage.permanent:
-        # Few enough to try them all, which is faster than to walk over all keys.
-        periods = yield from in_steps(cover(_BEGIN.toordinal(), end, context.coverage))
+        # EXISTS of the few possible keys is faster than a SCAN of all keys.
+        periods = yield from in_steps(cover(_EPOCH.toordinal(), end, context.coverage))
         for event in events:
-            exist = functools.partial(_exist, event=event, periods=periods)
+            exist = functools.partial(_bitmaps_exist, event=event, periods=periods)
             for replies in (yield from each_shard(context, exist)):
-                found |= dict.fromkeys(itertools.compress(periods, replies))
+                marked |= dict.fromkeys(itertools.compress(periods, replies))
     else:
         for event in events:
-            there = [
-                each for each in (yield from periods_of(context, event)) if each.start < midnight
-            ]
-            begin = max(_BEGIN, min((each.start for each in there), default=midnight))
-            asked = set((yield from in_steps(cover(begin.toordinal(), end, context.coverage))))
-            found |= dict.fromkeys(each for each in there if each in asked)
-    return sorted(found, key=lambda period: period.start)
+            scanned = yield from periods_of(context, event)
+            existing = [period for period in scanned if period.start < midnight]
+            begin = max(_EPOCH, min((period.start for period in existing), default=midnight))
+            covering = set((yield from in_steps(cover(begin.toordinal(), end, context.coverage))))
+            marked |= dict.fromkeys(period for period in existing if period in covering)
+    return sorted(marked, key=lambda period: period.start)
 
 
-def _exist(context: Context, event: str, periods: Sequence[Period]) -> Query[list[int]]:
-    """Return for each of some periods whether an event has a bitmap of it."""
+def _bitmaps_exist(context: Context, event: str, periods: Sequence[Period]) -> Query[list[int]]:
+    """Return for each period 1 if the event has a bitmap for the period, else 0."""
     keys = yield from in_steps(
         bitmap_key(context.origin.prefix, event, period) for period in periods
     )

@@ -7,8 +7,7 @@ import functools
 import io
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from .._core.untrusted import isolated
-from .._reports.heatmap import HeatCell, HeatMap, HeatRow
+from .._reports.heatmap import HeatCell, HeatMap, HeatRow, isolated
 from ..errors import MissingExtraError
 
 if TYPE_CHECKING:
