@@ -510,7 +510,7 @@ class GroupCommit(OfOneLoop):
     def _committed(self, in_flight: InFlightBatch, results: list[Result]) -> None:
         """Give each caller its results."""
         if self._outage.lasts:
-            self._outage.is_over()
+            self._outage.end()
         if self._failures:
             self._failures = 0
             self._failure = None

@@ -109,7 +109,7 @@ class Many:
 
     def chunks(self, user_ids: Offsets) -> Iterator[Chunk]:
         """Yield what to send for a block of ids."""
-        for shard, offsets in self._schema.dealt(user_ids):
+        for shard, offsets in self._schema.partition(user_ids):
             yield from self._chunks(self._target(shard), offsets)
 
     def _chunks(self, target: Target, offsets: Offsets) -> Iterator[Chunk]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from .._core import resp as wire
 from .._core.failures import copied, unexpected_reply
 from .._core.periods import Granularity
-from .._core.untrusted import escaped, let_handlers_pass, shown
+from .._core.untrusted import escaped, reraise_from_handler, shown
 from ..errors import CommandError
 from .marks import DenseMarks, ExactUnmark, SparseMarks
 
@@ -128,7 +128,7 @@ class BitRun:
                 for mark, old_bits in zip(self.marks, found, strict=True)
             ]
         except (KeyError, TypeError) as error:  # one of them is an error, or no bit at all
-            let_handlers_pass(error)
+            reraise_from_handler(error)
             return [
                 self._result_of(mark, old_bits, known)
                 for mark, old_bits in zip(self.marks, found, strict=True)
@@ -138,7 +138,7 @@ class BitRun:
         try:
             return known[mark.value][old_bits]
         except (KeyError, TypeError) as error:  # a TypeError if it has no hash
-            let_handlers_pass(error)
+            reraise_from_handler(error)
             bits = _checked(old_bits, len(self.bitmaps.keys))
             flips = [bit if isinstance(bit, CommandError) else bit ^ mark.value for bit in bits]
             return _result(self.bitmaps, flips)

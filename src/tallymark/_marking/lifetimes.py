@@ -28,10 +28,10 @@ class Lifetimes:
 
     def __init__(self, options: Options) -> None:
         """Prepare for a tally's options."""
-        self._lives = options.lives
+        self._lives = options.lifetimes
         self._zone = options.zone
         #: Whether the bitmaps of days end at all.
-        self.days_end = Granularity.DAY in options.lives
+        self.days_end = Granularity.DAY in options.lifetimes
 
     def end(self, period: Period | None) -> float:
         """Return when a bitmap goes, in seconds since 1970; ``math.inf`` if it stays.

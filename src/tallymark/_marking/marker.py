@@ -14,8 +14,9 @@ import uuid
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .._core.arguments import check_flag, check_name, checked_name
 from .._core.failures import may_be_applied
-from .._core.keys import bitmap_key, check_flag, check_name, checked_name
+from .._core.keys import bitmap_key
 from .._core.options import switches
 from .._core.periods import Granularity, Period, clock_at, wall_clock
 from ..errors import TallymarkError

@@ -18,10 +18,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from .._core.events import Bitmap, Combination, EventSet
 from .._core.failures import SlotMovingError
 from .._reading.bits import algebra
-from .._reading.expressions import asking, compiled, compiled_each, lengths, next_candidate
-from .._reading.fanout import AT_ONCE, each_shard
-from .._reading.raw_keys import bitcount, ranges
-from .._reading.requests import Checkpoint, Compute, Request, answered, in_steps, worked
+from .._reading.expressions import (
+    build_request,
+    compile_graph,
+    compile_graphs,
+    fetch_lengths,
+    find_candidate,
+)
+from .._reading.fanout import CONCURRENCY, each_shard
+from .._reading.raw_keys import bitcount, getrange_commands
+from .._reading.requests import Checkpoint, Compute, Request, in_steps, run_steps, send
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -145,16 +151,16 @@ def count_cells(
     """
     # Not `any_of`, which would look for equal ones, and that takes long if they are large.
     anybody = Combination(context.origin, "|", tuple(cohorts)) if cohorts[1:] else cohorts[0]
-    everybody = yield from compiled([anybody])
-    rows = yield from compiled_each(cohorts)
-    columns = yield from compiled_each(active)
-    before = yield from compiled_each(earlier)
-    siblings = min(AT_ONCE, len(context.shards))
+    everybody = yield from compile_graph([anybody])
+    rows = yield from compile_graphs(cohorts)
+    columns = yield from compile_graphs(active)
+    before = yield from compile_graphs(earlier)
+    siblings = min(CONCURRENCY, len(context.shards))
     window = min(max(_WINDOWS // siblings // len(rows), _SMALLEST), _LARGEST)
     most = max(1, _REQUEST // siblings // window)
     uses = sum(len(graph.bitmaps) for graph in (*before, *rows, *columns))
-    groups = yield from worked(_grouped([*before, *rows], most), large=uses > _FEW_USES)
-    later = yield from worked(_grouped(columns[::-1], most), large=uses > _FEW_USES)
+    groups = yield from run_steps(_grouped([*before, *rows], most), large=uses > _FEW_USES)
+    later = yield from run_steps(_grouped(columns[::-1], most), large=uses > _FEW_USES)
     plan = _Plan(everybody, rows, columns, groups, later, window, most)
     yield from each_shard(context, lambda part: _count_cells(part, plan, table.of_shard()))
 
@@ -196,11 +202,11 @@ class _Plan(NamedTuple):
 
 def _count_cells(context: Context, plan: _Plan, table: CellCounts) -> Query[None]:
     """Count the cells in a shard."""
-    everybody = plan.everybody.below(context.origin.prefix)
-    found = yield from lengths(everybody)
+    everybody = plan.everybody.with_prefix(context.origin.prefix)
+    found = yield from fetch_lengths(everybody)
     plain = not any(one.operations for one in (*plan.cohorts, *plan.active))
     may_write = plain and not context.options.reads_elsewhere
-    if may_write and table.cells_are_independent and not algebra().lets_others_run:
+    if may_write and table.cells_are_independent and not algebra().releases_gil:
         # Redis does a plain AND faster than the standard library, copying not counted.
         rows = [bitmap for one in plan.cohorts for bitmap in one.bitmaps]
         columns = [bitmap for one in plan.active for bitmap in one.bitmaps]
@@ -223,7 +229,7 @@ def _count_cells(context: Context, plan: _Plan, table: CellCounts) -> Query[None
 
 def _lengths(graph: Graph, bitmaps: Sequence[Bitmap]) -> Query[dict[Bitmap, int]]:
     keys = yield from in_steps(graph.keys_of(bitmaps))
-    replies = yield from answered(Request([(b"STRLEN", key) for key in keys]))
+    replies = yield from send(Request([(b"STRLEN", key) for key in keys]))
     return dict(zip(bitmaps, replies, strict=True))
 
 
@@ -259,8 +265,8 @@ def _on_server(
 
 def _counted(prefix: str, cells: Mapping[tuple[int, int], EventSet]) -> Query[_Cells]:
     """Have the server count some cells at one moment."""
-    graph = (yield from compiled(list(cells.values()))).below(prefix)
-    request, asked = yield from asking(prefix, graph, bitcount)
+    graph = (yield from compile_graph(list(cells.values()))).with_prefix(prefix)
+    request, asked = yield from build_request(prefix, graph, bitcount)
     replies = yield request
     return {cell: replies[reply] for cell, reply in zip(cells, asked, strict=True)}
 
@@ -290,7 +296,7 @@ def _by_windows(everybody: Graph, plan: _Plan, end: int, table: CellCounts) -> Q
             yield from _use(everybody, plan.returns, returns, at, length, plan.most)
             at += length
         else:
-            at = yield from next_candidate(everybody, at + length)
+            at = yield from find_candidate(everybody, at + length)
 
 
 def _use(
@@ -312,7 +318,9 @@ def _use(
     for group in groups:
         parts: list[bytes] = []
         for first in range(0, len(group.bitmaps), most):
-            commands = ranges(here.keys_of(group.bitmaps[first : first + most]), at, size)
+            commands = getrange_commands(
+                here.keys_of(group.bitmaps[first : first + most]), at, size
+            )
             parts += yield Request(commands, meanwhile=work, replies=bytes)
             work = iter(())
         own = list(itertools.islice(following, len(group.graphs)))

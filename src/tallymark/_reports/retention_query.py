@@ -8,13 +8,14 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, cast, get_args
 
+from .._core.arguments import check_flag, checked_int, checked_name
 from .._core.events import Bitmap, EventSet
-from .._core.keys import bitmap_key, check_flag, checked_int, checked_name
+from .._core.keys import bitmap_key
 from .._core.periods import Granularity, Period, dated, periods_between
 from .._core.unions import cover
 from .._core.untrusted import shown
-from .._reading.bounds import bounded, check_number, check_uses
-from .._reading.expressions import reckoning
+from .._reading.bounds import check_bitmaps, check_number, check_uses
+from .._reading.expressions import load_algebra
 from .._reading.fanout import each_shard
 from .._reading.keyspace import periods_of
 from .._reading.requests import Request, in_steps
@@ -74,9 +75,9 @@ def retention(
     rows = calendar[:number]
     chosen = yield from in_steps(_selected(context, cohort, period) for period in rows)
     active = yield from in_steps(_selected(context, activity, period) for period in rows)
-    yield from bounded(context, (*chosen, *active))
+    yield from check_bitmaps(context, (*chosen, *active))
     earlier = (yield from _earlier(context, cohort, rows[0], chosen[0])) if first_time else []
-    yield from reckoning()
+    yield from load_algebra()
     cells = CellCounts(number, periods, mode, first_time)
     yield from count_cells(context, chosen, active, earlier, cells)
     table = []
@@ -158,7 +159,7 @@ def _earlier(
     before = dict.fromkeys(every)
     check_number(context, len(before), "periods before the first cohort")
     chosen_before = yield from in_steps(_selected(context, cohort, period) for period in before)
-    yield from bounded(context, chosen_before)
+    yield from check_bitmaps(context, chosen_before)
     return chosen_before
 
 
