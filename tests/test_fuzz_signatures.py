@@ -342,7 +342,7 @@ async def test_functions_of_the_modules(facade: Facade, redis_store: Store, name
     watch.verdict()
 
 
-@pytest.mark.parametrize("name", sorted(methods(Transaction).keys() - {"settle", "sending"}))
+@pytest.mark.parametrize("name", sorted(methods(Transaction).keys() - {"resolve", "sending"}))
 async def test_verbs_of_a_transaction(facade: Facade, redis_store: Store, name: str) -> None:
     watch = Watch(redis_store.raw)
     async with facade.open(redis_store.url) as tally, tally.transaction() as transaction:

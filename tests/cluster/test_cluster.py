@@ -95,7 +95,7 @@ async def test_how_many_connections_to_a_node(redis_cluster: Cluster) -> None:
     for given, most in (("", 50), ("?max_connections=3", 3)):
         url = redis_cluster.url + given
         async with Tally.from_url(url) as tally:
-            client: Any = internals(tally).writer._client(("127.0.0.1", 1))
+            client: Any = internals(tally).writer._nodes._client(("127.0.0.1", 1))
             assert client.connection_pool.max_connections == most
         with SyncTally.from_url(url) as sync_tally:
             attempt = Exchange(None, 0.0, ("127.0.0.1", 1))

@@ -37,7 +37,7 @@ def test_one_transaction_for_each_shard() -> None:
     assert batch.reply_count() == 4 + 3
     # A second mark on the same bit finds it set.
     replies = [OK, QUEUED, QUEUED, [[0, 1], 0], OK, QUEUED, [[0, 1]]]
-    assert batch.settle(replies) == [D, D, D, Granularity(0), Granularity(0)]
+    assert batch.parse(replies) == [D, D, D, Granularity(0), Granularity(0)]
     assert not batch.refused
 
 
@@ -46,7 +46,7 @@ def test_a_shard_that_is_elsewhere_is_no_other_shards_business() -> None:
     batch.add(BitMark(bitmaps("a", 1), 1, 1))
     batch.add(BitMark(bitmaps("a", 2), 1, 1))
     batch.encode()
-    moved, kept = batch.settle([OK, asked("MOVED"), ABORTED, OK, QUEUED, [0]])
+    moved, kept = batch.parse([OK, asked("MOVED"), ABORTED, OK, QUEUED, [0]])
     assert isinstance(moved, RedirectedError)
     assert (moved.kind, moved.address) == ("MOVED", ("b", 2))
     assert kept == D
@@ -57,12 +57,12 @@ def test_what_is_refused_is_told_to_whom_it_concerns() -> None:
     for event in ("a", "b"):
         batch.add(BitMark(bitmaps(event, 1), 1, 1))
     batch.encode()
-    refused, blameless = batch.settle([OK, CommandError("NOPERM"), QUEUED, ABORTED])
+    refused, retriable = batch.parse([OK, CommandError("NOPERM"), QUEUED, ABORTED])
     assert "refused" in str(refused)
-    assert isinstance(blameless, CommandError)
-    assert (batch.refused, batch.blameless) == (True, {1})
+    assert isinstance(retriable, CommandError)
+    assert (batch.refused, batch.retriable) == (True, {1})
     with pytest.raises(StoreError, match="does not fit"):
-        batch.settle([OK, QUEUED, QUEUED, [0]])
+        batch.parse([OK, QUEUED, QUEUED, [0]])
 
 
 def test_other_marks_share_the_transaction_in_call_order() -> None:
@@ -73,11 +73,11 @@ def test_other_marks_share_the_transaction_in_call_order() -> None:
     batch.add(BitMark(one, 2, 1))
     data = batch.encode()
     assert data.index(b"SETBIT") < data.index(b"EVAL") < data.rindex(b"SETBIT")
-    assert batch.settle([OK, QUEUED, QUEUED, QUEUED, [0, [1], 1]]) == [D, D, Granularity(0)]
+    assert batch.parse([OK, QUEUED, QUEUED, QUEUED, [0, [1], 1]]) == [D, D, Granularity(0)]
     ending = ShardBatches()
     ending.add(BitMark(later, 1, 1))
     assert b"EXPIREAT" in ending.encode()
-    assert ending.settle([OK, QUEUED, QUEUED, [0, 1]]) == [D]
+    assert ending.parse([OK, QUEUED, QUEUED, [0, 1]]) == [D]
 
 
 def test_a_node_that_is_about_to_get_the_shard_makes_the_keys_first() -> None:
@@ -90,7 +90,7 @@ def test_a_node_that_is_about_to_get_the_shard_makes_the_keys_first() -> None:
     assert data.index(b"SETNX") < data.index(b"MULTI")
     before = [OK, 1] * 4 + [OK]
     assert batch.reply_count() == len(before) + 4
-    assert batch.settle([*before, OK, QUEUED, QUEUED, [0, [8]]]) == [D, {D: 8}]
+    assert batch.parse([*before, OK, QUEUED, QUEUED, [0, [8]]]) == [D, {D: 8}]
 
 
 def test_replicas_confirm_all_together() -> None:
@@ -99,14 +99,14 @@ def test_replicas_confirm_all_together() -> None:
     assert batch.encode().count(b"WAIT") == 1
     replies = [OK, QUEUED, [0]]
     assert batch.reply_count() == 4
-    assert batch.settle([*replies, 2]) == [D]
+    assert batch.parse([*replies, 2]) == [D]
     for told in (1, CommandError("UNBLOCKED")):
         with pytest.raises(StoreUnavailableError):
-            batch.settle([*replies, told])
+            batch.parse([*replies, told])
     with pytest.raises(StoreError):
-        batch.settle([*replies, b"two"])
+        batch.parse([*replies, b"two"])
     # Where nothing was written, nothing has to be confirmed.
-    assert isinstance(batch.settle([OK, asked("ASK"), ABORTED, 0])[0], RedirectedError)
+    assert isinstance(batch.parse([OK, asked("ASK"), ABORTED, 0])[0], RedirectedError)
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from tallymark import Granularity, InvalidValueError, Period
 from tallymark._core.context import Context
 from tallymark._core.options import Options
 from tallymark._core.periods import timestamp
-from tallymark._marking.lifetimes import Lifetimes
 from tallymark._marking.marker import Marker
+from tallymark._marking.policies import Expiry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,7 +129,7 @@ def test_keys_and_ends_of_marks(name: str) -> None:
             assert locals_ == [local] * len(others)
             for bitmaps in others:
                 assert bitmaps.keys == first.keys
-                assert bitmaps.expiries == first.expiries
+                assert bitmaps.expiry_commands == first.expiry_commands
 
     are_the_same()
 
@@ -151,9 +151,9 @@ def test_keys_and_ends_of_marks(name: str) -> None:
 )
 def test_how_long_hours_are(name: str, begin: datetime, hours: list[float]) -> None:
     for zone in [ZoneInfo(name), *zones(name)]:
-        lifetimes = Lifetimes(Options(timezone=zone, expire={"hour": timedelta(hours=9)}))
+        expiry = Expiry(Options(timezone=zone, expire={"hour": timedelta(hours=9)}))
         first = Period.containing(Granularity.HOUR, begin)
-        ends = [lifetimes.end(first.shift(number)) for number in range(-1, 3)]
+        ends = [expiry.time(first.shift(number)) for number in range(-1, 3)]
         assert [(end - before) / 3600 for before, end in itertools.pairwise(ends)] == hours
 
 
@@ -163,9 +163,9 @@ def test_a_zone_without_fold(local: datetime) -> None:
     assert Options(timezone=eastern).zone is eastern
     expected = timestamp(local, zone)
     assert timestamp(local, eastern) == expected
-    hours = [Lifetimes(Options(timezone=each, expire={"hour": DAY})) for each in (zone, eastern)]
+    hours = [Expiry(Options(timezone=each, expire={"hour": DAY})) for each in (zone, eastern)]
     period = Period.containing(Granularity.HOUR, local)
-    assert hours[0].end(period) == hours[1].end(period)
+    assert hours[0].time(period) == hours[1].time(period)
 
 
 async def test_bitmaps_expire_when_their_period_has_ended(
@@ -332,11 +332,11 @@ def test_a_zone_that_fails_at_present(fail: Callable[[], Any]) -> None:
 def test_a_zone_that_cannot_say_the_ends_of_time() -> None:
     """As dateutil's, whose errors are of many classes."""
     for error in (OverflowError("no"), ValueError("year 10000 is out of range")):
-        lifetimes = Lifetimes(Options(timezone=Failing(fails(error), 9999), expire={"day": DAY}))
+        expiry = Expiry(Options(timezone=Failing(fails(error), 9999), expire={"day": DAY}))
         with pytest.raises(InvalidValueError):
-            lifetimes.end(Period.containing(Granularity.DAY, datetime(9999, 6, 1)))
+            expiry.time(Period.containing(Granularity.DAY, datetime(9999, 6, 1)))
         last = Period.containing(Granularity.DAY, datetime(9999, 12, 30))
-        assert lifetimes.end(last) == math.inf
+        assert expiry.time(last) == math.inf
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="Windows has no SIGUSR1")
@@ -379,16 +379,16 @@ def test_zones_of_ones_own() -> None:
 )
 def test_both_ends_of_time(zone: Any) -> None:
     """What Python cannot say is over, or to come."""
-    lifetimes = Lifetimes(Options(timezone=zone, expire=dict.fromkeys(["hour", "day"], DAY)))
+    expiry = Expiry(Options(timezone=zone, expire=dict.fromkeys(["hour", "day"], DAY)))
     for period in (
         Period.containing(Granularity.DAY, datetime(1, 1, 1)),
         Period.containing(Granularity.HOUR, datetime(1, 1, 1)),
     ):
-        assert lifetimes.end(period) < 0
+        assert expiry.time(period) < 0
     for period in (
         Period.containing(Granularity.DAY, datetime(9999, 12, 31)),
         Period.containing(Granularity.HOUR, datetime(9999, 12, 31, 23)),
     ):
-        assert lifetimes.end(period) == math.inf
+        assert expiry.time(period) == math.inf
     marker = Marker(Options(timezone=zone, expire={"day": DAY}), lambda: 0.0)
-    assert marker.bitmaps("e", date(9999, 12, 31), None, None).expiring == 0
+    assert marker.bitmaps("e", date(9999, 12, 31), None, None).expiry_count == 0

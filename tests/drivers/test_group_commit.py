@@ -671,7 +671,7 @@ async def test_other_tasks_keep_running_beside_many_marks(redis_store: Store) ->
         before, most = 0, 0
         while not tasks[-1].done():
             await asyncio.sleep(0)
-            marks = internals(tally).writer._totals.marks
+            marks = internals(tally).writer.totals.marks
             before, most = marks, max(most, marks - before)
         await asyncio.gather(*tasks)
     assert most == MAX_BATCH_MARKS

@@ -418,8 +418,8 @@ def test_after_fork_parent_and_child_have_their_own_connections(redis_store: Sto
         injected = SyncTally.from_url(sys.argv[1], max_events=2)
         tm.mark_unique("a", 0)
         injected.mark_unique("b", 0)
-        injected.backend.writer._counting.acquire()  # as if another thread held it at the fork
-        other = threading.Thread(target=injected.backend.marker._limits.lock.acquire)
+        injected.backend.writer._totals_lock.acquire()  # as if another thread held it at the fork
+        other = threading.Thread(target=injected.backend.marker._policy.lock.acquire)
         other.start()
         other.join()
         children = []
@@ -436,7 +436,7 @@ def test_after_fork_parent_and_child_have_their_own_connections(redis_store: Sto
                 tm.current_tally().close()
                 os._exit(0)
             children.append(pid)
-        injected.backend.writer._counting.release()
+        injected.backend.writer._totals_lock.release()
         for user in range(1, 100):
             assert tm.mark_unique("a", user)
             assert injected.mark_unique("b", user)

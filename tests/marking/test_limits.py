@@ -22,8 +22,8 @@ from tallymark import (
 )
 from tallymark._core.options import Options
 from tallymark._marking.batch import Batch
-from tallymark._marking.lifetimes import Lifetimes
 from tallymark._marking.marker import Marker
+from tallymark._marking.policies import Expiry
 from tallymark.errors import CommandError
 
 if TYPE_CHECKING:
@@ -131,11 +131,11 @@ def test_a_bitmap_that_ends_while_it_is_in_the_cache() -> None:
 
 @given(st.datetimes(datetime(1971, 1, 1), datetime(9998, 1, 1)), st.timedeltas(timedelta(1)))
 def test_the_end_is_that_of_the_period_alone(moment: datetime, life: timedelta) -> None:
-    lifetimes = Lifetimes(Options(timezone="Europe/Berlin", expire={"week": life}))
+    expiry = Expiry(Options(timezone="Europe/Berlin", expire={"week": life}))
     week = Period.containing(W, moment)
-    assert lifetimes.end(week) == lifetimes.end(Period.containing(W, week.start))
-    assert lifetimes.end(week) > moment.replace(tzinfo=BERLIN).timestamp() + life.total_seconds()
-    assert lifetimes.end(Period.containing(D, moment)) == lifetimes.end(None) == float("inf")
+    assert expiry.time(week) == expiry.time(Period.containing(W, week.start))
+    assert expiry.time(week) > moment.replace(tzinfo=BERLIN).timestamp() + life.total_seconds()
+    assert expiry.time(Period.containing(D, moment)) == expiry.time(None) == float("inf")
 
 
 def test_an_end_that_redis_refuses_to_set() -> None:
@@ -145,7 +145,7 @@ def test_an_end_that_redis_refuses_to_set() -> None:
     batch.add(marker.mark_event("a", 1, None, None, None))
     batch.add(marker.mark_unique("b", 1))
     refused = CommandError("ERR no")
-    first, second = batch.settle([b"OK", *[b"QUEUED"] * 5, [0, 0, 0, refused, 0]])
+    first, second = batch.parse([b"OK", *[b"QUEUED"] * 5, [0, 0, 0, refused, 0]])
     assert isinstance(first, CommandError)
     assert "no end" in str(first)
     assert second == Granularity.UNIQUE

@@ -31,7 +31,7 @@ from tallymark import (
 )
 from tallymark._core.keys import KeySchema
 from tallymark._core.offsets import BLOCK, WINDOW, as_bits, blocks, bounded, windows
-from tallymark._marking.bulk import Many, Target
+from tallymark._marking.bulk import BulkWrite, Target
 from tallymark._marking.marks import Bitmaps, DenseMarks, SparseMarks
 
 if TYPE_CHECKING:
@@ -491,13 +491,13 @@ def test_bits_are_those_of_a_bitmap(distances: list[int], start: int, array: boo
 )
 def test_which_pieces_go_as_bitmaps(ids_given: Any, kinds: list[type]) -> None:
     bitmaps = Bitmaps("a", D, [b"aD"])
-    for scratch in ((b"1", b"2"), None):
-        target = Target(bitmaps, scratch)
-        many = Many(lambda _: target, KeySchema(), value=1)  # noqa: B023 - used in this turn
-        offsets = many.checked(list(ids_given) if scratch else list(range(100)))
+    for temp_keys in ((b"1", b"2"), None):
+        target = Target(bitmaps, temp_keys)
+        many = BulkWrite(lambda _: target, KeySchema(), value=1)  # noqa: B023 - used in this turn
+        offsets = many.checked(list(ids_given) if temp_keys else list(range(100)))
         chunks = list(many.chunks(offsets))
         found = [type(mark) for chunk in chunks for mark in chunk.marks]
-        assert found == (kinds if scratch else [SparseMarks])
+        assert found == (kinds if temp_keys else [SparseMarks])
         assert sum(chunk.ids for chunk in chunks) == len(offsets.values)
 
 

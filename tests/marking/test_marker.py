@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from moments import BERLIN
 from tallymark._core.options import Options
-from tallymark._marking.marker import _PRESENT_BITMAPS, Marker
+from tallymark._marking.bitmap_cache import _PRESENT_EVENTS
+from tallymark._marking.marker import Marker
 
 LORD_HOWE = "Australia/Lord_Howe"  # its summer time is half an hour
 ODD = timezone(timedelta(hours=5, minutes=17, microseconds=500_000))
@@ -67,17 +68,17 @@ def test_within_an_hour_the_calendar_is_left_alone(seconds: float, same: bool) -
     clock = Clock(datetime(2026, 11, 23, 9, tzinfo=timezone.utc).timestamp())
     marker = Marker(Options(), clock)
     first = marker.mark_event("a", 1, None, True, None).bitmaps
-    begun = marker._present
+    begun = marker._cache.present
     clock.time += seconds
     assert (marker.mark_event("a", 1, None, True, None).bitmaps is first) == same
-    assert (marker._present is begun) == same
+    assert (marker._cache.present is begun) == same
 
 
 def test_names_from_strangers_do_not_fill_the_memory() -> None:
     marker = Marker(Options(), Clock())
-    for number in range(_PRESENT_BITMAPS + 10):
+    for number in range(_PRESENT_EVENTS + 10):
         marker.mark_event(f"event {number}", 1, None, None, None)
-    assert sum(map(len, marker._present.bitmaps)) == 10
+    assert sum(map(len, marker._cache.present.bitmaps)) == 10
 
 
 def test_an_exact_unmark_looks_at_the_clock_once() -> None:

@@ -46,7 +46,7 @@ def test_one_mark_is_one_setbit_per_key() -> None:
     batch = batch_of(BitMark(ACTIVE, 7, 1))
     assert commands(batch) == ["MULTI", "SETBIT aW 7 1", "SETBIT aD 7 1", "EXEC"]
     assert batch.reply_count() == 4
-    assert batch.settle([b"OK", b"QUEUED", b"QUEUED", [0, 1]]) == [W]
+    assert batch.parse([b"OK", b"QUEUED", b"QUEUED", [0, 1]]) == [W]
 
 
 def test_marks_of_one_key_share_a_bitfield() -> None:
@@ -59,7 +59,7 @@ def test_marks_of_one_key_share_a_bitfield() -> None:
         "EXEC",
     ]
     replies = [b"OK", *[b"QUEUED"] * 3, [[0, 0], [0, 1], 1]]
-    assert batch.settle(replies) == [W | D, Granularity(0), D]
+    assert batch.parse(replies) == [W | D, Granularity(0), D]
 
 
 def test_without_bitfield() -> None:
@@ -71,7 +71,7 @@ def test_without_bitfield() -> None:
         "SETBIT aD 8 1",
     ]
     assert batch.reply_count() == 6
-    assert batch.settle([b"OK", *[b"QUEUED"] * 4, [0, 1, 1, 0]]) == [W, D]
+    assert batch.parse([b"OK", *[b"QUEUED"] * 4, [0, 1, 1, 0]]) == [W, D]
 
 
 def test_other_bitmaps_of_the_event_keep_the_call_order() -> None:
@@ -101,7 +101,7 @@ def test_marks_of_other_users_join_the_runs_that_are_there() -> None:
         "BITFIELD aD SET u1 3 0 SET u1 5 1",
     ]
     replies = [b"OK", *[b"QUEUED"] * 4, [[0, 1], [0, 0], [1, 0], [1, 0]]]
-    assert batch.settle(replies) == [W | D, Granularity(0), D, D, D, D]
+    assert batch.parse(replies) == [W | D, Granularity(0), D, D, D, D]
 
 
 def test_an_exact_unmark_keeps_the_call_order() -> None:
@@ -117,7 +117,7 @@ def test_an_exact_unmark_keeps_the_call_order() -> None:
     ]
     assert batch.reply_count() == 8
     replies = [b"OK", *[b"QUEUED"] * 6, [0, 0, [0, 1], 1, 0, 1]]
-    assert batch.settle(replies) == [W | D, D, D, Granularity(0)]
+    assert batch.parse(replies) == [W | D, D, D, Granularity(0)]
 
 
 def wrong_type() -> WrongKeyTypeError:
@@ -129,7 +129,7 @@ def wrong_type() -> WrongKeyTypeError:
 def test_a_wrong_key_fails_only_the_marks_that_touch_it() -> None:
     batch = batch_of(BitMark(ACTIVE, 7, 1), BitMark(LOGIN, 7, 1), BitMark(ACTIVE, 8, 1))
     replies = [b"OK", *[b"QUEUED"] * 3, [[0, 1], wrong_type(), 0]]
-    first, login, second = batch.settle(replies)
+    first, login, second = batch.parse(replies)
     assert login == D
     assert isinstance(first, WrongKeyTypeError)
     assert isinstance(second, WrongKeyTypeError)
@@ -141,7 +141,7 @@ def test_a_wrong_key_fails_only_the_marks_that_touch_it() -> None:
 
 def test_a_failed_script_is_its_marks_error() -> None:
     batch = batch_of(ExactUnmark(ACTIVE_DAY, 7, ((),)), BitMark(LOGIN, 7, 1))
-    exact, login = batch.settle([b"OK", b"QUEUED", b"QUEUED", [wrong_type(), 0]])
+    exact, login = batch.parse([b"OK", b"QUEUED", b"QUEUED", [wrong_type(), 0]])
     assert isinstance(exact, WrongKeyTypeError)
     assert "exact unmark of 'active': nothing was changed" in str(exact)
     assert login == D
@@ -150,26 +150,26 @@ def test_a_failed_script_is_its_marks_error() -> None:
 def test_a_refused_command_fails_all_marks_and_says_which_was_to_blame() -> None:
     batch = batch_of(BitMark(ACTIVE, 7, 1), BitMark(LOGIN, 7, 1))
     denied = CommandError("NOPERM lD")
-    active, login = batch.settle(
+    active, login = batch.parse(
         [b"OK", b"QUEUED", b"QUEUED", denied, CommandError("EXECABORT ...")]
     )
     assert isinstance(active, CommandError)
     assert "another mark of the transaction was refused (NOPERM lD)" in str(active)
     assert isinstance(login, CommandError)
     assert str(login) == "nothing was applied: refused (NOPERM lD)"
-    assert batch.blameless == {0}
+    assert batch.retriable == {0}
 
 
 def test_a_refused_exec_fails_all_marks() -> None:
     batch = batch_of(BitMark(LOGIN, 7, 1))
-    (result,) = batch.settle([b"OK", b"QUEUED", CommandError("EXECABORT out of luck")])
+    (result,) = batch.parse([b"OK", b"QUEUED", CommandError("EXECABORT out of luck")])
     assert "nothing was applied: the transaction was refused (EXECABORT" in str(result)
 
 
 def test_a_refused_multi_says_that_bits_may_have_changed() -> None:
     batch = batch_of(BitMark(LOGIN, 7, 1))
     replies = [CommandError("NOPERM multi"), 0, CommandError("ERR EXEC without MULTI")]
-    (result,) = batch.settle(replies)
+    (result,) = batch.parse(replies)
     assert isinstance(result, CommandError)
     assert "without a transaction (NOPERM multi)" in str(result)
 
@@ -181,4 +181,4 @@ def test_a_refused_multi_says_that_bits_may_have_changed() -> None:
 def test_replies_that_do_not_fit_are_never_guessed_at(executed: Any) -> None:
     batch = batch_of(BitMark(ACTIVE, 7, 1))
     with pytest.raises(StoreError, match="does not fit"):
-        batch.settle([b"OK", b"QUEUED", b"QUEUED", executed])
+        batch.parse([b"OK", b"QUEUED", b"QUEUED", executed])

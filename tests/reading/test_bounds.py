@@ -282,8 +282,8 @@ def test_long_names_do_not_fill_the_memory(now: datetime | None) -> None:
     try:
         for number in range(4_000):
             mark = marker.mark_event(f"{number:020000}", 1, now, None, None)
-            marker.begun([mark])
-            marker.ended([mark], [Granularity.DAY])  # and from now on it may be kept
+            marker.reserve([mark])
+            marker.release([mark], [Granularity.DAY])  # and from now on it may be kept
             marker.mark_event(mark.bitmaps.event, 1, now, None, None)
         kept, _ = tracemalloc.get_traced_memory()
     finally:

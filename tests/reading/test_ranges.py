@@ -14,7 +14,7 @@ from tallymark import Granularity, InvalidTypeError, Period, any_of, bitmapist
 from tallymark._core.context import Context
 from tallymark._core.options import Options
 from tallymark._core.unions import cover, days_of
-from tallymark._marking.lifetimes import Lifetimes
+from tallymark._marking.policies import Expiry
 from tallymark.bitmapist import DayEvents, MonthEvents
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def test_what_covers_a_day_is_there_as_long_as_any_other(
     expire = {by: life for by, life in expire.items() if life is not None}
     options = Options(expire=expire, timezone=name, track_hourly=False)
     context = Context.of("db", options, lambda: 0.0)
-    ends = Lifetimes(options).end
+    ends = Expiry(options).time
     begin, after = first.toordinal(), first.toordinal() + days
     asked = list(cover(begin, after, context.coverage))
     assert len(set(asked)) == len(asked)

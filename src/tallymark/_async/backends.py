@@ -71,13 +71,13 @@ class AsyncBackend:
 
     async def submit_counted(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
         """Send marks in one transaction, and count their events if ``max_events`` is set."""
-        self.marker.begun(marks)
+        self.marker.reserve(marks)
         try:
             results = await self.writer.submit_together(marks, timeout)
         except BaseException as error:
-            self.marker.ended(marks, error=error)
+            self.marker.release(marks, error=error)
             raise
-        self.marker.ended(marks, results)
+        self.marker.release(marks, results)
         return results
 
     async def close(self) -> None:
@@ -127,7 +127,7 @@ class AsyncServer(AsyncBackend):
             max_pending=options.max_pending,
             store=store_label(client),
             observer=observer,
-            trials=options.max_events is not None,
+            event_quota=options.max_events is not None,
         )
         self._primary = ReadPool(client, owned=owned, handshake=handshake, observer=observer)
         self._replica_client = make_read_client(KINDS, client, options)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .._core.offsets import Offsets
     from .._core.periods import Granularity
-    from .._marking.bulk import Chunk, Many
+    from .._marking.bulk import BulkWrite, Chunk
     from .._marking.marks import Result
     from .backends import AsyncBackend
 
@@ -29,7 +29,7 @@ __all__ = ["write_many"]
 
 async def write_many(
     backend: AsyncBackend,
-    many: Many,
+    many: BulkWrite,
     user_ids: Iterable[int] | AsyncIterable[int],
     timeout: float | None,
 ) -> dict[Granularity, int]:
@@ -48,7 +48,7 @@ async def write_many(
 
     async def await_oldest() -> None:
         chunk, task = in_flight.popleft()
-        many.settle(chunk, await task)
+        many.record(chunk, await task)
 
     try:
         async with contextlib.aclosing(_checked_blocks(many, user_ids, deadline)) as checked:
@@ -68,7 +68,7 @@ async def write_many(
             with contextlib.suppress(TallymarkError):
                 await await_oldest()
         if isinstance(error, TallymarkError):
-            raise many.told(error) from error.__cause__
+            raise many.with_progress(error) from error.__cause__
         raise
     finally:
         for _, task in in_flight:
@@ -77,7 +77,7 @@ async def write_many(
 
 
 async def _checked_blocks(
-    many: Many, user_ids: Iterable[int] | AsyncIterable[int], deadline: Deadline
+    many: BulkWrite, user_ids: Iterable[int] | AsyncIterable[int], deadline: Deadline
 ) -> AsyncGenerator[Offsets, None]:
     """Yield the offsets in blocks, and let other tasks run in between.
 

@@ -1,15 +1,14 @@
 """Group commit: marks of concurrent tasks share transactions.
 
-While one batch is in flight, the marks of other tasks gather in the write queue, and
-the next batch takes them together: an idle tally sends at once, a busy one fills its
-batches by itself. There is no timer to wait for and no task that outlives the work. As
-in the write groups of storage engines, the first caller leads: it sends its own mark
-directly. If others have gathered meanwhile, a task sends for them, for as long as marks
-keep coming.
+While one batch is in flight, the marks of other tasks gather in the write queue, and the
+next batch takes them together: an idle tally sends at once, a busy one fills its batches
+by itself. There is no timer, and no task without marks to send. As in the write groups of
+storage engines, the first caller is the leader: it sends its own mark directly. If other
+marks have gathered meanwhile, a task sends them, for as long as marks keep coming.
 
-Each mark has a future of its own, so cancelling one caller concerns no other. Where a
-leader is cancelled, its batch stays in flight, and the next leader reads the rest of its
-replies: the connection stays in step, and no later mark can overtake one that was sent.
+Each mark has a future of its own, so the cancellation of one caller concerns no other. If
+a leader is cancelled, its batch stays in flight, and the next leader reads the remaining
+replies: the connection stays in step, and no later mark overtakes one that was sent.
 """
 
 from __future__ import annotations
@@ -18,15 +17,12 @@ import asyncio
 import itertools
 import math
 import time
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-import anyio.to_thread
 
-from .._core.failures import TRANSIENT, Backoff, overloaded, with_outcome
-from .._core.observers import Operation, Outage, observe
+from .._core.failures import TRANSIENT, overloaded, with_outcome
 from .._core.options import checked_timeout
-from .._marking.marks import note_sent
 from .._marking.sizing import BatchSizer
 from .._marking.stats import Totals
 from ..errors import (
@@ -36,7 +32,8 @@ from ..errors import (
     StoreUnavailableError,
     TallymarkError,
 )
-from .loop_bound import OfOneLoop, no_loop, running_loop
+from .connection import BatchSender
+from .loop_bound import ClosedWhenIdle, no_loop, running_loop
 from .write_queue import LARGE, NotCommitted, WriteQueue, batch_of, count, live
 
 if TYPE_CHECKING:
@@ -52,20 +49,23 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_WAITING", "GroupCommit"]
 
-#: How many marks wait for a batch at most; callers beyond that wait for room.
+#: How many marks the queue holds at most; further callers wait for a place in it.
 MAX_WAITING: Final = 10_000
 
-#: A call gets its timeout at most this many seconds late.
-_WATCH_EVERY: Final = 0.01
+#: A call times out at most this many seconds late.
+_TIMEOUT_RESOLUTION: Final = 0.01
 
-#: Why a call has timed out that was never sent.
+#: The reason in the error of a call that timed out in the queue.
 _NOT_SENT: Final = "its turn did not come"
 
 
-class GroupCommit(OfOneLoop):
-    """Sends marks over one connection, those of several callers in one transaction.
+class GroupCommit(ClosedWhenIdle):
+    """Commits marks over one connection, those of several callers in one transaction.
 
     Belongs to one event loop.
+
+    Attributes:
+        totals: the counters so far.
     """
 
     def __init__(
@@ -78,66 +78,59 @@ class GroupCommit(OfOneLoop):
         store: str = "Redis",
         observer: Observer | None = None,
         retry: bool = True,
-        trials: bool = False,
+        event_quota: bool = False,
     ) -> None:
         """Begin idle.
 
         Arguments:
             connection: the connection, which nobody else uses.
             new_batch: makes an empty batch.
-            timeout: how many seconds a call may take that does not say so
-                itself; ``math.inf`` for no limit.
-            max_pending: how many marks may wait; the next one is refused.
+            timeout: the default timeout of a call, in seconds; ``math.inf`` for none.
+            max_pending: how many marks may wait; further ones are refused.
             store: the server's name for logs and observers.
             observer: called after each attempt.
-            retry: whether to send a batch again after its connection broke. If not,
-                its calls get a `NotCommitted` at the first failure: on a cluster,
-                another node may have their shard.
-            trials: whether to note, of marks on trial, that they were sent.
+            retry: whether to send a batch again after its connection broke. If not, its
+                calls get a `NotCommitted` at the first failure: on a cluster, another node
+                may own their shard by now.
+            event_quota: whether to record that marks on uncounted bitmaps were sent.
         """
         super().__init__()
         self._connection = connection
         self._new_batch = new_batch
         self._retry = retry
-        self._trials = trials
         self._timeout = timeout
-        self._store = store
-        self._observer = observer
-        self._outage = Outage(store, time.monotonic)
-        #: How often in a row the connection has failed, the last failure, the pauses of
-        #: this series of attempts, and when to make the next one.
-        self._failures = 0
-        self._failure: StoreError | None = None
-        self._backoff = Backoff()
-        self._retry_at = 0.0
+        self.totals = Totals()
+        self._sender = BatchSender(
+            connection,
+            self.totals,
+            new_batch=new_batch,
+            store=store,
+            observer=observer,
+            event_quota=event_quota,
+        )
         self._queue = WriteQueue(min(MAX_WAITING, max_pending))
         self._max_pending = max_pending
         self._sizer = BatchSizer()
         self._in_flight: InFlightBatch | None = None
-        #: The cancel scope of an attempt to connect.
-        self._connecting: anyio.CancelScope | None = None
-        self._aborting: asyncio.Task[None] | None = None
         #: Whether a caller or the task is sending, or about to.
-        self._led = False
+        self._has_leader = False
         self._task: asyncio.Task[None] | None = None
-        self._watch: asyncio.TimerHandle | None = None
-        self._became_idle: anyio.Event | None = None
+        self._deadline_timer: asyncio.TimerHandle | None = None
         self._aborted = False
-        self._totals = Totals()
 
     def submit(self, mark: Mark, timeout: float | None = None) -> Awaitable[Result]:
-        """Send a mark. What is returned must be awaited at once.
+        """Send a mark. The returned awaitable must be awaited at once.
 
         Arguments:
             mark: the mark.
-            timeout: how many seconds it has; ``None`` for the usual ones.
+            timeout: the timeout in seconds; ``None`` for the default.
 
         Cancelled: the mark is not sent, or it is applied whole.
 
         Raises:
-            ClosedError, WrongEventLoopError: it cannot be used, or not here.
-            OverloadedError: too many are waiting.
-            InvalidTypeError, InvalidValueError: there is no such timeout.
+            ClosedError, WrongEventLoopError: the group commit cannot be used here.
+            OverloadedError: too many marks are waiting.
+            InvalidTypeError, InvalidValueError: the timeout is not allowed.
         """
         try:
             loop = asyncio.get_running_loop()
@@ -146,9 +139,9 @@ class GroupCommit(OfOneLoop):
         if loop is not self._loop:
             self._bind(loop)
         queue = self._queue
-        if timeout is not None or not self._led or queue.is_full:
+        if timeout is not None or not self._has_leader or queue.is_full:
             return self._admit(self._write(mark, (), timeout, loop), loop)
-        # What `_admit` would do, for the many that follow a leader.
+        # The short way of `_admit`, for marks that follow a leader.
         seconds = self._timeout
         future = loop.create_future()
         queue.put((future, loop.time() + seconds, mark, (), seconds), 1)
@@ -157,9 +150,9 @@ class GroupCommit(OfOneLoop):
     def submit_together(
         self, marks: Sequence[Mark], timeout: float | None = None
     ) -> Awaitable[list[Result]]:
-        """Send one or more marks in one transaction. What is returned must be awaited at once.
+        """Send one or more marks in one transaction; otherwise as `submit`.
 
-        Cancelled: no mark is sent, or all are applied. Raises as `submit`.
+        Cancelled: no mark is sent, or all are applied.
         """
         loop = running_loop()
         self._bind(loop)
@@ -173,26 +166,27 @@ class GroupCommit(OfOneLoop):
         seconds: float,
         loop: asyncio.AbstractEventLoop,
     ) -> Awaitable[Any]:
-        """Send one mark, or several in one transaction. What is returned must be awaited at once.
+        """Send one mark, or several in one transaction; otherwise as `submit`.
 
         Arguments:
-            mark, marks: the one, or the others.
+            mark: the only mark; ``None`` for several.
+            marks: several marks; empty for one.
             deadline: when to give up, in the event loop's time.
-            seconds: how many there were for it.
-            loop: the running one.
+            seconds: the timeout from which the deadline was computed, for error messages.
+            loop: the running event loop.
         """
         if loop is not self._loop:
             self._bind(loop)
         queue = self._queue
         future = loop.create_future()
         write = (future, deadline, mark, marks, seconds)
-        if not self._led or queue.is_full:
+        if not self._has_leader or queue.is_full:
             return self._admit(write, loop)
         queue.put(write, len(marks) or 1)
         return future
 
     def is_stuck(self, seconds: float) -> bool:
-        """Return whether the batch in flight was sent longer ago than that."""
+        """Return whether the batch in flight was sent more than so many seconds ago."""
         in_flight = self._in_flight
         return (
             in_flight is not None
@@ -203,16 +197,24 @@ class GroupCommit(OfOneLoop):
     def abort(self) -> None:
         """Make the batch in flight fail now."""
         if self._in_flight is not None and self._in_flight.on_the_wire:
-            self._aborting = asyncio.get_running_loop().create_task(self._connection.abort())
+            self._sender.disconnect()
+
+    def fail_all(self) -> None:
+        """End all calls with an error now."""
+        self._aborted = True
+        if self._in_flight is not None:
+            self._fail(self._in_flight.writes, _closed(), sent=self._in_flight.sent)
+        self._fail(list(self._queue), _closed(), sent=False)
+        self._sender.abort()
 
     def stats(self) -> Stats:
-        """Return what was done so far."""
-        return self._totals.stats(count(self._pending()) + self._queue.waiting)
+        """Return the counters so far."""
+        return self.totals.stats(count(self._pending()) + self._queue.waiting)
 
     async def close(self) -> None:
-        """Accept nothing more, wait until nothing is left to send, then disconnect.
+        """Accept no more marks, wait until all marks are committed or failed, then disconnect.
 
-        Cancelled: fails what is left, and disconnects. May be called again.
+        Cancelled: fails the waiting calls and disconnects. May be called again.
         """
         self.end_use()
         try:
@@ -223,13 +225,13 @@ class GroupCommit(OfOneLoop):
                 await self._until_idle()
             raise
         finally:
-            if self._watch is not None:
-                self._watch.cancel()
+            if self._deadline_timer is not None:
+                self._deadline_timer.cancel()
             await self._connection.close(gently=True)
             self._closing_on = None
 
     def discard(self) -> None:
-        """Close all at once, after the event loop has been closed."""
+        """Close the connection at once, after the event loop has been closed."""
         self.end_use()
         self._closing_on = None
         self._connection.discard()
@@ -273,29 +275,29 @@ class GroupCommit(OfOneLoop):
                 missed = f"no room among {self._queue.size} waiting marks"
                 self._fail([write], StoreTimeoutError(), sent=False, missed=missed)
         finally:
-            self._signal_idle()
+            self._notify_idle()
         return await result
 
     def _enqueue(self, write: PendingWrite, loop: asyncio.AbstractEventLoop) -> Awaitable[Any]:
-        self._watch_until(write[1], loop)
-        # Where the last batch was of several callers, more of them will follow in this
-        # step of the loop, as web requests come in bursts: a task sends in the next one.
+        self._expire_by(write[1], loop)
+        # If the last batch had several callers, more of them will follow in this step of
+        # the loop, as web requests come in bursts: a task sends in the next step.
         alone = self._sizer.last_size <= 1 and self._in_flight is None
-        # A caller that leads does not see its own deadline while a thread works for it.
+        # A leader would not notice its own deadline while a thread builds its batch.
         alone = alone and len(write[3]) <= LARGE
-        if alone and not self._led and self._connection.ready:
+        if alone and not self._has_leader and self._connection.ready:
             return self._lead(write)
         self._queue.put(write, len(write[3]) or 1)
-        if not self._led:
-            self._led = True
+        if not self._has_leader:
+            self._has_leader = True
             self._task = loop.create_task(self._drain())
         return write[0]
 
     async def _lead(self, write: PendingWrite) -> Any:
-        """Send the only write there is over a connection that is ready, then hand over."""
+        """Send the only waiting write over a ready connection, then hand over."""
         future = write[0]
         try:
-            self._led = True  # here: a signal handler that raises may keep it from beginning
+            self._has_leader = True  # here: a signal handler may keep it from beginning
             in_flight = self._in_flight = batch_of((write,), self._new_batch())
             await self._send(in_flight)
         except BaseException:
@@ -308,15 +310,15 @@ class GroupCommit(OfOneLoop):
     async def _drain(self) -> None:
         """Send batches for as long as marks keep coming."""
         try:
-            while self._is_wanted():
+            while self._has_callers():
                 in_flight = self._in_flight = self._next_batch()
                 await self._send(in_flight)
                 if self._in_flight is not None or (self._queue and self._sizer.fast):
                     continue
                 if len(in_flight.writes) == 1 and not self._queue:
                     break  # a lone caller is served faster without a task
-                # Callers that have just got their results may mark again. Over a link with
-                # a long round trip, they had better not miss the next batch.
+                # Callers that have just got their results may mark again. If the round trip
+                # is long, the next batch should include those marks.
                 await asyncio.sleep(0)
                 self._sizer.returning = 0
             await self._connection.release()
@@ -324,35 +326,28 @@ class GroupCommit(OfOneLoop):
             self._hand_over()
 
     def _hand_over(self) -> None:
-        """Let a task go on if a caller waits; else become idle."""
-        if (self._in_flight is not None or self._queue) and self._is_wanted():
+        """Let a task send if a caller waits; else become idle."""
+        if (self._in_flight is not None or self._queue) and self._has_callers():
             self._task = asyncio.get_running_loop().create_task(self._drain())
             return
-        self._led = False
+        self._has_leader = False
         self._sizer.returning = 0
         self._task = None
         if self._queue:
-            # Their callers have all gone, and others may wait for their places.
+            # All of these callers were cancelled, and others may wait for the places.
             self._queue.clear()
-        self._signal_idle()
+        self._notify_idle()
 
     def _pending(self) -> Iterator[PendingWrite]:
-        """Return the writes whose callers wait, in call order."""
+        """Return the writes whose callers still wait, in call order."""
         in_flight = self._in_flight.writes if self._in_flight is not None else ()
         return live(itertools.chain(in_flight, self._queue))
 
-    def _is_wanted(self) -> bool:
+    def _is_idle(self) -> bool:
+        return not self._has_leader and not self._queue.waiting
+
+    def _has_callers(self) -> bool:
         return next(self._pending(), None) is not None
-
-    def _signal_idle(self) -> None:
-        if self._became_idle is not None and not self._led and not self._queue.waiting:
-            self._became_idle.set()
-            self._became_idle = None
-
-    async def _until_idle(self) -> None:
-        while self._led or self._queue.waiting:
-            self._became_idle = self._became_idle or anyio.Event()
-            await self._became_idle.wait()
 
     # --- batches
 
@@ -362,12 +357,14 @@ class GroupCommit(OfOneLoop):
         Cancelled: leaves the batch in flight, for the next leader.
         """
         try:
-            results = await self._exchange(in_flight)
+            if in_flight.on_the_wire:
+                self._check_deadline(in_flight)
+            results = await self._sender.exchange(in_flight)
         except StoreError as error:
             # `_expire` closed the connection at the deadline.
             failure = StoreTimeoutError(str(error)) if in_flight.given_up else error
             try:
-                self._observe(in_flight, failure)
+                self._sender.observe(in_flight, failure)
             finally:
                 try:
                     await self._connection.close()
@@ -380,8 +377,8 @@ class GroupCommit(OfOneLoop):
                 in_flight.on_the_wire = False
                 await self._connection.close()
             if isinstance(error, Exception):
-                # Such as one of a signal handler. It is raised as it is, and the marks of
-                # the other callers are sent again.
+                # Such as the exception of a signal handler. It is raised unchanged, and the
+                # marks of the other callers are sent again.
                 failure = StoreUnavailableError(f"interrupted by {error!r:.80}")
                 self._attempt_failed(in_flight, failure)
             raise
@@ -390,149 +387,82 @@ class GroupCommit(OfOneLoop):
             if results is None:
                 return
             try:
-                if self._observer is not None:
-                    self._observe(in_flight, None)
+                self._sender.observe(in_flight, None)
             finally:
-                self._committed(in_flight, results)
-
-    async def _exchange(self, in_flight: InFlightBatch) -> list[Result] | None:
-        """Send a batch and return its results; ``None`` if no caller waits any more."""
-        if in_flight.on_the_wire:
-            self._check_deadline(in_flight)
-        else:
-            if in_flight.large or not self._connection.ready:
-                await self._prepare(in_flight)
-                if not in_flight.writes:
-                    return None
-            in_flight.sent = True
-            if self._trials:
-                for _, _, mark, marks, _ in in_flight.writes:
-                    note_sent(marks or (cast("Mark", mark),))
-            in_flight.sent_at = time.perf_counter()
-            await self._connection.send(in_flight.data)
-            in_flight.on_the_wire = True
-            self._totals.bytes_sent += len(in_flight.data)
-        await self._connection.receive(in_flight.replies, in_flight.batch.reply_count())
-        if in_flight.large:
-            return await anyio.to_thread.run_sync(in_flight.batch.settle, in_flight.replies)
-        return in_flight.batch.settle(in_flight.replies)
-
-    async def _prepare(self, in_flight: InFlightBatch) -> None:
-        """Build a large batch and connect; drop the writes of calls that end meanwhile.
-
-        The error of a call whose deadline passes here says that nothing was sent.
-        """
-        if in_flight.large:
-            await anyio.to_thread.run_sync(in_flight.build)
-        if not self._connection.ready:
-            await self._connect(in_flight)
-        if any(write[0].done() for write in in_flight.writes):
-            in_flight.rebuild(list(live(in_flight.writes)), self._new_batch())
-
-    def _observe(self, in_flight: InFlightBatch, failure: StoreError | None) -> None:
-        if self._observer is None:
-            return
-        seconds = time.perf_counter() - in_flight.sent_at if in_flight.sent_at else 0.0
-        size, written = count(in_flight.writes), len(in_flight.data) if in_flight.sent else 0
-        operation = Operation("write", self._store, size, written, time.time(), seconds, failure)
-        observe(self._observer, operation)
-
-    async def _connect(self, in_flight: InFlightBatch) -> None:
-        """Connect; after a failure, pause before that."""
-        loop = asyncio.get_running_loop()
-        seconds = in_flight.deadline - loop.time()
-        with anyio.move_on_after(None if seconds == math.inf else seconds) as scope:
-            self._connecting = scope
-            try:
-                # If there is less time than that, the attempt is made all the same.
-                pause = min(self._retry_at - loop.time(), seconds / 2)
-                if self._failures and pause > 0:
-                    await anyio.sleep(pause)
-                await self._connection.connect()
-            finally:
-                self._connecting = None
-        if scope.cancelled_caught:
-            raise self._failure or StoreTimeoutError
+                self._resolve(in_flight, results)
 
     def _check_deadline(self, in_flight: InFlightBatch) -> None:
-        """Bound the time that a batch, whose leader was cancelled, may take from others."""
+        """Check the deadline of a batch whose leader was cancelled, and time it out later."""
         loop = asyncio.get_running_loop()
         if loop.time() >= in_flight.deadline:
             raise StoreTimeoutError
-        self._watch_until(in_flight.deadline, loop)
+        self._expire_by(in_flight.deadline, loop)
 
     def _next_batch(self) -> InFlightBatch:
-        """Return the batch to go on with, or a new one from the queue; some caller waits."""
+        """Return the batch in flight, or a new one from the queue; some caller must wait."""
         in_flight = self._in_flight
         if in_flight is None:
             return self._take_batch()
         if in_flight.on_the_wire:
             return in_flight
-        # To be sent again, without the writes whose callers have gone meanwhile.
+        # It is sent again, without the writes whose callers were cancelled meanwhile.
         writes = list(live(in_flight.writes))
         if not writes:
             return self._take_batch()
-        again = batch_of(writes, self._new_batch())
-        again.sent = in_flight.sent
-        self._totals.retries += in_flight.sent
-        return again
+        repeated = batch_of(writes, self._new_batch())
+        repeated.sent = in_flight.sent
+        self.totals.retries += in_flight.sent
+        return repeated
 
     def _take_batch(self) -> InFlightBatch:
-        """Take as many of the waiting writes as should share a transaction."""
+        """Take as many writes from the queue as should share a transaction."""
         in_flight, expired = self._queue.take_batch(
             self._new_batch(),
             limit=self._sizer.limit(self._queue.size),
             expected_end=asyncio.get_running_loop().time() + self._sizer.expected_duration,
         )
-        self._fail(expired, self._failure or StoreTimeoutError(), sent=False, missed=_NOT_SENT)
+        if expired:
+            self._time_out(expired, sent=False, missed=_NOT_SENT)
         return in_flight
 
     def _attempt_failed(self, in_flight: InFlightBatch, failure: StoreError) -> None:
         """Arrange for another attempt, or end the calls of a batch with an error."""
         in_flight.on_the_wire = False
-        now = asyncio.get_running_loop().time()
-        expired = now >= in_flight.deadline
+        expired = asyncio.get_running_loop().time() >= in_flight.deadline
         final = expired or not isinstance(failure, TRANSIENT)
-        self._outage.failed(failure, final=final)
+        self._sender.failed(failure, final=final)
         if expired and in_flight.sent:
             seconds = time.perf_counter() - in_flight.sent_at
             self._sizer.timed_out(count(in_flight.writes), seconds)
         if final or not self._retry:
             self._in_flight = None
             self._fail(in_flight.writes, failure, sent=in_flight.sent)
-            if not self._retry:  # the waiting ones need not find out one after the other
+            if not self._retry:  # the writes in the queue would meet the same failure
                 self._fail(self._queue, failure, sent=False)
         else:
-            self._failures += 1
-            self._failure = failure
-            self._retry_at = now + self._backoff.next()
+            self._sender.back_off(failure)
 
-    def _committed(self, in_flight: InFlightBatch, results: list[Result]) -> None:
-        """Give each caller its results."""
-        if self._outage.lasts:
-            self._outage.end()
-        if self._failures:
-            self._failures = 0
-            self._failure = None
-            self._backoff = Backoff()
+    def _resolve(self, in_flight: InFlightBatch, results: list[Result]) -> None:
+        """Resolve the future of each caller with its results."""
+        if self._sender.is_failing:
+            self._sender.succeeded()
         seconds = time.perf_counter() - in_flight.sent_at
         self._sizer.completed(len(results), seconds, self._timeout)
-        retriable = in_flight.batch.blameless
-        again: list[PendingWrite] = []
-        at = 0
+        retriable = in_flight.batch.retriable
+        repeated: list[PendingWrite] = []
+        begin = end = 0
         for write in in_flight.writes:
             future, _, mark, marks, _ = write
-            begin = at
-            at += len(marks) or 1
-            if retriable and retriable.issuperset(range(begin, at)):
-                again.append(write)
+            begin, end = end, end + (len(marks) or 1)
+            if retriable and retriable.issuperset(range(begin, end)):
+                repeated.append(write)
             elif not future.done():
-                future.set_result(results[begin:at] if mark is None else results[begin])
+                future.set_result(results[begin:end] if mark is None else results[begin])
         # Redis applies nothing of a transaction with a mark that it refuses. The other
-        # marks go again, before all others and without that one.
-        postponed = self._queue.put_back(again) if again else 0
+        # marks are sent again, before all others and without the refused one.
+        postponed = self._queue.put_back(repeated) if repeated else 0
         refused = in_flight.batch.refused
-        self._totals.settle(results, refused=refused, postponed=postponed)
+        self.totals.record(results, refused=refused, postponed=postponed)
 
     def _fail(
         self,
@@ -542,58 +472,60 @@ class GroupCommit(OfOneLoop):
         sent: bool,
         missed: str = "",
     ) -> None:
-        """End calls with an error."""
+        """End calls with an error.
+
+        Arguments:
+            writes: the calls; those that have ended already are skipped.
+            failure: what went wrong.
+            sent: whether a byte of their marks may have reached the server.
+            missed: what did not happen in time, if the timeout of the call itself is the
+                reason.
+        """
         final = bool(missed)
         missed = missed or ("Redis did not answer" if sent else "there was no connection to Redis")
         for future, _, mark, marks, seconds in live(writes):
             if not self._retry:
                 future.set_result(NotCommitted(failure, sent, missed, final))
                 continue
-            self._totals.errors += len(marks) or 1
+            self.totals.errors += len(marks) or 1
             error = with_outcome(failure, sent=sent, timeout=seconds, missed=missed)
             future.set_result([error] * len(marks) if mark is None else error)
+
+    def _time_out(self, writes: Iterable[PendingWrite], *, sent: bool, missed: str = "") -> None:
+        """End calls whose deadline has passed; arguments as for `_fail`."""
+        failure = self._sender.last_failure or StoreTimeoutError()
+        self._fail(writes, failure, sent=sent, missed=missed)
 
     # --- deadlines
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Fail the calls whose deadline has passed, and look again at the next deadline."""
+        """Fail the calls whose deadline has passed, and set the timer for the next deadline."""
         now = loop.time()
         in_flight = self._in_flight
-        following = [now + self._timeout] if self._led else []  # of calls yet to come
+        following = [now + self._timeout] if self._has_leader else []  # of later calls
         if in_flight is not None:
-            late = [write for write in in_flight.writes if write[1] <= now]
-            self._fail(late, self._failure or StoreTimeoutError(), sent=in_flight.sent)
+            expired = [write for write in in_flight.writes if write[1] <= now]
+            self._time_out(expired, sent=in_flight.sent)
             if now < in_flight.deadline:
                 following.append(in_flight.deadline)
-            elif self._connecting is None:
+            elif not self._sender.is_connecting:
                 in_flight.given_up = True
-                self._aborting = loop.create_task(self._connection.abort())
-        late = [write for write in self._queue if write[1] <= now]
-        self._fail(late, self._failure or StoreTimeoutError(), sent=False, missed=_NOT_SENT)
+                self._sender.disconnect()
+        expired = [write for write in self._queue if write[1] <= now]
+        self._time_out(expired, sent=False, missed=_NOT_SENT)
         following += [write[1] for write in self._pending()]
-        self._watch = None
+        self._deadline_timer = None
         if following:
-            self._watch_until(max(min(following), now + _WATCH_EVERY), loop)
+            self._expire_by(max(min(following), now + _TIMEOUT_RESOLUTION), loop)
 
-    def _watch_until(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
-        """Call `_expire` no later than then."""
-        if self._watch is not None:
-            if self._watch.when() <= deadline:
+    def _expire_by(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Have `_expire` called no later than at a deadline."""
+        if self._deadline_timer is not None:
+            if self._deadline_timer.when() <= deadline:
                 return
-            self._watch.cancel()
+            self._deadline_timer.cancel()
         if deadline != math.inf:
-            self._watch = loop.call_at(deadline, self._expire, loop)
-
-    def fail_all(self) -> None:
-        """End all calls with an error now."""
-        self._aborted = True
-        if self._in_flight is not None:
-            self._fail(self._in_flight.writes, _closed(), sent=self._in_flight.sent)
-        self._fail(list(self._queue), _closed(), sent=False)
-        if self._connecting is not None:
-            self._connecting.cancel()
-        else:
-            self._aborting = asyncio.get_running_loop().create_task(self._connection.abort())
+            self._deadline_timer = loop.call_at(deadline, self._expire, loop)
 
 
 def _closed() -> ClosedError:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import anyio
+
 from ..errors import ClosedError, WrongEventLoopError
 
-__all__ = ["OfOneLoop", "no_loop", "running_loop"]
+__all__ = ["ClosedWhenIdle", "OfOneLoop", "no_loop", "running_loop"]
 
 
 def running_loop() -> asyncio.AbstractEventLoop:
@@ -82,3 +84,27 @@ class OfOneLoop:
         """Refuse all further calls, since the object is being closed."""
         self._closed = True
         self._closing_on, self._loop = self._loop or self._closing_on, None
+
+
+class ClosedWhenIdle(OfOneLoop):
+    """The base of what is closed only when none of its calls is in progress any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._became_idle: anyio.Event | None = None
+
+    def _is_idle(self) -> bool:
+        """Return whether no call is in progress."""
+        raise NotImplementedError
+
+    def _notify_idle(self) -> None:
+        """Wake `_until_idle` if no call is in progress; called whenever a call ends."""
+        if self._became_idle is not None and self._is_idle():
+            self._became_idle.set()
+            self._became_idle = None
+
+    async def _until_idle(self) -> None:
+        """Wait until no call is in progress."""
+        while not self._is_idle():
+            self._became_idle = self._became_idle or anyio.Event()
+            await self._became_idle.wait()

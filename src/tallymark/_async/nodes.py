@@ -1,25 +1,35 @@
-"""The nodes of a cluster for the async driver: their clients, and single-flight discovery."""
+"""The nodes of a cluster for the async driver: clients, read pools and group commits of each.
+
+Discovery is single-flight.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from .._cluster.shard_transactions import ShardBatches
+from .._marking.stats import Totals
 from .._redis.async_clients import close_client, discard_client
+from .._redis.stores import store_label
 from ..errors import StoreTimeoutError
+from .connection import Connection
+from .group_commit import GroupCommit
 from .pool import ReadPool
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from .._core.observers import Observer
+    from .._core.options import Options
     from .._core.urls import Address
     from .._reading.execution import Exchange, Refresh
     from .._redis.cluster_clients import ClusterClients
 
-__all__ = ["AsyncNodes"]
+__all__ = ["AsyncNodes", "NodeCommits"]
 
 #: A topology that was read within so many seconds is not read again.
 _RECENT: Final = 0.05
@@ -76,7 +86,7 @@ class AsyncNodes:
         with anyio.CancelScope(deadline=effect.deadline):
             await asyncio.shield(self._discovery)
             return
-        raise StoreTimeoutError("no node of the cluster has told its slots")
+        raise StoreTimeoutError("no node of the cluster has answered in time")
 
     async def close(self) -> None:
         """Disconnect."""
@@ -110,3 +120,80 @@ class AsyncNodes:
         self._discovery = None
         if not task.cancelled():
             task.exception()  # the calls that wait for the task raise it
+
+
+class NodeCommits:
+    """The group commits of a cluster's nodes. Belongs to one event loop.
+
+    A node has one for the slots that it owns, and one for slots that it is importing, whose
+    commands follow an ``ASKING``.
+    """
+
+    def __init__(self, client: Callable[[Address], Any], options: Options) -> None:
+        """Begin without any.
+
+        Arguments:
+            client: returns the client of a node.
+            options: the tally's options.
+        """
+        self._client = client
+        self._options = options
+        self._commits: dict[tuple[Address, bool], GroupCommit] = {}
+
+    def commit(self, address: Address, *, importing: bool = False) -> GroupCommit:
+        """Return the group commit of a node.
+
+        Arguments:
+            address: the node.
+            importing: whether it is for slots that the node is importing.
+        """
+        commit = self._commits.get((address, importing))
+        if commit is None:
+            client = self._client(address)
+            options = self._options
+            commit = self._commits[address, importing] = GroupCommit(
+                Connection(client, owned=True),
+                new_batch=functools.partial(
+                    ShardBatches,
+                    bitfield=options.bitfield,
+                    replicas=options.replicas,
+                    asking=importing,
+                ),
+                timeout=options.timeout,
+                max_pending=options.max_pending,
+                store=store_label(client),
+                observer=options.observer,
+                retry=False,
+                event_quota=options.max_events is not None,
+            )
+        return commit
+
+    def node_of(self, commit: GroupCommit | None) -> tuple[Address, bool]:
+        """Return the node of a group commit, and whether it is for slots being imported."""
+        return next(node for node, known in self._commits.items() if known is commit)
+
+    def stuck(self, seconds: float) -> Sequence[GroupCommit]:
+        """Return the group commits whose batch was sent more than so many seconds ago."""
+        return [commit for commit in self._commits.values() if commit.is_stuck(seconds)]
+
+    def totals(self) -> Totals:
+        """Return the sums of the counters of all nodes."""
+        sums = Totals()
+        for commit in self._commits.values():
+            sums.add(commit.totals)
+        return sums
+
+    def fail_all(self) -> None:
+        """End all calls with an error now."""
+        for commit in self._commits.values():
+            commit.fail_all()
+
+    async def close(self) -> None:
+        """Close the group commits, which waits until no call is in progress."""
+        for commit in self._commits.values():
+            await commit.close()
+
+    def discard(self) -> None:
+        """Close all connections at once, after the event loop has been closed."""
+        for commit in self._commits.values():
+            commit.discard()

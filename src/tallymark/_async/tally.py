@@ -162,7 +162,7 @@ class Tally(AsyncReads):
         not affected.
         """
         mark = self.backend.marker.mark_event(event, user_id, now, track_hourly, track_unique)
-        if mark.bitmaps.on_trial:
+        if mark.bitmaps.uncounted:
             return await self._submit(mark, timeout)
         return unwrapped(await self.backend.writer.submit(mark, timeout))
 
@@ -341,7 +341,7 @@ class Tally(AsyncReads):
         Cancelled: a prefix of the pieces is applied, each piece whole.
         """
         many = self.backend.marker.mark_many(event, now, track_hourly, track_unique)
-        with self.backend.marker.many(many):
+        with self.backend.marker.reservation(many):
             return await write_many(self.backend, many, user_ids, timeout)
 
     async def unmark_many(
@@ -396,7 +396,7 @@ class Tally(AsyncReads):
         Cancelled: a prefix of the pieces is applied, each piece whole.
         """
         many = self.backend.marker.unmark_many(event, now, track_hourly, track_unique, exact)
-        with self.backend.marker.many(many):
+        with self.backend.marker.reservation(many):
             return await write_many(self.backend, many, user_ids, timeout)
 
     @contextlib.asynccontextmanager
@@ -434,7 +434,7 @@ class Tally(AsyncReads):
         if transaction.marks:
             with transaction.sending():
                 results = await self.backend.writer.submit_together(transaction.marks, timeout)
-            transaction.settle(results)
+            transaction.resolve(results)
 
     def stats(self) -> Stats:
         """Return the counters of the tally: a `Stats`."""
@@ -474,7 +474,7 @@ class Tally(AsyncReads):
         await self.aclose()
 
     async def _submit(self, mark: Mark, timeout: float | None) -> Granularity:
-        if not mark.bitmaps.on_trial:
+        if not mark.bitmaps.uncounted:
             return unwrapped(await self.backend.writer.submit(mark, timeout))
         (result,) = await self.backend.submit_counted((mark,), timeout)
         return unwrapped(result)

@@ -1,4 +1,4 @@
-"""Marks that wait for a batch, in a bounded queue, and the batch that is in flight."""
+"""The bounded queue of marks that wait for a batch, and the batch in flight."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from .._marking.batch import MAX_RUN_MARKS
+from .._marking.batch import MAX_COMMAND_MARKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -28,31 +28,30 @@ __all__ = [
     "live",
 ]
 
-#: How many bytes one transaction has at most, unless one call's marks take more.
+#: How many bytes one transaction has at most, unless the marks of one call take more.
 MAX_BATCH_SIZE: Final = 256 * 1024
 
-#: A call with more marks than that is a batch of its own, which is built and parsed in
-#: a thread.
+#: A call with more marks than that is a batch of its own, built and parsed in a thread.
 LARGE: Final = 2_000
 
-#: The marks of one call, which belong into one transaction: the future that gets the
-#: result, the deadline in the event loop's time, the call's only mark or all of several,
-#: and its timeout in seconds. A plain tuple, because there is one for each mark, and
-#: classes take longer to make and to be traversed by the garbage collector.
+#: The marks of one call, which share a transaction: the future for the result, the
+#: deadline in the event loop's time, the only mark or all of several, and the timeout in
+#: seconds. A plain tuple: there is one for each mark, and instances of classes take longer
+#: to create and to be traversed by the garbage collector.
 #:
-#: The future never holds an exception, which would never be retrieved if the caller is
-#: cancelled in that moment: an error is a result like any other.
+#: Errors are set as results. The future never holds an exception, because that would never
+#: be retrieved if the caller was cancelled at the same moment.
 PendingWrite = tuple[asyncio.Future[Any], float, "Mark | None", "Sequence[Mark]", float]
 
 
 class NotCommitted(NamedTuple):
-    """The result of a call whose group commit does not retry by itself.
+    """The result of a failed call of a group commit without retries.
 
     Attributes:
         failure: what went wrong.
-        sent: whether a byte of its marks may have reached the server.
-        missed: what did not happen in time, if that is the reason.
-        final: whether the server is not to blame: the call's own time is too short.
+        sent: whether a byte of the marks may have reached the server.
+        missed: what did not happen in time, for the message of a timeout.
+        final: whether the call's own timeout is the reason, and not the server.
     """
 
     failure: TallymarkError
@@ -62,18 +61,18 @@ class NotCommitted(NamedTuple):
 
 
 class InFlightBatch:
-    """A batch on its way to the server and back.
+    """A batch that is sent to the server, or is about to be.
 
     Attributes:
-        writes: the calls whose marks it has.
-        batch: their marks, as one transaction.
-        large: whether it has to be built by `build`, in a thread.
-        data: its bytes.
-        replies: what the server has answered so far.
-        sent: whether a byte of it may have reached the server.
+        writes: the calls whose marks are in the batch.
+        batch: the marks, as one transaction.
+        large: whether `build` must be called first, in a thread.
+        data: the encoded batch.
+        replies: the replies that were received so far.
+        sent: whether a byte of the batch may have reached the server.
         on_the_wire: whether all of it was written, so that the connection owes its replies.
-        given_up: whether the deadline of all of its callers has passed.
-        sent_at: when it was sent, as `time.perf_counter` has it.
+        given_up: whether the deadlines of all calls have passed.
+        sent_at: when it was sent, by `time.perf_counter`; 0.0 before.
     """
 
     __slots__ = (
@@ -102,24 +101,24 @@ class InFlightBatch:
         self.sent_at = 0.0
 
     def build(self) -> None:
-        """Fill and encode a batch that is still empty."""
+        """Fill and encode the batch, which is still empty."""
         for write in self.writes:
             _add(write, self.batch)
         self.data = self.batch.encode()
 
     def rebuild(self, writes: Sequence[PendingWrite], batch: Batch | ShardBatches) -> None:
-        """Hold only these of the writes, none or some, in an empty batch that replaces its own."""
+        """Replace the writes by some or none of them, and the batch by an empty one; build it."""
         self.writes, self.batch = writes, batch
         self.build()
 
     @property
     def deadline(self) -> float:
-        """The latest deadline of its callers."""
+        """The latest deadline of the calls."""
         return max(write[1] for write in self.writes)
 
 
 def count(writes: Iterable[PendingWrite]) -> int:
-    """Return how many marks some writes have."""
+    """Return how many marks the writes have."""
     return sum(len(marks) or 1 for _, _, _, marks, _ in writes)
 
 
@@ -129,7 +128,12 @@ def live(writes: Iterable[PendingWrite]) -> Iterator[PendingWrite]:
 
 
 def batch_of(writes: Sequence[PendingWrite], batch: Batch | ShardBatches) -> InFlightBatch:
-    """Return these writes as one batch, made of an empty one."""
+    """Return an in-flight batch with the marks of some writes.
+
+    Arguments:
+        writes: the writes.
+        batch: an empty batch, which is filled.
+    """
     if any(len(marks) > LARGE for _, _, _, marks, _ in writes):
         return InFlightBatch(writes, batch, large=True)
     for write in writes:
@@ -138,30 +142,30 @@ def batch_of(writes: Sequence[PendingWrite], batch: Batch | ShardBatches) -> InF
 
 
 class WriteQueue:
-    """Writes in call order, so many marks at most; further callers wait for a place.
+    """A bounded queue of writes in call order. A place is room for one mark.
 
-    This is the backpressure of group commit: whoever marks faster than Redis
-    commits is slowed down here. Callers are admitted strictly in the order in which
-    they came. Belongs to one event loop.
+    This is the backpressure of group commit: callers that mark faster than Redis commits
+    wait here for places. They are admitted strictly in the order in which they came.
+    Belongs to one event loop.
     """
 
-    __slots__ = ("_admitted", "_free", "_size", "_turns", "_waiting_outside", "_writes")
+    __slots__ = ("_admitted", "_capacity", "_free", "_waiters", "_waiting_places", "_writes")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, capacity: int) -> None:
         """Begin empty.
 
         Arguments:
-            size: how many marks it holds. A call with several marks is admitted when
-                one place is free, so that no call is too large ever to be admitted.
+            capacity: how many places the queue has. A call with several marks is admitted
+                as soon as one place is free, so that no call is too large.
         """
-        self._size = self._free = size
+        self._capacity = self._free = capacity
         self._writes: deque[PendingWrite] = deque()
-        #: The callers that wait for a place, and how many places each wants.
-        self._turns: deque[tuple[asyncio.Future[None], int]] = deque()
-        #: Places of callers that were admitted and have not resumed yet.
+        #: The callers that wait for a place, each with the number of places that it needs.
+        self._waiters: deque[tuple[asyncio.Future[None], int]] = deque()
+        #: The places that the waiters need.
+        self._waiting_places = 0
+        #: The places of callers that were admitted and have not resumed yet.
         self._admitted = 0
-        #: Places that the callers in `_turns` want.
-        self._waiting_outside = 0
 
     def __iter__(self) -> Iterator[PendingWrite]:
         """Iterate over the writes in the queue, in call order."""
@@ -173,26 +177,26 @@ class WriteQueue:
 
     @property
     def is_full(self) -> bool:
-        """Whether a caller that comes now has to `wait`."""
-        return self._free <= 0 or bool(self._admitted) or bool(self._turns)
+        """Whether a new caller has to `wait`."""
+        return self._free <= 0 or bool(self._admitted) or bool(self._waiters)
 
     @property
     def size(self) -> int:
         """How many places are taken."""
-        return self._size - self._free
+        return self._capacity - self._free
 
     @property
     def waiting(self) -> int:
-        """How many places are wanted by callers that are not in the queue yet."""
-        return self._admitted + self._waiting_outside
+        """How many places are needed by callers that are not in the queue yet."""
+        return self._admitted + self._waiting_places
 
     def put(self, write: PendingWrite, places: int) -> None:
-        """Append a write of so many marks, if the queue is not full."""
+        """Append a write with so many marks; the queue must not be full."""
         self._free -= places
         self._writes.append(write)
 
     def put_back(self, writes: Sequence[PendingWrite]) -> int:
-        """Put writes in front of all others, for another batch; return how many marks they have."""
+        """Put writes in front of all others, to be sent again; return how many marks they have."""
         places = count(writes)
         self._free -= places
         self._writes.extendleft(reversed(writes))
@@ -201,21 +205,21 @@ class WriteQueue:
     def take_batch(
         self, batch: Batch | ShardBatches, *, limit: int, expected_end: float
     ) -> tuple[InFlightBatch, list[PendingWrite]]:
-        """Take as many writes as one transaction may hold; some caller has to wait.
+        """Take as many writes as one transaction may hold. Some caller must still wait.
 
-        A write is never divided: one that is too large is a batch of its own.
-        Writes whose callers have gone are taken out and dropped.
+        A write is never divided: a large one is a batch of its own. Writes whose callers
+        were cancelled are dropped.
 
         Arguments:
-            batch: an empty batch, for the writes.
+            batch: an empty batch, which is filled.
             limit: how many marks to take at most.
-            expected_end: when the batch may be expected to be committed. Writes
-                whose deadline is earlier are dropped: under overload, a queue in
-                call order would otherwise serve every caller a moment too late. The
+            expected_end: when the batch is expected to be committed, in the event loop's
+                time. Writes with an earlier deadline expire now: under overload, a queue
+                in call order would otherwise serve every caller a moment too late. The
                 batch has at least one write in any case.
 
         Returns:
-            The batch, and the writes that were dropped for their deadline.
+            The batch, and the writes that expired.
         """
         taken: list[PendingWrite] = []
         expired: list[PendingWrite] = []
@@ -259,44 +263,43 @@ class WriteQueue:
         self._release(places)
 
     async def wait(self, places: int) -> None:
-        """Wait for a place.
+        """Wait for a place, and reserve the places of a call.
 
-        The places are reserved then, and no later caller is admitted before this one
-        resumes: it has to call `resumed` and, if it still wants to, `put`,
-        without awaiting anything in between.
+        No later caller is admitted before this one resumes. It must then call `resumed`
+        and may call `put`, without awaiting anything in between.
         """
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._turns.append((turn, places))
-        self._waiting_outside += places
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append((waiter, places))
+        self._waiting_places += places
         try:
-            await turn
+            await waiter
         except BaseException:
-            if turn.done() and not turn.cancelled():  # cancelled in the moment of its admission
+            if waiter.done() and not waiter.cancelled():  # admitted and cancelled at once
                 self.resumed(places)
             else:
-                turn.cancel()
-                self._waiting_outside -= places
-                # Callers whose time is up leave in the order in which they came: while
-                # no batch ends for long, cancelled turns would be all that is left here.
-                while self._turns and self._turns[0][0].done():
-                    self._turns.popleft()
+                waiter.cancel()
+                self._waiting_places -= places
+                # Waiters mostly time out in the order in which they came. If no batch ends
+                # for long, cancelled waiters would fill the deque.
+                while self._waiters and self._waiters[0][0].done():
+                    self._waiters.popleft()
             raise
 
     def resumed(self, places: int) -> None:
-        """Note that an admitted caller is running again: it calls `put` now, or never."""
+        """Free the reserved places of an admitted caller, which calls `put` now or never."""
         self._admitted -= places
         self._release(places)
 
     def _release(self, places: int) -> None:
-        """Free places, and admit callers to them."""
+        """Free places, and admit waiting callers to them."""
         self._free += places
-        while self._turns and self._free > 0:
-            turn, wanted = self._turns.popleft()
-            if not turn.done():
-                self._free -= wanted
-                self._waiting_outside -= wanted
-                self._admitted += wanted
-                turn.set_result(None)
+        while self._waiters and self._free > 0:
+            waiter, needed = self._waiters.popleft()
+            if not waiter.done():
+                self._free -= needed
+                self._waiting_places -= needed
+                self._admitted += needed
+                waiter.set_result(None)
 
 
 def _add(write: PendingWrite, batch: Batch | ShardBatches) -> None:
@@ -304,6 +307,6 @@ def _add(write: PendingWrite, batch: Batch | ShardBatches) -> None:
     if mark is not None:
         batch.add(mark)
     for index, mark in enumerate(marks):
-        if index and index % MAX_RUN_MARKS == 0:
+        if index and index % MAX_COMMAND_MARKS == 0:
             batch.seal()
         batch.add(mark)

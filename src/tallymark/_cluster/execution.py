@@ -97,7 +97,7 @@ class ClusterExecutions(Executions):
             try:
                 until = min(deadline, self._clock() + _NODE_TIMEOUT)
                 replies = yield Exchange(request, until, address, urgent=True)
-                (slots,) = request.settle(replies)
+                (slots,) = request.parse(replies)
                 self.topology.update(slots, address)
             except StoreError as failure:  # noqa: PERF203 - one or two nodes
                 reraise_from_handler(failure)
@@ -189,7 +189,7 @@ class ClusterExecutions(Executions):
                 batch = new_batch(importing is not None)
                 for mark in marks:
                     batch.add(mark)
-                results: list[Result] = batch.settle(
+                results: list[Result] = batch.parse(
                     (yield from self._exchange(batch, address, deadline, traffic))
                 )
             except TRANSIENT as error:

@@ -151,7 +151,7 @@ class Router:
         redirected = [reply for reply in replies if isinstance(reply, RedirectedError)]
         route = self._parts[index][0]
         if not redirected:
-            self._finish(index, part.settle(replies))
+            self._finish(index, part.parse(replies))
         elif isinstance(route, str):
             raise redirected[0]
         elif any(error.kind == "MOVED" for error in redirected):
@@ -186,7 +186,7 @@ class Router:
             part = self._replies.get(index)
             if part is not None and not any(isinstance(reply, RedirectedError) for reply in part):
                 del self._replies[index]
-                self._finish(index, self._parts[index][1].settle(part))
+                self._finish(index, self._parts[index][1].parse(part))
 
     def _finish(self, index: int, outcome: object) -> None:
         self.outcomes[index] = outcome

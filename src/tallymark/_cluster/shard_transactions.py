@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 from .._core import resp as wire
 from .._core.failures import RedirectedError, unexpected_reply
 from .._core.periods import Granularity
-from .._marking.batch import Batch
-from .._marking.commands import BitRun
+from .._marking.batch import Batch, check_replicated, wait_command
+from .._marking.commands import SetBits
 from .._marking.marks import BitMark
-from .._marking.replication import check_replicated, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ __all__ = ["ShardBatches", "by_shard", "redirection"]
 
 
 class _Runs:
-    """What marks mostly are in one shard: bits of several events, one `BitRun` for each.
+    """What marks mostly are in one shard: bits of several events, one `SetBits` for each.
 
     Has the methods of `Batch` that `ShardBatches` calls, and takes a third of the time.
     """
@@ -34,12 +33,12 @@ class _Runs:
     __slots__ = ("_runs",)
 
     refused = False
-    blameless: frozenset[int] = frozenset()
+    retriable: frozenset[int] = frozenset()
 
     def __init__(self) -> None:
-        self._runs: list[BitRun] = []
+        self._runs: list[SetBits] = []
 
-    def add(self, run: BitRun) -> None:
+    def add(self, run: SetBits) -> None:
         self._runs.append(run)
 
     def encode(self) -> bytes:
@@ -48,14 +47,14 @@ class _Runs:
     def reply_count(self) -> int:
         return 2 + sum([run.command_count() for run in self._runs])
 
-    def settle_into(self, results: list[Result], replies: Sequence[Any]) -> None:
+    def parse_into(self, results: list[Result], replies: Sequence[Any]) -> None:
         """Put the result of each mark at its index."""
         executed = replies[-1]
         if type(executed) is not list or len(executed) != len(replies) - 2:
             raise unexpected_reply(executed)
         values = iter(executed)
         for run in self._runs:
-            for index, result in zip(run.indexes, run.settle(values), strict=True):
+            for index, result in zip(run.indexes, run.parse(values), strict=True):
                 results[index] = result
 
 
@@ -63,7 +62,7 @@ class ShardBatches:
     """One transaction for each shard that has marks.
 
     Attributes:
-        size, refused, blameless: as for `Batch`.
+        size, refused, retriable: as for `Batch`.
     """
 
     __slots__ = (
@@ -75,8 +74,8 @@ class ShardBatches:
         "_replicas",
         "_runs",
         "_shards",
-        "blameless",
         "refused",
+        "retriable",
         "size",
     )
 
@@ -104,10 +103,10 @@ class ShardBatches:
         self._keys: dict[int, dict[bytes, None]] = {}
         self.size = 0
         self.refused = False
-        self.blameless: set[int] = set()
+        self.retriable: set[int] = set()
 
     def add(self, mark: Mark) -> int:
-        """Append a mark and return its index, at which `settle` puts its result."""
+        """Append a mark and return its index, at which `parse` puts its result."""
         marks = self._marks
         index = len(marks)
         marks.append(mark)
@@ -119,7 +118,7 @@ class ShardBatches:
             run.append(index)
         if isinstance(mark, BitMark):
             self.size += bitmaps.size
-            if bitmaps.expiring:
+            if bitmaps.expiry_count:
                 self._mixed.add(bitmaps.shard)
         else:
             self.size += mark.size
@@ -145,17 +144,17 @@ class ShardBatches:
             else:
                 indexes = [index for _, run in shard_runs for index in run]
             self._shards[shard] = part, indexes, part.reply_count()
-        pieces.append(wait_for(self._replicas))
+        pieces.append(wait_command(self._replicas))
         return b"".join(pieces)
 
     def _part(self, shard: int, runs: list[tuple[Bitmaps, list[int]]]) -> _Runs | Batch:
         marks = self._marks
         if shard not in self._mixed and (
-            len(runs) == 1 or len({bitmaps.lane for bitmaps, _ in runs}) == len(runs)
+            len(runs) == 1 or len({bitmaps.order_key for bitmaps, _ in runs}) == len(runs)
         ):
             part = _Runs()
             for bitmaps, indexes in runs:
-                run = BitRun(bitmaps, self._bitfield)
+                run = SetBits(bitmaps, self._bitfield)
                 run.indexes = indexes
                 run.marks = [marks[index] for index in indexes]
                 part.add(run)
@@ -179,7 +178,7 @@ class ShardBatches:
         for bitmaps, indexes in runs:
             keys |= dict.fromkeys(bitmaps.keys)
             for index in indexes:
-                keys |= dict.fromkeys(getattr(self._marks[index], "scratch", ()))
+                keys |= dict.fromkeys(getattr(self._marks[index], "temp_keys", ()))
         self._keys[shard] = keys
         for key in keys:
             yield wire.ASKING
@@ -191,10 +190,10 @@ class ShardBatches:
         parts = sum([count for _, _, count in self._shards.values()])
         return parts + self._preparations() + bool(self._replicas)
 
-    def settle(self, replies: Sequence[Any]) -> list[Result]:
+    def parse(self, replies: Sequence[Any]) -> list[Result]:
         """Return the result of each mark, in call order.
 
-        As `Batch.settle`; or a `RedirectedError` for the marks of a shard that is elsewhere.
+        As `Batch.parse`; or a `RedirectedError` for the marks of a shard that is elsewhere.
         """
         results: list[Result] = [Granularity(0)] * len(self._marks)
         at = 0
@@ -206,7 +205,7 @@ class ShardBatches:
             some = replies[at : at + count]
             at += count
             if type(some[-1]) is list and isinstance(part, _Runs):
-                part.settle_into(results, some)
+                part.parse_into(results, some)
                 self.refused = False
                 written = True
                 continue
@@ -216,12 +215,12 @@ class ShardBatches:
                     results[index] = elsewhere
                 continue
             written = True
-            self._settle_batch(part, indexes, some, results)
+            self._parse_batch(part, indexes, some, results)
         if written and self._replicas:
             check_replicated(replies[-1], self._replicas)
         return results
 
-    def _settle_batch(
+    def _parse_batch(
         self,
         part: _Runs | Batch,
         indexes: list[int],
@@ -234,10 +233,10 @@ class ShardBatches:
             part = Batch(bitfield=self._bitfield)
             for index in indexes:
                 part.add(self._marks[index])
-        for index, result in zip(indexes, part.settle(replies), strict=True):
+        for index, result in zip(indexes, part.parse(replies), strict=True):
             results[index] = result
         self.refused &= part.refused
-        self.blameless.update(indexes[own] for own in part.blameless)
+        self.retriable.update(indexes[own] for own in part.retriable)
 
     def _preparations(self) -> int:
         """Return how many commands precede the transactions."""

@@ -1,14 +1,12 @@
-"""A batch: marks in, the commands of one transaction out, replies in, results out.
+"""A batch: marks that share one transaction, its bytes, and the results in its replies. Pure.
 
-Pure. A driver encodes the batch, moves the bytes, and hands back the replies;
-what they mean for each mark is decided here, once for all drivers.
+A driver sends the encoded batch and passes the replies back; the result of each mark is
+decided here, once for all drivers.
 
-In a batch, marks act in call order. Marks of different events, or in different
-shards, never share a key, and marks of different users never a bit, so only the
-order of marks on one event and one user matters. Marks of one event on the same bitmaps form a
-`BitRun`, which is written with one command per key; Redis answers a `BITFIELD`
-bit by bit, in order, so each mark of a run gets the reply it would have got
-alone.
+In a batch, marks act in call order. Marks of different events or shards never share a
+key, and marks of different users never share a bit, so only the order of marks of one
+event and one user matters. Marks of one event on the same bitmaps share a `SetBits`,
+which is one Redis command per key.
 """
 
 from __future__ import annotations
@@ -18,68 +16,71 @@ from typing import TYPE_CHECKING, Any, Final
 from .._core import resp as wire
 from .._core.failures import RedirectedError, unexpected_reply
 from .._core.periods import Granularity
-from ..errors import CommandError, StoreNotReadyError
-from .commands import BitRun, explained, step_for, with_expiry
+from ..errors import CommandError, StoreNotReadyError, StoreUnavailableError
+from .commands import SetBits, explained, with_expiry, write_command
 from .marks import BitMark
-from .replication import check_replicated, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
 
-    from .commands import Step
+    from .commands import WriteCommand
     from .marks import Mark, Result
 
-__all__ = ["MAX_RUN_MARKS", "Batch"]
+__all__ = ["MAX_COMMAND_MARKS", "Batch", "check_replicated", "wait_command"]
 
-#: No command should have more marks than that; Redis before version 7 takes 2**20 arguments.
-MAX_RUN_MARKS: Final = 16_384
+#: How many marks one command should have at most; Redis before version 7 accepts 2**20
+#: arguments.
+MAX_COMMAND_MARKS: Final = 16_384
+
+#: How long ``WAIT`` waits at most. Later batches on the same connection wait behind it.
+_WAIT_MILLISECONDS: Final = 1000
 
 
-class _EventRuns:
-    """The runs that the next mark of one event may join, where there are several."""
+class _OpenCommands:
+    """The `SetBits` commands of one event that its next mark may join, if there are several."""
 
-    __slots__ = ("runs", "touched")
+    __slots__ = ("commands", "offsets")
 
-    def __init__(self, first: BitRun) -> None:
-        self.runs = {first.bitmaps: first}
-        #: The users that the runs touch.
-        self.touched = {mark.offset for mark in first.marks}
+    def __init__(self, first: SetBits) -> None:
+        self.commands = {first.bitmaps: first}
+        #: The bits that these commands write.
+        self.offsets = {mark.offset for mark in first.marks}
 
-    def open_for(self, mark: BitMark) -> BitRun | None:
-        """Return the run that a mark may join, or None if it needs one of its own.
+    def command_for(self, mark: BitMark) -> SetBits | None:
+        """Return the command that a mark may join; ``None`` if it needs a new one.
 
-        It may join any of them, as long as none touches its user; else it
-        might overtake an earlier mark. Then all runs end, and a new one begins.
+        It may join any of the commands as long as none of them writes the mark's bit;
+        else it might overtake an earlier mark. Then all of them end.
         """
-        if mark.offset in self.touched:
-            self.runs.clear()
-            self.touched.clear()
-        self.touched.add(mark.offset)
-        return self.runs.get(mark.bitmaps)
+        if mark.offset in self.offsets:
+            self.commands.clear()
+            self.offsets.clear()
+        self.offsets.add(mark.offset)
+        return self.commands.get(mark.bitmaps)
 
 
 class Batch:
     """Marks that share one transaction.
 
     Attributes:
-        size: about how many bytes its marks take on the wire.
-        refused: after `settle`, whether nothing was applied at all.
-        blameless: after `settle`, the indexes of marks that were not applied
-            only because another mark was refused. They may be sent again.
+        size: about how many bytes the marks take on the wire.
+        refused: after `parse`, whether Redis discarded the transaction.
+        retriable: after `parse`, the indexes of marks that were not applied only because
+            Redis refused another mark. They may be sent again.
     """
 
     __slots__ = (
         "_bitfield",
+        "_commands",
         "_count",
-        "_lanes",
+        "_open",
         "_replicas",
-        "_steps",
-        "blameless",
         "refused",
+        "retriable",
         "size",
     )
 
-    #: A batch goes alone.
+    #: How many batches one write may have.
     share = 1
 
     def __init__(self, *, bitfield: bool = True, replicas: int = 0) -> None:
@@ -88,88 +89,90 @@ class Batch:
         Arguments:
             bitfield: write several bits of one key with one ``BITFIELD``;
                 False for servers that lack this command.
-            replicas: how many replicas have to confirm it.
+            replicas: how many replicas must acknowledge the batch.
         """
         self._bitfield = bitfield
         self._replicas = replicas
-        self._steps: list[Step] = []
-        self._lanes: dict[Hashable, BitRun | _EventRuns] = {}
+        self._commands: list[WriteCommand] = []
+        #: For each order key, the command or commands that the next mark may join.
+        self._open: dict[Hashable, SetBits | _OpenCommands] = {}
         self._count = 0
         self.size = 0
         self.refused = False
-        self.blameless: set[int] = set()
+        self.retriable: set[int] = set()
 
     def __len__(self) -> int:
         """Return how many marks the batch holds."""
         return self._count
 
     def add(self, mark: Mark) -> int:
-        """Append a mark and return its index, at which `settle` puts its result."""
+        """Append a mark and return its index in the results of `parse`."""
         index = self._count
         self._count = index + 1
         if isinstance(mark, BitMark):
             bitmaps = mark.bitmaps
-            run = self._lanes.get(bitmaps.lane)
-            if not isinstance(run, BitRun) or run.bitmaps is not bitmaps:
-                run = self._run_for(mark, run)
-            run.indexes.append(index)
-            run.marks.append(mark)
+            command = self._open.get(bitmaps.order_key)
+            if not isinstance(command, SetBits) or command.bitmaps is not bitmaps:
+                command = self._command_for(mark, command)
+            command.indexes.append(index)
+            command.marks.append(mark)
             self.size += bitmaps.size
-        else:  # nothing on this event may overtake it
-            self._lanes.pop(mark.bitmaps.lane, None)
-            self._steps.append(step_for(index, mark, self._bitfield))
+        else:  # no later mark of this event may overtake it
+            self._open.pop(mark.bitmaps.order_key, None)
+            self._commands.append(write_command(index, mark, self._bitfield))
             self.size += mark.size
         return index
 
     def seal(self) -> None:
-        """Have no later mark share a command with those that are there."""
-        self._lanes.clear()
+        """Have no later mark join the commands of earlier marks."""
+        self._open.clear()
 
-    def pieces(self) -> Iterator[bytes]:
-        """Yield what `encode` returns, step by step."""
-        yield wire.MULTI
-        for step in self._steps:
-            yield step.encode()
-        yield wire.EXEC + wait_for(self._replicas)
-
-    def _run_for(self, mark: BitMark, open_runs: BitRun | _EventRuns | None) -> BitRun:
-        lane = mark.bitmaps.lane
-        if isinstance(open_runs, BitRun):
-            open_runs = self._lanes[lane] = _EventRuns(open_runs)
-        run = None if open_runs is None else open_runs.open_for(mark)
-        if run is None:
-            run = BitRun(mark.bitmaps, self._bitfield)
-            self._steps.append(with_expiry(run))
-            if open_runs is None:
-                self._lanes[lane] = run
+    def _command_for(self, mark: BitMark, open_commands: SetBits | _OpenCommands | None) -> SetBits:
+        order_key = mark.bitmaps.order_key
+        if isinstance(open_commands, SetBits):
+            open_commands = self._open[order_key] = _OpenCommands(open_commands)
+        command = None if open_commands is None else open_commands.command_for(mark)
+        if command is None:
+            command = SetBits(mark.bitmaps, self._bitfield)
+            self._commands.append(with_expiry(command))
+            if open_commands is None:
+                self._open[order_key] = command
             else:
-                open_runs.runs[mark.bitmaps] = run
-        return run
+                open_commands.commands[mark.bitmaps] = command
+        return command
 
     def encode(self) -> bytes:
-        """Return the transaction, ``MULTI`` to ``EXEC``, and what follows, to send at once."""
-        steps = [step.encode() for step in self._steps]
-        return b"".join([wire.MULTI, *steps, wire.EXEC, wait_for(self._replicas)])
+        """Return the bytes to send at once: ``MULTI`` to ``EXEC``, and ``WAIT`` if required."""
+        commands = [command.encode() for command in self._commands]
+        return b"".join([wire.MULTI, *commands, wire.EXEC, wait_command(self._replicas)])
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the bytes of `encode`, one write command at a time."""
+        yield wire.MULTI
+        for command in self._commands:
+            yield command.encode()
+        yield wire.EXEC + wait_command(self._replicas)
 
     def reply_count(self) -> int:
-        """Return how many replies the server gives to `encode`'s bytes."""
-        commands = sum([step.command_count() for step in self._steps])
+        """Return how many replies the server gives to the bytes of `encode`."""
+        commands = sum([command.command_count() for command in self._commands])
         return 2 + commands + bool(self._replicas)
 
-    def settle(self, replies: Sequence[Any]) -> list[Result]:
+    def parse(self, replies: Sequence[Any]) -> list[Result]:
         """Return the result of each mark, in call order.
 
         Arguments:
-            replies: the server's answers to all commands, `reply_count` many,
-                with a `CommandError` wherever the server gave an error.
+            replies: the server's replies, `reply_count` many, with a `CommandError` for
+                each error reply.
 
         Raises:
-            StoreError: the replies do not fit the commands, so nothing can be
-                said about any mark; or too few replicas have confirmed them.
+            StoreNotReadyError: some keys are being migrated to another node.
+            StoreUnavailableError: too few replicas have acknowledged the marks.
+            StoreError: the replies do not fit the commands, so the results are unknown.
         """
-        confirmed: Any = None
+        wait_reply: Any = None
         if self._replicas:
-            *replies, confirmed = replies
+            *replies, wait_reply = replies
         multi, *queued, executed = replies
         if isinstance(executed, CommandError):
             return self._refused(multi, queued, executed)
@@ -177,11 +180,11 @@ class Batch:
             raise unexpected_reply(executed)
         results: list[Result] = [Granularity(0)] * self._count
         values = iter(executed)
-        for step in self._steps:
-            for index, result in zip(step.indexes, step.settle(values), strict=True):
+        for command in self._commands:
+            for index, result in zip(command.indexes, command.parse(values), strict=True):
                 results[index] = result
         if self._replicas:
-            check_replicated(confirmed, self._replicas)
+            check_replicated(wait_reply, self._replicas)
         return results
 
     def _refused(self, multi: Any, queued: Sequence[Any], executed: CommandError) -> list[Result]:
@@ -191,10 +194,10 @@ class Batch:
                 raise StoreNotReadyError(str(reply))
         self.refused = True
         if isinstance(multi, CommandError):
-            # Without MULTI, the server has run the commands one by one as they came.
+            # Without MULTI, the server has executed each command by itself.
             reason = "MULTI was refused; single bits may have been changed without a transaction"
-            run = not all(isinstance(reply, CommandError) for reply in queued)
-            return [explained(multi, reason, applied=run) for _ in range(self._count)]
+            applied = not all(isinstance(reply, CommandError) for reply in queued)
+            return [explained(multi, reason, applied=applied) for _ in range(self._count)]
         refusals = [reply for reply in queued if isinstance(reply, CommandError)]
         results: list[Result] = [
             explained(
@@ -204,13 +207,43 @@ class Batch:
             else explained(executed, "nothing was applied: the transaction was refused")
             for _ in range(self._count)
         ]
-        answers = iter(queued)
-        for step in self._steps:
-            own = [next(answers) for _ in range(step.command_count())]
+        unread = iter(queued)
+        for command in self._commands:
+            own = [next(unread) for _ in range(command.command_count())]
             refusal = next((reply for reply in own if isinstance(reply, CommandError)), None)
             if refusal is not None:
-                for index in step.indexes:
+                for index in command.indexes:
                     results[index] = explained(refusal, "nothing was applied: refused")
             elif refusals:
-                self.blameless.update(step.indexes)
+                self.retriable.update(command.indexes)
         return results
+
+
+def wait_command(replicas: int) -> bytes:
+    """Return the ``WAIT`` command for some replicas; no bytes for none.
+
+    The server replies when so many replicas have acknowledged all earlier writes of the
+    connection, or after a second (https://redis.io/docs/latest/commands/wait/).
+    """
+    return wire.command(b"WAIT", b"%d" % replicas, b"%d" % _WAIT_MILLISECONDS) if replicas else b""
+
+
+def check_replicated(reply: Any, replicas: int) -> None:
+    """Check the reply to ``WAIT``.
+
+    Arguments:
+        reply: the reply.
+        replicas: how many replicas must have acknowledged the marks.
+
+    Raises:
+        StoreUnavailableError: fewer have; another attempt may succeed.
+        StoreError: the reply does not fit the command.
+    """
+    if isinstance(reply, CommandError):  # such as UNBLOCKED: no longer a master
+        raise StoreUnavailableError(str(reply)) from reply.__cause__
+    if not isinstance(reply, int):
+        raise unexpected_reply(reply)
+    if reply < replicas:
+        raise StoreUnavailableError(
+            f"{reply} of the {replicas} replicas that this tally wants have confirmed the marks"
+        )

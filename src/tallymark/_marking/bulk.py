@@ -1,8 +1,8 @@
-"""Marks of many users at once: from their ids to transactions, and to counts. Pure.
+"""Bulk writes: from the ids of many users to transactions, and to counts. Pure.
 
-A block of ids is cut into windows of neighbours. Where many users of a window
-are marked, its bits are put together here and merged by a script on the server;
-the others are set one by one, a thousand in a transaction.
+A block of ids is cut into windows of neighbouring offsets. The bits of a dense window are
+put together here, and a script on the server merges them into the bitmaps. The bits of
+all other windows are set one by one, a thousand per transaction.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from .._core.periods import Granularity
     from .marks import Bitmaps, Mark, Result
 
-__all__ = ["Chunk", "Many", "Target"]
+__all__ = ["BulkWrite", "Chunk", "Target"]
 
 #: How many bits one transaction sets one by one: on three keys, 1.6 ms of Redis's time.
-_SPARSE: Final = 1000
+_SPARSE_MARKS: Final = 1000
 
-#: How many exact unmarks share a transaction: each is a script that looks at all days.
-_EXACT: Final = 32
+#: How many exact unmarks share a transaction: each is a script that reads all days.
+_EXACT_UNMARKS: Final = 32
 
-#: A window is sent as a bitmap if it has a bit in so many, and enough of them to
-#: pay for a script. Measured: from here on it takes less time, for us and for Redis.
-_DENSE: Final = 4000
-_DENSE_FROM: Final = 64
+#: A window is dense if at least one bit in so many is used, and at least `_DENSE_MIN` bits
+#: are. Measured: from here on, the script takes less of our time and of Redis's.
+_DENSE_SPACING: Final = 4000
+_DENSE_MIN: Final = 64
 
 
 @dataclass(frozen=True)
@@ -42,37 +42,39 @@ class Target:
     """Where the users of one shard are marked.
 
     Attributes:
-        bitmaps: the bitmaps.
-        scratch: keys that the script may use; None where there are no scripts.
-        exact: makes the mark of one user, where each needs one of its own.
+        bitmaps: the bitmaps to write to.
+        temp_keys: keys for temporary values of the script; ``None`` if the server has
+            no scripts.
+        exact_unmark: makes the mark of the user with a given offset, if each user needs
+            a mark of its own; else ``None``.
     """
 
     bitmaps: Bitmaps
-    scratch: tuple[bytes, bytes] | None
-    exact: Callable[[int], Mark] | None = None
+    temp_keys: tuple[bytes, bytes] | None
+    exact_unmark: Callable[[int], Mark] | None = None
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """What one transaction marks.
+    """The marks of one transaction.
 
     Attributes:
         marks: the marks, all of one shard.
-        ids: how many ids they are of, repetitions included.
+        ids: how many ids they cover, repetitions included.
     """
 
     marks: Sequence[Mark]
     ids: int
 
 
-class Many:
-    """One call of ``mark_many`` or ``unmark_many``: what it sends, and what came of it.
+class BulkWrite:
+    """One call of ``mark_many`` or ``unmark_many``: its transactions and their results.
 
     Attributes:
         event: the event's name.
-        on_trial: whether it is not known yet if it counts as one that was marked.
-        done: how many ids are marked.
-        counts: in how many of them that changed something, for each granularity.
+        uncounted: whether the event does not count towards ``max_events`` yet.
+        done: how many ids have been written.
+        counts: how many bits were flipped, by granularity.
     """
 
     def __init__(
@@ -82,11 +84,11 @@ class Many:
         *,
         value: int,
     ) -> None:
-        """Prepare.
+        """Prepare a bulk write.
 
         Arguments:
-            target: tells where the users of a shard are marked.
-            schema: checks the ids, and knows their shards.
+            target: returns the target of a shard.
+            schema: checks the ids and assigns them to shards.
             value: the bit to write.
         """
         self._target = target
@@ -95,7 +97,7 @@ class Many:
         self.done = 0
         bitmaps = target(0).bitmaps
         self.event = bitmaps.event
-        self.on_trial = bitmaps.on_trial
+        self.uncounted = bitmaps.uncounted
         granularities = bitmaps.granularities  # the same in all shards
         self.counts: dict[Granularity, int] = dict.fromkeys(granularities, 0)
 
@@ -108,36 +110,35 @@ class Many:
         return self._schema.offsets(block)
 
     def chunks(self, user_ids: Offsets) -> Iterator[Chunk]:
-        """Yield what to send for a block of ids."""
+        """Yield the transactions for a block of ids."""
         for shard, offsets in self._schema.partition(user_ids):
-            yield from self._chunks(self._target(shard), offsets)
+            target = self._target(shard)
+            if target.exact_unmark is not None:
+                yield from _exact_chunks(target.exact_unmark, as_list(offsets.values))
+            else:
+                yield from self._shard_chunks(target, offsets)
 
-    def _chunks(self, target: Target, offsets: Offsets) -> Iterator[Chunk]:
-        bitmaps = target.bitmaps
-        singles: list[int] = []
-        for some in windows(offsets) if target.exact is None else ():
-            count = len(some.values)
-            crowded = count >= _DENSE_FROM and count * _DENSE > some.high - some.low
-            if crowded and target.scratch is not None:
-                dense = DenseMarks(bitmaps, *as_bits(some), self._value, target.scratch)
+    def _shard_chunks(self, target: Target, offsets: Offsets) -> Iterator[Chunk]:
+        sparse: list[int] = []
+        for window in windows(offsets):
+            count = len(window.values)
+            is_dense = count >= _DENSE_MIN and count * _DENSE_SPACING > window.high - window.low
+            if is_dense and target.temp_keys is not None:
+                first, bits = as_bits(window)
+                dense = DenseMarks(target.bitmaps, first, bits, self._value, target.temp_keys)
                 yield Chunk((dense,), count)
             else:
-                singles += as_list(some.values)
-        # From the highest on: each bitmap has to grow only once.
-        for end in range(len(singles), 0, -_SPARSE):
-            few = singles[max(0, end - _SPARSE) : end]
-            yield Chunk((SparseMarks(bitmaps, few, self._value),), len(few))
-        if target.exact is not None:
-            each = as_list(offsets.values)
-            for at in range(0, len(each), _EXACT):
-                marks = [target.exact(offset) for offset in each[at : at + _EXACT]]
-                yield Chunk(marks, len(marks))
+                sparse += as_list(window.values)
+        # The highest offsets first: each bitmap grows only once.
+        for end in range(len(sparse), 0, -_SPARSE_MARKS):
+            part = sparse[max(0, end - _SPARSE_MARKS) : end]
+            yield Chunk((SparseMarks(target.bitmaps, part, self._value),), len(part))
 
-    def settle(self, chunk: Chunk, results: Sequence[Result]) -> None:
-        """Add up what came of a chunk.
+    def record(self, chunk: Chunk, results: Sequence[Result]) -> None:
+        """Add the results of a chunk to the counts.
 
         Raises:
-            CommandError: Redis refused it.
+            CommandError: Redis refused the chunk.
         """
         for result in results:
             if isinstance(result, TallymarkError):
@@ -147,8 +148,14 @@ class Many:
                 self.counts[granularity] += count
         self.done += chunk.ids
 
-    def told(self, error: TallymarkError) -> TallymarkError:
-        """Return an error that also says how far it got."""
+    def with_progress(self, error: TallymarkError) -> TallymarkError:
+        """Return an error whose message also says how many ids have been written."""
         if not self.done:
             return error
         return copied(error, f"{error}; {self.done} ids before were written")
+
+
+def _exact_chunks(exact_unmark: Callable[[int], Mark], offsets: list[int]) -> Iterator[Chunk]:
+    for begin in range(0, len(offsets), _EXACT_UNMARKS):
+        marks = [exact_unmark(offset) for offset in offsets[begin : begin + _EXACT_UNMARKS]]
+        yield Chunk(marks, len(marks))

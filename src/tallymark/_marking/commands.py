@@ -1,7 +1,7 @@
-"""Steps: how marks are written to Redis, and what its replies mean for each. Pure.
+"""Write commands: how marks are encoded for Redis, and how its replies are parsed. Pure.
 
-A step is one or more commands of a transaction that belong together. It
-encodes itself, and takes its own replies to tell the result of each mark.
+A write command is one or more commands of a transaction, for one or more marks. It encodes
+itself, and parses its own replies into the result of each of its marks.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
     from .marks import Bitmaps, BitMark, Result
 
-__all__ = ["BitRun", "Step", "explained", "step_for", "with_expiry"]
+__all__ = ["SetBits", "WriteCommand", "explained", "with_expiry", "write_command"]
 
-#: What a mark flipped, by the value that it wrote and the bits that it found.
-_KnownFlips = tuple[dict[tuple[int, ...], Granularity], dict[tuple[int, ...], Granularity]]
+#: The flips of a mark, by the value that it wrote and the bits that were there before.
+_FlipTable = tuple[dict[tuple[int, ...], Granularity], dict[tuple[int, ...], Granularity]]
 
-#: KEYS holds each bitmap, followed by its witnesses. ARGV holds the offset, then
-#: how many witnesses each bitmap has. All is read before anything is written,
-#: so a key of the wrong type leaves every bitmap as it was, and only bits that
-#: are set get cleared, so no bitmap grows and no key comes into being.
-_EXACT_UNMARK: Final = b"""
+#: KEYS holds each bitmap, followed by the keys of its other days. ARGV holds the offset,
+#: then how many other days each bitmap has. Everything is read before anything is
+#: written, so a key of the wrong type leaves every bitmap unchanged. Only bits that are
+#: set get cleared, so no bitmap grows and no key is created.
+_EXACT_CLEAR: Final = b"""
 local offset, at = ARGV[1], 1
 local flips = {}
 for i = 2, #ARGV do
@@ -52,12 +52,12 @@ return flipped
 """
 
 
-#: KEYS holds the bitmaps, and two scratch keys. ARGV holds the index of a byte, the
-#: bits from there on, and the value to write. Only that part of a bitmap is touched, so
-#: it takes as long as the part is, and SETRANGE leaves the expiry as it was. All is read
-#: before anything is written, so a key of the wrong type leaves every bitmap as it was;
-#: clearing makes no bitmap longer.
-_DENSE_WRITE: Final = b"""
+#: KEYS holds the bitmaps and two temporary keys. ARGV holds the index of a byte, the bits
+#: from there on, and the value to write. Only that part of a bitmap is read and written,
+#: so the script's time depends on the length of the part; SETRANGE keeps the expiry.
+#: Everything is read before anything is written, so a key of the wrong type leaves every
+#: bitmap unchanged; clearing makes no bitmap longer.
+_MERGE_DENSE: Final = b"""
 local first, bits, mark = tonumber(ARGV[1]), ARGV[2], ARGV[3] == '1'
 local old, new = KEYS[#KEYS - 1], KEYS[#KEYS]
 local found, changed = {}, {}
@@ -86,8 +86,13 @@ return changed
 """
 
 
-class BitRun:
-    """Bit marks of one event on the same bitmaps, in call order."""
+class SetBits:
+    """Bit marks of one event on the same bitmaps, in call order.
+
+    One ``SETBIT`` per key for a single mark, else one ``BITFIELD`` per key. Redis
+    executes the operations of a ``BITFIELD`` in order, so each mark gets the reply that
+    it would have got alone.
+    """
 
     __slots__ = ("_bitfield", "bitmaps", "indexes", "marks")
 
@@ -98,11 +103,11 @@ class BitRun:
         self._bitfield = bitfield
 
     def command_count(self) -> int:
-        """Return how many commands it takes."""
+        """Return how many Redis commands `encode` returns."""
         return len(self.bitmaps.keys) * (1 if self._bitfield else len(self.marks))
 
     def encode(self) -> bytes:
-        """Return its commands: one for each key, or without BITFIELD for each bit."""
+        """Return the Redis commands: one per key, or without ``BITFIELD`` one per bit."""
         if len(self.marks) == 1:
             (mark,) = self.marks
             return wire.setbit(self.bitmaps.setbit_heads, mark.offset, mark.value)
@@ -115,43 +120,42 @@ class BitRun:
             for mark in self.marks
         )
 
-    def settle(self, replies: Iterator[Any]) -> list[Result]:
-        """Return each mark's result; takes this step's replies, no more."""
-        known = _known_flips(self.bitmaps.granularities)
+    def parse(self, replies: Iterator[Any]) -> list[Result]:
+        """Return the result of each mark; consume the replies to these commands only."""
+        flips = _flip_table(self.bitmaps.granularities)
         if len(self.marks) == 1:
             old_bits = tuple(itertools.islice(replies, len(self.bitmaps.keys)))
-            return [self._result_of(self.marks[0], old_bits, known)]
-        found = list(self._old_bits(replies))
+            return [self._result_of(self.marks[0], old_bits, flips)]
+        rows = list(self._old_bits(replies))
         try:
             return [
-                known[mark.value][old_bits]
-                for mark, old_bits in zip(self.marks, found, strict=True)
+                flips[mark.value][old_bits] for mark, old_bits in zip(self.marks, rows, strict=True)
             ]
-        except (KeyError, TypeError) as error:  # one of them is an error, or no bit at all
+        except (KeyError, TypeError) as error:  # a reply is an error, or not a bit
             reraise_from_handler(error)
             return [
-                self._result_of(mark, old_bits, known)
-                for mark, old_bits in zip(self.marks, found, strict=True)
+                self._result_of(mark, old_bits, flips)
+                for mark, old_bits in zip(self.marks, rows, strict=True)
             ]
 
-    def _result_of(self, mark: BitMark, old_bits: tuple[Any, ...], known: _KnownFlips) -> Result:
+    def _result_of(self, mark: BitMark, old_bits: tuple[Any, ...], flips: _FlipTable) -> Result:
         try:
-            return known[mark.value][old_bits]
-        except (KeyError, TypeError) as error:  # a TypeError if it has no hash
+            return flips[mark.value][old_bits]
+        except (KeyError, TypeError) as error:  # a TypeError if a reply is not hashable
             reraise_from_handler(error)
-            bits = _checked(old_bits, len(self.bitmaps.keys))
-            flips = [bit if isinstance(bit, CommandError) else bit ^ mark.value for bit in bits]
-            return _result(self.bitmaps, flips)
+            bits = _checked_bits(old_bits, len(self.bitmaps.keys))
+            changes = [bit if isinstance(bit, CommandError) else bit ^ mark.value for bit in bits]
+            return _result(self.bitmaps, changes)
 
     def _old_bits(self, replies: Iterator[Any]) -> Iterable[tuple[Any, ...]]:
-        """Return for each of several marks what it found, which nobody has looked at yet."""
+        """Return the unchecked replies to each of several marks, one for each bitmap."""
         keys, marks = len(self.bitmaps.keys), len(self.marks)
         if not self._bitfield:
             bits = tuple(itertools.islice(replies, keys * marks))
             return (bits[mark::marks] for mark in range(marks))
         columns = [
-            # One error stands for all bits of its key.
-            [bits] * marks if isinstance(bits, CommandError) else _listed(bits, marks)
+            # An error in place of a list concerns all bits of its key.
+            [bits] * marks if isinstance(bits, CommandError) else _checked_list(bits, marks)
             for bits in itertools.islice(replies, keys)
         ]
         return zip(*columns, strict=True)
@@ -160,8 +164,8 @@ class BitRun:
 ScriptMarkT = TypeVar("ScriptMarkT", bound=ExactUnmark | DenseMarks)
 
 
-class _OneScript(Generic[ScriptMarkT]):
-    """What a script on the server does: one mark, one command."""
+class _ScriptCommand(Generic[ScriptMarkT]):
+    """The base of the write commands that are a Lua script: one mark, one ``EVAL``."""
 
     __slots__ = ("bitmaps", "indexes", "mark")
 
@@ -171,36 +175,36 @@ class _OneScript(Generic[ScriptMarkT]):
         self.mark = mark
 
     def command_count(self) -> int:
-        """Return how many commands it takes."""
+        """Return how many Redis commands `encode` returns."""
         return 1
 
 
-class ScriptStep(_OneScript[ExactUnmark]):
-    """One exact unmark."""
+class ExactClear(_ScriptCommand[ExactUnmark]):
+    """An exact unmark: clear bits that no other day of the period needs."""
 
     __slots__ = ()
 
     def encode(self) -> bytes:
-        """Return its commands."""
+        """Return the ``EVAL`` command."""
         keys = []
-        for key, witnesses in zip(self.bitmaps.keys, self.mark.witnesses, strict=True):
-            keys += [key, *witnesses]
-        counts = [b"%d" % len(witnesses) for witnesses in self.mark.witnesses]
+        for key, other_days in zip(self.bitmaps.keys, self.mark.other_days, strict=True):
+            keys += [key, *other_days]
+        counts = [b"%d" % len(other_days) for other_days in self.mark.other_days]
         return wire.command(
-            b"EVAL", _EXACT_UNMARK, b"%d" % len(keys), *keys, b"%d" % self.mark.offset, *counts
+            b"EVAL", _EXACT_CLEAR, b"%d" % len(keys), *keys, b"%d" % self.mark.offset, *counts
         )
 
-    def settle(self, replies: Iterator[Any]) -> list[Result]:
-        """Return the mark's result, alone in a list."""
+    def parse(self, replies: Iterator[Any]) -> list[Result]:
+        """Return the mark's result, as the only one of a list."""
         reply = next(replies)
         if isinstance(reply, CommandError):
             reason = f"exact unmark of {shown(self.bitmaps.event)}: nothing was changed"
             return [explained(reply, reason)]
-        return [_result(self.bitmaps, _checked(reply, len(self.bitmaps.keys)))]
+        return [_result(self.bitmaps, _checked_bits(reply, len(self.bitmaps.keys)))]
 
 
-class SparseStep:
-    """Bits of some users, one by one."""
+class SetSparse:
+    """The bits of some users, one by one."""
 
     __slots__ = ("_bitfield", "bitmaps", "indexes", "mark")
 
@@ -211,11 +215,11 @@ class SparseStep:
         self._bitfield = bitfield
 
     def command_count(self) -> int:
-        """Return how many commands it takes."""
+        """Return how many Redis commands `encode` returns."""
         return len(self.bitmaps.keys) * (1 if self._bitfield else len(self.mark.offsets))
 
     def encode(self) -> bytes:
-        """Return its commands."""
+        """Return the Redis commands: one per key, or without ``BITFIELD`` one per bit."""
         if self._bitfield:
             return self.mark.commands
         return b"".join(
@@ -224,8 +228,8 @@ class SparseStep:
             for offset in self.mark.offsets
         )
 
-    def settle(self, replies: Iterator[Any]) -> list[Result]:
-        """Return the marks' counts, alone in a list."""
+    def parse(self, replies: Iterator[Any]) -> list[Result]:
+        """Return the counts of flipped bits, as the only result of a list."""
         users = len(self.mark.offsets)
         columns = [
             next(replies) if self._bitfield else list(itertools.islice(replies, users))
@@ -235,71 +239,73 @@ class SparseStep:
         for key, granularity, column in zip(
             self.bitmaps.keys, self.bitmaps.granularities, columns, strict=True
         ):
-            # One error stands for all bits of its key.
-            bits = _listed([column] * users if isinstance(column, CommandError) else column, users)
+            # An error in place of a list concerns all bits of its key.
+            bits = _checked_list(
+                [column] * users if isinstance(column, CommandError) else column, users
+            )
             error = next((bit for bit in bits if isinstance(bit, CommandError)), None)
             if error is not None:
-                told = f"{escaped(key)} was not changed; others may have been"
-                return [explained(error, told, applied=any(map(_has_bit, columns)))]
+                reason = f"{escaped(key)} was not changed; others may have been"
+                return [explained(error, reason, applied=any(map(_has_bit, columns)))]
             if not {0, 1}.issuperset(bits):
                 raise unexpected_reply(bits)
             counts[granularity] = bits.count(1 - self.mark.value)
         return [counts]
 
 
-class DenseStep(_OneScript[DenseMarks]):
-    """Bits of many neighbours."""
+class MergeDense(_ScriptCommand[DenseMarks]):
+    """The bits of many users with neighbouring offsets, merged by a script."""
 
     __slots__ = ()
 
     def encode(self) -> bytes:
-        """Return its commands."""
-        keys = (*self.bitmaps.keys, *self.mark.scratch)
+        """Return the ``EVAL`` command."""
+        keys = (*self.bitmaps.keys, *self.mark.temp_keys)
         arguments = (b"%d" % self.mark.first, self.mark.bits, b"%d" % self.mark.value)
-        return wire.command(b"EVAL", _DENSE_WRITE, b"%d" % len(keys), *keys, *arguments)
+        return wire.command(b"EVAL", _MERGE_DENSE, b"%d" % len(keys), *keys, *arguments)
 
-    def settle(self, replies: Iterator[Any]) -> list[Result]:
-        """Return the marks' counts, alone in a list."""
+    def parse(self, replies: Iterator[Any]) -> list[Result]:
+        """Return the counts of flipped bits, as the only result of a list."""
         reply = next(replies)
         if isinstance(reply, CommandError):
             reason = f"users of {shown(self.bitmaps.event)}: nothing was changed"
             return [explained(reply, reason)]
-        counts = _listed(reply, len(self.bitmaps.keys))
+        counts = _checked_list(reply, len(self.bitmaps.keys))
         if not all(isinstance(count, int) and count >= 0 for count in counts):
             raise unexpected_reply(reply)
         return [dict(zip(self.bitmaps.granularities, counts, strict=True))]
 
 
-class ExpiringStep:
-    """Another step, after which its bitmaps have their end set.
+class WithExpiry:
+    """Another write command, followed by ``EXPIREAT`` for its bitmaps.
 
-    Always, not only when they are new: another client may have deleted one
-    meanwhile, or brought it back without an end.
+    The expiry is set every time, not only for new keys: another client may have deleted
+    a bitmap meanwhile, or created it again without an expiry.
     """
 
-    __slots__ = ("_step",)
+    __slots__ = ("_command",)
 
-    def __init__(self, step: BitRun | SparseStep | DenseStep) -> None:
-        self._step = step
+    def __init__(self, command: SetBits | SetSparse | MergeDense) -> None:
+        self._command = command
 
     @property
     def indexes(self) -> list[int]:
-        """The indexes of its marks."""
-        return self._step.indexes
+        """The indexes of the marks."""
+        return self._command.indexes
 
     def command_count(self) -> int:
-        """Return how many commands it takes."""
-        return self._step.command_count() + self._step.bitmaps.expiring
+        """Return how many Redis commands `encode` returns."""
+        return self._command.command_count() + self._command.bitmaps.expiry_count
 
     def encode(self) -> bytes:
-        """Return its commands."""
-        return self._step.encode() + self._step.bitmaps.expiries
+        """Return the Redis commands."""
+        return self._command.encode() + self._command.bitmaps.expiry_commands
 
-    def settle(self, replies: Iterator[Any]) -> list[Result]:
-        """Return the results of the step; takes the replies of all commands."""
-        bitmaps = self._step.bitmaps
-        results = self._step.settle(replies)
-        for reply in itertools.islice(replies, bitmaps.expiring):
+    def parse(self, replies: Iterator[Any]) -> list[Result]:
+        """Return the results of the marks; consume the replies to all commands."""
+        bitmaps = self._command.bitmaps
+        results = self._command.parse(replies)
+        for reply in itertools.islice(replies, bitmaps.expiry_count):
             if isinstance(reply, CommandError):
                 reason = f"marks of {shown(bitmaps.event)} are written, but a bitmap has no end"
                 return [
@@ -313,87 +319,108 @@ class ExpiringStep:
         return results
 
 
-Step = BitRun | ScriptStep | SparseStep | DenseStep | ExpiringStep
+WriteCommand = SetBits | ExactClear | SetSparse | MergeDense | WithExpiry
 
 
-def step_for(index: int, mark: ExactUnmark | SparseMarks | DenseMarks, bitfield: bool) -> Step:
-    """Return the step of a mark that shares its commands with no other."""
+def write_command(
+    index: int, mark: ExactUnmark | SparseMarks | DenseMarks, bitfield: bool
+) -> WriteCommand:
+    """Return the write command of a mark that shares it with no other mark.
+
+    Arguments:
+        index: the index of the mark in its batch.
+        mark: the mark.
+        bitfield: whether the server has ``BITFIELD``.
+    """
     if isinstance(mark, ExactUnmark):
-        return ScriptStep(index, mark)  # clears bits, and so creates nothing that has to end
+        return ExactClear(index, mark)  # creates no key, so there is no expiry to set
     if isinstance(mark, SparseMarks):
-        return with_expiry(SparseStep(index, mark, bitfield))
-    return with_expiry(DenseStep(index, mark))
+        return with_expiry(SetSparse(index, mark, bitfield))
+    return with_expiry(MergeDense(index, mark))
 
 
-def with_expiry(step: BitRun | SparseStep | DenseStep) -> Step:
-    """Return a step that also sets the end of its bitmaps, if one of them has one."""
-    return ExpiringStep(step) if step.bitmaps.expiring else step
+def with_expiry(command: SetBits | SetSparse | MergeDense) -> WriteCommand:
+    """Return a write command that also sets the expiry of its bitmaps, if any expires."""
+    return WithExpiry(command) if command.bitmaps.expiry_count else command
 
 
-def _listed(bits: Any, count: int) -> Sequence[Any]:
-    """Return the replies if they are ``count`` many; never guess at others."""
-    if not isinstance(bits, list | tuple) or len(bits) != count:
-        raise unexpected_reply(bits)
-    return bits
+def _checked_list(reply: Any, count: int) -> Sequence[Any]:
+    """Return a reply that is a list of ``count`` items.
+
+    Raises:
+        StoreError: it is not.
+    """
+    if not isinstance(reply, list | tuple) or len(reply) != count:
+        raise unexpected_reply(reply)
+    return reply
 
 
-def _checked(bits: Any, count: int) -> Sequence[int | CommandError]:
-    """Return the replies if they are ``count`` bits or errors."""
-    for bit in _listed(bits, count):
+def _checked_bits(reply: Any, count: int) -> Sequence[int | CommandError]:
+    """Return a reply that is a list of ``count`` bits or errors.
+
+    Raises:
+        StoreError: it is not.
+    """
+    for bit in _checked_list(reply, count):
         if not isinstance(bit, CommandError) and bit not in (0, 1):
-            raise unexpected_reply(bits)
-    checked: Sequence[int | CommandError] = bits
+            raise unexpected_reply(reply)
+    checked: Sequence[int | CommandError] = reply
     return checked
 
 
 @functools.cache
-def _known_flips(granularities: tuple[Granularity, ...]) -> _KnownFlips:
-    """Return the result of a mark without errors, for both values and all bits it can find."""
-    found = list(itertools.product((0, 1), repeat=len(granularities)))
+def _flip_table(granularities: tuple[Granularity, ...]) -> _FlipTable:
+    """Return the result of a mark without errors, for both values and all old bits."""
+    combinations = list(itertools.product((0, 1), repeat=len(granularities)))
     return (
-        {bits: _flipped(granularities, bits) for bits in found},
-        {bits: _flipped(granularities, [1 - bit for bit in bits]) for bits in found},
+        {bits: _flipped(granularities, bits) for bits in combinations},
+        {bits: _flipped(granularities, [1 - bit for bit in bits]) for bits in combinations},
     )
 
 
 def _flipped(
-    granularities: tuple[Granularity, ...], flips: Sequence[int | CommandError]
+    granularities: tuple[Granularity, ...], changes: Sequence[int | CommandError]
 ) -> Granularity:
     flipped = Granularity(0)
-    for granularity, flip in zip(granularities, flips, strict=True):
-        if flip == 1:
+    for granularity, change in zip(granularities, changes, strict=True):
+        if change == 1:
             flipped |= granularity
     return flipped
 
 
-def _result(bitmaps: Bitmaps, flips: Sequence[int | CommandError]) -> Result:
-    """Turn one mark's flips, a 0, 1 or error for each bitmap, into its result."""
-    flipped = _flipped(bitmaps.granularities, flips)
-    for key, flip in zip(bitmaps.keys, flips, strict=True):
-        if isinstance(flip, CommandError):
+def _result(bitmaps: Bitmaps, changes: Sequence[int | CommandError]) -> Result:
+    """Return a mark's result.
+
+    Arguments:
+        bitmaps: the mark's bitmaps.
+        changes: for each bitmap, 1 if the bit was flipped, 0 if not, or an error.
+    """
+    flipped = _flipped(bitmaps.granularities, changes)
+    for key, change in zip(bitmaps.keys, changes, strict=True):
+        if isinstance(change, CommandError):
             return explained(
-                flip,
+                change,
                 f"{escaped(key)} was not changed; flipped in the mark's other bitmaps: {flipped}",
-                applied=_has_bit(flips),
+                applied=_has_bit(changes),
             )
     return flipped
 
 
 def _has_bit(replies: Any) -> bool:
-    """Return whether one of the replies is no error, so that its command was applied."""
+    """Return whether any reply is not an error, so that its command was applied."""
     return not isinstance(replies, CommandError) and any(
-        not isinstance(each, CommandError) for each in replies
+        not isinstance(reply, CommandError) for reply in replies
     )
 
 
 def explained(error: CommandError, reason: str, *, applied: bool = False) -> CommandError:
-    """Return a new error of the same class that says what it means for a mark.
+    """Return a new error of the same class, whose message also says what it means for a mark.
 
     Arguments:
-        error: the server's.
-        reason: what it means.
+        error: the server's error.
+        reason: what the error means for the mark.
         applied: whether another part of the mark was applied, or may have been.
     """
-    told = copied(error, f"{reason} ({error})")
-    told._may_be_applied = applied  # noqa: SLF001
-    return told
+    explanation = copied(error, f"{reason} ({error})")
+    explanation._may_be_applied = applied  # noqa: SLF001
+    return explanation

@@ -1,7 +1,7 @@
-"""Marks: what a verb asks for, as values. Pure.
+"""Marks: what the write verbs ask for, as values. Pure.
 
-`tallymark._marking.commands` says how they are written to Redis, `tallymark._marking.batch` how
-many of them share a transaction.
+`tallymark._marking.commands` turns them into Redis commands, `tallymark._marking.batch`
+into one transaction.
 """
 
 from __future__ import annotations
@@ -26,53 +26,54 @@ __all__ = [
     "Mark",
     "Result",
     "SparseMarks",
-    "note_sent",
+    "record_sent",
 ]
 
-#: What marks of many users came to: how many bits they flipped, for each granularity.
+#: The result of marks of several users: how many bits they flipped, by granularity.
 Counts = dict[Granularity, int]
 
-#: What one mark came to: the granularities whose bit it flipped, or its error.
+#: The result of a mark: the granularities whose bit it flipped, counts, or an error.
 Result = Granularity | Counts | TallymarkError
 
-#: The bytes around a key in a command, roughly: the command's name, the offset, the value.
-_AROUND_A_KEY = 50
+#: About how many bytes a command has besides its key: its name, the offset, the value.
+_COMMAND_OVERHEAD = 50
 
 
 class Bitmaps:
-    """The bitmaps of one event that a mark touches together. Immutable and shared.
+    """The bitmaps of one event that a mark writes to. Shared by marks, and immutable.
 
     Attributes:
         event: the event's name.
-        shard: the shard that they are in; 0 where there are none.
-        lane: what is equal for all bitmaps whose marks keep their order: those of an
+        shard: the shard of the keys; 0 in a database without shards.
+        order_key: equal for all bitmaps whose marks must keep their order: those of an
             event in a shard.
         granularities: one for each bitmap.
         keys: one for each bitmap, in the same order.
         bulk_keys, setbit_heads: the keys, encoded for the wire once and for all.
-        size: about how many bytes a mark on them takes on the wire.
-        expiring: how many of them have an end.
-        expiries: the commands that set it.
-        over: when the first of them ends, in seconds since 1970.
-        on_trial: whether it is not known yet if their event counts as one that was marked.
-            These are of one call alone, and not shared.
-        sent: of those on trial, whether a byte of their marks may have been written.
+        size: about how many bytes a mark on these bitmaps takes on the wire.
+        expiry_count: how many of the bitmaps expire.
+        expiry_commands: the encoded commands that set their expiry.
+        expires_at: when the first of the bitmaps expires, in seconds since 1970;
+            ``math.inf`` if none does.
+        uncounted: whether the event does not count towards ``max_events`` yet. Such
+            bitmaps belong to one call and are not shared.
+        sent: for uncounted bitmaps, whether a byte of their marks may have been written.
     """
 
     __slots__ = (
         "bulk_keys",
         "event",
-        "expiries",
-        "expiring",
+        "expires_at",
+        "expiry_commands",
+        "expiry_count",
         "granularities",
         "keys",
-        "lane",
-        "on_trial",
-        "over",
+        "order_key",
         "sent",
         "setbit_heads",
         "shard",
         "size",
+        "uncounted",
     )
 
     def __init__(
@@ -80,31 +81,36 @@ class Bitmaps:
         event: str,
         granularities: Iterable[Granularity],
         keys: Iterable[bytes],
-        ends: Iterable[float] = (),
+        expiry_times: Iterable[float] = (),
         shard: int = 0,
     ) -> None:
-        """Encode what marks on them share.
+        """Encode what all marks on these bitmaps share.
 
         Arguments:
             event: the event's name.
             granularities, keys: of each bitmap.
-            ends: when each ends, in seconds since 1970; ``math.inf`` if it stays.
-            shard: the shard that they are in.
+            expiry_times: when each bitmap expires, in seconds since 1970; ``math.inf``
+                for never.
+            shard: the shard of the keys.
         """
         self.event = event
         self.shard = shard
-        self.lane: Hashable = (event, shard) if shard else event
+        self.order_key: Hashable = (event, shard) if shard else event
         self.granularities = tuple(granularities)
         self.keys = tuple(keys)
         self.bulk_keys = tuple(map(wire.bulk, self.keys))
         self.setbit_heads = tuple(map(wire.setbit_head, self.keys))
-        ends = tuple(ends)
-        finite = [(key, end) for key, end in zip(self.keys, ends, strict=False) if end < math.inf]
-        self.expiries = b"".join(wire.command(b"EXPIREAT", key, b"%d" % end) for key, end in finite)
-        self.expiring = len(finite)
-        self.over = min(ends, default=math.inf)
-        self.size = _size(self.keys) + len(self.expiries)
-        self.on_trial = False
+        times = tuple(expiry_times)
+        expiring = [
+            (key, time) for key, time in zip(self.keys, times, strict=False) if time < math.inf
+        ]
+        self.expiry_commands = b"".join(
+            wire.command(b"EXPIREAT", key, b"%d" % time) for key, time in expiring
+        )
+        self.expiry_count = len(expiring)
+        self.expires_at = min(times, default=math.inf)
+        self.size = _size(self.keys) + len(self.expiry_commands)
+        self.uncounted = False
         self.sent = False
 
 
@@ -121,23 +127,24 @@ class BitMark:
 
 @dataclass(frozen=True)
 class ExactUnmark:
-    """Clear a user's bits, each only where none of its witnesses has the user.
+    """Clear a user's bits; in weeks, months and years only if no other day has the user.
 
     Attributes:
-        bitmaps: what to clear.
+        bitmaps: the bitmaps to clear.
         offset: the user's bit.
-        witnesses: for each bitmap, the keys of the other days that keep it
-            set; empty for a bitmap that is cleared in any case.
+        other_days: for each bitmap, the keys of the other days of its period: a bit set
+            in one of them keeps the bitmap's bit set. Empty for a bitmap that is
+            cleared unconditionally.
     """
 
     bitmaps: Bitmaps
     offset: int
-    witnesses: tuple[tuple[bytes, ...], ...]
+    other_days: tuple[tuple[bytes, ...], ...]
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes on the wire."""
-        return self.bitmaps.size + sum(map(_size, self.witnesses))
+        """About how many bytes the mark takes on the wire."""
+        return self.bitmaps.size + sum(map(_size, self.other_days))
 
 
 class SparseMarks:
@@ -150,43 +157,44 @@ class SparseMarks:
         self.offsets = offsets
         self.value = value
         self.size = bitmaps.size * len(offsets)
-        #: With BITFIELD. Made here, which may be while another batch is on the wire.
+        #: The encoded ``BITFIELD`` commands. Encoded here, because another batch may be
+        #: in flight meanwhile.
         self.commands = wire.bitfield(bitmaps.bulk_keys, [(offset, value) for offset in offsets])
 
 
 @dataclass(frozen=True)
 class DenseMarks:
-    """Set or clear the bits of many users who are neighbours.
+    """Set or clear the bits of many users with neighbouring offsets.
 
     Attributes:
-        bitmaps: where.
-        first: the index of the first byte.
-        bits: the bytes from there on, with a 1 for each of the users.
+        bitmaps: the bitmaps to write to.
+        first: the index of the first byte to write to.
+        bits: the bytes from there on, with a 1 for each user.
         value: the bit to write.
-        scratch: two keys for temporary values.
+        temp_keys: two keys for temporary values of the script.
     """
 
     bitmaps: Bitmaps
     first: int
     bits: bytes
     value: int
-    scratch: tuple[bytes, bytes]
+    temp_keys: tuple[bytes, bytes]
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes on the wire."""
+        """About how many bytes the marks take on the wire."""
         return self.bitmaps.size + len(self.bits)
 
 
 Mark = BitMark | ExactUnmark | SparseMarks | DenseMarks
 
 
-def note_sent(marks: Iterable[Mark]) -> None:
-    """Take note, of marks on trial, that a byte of them may have been written."""
+def record_sent(marks: Iterable[Mark]) -> None:
+    """Record, for marks on uncounted bitmaps, that a byte of them may have been written."""
     for mark in marks:
-        if mark.bitmaps.on_trial:
+        if mark.bitmaps.uncounted:
             mark.bitmaps.sent = True
 
 
 def _size(keys: tuple[bytes, ...]) -> int:
-    return sum(map(len, keys)) + _AROUND_A_KEY * len(keys)
+    return sum(map(len, keys)) + _COMMAND_OVERHEAD * len(keys)

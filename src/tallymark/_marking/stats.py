@@ -1,4 +1,4 @@
-"""What a tally has done so far, in numbers. Pure."""
+"""Counters of what a tally has written. Pure."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["Stats", "Totals"]
 
 @dataclass(frozen=True)
 class Stats:
-    """What a tally has done since it was made; a snapshot, cheap enough to take at any time.
+    """A snapshot of a tally's counters since it was made; cheap enough to take at any time.
 
     Attributes:
-        marks: marks and unmarks that Redis has confirmed. Of a ``mark_many``, each
-            piece that is a transaction counts as one.
-        batches: transactions that Redis has confirmed.
-        bytes_sent: how many bytes of commands were written, repetitions included.
+        marks: marks and unmarks that Redis has acknowledged. Each transaction of a
+            ``mark_many`` counts as one mark.
+        batches: transactions that Redis has acknowledged.
+        bytes_sent: bytes of commands that were written, retries included.
         retries: how often a batch was sent again after its connection broke.
-        errors: marks that ended in an error, other than for their arguments.
-        waiting: marks that are neither confirmed nor failed at this moment.
+        errors: marks that ended in an error, except errors in their arguments.
+        waiting: marks that are neither acknowledged nor failed at this moment.
     """
 
     marks: int = 0
@@ -43,23 +43,23 @@ class Stats:
 
 
 class Totals:
-    """The numbers behind `Stats`, as they grow."""
+    """The counters behind `Stats`."""
 
     __slots__ = ("batches", "bytes_sent", "errors", "marks", "retries")
 
     def __init__(self) -> None:
         self.marks = self.batches = self.bytes_sent = self.retries = self.errors = 0
 
-    def settle(self, results: Sequence[Result], *, refused: bool, postponed: int = 0) -> None:
-        """Count what came of a batch.
+    def record(self, results: Sequence[Result], *, refused: bool, postponed: int = 0) -> None:
+        """Count the results of a batch.
 
         Arguments:
-            results: of all its marks.
-            refused: whether Redis has thrown the transaction away.
-            postponed: how many of the errors are not final.
+            results: the results of all marks.
+            refused: whether Redis discarded the transaction.
+            postponed: how many of the errors are not final, because the marks are sent again.
         """
         errors = -postponed
-        # Mostly there are none, which is seen faster so.
+        # Most batches have no errors, and the set of their types is checked faster.
         if any(issubclass(kind, TallymarkError) for kind in set(map(type, results))):
             errors += sum(isinstance(result, TallymarkError) for result in results)
         self.errors += errors
@@ -67,7 +67,7 @@ class Totals:
         self.batches += not refused
 
     def add(self, others: Totals) -> None:
-        """Add other numbers to these."""
+        """Add other counters to these."""
         self.marks += others.marks
         self.batches += others.batches
         self.bytes_sent += others.bytes_sent

@@ -1,4 +1,4 @@
-"""Several marks in one transaction. Pure: a driver sends what is collected here."""
+"""Several marks in one transaction. Pure: a driver sends the collected marks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["PendingMark", "Transaction"]
 
 
 class PendingMark:
-    """What a verb of a transaction returns: its result, known once the block has ended."""
+    """The pending result of a mark of a `Transaction`, known once the block has ended."""
 
     __slots__ = ("_index", "_results")
 
@@ -29,7 +29,7 @@ class PendingMark:
 
     @property
     def result(self) -> Result | None:
-        """The flips or the error; ``None`` as long as neither is known."""
+        """The flipped granularities or the error; ``None`` until the result is known."""
         return self._results[self._index] if self._index < len(self._results) else None
 
     @property
@@ -37,8 +37,8 @@ class PendingMark:
         """The granularities whose bit this mark flipped, as the verbs of a tally return them.
 
         Raises:
-            TallymarkError: the block has not ended yet, or ended without Redis
-                having confirmed the transaction.
+            TallymarkError: the block has not ended yet, or Redis has not acknowledged
+                the transaction.
             CommandError: Redis refused this mark.
         """
         if self.result is None:
@@ -50,53 +50,52 @@ class Transaction:
     """Collects marks that one ``MULTI``/``EXEC`` applies when the ``with`` block ends.
 
     Get one from ``transaction()`` of a tally. Its verbs check their arguments
-    and take the present moment when they are called, send nothing, and return
-    a `PendingMark`. When the block ends, all marks leave together, in call
-    order; when an exception leaves the block, none does. Redis runs nothing
+    and read the clock when they are called, send nothing, and return a
+    `PendingMark`. When the block ends, all marks are sent together, in call
+    order; when an exception leaves the block, none is sent. Redis runs nothing
     else while it applies a transaction, about 1.6 ms for a thousand marks, so
-    split what is larger.
+    split larger ones.
 
-    Not for use from several threads at once.
+    Not thread-safe.
     """
 
     def __init__(self, marker: Marker) -> None:
         self._marker = marker
-        #: What came of the marks, all at once: there may be very many.
+        #: One list for all `PendingMark` objects, empty until the results are known.
         self._results: list[Result] = []
         self._ended = False
-        #: What was collected, in call order.
+        #: The collected marks, in call order.
         self.marks: list[Mark] = []
 
     @contextlib.contextmanager
     def collecting(self) -> Iterator[None]:
-        """Return a context manager inside whose block alone marks are accepted."""
+        """Return a context manager: marks are accepted only inside its block."""
         try:
             yield
         except BaseException:
-            self._marker.ended(self.marks, error=TallymarkError("nothing was sent"))
+            self._marker.release(self.marks, error=TallymarkError("nothing was sent"))
             raise
         finally:
             self._ended = True
 
     @contextlib.contextmanager
     def sending(self) -> Iterator[None]:
-        """Return a context manager for sending the marks, which notes it if that fails."""
+        """Return a context manager for sending the marks; records a failure."""
         try:
             yield
         except BaseException as error:
-            self._marker.ended(self.marks, error=error)
+            self._marker.release(self.marks, error=error)
             raise
 
-    def settle(self, results: list[Result]) -> None:
-        """Hand out the results.
+    def resolve(self, results: list[Result]) -> None:
+        """Give each `PendingMark` its result.
 
         Raises:
-            CommandError: the first of the marks' errors; each `PendingMark`
-                tells its own.
+            CommandError: the first error of a mark; each `PendingMark` has its own.
         """
-        self._results.extend(results)  # and so every mark has its own
-        self._marker.ended(self.marks, results)
-        # Mostly all went well, which is seen fastest so.
+        self._results.extend(results)
+        self._marker.release(self.marks, results)
+        # Most transactions have no errors, and the set of their types is checked fastest.
         if not {Granularity}.issuperset(map(type, results)):
             for result in results:
                 unwrapped(result)
@@ -132,7 +131,9 @@ class Transaction:
                 transaction goes on without this mark.
             ClosedError: the block has ended.
         """
-        return self._take(self._marker.mark_event(event, user_id, now, track_hourly, track_unique))
+        return self._collect(
+            self._marker.mark_event(event, user_id, now, track_hourly, track_unique)
+        )
 
     def unmark_event(
         self,
@@ -144,18 +145,19 @@ class Transaction:
         track_unique: bool | None = None,
         exact: bool = False,
     ) -> PendingMark:
-        """Take a mark back: clear the bits that `mark_event` would set.
+        """Clear the bits that `mark_event` with the same arguments would set.
 
-        By default all of them are set to 0, as bitmapist does it. That takes
-        the user out of the whole week and month, also when other days of them
-        still have the user; and Redis extends a bitmap that ends before the
-        user's bit, or creates it, to write that 0.
+        By default all of these bits are set to 0, as in bitmapist. The user
+        then counts no longer in the whole week and month, even if marked on
+        other days of them; and Redis extends a bitmap that ends before the
+        user's bit, or creates it, to write the 0.
 
-        With ``exact=True`` the week, month and year are cleared only where no
-        other day of them has the user, no bitmap grows and no key is created.
-        A script on the server looks and clears in one atomic step. The day,
-        and with the switches the given hour and the dateless bit, are cleared
-        in any case; other hours of that day keep their bits.
+        With ``exact=True`` the bits of the week, month and year are cleared
+        only if the user is marked on no other day of that period; no bitmap
+        grows and no key is created. A script on the server reads and clears
+        in one atomic step. The bits of the day and, with the switches, of the
+        given hour and the dateless bitmap are always cleared; other hours of
+        that day keep their bits.
 
         Arguments:
             event: a non-empty str without control characters.
@@ -167,7 +169,7 @@ class Transaction:
                 tally's option, and that to ``tallymark.TRACK_HOURLY``.
             track_unique: also clear the event's dateless bit. ``None`` leaves
                 it to the tally's option, and that to ``tallymark.TRACK_UNIQUE``.
-            exact: whether to look at the other days first.
+            exact: whether to keep the bits of periods with other marked days.
 
         Returns:
             A `PendingMark`, which has the result once the block has ended.
@@ -177,7 +179,7 @@ class Transaction:
                 transaction goes on without this mark.
             ClosedError: the block has ended.
         """
-        return self._take(
+        return self._collect(
             self._marker.unmark_event(event, user_id, now, track_hourly, track_unique, exact)
         )
 
@@ -196,7 +198,7 @@ class Transaction:
                 transaction goes on without this mark.
             ClosedError: the block has ended.
         """
-        return self._take(self._marker.mark_unique(event, user_id))
+        return self._collect(self._marker.mark_unique(event, user_id))
 
     def unmark_unique(self, event: str, user_id: int) -> PendingMark:
         """Clear a user's flag: the bit in the event's bitmap without a date.
@@ -213,20 +215,20 @@ class Transaction:
                 transaction goes on without this mark.
             ClosedError: the block has ended.
         """
-        return self._take(self._marker.unmark_unique(event, user_id))
+        return self._collect(self._marker.unmark_unique(event, user_id))
 
-    def _take(self, mark: Mark) -> PendingMark:
+    def _collect(self, mark: Mark) -> PendingMark:
         if self._ended:
             raise ClosedError("this transaction has ended; open another one")
-        if mark.bitmaps.on_trial:
-            self._marker.begun((mark,))
+        if mark.bitmaps.uncounted:
+            self._marker.reserve((mark,))
         pending = PendingMark(self._results, len(self.marks))
         self.marks.append(mark)
         return pending
 
 
 def unwrapped(result: Result) -> Granularity:
-    """Return what the mark of one user flipped, or raise its error."""
+    """Return the flipped granularities of a user's mark, or raise its error."""
     if isinstance(result, Granularity):
         return result
     raise cast("TallymarkError", result)

@@ -65,7 +65,7 @@ class Sendable(Protocol):
 class Answerable(Sendable, Protocol[AnswerT_co]):
     """A `Sendable` that makes a result of its replies."""
 
-    def settle(self, replies: Sequence[Any], /) -> AnswerT_co:
+    def parse(self, replies: Sequence[Any], /) -> AnswerT_co:
         """Return the result."""
         ...
 
@@ -243,7 +243,7 @@ def retried(
     while True:
         try:
             replies = yield exchange
-            return request.settle(replies)
+            return request.parse(replies)
         except TRANSIENT as failure:
             reraise_from_handler(failure)
             cause = failure

@@ -99,7 +99,7 @@ class Request(NamedTuple):
         """Return how many replies the server sends."""
         return len(self.commands) + 2 * self.atomic
 
-    def settle(self, replies: Sequence[Any]) -> list[Any]:
+    def parse(self, replies: Sequence[Any]) -> list[Any]:
         """Return the reply to each of the commands.
 
         Arguments:
@@ -172,13 +172,13 @@ class Scatter(NamedTuple):
         """Return how many replies that server sends."""
         return sum([part.reply_count() for _, part in self.parts])
 
-    def settle(self, replies: Sequence[Any]) -> list[list[Any]]:
-        """Return the replies to each of the requests. Raises as `Request.settle`."""
+    def parse(self, replies: Sequence[Any]) -> list[list[Any]]:
+        """Return the replies to each of the requests. Raises as `Request.parse`."""
         at = 0
         answers = []
         for _, part in self.parts:
             count = part.reply_count()
-            answers.append(part.settle(replies[at : at + count]))
+            answers.append(part.parse(replies[at : at + count]))
             at += count
         return answers
 

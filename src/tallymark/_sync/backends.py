@@ -57,19 +57,19 @@ class SyncBackend:
 
     def submit_counted(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
         """Send marks in one transaction, and count their events if ``max_events`` is set."""
-        self.marker.begun(marks)
+        self.marker.reserve(marks)
         try:
             results = self.writer.submit_together(marks, timeout)
         except BaseException as error:
-            self.marker.ended(marks, error=error)
+            self.marker.release(marks, error=error)
             raise
-        self.marker.ended(marks, results)
+        self.marker.release(marks, results)
         return results
 
     def renew_locks(self) -> None:
         """Replace all locks with free ones, as in a child process."""
         self.writer.renew_locks()
-        self.marker.unlock(threading.RLock())
+        self.marker.replace_lock(threading.RLock())
 
     def close(self) -> None:
         """Accept nothing more, and `disconnect`."""

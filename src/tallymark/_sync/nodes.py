@@ -103,7 +103,7 @@ class SyncNodes:
                 self._end(own)  # if a signal handler has raised in the first `finally`
             left = effect.deadline - time.monotonic()
             if left <= 0:
-                raise StoreTimeoutError("no node of the cluster has told its slots")
+                raise StoreTimeoutError("no node of the cluster has answered in time")
             running.ended.wait(None if left == math.inf else left)
 
     def _end(self, discovery: _Discovery) -> None:

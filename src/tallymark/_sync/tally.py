@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from .._core.options import TallyOptions
     from .._core.periods import Granularity
-    from .._marking.bulk import Many
+    from .._marking.bulk import BulkWrite
     from .._marking.marks import Mark
     from .._marking.stats import Stats
     from .backends import SyncBackend
@@ -322,7 +322,7 @@ class SyncTally(SyncReads):
             ClosedError: the tally is closed.
         """
         many = self.backend.marker.mark_many(event, now, track_hourly, track_unique)
-        with self.backend.marker.many(many):
+        with self.backend.marker.reservation(many):
             return self._write_many(many, user_ids, timeout)
 
     def unmark_many(
@@ -374,7 +374,7 @@ class SyncTally(SyncReads):
             ClosedError: the tally is closed.
         """
         many = self.backend.marker.unmark_many(event, now, track_hourly, track_unique, exact)
-        with self.backend.marker.many(many):
+        with self.backend.marker.reservation(many):
             return self._write_many(many, user_ids, timeout)
 
     @contextlib.contextmanager
@@ -409,7 +409,7 @@ class SyncTally(SyncReads):
         if transaction.marks:
             with transaction.sending():
                 results = self.backend.writer.submit_together(transaction.marks, timeout)
-            transaction.settle(results)
+            transaction.resolve(results)
 
     def stats(self) -> Stats:
         """Return the counters of the tally: a `Stats`."""
@@ -438,13 +438,13 @@ class SyncTally(SyncReads):
         self.close()
 
     def _submit(self, mark: Mark, timeout: float | None) -> Granularity:
-        if not mark.bitmaps.on_trial:
+        if not mark.bitmaps.uncounted:
             return unwrapped(self.backend.writer.submit(mark, timeout))
         (result,) = self.backend.submit_counted((mark,), timeout)
         return unwrapped(result)
 
     def _write_many(
-        self, many: Many, user_ids: Iterable[int], timeout: float | None
+        self, many: BulkWrite, user_ids: Iterable[int], timeout: float | None
     ) -> dict[Granularity, int]:
         self.backend.writer.check_usable()
         deadline = Deadline(timeout, time.monotonic)
@@ -454,10 +454,10 @@ class SyncTally(SyncReads):
             for offsets in list(checked) if all_there else checked:
                 for chunk in many.chunks(offsets):
                     results = self.backend.submit_counted(chunk.marks, deadline.left())
-                    many.settle(chunk, results)
+                    many.record(chunk, results)
         except TallymarkError as error:
             reraise_from_handler(error)
-            raise many.told(error) from error.__cause__
+            raise many.with_progress(error) from error.__cause__
         return many.counts
 
 

@@ -1,4 +1,4 @@
-"""The blocking driver's writers: each call's marks in a transaction of their own."""
+"""The blocking driver's writers: the marks of each call are one transaction."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from .._cluster.shard_transactions import ShardBatches, by_shard
 from .._core.failures import overloaded, with_outcome
 from .._core.options import checked_timeout
-from .._marking.batch import MAX_RUN_MARKS, Batch
-from .._marking.marks import note_sent
+from .._marking.batch import MAX_COMMAND_MARKS, Batch
+from .._marking.marks import record_sent
 from .._marking.stats import Totals
 from .._reading.execution import Traffic, retried
 from .._redis.errors import let_pass
@@ -35,7 +35,7 @@ class SyncWriter:
         """Begin idle.
 
         Arguments:
-            options: the tally's.
+            options: the tally's options.
             run: performs an execution.
         """
         self._options = options
@@ -45,10 +45,10 @@ class SyncWriter:
         self.renew_locks()
 
     def renew_locks(self) -> None:
-        """Begin with locks that nobody holds, and no calls in flight, as in a child process."""
-        self._counting = threading.RLock()
-        #: How many marks each call in flight has. Each has an entry of its own: a sum
-        #: could be left wrong where a signal handler raises.
+        """Begin with an unheld lock and no calls in progress, as in a forked child process."""
+        self._totals_lock = threading.RLock()
+        #: How many marks each call in progress has. Each call has an entry of its own: a
+        #: sum could be left wrong if a signal handler raises.
         self._pending: dict[int, int] = {}
 
     def check_usable(self) -> None:
@@ -61,13 +61,14 @@ class SyncWriter:
 
         Arguments:
             mark: the mark.
-            timeout: how many seconds it has; ``None`` for the tally's.
+            timeout: the timeout in seconds; ``None`` for the tally's.
 
         Raises:
             ClosedError: the tally is closed.
             OverloadedError: too many marks are waiting.
             InvalidTypeError, InvalidValueError: the timeout is not allowed.
-            StoreError: there is no answer; it tells what became of the mark.
+            StoreError: there is no reply; the message says whether the mark may have been
+                applied.
         """
         (result,) = self.submit_together((mark,), timeout)
         return result
@@ -91,27 +92,27 @@ class SyncWriter:
             finally:
                 pending.pop(id(traffic), None)
                 if traffic.bytes and self._options.max_events is not None:
-                    note_sent(marks)
-                # Nothing but sums while the lock is held, so that no handler runs then.
+                    record_sent(marks)
+                # Only additions while the lock is held, so that no signal handler runs then.
                 counted = Totals()
                 counted.bytes_sent = traffic.bytes
                 counted.retries = max(0, traffic.attempts - 1)
                 if results:
-                    counted.settle(results, refused=refused)
+                    counted.record(results, refused=refused)
                 else:
                     counted.errors = traffic.size
-                with self._counting:
+                with self._totals_lock:
                     self._totals.add(counted)
         finally:
-            pending.pop(id(traffic), None)  # if a signal handler has raised in the first one
+            pending.pop(id(traffic), None)  # if a signal handler raised in the inner one
         return results
 
     def stats(self) -> Stats:
-        """Return what was done so far."""
+        """Return the counters so far."""
         return self._totals.stats(sum(list(self._pending.values())))
 
     def close(self) -> None:
-        """Accept nothing more; calls of other threads go on."""
+        """Accept no more marks; calls of other threads go on."""
         self._closed = True
 
     def _write(
@@ -121,21 +122,22 @@ class SyncWriter:
 
         Arguments:
             marks: the marks.
-            traffic: is kept up to date, also if it fails.
-            deadline: when to give up, as `time.monotonic` has it.
-            seconds: how many there were until then.
+            traffic: counts what is sent, also if the call fails.
+            deadline: when to give up, by `time.monotonic`.
+            seconds: the timeout from which the deadline was computed, for error messages.
 
         Returns:
-            Their results, and whether Redis has discarded the transaction.
+            The results of the marks, and whether Redis discarded the transaction.
 
         Raises:
-            StoreError: there is no answer; it tells what became of the marks.
+            StoreError: there is no reply; the message says whether the marks may have been
+                applied.
         """
         options = self._options
         batch = Batch(bitfield=options.bitfield, replicas=options.replicas)
         request: Answerable[list[Result]] = batch
         try:
-            if len(marks) <= MAX_RUN_MARKS:
+            if len(marks) <= MAX_COMMAND_MARKS:
                 for mark in marks:
                     batch.add(mark)
             else:
@@ -148,7 +150,7 @@ class SyncWriter:
 
 
 class _LargeBatch:
-    """A batch of very many marks, which is built step by step until a deadline."""
+    """A batch of very many marks, which is built in steps that check a deadline."""
 
     share = 1
 
@@ -158,11 +160,11 @@ class _LargeBatch:
         Raises:
             StoreTimeoutError: the deadline has passed.
         """
-        self.settle = batch.settle
+        self.parse = batch.parse
         self.reply_count = batch.reply_count
-        for at in range(0, len(marks), MAX_RUN_MARKS):
+        for at in range(0, len(marks), MAX_COMMAND_MARKS):
             _check_deadline(deadline)
-            for mark in marks[at : at + MAX_RUN_MARKS]:
+            for mark in marks[at : at + MAX_COMMAND_MARKS]:
                 batch.add(mark)
             batch.seal()
         pieces = []
@@ -182,7 +184,7 @@ def _check_deadline(deadline: float) -> None:
 
 
 class ClusterWriter(SyncWriter):
-    """Sends marks to the nodes of a cluster: those of each shard in one transaction."""
+    """Sends marks to the nodes of a cluster, those of each shard in one transaction."""
 
     def __init__(
         self,
@@ -190,31 +192,36 @@ class ClusterWriter(SyncWriter):
         options: Options,
         run: Callable[[Execution[Any]], Any],
     ) -> None:
-        """Begin idle; ``executions`` are those of the cluster, the others as in the base."""
+        """Begin idle.
+
+        Arguments:
+            executions: the executions of the cluster.
+            options, run: as for `SyncWriter`.
+        """
         super().__init__(options, run)
         self._executions = executions
 
     def _write(
         self, marks: Sequence[Mark], traffic: Traffic, deadline: float, seconds: float
     ) -> tuple[list[Result], bool]:
-        """Send the marks of one shard after those of another."""
+        """Send the marks of one shard after another; otherwise as `SyncWriter`."""
         shards = by_shard(marks)
         results: list[Any] = [None] * len(marks)
         for indexes in shards:
-            some = [marks[index] for index in indexes]
+            part = [marks[index] for index in indexes]
             before = traffic.bytes
             try:
-                found: Sequence[Result] = self._run(
-                    self._executions.commit(some, deadline, traffic, self._new_batch)
+                part_results: Sequence[Result] = self._run(
+                    self._executions.commit(part, deadline, traffic, self._new_batch)
                 )
             except StoreError as failure:
                 let_pass(failure)
                 error = _outcome(failure, traffic.bytes - before, seconds)
                 if len(shards) == 1:
                     raise error from failure.__cause__
-                found = [error] * len(some)
-            for index, own in zip(indexes, found, strict=True):
-                results[index] = own
+                part_results = [error] * len(part)
+            for index, result in zip(indexes, part_results, strict=True):
+                results[index] = result
         return results, False
 
     def _new_batch(self, importing: bool) -> ShardBatches:
@@ -223,12 +230,12 @@ class ClusterWriter(SyncWriter):
 
 
 def _outcome(failure: StoreError, written: int, seconds: float) -> StoreError:
-    """Return the error of marks that got no answer.
+    """Return the error of marks without a reply.
 
     Arguments:
-        failure: why.
-        written: how many bytes of them may have been written.
-        seconds: how many there were.
+        failure: the failure.
+        written: how many bytes of the marks may have been written.
+        seconds: the timeout of the call.
     """
     missed = "Redis did not answer" if written else "there was no connection to Redis"
     return with_outcome(failure, sent=written > 0, timeout=seconds, missed=missed)
