@@ -115,7 +115,7 @@ ELSEWHERE: dict[tuple[str, str], Any] = {
     ("Period", "start"): DAY.start,
     ("Period", "granularity"): Granularity.DAY,
     ("Period.containing", "granularity"): Granularity.DAY,
-    ("KeySchema.dealt", "user_ids"): Offsets([1], 1, 1),
+    ("KeySchema.partition", "user_ids"): Offsets([1], 1, 1),
 }
 
 #: Large numbers whose price another test bounds, and callables of the caller's own, whose

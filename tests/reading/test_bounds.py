@@ -32,7 +32,7 @@ from tallymark._core.context import Context
 from tallymark._core.events import Bitmap
 from tallymark._core.options import Options
 from tallymark._marking.marker import Marker
-from tallymark._reading.bounds import bounded
+from tallymark._reading.bounds import check_bitmaps
 from tallymark._reading.requests import Checkpoint
 from tallymark.bitmapist import cohort
 
@@ -202,7 +202,7 @@ def test_a_large_expression_is_looked_at_in_steps() -> None:
     deep: Any = one
     for _ in range(5_000):
         deep = (deep | two) & one
-    steps = list(bounded(context, [deep]))
+    steps = list(check_bitmaps(context, [deep]))
     assert all(isinstance(step, Checkpoint) for step in steps)
     assert len(steps) >= 10_000 // 1_000
 

@@ -23,8 +23,8 @@ from tallymark._core.events import Bitmap
 from tallymark._core.options import Options
 from tallymark._core.periods import Granularity, Period
 from tallymark._reading import id_streams, membership, queries
-from tallymark._reading.bitop import Program
-from tallymark._reading.graphs import MOST_SOURCES, Graph
+from tallymark._reading.bitop import BitopPlan
+from tallymark._reading.graphs import MAX_SOURCES, Graph
 from tallymark._reading.requests import Checkpoint, Compute, Page, Request, Scatter
 from tallymark.bitmapist import BitOpAnd, BitOpOr, DayEvents
 from tallymark.bitmapist import mark_event as mark_in_the_drop_in
@@ -244,7 +244,7 @@ def answers(commands: Sequence[tuple[bytes, ...]], stored: dict[bytes, int]) -> 
     for name, *arguments in commands:
         if name == b"BITOP":
             what, result, *keys = arguments
-            assert len(keys) <= MOST_SOURCES
+            assert len(keys) <= MAX_SOURCES
             combine = {b"AND": operator.and_, b"OR": operator.or_, b"XOR": operator.xor}[what]
             value, *others = [stored.get(key, 0) for key in keys]
             for each in others:
@@ -286,7 +286,7 @@ def built(steps: Sequence[tuple[str, int, int]], sets: Sequence[Any]) -> list[An
     roots=st.lists(st.integers(0, 30), max_size=3),
 )
 @example([("-", 0, 24), ("-", 0, 0)], [set(), set(), set(), set(), {0}], [])  # (a - a) - b
-def test_a_program_computes_what_its_expressions_say(
+def test_a_plan_computes_what_its_expressions_say(
     steps: list[tuple[str, int, int]], values: list[set[int]], roots: list[int]
 ) -> None:
     sets, users = built(steps, flags[:5]), built(steps, values)
@@ -298,31 +298,31 @@ def test_a_program_computes_what_its_expressions_say(
         graphs.append(Graph.of_tree(sets[-1]))
     for graph in graphs:
         stored = {bitmap.key: value for bitmap, value in by_bitmap.items()}
-        program = Program("x_")
-        assert all(step is None for step in program.write(graph, lambda key: (b"BITCOUNT", key)))
-        replies = answers(program.commands, stored)
+        plan = BitopPlan("x_")
+        assert all(step is None for step in plan.add(graph, lambda key: (b"BITCOUNT", key)))
+        replies = answers(plan.commands, stored)
         wanted = expected[: len(graph.roots)]
-        assert [replies[index] for index in program.asked] == wanted
+        assert [replies[index] for index in plan.reply_indexes] == wanted
         assert len(stored) == len(by_bitmap)  # nothing is left
         worked_out = graph.values([by_bitmap[bitmap] for bitmap in graph.bitmaps])
         assert all(step is None for step in graph.evaluation(worked_out))
         assert [worked_out[root] for root in graph.roots] == wanted
-        assert sum(command[0] == b"BITOP" for command in program.commands) == graph.writes
+        assert sum(command[0] == b"BITOP" for command in plan.commands) == graph.writes
 
 
 def as_bits(users: set[int]) -> int:
     return sum(1 << user for user in users)
 
 
-def written(*sets: EventSet) -> Program:
-    program = Program("x_")
-    for _ in program.write(Graph.of(*sets), lambda key: (b"BITCOUNT", key)):
+def written(*sets: EventSet) -> BitopPlan:
+    plan = BitopPlan("x_")
+    for _ in plan.add(Graph.of(*sets), lambda key: (b"BITCOUNT", key)):
         pass
-    return program
+    return plan
 
 
-def temporary_keys(program: Program) -> int:
-    return len(program.commands[-1]) - 1
+def temporary_keys(plan: BitopPlan) -> int:
+    return len(plan.commands[-1]) - 1
 
 
 def test_shared_parts_are_computed_once_and_keys_used_again() -> None:

@@ -123,7 +123,7 @@ def test_the_server_is_asked_where_somebody_may_be(
     for bitmap in graph.bitmaps:
         first = by_bitmap[bitmap]
         replies += [-1, 2] if first is None else [8 * first + 3, 100]
-    query = expressions.next_candidate(graph, 1)
+    query = expressions.find_candidate(graph, 1)
     request = next(query)
     assert isinstance(request, Request)
     assert not request.atomic
@@ -133,7 +133,7 @@ def test_the_server_is_asked_where_somebody_may_be(
 
 
 def test_the_search_goes_on_where_a_bitmap_does() -> None:
-    query = expressions.next_candidate(Graph.of(a), 0)
+    query = expressions.find_candidate(Graph.of(a), 0)
     first: Any = next(query)
     begin, end = (int(number) for number in first.commands[0][3:])
     assert begin == 0

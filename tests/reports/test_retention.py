@@ -208,12 +208,12 @@ async def test_without_numpy_redis_counts_plain_cells(
 
     def watched(origin: Any, graph: Any, question: Any) -> Any:
         asked.append(len(graph.roots))
-        return expressions.asking(origin, graph, question)
+        return expressions.build_request(origin, graph, question)
 
     ints = bits.Ints()
     for module in ("_reports.retention_counts", "_async.executor"):
         monkeypatch.setattr(f"tallymark.{module}.algebra", lambda: ints)
-    monkeypatch.setattr(retention_counts, "asking", watched)
+    monkeypatch.setattr(retention_counts, "build_request", watched)
     monkeypatch.setattr(retention_counts, "_MAX_BITOP", limit)
     async with facade.open(plain_store.url) as tally:
         marked = await plausible(tally)

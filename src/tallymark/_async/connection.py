@@ -307,7 +307,7 @@ class BatchSender:
         self.is_failing = False
         self.last_failure = None
         self._backoff = Backoff()
-        self._outage.is_over()
+        self._outage.end()
 
     def failed(self, failure: StoreError, *, final: bool) -> None:
         """Record and log a failure.

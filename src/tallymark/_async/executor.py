@@ -84,7 +84,7 @@ class Executor:
             OverloadedError: too many queries are running.
             ClosedError, WrongEventLoopError: the tally cannot be used here.
         """
-        execution = self._executions.whole(query, timeout)
+        execution = self._executions.of(query, timeout)
         self._admit()
         try:
             return await self.run(execution)
@@ -237,7 +237,7 @@ async def _computed(computation: Computation) -> None:
 
 def _work(work: Compute, stopped: threading.Event) -> None:
     """Do all steps, until stopped. Runs in a thread."""
-    pauses = work.pauses or not algebra().lets_others_run
+    pauses = work.pauses or not algebra().releases_gil
     paused = time.perf_counter()
     for _ in work.steps:
         if stopped.is_set():

@@ -153,7 +153,7 @@ class ReadPool:
             raise
         else:
             if self._outage.lasts:
-                self._outage.is_over()
+                self._outage.end()
         finally:
             if self._observer is not None and (intact or failure is not None):
                 seconds = time.perf_counter() - began if began else 0.0

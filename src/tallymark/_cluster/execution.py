@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._core.failures import MAX_REDIRECTS, TRANSIENT, Attempts, RedirectedError, SlotMovingError
-from .._core.untrusted import let_handlers_pass
+from .._core.untrusted import reraise_from_handler
 from .._reading.execution import Exchange, ExchangeAll, Executions, Refresh, Sleep
 from .._reading.requests import ListNodes, Request, Scatter
 from ..errors import StoreError, StoreUnavailableError
@@ -100,7 +100,7 @@ class ClusterExecutions(Executions):
                 (slots,) = request.parse(replies)
                 self.topology.update(slots, address)
             except StoreError as failure:  # noqa: PERF203 - one or two nodes
-                let_handlers_pass(failure)
+                reraise_from_handler(failure)
                 self.topology.failed(address)
                 if cause is None or isinstance(cause, TRANSIENT):
                     cause = failure  # a failure that is not about connections says more
@@ -193,7 +193,7 @@ class ClusterExecutions(Executions):
                     (yield from self._exchange(batch, address, deadline, traffic))
                 )
             except TRANSIENT as error:
-                let_handlers_pass(error)
+                reraise_from_handler(error)
                 failure, importing = error, None
             else:
                 redirected = results[0]
@@ -218,12 +218,14 @@ class ClusterExecutions(Executions):
         try:
             replies: list[Any] = yield Exchange(batch, until, address, traffic)
         except TRANSIENT as error:
-            let_handlers_pass(error)
+            reraise_from_handler(error)
             self.topology.failed(address)
             raise
         return replies
 
-    def _ask(self, effect: Request | Scatter | ListNodes, deadline: float) -> Execution[list[Any]]:
+    def _dispatch(
+        self, effect: Request | Scatter | ListNodes, deadline: float
+    ) -> Execution[list[Any]]:
         if isinstance(effect, Request):
             raise TypeError(effect)  # on a cluster, all queries are of shards
         router = Router(effect if isinstance(effect, Scatter) else Scatter(()), self.topology)
@@ -234,7 +236,7 @@ class ClusterExecutions(Executions):
             try:
                 yield from self.ready(deadline, marking=False)
             except TRANSIENT as error:
-                let_handlers_pass(error)
+                reraise_from_handler(error)
                 failure = error
             else:
                 if isinstance(effect, ListNodes):
@@ -275,4 +277,4 @@ class ClusterExecutions(Executions):
         try:
             yield Refresh(deadline, since)
         except TRANSIENT as error:  # if no node answers, the next attempt fails with it
-            let_handlers_pass(error)
+            reraise_from_handler(error)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._core import resp as wire
 from .._core.failures import copied, unexpected_reply
-from .._core.untrusted import let_handlers_pass, shown
+from .._core.untrusted import reraise_from_handler, shown
 from ..errors import CommandError, WrongSchemaError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Handshake:
             schema = json.loads(value)
             version, shards = schema["version"], schema["shards"]
         except (ValueError, TypeError, KeyError) as error:
-            let_handlers_pass(error)
+            reraise_from_handler(error)
             version, shards = None, None
         if version != _VERSION:
             raise WrongSchemaError(

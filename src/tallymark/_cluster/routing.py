@@ -160,7 +160,7 @@ class Router:
         elif part.atomic or part.encoded is not None:
             if part.encoded is None and _READS.issuperset(command[0] for command in part.commands):
                 # For a single command, one of the two nodes has the key.
-                self._parts[index] = route, part._replace(atomic=False, ready=None)
+                self._parts[index] = route, part._replace(atomic=False, cached=None)
             else:
                 self._finish(index, SlotMovingError(str(redirected[0])))
         elif any(error.kind == "TRYAGAIN" for error in redirected):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._core.failures import unexpected_reply
 from .._core.keys import SLOTS, key_slot, tag_slot, tags
-from .._core.untrusted import let_handlers_pass
+from .._core.untrusted import reraise_from_handler
 from ..errors import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Topology:
                 ranges.append((int(first), int(last), self._address(master, asked)))
                 others += [self._address(replica, asked) for replica in replicas]
         except (TypeError, ValueError, AttributeError, IndexError) as error:
-            let_handlers_pass(error)
+            reraise_from_handler(error)
             raise unexpected_reply(reply) from error
         if not ranges:
             raise StoreUnavailableError("the node knows of no slots; is it a part of a cluster?")

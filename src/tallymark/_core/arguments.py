@@ -14,7 +14,7 @@ from dataclasses import FrozenInstanceError
 from typing import TYPE_CHECKING, Any, Final, NoReturn, SupportsIndex, TypeVar, cast
 
 from ..errors import InvalidTypeError, InvalidValueError
-from .untrusted import kind_of, let_handlers_pass, shown
+from .untrusted import kind_of, reraise_from_handler, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,7 +120,7 @@ def exact_int(value: object) -> int | None:
     try:
         number = operator.index(cast("SupportsIndex", value))
     except Exception as error:  # noqa: BLE001 - there is no __index__, or it raises
-        let_handlers_pass(error)
+        reraise_from_handler(error)
         return None
     return int.__index__(number)
 
@@ -150,7 +150,7 @@ def iterated(what: str, items: Iterable[ItemT]) -> Iterator[ItemT]:
         try:
             return iter(items)
         except TypeError as raised:  # `__iter__` exists and refuses
-            let_handlers_pass(raised)
+            reraise_from_handler(raised)
             error = raised
     raise InvalidTypeError(f"{what}, got {shown(items)}") from error
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from .options import Options
 
 __all__ = [
-    "LEAST_WRITTEN",
-    "SLOWER",
+    "MIN_WRITE_COST",
+    "TAIL_FACTOR",
     "Context",
     "EventSets",
     "Lengths",
@@ -37,13 +37,14 @@ __all__ = [
 _FRESH: Final = 60.0
 _EVENTS: Final = 1000
 
-#: The least cost of a temporary key, in bytes: a command in a transaction takes the server
-#: as long as combining so many bytes.
-LEAST_WRITTEN: Final = 4096
+#: The least cost of a temporary key, in bytes: a server executes a command of a transaction in
+#: the time in which it combines so many bytes.
+MIN_WRITE_COST: Final = 4096
 
-#: Redis combines whole words up to the end of the shortest operand. A byte beyond takes about
-#: as long as so many bytes before (redis/src/bitops.c, bitopCommand).
-SLOWER: Final = 6
+#: Redis combines whole words up to the end of the shortest operand, and single bytes after it.
+#: Each of these bytes takes about as long as so many bytes before (redis/src/bitops.c,
+#: bitopCommand).
+TAIL_FACTOR: Final = 6
 
 _DAY: Final = timedelta(days=1)
 
@@ -131,22 +132,25 @@ class Context:
     @functools.cached_property
     def _coverages(self) -> tuple[Coverage, Coverage]:
         """The coverage without bitmaps of hours, and with them."""
-        lives, yearly = self.options.lives, self.options.track_yearly
-        without, with_hours = (Coverage.of(lives, yearly=yearly, hourly=h) for h in (False, True))
+        lifetimes, yearly = self.options.lifetimes, self.options.track_yearly
+        without, with_hours = (
+            Coverage.of(lifetimes, yearly=yearly, hourly=h) for h in (False, True)
+        )
         return without, with_hours
 
     @functools.cached_property
-    def sure_writes(self) -> int:
-        """How many temporary keys may be written for a question, however long bitmaps are.
+    def safe_writes(self) -> int:
+        """How many temporary keys a query may write without a check of the lengths of bitmaps.
 
-        If all ids are such as the tally accepts, these stay below ``max_temp_bytes``.
+        With so many, the cost stays below ``max_temp_bytes`` even if all bitmaps are as long as
+        the user ids that the tally allows can make them.
         """
         limit = self.options.max_temp_bytes
         if limit is None:
             return sys.maxsize
         shards = len(self.schema.parts)
         longest = (self.schema.max_user_id // shards >> 3) + 1
-        return limit // (shards * max(SLOWER * longest, LEAST_WRITTEN))
+        return limit // (shards * max(TAIL_FACTOR * longest, MIN_WRITE_COST))
 
     @functools.cached_property
     def lengths(self) -> Lengths:

@@ -233,7 +233,7 @@ class Bitmap(EventSet):
         """The bitmap's key in the database."""
         return bitmap_key(self.origin.prefix, self.event, self.period)
 
-    def key_below(self, prefix: str) -> bytes:
+    def key_with_prefix(self, prefix: str) -> bytes:
         """Return the bitmap's key with another prefix, such as a shard's."""
         return bitmap_key(prefix, self.event, self.period)
 

@@ -18,7 +18,7 @@ from .untrusted import shown
 
 __all__ = [
     "MAX_REDIRECTS",
-    "TOO_SHORT",
+    "MIN_ATTEMPT_TIME",
     "TRANSIENT",
     "Attempts",
     "Backoff",
@@ -34,8 +34,8 @@ __all__ = [
 #: Failures after which a retry, on another connection or a moment later, may succeed.
 TRANSIENT: Final = (StoreUnavailableError, StoreTimeoutError)
 
-#: With fewer seconds left until the deadline, no attempt is made.
-TOO_SHORT: Final = 0.001
+#: No attempt is made with this many seconds, or fewer, left until the deadline.
+MIN_ATTEMPT_TIME: Final = 0.001
 
 #: After how many redirections in a row a command of a cluster pauses.
 MAX_REDIRECTS: Final = 3
@@ -118,7 +118,7 @@ class Attempts:
         """
         if not isinstance(failure, StoreTimeoutError):
             self._cause = failure
-        if left <= TOO_SHORT:
+        if left <= MIN_ATTEMPT_TIME:
             raise self._cause or failure
         # Near the deadline, pauses get shorter, so that there are some more attempts.
         return min(self._backoff.next(), left / 2)

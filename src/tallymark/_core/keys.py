@@ -1,18 +1,18 @@
-"""The key schema: how (event, period, user id) becomes (key, offset), and back.
+"""The key schema: (event, period, user id) to (key, offset), and back. Pure.
 
-Pure. The plain format is that of bitmapist, byte for byte, so that both can share
-a database: ``{prefix}{event}_{suffix}`` with the prefix ``trackist_``. A suffix
-never contains ``_``, hence the last one always ends the event's name and
-every key reads back as exactly one event and period.
+The plain format is that of bitmapist, byte for byte, so that both can share a database:
+``{prefix}{event}_{suffix}``, by default with the prefix ``trackist_``. A suffix never contains
+``_``, so the last ``_`` of a key ends the event's name, and each key parses as exactly one event
+and period.
 
-With S shards, user u is in shard u mod S, at the bit u div S, and each shard is a
-plain database of its own, whose prefix is ``{prefix}{tag}`` with the tag in braces.
+With S shards, user u is in shard u mod S, at offset u div S. Each shard is a plain database with
+the prefix ``{prefix}{tag}``, where ``tag`` is in braces.
 
-A cluster puts each key into one of 16,384 slots by the part of the key between
-braces, its hash tag, and each slot on one of its nodes. All bitmaps of a user have
-the tag of the user's shard, so a mark stays one transaction and set operations
-stay within a shard. Nodes hold ranges of slots, as a rule of equal length, so tags in
-slots of equal distance give them as many shards each, give or take one.
+A cluster maps each key to one of 16,384 slots, by the hash tag: the part of the key between
+braces; and each slot to one of its nodes. All bitmaps of a shard have the shard's tag, so a mark
+is one transaction, and set operations stay within a shard. Nodes have ranges of slots, usually
+of equal length. The slots of the tags are at equal distances, so each node has the same number
+of shards, plus or minus one.
 
 Slots: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
 """
@@ -30,7 +30,6 @@ from typing import TYPE_CHECKING, Any, Final
 from ..errors import InvalidTypeError, InvalidValueError
 from .arguments import (
     NUMBER_THEM,
-    check_flag,
     check_name,
     checked_int,
     checked_name,
@@ -51,11 +50,6 @@ __all__ = [
     "SLOTS",
     "KeySchema",
     "bitmap_key",
-    "check_flag",
-    "check_name",
-    "checked_int",
-    "checked_name",
-    "exact_int",
     "key_slot",
     "results_of_bitmapist",
     "scan_pattern",
@@ -66,24 +60,26 @@ __all__ = [
 
 DEFAULT_PREFIX: Final = "trackist_"
 
-#: The last bit that Redis can address: a string holds 512 MB, 2**32 bits
+#: The highest offset of a bit in Redis: a string has at most 512 MB, 2**32 bits
 #: (https://redis.io/docs/latest/commands/setbit/).
 MAX_USER_ID: Final = 2**32 - 1
 
+#: How many slots a cluster has.
 SLOTS: Final = 16384
 
-#: As many as a cluster may have nodes; what asks all shards gets slower with each.
+#: The most shards, about the most nodes of a cluster. Each shard makes queries of all shards
+#: slower.
 MAX_SHARDS: Final = 1024
 
 
 @dataclass(frozen=True)
 class KeySchema:
-    """Names the bitmaps of one database and checks what goes into the names.
+    """Builds and parses the keys of one database, and checks their parts.
 
     Attributes:
-        prefix: what every key begins with.
-        max_user_id: the largest user id accepted, at most `MAX_USER_ID`.
-        shards: over how many shards users are spread; ``None`` for the plain format.
+        prefix: the first characters of every key.
+        max_user_id: the largest user id allowed, at most `MAX_USER_ID`.
+        shards: the number of shards, from 1 to 1024; ``None`` for the plain format.
     """
 
     prefix: str = DEFAULT_PREFIX
@@ -91,7 +87,7 @@ class KeySchema:
     shards: int | None = None
 
     def __post_init__(self) -> None:
-        # Plain ones, also of a subclass or of numpy.
+        # As exact str and int, also if these are instances of subclasses, or numpy's.
         object.__setattr__(self, "prefix", checked_name("prefix", self.prefix))
         highest = checked_int("max_user_id", self.max_user_id)
         object.__setattr__(self, "max_user_id", highest)
@@ -110,10 +106,10 @@ class KeySchema:
 
     @functools.cached_property
     def parts(self) -> tuple[KeySchema, ...]:
-        """The plain schema of each shard; without shards, only this one.
+        """The plain schema of each shard; without shards, only this schema.
 
-        Where there are fewer users than shards, some have none, which a ``max_user_id``
-        cannot say: theirs is 0.
+        With fewer user ids than shards, some shards have no users. Their ``max_user_id`` is 0,
+        since it cannot be negative.
         """
         shards = self.shards
         if shards is None:
@@ -129,24 +125,27 @@ class KeySchema:
 
     @property
     def schema_key(self) -> bytes:
-        """The key that holds how the database is sharded. It is no bitmap's."""
+        """The key of the database's number of shards. No bitmap has this key."""
         return f"{self.prefix}schema".encode()
 
     def place(self, user_id: int) -> tuple[int, int]:
-        """Return a user's shard, and the bit that stands for the user in its bitmaps.
+        """Return the shard of a user, and the offset of the user's bit in the shard's bitmaps.
 
         Raises:
-            InvalidTypeError, InvalidValueError: as `offset`.
+            InvalidTypeError, InvalidValueError: the id is not allowed, as in `offset`.
         """
         offset = self.offset(user_id)
         offset, shard = divmod(offset, len(self.parts))
         return shard, offset
 
-    def dealt(self, user_ids: Offsets) -> Iterator[tuple[int, Offsets]]:
-        """Yield the shards of many users whose ids `offsets` has checked, and their bits there.
+    def partition(self, user_ids: Offsets) -> Iterator[tuple[int, Offsets]]:
+        """Yield each shard that has some of the users, and the offsets of their bits there.
+
+        Arguments:
+            user_ids: ids as `offsets` has returned them.
 
         Raises:
-            InvalidTypeError: it is not from there.
+            InvalidTypeError: this is no result of `offsets`.
         """
         if not isinstance(user_ids, Offsets):
             raise InvalidTypeError(
@@ -161,7 +160,8 @@ class KeySchema:
         """Return the shard, the event and the period of a key.
 
         Raises:
-            InvalidValueError: this schema has no such key.
+            InvalidTypeError: the key is not bytes.
+            InvalidValueError: this is no key of this schema.
         """
         if not isinstance(key, bytes):
             raise InvalidTypeError(f"a key must be bytes, got {described(key)}")
@@ -175,21 +175,25 @@ class KeySchema:
         return (shard, *self.parts[shard].parse(key))
 
     def key(self, event: str, period: Period | None) -> bytes:
-        """Return the key of an event's bitmap for a period; ``None`` for the dateless one.
+        """Return the key of an event's bitmap in the plain format.
+
+        Arguments:
+            event: the event's name.
+            period: the period; ``None`` for the dateless bitmap.
 
         Raises:
-            InvalidTypeError, InvalidValueError: the event's name is not allowed.
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
         """
         if period is not None and not isinstance(period, Period):
             raise InvalidTypeError(f"period must be a Period or None, got {shown(period)}")
         return bitmap_key(self.prefix, checked_name("event", event), period)
 
     def offset(self, user_id: int) -> int:
-        """Return the bit that stands for a user in every bitmap, in the plain format.
+        """Return the offset of a user's bit in the plain format: the checked id as an exact int.
 
         Raises:
-            InvalidTypeError, InvalidValueError: the id is no integer (a bool is
-                none here) or lies outside ``[0, max_user_id]``.
+            InvalidTypeError: the id is no integer, or is a bool.
+            InvalidValueError: the id is not in ``[0, max_user_id]``.
         """
         number = user_id if type(user_id) is int else exact_int(user_id)
         if number is None:
@@ -205,29 +209,29 @@ class KeySchema:
         return number
 
     def offsets(self, user_ids: Numbers) -> Offsets:
-        """Return the bits that stand for many users, in the plain format.
+        """Return the offsets of many users' bits in the plain format.
 
         Arguments:
             user_ids: a list or range of ids, or a one-dimensional numpy array of
                 an integer type; at least one id.
 
         Raises:
-            InvalidTypeError, InvalidValueError: as `offset`, about the first
-                id that is not allowed.
+            InvalidTypeError, InvalidValueError: an id is not allowed, as in `offset`; the error
+                is about the first such id.
         """
         if type(user_ids) is range and user_ids:
             ends = self.offset(user_ids[0]), self.offset(user_ids[-1])
             return Offsets(user_ids, min(ends), max(ends))
         if is_array(user_ids):
             array: Any = user_ids
-            some = array.ndim == 1 and array.size
+            is_allowed = array.ndim == 1 and array.size
         else:
-            some = type(user_ids) is list and user_ids
-        if not some:
+            is_allowed = type(user_ids) is list and user_ids
+        if not is_allowed:
             raise InvalidTypeError(
                 f"user ids must be a list, a range or an array, got {shown(user_ids)}"
             )
-        # In C, and so in a tenth of the time that a look at each takes.
+        # These checks run in C, in a tenth of the time of a loop in Python.
         if is_array_of_ints(user_ids) or (
             type(user_ids) is list and {int}.issuperset(map(type, user_ids))
         ):
@@ -237,10 +241,11 @@ class KeySchema:
         return bounded([self.offset(user_id) for user_id in as_list(user_ids)])
 
     def parse(self, key: bytes | str) -> tuple[str, Period | None]:
-        """Return the event and the period of a key: the inverse of `key`.
+        """Return the event and the period of a key in the plain format: the inverse of `key`.
 
         Raises:
-            InvalidValueError: this schema has no such key.
+            InvalidTypeError: the key is neither bytes nor a str.
+            InvalidValueError: this is no key of this schema.
         """
         if not isinstance(key, bytes | str):
             raise InvalidTypeError(f"a key must be bytes or a str, got {described(key)}")
@@ -256,7 +261,7 @@ class KeySchema:
 
 
 def scan_pattern(schema: KeySchema, beginning: str, shard: int | None) -> bytes:
-    """Return a pattern for ``SCAN``, which the keys of bitmaps match, and maybe some others.
+    """Return a pattern for ``SCAN`` that matches the keys of bitmaps, and maybe some others.
 
     Arguments:
         schema: the schema of the keys.
@@ -265,7 +270,7 @@ def scan_pattern(schema: KeySchema, beginning: str, shard: int | None) -> bytes:
     """
     if shard is not None or schema.shards is None:
         begin = _escaped(schema.parts[shard or 0].prefix)
-    else:  # a key has the tag of its shard in braces
+    else:  # after the prefix, a key has the tag of its shard, in braces
         begin = _escaped(f"{schema.prefix}{{") + "*}"
     return f"{begin}{_escaped(beginning)}*".encode()
 
@@ -279,29 +284,30 @@ def users_at(schema: KeySchema, shard: int, offsets: Iterable[int]) -> Iterable[
 
 
 def _escaped(text: str) -> str:
-    """Return the pattern of ``SCAN`` that matches just this text."""
+    """Return a pattern for ``SCAN`` that matches only this text."""
     return re.sub(r"([\\*?\[\]])", r"\\\1", text)
 
 
 def results_of_bitmapist(prefix: str) -> re.Pattern[bytes]:
-    """Return what matches the keys of results that bitmapist computes and leaves.
+    """Return a pattern for the keys of results that bitmapist computes and leaves.
 
-    It puts the keys of operands behind ``bitop_AND_`` and the like; the drop-in puts a
-    digest there if these are long. bitmapist4 does the same below a prefix of its own.
+    Such a key has ``bitop_AND_`` or the like after the prefix, and then the keys of the operands;
+    in place of long ones, `tallymark.bitmapist` writes a digest. bitmapist4 has the same keys
+    with a prefix of its own.
     """
     begin = re.escape(prefix)
     return re.compile(rf"{begin}bitop_(?:AND|OR|XOR|NOT)_(?:{begin}|[0-9a-f]{{64}}\Z)".encode())
 
 
 def bitmap_key(prefix: str, event: str, period: Period | None) -> bytes:
-    """Return the key of a bitmap, of names that are known to be allowed."""
+    """Return the key of a bitmap in the plain format. Checks no argument."""
     suffix = UNIQUE_SUFFIX if period is None else period.suffix
     # Concatenated, since format() shows a str Enum as its name on some Pythons.
     return (prefix + event + "_" + suffix).encode()
 
 
 def check_shards(shards: int) -> None:
-    """Raise unless a database may have so many shards."""
+    """Raise `InvalidValueError` unless the number of shards is in ``[1, MAX_SHARDS]``."""
     if not 1 <= shards <= MAX_SHARDS:
         raise InvalidValueError(f"shards must be in [1, {MAX_SHARDS}], got {shown(shards, 40)}")
 
@@ -312,7 +318,7 @@ def tag_slot(tag: bytes) -> int:
 
 
 def key_slot(key: bytes) -> int:
-    """Return the slot of a key."""
+    """Return the slot of a key: of its hash tag, or of the whole key if it has none."""
     _, brace, rest = key.partition(b"{")
     tag, end, _ = rest.partition(b"}")
     return tag_slot(tag if brace and end and tag else key)
@@ -320,21 +326,23 @@ def key_slot(key: bytes) -> int:
 
 @functools.cache
 def tags(shards: int) -> tuple[str, ...]:
-    """Return the hash tag of each shard: the first word in the middle of its share of the slots.
+    """Return the hash tag of each shard.
 
-    Words are those of lower-case letters, shorter ones first, then in the order
-    of the alphabet. This is a part of the key format: it must never change.
+    The slots are divided into as many ranges of equal length as there are shards. The tag of a
+    shard is the first word whose slot is the middle of the shard's range. Words are made of
+    lower-case letters, and sorted by length, then alphabetically. This is a part of the key
+    format: it must never change.
     """
-    wanted = {(2 * shard + 1) * SLOTS // (2 * shards): shard for shard in range(shards)}
-    found = [""] * shards
+    middles = {(2 * shard + 1) * SLOTS // (2 * shards): shard for shard in range(shards)}
+    tags_of_shards = [""] * shards
     words = (
         "".join(letters)
         for length in itertools.count(1)
         for letters in itertools.product(string.ascii_lowercase, repeat=length)
     )
-    while wanted:
+    while middles:
         word = next(words)
-        shard = wanted.pop(tag_slot(word.encode()), None)
+        shard = middles.pop(tag_slot(word.encode()), None)
         if shard is not None:
-            found[shard] = word
-    return tuple(found)
+            tags_of_shards[shard] = word
+    return tuple(tags_of_shards)

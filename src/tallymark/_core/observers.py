@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from ..errors import StoreTimeoutError
-from .untrusted import let_handlers_pass, shown
+from .untrusted import reraise_from_handler, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ def observe(observer: Observer, operation: Operation) -> None:
     try:
         observer(operation)
     except Exception as error:  # noqa: BLE001 - of the program's code; logged
-        let_handlers_pass(error)
+        reraise_from_handler(error)
         _log.exception("the observer %s failed", shown(observer))
 
 
@@ -103,8 +103,8 @@ class Outage:
             _log.warning("no answer from %s%s", self._store, reason)
         self._failures += 1
 
-    def is_over(self) -> None:
-        """Record a reply. Call this only if the outage `lasts`."""
+    def end(self) -> None:
+        """Record a reply, which ends the outage. Call this only if the outage `lasts`."""
         self.lasts = False
         if not self._is_logged:
             return

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from ..errors import InvalidTypeError
 from .arguments import NUMBER_THEM, is_array
-from .untrusted import escaped, kind_of, let_handlers_pass, shown
+from .untrusted import escaped, kind_of, reraise_from_handler, shown
 
 __all__ = [
     "BLOCK",
@@ -124,7 +124,7 @@ def _as_array(ids: Any) -> Any:
     try:
         converted = numpy.asanyarray(ids)  # keeps the mask, such as of a variable of netCDF4
     except Exception as error:
-        let_handlers_pass(error)
+        reraise_from_handler(error)
         raise InvalidTypeError(
             f"user ids must be an iterable of ints, got a {kind_of(ids)} that is no array: "
             f"{shown(error)}"

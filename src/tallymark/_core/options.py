@@ -23,7 +23,7 @@ from ..errors import InvalidTypeError, InvalidValueError, TallymarkError
 from .arguments import check_flag, checked_int, plain_str
 from .keys import DEFAULT_PREFIX, MAX_USER_ID, KeySchema
 from .periods import By, Granularity, checked_zone, dated
-from .untrusted import escaped, kind_of, let_handlers_pass, shown
+from .untrusted import escaped, kind_of, reraise_from_handler, shown
 from .urls import StoreUrl
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ class Options:
     shards: int | None = None
     replicas: int = 0
     #: ``expire`` by granularity.
-    lives: Mapping[Granularity, timedelta] = field(init=False)
+    lifetimes: Mapping[Granularity, timedelta] = field(init=False)
     #: ``timezone`` as a tzinfo.
     zone: tzinfo = field(init=False)
 
@@ -222,7 +222,7 @@ class Options:
         self._check_least("max_bitmaps", 1)
         self._check_least("replicas", 0)
         _check_pattern(self.event_pattern)
-        object.__setattr__(self, "lives", _lives(self.expire))
+        object.__setattr__(self, "lifetimes", _lifetimes(self.expire))
         if not _is_word(self.read_from):
             if not isinstance(self.read_from, str | StoreUrl):
                 raise InvalidTypeError(
@@ -295,7 +295,7 @@ def _real(timeout: object) -> float:
         try:
             return float.__float__(float(timeout))
         except Exception as error:  # noqa: BLE001 - the caller's class may raise anything
-            let_handlers_pass(error)
+            reraise_from_handler(error)
             cause = error
     raise InvalidTypeError(f"timeout must be a number of seconds, got {shown(timeout)}") from cause
 
@@ -313,24 +313,24 @@ def _check_pattern(pattern: str | None) -> None:
         ) from None
 
 
-def _lives(expire: Mapping[By, timedelta]) -> dict[Granularity, timedelta]:
+def _lifetimes(expire: Mapping[By, timedelta]) -> dict[Granularity, timedelta]:
     if not isinstance(expire, Mapping):
         raise InvalidTypeError(f"expire must map granularities to timedeltas, got {shown(expire)}")
-    lives = {}
-    for by, life in _items(expire):
-        if not isinstance(life, timedelta):
-            raise InvalidTypeError(f"expire must hold timedeltas, got {shown(life)}")
-        if life <= timedelta(0):
-            raise InvalidValueError(f"expire must hold timedeltas above 0, got {shown(life)}")
-        lives[dated(by)] = life
-    return lives
+    lifetimes: dict[Granularity, timedelta] = {}
+    for by, lifetime in _items(expire):
+        if not isinstance(lifetime, timedelta):
+            raise InvalidTypeError(f"expire must hold timedeltas, got {shown(lifetime)}")
+        if lifetime <= timedelta(0):
+            raise InvalidValueError(f"expire must hold timedeltas above 0, got {shown(lifetime)}")
+        lifetimes[dated(by)] = lifetime
+    return lifetimes
 
 
 def _items(expire: Mapping[By, timedelta]) -> list[tuple[By, timedelta]]:
     try:
         return list(expire.items())
     except Exception as error:
-        let_handlers_pass(error)
+        reraise_from_handler(error)
         raise InvalidTypeError(f"expire cannot be read: {shown(error)}") from error
 
 
@@ -376,7 +376,7 @@ def _zone(timezone: str | tzinfo) -> tzinfo:
     try:
         return ZoneInfo(timezone)
     except (ValueError, OSError, KeyError) as error:  # ZoneInfoNotFoundError is a KeyError
-        let_handlers_pass(error)
+        reraise_from_handler(error)
         raise InvalidValueError(
             f"unknown time zone {shown(timezone)} (on a system without a time zone database, "
             "as Windows is, run: pip install tzdata)"

@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 
 from ..errors import InvalidTypeError, InvalidValueError
 from .arguments import checked_int, described
-from .untrusted import kind_with_module, let_handlers_pass, shown
+from .untrusted import kind_with_module, reraise_from_handler, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,7 +143,7 @@ class Period:
         try:
             is_start = self.start == begin  # False for an aware one
         except (ArithmeticError, TypeError, ValueError) as error:  # raised by a tzinfo
-            let_handlers_pass(error)
+            reraise_from_handler(error)
             is_start = False
         if not is_start:
             raise InvalidValueError(
@@ -184,7 +184,7 @@ class Period:
         try:
             return Period(self.granularity, _shifted(self.granularity, self.start, number))
         except (OverflowError, ValueError) as error:
-            let_handlers_pass(error)
+            reraise_from_handler(error)
             raise InvalidValueError(
                 f"{self.granularity} {self.suffix} cannot be shifted that far: "
                 "it leaves the years 1 to 9999"
@@ -279,7 +279,7 @@ def parse_suffix(suffix: str) -> Period | None:
     try:
         period = _parse_period(suffix)
     except (ValueError, OverflowError) as error:
-        let_handlers_pass(error)
+        reraise_from_handler(error)
         raise InvalidValueError(f"not a period's suffix: {shown(suffix)}") from error
     if period.suffix != suffix:  # zero padding, "+1", " 1", digits that are not ASCII
         raise InvalidValueError(f"not a period's suffix: {shown(suffix)}")
@@ -324,7 +324,7 @@ def _start(granularity: Granularity, moment: datetime) -> datetime:
         if granularity is Granularity.HOUR:
             return midnight.replace(hour=getattr(moment, "hour", 0))
     except (TypeError, ValueError) as error:  # pandas' NaT, whose year is a NaN
-        let_handlers_pass(error)
+        reraise_from_handler(error)
         raise InvalidValueError(f"{shown(moment)} is no moment") from error
     if granularity is Granularity.DAY:
         return midnight
@@ -372,7 +372,7 @@ def wall_clock(moment: date, zone: tzinfo, name: str = "now") -> datetime:
         except Exception as error:
             # Outside the years 1 to 9999; pandas' NaT, which is a datetime, too; or a
             # ``tzinfo`` that is broken.
-            let_handlers_pass(error)
+            reraise_from_handler(error)
             raise InvalidValueError(
                 f"{name} must lie in the years 1 to 9999 in the tally's zone, got {shown(moment)}"
             ) from error
@@ -400,7 +400,7 @@ def checked_zone(zone: tzinfo) -> tzinfo:
             local = moment.astimezone(zone)
             offset = local.utcoffset()
         except Exception as error:  # a tzinfo of the caller's may raise anything
-            let_handlers_pass(error)
+            reraise_from_handler(error)
             raise _unusable(zone, f"{type(error).__name__} for {moment}") from error
         if offset is None:
             raise _unusable(zone, f"no offset for {moment}")
@@ -440,7 +440,7 @@ def _offset(moment: datetime, zone: tzinfo) -> timedelta:
         return local.replace(tzinfo=None) - moment
     except Exception as error:  # a tzinfo of the caller's may raise anything
         if not _EARLIEST <= moment <= _LATEST:
-            let_handlers_pass(error)
+            reraise_from_handler(error)
             raise OverflowError from error
         _failed(zone, moment, error)
 
@@ -464,7 +464,7 @@ def clock_at(seconds: float, zone: tzinfo) -> tuple[datetime, timedelta | None]:
 
 def _failed(zone: tzinfo, moment: datetime, error: Exception) -> NoReturn:
     """Raise the error for a time zone that has raised one."""
-    let_handlers_pass(error)
+    reraise_from_handler(error)
     raise _unusable(zone, f"{type(error).__name__} for {moment}+00:00") from error
 
 

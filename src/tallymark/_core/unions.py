@@ -86,11 +86,11 @@ class Union(EventSet):
         """Return the periods whose bitmaps are united."""
         raise NotImplementedError
 
-    def most(self) -> int:
+    def max_size(self) -> int:
         """Return an upper bound of the number of periods, in constant time."""
         raise NotImplementedError
 
-    def unfolded(self) -> Iterator[Period]:
+    def iter_periods(self) -> Iterator[Period]:
         """Yield the periods one by one, as they are computed."""
         return iter(self.periods())
 
@@ -121,7 +121,7 @@ class PeriodUnion(Union):
         check_name("event", self.event)
 
     @property
-    def own(self) -> Bitmap | None:
+    def own_bitmap(self) -> Bitmap | None:
         """The bitmap of the period itself; ``None`` if its granularity is not marked."""
         if self.coverage.has(self.period.granularity):
             return Bitmap(self.origin, self.event, self.period)
@@ -141,14 +141,14 @@ class PeriodUnion(Union):
 
     def periods(self) -> tuple[Period, ...]:
         """Return the period itself, if its granularity is marked, and those that cover it."""
-        return tuple(self.unfolded())
+        return tuple(self.iter_periods())
 
-    def most(self) -> int:
+    def max_size(self) -> int:
         """Return how many dated bitmaps have marks of these days at most."""
         first, after = days_of(self.period)
         return _BITMAPS_OF_A_DAY * (after - first)
 
-    def unfolded(self) -> Iterator[Period]:
+    def iter_periods(self) -> Iterator[Period]:
         """Yield the periods one by one, as they are computed."""
         if self.coverage.has(self.period.granularity):
             yield self.period
@@ -211,15 +211,15 @@ class DayRange(Union):
         return moved
 
     @property
-    def widest(self) -> int:
+    def max_days_per_bitmap(self) -> int:
         """How many days the widest bitmap of the union has at most."""
         return _DAYS_OF_A_MONTH
 
-    def most(self) -> int:
+    def max_size(self) -> int:
         """Return how many dated bitmaps have marks of these days at most."""
         return _BITMAPS_OF_A_DAY * (self.after - self.first).days
 
-    def unfolded(self) -> Iterator[Period]:
+    def iter_periods(self) -> Iterator[Period]:
         """Yield the periods one by one, as they are computed."""
         if self._periods is not None:
             yield from self._periods
@@ -232,7 +232,7 @@ class DayRange(Union):
 
     def periods(self) -> tuple[Period, ...]:
         """Return whole months and weeks where they fit and suffice, and days at the edges."""
-        return self._periods or tuple(self.unfolded())
+        return self._periods or tuple(self.iter_periods())
 
     def __repr__(self) -> str:
         return f"between({self.event!r}, {self.first:%Y-%m-%d}, {self.after:%Y-%m-%d})"
@@ -243,25 +243,27 @@ class Coverage:
     """Which bitmaps a database has, and how long they live after their periods.
 
     Attributes:
-        lives: the granularities that are marked, and how long their bitmaps live; the
+        lifetimes: the granularities that are marked, and how long their bitmaps live; the
             widest first.
     """
 
-    lives: tuple[tuple[Granularity, timedelta], ...]
+    lifetimes: tuple[tuple[Granularity, timedelta], ...]
 
     @classmethod
-    def of(cls, lives: Mapping[Granularity, timedelta], *, yearly: bool, hourly: bool) -> Coverage:
+    def of(
+        cls, lifetimes: Mapping[Granularity, timedelta], *, yearly: bool, hourly: bool
+    ) -> Coverage:
         """Return the coverage of a tally with these options.
 
         Arguments:
-            lives: how long bitmaps live after their periods, by granularity; those of others
+            lifetimes: how long bitmaps live after their periods, by granularity; those of others
                 never expire.
             yearly, hourly: whether there may be bitmaps of years and of hours.
         """
         optional = {Granularity.YEAR: yearly, Granularity.HOUR: hourly}
         return cls(
             tuple(
-                (granularity, min(lives.get(granularity, _FOR_EVER), _FOR_EVER))
+                (granularity, min(lifetimes.get(granularity, _FOR_EVER), _FOR_EVER))
                 for granularity in _DATED
                 if optional.get(granularity, True)
             )
@@ -274,8 +276,8 @@ class Coverage:
             granularity
             for granularity in (*_ALWAYS, Granularity.HOUR)
             if all(
-                self.life(granularity) >= life
-                for part, life in self.lives
+                self.lifetime(granularity) >= life
+                for part, life in self.lifetimes
                 if _DATED.index(part) > _DATED.index(granularity)
             )
         )
@@ -283,15 +285,15 @@ class Coverage:
     @functools.cached_property
     def permanent(self) -> tuple[Granularity, ...]:
         """The granularities that every mark sets and that never expire, the widest first."""
-        return tuple(always for always in _ALWAYS if self.life(always) == _FOR_EVER)
+        return tuple(always for always in _ALWAYS if self.lifetime(always) == _FOR_EVER)
 
     def has(self, granularity: Granularity) -> bool:
         """Return whether there may be bitmaps of this granularity."""
-        return any(granularity is marked for marked, _ in self.lives)
+        return any(granularity is marked for marked, _ in self.lifetimes)
 
-    def life(self, granularity: Granularity) -> timedelta:
+    def lifetime(self, granularity: Granularity) -> timedelta:
         """Return how long bitmaps of a granularity live after their periods."""
-        return dict(self.lives).get(granularity, _FOR_EVER)
+        return dict(self.lifetimes).get(granularity, _FOR_EVER)
 
 
 def days_of(period: Period) -> tuple[int, int]:
@@ -344,7 +346,7 @@ def _longest_lived(first: int, after: int, day: int, coverage: Coverage) -> Sequ
     """
     inside = [
         (span, life)
-        for granularity, life in coverage.lives
+        for granularity, life in coverage.lifetimes
         for span in (_span(granularity, day),)
         if span[1] >= first and span[2] <= after
     ]

@@ -6,7 +6,7 @@ line breaks, or characters that change the direction of the text around them
 
 Code of callers, such as a ``__repr__``, may raise any exception. Wherever tallymark catches
 all of them, an exception that a signal handler raised meanwhile has to pass: see
-`let_handlers_pass`.
+`reraise_from_handler`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ __all__ = [
     "escaped",
     "kind_of",
     "kind_with_module",
-    "let_handlers_pass",
     "listed",
+    "reraise_from_handler",
     "shown",
 ]
 
@@ -66,7 +66,7 @@ def shown(value: object, most: int = _VALUE) -> str:
     try:
         return escaped(_repr(value, most), most)
     except Exception as error:  # noqa: BLE001 - a broken __repr__ must not replace the error
-        let_handlers_pass(error)
+        reraise_from_handler(error)
         return _HIDDEN
 
 
@@ -100,7 +100,7 @@ def kind_of(value: object) -> str:
     try:
         return escaped(type(value).__name__, _VALUE)
     except Exception as error:  # noqa: BLE001 - the metaclass may raise
-        let_handlers_pass(error)
+        reraise_from_handler(error)
         return "a class that cannot be named"
 
 
@@ -145,7 +145,7 @@ _BRACKETS: Final[dict[type, tuple[str, str]]] = {
 }
 
 
-def let_handlers_pass(error: BaseException) -> None:
+def reraise_from_handler(error: BaseException) -> None:
     """Raise an exception again, unchanged, if a signal handler has raised it.
 
     Call this wherever exceptions of all classes are caught. Also finds the exception of a
@@ -167,7 +167,7 @@ def let_handlers_pass(error: BaseException) -> None:
 
 
 def _is_of_a_signal_handler(error: BaseException) -> bool:
-    """Return whether a function in the traceback is a signal handler; see `let_handlers_pass`."""
+    """Return whether a signal handler is in the traceback; see `reraise_from_handler`."""
     trace = error.__traceback__
     while trace is not None:
         frame, trace = trace.tb_frame, trace.tb_next

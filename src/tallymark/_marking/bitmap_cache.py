@@ -9,7 +9,8 @@ import math
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from .._core.keys import bitmap_key, check_name
+from .._core.arguments import check_name
+from .._core.keys import bitmap_key
 from .._core.periods import Granularity, Period, clock_at, wall_clock
 from .marks import Bitmaps
 

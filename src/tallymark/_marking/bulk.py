@@ -111,7 +111,7 @@ class BulkWrite:
 
     def chunks(self, user_ids: Offsets) -> Iterator[Chunk]:
         """Yield the transactions for a block of ids."""
-        for shard, offsets in self._schema.dealt(user_ids):
+        for shard, offsets in self._schema.partition(user_ids):
             target = self._target(shard)
             if target.exact_unmark is not None:
                 yield from _exact_chunks(target.exact_unmark, as_list(offsets.values))

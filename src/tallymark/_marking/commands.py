@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from .._core import resp as wire
 from .._core.failures import copied, unexpected_reply
 from .._core.periods import Granularity
-from .._core.untrusted import escaped, let_handlers_pass, shown
+from .._core.untrusted import escaped, reraise_from_handler, shown
 from ..errors import CommandError
 from .marks import DenseMarks, ExactUnmark, SparseMarks
 
@@ -132,7 +132,7 @@ class SetBits:
                 flips[mark.value][old_bits] for mark, old_bits in zip(self.marks, rows, strict=True)
             ]
         except (KeyError, TypeError) as error:  # a reply is an error, or not a bit
-            let_handlers_pass(error)
+            reraise_from_handler(error)
             return [
                 self._result_of(mark, old_bits, flips)
                 for mark, old_bits in zip(self.marks, rows, strict=True)
@@ -142,7 +142,7 @@ class SetBits:
         try:
             return flips[mark.value][old_bits]
         except (KeyError, TypeError) as error:  # a TypeError if a reply is not hashable
-            let_handlers_pass(error)
+            reraise_from_handler(error)
             bits = _checked_bits(old_bits, len(self.bitmaps.keys))
             changes = [bit if isinstance(bit, CommandError) else bit ^ mark.value for bit in bits]
             return _result(self.bitmaps, changes)

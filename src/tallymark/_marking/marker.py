@@ -12,8 +12,8 @@ import itertools
 import uuid
 from typing import TYPE_CHECKING
 
+from .._core.arguments import check_flag, checked_name
 from .._core.failures import may_be_applied
-from .._core.keys import check_flag, checked_name
 from .._core.options import switches
 from .._core.periods import Granularity, Period
 from ..errors import TallymarkError

@@ -38,10 +38,10 @@ class Expiry:
 
     def __init__(self, options: Options) -> None:
         """Prepare for a tally's options."""
-        self._lifetimes = options.lives
+        self._lifetimes = options.lifetimes
         self._zone = options.zone
         #: Whether the bitmaps of days expire.
-        self.days_expire = Granularity.DAY in options.lives
+        self.days_expire = Granularity.DAY in options.lifetimes
 
     def time(self, period: Period | None) -> float:
         """Return when a bitmap expires, in seconds since 1970; ``math.inf`` for never.

@@ -1,4 +1,4 @@
-"""Queries: generators of requests. Pure."""
+"""Queries: generators of effects; executions: their deadlines and retries. Pure."""
 
 from __future__ import annotations
 

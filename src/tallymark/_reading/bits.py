@@ -1,9 +1,8 @@
-"""Set operations on the bytes of bitmaps in the client: combined, counted, read as ids. Pure.
+"""Set operations on parts of bitmaps in the client: combine, count, convert to ids. Pure.
 
-With numpy if it is installed, else with Python's ints, at about a fifth of the speed. In
-Redis, the bit with the lowest offset in a byte is the most significant one, and bits
-beyond the end of a bitmap are 0, so values of different lengths are aligned at their first
-byte.
+With numpy if it is installed, else with Python's ints, at about a fifth of the speed. In a byte
+of a bitmap, the bit with the lowest offset is the most significant one. Bits beyond the end of
+a bitmap are 0, so values of different lengths are aligned at their first byte.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PIECE_BITS", "Algebra", "Ints", "algebra", "is_loaded"]
 
-#: How many bytes are converted to ids at once, to 8,192 ids at most.
+#: How many bytes of a bitmap are converted to one list of ids, and how many bits these have.
 _PIECE: Final = 1024
 PIECE_BITS: Final = 8 * _PIECE
 
@@ -25,10 +24,10 @@ class Algebra(Protocol):
     """Converts a part of a bitmap to a value with the operators ``& | ^ ~``, and back.
 
     Attributes:
-        lets_others_run: whether operations on its values release the GIL.
+        releases_gil: whether operations on its values release the GIL.
     """
 
-    lets_others_run: bool
+    releases_gil: bool
 
     def load(self, data: bytes, size: int) -> Any:
         """Return the value of a part of a bitmap.
@@ -44,7 +43,9 @@ class Algebra(Protocol):
         ...
 
     def ids(self, value: Any, size: int, first: int) -> Iterator[list[int]]:
-        """Yield the ids of the set bits in ascending order, in pieces of up to 8,192.
+        """Yield the ids of the set bits in ascending order, in lists of up to 8,192.
+
+        Each list has the ids in one piece of `PIECE_BITS` bits; pieces without ids are left out.
 
         Arguments:
             value: the value of a part of a bitmap.
@@ -57,7 +58,7 @@ class Algebra(Protocol):
 class Ints:
     """Values that are ints; the first byte of the bitmap is the least significant one."""
 
-    lets_others_run = False
+    releases_gil = False
 
     def load(self, data: bytes, size: int) -> int:
         """Return the value of a part of a bitmap."""
@@ -89,7 +90,7 @@ _SET_BITS: Final = [tuple(bit for bit in range(8) if byte & (128 >> bit)) for by
 class Arrays:
     """Values that are numpy arrays of 64-bit words."""
 
-    lets_others_run = True
+    releases_gil = True
 
     def __init__(self, numpy: Any) -> None:
         self._numpy = numpy
@@ -108,7 +109,7 @@ class Arrays:
     def count(self, value: Any) -> int:
         """Return how many bits are set."""
         if self._count is not None:
-            # The sum of a part fits into 32 bits, which take half the time of 64.
+            # The sum of a part fits into 32 bits, with which numpy takes half the time.
             return int(self._count(value).sum(dtype=self._numpy.uint32))
         return int.from_bytes(value.tobytes(), "little").bit_count()
 
@@ -124,7 +125,10 @@ class Arrays:
 
 @functools.cache
 def algebra() -> Algebra:
-    """Return the algebra of this process: of numpy if it is installed. Imports numpy once."""
+    """Return the algebra of this process: `Arrays` if numpy is installed, else `Ints`.
+
+    The first call imports numpy, which is slow.
+    """
     try:
         import numpy  # noqa: PLC0415 - optional, and slow to import
     except ImportError:
@@ -132,9 +136,9 @@ def algebra() -> Algebra:
     return Arrays(numpy)
 
 
-_known = algebra.cache_info
+_cache_info = algebra.cache_info
 
 
 def is_loaded() -> bool:
-    """Return whether `algebra` returns at once; the first call may import numpy."""
-    return _known().currsize > 0
+    """Return whether `algebra` has been called before, and so returns immediately."""
+    return _cache_info().currsize > 0

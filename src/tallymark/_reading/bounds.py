@@ -1,4 +1,4 @@
-"""How much one question may cost, reckoned before anything is built. Pure."""
+"""Limits of one query: how many bitmaps it may read, checked before they are computed. Pure."""
 
 from __future__ import annotations
 
@@ -17,134 +17,146 @@ if TYPE_CHECKING:
     from .._core.events import EventSet
     from .requests import Effect, Query
 
-__all__ = ["bounded", "check_number", "check_uses"]
+__all__ = ["check_bitmaps", "check_number", "check_uses"]
 
-#: How often a question may use each of the bitmaps that it may read, on average.
-_USES: Final = 25
+#: How often a query may use each of ``max_bitmaps`` bitmaps, on average.
+_USES_PER_BITMAP: Final = 25
 
-#: Event sets that can have so many bitmaps together are not looked into here. Of days, this
-#: is 35, with all that a day may need.
+#: Event sets with at most so many bitmaps together are not counted. A range of 35 days, with
+#: all bitmaps that a day may have, stays below.
 _FEW: Final = 1000
 
-#: And larger ones, or large expressions, with one after so many bitmaps, or parts.
-_BREAK: Final = 200
+#: How many bitmaps or parts of expressions are processed between two checkpoints.
+_STEP: Final = 200
 
 
 _ONLY_BITMAPS: Final = frozenset((Bitmap,))
 
 
 def check_number(context: Context, number: int, what: str) -> None:
-    """Raise if a question is of more bitmaps than it may read.
+    """Raise if a query reads more bitmaps than the option ``max_bitmaps`` allows.
 
     Arguments:
-        context: the database, whose options say how many it may read.
-        number: how many there are of it.
-        what: what there are so many of, for the error.
+        context: the database and its options.
+        number: how many bitmaps, or event sets, the query reads.
+        what: what is counted, in the plural, for the error.
 
     Raises:
         InvalidValueError: there are too many.
     """
-    most = context.options.max_bitmaps
-    if number > most:
+    limit = context.options.max_bitmaps
+    if number > limit:
         raise InvalidValueError(
-            f"too many {what}: one question may read max_bitmaps={most} bitmaps"
+            f"too many {what}: one question may read max_bitmaps={limit} bitmaps"
         )
 
 
 def check_uses(context: Context, number: int, what: str) -> None:
-    """Raise if a question uses bitmaps more often than it may. Arguments as `check_number`."""
-    most = context.options.max_bitmaps
-    if number > _USES * most:
+    """Raise if a query uses bitmaps too often: 25 times ``max_bitmaps``, repetitions included.
+
+    Arguments and errors as `check_number`.
+    """
+    limit = context.options.max_bitmaps
+    if number > _USES_PER_BITMAP * limit:
         raise InvalidValueError(
-            f"too many {what}: with max_bitmaps={most}, there may be {_USES * most}"
+            f"too many {what}: with max_bitmaps={limit}, there may be {_USES_PER_BITMAP * limit}"
         )
 
 
-def bounded(context: Context, event_sets: Sequence[EventSet]) -> Iterable[Effect]:
-    """Raise if event sets have more different bitmaps than one question may read.
+def check_bitmaps(context: Context, event_sets: Sequence[EventSet]) -> Iterable[Effect]:
+    """Raise if event sets have more different bitmaps than one query may read.
 
-    Whatever a range of days costs at least is known by arithmetic, so nothing is built
-    of one that is too long. The others are looked into bit by bit, here, so that it is
-    not done later in one go.
+    A lower bound for ranges of days is known by arithmetic, so a range that is too long fails
+    before its periods are computed. The periods of the other event sets are computed here,
+    with checkpoints, and not in one step later.
 
     Returns:
-        Where the query has to yield; raises when it is iterated.
+        The checkpoints that the query has to yield. The checks run while they are iterated.
 
     Raises:
-        InvalidValueError: there are too many.
+        InvalidValueError: there are too many; raised by the iteration.
     """
     if len(event_sets) == 1:
-        (one,) = event_sets
-        if type(one) is Bitmap:
+        (event_set,) = event_sets
+        if type(event_set) is Bitmap:
             return ()
-        if type(one) is Combination:  # or of a few bitmaps, as most questions are
-            parts = one.operands
-            few = len(parts) <= _FEW and len(parts) <= context.options.max_bitmaps
-            if few and _ONLY_BITMAPS.issuperset(map(type, parts)):
+        if type(event_set) is Combination:  # of a few bitmaps, the common case
+            operands = event_set.operands
+            few = len(operands) <= _FEW and len(operands) <= context.options.max_bitmaps
+            if few and _ONLY_BITMAPS.issuperset(map(type, operands)):
                 return ()
-    return _bounded(context, event_sets)
+    return _check_leaves(context, event_sets)
 
 
-def _bounded(context: Context, event_sets: Sequence[EventSet]) -> Query[None]:
+def _check_leaves(context: Context, event_sets: Sequence[EventSet]) -> Query[None]:
     leaves = yield from _leaves(event_sets)
-    check_number(context, _least(leaves), "bitmaps, in ranges of days alone")
-    largest = sum([leaf.most() if isinstance(leaf, Union) else 1 for leaf in leaves])
-    if largest > min(_FEW, context.options.max_bitmaps):
-        yield from _look_into(context, leaves, largest)
+    check_number(context, _lower_bound(leaves), "bitmaps, in ranges of days alone")
+    upper_bound = sum([leaf.max_size() if isinstance(leaf, Union) else 1 for leaf in leaves])
+    if upper_bound > min(_FEW, context.options.max_bitmaps):
+        yield from _check_periods(context, leaves, upper_bound)
 
 
 def _leaves(event_sets: Sequence[EventSet]) -> Query[list[Bitmap | Union]]:
-    """Return the parts of event sets that are no combinations, each object once."""
-    found: list[Bitmap | Union] = []
-    # Neither deep nor shared expressions are followed more than once, or by recursion.
-    seen: set[int] = set()
-    todo = list(event_sets)
-    while todo:
-        one = todo.pop()
-        if id(one) in seen:
+    """Return the bitmaps and unions in some expressions, each object once."""
+    leaves: list[Bitmap | Union] = []
+    # Iterative and with a set of visited parts: expressions may be deep and share parts.
+    visited: set[int] = set()
+    stack = list(event_sets)
+    while stack:
+        part = stack.pop()
+        if id(part) in visited:
             continue
-        seen.add(id(one))
-        if isinstance(one, Combination):
-            todo += one.operands
-        elif isinstance(one, Bitmap | Union):
-            found.append(one)
-        if len(seen) % _BREAK == 0:
+        visited.add(id(part))
+        if isinstance(part, Combination):
+            stack += part.operands
+        elif isinstance(part, Bitmap | Union):
+            leaves.append(part)
+        if len(visited) % _STEP == 0:
             yield Checkpoint()
-    return found
+    return leaves
 
 
-def _least(leaves: Sequence[Bitmap | Union]) -> int:
-    """Return how many bitmaps there are at least in ranges of days, by arithmetic.
+def _lower_bound(leaves: Sequence[Bitmap | Union]) -> int:
+    """Return a lower bound of the number of different bitmaps of all ranges of days.
 
-    No bitmap is of more than so many days, and each day of a range is in one of them.
+    Each day of a range is in one of the range's bitmaps, and none of these has more days than
+    `DayRange.max_days_per_bitmap`.
     """
-    least = 0
+    bound = 0
     ends: dict[str, datetime] = {}
     ranges = [leaf for leaf in leaves if isinstance(leaf, DayRange)]
-    for one in sorted(ranges, key=lambda one: one.first):
-        # Only what no earlier range of the event has had.
-        first = max(one.first, ends.get(one.event, one.first))
-        ends[one.event] = max(one.after, first)
-        least += max(0, (one.after - first).days) // one.widest
-    return least
+    for day_range in sorted(ranges, key=lambda day_range: day_range.first):
+        # Only days that no earlier range of the same event has counted.
+        first = max(day_range.first, ends.get(day_range.event, day_range.first))
+        ends[day_range.event] = max(day_range.after, first)
+        bound += max(0, (day_range.after - first).days) // day_range.max_days_per_bitmap
+    return bound
 
 
-def _look_into(context: Context, leaves: Sequence[Bitmap | Union], largest: int) -> Query[None]:
-    """Count the bitmaps, each once, up to the limit; so many there are at most."""
-    # Only if it can matter, since that takes a second look at each of them.
-    counting = largest > context.options.max_bitmaps
-    found: set[object] = set()
+def _check_periods(
+    context: Context, leaves: Sequence[Bitmap | Union], upper_bound: int
+) -> Query[None]:
+    """Compute all periods, and check the numbers of different bitmaps and of their uses.
+
+    Arguments:
+        context: the database and its options.
+        leaves: the bitmaps and unions.
+        upper_bound: how many bitmaps they have at most.
+    """
+    # The set of different bitmaps takes time, and is needed only if the limit can be exceeded.
+    counting = upper_bound > context.options.max_bitmaps
+    different: set[object] = set()
     uses = 0
     for leaf in leaves:
-        periods = leaf.unfolded() if isinstance(leaf, Union) else (leaf.period,)
+        periods = leaf.iter_periods() if isinstance(leaf, Union) else (leaf.period,)
         for period in periods:
             uses += 1
             if counting:
-                found.add((leaf.event, period))
-            if uses % _BREAK == 0:
+                different.add((leaf.event, period))
+            if uses % _STEP == 0:
                 if counting:
-                    check_number(context, len(found), "different bitmaps")
+                    check_number(context, len(different), "different bitmaps")
                     check_uses(context, uses, "uses of bitmaps")
                 yield Checkpoint()
-    check_number(context, len(found), "different bitmaps")
+    check_number(context, len(different), "different bitmaps")
     check_uses(context, uses, "uses of bitmaps")

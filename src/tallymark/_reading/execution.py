@@ -1,8 +1,8 @@
-"""How queries and batches are carried out: deadlines and retries, once for both drivers. Pure.
+"""Executions of queries and batches: deadlines and retries, once for both drivers. Pure.
 
-A query says what to ask. An execution decides when to ask again and when to give up.
-Both are generators: an execution yields effects, which a driver's ``run`` performs, and
-is sent what each of them came to, or has the `StoreError` thrown in.
+A query decides which requests to send. An execution decides when to retry a request and when
+to fail. Both are generators: an execution yields effects, which a driver's ``run`` performs.
+The driver sends it the outcome of each effect, or throws in the `StoreError`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from .._core.failures import TRANSIENT, Attempts, with_outcome
 from .._core.options import checked_timeout
-from .._core.untrusted import let_handlers_pass
+from .._core.untrusted import reraise_from_handler
 from ..errors import StoreError, StoreTimeoutError
 from .requests import Checkpoint, Compute, ListNodes, Page, Request, Scatter
 
@@ -46,11 +46,11 @@ AnswerT_co = TypeVar("AnswerT_co", covariant=True)
 
 
 class Sendable(Protocol):
-    """What is sent with one write: a `Request`, a `Scatter`, a batch, or single commands."""
+    """What a driver sends with one write: a `Request`, a `Scatter`, a batch, or commands."""
 
     @property
     def share(self) -> int:
-        """How many like this one may go together without keeping the server busy for long."""
+        """How many like this one may be sent together without blocking the server for long."""
         ...
 
     def encode(self) -> bytes:
@@ -58,26 +58,26 @@ class Sendable(Protocol):
         ...
 
     def reply_count(self) -> int:
-        """Return how many replies the server gives."""
+        """Return how many replies the server sends."""
         ...
 
 
 class Answerable(Sendable, Protocol[AnswerT_co]):
-    """A `Sendable` that knows what its replies mean."""
+    """A `Sendable` that makes a result of its replies."""
 
     def parse(self, replies: Sequence[Any], /) -> AnswerT_co:
-        """Return what the replies say."""
+        """Return the result."""
         ...
 
 
 @dataclass
 class Traffic:
-    """What the attempts of one call have sent.
+    """The attempts of one call, and the bytes that they have sent.
 
     Attributes:
         kind, size: as for `tallymark.Operation`.
-        attempts: how many were begun.
-        bytes: how many bytes were written, or may have been.
+        attempts: how many attempts have begun.
+        bytes: how many bytes have been written, or may have been.
     """
 
     kind: Literal["write", "read"]
@@ -90,13 +90,13 @@ class Exchange(NamedTuple):
     """One attempt: send a request, receive its replies. The execution is sent the replies.
 
     Attributes:
-        request: what to send.
-        deadline: when to give up, as the driver's clock has it.
+        request: the request.
+        deadline: when the attempt times out, on the driver's clock.
         address: the node of a cluster; ``None`` for the only server.
-        traffic: is kept up to date, also if the attempt fails.
-        meanwhile: steps of work to do until the replies are there.
-        urgent: whether to send it at once, whatever else is in flight.
-        changes: whether it changes bitmaps, which no replica would let it.
+        traffic: is updated by the attempt, also if it fails.
+        meanwhile: steps of a computation to run until the replies arrive.
+        urgent: whether to send the request immediately, even if others are in flight.
+        changes: whether the request writes, and so cannot be sent to a replica.
     """
 
     request: Any  # a Sendable; a Protocol in a NamedTuple would cost a check for each
@@ -109,12 +109,14 @@ class Exchange(NamedTuple):
 
 
 class ExchangeAll(NamedTuple):
-    """Several attempts at once; the execution is sent a list: replies, or a `StoreError`, of each.
+    """Several concurrent attempts.
+
+    The execution is sent a list with the outcome of each: the replies, or the `StoreError`.
 
     Attributes:
         exchanges: the attempts, without a ``meanwhile`` of their own.
-        deadline: when to give up on the work.
-        meanwhile: steps of work to do until all replies are there.
+        deadline: when the computation times out, on the driver's clock.
+        meanwhile: steps of a computation to run until all replies arrive.
     """
 
     exchanges: Sequence[Exchange]
@@ -123,7 +125,7 @@ class ExchangeAll(NamedTuple):
 
 
 class Sleep(NamedTuple):
-    """Wait, and let others go on.
+    """Pause this execution.
 
     Attributes:
         seconds: how long.
@@ -133,11 +135,11 @@ class Sleep(NamedTuple):
 
 
 class Computation(NamedTuple):
-    """Work for the processor, in a thread if the driver has an event loop.
+    """A long computation, which a driver with an event loop runs in a worker thread.
 
     Attributes:
-        work: what to do.
-        deadline: when to give up, as the driver's clock has it.
+        work: the computation.
+        deadline: when it times out, on the driver's clock.
     """
 
     work: Compute
@@ -145,18 +147,18 @@ class Computation(NamedTuple):
 
 
 class Refresh(NamedTuple):
-    """Read the topology of the cluster anew; concurrent calls share one discovery.
+    """Discover the topology of the cluster; concurrent executions share one discovery.
 
     Attributes:
-        deadline: when to give up, as the driver's clock has it.
-        since: nothing is to do if that was done after this time.
+        deadline: when the discovery times out, on the driver's clock.
+        since: skip the discovery if the last one was after this time, on the driver's clock.
     """
 
     deadline: float
     since: float = 0.0
 
 
-#: What a driver performs.
+#: The effects that an execution may yield.
 Effect = Exchange | ExchangeAll | Sleep | Refresh | Computation | Checkpoint | Page
 Execution = Generator[Any, Any, AnswerT]
 
@@ -165,16 +167,16 @@ class Deadline:
     """The deadline of a call that makes several requests.
 
     Attributes:
-        at: when the call has to end, as the driver's clock has it; ``math.inf`` for no limit.
+        at: when the call has to end, on the driver's clock; ``math.inf`` for no deadline.
     """
 
     def __init__(self, timeout: float | None, clock: Callable[[], float]) -> None:
-        """Begin the call.
+        """Set the deadline; the call begins now.
 
         Arguments:
-            timeout: how many seconds the whole call may take; ``None`` for no deadline, where
+            timeout: how many seconds the whole call may take; ``None`` for no deadline: then
                 each request has the tally's timeout.
-            clock: the driver's, in seconds.
+            clock: the driver's clock, in seconds.
 
         Raises:
             InvalidTypeError, InvalidValueError: the timeout is not allowed.
@@ -185,14 +187,14 @@ class Deadline:
 
     @property
     def check(self) -> Callable[[], object] | None:
-        """What raises a `StoreTimeoutError` when no time is left; ``None`` without a deadline."""
+        """A function that raises a `StoreTimeoutError` after the deadline; ``None`` without one."""
         return None if self._timeout is None else self.left
 
     def left(self) -> float | None:
         """Return how many seconds are left; ``None`` if the call has no deadline.
 
         Raises:
-            StoreTimeoutError: none are left.
+            StoreTimeoutError: the deadline has passed.
         """
         if self._timeout is None:
             return None
@@ -202,11 +204,11 @@ class Deadline:
 
 
 def resume(execution: Execution[Any], outcome: Any) -> Any:
-    """Give an execution the outcome of its effect, and return its next effect.
+    """Resume an execution with the outcome of its effect, and return its next effect.
 
     Arguments:
         execution: the execution.
-        outcome: what the effect returned, or the `StoreError` with which it failed.
+        outcome: the result of the effect, or the `StoreError` with which it failed.
 
     Raises:
         StopIteration: the execution has ended; the value is its result.
@@ -225,16 +227,16 @@ def retried(
     meanwhile: Iterator[None] | None = None,
     changes: bool = True,
 ) -> Execution[AnswerT]:
-    """Have a server answer a request, with further attempts after transient failures.
+    """Send a request to a server, again after each transient failure, and return its result.
 
     Arguments:
         request: the request.
-        deadline: when to give up.
-        clock: the driver's.
+        deadline: when to stop retrying, on the driver's clock.
+        clock: the driver's clock, in seconds.
         traffic, meanwhile, changes: as for `Exchange`.
 
     Raises:
-        StoreError: there is no answer.
+        StoreError: the request has failed, or no attempt has succeeded before the deadline.
     """
     exchange = Exchange(request, deadline, None, traffic, meanwhile, changes=changes)
     attempts: Attempts | None = None
@@ -243,7 +245,7 @@ def retried(
             replies = yield exchange
             return request.parse(replies)
         except TRANSIENT as failure:
-            let_handlers_pass(failure)
+            reraise_from_handler(failure)
             cause = failure
         attempts = attempts or Attempts()
         yield Sleep(attempts.pause(cause, deadline - clock()))
@@ -253,38 +255,39 @@ class Executions:
     """Makes executions of queries on one server.
 
     Attributes:
-        options: the tally's; each request may take its timeout, attempts to connect included.
+        options: the tally's options. Their timeout is that of each request, attempts to
+            connect included.
     """
 
     def __init__(
         self, options: Options, clock: Callable[[], float], check_usable: Callable[[], None]
     ) -> None:
-        """Begin.
+        """Make executions for one tally.
 
         Arguments:
-            options: the tally's.
-            clock: the driver's, in seconds.
+            options: the tally's options.
+            clock: the driver's clock, in seconds.
             check_usable: raises if the tally is closed, or belongs to another event loop.
         """
         self.options = options
         self._clock = clock
         self.check_usable = check_usable
 
-    def whole(self, query: Query[AnswerT], timeout: float | None = None) -> Execution[AnswerT]:
-        """Answer a query.
+    def of(self, query: Query[AnswerT], timeout: float | None = None) -> Execution[AnswerT]:
+        """Return the execution of a query, which returns the query's result.
 
         Arguments:
             query: the query.
-            timeout: how many seconds all of it may take; ``None`` for the tally's
+            timeout: how many seconds the whole query may take; ``None`` for the tally's
                 timeout for each request.
 
         Raises:
             ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
                 loop.
-            InvalidTypeError, InvalidValueError: the query has an argument that
-                is not allowed; nothing was sent.
-            CommandError: Redis refused.
-            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            InvalidTypeError, InvalidValueError: an argument of the query is not allowed;
+                nothing was sent.
+            CommandError: Redis refused a command.
+            StoreUnavailableError, StoreTimeoutError: no reply within the timeout.
         """
         self.check_usable()
         if timeout is None:
@@ -293,7 +296,13 @@ class Executions:
         return self._run(query, seconds, self._clock() + seconds)
 
     def paged(self, query: Query[None], timeout: float | None = None) -> Execution[None]:
-        """Answer a query page by page; each request may take the timeout. Raises as `whole`."""
+        """Return the execution of a query that yields pages. Raises as `of`.
+
+        Arguments:
+            query: the query.
+            timeout: how many seconds each request may take, with the computation of its
+                page; ``None`` for the tally's timeout.
+        """
         self.check_usable()
         seconds = self.options.timeout if timeout is None else checked_timeout(timeout)
         return self._run(query, seconds, None, paged=True)
@@ -306,55 +315,57 @@ class Executions:
         *,
         paged: bool = False,
     ) -> Execution[AnswerT]:
-        # Of a stream, each request has so many seconds, with what is computed behind it.
+        # In a paged query, the timeout is for each request and the computation after it.
         began = self._clock()
         try:
             effect = next(query)
             while True:
                 outcome: Any = None
                 if isinstance(effect, Checkpoint):
-                    until = began + seconds if paged else deadline
-                    if until is not None and self._clock() >= until:
+                    limit = began + seconds if paged else deadline
+                    if limit is not None and self._clock() >= limit:
                         raise _not_computed(seconds)
                     yield effect
                 elif isinstance(effect, Page):
                     yield effect
                     began = self._clock()
                 else:
-                    ends = self._clock() + seconds if deadline is None else deadline
-                    outcome = yield from self._outcome(effect, seconds, ends)
+                    limit = self._clock() + seconds if deadline is None else deadline
+                    outcome = yield from self._perform(effect, seconds, limit)
                     if paged:
                         began = self._clock()
                 effect = query.send(outcome)
         except StopIteration as end:
-            answer: AnswerT = end.value
-            return answer
+            result: AnswerT = end.value
+            return result
 
-    def _outcome(
+    def _perform(
         self, effect: Request | Scatter | ListNodes | Compute, seconds: float, deadline: float
     ) -> Execution[Any]:
-        """Carry out an effect of a query.
+        """Perform an effect of a query, and return its outcome.
 
         Raises:
-            StoreError: there is no answer.
+            StoreError: the effect has failed.
         """
         self.check_usable()
         try:
             if isinstance(effect, Compute):
                 return (yield Computation(effect, deadline))
-            return (yield from self._ask(effect, deadline))
+            return (yield from self._dispatch(effect, deadline))
         except StoreError as failure:
-            let_handlers_pass(failure)
+            reraise_from_handler(failure)
             if isinstance(effect, Compute) and isinstance(failure, StoreTimeoutError):
                 raise _not_computed(seconds) from failure.__cause__
             error = with_outcome(failure, sent=None, timeout=seconds)
             raise error from failure.__cause__
 
-    def _ask(self, effect: Request | Scatter | ListNodes, deadline: float) -> Execution[list[Any]]:
-        """Return what the replies to a query's request say.
+    def _dispatch(
+        self, effect: Request | Scatter | ListNodes, deadline: float
+    ) -> Execution[list[Any]]:
+        """Send a query's request, and return its result.
 
         Raises:
-            StoreError: there is no answer.
+            StoreError: the request has failed.
         """
         if isinstance(effect, ListNodes):
             return [""]  # all shards are on the one server

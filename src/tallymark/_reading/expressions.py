@@ -1,21 +1,21 @@
-"""How queries deal with expressions of any size. Pure.
+"""Expressions of any size: their graphs, requests, costs and values. Pure.
 
-What takes long, which is so for large ones only, is `Compute`: an async driver does it in a
-thread, and drivers see to it that the call's deadline is kept.
+The long computations of large expressions are `Compute` effects: an async driver runs them in a
+worker thread, and both drivers end them at the call's deadline.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from .._core.context import LEAST_WRITTEN, SLOWER
+from .._core.context import MIN_WRITE_COST, TAIL_FACTOR
 from ..errors import InvalidValueError
-from .bitop import Program, short_program
+from .bitop import BitopPlan, plan_operation
 from .bits import algebra, is_loaded
 from .fanout import each_shard
 from .graphs import Graph
-from .raw_keys import ranges
-from .requests import MANY_COMMANDS, Compute, Request, answered, encoded, in_steps, worked
+from .raw_keys import getrange_commands
+from .requests import MANY_COMMANDS, Compute, Request, encode_request, in_steps, run_steps, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -26,57 +26,60 @@ if TYPE_CHECKING:
     from .requests import Command, Query
 
 __all__ = [
-    "LARGEST_PART",
-    "LEAST_PART",
-    "asking",
-    "asking_shards",
+    "MAX_PART",
+    "MIN_PART",
+    "build_request",
+    "build_shard_requests",
     "check_cost",
-    "compiled",
-    "compiled_each",
-    "evaluated",
-    "keys_of",
-    "lengths",
-    "next_candidate",
-    "part_of",
-    "reckoning",
+    "compile_graph",
+    "compile_graphs",
+    "evaluate",
+    "fetch_lengths",
+    "fetch_part",
+    "find_candidate",
+    "list_keys",
+    "load_algebra",
 ]
 
-#: So many keys take no time to speak of.
+#: How many keys are computed in much less than a millisecond.
 _FEW_KEYS: Final = 500
 
-#: Up to this size, shared parts of an expression are not worth the search for them.
-#: Up to the next, it is looked at in less than a millisecond; and up to so many operations
-#: are gone through.
+#: Up to this size, the search for equal parts of an expression takes longer than it saves.
 _TREE: Final = 32
-_SMALL: Final = 128
-_FEW: Final = 512
 
-#: How many counts, or how many look-ups of an expression's values, may go together.
+#: Up to this size, the graph of an expression is built in less than a millisecond.
+_SMALL: Final = 128
+
+#: Up to so many operations, one pass over a graph takes much less than a millisecond.
+_FEW_OPERATIONS: Final = 512
+
+#: How many counts, or requests for values of expressions, may be sent together.
 _COUNTS: Final = 4
 
-#: How many bytes are combined in less than a millisecond, and how many more it would be
-#: in the time that an operation takes apart from that.
-_SOON: Final = 8 * 1024 * 1024
+#: How many bytes are combined in less than a millisecond.
+_FAST_BYTES: Final = 8 * 1024 * 1024
+
+#: The fixed cost of an operation: as much time as combining so many bytes takes.
 _OVERHEAD: Final = 8192
 
 #: How many bitmaps are loaded in one step.
 _STEP: Final = 64
 
-#: How many bytes of all bitmaps together are fetched at most, but of each at least so many.
-LARGEST_PART: Final = 2 * 1024 * 1024
-LEAST_PART: Final = 256
+#: The size of a part, in bytes: of all bitmaps together at most, of each bitmap at least.
+MAX_PART: Final = 2 * 1024 * 1024
+MIN_PART: Final = 256
 
-#: How many bytes of all bitmaps together are searched at once, which takes Redis about a
-#: millisecond; but of each at least so many.
+#: How many bytes one request searches for set bits: of all bitmaps together, which takes Redis
+#: about a millisecond; but of each bitmap at least `_MIN_LOOKAHEAD`.
 _LOOKAHEAD: Final = 8 * 1024 * 1024
-_LEAST_LOOKAHEAD: Final = 8 * 1024
+_MIN_LOOKAHEAD: Final = 8 * 1024
 
-#: How many bytes of commands leave for all shards together, at most.
-_ROUND_BYTES: Final = 8 * 1024 * 1024
+#: How many bytes of commands are encoded at the same time, for all shards together.
+_MAX_ENCODED: Final = 8 * 1024 * 1024
 
 
-def reckoning() -> Query[Algebra]:
-    """Return what there is to reckon with, loaded off the event loop: it may be numpy."""
+def load_algebra() -> Query[Algebra]:
+    """Return the algebra; loaded off the event loop, since the import of numpy is slow."""
     if not is_loaded():
         yield Compute(_loading())
     return algebra()
@@ -87,112 +90,118 @@ def _loading() -> Iterator[None]:
     yield
 
 
-def compiled(event_sets: Sequence[EventSet]) -> Query[Graph]:
-    """Return the graph of some expressions."""
+def compile_graph(event_sets: Sequence[EventSet]) -> Query[Graph]:
+    """Return one graph of some expressions."""
     if len(event_sets) == 1 and event_sets[0].size <= _TREE:
         return Graph.of_tree(event_sets[0])
-    large = sum([one.size for one in event_sets]) > _SMALL
-    return (yield from worked(Graph.steps(event_sets), large=large))
+    large = sum([event_set.size for event_set in event_sets]) > _SMALL
+    return (yield from run_steps(Graph.steps(event_sets), large=large))
 
 
-def compiled_each(event_sets: Sequence[EventSet]) -> Query[list[Graph]]:
-    """Return the graph of each of some expressions."""
+def compile_graphs(event_sets: Sequence[EventSet]) -> Query[list[Graph]]:
+    """Return a graph of each of some expressions."""
 
-    def graphs() -> Generator[None, None, list[Graph]]:
-        found: list[Graph] = []
-        for one in event_sets:
-            small = one.size <= _TREE
-            found.append(Graph.of_tree(one) if small else (yield from Graph.steps([one])))
+    def steps() -> Generator[None, None, list[Graph]]:
+        graphs: list[Graph] = []
+        for event_set in event_sets:
+            if event_set.size <= _TREE:
+                graphs.append(Graph.of_tree(event_set))
+            else:
+                graphs.append((yield from Graph.steps([event_set])))
             yield
-        return found
+        return graphs
 
-    large = sum([one.size for one in event_sets]) > _SMALL
-    return (yield from worked(graphs(), large=large))
+    large = sum([event_set.size for event_set in event_sets]) > _SMALL
+    return (yield from run_steps(steps(), large=large))
 
 
-def asking(
-    prefix: str, graph: Graph, question: Callable[[bytes], Command]
+def build_request(
+    prefix: str, graph: Graph, read_command: Callable[[bytes], Command]
 ) -> Query[tuple[Request, list[int]]]:
-    """Return what asks the same about each expression, and which of the replies count.
+    """Return a request that computes expressions and reads each result with one command.
 
     Arguments:
-        prefix: what temporary keys begin with.
+        prefix: the first characters of temporary keys.
         graph: the expressions.
-        question: returns the command that asks about the bitmap under a key.
+        read_command: returns the command that reads the bitmap under a key.
+
+    Returns:
+        The request, and for each expression the index of its reply.
     """
     if not graph.operations and len(graph.roots) == 1:
-        return Request([question(graph.key_of(graph.bitmaps[0]))], share=_COUNTS), [0]
+        return Request([read_command(graph.key_of(graph.bitmaps[0]))], share=_COUNTS), [0]
     if graph.writes == 1 and len(graph.roots) == 1:
         ((operator, operands, _),) = graph.operations
         keys = list(graph.keys_of([graph.bitmaps[~number] for number in operands]))
-        commands = short_program(prefix, operator, keys, question)
+        commands = plan_operation(prefix, operator, keys, read_command)
         return Request(commands, atomic=True, share=_COUNTS), [1]
     size = len(graph.operations) + len(graph.roots)
-    program = Program(prefix)
+    plan = BitopPlan(prefix)
     large = size > _SMALL or len(graph.bitmaps) > _FEW_KEYS
-    yield from worked(program.write(graph, question), large=large)
-    commands = program.commands
+    yield from run_steps(plan.add(graph, read_command), large=large)
+    commands = plan.commands
     share = 1 if size > _COUNTS else _COUNTS
     request = Request(commands, atomic=len(commands) > 1, share=share)
     if len(commands) > MANY_COMMANDS:
-        request = yield from encoded(request)
-    return request, program.asked
+        request = yield from encode_request(request)
+    return request, plan.reply_indexes
 
 
-def asking_shards(
-    context: Context, graph: Graph, question: Callable[[bytes], Command]
+def build_shard_requests(
+    context: Context, graph: Graph, read_command: Callable[[bytes], Command]
 ) -> Query[tuple[Callable[[Context], Request], list[int], int]]:
-    """Return what asks all shards the same, as `asking` does one.
+    """Return the requests that compute expressions in all shards. Arguments as `build_request`.
 
     Returns:
-        A function from a shard to its request; which of the replies count; and how many
-        shards are to be asked at once.
+        A function from a shard to its request; for each expression the index of its reply;
+        and how many shards to query concurrently.
     """
     prefix = context.origin.prefix
     if len(context.shards) == 1:
         prefix = context.shards[0].origin.prefix
-        request, asked = yield from asking(prefix, graph.below(prefix), question)
-        return lambda _: request, asked, 1
-    # The commands of two shards differ in the tag alone. So those of a tag that no shard
-    # has, since it cannot be typed, are encoded once for each length of tags: at 16 shards,
-    # a question takes 178 us so, and 271 without.
-    made: dict[int, tuple[Request, bytes, bytes]] = {}
-    asked = []
-    for length in dict.fromkeys(len(part.origin.prefix) - len(prefix) for part in context.shards):
+        graph = graph.with_prefix(prefix)
+        request, reply_indexes = yield from build_request(prefix, graph, read_command)
+        return lambda _: request, reply_indexes, 1
+    # The commands of two shards differ only in the shard's tag. So they are encoded once for
+    # each length of tags, with a placeholder of NULs, which no prefix and no event's name may
+    # contain. With 16 shards, building the requests takes 178 us this way, and 271 without.
+    by_length: dict[int, tuple[Request, bytes, bytes]] = {}
+    reply_indexes = []
+    for length in dict.fromkeys(len(shard.origin.prefix) - len(prefix) for shard in context.shards):
         placeholder = f"{{{chr(0) * (length - 2)}}}"
-        request, asked = yield from asking(
-            prefix + placeholder, graph.below(prefix + placeholder), question
+        request, reply_indexes = yield from build_request(
+            prefix + placeholder, graph.with_prefix(prefix + placeholder), read_command
         )
-        made[length] = request, request.encode(), placeholder.encode()
+        by_length[length] = request, request.encode(), placeholder.encode()
 
-    def request_of(part: Context) -> Request:
-        tag = part.origin.prefix[len(prefix) :]
-        request, data, placeholder = made[len(tag)]
-        return request._replace(encoded=data.replace(placeholder, tag.encode()), ready=None)
+    def request_of(shard: Context) -> Request:
+        tag = shard.origin.prefix[len(prefix) :]
+        request, data, placeholder = by_length[len(tag)]
+        return request._replace(encoded=data.replace(placeholder, tag.encode()), cached=None)
 
-    # All at once, unless that would be too much to hold.
-    most = max(len(data) for _, data, _ in made.values())
-    return request_of, asked, min(len(context.shards), max(1, _ROUND_BYTES // most))
+    # All shards concurrently, unless their requests would take too much memory.
+    longest = max(len(data) for _, data, _ in by_length.values())
+    return request_of, reply_indexes, min(len(context.shards), max(1, _MAX_ENCODED // longest))
 
 
-def evaluated(
+def evaluate(
     graph: Graph,
     data: Sequence[Any],
     size: int,
     load: Callable[[Any, int], Any],
 ) -> Query[Any]:
-    """Return the value of a graph's first expression over parts of its bitmaps.
+    """Return the value of a graph's first expression, computed in the client.
 
     Arguments:
         graph: the expression.
-        data: the part of each bitmap.
-        size: for how many bytes each stands.
-        load: makes a value of a part and the size.
+        data: a part of each bitmap, in the order of the graph's bitmaps.
+        size: the length of a part in bytes, zeros at the end included.
+        load: returns the value of a part; called with the part and ``size``.
     """
-    large = (len(data) + len(graph.operations)) * (size + _OVERHEAD) > _SOON
+    large = (len(data) + len(graph.operations)) * (size + _OVERHEAD) > _FAST_BYTES
     steps = _evaluation(graph, data, size, load)
-    # Of short values, most of the time goes by between numpy's functions.
-    return (yield from worked(steps, large=large, pauses=size < _OVERHEAD))
+    # With short values, most of the time is spent outside of numpy's functions, with the GIL.
+    return (yield from run_steps(steps, large=large, pauses=size < _OVERHEAD))
 
 
 def _evaluation(
@@ -210,36 +219,39 @@ def _evaluation(
 
 
 def _candidate(graph: Graph, nexts: Sequence[int | None]) -> Query[int | None]:
-    """Return the first byte that may have a user; see `Graph.candidate`."""
-    large = len(graph.operations) > _FEW
-    return (yield from worked(graph.candidate(nexts), large=large))
+    """Return the index of the first byte that may have a user; see `Graph.candidate`."""
+    large = len(graph.operations) > _FEW_OPERATIONS
+    return (yield from run_steps(graph.candidate(nexts), large=large))
 
 
 def check_cost(context: Context, graph: Graph) -> Query[None]:
-    """Raise if the server would write too much for some expressions.
+    """Raise if the server would write more for some expressions than ``max_temp_bytes`` allows.
 
-    If no ids that the tally accepts could make bitmaps of such a length, nothing is asked,
-    nor if those of the same events were far shorter a moment ago; else how long they are.
+    Sends no request if even the longest bitmaps that the tally's user ids allow would stay
+    below the limit, or if by the cached lengths of the bitmaps the cost is at most half of
+    it. Else fetches the lengths of the bitmaps.
 
     Raises:
-        InvalidValueError: it would be more than the option ``max_temp_bytes``.
+        InvalidValueError: the cost exceeds the option ``max_temp_bytes``.
     """
     limit = context.options.max_temp_bytes
-    if limit is None or graph.writes <= context.sure_writes:
+    if limit is None or graph.writes <= context.safe_writes:
         return
     writes = len(context.shards) * graph.writes
-    _check(writes * LEAST_WRITTEN, limit)
+    _check(writes * MIN_WRITE_COST, limit)
     few = len(graph.bitmaps) <= _FEW_KEYS
     longest = context.lengths.longest(graph.bitmaps) if few else None
-    if longest is not None and writes * max(SLOWER * longest, LEAST_WRITTEN) <= limit // 2:
+    if longest is not None and writes * max(TAIL_FACTOR * longest, MIN_WRITE_COST) <= limit // 2:
         return
-    large = len(graph.operations) > _FEW or not few
-    every = yield from each_shard(context, lambda part: lengths(graph.below(part.origin.prefix)))
+    large = len(graph.operations) > _FEW_OPERATIONS or not few
+    by_shard = yield from each_shard(
+        context, lambda shard: fetch_lengths(graph.with_prefix(shard.origin.prefix))
+    )
     cost = 0
-    for each in every:
-        cost += yield from worked(graph.cost(each), large=large)
+    for lengths in by_shard:
+        cost += yield from run_steps(graph.cost(lengths), large=large)
     if few:
-        context.lengths.learn(graph.bitmaps, map(max, zip(*every, strict=True)))
+        context.lengths.learn(graph.bitmaps, map(max, zip(*by_shard, strict=True)))
     _check(cost, limit)
 
 
@@ -251,50 +263,62 @@ def _check(cost: int, limit: int) -> None:
         )
 
 
-def keys_of(graph: Graph) -> Query[list[bytes]]:
-    """Return the keys of the bitmaps of some expressions."""
+def list_keys(graph: Graph) -> Query[list[bytes]]:
+    """Return the keys of the bitmaps of some expressions, with checkpoints if there are many."""
     if len(graph.bitmaps) < _FEW_KEYS:
         return list(graph.keys())
     return (yield from in_steps(graph.keys()))
 
 
-def lengths(graph: Graph) -> Query[list[int]]:
-    """Return how many bytes each bitmap has."""
-    commands = [(b"STRLEN", key) for key in (yield from keys_of(graph))]
+def fetch_lengths(graph: Graph) -> Query[list[int]]:
+    """Return the length of each bitmap of some expressions, in bytes."""
+    commands = [(b"STRLEN", key) for key in (yield from list_keys(graph))]
     share = 1 if len(commands) > _COUNTS else _COUNTS
-    return (yield from answered(Request(commands, share=share)))
+    return (yield from send(Request(commands, share=share)))
 
 
-def part_of(graph: Graph, at: int, size: int) -> Query[tuple[Any, int]]:
-    """Return the value of the same bytes of all bitmaps, and how many the longest has of them."""
-    commands = ranges((yield from keys_of(graph)), at, size)
-    data = yield from answered(Request(commands, atomic=len(commands) > 1, replies=bytes))
-    length = max(map(len, data))
-    return (yield from evaluated(graph, data, length, algebra().load)), length
-
-
-def next_candidate(graph: Graph, at: int) -> Query[int | None]:
-    """Return the first byte from one on that may have a user; None if none has.
-
-    The server looks for the next bit of each bitmap, which is much faster than
-    to fetch the nothing in between.
+def fetch_part(graph: Graph, at: int, size: int) -> Query[tuple[Any, int]]:
+    """Return the value of an expression in a range of bytes.
 
     Arguments:
-        graph: of one expression.
-        at: the first byte of interest.
+        graph: the expression.
+        at: the index of the first byte.
+        size: how many bytes to fetch of each bitmap.
+
+    Returns:
+        The value, and how many bytes of the range the longest bitmap has.
+    """
+    commands = getrange_commands((yield from list_keys(graph)), at, size)
+    data = yield from send(Request(commands, atomic=len(commands) > 1, replies=bytes))
+    length = max(map(len, data))
+    return (yield from evaluate(graph, data, length, algebra().load)), length
+
+
+def find_candidate(graph: Graph, at: int) -> Query[int | None]:
+    """Return the index of the next byte that may have a user of an expression.
+
+    The server searches each bitmap for the next set bit, which is much faster than to fetch
+    long runs of zeros.
+
+    Arguments:
+        graph: the expression.
+        at: the index of the byte to begin with.
+
+    Returns:
+        The index, or None if there is no such byte.
     """
     while True:
-        end = at + max(_LOOKAHEAD // len(graph.bitmaps), _LEAST_LOOKAHEAD)
+        end = at + max(_LOOKAHEAD // len(graph.bitmaps), _MIN_LOOKAHEAD)
         commands: list[Command] = []
-        for key in (yield from keys_of(graph)):
+        for key in (yield from list_keys(graph)):
             commands.append((b"BITPOS", key, b"1", b"%d" % at, b"%d" % (end - 1)))
             commands.append((b"STRLEN", key))
-        replies = yield from answered(Request(commands))
+        replies = yield from send(Request(commands))
         nexts = [
             position >> 3 if position >= 0 else end if end < length else None
             for position, length in zip(replies[::2], replies[1::2], strict=True)
         ]
-        found = yield from _candidate(graph, nexts)
-        if found is None or found < end:
-            return found
+        candidate = yield from _candidate(graph, nexts)
+        if candidate is None or candidate < end:
+            return candidate
         at = end

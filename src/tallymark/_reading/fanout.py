@@ -1,4 +1,4 @@
-"""Queries of several shards or nodes at once: their requests leave in rounds. Pure."""
+"""Concurrent queries of several shards or nodes; their requests are sent together. Pure."""
 
 from __future__ import annotations
 
@@ -14,124 +14,133 @@ if TYPE_CHECKING:
     from .._core.context import Context
     from .requests import Query, Route
 
-__all__ = ["AT_ONCE", "each_shard", "gather"]
+__all__ = ["CONCURRENCY", "each_shard", "gather"]
 
-#: How many queries are in progress at once, where each may fetch megabytes.
-AT_ONCE: Final = 16
+#: How many queries run concurrently, if each may fetch megabytes.
+CONCURRENCY: Final = 16
 
-#: What begins or goes on with a request of so many commands may take a millisecond.
+#: A query that makes or reads a request of more commands than this may take a millisecond.
 _LARGE: Final = 100
 
 AnswerT = TypeVar("AnswerT")
 
 
 class _Running:
-    """A query that is under way.
+    """A query in progress.
 
     Attributes:
-        step: what it wants next; ``None`` once it has its answer.
+        index: its index among the results.
+        route: the shard or node of its requests.
+        query: the generator.
+        effect: the effect that it has yielded; ``None`` after its end.
+        result: its result, after its end.
     """
 
-    __slots__ = ("answer", "index", "query", "route", "step")
+    __slots__ = ("effect", "index", "query", "result", "route")
 
     def __init__(self, index: int, route: Route, query: Query[Any]) -> None:
+        """Start a query, up to its first effect."""
         self.index = index
         self.route = route
         self.query = query
-        self.step: Any = None
-        self.answer: Any = None
-        self.go_on(None)
+        self.effect: Any = None
+        self.result: Any = None
+        self.resume(None)
 
     @property
-    def takes_long(self) -> bool:
-        """Whether it has taken some time to get here."""
-        if isinstance(self.step, Request):
-            return len(self.step.commands) > _LARGE
-        return isinstance(self.step, Checkpoint)
+    def is_long(self) -> bool:
+        """Whether the last step of the query may have taken a millisecond."""
+        if isinstance(self.effect, Request):
+            return len(self.effect.commands) > _LARGE
+        return isinstance(self.effect, Checkpoint)
 
-    def go_on(self, outcome: object) -> None:
-        """Tell it what its last step came to."""
+    def resume(self, outcome: object) -> None:
+        """Resume the query with the outcome of its effect, up to its next effect."""
         try:
             if isinstance(outcome, SlotMovingError):
-                self.step = self.query.throw(outcome)
+                self.effect = self.query.throw(outcome)
             else:
-                self.step = self.query.send(outcome)
+                self.effect = self.query.send(outcome)
         except StopIteration as end:
-            self.step, self.answer = None, end.value
+            self.effect, self.result = None, end.value
 
 
 def gather(
     context: Context,
     queries: Iterable[tuple[Route, Query[AnswerT]]],
-    at_once: int = AT_ONCE,
+    concurrency: int = CONCURRENCY,
 ) -> Query[list[AnswerT]]:
-    """Return the answers of some queries, each of which asks one shard or node.
+    """Return the results of several queries, each of one shard or node, in order.
 
     Arguments:
         context: the database.
-        queries: the queries, with the route of each.
-        at_once: how many of them are in progress at the same time.
+        queries: the queries, each with its route.
+        concurrency: how many queries run concurrently at most.
     """
     if context.schema.shards is None:
-        # All ask the one server, which needs no routes: a blocking count takes the processor
-        # 34 us so, and 46 with them.
+        # A plain database needs no routes: a blocking count takes 34 us of CPU time this way,
+        # and 46 with a Scatter.
         return _in_turn(queries)
-    return _concurrently(queries, at_once)
+    return _concurrently(queries, concurrency)
 
 
 def _in_turn(queries: Iterable[tuple[Route, Query[AnswerT]]]) -> Query[list[AnswerT]]:
-    answers: list[AnswerT] = []
+    results: list[AnswerT] = []
     for _, query in queries:
-        answers.append((yield from query))
-    return answers
+        results.append((yield from query))
+    return results
 
 
 def _concurrently(
-    queries: Iterable[tuple[Route, Query[AnswerT]]], at_once: int
+    queries: Iterable[tuple[Route, Query[AnswerT]]], concurrency: int
 ) -> Query[list[AnswerT]]:
-    answers: dict[int, AnswerT] = {}
+    results: dict[int, AnswerT] = {}
     waiting = enumerate(queries)
     running: list[_Running] = []
     while True:
-        fresh: list[_Running] = []
-        for index, (route, query) in itertools.islice(waiting, at_once - len(running)):
-            fresh.append(_Running(index, route, query))
-            if fresh[-1].takes_long:
+        started: list[_Running] = []
+        for index, (route, query) in itertools.islice(waiting, concurrency - len(running)):
+            started.append(_Running(index, route, query))
+            if started[-1].is_long:
                 yield Checkpoint()
-        for each in (*running, *fresh):
-            if each.step is None:
-                answers[each.index] = each.answer
-        if not running and not fresh:
-            return [answers[index] for index in range(len(answers))]
-        running = [each for each in (*running, *fresh) if each.step is not None]
+        active = [*running, *started]
+        if not active:
+            return [results[index] for index in range(len(results))]
+        results.update((item.index, item.result) for item in active if item.effect is None)
+        running = [item for item in active if item.effect is not None]
         yield from _step(running)
 
 
 def _step(running: Sequence[_Running]) -> Query[None]:
-    """Have some queries, each of which wants something, go one step."""
-    resting = [each for each in running if isinstance(each.step, Checkpoint)]
-    working = [each for each in running if isinstance(each.step, Compute)]
-    if resting:
-        for each in resting:
+    """Perform effects of one kind, and resume their queries: checkpoints, then computations.
+
+    Requests are sent when all queries have yielded one, so that they are sent together.
+    """
+    checkpoints = [item for item in running if isinstance(item.effect, Checkpoint)]
+    computations = [item for item in running if isinstance(item.effect, Compute)]
+    if checkpoints:
+        for item in checkpoints:
             yield Checkpoint()
-            each.go_on(None)
-    elif working:
-        steps = itertools.chain.from_iterable(each.step.steps for each in working)
-        yield Compute(steps, any(each.step.pauses for each in working))
-        for each in working:
-            each.go_on(None)
-            if each.takes_long:
+            item.resume(None)
+    elif computations:
+        steps = itertools.chain.from_iterable(item.effect.steps for item in computations)
+        yield Compute(steps, any(item.effect.pauses for item in computations))
+        for item in computations:
+            item.resume(None)
+            if item.is_long:
                 yield Checkpoint()
     elif running:
-        outcomes = yield Scatter([(each.route, each.step) for each in running])
-        for each, outcome in zip(running, outcomes, strict=True):
-            if each.takes_long:
+        outcomes = yield Scatter([(item.route, item.effect) for item in running])
+        for item, outcome in zip(running, outcomes, strict=True):
+            if item.is_long:
                 yield Checkpoint()
-            each.go_on(outcome)
+            item.resume(outcome)
 
 
 def each_shard(
-    context: Context, query: Callable[[Context], Query[AnswerT]], at_once: int = AT_ONCE
+    context: Context,
+    query: Callable[[Context], Query[AnswerT]],
+    concurrency: int = CONCURRENCY,
 ) -> Query[list[AnswerT]]:
-    """Return the answers of all shards to the same query, in order. Arguments as `gather`."""
-    return gather(context, enumerate(map(query, context.shards)), at_once)
+    """Return the results of the same query of each shard, in order. Arguments as `gather`."""
+    return gather(context, enumerate(map(query, context.shards)), concurrency)

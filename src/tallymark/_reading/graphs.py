@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from .._core.context import LEAST_WRITTEN, SLOWER
+from .._core.context import MIN_WRITE_COST, TAIL_FACTOR
 from .._core.events import Bitmap, Combination, walk
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .._core.events import EventSet, Operator
 
-__all__ = ["MOST_SOURCES", "Graph", "Operation"]
+__all__ = ["MAX_SOURCES", "Graph", "Operation"]
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ _STEP: Final = 128
 
 #: Up to so many bitmaps, Redis combines whole words; more bitmaps byte by byte, in ten times
 #: the time (redis/src/bitops.c, bitopCommand).
-MOST_SOURCES: Final = 16
+MAX_SOURCES: Final = 16
 
 
 class Operation(NamedTuple):
@@ -141,7 +141,7 @@ class Graph:
         """
         return [*itertools.repeat(None, len(self.operations)), *reversed(of_bitmaps)]
 
-    def below(self, prefix: str) -> Graph:
+    def with_prefix(self, prefix: str) -> Graph:
         """Return the same expressions on keys with another prefix, such as a shard's.
 
         In constant time: keys are computed when they are sent.
@@ -159,14 +159,14 @@ class Graph:
 
     def key_of(self, bitmap: Bitmap) -> bytes:
         """Return the key of one of the bitmaps."""
-        return bitmap.key if self.prefix is None else bitmap.key_below(self.prefix)
+        return bitmap.key if self.prefix is None else bitmap.key_with_prefix(self.prefix)
 
     def keys_of(self, bitmaps: Iterable[Bitmap]) -> Iterator[bytes]:
         """Yield the keys of some of the bitmaps."""
         if self.prefix is None:
             return (bitmap.key for bitmap in bitmaps)
         prefix = self.prefix
-        return (bitmap.key_below(prefix) for bitmap in bitmaps)
+        return (bitmap.key_with_prefix(prefix) for bitmap in bitmaps)
 
     def evaluation(self, values: list[Any]) -> Iterator[None]:
         """Compute all operations in the client; yields after each.
@@ -225,7 +225,7 @@ class Graph:
     def cost(self, lengths: Sequence[int]) -> Generator[None, None, int]:
         """Return about how many bytes a server writes to compute all operations.
 
-        Bytes beyond the end of the shortest operand count `SLOWER` times. Yields between
+        Bytes beyond the end of the shortest operand count `TAIL_FACTOR` times. Yields between
         steps.
 
         Arguments:
@@ -239,7 +239,7 @@ class Graph:
             own = [all_lengths[number] for number in operands]
             shortest, longest = min(own), max(own)
             all_lengths[count] = longest
-            weight = max(shortest + SLOWER * (longest - shortest), LEAST_WRITTEN)
+            weight = max(shortest + TAIL_FACTOR * (longest - shortest), MIN_WRITE_COST)
             total += _writes(operator, len(operands)) * weight
         return total
 
@@ -282,7 +282,7 @@ def _writes(operator: Operator, count: int) -> int:
     """
     if operator == "-":
         return 2 if count == 2 else 2 + _writes("|", count - 1)
-    return 1 if count <= MOST_SOURCES else -(-(count - 1) // (MOST_SOURCES - 1))
+    return 1 if count <= MAX_SOURCES else -(-(count - 1) // (MAX_SOURCES - 1))
 
 
 def _numbered(

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .._core.keys import MAX_USER_ID, checked_int
+from .._core.arguments import checked_int
+from .._core.keys import MAX_USER_ID
 from .._core.untrusted import shown
 from ..errors import InvalidValueError
 from .bits import PIECE_BITS, algebra
-from .bounds import bounded
+from .bounds import check_bitmaps
 from .expressions import (
-    LARGEST_PART,
-    LEAST_PART,
-    compiled,
-    next_candidate,
-    part_of,
-    reckoning,
+    MAX_PART,
+    MIN_PART,
+    compile_graph,
+    fetch_part,
+    find_candidate,
+    load_algebra,
 )
 from .fanout import gather
 from .requests import Page
@@ -30,20 +31,30 @@ if TYPE_CHECKING:
 
 __all__ = ["users"]
 
-#: How many bytes a stream begins with, of each bitmap and all shards together.
-_SMALLEST: Final = 8 * 1024
+#: The size of the first part in bytes: of each bitmap, in all shards together.
+_FIRST_PART: Final = 8 * 1024
 
-#: How many users of a sharded database are handed on together, at most.
-_PIECE: Final = 8192
+#: How many ids a page of a sharded database has at most.
+_PAGE: Final = 8192
 
-#: A part with fewer users is followed by a larger part, one with more by a smaller one.
+#: After a part with fewer users, parts get larger; after a part with more, smaller.
 _FEW: Final = 4_096
 _MANY: Final = 65_536
 
 
 def users(context: Context, event_set: EventSet, start: int, limit: int | None) -> Query[None]:
-    """Find the users of an event set from an id on, in ascending order, part by part."""
-    asked = context.checked(event_set)
+    """Return a query that yields the ids of an event set, in ascending order, as pages.
+
+    Arguments:
+        context: the database.
+        event_set: the event set.
+        start: the least id to yield.
+        limit: how many ids to yield at most; ``None`` for all.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: an argument is not allowed.
+    """
+    event_set = context.checked(event_set)
     start = checked_int("start", start)
     if not 0 <= start <= MAX_USER_ID:
         raise InvalidValueError(f"start must be in [0, {MAX_USER_ID}], got {shown(start)}")
@@ -52,86 +63,104 @@ def users(context: Context, event_set: EventSet, start: int, limit: int | None) 
         raise InvalidValueError(
             f"limit must be 0 or more, or None for no limit, got {shown(limit)}"
         )
-    return _users(context, asked, start, limit)
+    return _users(context, event_set, start, limit)
 
 
 class _Parts:
-    """An event set that is read part by part: the same part of all shards at a time.
+    """Reads an event set part by part: the same range of bytes of all shards at a time.
 
     Attributes:
-        smallest, largest: how many bytes of each bitmap of a shard a part may have.
-        step: the distance of the users of two neighbouring bits: the number of shards.
+        smallest, largest: the least and the greatest size of a part, in bytes of each bitmap of
+            a shard.
+        step: the difference between the ids of two neighbouring bits: the number of shards.
     """
 
     def __init__(self, context: Context, graph: Graph) -> None:
         self._context = context
-        self._graphs = [graph.below(part.origin.prefix) for part in context.shards]
+        self._graphs = [graph.with_prefix(shard.origin.prefix) for shard in context.shards]
         self.step = len(self._graphs)
-        largest = LARGEST_PART // (len(graph.bitmaps) * self.step)
-        self.smallest = max(LEAST_PART, min(_SMALLEST // self.step, largest))
+        largest = MAX_PART // (len(graph.bitmaps) * self.step)
+        self.smallest = max(MIN_PART, min(_FIRST_PART // self.step, largest))
         self.largest = max(self.smallest, largest)
 
     def ids(self, at: int, size: int) -> Query[tuple[Iterator[list[int]], int]]:
-        """Return the users of a part, piece by piece, and how many bytes there are of it."""
-        parts = yield from gather(
-            self._context,
-            ((shard, part_of(graph, at, size)) for shard, graph in enumerate(self._graphs)),
-        )
-        shards = [algebra().ids(value, length, 8 * at) for value, length in parts]
-        pieces = self._merged(shards, 8 * at) if self.step > 1 else shards[0]
-        return pieces, max(length for _, length in parts)
-
-    def _merged(self, shards: Sequence[Iterator[list[int]]], first: int) -> Iterator[list[int]]:
-        """Put together the users of the same piece of all shards, one piece after the other.
+        """Return the ids in a part.
 
         Arguments:
-            shards: the bits of each, in pieces of one length; some have none of a piece.
-            first: the first bit of the first piece.
+            at: the index of the part's first byte in each bitmap.
+            size: the size of the part, in bytes of each bitmap.
+
+        Returns:
+            An iterator over lists of ids, in ascending order; and how many bytes of the part
+            the longest bitmap has.
         """
-        waiting = [next(own, None) for own in shards]
-        while some := [bits[0] for bits in waiting if bits is not None]:
-            end = first + ((min(some) - first) // PIECE_BITS + 1) * PIECE_BITS
-            found: list[int] = []
+        parts = yield from gather(
+            self._context,
+            ((shard, fetch_part(graph, at, size)) for shard, graph in enumerate(self._graphs)),
+        )
+        by_shard = [algebra().ids(value, length, 8 * at) for value, length in parts]
+        lists = self._merge(by_shard, 8 * at) if self.step > 1 else by_shard[0]
+        return lists, max(length for _, length in parts)
+
+    def _merge(self, by_shard: Sequence[Iterator[list[int]]], first: int) -> Iterator[list[int]]:
+        """Yield the ids of all shards in ascending order.
+
+        Arguments:
+            by_shard: the set bits of each shard, in lists of those in a piece of `PIECE_BITS`
+                bits; pieces without set bits are left out.
+            first: the offset of the first bit of the first piece.
+        """
+        waiting = [next(lists, None) for lists in by_shard]
+        while firsts := [bits[0] for bits in waiting if bits is not None]:
+            end = first + ((min(firsts) - first) // PIECE_BITS + 1) * PIECE_BITS
+            ids: list[int] = []
             for shard, bits in enumerate(waiting):
                 if bits is not None and bits[0] < end:
-                    found += [bit * self.step + shard for bit in bits]
-                    waiting[shard] = next(shards[shard], None)
-            found.sort()  # which merges what is in order already
-            yield from (found[begin : begin + _PIECE] for begin in range(0, len(found), _PIECE))
+                    ids += [bit * self.step + shard for bit in bits]
+                    waiting[shard] = next(by_shard[shard], None)
+            ids.sort()  # fast: timsort merges the ascending runs
+            yield from (ids[begin : begin + _PAGE] for begin in range(0, len(ids), _PAGE))
 
-    def candidate(self, at: int) -> Query[int | None]:
-        """Return the first byte from one on that may have a user; None if none has."""
-        found = yield from gather(
+    def find_candidate(self, at: int) -> Query[int | None]:
+        """Return the index of the next byte that may have a user in any shard.
+
+        Arguments:
+            at: the index of the byte to begin with.
+
+        Returns:
+            The index, or None if there is no such byte.
+        """
+        by_shard = yield from gather(
             self._context,
-            ((shard, next_candidate(graph, at)) for shard, graph in enumerate(self._graphs)),
+            ((shard, find_candidate(graph, at)) for shard, graph in enumerate(self._graphs)),
         )
-        return min((byte for byte in found if byte is not None), default=None)
+        return min((index for index in by_shard if index is not None), default=None)
 
 
 def _users(context: Context, event_set: EventSet, start: int, limit: int | None) -> Query[None]:
-    yield from bounded(context, [event_set])
-    graph = yield from compiled([event_set])
-    yield from reckoning()
+    yield from check_bitmaps(context, [event_set])
+    graph = yield from compile_graph([event_set])
+    yield from load_algebra()
     parts = _Parts(context, graph)
-    left = MAX_USER_ID + 1 if limit is None else limit
+    remaining = MAX_USER_ID + 1 if limit is None else limit
     at: int | None = (start // parts.step) >> 3
     size = parts.smallest
-    while left and at is not None:
-        pieces, length = yield from parts.ids(at, size)
+    while remaining and at is not None:
+        lists, length = yield from parts.ids(at, size)
         number = 0
-        for ids in pieces:
-            some = ids if ids[0] >= start else [user_id for user_id in ids if user_id >= start]
-            some = some[:left]
-            number += len(some)
-            left -= len(some)
-            yield Page(some)
-            if not left:
+        for ids in lists:
+            page = ids if ids[0] >= start else [user_id for user_id in ids if user_id >= start]
+            page = page[:remaining]
+            number += len(page)
+            remaining -= len(page)
+            yield Page(page)
+            if not remaining:
                 return
         if length < size:
             return
         at += size
         if not number:
-            at = yield from parts.candidate(at)
+            at = yield from parts.find_candidate(at)
         if number < _FEW:
             size = min(2 * size, parts.largest)
         elif number > _MANY:

@@ -1,13 +1,13 @@
-"""The verbs that look for bitmaps: by name, by time, by user. Pure generators, as in `queries`.
+"""Queries that find bitmaps in the keyspace: by event, by period, by user. Pure.
 
-Redis has no index of keys, so most of these walk over all keys of the database
-with ``SCAN``, a thousand at a time, which holds nobody up (``KEYS`` would). A
-walk finds every bitmap that is there from its begin to its end; of one that
-comes or goes meanwhile, either may be true.
+Redis has no index of keys, so most of these queries scan all keys of the database with
+``SCAN``, a thousand at a time, which does not block the server as ``KEYS`` would. A scan finds
+every bitmap that exists from its start to its end. A bitmap that is created or deleted in
+between may or may not be found.
 
-A key does not tell where its prefix ends: ``tenant1_eu_active_u`` is the flag ``active``
-below ``tenant1_eu_``, and the flag ``eu_active`` below ``tenant1_``. So where one prefix
-begins with another one, a walk of the shorter one finds the bitmaps of both.
+A key does not say where its prefix ends: ``tenant1_eu_active_u`` is the flag ``active`` with
+the prefix ``tenant1_eu_``, and the flag ``eu_active`` with the prefix ``tenant1_``. So if one
+prefix begins with another one, a scan with the shorter one finds the bitmaps of both.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import operator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from .._core.arguments import iterated
-from .._core.keys import bitmap_key, checked_name, results_of_bitmapist, scan_pattern
+from .._core.arguments import checked_name, iterated
+from .._core.keys import bitmap_key, results_of_bitmapist, scan_pattern
 from .._core.periods import Granularity, Period, count_between, dated, periods_between
 from .._core.untrusted import kind_of, shown
 from ..errors import CommandError, InvalidTypeError, InvalidValueError
 from .bounds import check_number
 from .fanout import gather
-from .raw_keys import in_commands, unlinked
+from .raw_keys import command_groups, unlink
 from .requests import Checkpoint, ListNodes, Request, in_steps
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from .requests import Command, Query
 
 __all__ = [
+    "all_bitmaps",
     "delete_all",
     "event_names",
-    "every_bitmap",
     "forget",
     "history",
     "memory",
@@ -49,23 +49,23 @@ __all__ = [
 
 AnswerT = TypeVar("AnswerT")
 
-#: What a bitmap is of: an event, and a period or ``None``.
-_Named = tuple[str, "Period | None"]
+#: The event and the period of a bitmap; the period of a flag is ``None``.
+_BitmapName = tuple[str, "Period | None"]
 
-#: How many items are put in order in one go.
+#: How many items are sorted in one step.
 _SORTED: Final = 10_000
 
-#: How many keys one step of a walk looks at, and how many commands go together.
+#: How many keys one ``SCAN`` examines, and how many commands one request has.
 _STEP: Final = 1000
 
-#: How many names are checked in one step, since they may be long.
+#: How many names are checked in one step, since names may be long.
 _NAMES: Final = 10
 
-#: An event whose bitmaps are of the same periods as those of all others.
+#: The name of any event, where only the number of bitmaps of a period matters.
 _ANY: Final = "any"
 
 
-#: Clears a user's bit wherever it is set, and so makes no bitmap longer, nor anew.
+#: Clears a user's bit only where it is set, since SETBIT would create or lengthen bitmaps.
 _FORGET: Final = b"""\
 local cleared = 0
 for _, key in ipairs(KEYS) do
@@ -79,81 +79,90 @@ return cleared
 
 
 def event_names(context: Context, prefix: str) -> Query[list[str]]:
-    """Return the names of all events that have a bitmap, sorted."""
-    if type(prefix) is not str or prefix:  # "" is what any name begins with, and is no name
+    """Return the names of all events that have a bitmap, sorted.
+
+    Arguments:
+        context: the database.
+        prefix: the first characters of the names; may be empty.
+    """
+    if type(prefix) is not str or prefix:  # the empty str is allowed, and is no name
         prefix = checked_name("prefix", prefix)
-    found: set[str] = set()
-    walk = _Walk(context, prefix)
-    while walk.goes_on:
-        found.update(each.event for each in (yield from walk.step()))
-    return (yield from _in_order(found))
+    names: set[str] = set()
+    scan = _KeyScan(context, prefix)
+    while scan.has_more:
+        names.update(bitmap.event for bitmap in (yield from scan.next()))
+    return (yield from _sort(names))
 
 
-def every_bitmap(context: Context) -> Query[tuple[list[_Named], list[_Named]]]:
-    """Return what each bitmap of the database is of, and likewise what bitmapist has left."""
-    found: dict[_Named, None] = {}
-    left: dict[_Named, None] = {}
-    walk = _Walk(context, also_temporary=True)
-    while walk.goes_on:
-        for each in (yield from walk.step()):
-            (left if walk.is_temporary(each.key) else found)[each.event, each.period] = None
-    return list(found), list(left)
+def all_bitmaps(context: Context) -> Query[tuple[list[_BitmapName], list[_BitmapName]]]:
+    """Return the events and periods of all bitmaps; and those of bitmapist's temporary keys."""
+    bitmaps: dict[_BitmapName, None] = {}
+    temporary: dict[_BitmapName, None] = {}
+    scan = _KeyScan(context, with_temporary=True)
+    while scan.has_more:
+        for bitmap in (yield from scan.next()):
+            names = temporary if scan.is_temporary(bitmap.key) else bitmaps
+            names[bitmap.event, bitmap.period] = None
+    return list(bitmaps), list(temporary)
 
 
 def periods(context: Context, event: str, granularity: By) -> Query[list[Period]]:
-    """Return the periods for which an event has a bitmap, in order."""
-    wanted = dated(granularity)
+    """Return the periods of a granularity for which an event has a bitmap, in order."""
+    checked_granularity = dated(granularity)
     event = checked_name("event", event)
-    found = yield from periods_of(context, event)
-    return [period for period in found if period.granularity is wanted]
+    all_periods = yield from periods_of(context, event)
+    return [period for period in all_periods if period.granularity is checked_granularity]
 
 
 def periods_of(context: Context, event: str) -> Query[list[Period]]:
     """Return the periods of all granularities for which an event has a bitmap, in order."""
-    found: set[Period] = set()
-    walk = _walk_of_event(context, event)
-    while walk.goes_on:
-        found.update(
-            each.period
-            for each in (yield from walk.step())
-            if each.event == event and each.period is not None
+    unsorted: set[Period] = set()
+    scan = _scan_of_event(context, event)
+    while scan.has_more:
+        unsorted.update(
+            bitmap.period
+            for bitmap in (yield from scan.next())
+            if bitmap.event == event and bitmap.period is not None
         )
-    return (yield from _in_order(found, operator.attrgetter("start")))
+    return (yield from _sort(unsorted, operator.attrgetter("start")))
 
 
 def memory(context: Context, event: str) -> Query[dict[Granularity, int]]:
-    """Return how many bytes an event's bitmaps take, for each granularity that has any."""
+    """Return how many bytes an event's bitmaps take, for each granularity that has bitmaps."""
     event = checked_name("event", event)
-    found: dict[bytes, _Located] = {}
-    walk = _walk_of_event(context, event)
-    while walk.goes_on:
-        found |= {each.key: each for each in (yield from walk.step()) if each.event == event}
-    granularities = set((yield from in_steps(map(_granularity, found.values()))))
-    in_order = sorted(granularities, key=lambda each: int(each.value))
-    sizes: dict[Granularity, int] = dict.fromkeys(in_order, 0)
-    for own, usages in (yield from _in_their_shards(context, found.values(), _usages)):
-        for at in range(0, len(own), _STEP):
-            for each, usage in zip(own[at : at + _STEP], usages[at : at + _STEP], strict=True):
-                sizes[_granularity(each)] += usage or 0  # None: it has just gone
+    by_key: dict[bytes, _FoundBitmap] = {}
+    scan = _scan_of_event(context, event)
+    while scan.has_more:
+        by_key |= {
+            bitmap.key: bitmap for bitmap in (yield from scan.next()) if bitmap.event == event
+        }
+    granularities = set((yield from in_steps(map(_granularity, by_key.values()))))
+    ascending = sorted(granularities, key=lambda granularity: int(granularity.value))
+    sizes: dict[Granularity, int] = dict.fromkeys(ascending, 0)
+    for bitmaps, usages in (yield from _query_by_shard(context, by_key.values(), _usages)):
+        for at in range(0, len(bitmaps), _STEP):
+            end = at + _STEP
+            for bitmap, usage in zip(bitmaps[at:end], usages[at:end], strict=True):
+                sizes[_granularity(bitmap)] += usage or 0  # None: deleted since the scan
             yield Checkpoint()
     return sizes
 
 
-def _granularity(located: _Located) -> Granularity:
-    return Granularity.UNIQUE if located.period is None else located.period.granularity
+def _granularity(bitmap: _FoundBitmap) -> Granularity:
+    return Granularity.UNIQUE if bitmap.period is None else bitmap.period.granularity
 
 
-def _usages(bitmaps: Sequence[_Located]) -> Query[list[int | None]]:
-    """Return how many bytes some bitmaps take."""
-    found: list[int | None] = []
+def _usages(bitmaps: Sequence[_FoundBitmap]) -> Query[list[int | None]]:
+    """Return how many bytes each bitmap takes; ``None`` if it does not exist any more."""
+    usages: list[int | None] = []
     for at in range(0, len(bitmaps), _STEP):
-        keys = [each.key for each in bitmaps[at : at + _STEP]]
-        usages = yield Request([(b"MEMORY", b"USAGE", key) for key in keys], tolerant=True)
-        if any(isinstance(usage, CommandError) for usage in usages):
-            # A server that does not tell, such as the embedded store: the bare bitmaps.
-            usages = yield Request([(b"STRLEN", key) for key in keys])
-        found += usages
-    return found
+        keys = [bitmap.key for bitmap in bitmaps[at : at + _STEP]]
+        replies = yield Request([(b"MEMORY", b"USAGE", key) for key in keys], tolerant=True)
+        if any(isinstance(reply, CommandError) for reply in replies):
+            # The server has no MEMORY USAGE, such as the embedded store: without overhead.
+            replies = yield Request([(b"STRLEN", key) for key in keys])
+        usages += replies
+    return usages
 
 
 def history(
@@ -164,15 +173,29 @@ def history(
     until: date | None,
     granularity: By,
 ) -> Query[dict[str, list[Period]]]:
-    """Return for each of some events the periods in which a user did it, in order."""
+    """Return for each event the periods in which its bitmaps have a user, in order.
+
+    Arguments:
+        context: the database.
+        user_id: the user's id.
+        events: the name of an event, or several.
+        since, until: moments, as in `Context.local`: the periods are those that overlap the
+            time from ``since`` up to, not including, ``until``; ``None`` for the present, whose
+            period is included.
+        granularity: the granularity of the periods.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: an argument is not allowed, or there are more
+            bitmaps than one query may read.
+    """
     shard, offset = context.schema.place(user_id)
-    wanted = dated(granularity)
+    checked_granularity = dated(granularity)
     if isinstance(events, str):
         events = [events]
-    each = iterated("events must be a name or several", events)
-    # One more than may be, of an iterable that may have no end.
-    some = itertools.islice(each, context.options.max_bitmaps + 1)
-    checked = yield from in_steps((checked_name("event", name) for name in some), _NAMES)
+    iterator = iterated("events must be a name or several", events)
+    # One more than the limit at most, since the iterable may be infinite.
+    limited = itertools.islice(iterator, context.options.max_bitmaps + 1)
+    checked = yield from in_steps((checked_name("event", name) for name in limited), _NAMES)
     names = list(dict.fromkeys(checked))
     check_number(context, len(names), "events")
     if since is None:
@@ -180,104 +203,117 @@ def history(
     begin = context.local(since, "since")
     end = context.local(until, "until")
     if until is None:
-        end += timedelta.resolution  # the period that has just begun is a part of it
+        end += timedelta.resolution  # so that a period that begins just now is included
     if begin >= end:
         raise InvalidValueError(f"since must be before until, got {begin} and {end}")
     # A period may be the union of several bitmaps, as a year is.
-    own = context.during(_ANY, Period.containing(wanted, begin))
-    of_each = len(names) * sum(1 for _ in own.bitmaps())
-    what = f"{wanted}s between since and until, of all events together"
-    check_number(context, of_each * (count_between(wanted, begin, end) - 2), what)
-    every = yield from in_steps(periods_between(wanted, begin, end))
-    check_number(context, of_each * len(every), what)
-    there = _history(context.shards[shard], offset, names, every)
-    (found,) = yield from gather(context, [(shard, there)])
-    return found
+    union = context.during(_ANY, Period.containing(checked_granularity, begin))
+    per_period = len(names) * sum(1 for _ in union.bitmaps())
+    what = f"{checked_granularity}s between since and until, of all events together"
+    count = count_between(checked_granularity, begin, end)
+    check_number(context, per_period * (count - 2), what)
+    all_periods = yield from in_steps(periods_between(checked_granularity, begin, end))
+    check_number(context, per_period * len(all_periods), what)
+    query = _history(context.shards[shard], offset, names, all_periods)
+    (by_event,) = yield from gather(context, [(shard, query)])
+    return by_event
 
 
 def _history(
-    context: Context, offset: int, names: Sequence[str], every: Sequence[Period]
+    context: Context, offset: int, names: Sequence[str], all_periods: Sequence[Period]
 ) -> Query[dict[str, list[Period]]]:
-    found: dict[str, list[Period]] = {name: [] for name in names}
+    by_event: dict[str, list[Period]] = {name: [] for name in names}
     digits = b"%d" % offset
-    # Names may be long, and are checked already; which periods there are is the same for all.
+    # The names have been checked, and may be long: a check for each period would take long. So
+    # the bitmaps of a period are made for another, short name.
     prefix = context.origin.prefix
     cells = (
         (name, period, bitmap_key(prefix, name, bitmap.period))
         for name in names
-        for period in every
+        for period in all_periods
         for bitmap in context.during(_ANY, period).bitmaps()
     )
-    while some := list(itertools.islice(cells, _STEP)):
+    while chunk := list(itertools.islice(cells, _STEP)):
         yield Checkpoint()
-        bits = yield Request([(b"GETBIT", key, digits) for _, _, key in some])
-        for (name, period, _), bit in zip(some, bits, strict=True):
-            if bit and period not in found[name][-1:]:  # several months of one year
-                found[name].append(period)
-    return found
+        bits = yield Request([(b"GETBIT", key, digits) for _, _, key in chunk])
+        for (name, period, _), bit in zip(chunk, bits, strict=True):
+            # Several bitmaps of one period, such as the months of a year, are consecutive.
+            if bit and period not in by_event[name][-1:]:
+                by_event[name].append(period)
+    return by_event
 
 
 def forget(context: Context, user_id: int) -> Query[int]:
-    """Clear a user's bit in all bitmaps; return how many were set."""
+    """Clear a user's bit in all bitmaps; return how many bits were set."""
     shard, offset = context.schema.place(user_id)
     digits = b"%d" % offset
     cleared = 0
-    walk = _Walk(context, shard=shard, also_temporary=True)
-    while walk.goes_on:
-        found = yield from walk.step()
-        for _, number in (
-            yield from _in_their_shards(context, found, lambda own: _cleared(context, own, digits))
-        ):
+
+    def clear(bitmaps: Sequence[_FoundBitmap]) -> Query[int]:
+        return _clear(context, bitmaps, digits)
+
+    scan = _KeyScan(context, shard=shard, with_temporary=True)
+    while scan.has_more:
+        bitmaps = yield from scan.next()
+        for _, number in (yield from _query_by_shard(context, bitmaps, clear)):
             cleared += number
     return cleared
 
 
-def _cleared(context: Context, bitmaps: Sequence[_Located], digits: bytes) -> Query[int]:
-    """Clear a bit wherever it is set; return how often it was."""
-    keys = [each.key for each in bitmaps]
+def _clear(context: Context, bitmaps: Sequence[_FoundBitmap], digits: bytes) -> Query[int]:
+    """Clear a bit in the bitmaps in which it is set; return how many there were."""
+    keys = [bitmap.key for bitmap in bitmaps]
     if context.options.bitfield:
         scripts = [
-            (b"EVAL", _FORGET, b"%d" % len(some), *some, digits)
-            for some in in_commands(context, keys)
+            (b"EVAL", _FORGET, b"%d" % len(group), *group, digits)
+            for group in command_groups(context, keys)
         ]
         return sum((yield Request(scripts, changes=True)))
-    # A server without scripts.
+    # The server has no scripts.
     bits = yield Request([(b"GETBIT", key, digits) for key in keys], tolerant=True)
-    clear: list[Command] = [
+    commands: list[Command] = [
         (b"SETBIT", key, digits, b"0") for key, bit in zip(keys, bits, strict=True) if bit == 1
     ]
-    return sum((yield Request(clear, changes=True))) if clear else 0
+    return sum((yield Request(commands, changes=True))) if commands else 0
 
 
 def delete_all(context: Context, prefix: str) -> Query[int]:
-    """Delete all bitmaps of the tally's prefix; return how many there were."""
-    if not isinstance(prefix, str):  # of another type, some are equal to anything
+    """Delete all bitmaps of the tally; return how many there were.
+
+    Arguments:
+        context: the database.
+        prefix: the tally's prefix, as a confirmation.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: this is not the tally's prefix.
+    """
+    if not isinstance(prefix, str):  # instances of other types may be equal to anything
         raise InvalidTypeError(f"prefix must be a str, got a {kind_of(prefix)}")
     if str.__str__(prefix) != context.origin.prefix:
         raise InvalidValueError(
             f"this tally's keys begin with {shown(context.origin.prefix)}; to delete them all, "
             f"pass just that, not {shown(prefix)}"
         )
-    bitmaps: set[_Named] = set()
+    names: set[_BitmapName] = set()
 
-    def deleted(own: Sequence[_Located]) -> Query[list[int]]:
-        return unlinked(context, [each.key for each in own])
+    def unlink_bitmaps(bitmaps: Sequence[_FoundBitmap]) -> Query[list[int]]:
+        return unlink(context, [bitmap.key for bitmap in bitmaps])
 
-    walk = _Walk(context, also_temporary=True)
-    while walk.goes_on:
-        found = yield from walk.step()
-        yield from _in_their_shards(context, found, deleted)
-        bitmaps.update((each.event, each.period) for each in found)
-    return len(bitmaps)
+    scan = _KeyScan(context, with_temporary=True)
+    while scan.has_more:
+        bitmaps = yield from scan.next()
+        yield from _query_by_shard(context, bitmaps, unlink_bitmaps)
+        names.update((bitmap.event, bitmap.period) for bitmap in bitmaps)
+    return len(names)
 
 
-class _Located(NamedTuple):
-    """A bitmap that a walk found.
+class _FoundBitmap(NamedTuple):
+    """A bitmap that a scan has found.
 
     Attributes:
         key: its key.
-        shard: the shard that it is in.
-        event, period: what it is of.
+        shard: the number of its shard.
+        event, period: its event and period; the period of a flag is ``None``.
     """
 
     key: bytes
@@ -286,113 +322,114 @@ class _Located(NamedTuple):
     period: Period | None
 
 
-def _in_their_shards(
+def _query_by_shard(
     context: Context,
-    bitmaps: Iterable[_Located],
-    query: Callable[[Sequence[_Located]], Query[AnswerT]],
-) -> Query[list[tuple[Sequence[_Located], AnswerT]]]:
-    """Ask the same about some bitmaps, those of each shard there; return them with the answers."""
-    by_shard: dict[int, list[_Located]] = {}
-    rest = iter(bitmaps)
-    while some := list(itertools.islice(rest, _STEP)):
-        for each in some:
-            by_shard.setdefault(each.shard, []).append(each)
+    bitmaps: Iterable[_FoundBitmap],
+    query: Callable[[Sequence[_FoundBitmap]], Query[AnswerT]],
+) -> Query[list[tuple[Sequence[_FoundBitmap], AnswerT]]]:
+    """Run a query on the bitmaps of each shard; return these bitmaps and the result for each."""
+    by_shard: dict[int, list[_FoundBitmap]] = {}
+    iterator = iter(bitmaps)
+    while chunk := list(itertools.islice(iterator, _STEP)):
+        for bitmap in chunk:
+            by_shard.setdefault(bitmap.shard, []).append(bitmap)
         yield Checkpoint()
-    answers = yield from gather(context, ((shard, query(own)) for shard, own in by_shard.items()))
-    return list(zip(by_shard.values(), answers, strict=True))
+    queries = ((shard, query(in_shard)) for shard, in_shard in by_shard.items())
+    results = yield from gather(context, queries)
+    return list(zip(by_shard.values(), results, strict=True))
 
 
-class _Walk:
-    """A walk over all keys of the database, for the bitmaps that are ours.
+class _KeyScan:
+    """A scan of all keys of the database for the tally's bitmaps.
 
     Attributes:
-        goes_on: whether there is another step.
+        has_more: whether the scan is incomplete.
     """
 
     def __init__(
         self,
         context: Context,
-        beginning: str = "",
+        event_prefix: str = "",
         *,
         shard: int | None = None,
-        also_temporary: bool = False,
+        with_temporary: bool = False,
     ) -> None:
-        """Stand at the begin.
+        """Start a scan.
 
         Arguments:
-            context: which keys are ours.
-            beginning: what the events' names begin with.
-            shard: in which shard to look; ``None`` for all.
-            also_temporary: whether to include what bitmapist computed and left.
+            context: the database.
+            event_prefix: the first characters of the events' names.
+            shard: the number of the shard to scan; ``None`` for all shards.
+            with_temporary: whether to include the results that bitmapist computes and leaves.
         """
         self._context = context
         self._schema = context.schema
-        self._pattern = scan_pattern(self._schema, beginning, shard)
+        self._pattern = scan_pattern(self._schema, event_prefix, shard)
         self._temporary = results_of_bitmapist(context.origin.prefix)
-        self._also_temporary = also_temporary
-        #: The cursor on each server; ``None`` until the servers are known.
+        self._with_temporary = with_temporary
+        #: The cursor on each node; ``None`` until the nodes are known.
         self._cursors: dict[str, Any] | None = None
-        self.goes_on = True
+        self.has_more = True
 
-    def step(self) -> Query[list[_Located]]:
-        """Go one step on every server; return the bitmaps that it found."""
+    def next(self) -> Query[list[_FoundBitmap]]:
+        """Send one ``SCAN`` to every node; return the bitmaps among the keys."""
         keys: list[bytes] = []
         if self._cursors is None:
             self._cursors = dict.fromkeys((yield ListNodes()), b"0")
         nodes = list(self._cursors)
-        scans = ((node, self._scanned(self._cursors[node])) for node in nodes)
-        found = yield from gather(self._context, scans)
-        for node, (cursor, some) in zip(nodes, found, strict=True):
-            keys += some
+        scans = ((node, self._scan(self._cursors[node])) for node in nodes)
+        replies = yield from gather(self._context, scans)
+        for node, (cursor, keys_of_node) in zip(nodes, replies, strict=True):
+            keys += keys_of_node
             if cursor in {b"0", 0}:
                 del self._cursors[node]
             else:
                 self._cursors[node] = cursor
-        self.goes_on = bool(self._cursors)
-        # While a slot is moving, two servers may know one key.
-        located = yield from in_steps(map(self._located, dict.fromkeys(keys)))
-        return [each for each in located if each is not None]
+        self.has_more = bool(self._cursors)
+        # Without repetitions: while a slot is migrating, two nodes may return the same key.
+        parsed = yield from in_steps(map(self._parse, dict.fromkeys(keys)))
+        return [bitmap for bitmap in parsed if bitmap is not None]
 
-    def _scanned(self, cursor: Any) -> Query[tuple[Any, list[bytes]]]:
+    def _scan(self, cursor: Any) -> Query[tuple[Any, list[bytes]]]:
         scan = (b"SCAN", cursor, b"MATCH", self._pattern, b"COUNT", b"%d" % _STEP)
-        ((following, keys),) = yield Request([scan], replies=list)
-        return following, keys
+        ((next_cursor, keys),) = yield Request([scan], replies=list)
+        return next_cursor, keys
 
     def is_temporary(self, key: bytes) -> bool:
-        """Return whether a key looks like a result that bitmapist has left."""
+        """Return whether a key looks like that of a result of bitmapist."""
         return self._temporary.match(key) is not None
 
-    def _located(self, key: bytes) -> _Located | None:
-        """Return what a key is of; ``None`` if it is no bitmap of ours."""
-        if not self._also_temporary and self.is_temporary(key):
+    def _parse(self, key: bytes) -> _FoundBitmap | None:
+        """Return the bitmap of a key; ``None`` for other keys."""
+        if not self._with_temporary and self.is_temporary(key):
             return None
         try:
             shard, event, period = self._schema.located(key)
         except InvalidValueError:
             return None
-        return _Located(key, shard, event, period)
+        return _FoundBitmap(key, shard, event, period)
 
 
-def _in_order(
+def _scan_of_event(context: Context, event: str) -> _KeyScan:
+    """Return a scan that finds the bitmaps of an event, and of some others.
+
+    "a" has the keys "a_u" and "a_2026", and "a_b_u" is a key of "a_b". Temporary keys are
+    included, since the event's name may look like that of a result of bitmapist.
+    """
+    return _KeyScan(context, event + "_", with_temporary=True)
+
+
+def _sort(
     items: Iterable[AnswerT], key: Callable[[AnswerT], Any] | None = None
 ) -> Query[list[AnswerT]]:
-    """Return items in order, as `sorted` does, but not in one go if there are many."""
-    in_order: Any = sorted
-    every = list(items)
+    """Return items in order, as `sorted` does, with checkpoints: by a merge sort."""
+    sort: Any = sorted
+    unsorted = list(items)
     runs: list[list[AnswerT]] = []
-    for at in range(0, len(every), _SORTED):
-        runs.append(in_order(every[at : at + _SORTED], key=key))
+    for at in range(0, len(unsorted), _SORTED):
+        runs.append(sort(unsorted[at : at + _SORTED], key=key))
         yield Checkpoint()
     if len(runs) == 1:
         return runs[0]
-    merged: Any = heapq.merge
-    return (yield from in_steps(merged(*runs, key=key)))
-
-
-def _walk_of_event(context: Context, event: str) -> _Walk:
-    """Return a walk that finds the bitmaps of an event, and of some others.
-
-    "a" has the keys "a_u" and "a_2026", but "a_b_u" is one of "a_b". An event may have a name
-    as results of bitmapist have it: who asks for just that name means its bitmaps.
-    """
-    return _Walk(context, event + "_", also_temporary=True)
+    merge: Any = heapq.merge
+    return (yield from in_steps(merge(*runs, key=key)))

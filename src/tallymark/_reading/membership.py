@@ -1,4 +1,4 @@
-"""Whether users are in an event set: one user, or many at once. Pure."""
+"""Membership of users in an event set: of one user, or of many at once. Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 from .._core.keys import users_at
 from .._core.offsets import WINDOW, blocks, windows
 from .bits import Ints
-from .bounds import bounded
-from .expressions import LARGEST_PART, compiled, evaluated, keys_of
+from .bounds import check_bitmaps
+from .expressions import MAX_PART, compile_graph, evaluate, list_keys
 from .fanout import gather
-from .raw_keys import ranges
-from .requests import Request, answered, encoded, in_steps, worked
+from .raw_keys import getrange_commands
+from .requests import Request, encode_request, in_steps, run_steps, send
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
@@ -24,129 +24,136 @@ if TYPE_CHECKING:
 
 __all__ = ["contains", "contains_many"]
 
-#: How many look-ups of a user may go to the server together.
+#: How many requests that look up one user may be sent together.
 _LOOKUPS: Final = 64
 
-#: How many bits are looked up one by one in a transaction, of a bitmap and of all; and how
-#: many are no work to speak of.
-_SINGLES: Final = 1000
-_ALL_SINGLES: Final = 32_000
-_FEW_SINGLES: Final = 4_000
+#: How many bits one transaction reads one by one at most: of each bitmap, and of all together.
+_MAX_BITS: Final = 1000
+_MAX_ALL_BITS: Final = 32_000
 
-#: How many bits of each of very many bitmaps a range has that is fetched, at least.
-_NARROWEST: Final = 4096
+#: Up to so many bits, a request is built, and its replies are evaluated, in one step.
+_FEW_BITS: Final = 4_000
 
-#: A range is fetched if it has this many bytes, or fewer, for each user that is asked about.
+#: The least width of a range that is fetched of each of very many bitmaps, in bits.
+_MIN_WIDTH: Final = 4096
+
+#: A range is fetched as a whole if it has at most so many bytes for each user to look up.
 _BYTES_PER_USER: Final = 24
 
 
 def contains(context: Context, event_set: EventSet, user_id: int) -> Query[bool]:
     """Return whether a user is in an event set: one ``GETBIT`` for each of its bitmaps."""
-    asked = context.checked(event_set)
+    event_set = context.checked(event_set)
     shard, offset = context.schema.place(user_id)
-    yield from bounded(context, [asked])
-    graph = yield from compiled([asked])
-    here = graph.below(context.shards[shard].origin.prefix)
-    (answer,) = yield from gather(context, [(shard, _contains(here, offset))])
-    return answer
+    yield from check_bitmaps(context, [event_set])
+    graph = yield from compile_graph([event_set])
+    graph = graph.with_prefix(context.shards[shard].origin.prefix)
+    (is_member,) = yield from gather(context, [(shard, _contains(graph, offset))])
+    return is_member
 
 
 def _contains(graph: Graph, offset: int) -> Query[bool]:
     digits = b"%d" % offset
-    commands = [(b"GETBIT", key, digits) for key in (yield from keys_of(graph))]
-    bits = yield from answered(Request(commands, atomic=len(commands) > 1, share=_LOOKUPS))
-    return bool((yield from evaluated(graph, bits, 0, _as_it_is)))
+    commands = [(b"GETBIT", key, digits) for key in (yield from list_keys(graph))]
+    bits = yield from send(Request(commands, atomic=len(commands) > 1, share=_LOOKUPS))
+    return bool((yield from evaluate(graph, bits, 0, _unchanged)))
 
 
-def _as_it_is(value: Any, size: int) -> Any:
+def _unchanged(value: Any, size: int) -> Any:
     return value
 
 
 def contains_many(
     context: Context, event_set: EventSet, user_ids: Iterable[int]
 ) -> Query[list[bool]]:
-    """Return for each of some users whether they are in an event set."""
-    asked = context.checked(event_set)
-    yield from bounded(context, [asked])
-    found, _ = blocks(user_ids)
-    # All of them before anything is sent.
-    every = yield from in_steps(map(context.schema.offsets, found), 1)
-    graph = yield from compiled([asked])
-    answers: list[bool] = []
-    for ids in every:
-        contained: set[int] = set()
+    """Return for each of some users whether the user is in an event set."""
+    event_set = context.checked(event_set)
+    yield from check_bitmaps(context, [event_set])
+    id_blocks, _ = blocks(user_ids)
+    # All ids are checked before a request is sent.
+    checked_blocks = yield from in_steps(map(context.schema.offsets, id_blocks), 1)
+    graph = yield from compile_graph([event_set])
+    results: list[bool] = []
+    for block in checked_blocks:
+        members: set[int] = set()
         queries = [
-            (shard, _contained(context, graph.below(context.shards[shard].origin.prefix), own))
-            for shard, own in context.schema.dealt(ids)
+            (
+                shard,
+                _members(context, graph.with_prefix(context.shards[shard].origin.prefix), offsets),
+            )
+            for shard, offsets in context.schema.partition(block)
         ]
-        sets = yield from gather(context, queries)
-        for (shard, _), some in zip(queries, sets, strict=True):
-            contained.update(users_at(context.schema, shard, some))
-        answers += yield from in_steps(int(user_id) in contained for user_id in ids.values)
-    return answers
+        by_shard = yield from gather(context, queries)
+        for (shard, _), offsets_of_members in zip(queries, by_shard, strict=True):
+            members.update(users_at(context.schema, shard, offsets_of_members))
+        results += yield from in_steps(int(user_id) in members for user_id in block.values)
+    return results
 
 
-def _contained(context: Context, graph: Graph, offsets: Offsets) -> Query[set[int]]:
-    """Return which of some bits are set in an event set."""
-    contained: set[int] = set()
-    singles: list[int] = []
-    # Of many bitmaps, less of each goes into a request.
-    width = min(WINDOW, max(_NARROWEST, 8 * LARGEST_PART // len(graph.bitmaps)))
-    for some in windows(offsets, width):
-        if len(some.values) * _BYTES_PER_USER >= (some.high - some.low) >> 3:
-            contained |= yield from _in_range(graph, some)
+def _members(context: Context, graph: Graph, offsets: Offsets) -> Query[set[int]]:
+    """Return the offsets of those users of a shard who are in an event set."""
+    members: set[int] = set()
+    sparse: list[int] = []
+    # The more bitmaps, the narrower the ranges, so that requests stay small.
+    width = min(WINDOW, max(_MIN_WIDTH, 8 * MAX_PART // len(graph.bitmaps)))
+    for window in windows(offsets, width):
+        if len(window.values) * _BYTES_PER_USER >= (window.high - window.low) >> 3:
+            members |= yield from _members_in_range(graph, window)
         else:
-            singles += map(int, some.values)
-    most = max(1, min(_SINGLES, _ALL_SINGLES // len(graph.bitmaps)))
-    for at in range(0, len(singles), most):
-        contained |= yield from _one_by_one(context, graph, singles[at : at + most])
-    return contained
+            sparse += map(int, window.values)
+    step = max(1, min(_MAX_BITS, _MAX_ALL_BITS // len(graph.bitmaps)))
+    for at in range(0, len(sparse), step):
+        members |= yield from _members_by_bit(context, graph, sparse[at : at + step])
+    return members
 
 
-def _in_range(graph: Graph, offsets: Offsets) -> Query[set[int]]:
-    """Return who of some neighbours are in an event set, from the bytes that they are in."""
+def _members_in_range(graph: Graph, offsets: Offsets) -> Query[set[int]]:
+    """Return `_members` of neighbouring offsets, by the range of bytes that has them all."""
     first = offsets.low >> 3
     size = (offsets.high >> 3) - first + 1
-    commands = ranges((yield from keys_of(graph)), first, size)
-    data = yield from answered(Request(commands, atomic=len(commands) > 1, replies=bytes))
-    value = yield from evaluated(graph, data, size, Ints().load)
-    together = value.to_bytes(size, "little")
-    users = yield from in_steps(
+    commands = getrange_commands((yield from list_keys(graph)), first, size)
+    parts = yield from send(Request(commands, atomic=len(commands) > 1, replies=bytes))
+    value = yield from evaluate(graph, parts, size, Ints().load)
+    data = value.to_bytes(size, "little")
+    members = yield from in_steps(
         int(offset)
         for offset in offsets.values
-        if together[(offset >> 3) - first] & (128 >> (offset & 7))
+        if data[(offset >> 3) - first] & (128 >> (offset & 7))
     )
-    return set(users)
+    return set(members)
 
 
-def _one_by_one(context: Context, graph: Graph, offsets: list[int]) -> Query[set[int]]:
-    """Return who of some users are in an event set, from a look at each of their bits."""
-    few = len(offsets) * len(graph.bitmaps) <= _FEW_SINGLES
-    request = yield from worked(_look_ups(context, graph, offsets), large=not few)
-    replies = yield request if few else (yield from encoded(request))
+def _members_by_bit(context: Context, graph: Graph, offsets: list[int]) -> Query[set[int]]:
+    """Return `_members` of offsets far apart, by each of their bits."""
+    few = len(offsets) * len(graph.bitmaps) <= _FEW_BITS
+    request = yield from run_steps(_bits_request(context, graph, offsets), large=not few)
+    replies = yield request if few else (yield from encode_request(request))
     if not context.options.bitfield:
         step = len(offsets)
         replies = [replies[at : at + step] for at in range(0, len(replies), step)]
-    # The bits of all users as one number, so that one operation evaluates them all.
-    value = yield from evaluated(graph, replies, 0 if few else len(offsets) << 10, _as_number)
-    together = f"{value:0{len(offsets)}b}"
-    return {offset for offset, bit in zip(offsets, together, strict=True) if bit == "1"}
+    # The bits of all offsets are the digits of one number, so one operation evaluates them all.
+    value = yield from evaluate(graph, replies, 0 if few else len(offsets) << 10, _as_number)
+    digits = f"{value:0{len(offsets)}b}"
+    return {offset for offset, digit in zip(offsets, digits, strict=True) if digit == "1"}
 
 
-def _look_ups(context: Context, graph: Graph, offsets: list[int]) -> Generator[None, None, Request]:
+def _bits_request(
+    context: Context, graph: Graph, offsets: list[int]
+) -> Generator[None, None, Request]:
+    """Return the request that reads bits of all bitmaps; yields between steps."""
     digits = [b"%d" % offset for offset in offsets]
     commands: list[Command] = []
     for key in graph.keys_of(graph.bitmaps):
         if context.options.bitfield:
-            gets = [argument for each in digits for argument in (b"GET", b"u1", each)]
-            # Which only reads, but counts as a write, which a replica does not allow.
+            gets = [argument for offset in digits for argument in (b"GET", b"u1", offset)]
+            # Redis takes BITFIELD for a write, which a replica refuses, even if it only reads.
             name = b"BITFIELD_RO" if context.options.reads_elsewhere else b"BITFIELD"
             commands.append((name, key, *gets))
         else:
-            commands += [(b"GETBIT", key, each) for each in digits]
+            commands += [(b"GETBIT", key, offset) for offset in digits]
         yield
-    kind = list if context.options.bitfield else int
-    return Request(commands, atomic=len(commands) > 1, replies=kind)
+    reply_type = list if context.options.bitfield else int
+    return Request(commands, atomic=len(commands) > 1, replies=reply_type)
 
 
 def _as_number(bits: Sequence[int], size: int) -> int:

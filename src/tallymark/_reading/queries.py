@@ -1,6 +1,6 @@
-"""The verbs that count, empty or store event sets: each a generator of what to send. Pure.
+"""Queries that count, test, store or delete event sets. Pure.
 
-`tallymark._reading.requests` says what these yield, and drivers run them.
+Each query is a generator of the effects in `tallymark._reading.requests`.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from .._core.failures import SlotMovingError
 from .._core.unions import PeriodUnion
 from .._core.untrusted import shown
 from ..errors import InvalidTypeError
-from .bounds import bounded, check_number
+from .bounds import check_bitmaps, check_number
 from .expressions import (
-    LARGEST_PART,
-    LEAST_PART,
-    asking,
-    asking_shards,
+    MAX_PART,
+    MIN_PART,
+    build_request,
+    build_shard_requests,
     check_cost,
-    compiled,
-    compiled_each,
-    next_candidate,
-    part_of,
-    reckoning,
+    compile_graph,
+    compile_graphs,
+    fetch_part,
+    find_candidate,
+    load_algebra,
 )
 from .fanout import each_shard
-from .raw_keys import bitcount, unlinked
+from .raw_keys import bitcount, unlink
 from .requests import Request, in_steps
 
 if TYPE_CHECKING:
@@ -39,36 +39,36 @@ if TYPE_CHECKING:
 
 __all__ = ["count", "counts", "delete", "is_empty", "store"]
 
-#: How many counts may go to the server together. One over ten million users takes it about
-#: a millisecond.
+#: How many counts may be sent together. Redis counts a bitmap of ten million users in about a
+#: millisecond.
 _COUNTS: Final = 4
 
-#: How many numbers, each of all shards, are added up in one step.
-_FEW_SUMS: Final = 200
+#: How many sums over all shards are computed between two checkpoints.
+_SUMS: Final = 200
 
 
 def count(context: Context, event_set: EventSet) -> Query[int]:
     """Return how many users are in an event set."""
-    asked = context.checked(event_set)
-    yield from bounded(context, [asked])
-    by_shard = yield from _ask(context, [asked], bitcount, _counted_all)
+    event_set = context.checked(event_set)
+    yield from check_bitmaps(context, [event_set])
+    by_shard = yield from _read(context, [event_set], bitcount, _counts_in_client)
     return sum([number for (number,) in by_shard])
 
 
 def counts(context: Context, event_sets: Iterable[EventSet]) -> Query[list[int]]:
-    """Return how many users are in each of some event sets, all at one moment."""
-    found = context.checked_many(event_sets)
-    check_number(context, len(found), "event sets")
-    yield from bounded(context, found)
-    by_shard = yield from _ask(context, found, bitcount, _counted_all)
-    return (yield from in_steps(map(sum, zip(*by_shard, strict=True)), _FEW_SUMS))
+    """Return how many users are in each of some event sets, all at the same moment."""
+    checked = context.checked_many(event_sets)
+    check_number(context, len(checked), "event sets")
+    yield from check_bitmaps(context, checked)
+    by_shard = yield from _read(context, checked, bitcount, _counts_in_client)
+    return (yield from in_steps(map(sum, zip(*by_shard, strict=True)), _SUMS))
 
 
 def is_empty(context: Context, event_set: EventSet) -> Query[bool]:
-    """Return whether nobody is in an event set."""
-    asked = context.checked(event_set)
-    yield from bounded(context, [asked])
-    by_shard = yield from _ask(context, [asked], _first_bit, _first_of_all)
+    """Return whether an event set has no users."""
+    event_set = context.checked(event_set)
+    yield from check_bitmaps(context, [event_set])
+    by_shard = yield from _read(context, [event_set], _first_bit, _first_bits_in_client)
     return max(by_shard) == [-1]
 
 
@@ -76,125 +76,129 @@ def _first_bit(key: bytes) -> Command:
     return (b"BITPOS", key, b"1")
 
 
-def _counted_all(graphs: Sequence[Graph]) -> Query[list[int]]:
+def _counts_in_client(graphs: Sequence[Graph]) -> Query[list[int]]:
     numbers = [0] * len(graphs)
     for index, graph in enumerate(graphs):
-        numbers[index] = yield from _counted(graph)
+        numbers[index] = yield from _count_in_client(graph)
     return numbers
 
 
-def _first_of_all(graphs: Sequence[Graph]) -> Query[list[int]]:
-    """Return -1 for an expression that has no users, as ``BITPOS`` does; else 0."""
+def _first_bits_in_client(graphs: Sequence[Graph]) -> Query[list[int]]:
+    """Return for each expression -1 if it has no users, as ``BITPOS`` does; else 0."""
     numbers = [0] * len(graphs)
     for index, graph in enumerate(graphs):
-        numbers[index] = 0 if (yield from _counted(graph, enough=1)) else -1
+        numbers[index] = 0 if (yield from _count_in_client(graph, enough=1)) else -1
     return numbers
 
 
 def delete(context: Context, event_set: EventSet) -> Query[int]:
-    """Delete the bitmaps of an event set, which has to be a bitmap or a union of some."""
-    asked = context.checked(event_set)
-    yield from bounded(context, [asked])
-    bitmaps = tuple(dict.fromkeys((yield from in_steps(_deletable(asked)))))
+    """Delete the bitmaps of a bitmap or of a union of bitmaps; return how many existed."""
+    event_set = context.checked(event_set)
+    yield from check_bitmaps(context, [event_set])
+    bitmaps = tuple(dict.fromkeys((yield from in_steps(_bitmaps_to_delete(event_set)))))
 
-    def deleted(part: Context) -> Query[list[int]]:
-        keys = yield from in_steps(bitmap.key_below(part.origin.prefix) for bitmap in bitmaps)
-        return (yield from unlinked(context, keys))
+    def unlink_in(shard: Context) -> Query[list[int]]:
+        keys = yield from in_steps(
+            bitmap.key_with_prefix(shard.origin.prefix) for bitmap in bitmaps
+        )
+        return (yield from unlink(context, keys))
 
-    # A bitmap counts once, in however many shards it was.
-    numbers = yield from each_shard(context, deleted)
-    return sum(map(max, zip(*numbers, strict=True)))
+    # A bitmap counts once, even if several shards have it.
+    by_shard = yield from each_shard(context, unlink_in)
+    return sum(map(max, zip(*by_shard, strict=True)))
 
 
 def store(context: Context, event_set: EventSet, key: bytes) -> Query[int]:
-    """Write the users of an event set, as they are now, to a key; return how many bytes it has."""
-    asked = context.checked(event_set)
-    yield from bounded(context, [asked])
-    graph = yield from compiled([asked])
+    """Write the present users of an event set to a key; return the bitmap's length in bytes."""
+    event_set = context.checked(event_set)
+    yield from check_bitmaps(context, [event_set])
+    graph = yield from compile_graph([event_set])
     yield from check_cost(context, graph)
-    request, (reply,) = yield from asking(
-        context.origin.prefix, graph, lambda found: (b"BITOP", b"OR", key, found)
+    request, (reply_index,) = yield from build_request(
+        context.origin.prefix, graph, lambda result: (b"BITOP", b"OR", key, result)
     )
     replies = yield request._replace(changes=True)
-    return int(replies[reply])
+    return int(replies[reply_index])
 
 
-def _ask(
+def _read(
     context: Context,
     event_sets: Sequence[EventSet],
-    question: Callable[[bytes], Command],
-    otherwise: Callable[[Sequence[Graph]], Query[list[Any]]],
+    read_command: Callable[[bytes], Command],
+    fallback: Callable[[Sequence[Graph]], Query[list[Any]]],
 ) -> Query[list[list[Any]]]:
-    """Ask all shards the same about some event sets; return the answers of each shard.
-
-    The answers of a shard are of one moment, but for those of ``otherwise``.
+    """Compute event sets in all shards, and read each result with one command.
 
     Arguments:
         context: the database.
         event_sets: the event sets.
-        question: returns the command that asks about the bitmap under a key.
-        otherwise: asks a replica, or a shard while its slot is moving, with a graph for
-            each event set.
+        read_command: returns the command that reads the bitmap under a key.
+        fallback: reads the results without temporary keys, given a graph for each event set:
+            from a replica, or from a shard whose slot is migrating.
+
+    Returns:
+        For each shard the list of the replies to ``read_command``. Those of one shard are of
+        one moment, except for those of ``fallback``.
     """
     if not event_sets:
         return []
     if context.options.reads_elsewhere and not {Bitmap}.issuperset(map(type, event_sets)):
-        # A replica writes no temporary keys.
-        graphs = yield from compiled_each(event_sets)
-        return (yield from each_shard(context, lambda part: otherwise(_below(part, graphs))))
-    graph = yield from compiled(event_sets)
-    if graph.writes > context.sure_writes:
+        # A replica refuses to write temporary keys.
+        graphs = yield from compile_graphs(event_sets)
+        return (yield from each_shard(context, lambda shard: fallback(_in_shard(shard, graphs))))
+    graph = yield from compile_graph(event_sets)
+    if graph.writes > context.safe_writes:
         yield from check_cost(context, graph)
-    request_of, asked, at_once = yield from asking_shards(context, graph, question)
+    request_of, indexes, concurrency = yield from build_shard_requests(context, graph, read_command)
 
-    def answers(part: Context) -> Query[list[Any]]:
+    def read_shard(shard: Context) -> Query[list[Any]]:
         try:
-            replies = yield request_of(part)
+            replies = yield request_of(shard)
         except SlotMovingError:
-            # While the slot is moving, its bitmaps can be read one by one wherever they are.
-            graphs = yield from compiled_each(event_sets)
-            return (yield from otherwise(_below(part, graphs)))
-        return [replies[index] for index in asked]
+            # While a slot is migrating, only commands on single keys reach all of its bitmaps.
+            graphs = yield from compile_graphs(event_sets)
+            return (yield from fallback(_in_shard(shard, graphs)))
+        return [replies[index] for index in indexes]
 
-    return (yield from each_shard(context, answers, at_once))
-
-
-def _below(part: Context, graphs: Iterable[Graph]) -> list[Graph]:
-    return [graph.below(part.origin.prefix) for graph in graphs]
+    return (yield from each_shard(context, read_shard, concurrency))
 
 
-def _counted(graph: Graph, *, enough: int | None = None) -> Query[int]:
-    """Return how many users an expression has, or no less than ``enough`` of them.
+def _in_shard(shard: Context, graphs: Iterable[Graph]) -> list[Graph]:
+    return [graph.with_prefix(shard.origin.prefix) for graph in graphs]
 
-    Without temporary keys, which a replica would not write: a bitmap is counted
-    there, all else on this side, part by part.
+
+def _count_in_client(graph: Graph, *, enough: int | None = None) -> Query[int]:
+    """Return how many users an expression has, or at least ``enough`` if it has so many.
+
+    Uses no temporary keys, which a replica would refuse: the server counts a single bitmap;
+    of other expressions, the client fetches and counts one part after the other.
     """
     if not graph.operations:
         (number,) = yield Request([(b"BITCOUNT", graph.key_of(graph.bitmaps[0]))], share=_COUNTS)
         return int(number)
-    reckon = yield from reckoning()
-    size = max(LEAST_PART, LARGEST_PART // len(graph.bitmaps))
+    algebra = yield from load_algebra()
+    size = max(MIN_PART, MAX_PART // len(graph.bitmaps))
     at: int | None = 0
     number = 0
     while at is not None and (enough is None or number < enough):
-        value, length = yield from part_of(graph, at, size)
-        here = reckon.count(value)
-        number += here
+        value, length = yield from fetch_part(graph, at, size)
+        users = algebra.count(value)
+        number += users
         if length < size:
             break
-        at = at + size if here else (yield from next_candidate(graph, at + size))
+        at = at + size if users else (yield from find_candidate(graph, at + size))
     return number
 
 
-def _deletable(event_set: EventSet) -> Iterator[Bitmap]:
-    """Yield the bitmaps that an event set names, each by itself."""
-    for one in walk([event_set]):
-        if isinstance(one, Combination) and one.operator == "|":
+def _bitmaps_to_delete(event_set: EventSet) -> Iterator[Bitmap]:
+    """Yield the bitmaps of an event set that `delete` accepts; of a period, its own bitmap."""
+    for part in walk([event_set]):
+        if isinstance(part, Combination) and part.operator == "|":
             continue
-        own = one.own if isinstance(one, PeriodUnion) else one
-        if not isinstance(own, Bitmap):
+        bitmap = part.own_bitmap if isinstance(part, PeriodUnion) else part
+        if not isinstance(bitmap, Bitmap):
             raise InvalidTypeError(
                 "what is deleted are bitmaps, one or a union of several, "
                 f"which {shown(event_set)} is not"
             )
-        yield own
+        yield bitmap

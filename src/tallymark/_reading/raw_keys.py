@@ -1,4 +1,4 @@
-"""Queries about bitmaps by their keys, in one place. Pure."""
+"""Commands and queries on bitmaps that are given by their keys, all in one shard. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import CommandError, WrongKeyTypeError
-from .requests import Request, answered
+from .requests import Request, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -14,37 +14,45 @@ if TYPE_CHECKING:
     from .._core.context import Context
     from .requests import Command, Query
 
-__all__ = ["KeyFacts", "bitcount", "in_commands", "key_facts", "key_parts", "ranges", "unlinked"]
+__all__ = [
+    "KeyFacts",
+    "bitcount",
+    "command_groups",
+    "getrange_commands",
+    "key_facts",
+    "key_parts",
+    "unlink",
+]
 
 
 class KeyFacts(NamedTuple):
-    """What there is under a key.
+    """The type, size and time to live of a key.
 
     Attributes:
-        size: how many bytes the bitmap has; 0 if there is none.
+        size: the length of the bitmap in bytes; 0 if there is none.
         users: how many bits are set.
-        life: how many seconds it still lives, ``math.inf`` if it stays; ``None`` if
+        ttl: the time to live in seconds, ``math.inf`` if the key never expires; ``None`` if
             there is no such key.
-        is_bitmap: whether it holds a string or nothing, and not another type.
+        is_bitmap: False if the key holds another type than a string.
     """
 
     size: int
     users: int
-    life: float | None
+    ttl: float | None
     is_bitmap: bool = True
 
 
 def key_facts(keys: Sequence[bytes]) -> Query[list[KeyFacts]]:
-    """Return what there is under some keys."""
+    """Return the type, size and time to live of some keys."""
     sizes = yield Request([(b"STRLEN", key) for key in keys], tolerant=True)
     for size in sizes:
         if isinstance(size, CommandError) and not isinstance(size, WrongKeyTypeError):
             raise size
     strings = [key for key, size in zip(keys, sizes, strict=True) if isinstance(size, int)]
     counts = iter((yield Request([(b"BITCOUNT", key) for key in strings])) if strings else ())
-    lives = iter((yield Request([(b"PTTL", key) for key in strings])) if strings else ())
+    ttls = iter((yield Request([(b"PTTL", key) for key in strings])) if strings else ())
     return [
-        KeyFacts(size, next(counts), _seconds(next(lives)))
+        KeyFacts(size, next(counts), _seconds(next(ttls)))
         if isinstance(size, int)
         else KeyFacts(0, 0, None, is_bitmap=False)
         for size in sizes
@@ -52,20 +60,26 @@ def key_facts(keys: Sequence[bytes]) -> Query[list[KeyFacts]]:
 
 
 def _seconds(pttl: int) -> float | None:
-    """Return what an answer to ``PTTL`` means."""
+    """Return a reply to ``PTTL`` as a `KeyFacts.ttl`."""
     if pttl >= 0:
         return pttl / 1000
     return math.inf if pttl == -1 else None
 
 
 def key_parts(keys: Sequence[bytes], at: int, size: int) -> Query[list[bytes]]:
-    """Return the same bytes of some bitmaps."""
-    parts: list[bytes] = yield Request(ranges(keys, at, size), replies=bytes)
+    """Return the same range of bytes of some bitmaps.
+
+    Arguments:
+        keys: the keys of the bitmaps.
+        at: the index of the first byte.
+        size: the length in bytes; the result is shorter at the end of a bitmap.
+    """
+    parts: list[bytes] = yield Request(getrange_commands(keys, at, size), replies=bytes)
     return parts
 
 
-def ranges(keys: Iterable[bytes], at: int, size: int) -> list[Command]:
-    """Return the commands that fetch the same bytes of some bitmaps."""
+def getrange_commands(keys: Iterable[bytes], at: int, size: int) -> list[Command]:
+    """Return the commands that fetch the same bytes of some bitmaps. Arguments as `key_parts`."""
     begin, end = b"%d" % at, b"%d" % (at + size - 1)
     return [(b"GETRANGE", key, begin, end) for key in keys]
 
@@ -75,16 +89,16 @@ def bitcount(key: bytes) -> Command:
     return (b"BITCOUNT", key)
 
 
-def in_commands(context: Context, keys: Sequence[bytes]) -> list[Sequence[bytes]]:
-    """Return the keys of each command that changes some bitmaps.
+def command_groups(context: Context, keys: Sequence[bytes]) -> list[Sequence[bytes]]:
+    """Return keys in groups that one command may change together.
 
-    That is one command for all of them, or with shards one for each, since a cluster may
-    be moving some of them.
+    That is one group for a plain database. With shards, each key is a group of its own,
+    since a cluster may be migrating a slot, and then the keys of a slot are on two nodes.
     """
     return [keys] if context.schema.shards is None else [[key] for key in keys]
 
 
-def unlinked(context: Context, keys: Sequence[bytes]) -> Query[list[int]]:
-    """Delete some keys of a shard; return how many there were, of each `in_commands`."""
-    commands = [(b"UNLINK", *some) for some in in_commands(context, keys)]
-    return (yield from answered(Request(commands, changes=True)))
+def unlink(context: Context, keys: Sequence[bytes]) -> Query[list[int]]:
+    """Delete keys of a shard; return for each of `command_groups` how many keys existed."""
+    commands = [(b"UNLINK", *group) for group in command_groups(context, keys)]
+    return (yield from send(Request(commands, changes=True)))

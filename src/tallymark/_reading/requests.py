@@ -1,8 +1,7 @@
-"""What a query asks of its driver: commands to send, work to do, results to hand on. Pure.
+"""The effects of queries: requests to send, computations, pages of results. Pure.
 
-A query is a generator. It yields one of these at a time, is sent what came of
-it, and returns the answer; so each verb is written once, and whether anybody
-awaits anything is the driver's business.
+A query is a generator. It yields one effect at a time, is sent the effect's outcome, and
+returns the result. So each verb that reads is written once, for both drivers.
 """
 
 from __future__ import annotations
@@ -27,39 +26,41 @@ __all__ = [
     "Request",
     "Route",
     "Scatter",
-    "answered",
-    "encoded",
+    "encode_request",
     "in_steps",
-    "worked",
+    "run_steps",
+    "send",
 ]
 
-#: After so many items of a long loop there is a `Checkpoint`. A few microseconds each.
+#: How many items `in_steps` takes between two checkpoints, at a few microseconds each.
 _ITEMS: Final = 1000
 
 #: A command's name and arguments.
 Command = tuple[bytes, ...]
 
-#: How many commands are encoded in one step, and how many in less than a millisecond.
+#: How many commands are encoded in one step.
 _STEP: Final = 128
+
+#: How many commands can be encoded in less than a millisecond.
 MANY_COMMANDS: Final = 512
 
 
 class Request(NamedTuple):
-    """Commands that are sent with one write; the query is sent their replies, as a list.
+    """Commands that are sent with one write; the query is sent the list of their replies.
 
     Attributes:
-        commands: one or more.
-        atomic: whether they have to see one moment, in ``MULTI``/``EXEC``.
-        tolerant: whether the query wants errors of commands among the replies;
-            else the first one is raised.
-        meanwhile: steps of `Compute` to do until the replies are there.
-        share: how many requests like this one may go together without holding
-            up the server for long; 1 if it should go alone.
-        replies: of which type all replies are.
-        changes: whether it changes bitmaps, which no replica would let it.
-        encoded: the bytes to send, if they are not those of the commands: these stand
-            for the same ones on other keys.
-        ready: the bytes of the commands, if they are encoded already.
+        commands: one or more commands.
+        atomic: whether to send them as a transaction, in ``MULTI``/``EXEC``.
+        tolerant: whether error replies are returned among the replies; else the first one is
+            raised.
+        meanwhile: steps of a computation to run until the replies arrive, as in `Compute`.
+        share: how many requests like this one may be sent together without blocking the
+            server for long; 1 if it should be sent alone.
+        replies: the type of all replies.
+        changes: whether the commands write, and so cannot be sent to a replica.
+        encoded: the bytes to send instead of ``commands``: the same commands on the keys of
+            another shard.
+        cached: the encoding of ``commands``, if it has been computed already.
     """
 
     commands: Sequence[Command]
@@ -70,21 +71,21 @@ class Request(NamedTuple):
     changes: bool = False
     replies: type = int
     encoded: bytes | None = None
-    ready: bytes | None = None
+    cached: bytes | None = None
 
     def encode(self) -> bytes:
         """Return the bytes to send."""
         if self.encoded is not None:
             return self.encoded
-        if self.ready is not None:
-            return self.ready
+        if self.cached is not None:
+            return self.cached
         encoded = [wire.command(*command) for command in self.commands]
         if self.atomic:
             encoded = [wire.MULTI, *encoded, wire.EXEC]
         return b"".join(encoded)
 
     def encoding(self) -> Generator[None, None, bytes]:
-        """Return the bytes of the commands, step by step."""
+        """Return the encoding of ``commands``; yields between steps."""
         encoded = [wire.MULTI] if self.atomic else []
         for count, command in enumerate(self.commands):
             if count % _STEP == _STEP - 1:
@@ -95,84 +96,84 @@ class Request(NamedTuple):
         return b"".join(encoded)
 
     def reply_count(self) -> int:
-        """Return how many replies the server gives."""
+        """Return how many replies the server sends."""
         return len(self.commands) + 2 * self.atomic
 
     def parse(self, replies: Sequence[Any]) -> list[Any]:
-        """Return what the commands came to, each.
+        """Return the reply to each of the commands.
 
         Arguments:
-            replies: the server's, with a `CommandError` wherever it gave an error.
+            replies: the server's replies, with a `CommandError` for each error reply.
 
         Raises:
-            CommandError: it refused a command.
+            CommandError: the server refused a command.
             StoreError: the replies do not fit the commands.
         """
-        found = list(replies)
+        results = list(replies)
         if self.atomic:
             *queued, executed = replies
             if isinstance(executed, CommandError):
-                refusals = [reply for reply in queued if isinstance(reply, CommandError)]
-                raise _own(refusals[0] if refusals else executed)
+                errors = [reply for reply in queued if isinstance(reply, CommandError)]
+                raise _refusal(errors[0] if errors else executed)
             if not isinstance(executed, list) or len(executed) != len(self.commands):
                 raise unexpected_reply(executed)
-            found = executed
-        if not self.tolerant and not {self.replies}.issuperset(map(type, found)):
-            for reply in found:
+            results = executed
+        if not self.tolerant and not {self.replies}.issuperset(map(type, results)):
+            for reply in results:
                 if isinstance(reply, CommandError):
-                    raise _own(reply)
+                    raise _refusal(reply)
             raise unexpected_reply(
-                next(reply for reply in found if type(reply) is not self.replies)
+                next(reply for reply in results if type(reply) is not self.replies)
             )
-        return found
+        return results
 
 
-#: Where a request goes in a sharded database: a shard's number, or one of `ListNodes`.
+#: The target of a request in a sharded database: the number of a shard, or the name of a node.
 Route = int | str
 
 
 class ListNodes(NamedTuple):
-    """The servers that hold the shards; the query is sent what they are called."""
+    """Asks for the nodes that have the shards; the query is sent the list of their names."""
 
 
 class Scatter(NamedTuple):
-    """Requests to several places; the query is sent what each of them came to, in order.
+    """Requests to several shards or nodes; the query is sent the list of their outcomes.
 
-    That is the list of the replies, or the `SlotMovingError` of a request that has to
-    find another way.
+    An outcome is the list of the replies; or the `SlotMovingError` of a request whose slot is
+    migrating, which the query has to replace by other requests.
 
     Attributes:
-        parts: where each of them goes.
+        parts: the requests, each with its route.
     """
 
     parts: Sequence[tuple[Route, Request]]
 
     @property
     def meanwhile(self) -> Iterator[None] | None:
-        """Steps of `Compute` to do until all replies are there."""
+        """The steps of computations to run until all replies arrive; ``None`` for none."""
         works = [part.meanwhile for _, part in self.parts if part.meanwhile is not None]
         return itertools.chain.from_iterable(works) if works else None
 
     @property
     def share(self) -> int:
-        """How many rounds like this one may go together to one server."""
+        """How many scatters like this one may be sent together to one server."""
         return max(1, min(part.share for _, part in self.parts) // len(self.parts))
 
     @property
     def changes(self) -> bool:
-        """Whether any of them changes bitmaps."""
+        """Whether any of the requests writes."""
         return any(part.changes for _, part in self.parts)
 
     def encode(self) -> bytes:
-        """Return the bytes to send, if one server holds all places."""
+        """Return the bytes to send to a server that has all shards."""
         return b"".join([part.encode() for _, part in self.parts])
 
     def reply_count(self) -> int:
-        """Return how many replies that server gives."""
+        """Return how many replies that server sends."""
         return sum([part.reply_count() for _, part in self.parts])
 
     def parse(self, replies: Sequence[Any]) -> list[list[Any]]:
-        """Return what each of the requests came to. Raises as `Request.parse`."""
+        """Return the replies to each of the requests. Raises as `Request.parse`."""
         at = 0
         answers = []
         for _, part in self.parts:
@@ -183,15 +184,15 @@ class Scatter(NamedTuple):
 
 
 class Compute(NamedTuple):
-    """Something that takes the processor long; the query is sent ``None`` when it is done.
+    """A long computation; the query is sent ``None`` when it is complete.
 
-    An async driver does it in a thread, and lets other threads in between two
-    steps, so a step should take no more than about a millisecond.
+    An async driver runs it in a worker thread, which pauses between steps for other threads
+    to run, so a step should take no more than about a millisecond.
 
     Attributes:
-        steps: does one step whenever it is asked for the next item.
-        pauses: whether the thread has to pause between them for others to run, since
-            they are in Python; if not, it does so without numpy.
+        steps: an iterator that does one step for each item.
+        pauses: whether the thread has to pause even if numpy is installed, since the steps
+            hold the GIL. Without numpy, it always pauses.
     """
 
     steps: Iterator[None]
@@ -199,52 +200,52 @@ class Compute(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """A place in a long computation; the query is sent ``None``.
+    """A point inside a long computation; the query is sent ``None``.
 
-    A driver ends the query here if its time is up, and an async one lets other tasks
-    run if none has for some milliseconds. It costs next to nothing, so there should be
-    one every few milliseconds, whatever the input.
+    The driver ends the query here if its deadline has passed, and an async driver lets other
+    tasks run if none has run for some milliseconds. A checkpoint takes almost no time, so a
+    query should yield one every few milliseconds, whatever the input.
     """
 
 
 class Page(NamedTuple):
-    """A part of the answer of a query whose answer is a stream; the query is sent ``None``."""
+    """A part of the result of a query whose result is a stream; the query is sent ``None``."""
 
     items: Sequence[Any]
 
 
 AnswerT = TypeVar("AnswerT")
 ItemT = TypeVar("ItemT")
-#: What a query may yield.
+#: The effects that a query may yield.
 Effect = Request | Scatter | ListNodes | Compute | Checkpoint | Page
 Query = Generator[Effect, Any, AnswerT]
 
 
 def in_steps(items: Iterable[ItemT], step: int = _ITEMS) -> Generator[Checkpoint, Any, list[ItemT]]:
-    """Return items that take some time to make as a list.
+    """Return the items of an iterable as a list, with checkpoints in between.
 
     Arguments:
-        items: the items.
-        step: after how many of them there is a `Checkpoint`.
+        items: an iterable whose items take some time to compute.
+        step: how many items to take between two checkpoints.
     """
-    rest = iter(items)
-    found: list[ItemT] = []
-    while some := list(itertools.islice(rest, step)):
-        found += some
-        if len(some) < step:
+    iterator = iter(items)
+    result: list[ItemT] = []
+    while chunk := list(itertools.islice(iterator, step)):
+        result += chunk
+        if len(chunk) < step:
             break
         yield Checkpoint()
-    return found
+    return result
 
 
-def worked(
+def run_steps(
     steps: Generator[None, None, AnswerT], *, large: bool, pauses: bool = True
 ) -> Query[AnswerT]:
-    """Take some steps, off the event loop if they are many; return what they come to.
+    """Run a computation, off the event loop if it is large; return its result.
 
     Arguments:
-        steps: what to do.
-        large: whether they are many.
+        steps: the computation: a generator that yields between steps.
+        large: whether it may take more than about a millisecond.
         pauses: as in `Compute`.
     """
     if not large:
@@ -252,32 +253,33 @@ def worked(
             while True:
                 next(steps)
         except StopIteration as end:
-            answer: AnswerT = end.value
-            return answer
-    found: list[AnswerT] = []
+            result: AnswerT = end.value
+            return result
+    results: list[AnswerT] = []
 
-    def kept() -> Iterator[None]:
-        found.append((yield from steps))
+    def with_result() -> Iterator[None]:
+        results.append((yield from steps))
 
-    yield Compute(kept(), pauses)
-    return found[0]
-
-
-def encoded(request: Request) -> Query[Request]:
-    """Return a request of many commands, with their bytes made off the event loop."""
-    data = yield from worked(request.encoding(), large=True)
-    return request._replace(ready=data)
+    yield Compute(with_result(), pauses)
+    return results[0]
 
 
-def answered(request: Request) -> Query[list[Any]]:
-    """Send commands, which may be many, and return their replies."""
+def encode_request(request: Request) -> Query[Request]:
+    """Return a request of many commands with its encoding, computed off the event loop."""
+    data = yield from run_steps(request.encoding(), large=True)
+    return request._replace(cached=data)
+
+
+def send(request: Request) -> Query[list[Any]]:
+    """Send a request, and return the replies. Many commands are encoded off the event loop."""
     if len(request.commands) > MANY_COMMANDS:
-        request = yield from encoded(request)
+        request = yield from encode_request(request)
     replies: list[Any] = yield request
     return replies
 
 
-def _own(error: CommandError) -> StoreError:
+def _refusal(error: CommandError) -> StoreError:
+    """Return the error to raise for an error reply."""
     if isinstance(error, RedirectedError) and error.kind == "TRYAGAIN":
         return StoreNotReadyError(str(error))
     return copied(error, f"Redis refused: {error}")

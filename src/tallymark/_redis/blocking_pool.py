@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from redis import BlockingConnectionPool
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from .._core.untrusted import let_handlers_pass
+from .._core.untrusted import reraise_from_handler
 from ..errors import ReentrantCallError
 from . import memory
 from .replies import seconds_until
@@ -287,7 +287,7 @@ class _Attempt:
             # that interrupted it there could start no thread. This thread is never joined.
             _thread.start_new_thread(self._run, ())
         except RuntimeError as error:  # no more threads, as when the interpreter is ending
-            let_handlers_pass(error)
+            reraise_from_handler(error)
             self._run()
 
     def wait(self) -> None:
@@ -315,7 +315,7 @@ class _Attempt:
             try:
                 self.held[0].disconnect()
             except Exception as error:  # noqa: BLE001 - the next user connects anew
-                let_handlers_pass(error)  # without a thread, this may be the main one
+                reraise_from_handler(error)  # without a thread, this may be the main one
             finally:
                 self._queue.push_from(self.held)
         self._ended.release()

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from .._core.options import REPLICAS
-from .._core.untrusted import let_handlers_pass
+from .._core.untrusted import reraise_from_handler
 from .._core.urls import StoreUrl
 from ..errors import InvalidValueError
 from . import memory
@@ -192,7 +192,7 @@ def _refusal(connection_class: Any, settings: dict[str, Any]) -> str:
     try:
         connection_class(**settings)
     except (ValueError, TypeError, RedisError) as error:
-        let_handlers_pass(error)
+        reraise_from_handler(error)
         return type(error).__name__  # not its message, which may quote a setting
     return ""
 

@@ -14,7 +14,7 @@ from redis.client import Pipeline
 from redis.cluster import ClusterPipeline
 
 from .._core.failures import RedirectedError
-from .._core.untrusted import escaped, kind_of, kind_with_module, let_handlers_pass
+from .._core.untrusted import escaped, kind_of, kind_with_module, reraise_from_handler
 from ..errors import (
     CommandError,
     InvalidTypeError,
@@ -230,7 +230,7 @@ def let_pass(error: BaseException) -> None:
 
     A signal handler may have raised it: a time limit of the program, of any type.
     """
-    let_handlers_pass(error)
+    reraise_from_handler(error)
     if not _is_of_the_store(error):
         raise error
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from .._core.arguments import iterated
-from .._core.keys import checked_name
+from .._core.arguments import checked_name, iterated
 from .._core.periods import Granularity, Period, dated
 from .._reading.queries import counts
 from ..errors import InvalidValueError

@@ -18,10 +18,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from .._core.events import Bitmap, Combination, EventSet
 from .._core.failures import SlotMovingError
 from .._reading.bits import algebra
-from .._reading.expressions import asking, compiled, compiled_each, lengths, next_candidate
-from .._reading.fanout import AT_ONCE, each_shard
-from .._reading.raw_keys import bitcount, ranges
-from .._reading.requests import Checkpoint, Compute, Request, answered, in_steps, worked
+from .._reading.expressions import (
+    build_request,
+    compile_graph,
+    compile_graphs,
+    fetch_lengths,
+    find_candidate,
+)
+from .._reading.fanout import CONCURRENCY, each_shard
+from .._reading.raw_keys import bitcount, getrange_commands
+from .._reading.requests import Checkpoint, Compute, Request, in_steps, run_steps, send
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -161,11 +167,11 @@ def count_cells(
     """
     # `any_of` would also look for equal event sets, which takes long if these are large.
     union = Combination(context.origin, "|", tuple(cohorts)) if cohorts[1:] else cohorts[0]
-    union_graph = yield from compiled([union])
-    cohort_graphs = yield from compiled_each(cohorts)
-    active_graphs = yield from compiled_each(active)
-    first_graphs = [*(yield from compiled_each(earlier)), *cohort_graphs]
-    concurrent = min(AT_ONCE, len(context.shards))
+    union_graph = yield from compile_graph([union])
+    cohort_graphs = yield from compile_graphs(cohorts)
+    active_graphs = yield from compile_graphs(active)
+    first_graphs = [*(yield from compile_graphs(earlier)), *cohort_graphs]
+    concurrent = min(CONCURRENCY, len(context.shards))
     window = min(max(_ALL_WINDOWS // concurrent // len(cohorts), _MIN_WINDOW), _MAX_WINDOW)
     batch = max(1, _MAX_FETCH // concurrent // window)
     large = sum(len(graph.bitmaps) for graph in (*first_graphs, *active_graphs)) > _SMALL_TABLE
@@ -173,8 +179,8 @@ def count_cells(
         union_graph,
         cohort_graphs,
         active_graphs,
-        (yield from worked(_grouped(first_graphs, batch), large=large)),
-        (yield from worked(_grouped(active_graphs[::-1], batch), large=large)),
+        (yield from run_steps(_grouped(first_graphs, batch), large=large)),
+        (yield from run_steps(_grouped(active_graphs[::-1], batch), large=large)),
         window,
         batch,
     )
@@ -219,11 +225,11 @@ class _Plan(NamedTuple):
 
 def _count_in_shard(context: Context, plan: _Plan, table: CellCounts) -> Query[None]:
     """Count the cells of the users of one shard."""
-    union = plan.union.below(context.origin.prefix)
-    cohort_sizes = yield from lengths(union)
+    union = plan.union.with_prefix(context.origin.prefix)
+    cohort_sizes = yield from fetch_lengths(union)
     plain = not any(graph.operations for graph in (*plan.cohorts, *plan.active))
     may_write = plain and not context.options.reads_elsewhere
-    if may_write and table.cells_are_independent and not algebra().lets_others_run:
+    if may_write and table.cells_are_independent and not algebra().releases_gil:
         # BITOP AND is faster than ints of Python, even if fetching cost nothing.
         cohorts = [bitmap for graph in plan.cohorts for bitmap in graph.bitmaps]
         active = [bitmap for graph in plan.active for bitmap in graph.bitmaps]
@@ -247,7 +253,7 @@ def _count_in_shard(context: Context, plan: _Plan, table: CellCounts) -> Query[N
 def _lengths(graph: Graph, bitmaps: Sequence[Bitmap]) -> Query[dict[Bitmap, int]]:
     """Return the length of each bitmap in bytes; its key is that of the graph's database."""
     keys = yield from in_steps(graph.keys_of(bitmaps))
-    replies = yield from answered(Request([(b"STRLEN", key) for key in keys]))
+    replies = yield from send(Request([(b"STRLEN", key) for key in keys]))
     return dict(zip(bitmaps, replies, strict=True))
 
 
@@ -292,8 +298,8 @@ def _count_on_server(
 
 def _count_transaction(prefix: str, cells: Mapping[tuple[int, int], EventSet]) -> Query[_Counts]:
     """Count some cells by one transaction of the server."""
-    graph = (yield from compiled(list(cells.values()))).below(prefix)
-    request, indexes = yield from asking(prefix, graph, bitcount)
+    graph = (yield from compile_graph(list(cells.values()))).with_prefix(prefix)
+    request, indexes = yield from build_request(prefix, graph, bitcount)
     replies = yield request
     return {cell: replies[index] for cell, index in zip(cells, indexes, strict=True)}
 
@@ -323,7 +329,7 @@ def _count_windows(union: Graph, plan: _Plan, end: int, table: CellCounts) -> Qu
             yield from _consume(union, plan.active_groups, add_active, start, size, plan.batch)
             start += size
         else:
-            start = yield from next_candidate(union, start + size)
+            start = yield from find_candidate(union, start + size)
 
 
 def _consume(
@@ -350,7 +356,9 @@ def _consume(
     for group in groups:
         data: list[bytes] = []
         for first in range(0, len(group.bitmaps), batch):
-            commands = ranges(graph.keys_of(group.bitmaps[first : first + batch]), start, size)
+            commands = getrange_commands(
+                graph.keys_of(group.bitmaps[first : first + batch]), start, size
+            )
             data += yield Request(commands, meanwhile=work, replies=bytes)
             work = iter(())
         group_consumers = list(itertools.islice(remaining, len(group.graphs)))

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, cast, get_args
 
+from .._core.arguments import check_flag, checked_int, checked_name
 from .._core.events import Bitmap, EventSet
-from .._core.keys import bitmap_key, check_flag, checked_int, checked_name
+from .._core.keys import bitmap_key
 from .._core.periods import Granularity, Period, dated, periods_between
 from .._core.unions import cover
 from .._core.untrusted import shown
-from .._reading.bounds import bounded, check_number, check_uses
-from .._reading.expressions import reckoning
+from .._reading.bounds import check_bitmaps, check_number, check_uses
+from .._reading.expressions import load_algebra
 from .._reading.fanout import each_shard
 from .._reading.keyspace import periods_of
 from .._reading.requests import Request, in_steps
@@ -90,11 +91,11 @@ def retention(
     complete = calendar[:rows]
     cohort_sets = yield from in_steps(_select(context, cohort, period) for period in complete)
     active_sets = yield from in_steps(_select(context, activity, period) for period in complete)
-    yield from bounded(context, (*cohort_sets, *active_sets))
+    yield from check_bitmaps(context, (*cohort_sets, *active_sets))
     earlier_sets: list[EventSet] = []
     if first_time:
         earlier_sets = yield from _earlier_sets(context, cohort, complete[0], cohort_sets[0])
-    yield from reckoning()
+    yield from load_algebra()
     cells = CellCounts(rows, periods, mode, first_time)
     yield from count_cells(context, cohort_sets, active_sets, earlier_sets, cells)
     return Retention(
@@ -181,7 +182,7 @@ def _earlier_sets(
     earlier = dict.fromkeys(overlapping)  # a period may overlap two marked periods
     check_number(context, len(earlier), "periods before the first cohort")
     event_sets = yield from in_steps(_select(context, cohort, period) for period in earlier)
-    yield from bounded(context, event_sets)
+    yield from check_bitmaps(context, event_sets)
     return event_sets
 
 

@@ -8,7 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from .._core.failures import TOO_SHORT, TRANSIENT
+from .._core.failures import MIN_ATTEMPT_TIME, TRANSIENT
 from .._core.observers import Operation, Outage, observe
 from .._redis import errors as redis_py
 from .._redis.replies import check_unused, read_replies, set_timeout, socket_of
@@ -86,13 +86,13 @@ class Connections:
             redis_py.let_pass(error)
             failure = redis_py.failure(error)
             left = deadline - time.monotonic()
-            final = not isinstance(failure, TRANSIENT) or left <= TOO_SHORT
+            final = not isinstance(failure, TRANSIENT) or left <= MIN_ATTEMPT_TIME
             self._outage.failed(failure, final=final)
             if self._observer is not None:
                 self._observe(self._observer, traffic, before, begun, failure)
             redis_py.raise_failure(error)
         if self._outage.lasts:
-            self._outage.is_over()
+            self._outage.end()
         if self._observer is not None:
             self._observe(self._observer, traffic, before, begun, None)
         return replies

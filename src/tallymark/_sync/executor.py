@@ -61,7 +61,7 @@ class SyncExecutor:
             timeout: how many seconds the whole query may take; ``None`` for the tally's
                 timeout for each request.
         """
-        return self.run(self._executions.whole(query, timeout))
+        return self.run(self._executions.of(query, timeout))
 
     def stream(self, query: Query[None], timeout: float | None = None) -> Iterator[Any]:
         """Return an iterator over the items of a query's pages."""

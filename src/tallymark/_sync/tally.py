@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._core.offsets import blocks
 from .._core.options import Options, hide_urls
-from .._core.untrusted import let_handlers_pass
+from .._core.untrusted import reraise_from_handler
 from .._core.urls import StoreUrl
 from .._marking.transaction import Transaction, unwrapped
 from .._reading.execution import Deadline
@@ -456,7 +456,7 @@ class SyncTally(SyncReads):
                     results = self.backend.submit_counted(chunk.marks, deadline.left())
                     many.record(chunk, results)
         except TallymarkError as error:
-            let_handlers_pass(error)
+            reraise_from_handler(error)
             raise many.with_progress(error) from error.__cause__
         return many.counts
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from .._core.untrusted import kind_of, let_handlers_pass, shown
+from .._core.untrusted import kind_of, reraise_from_handler, shown
 from ..errors import InvalidTypeError, InvalidValueError
 
 __all__ = ["as_bool", "as_id", "as_text"]
@@ -35,7 +35,7 @@ def as_text(value: object) -> str:
         text = str.__str__(value if isinstance(value, str) else str(value))
         text.encode()
     except Exception as error:
-        let_handlers_pass(error)
+        reraise_from_handler(error)
         raise InvalidValueError(f"a key cannot hold {shown(value)}") from error
     return text
 
@@ -53,5 +53,5 @@ def as_bool(name: str, value: object) -> bool:
     try:
         return bool(value)
     except Exception as error:
-        let_handlers_pass(error)
+        reraise_from_handler(error)
         raise InvalidTypeError(f"{name} must be true or false, got a {kind_of(value)}") from error

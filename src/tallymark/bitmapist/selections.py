@@ -40,7 +40,7 @@ class RawBitmap(Bitmap):
         """Its key in the database."""
         return self.event.encode()
 
-    def key_below(self, prefix: str) -> bytes:
+    def key_with_prefix(self, prefix: str) -> bytes:
         """Return the same key: it has no prefix."""
         return self.key
 

@@ -12,7 +12,7 @@ from redis.exceptions import NoPermissionError
 
 from .. import errors
 from .._core.options import Options, TallyOptions
-from .._core.untrusted import escaped, kind_with_module, let_handlers_pass, shown
+from .._core.untrusted import escaped, kind_with_module, reraise_from_handler, shown
 from .._redis.blocking_clients import KINDS
 from .._redis.clients import make_client_like
 from .._sync.tally import SyncTally, owning
@@ -77,7 +77,7 @@ def get_redis(system: System = "default") -> Any:
     try:
         return SYSTEMS[system]
     except Exception as error:
-        let_handlers_pass(error)
+        reraise_from_handler(error)
         if isinstance(error, KeyError) and isinstance(system, str):
             raise KeyError(escaped(system)) from None  # as from a dict, but never long
         raise errors.InvalidTypeError(
@@ -151,6 +151,6 @@ def translated() -> Iterator[None]:
     try:
         yield
     except errors.StoreError as error:
-        let_handlers_pass(error)
+        reraise_from_handler(error)
         kinds = (theirs for ours, theirs in _REDIS_ERRORS if isinstance(error, ours))
         raise next(kinds, redis.RedisError)(str(error)) from error

@@ -13,11 +13,11 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
-from .._core.keys import check_flag
+from .._core.arguments import check_flag
 from .._core.periods import Granularity
 from .._marking.marks import Bitmaps, DenseMarks, SparseMarks
 from .._reading.bits import Ints
-from .._reading.keyspace import every_bitmap
+from .._reading.keyspace import all_bitmaps
 from .._reading.raw_keys import key_facts, key_parts
 from ..errors import InvalidValueError, TallymarkError, WrongKeyTypeError
 from ._databases import Database, check_disjoint
@@ -148,7 +148,7 @@ class Copier:
         check_disjoint(self._source, self._target, self._tag)
         self._source.check_shards()
         self._target.check_shards()
-        unordered, temporary = self._source.answer(every_bitmap(self._source.context))
+        unordered, temporary = self._source.answer(all_bitmaps(self._source.context))
         names = sorted(unordered, key=lambda name: (name[0], str(name[1])))
         bitmaps = unchanged = users = empty = done = 0
         differing: dict[str, tuple[int, int]] = {}
@@ -224,9 +224,9 @@ class Copier:
             size = max(shard.size for shard in source) * self._source.shards
             if self._exact:
                 size = max(size, max(shard.size for shard in target) * self._target.shards)
-            ttl = max((shard.life for shard in source if shard.life is not None), default=math.inf)
+            ttl = max((shard.ttl for shard in source if shard.ttl is not None), default=math.inf)
             wrong = [
-                shard.life is not None and self._is_wrong_ttl(shard.life, ttl) for shard in target
+                shard.ttl is not None and self._is_wrong_ttl(shard.ttl, ttl) for shard in target
             ]
             states.append(
                 _BitmapState(
@@ -235,7 +235,7 @@ class Copier:
                     sum(shard.users for shard in source),
                     sum(shard.users for shard in target),
                     [
-                        now + (ttl if shard.life is None or is_wrong else shard.life)
+                        now + (ttl if shard.ttl is None or is_wrong else shard.ttl)
                         for shard, is_wrong in zip(target, wrong, strict=True)
                     ],
                     [shard for shard, is_wrong in enumerate(wrong) if is_wrong],

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from .._core.keys import KeySchema
 from .._reading.fanout import each_shard
-from .._reading.keyspace import every_bitmap
-from .._reading.raw_keys import unlinked
+from .._reading.keyspace import all_bitmaps
+from .._reading.raw_keys import unlink
 from .._reading.requests import ListNodes, Request
 from .._sync.tally import SyncTally
 from ..errors import InvalidTypeError, InvalidValueError, WrongSchemaError
@@ -102,7 +102,7 @@ class Database:
             return
         prefix = self.schema.prefix
         unsharded = replace(self.context, schema=KeySchema(prefix))
-        bitmaps, _ = self.answer(every_bitmap(unsharded))
+        bitmaps, _ = self.answer(all_bitmaps(unsharded))
         if any(not event.startswith("{") for event, _ in bitmaps):
             raise WrongSchemaError(
                 f"the database has bitmaps without shards for the prefix {prefix!r:.80}, and "
@@ -144,7 +144,7 @@ def _are_same(source: Database, target: Database, tag: str) -> bool:
     try:
         return source.answer(_exists(key))
     finally:
-        target.answer(unlinked(target.context, [key]))
+        target.answer(unlink(target.context, [key]))
 
 
 def _list_nodes() -> Query[list[str]]:
