@@ -453,7 +453,7 @@ async def test_replicas_of_a_cluster_confirm(facade: Facade, cluster_store: Stor
             pending = [tx.mark_unique("flag", user) for user in range(50)]
         assert {each.flipped for each in pending} == {Granularity.UNIQUE}
         assert sum((await tally.mark_many("b", range(10_000))).values()) == 30_000
-    async with facade.open(cluster_store.url, replicas=2, timeout=0.2) as tally:
+    async with facade.open(cluster_store.url, replicas=2, timeout=0.5) as tally:
         with pytest.raises((StoreTimeoutError, StoreUnavailableError), match="may or may not"):
             await tally.mark_event("a", 2)
 

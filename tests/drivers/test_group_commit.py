@@ -480,7 +480,7 @@ async def test_each_call_has_a_deadline_of_its_own(proxy: Proxy) -> None:
 
 
 async def test_what_was_not_sent_in_time_says_so(proxy: Proxy, redis_store: Store) -> None:
-    async with Tally.from_url(proxy.url, timeout=0.2) as tally:
+    async with Tally.from_url(proxy.url, timeout=0.5) as tally:
         await tally.mark_unique("first", 0)
         first = await on_the_wire(tally, proxy)
         late = await gathered(tally, *range(10))

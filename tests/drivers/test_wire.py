@@ -98,7 +98,7 @@ async def test_a_connection_closed_by_the_server_while_idle(
 
 
 async def test_a_silent_server_ends_in_a_timeout(facade: Facade, proxy: Proxy) -> None:
-    async with facade.open(proxy.url, timeout=0.2) as tally:
+    async with facade.open(proxy.url, timeout=0.5) as tally:
         await tally.mark_unique("a", 1)
         proxy.passing.clear()
         with pytest.raises(StoreTimeoutError, match="may or may not have been applied") as raised:
@@ -111,7 +111,7 @@ async def test_a_silent_server_ends_in_a_timeout(facade: Facade, proxy: Proxy) -
 async def test_nobody_listens(facade: Facade) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    async with facade.open(f"redis://:secret@127.0.0.1:{port}", timeout=0.1) as tally:
+    async with facade.open(f"redis://:secret@127.0.0.1:{port}", timeout=0.5) as tally:
         with pytest.raises(StoreUnavailableError, match="nothing was sent") as raised:
             await tally.mark_unique("a", 1)
     assert isinstance(raised.value, ConnectionError)
@@ -122,7 +122,7 @@ async def test_nobody_listens(facade: Facade) -> None:
 async def test_a_server_that_accepts_and_says_nothing(facade: Facade) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"redis://127.0.0.1:{listener.getsockname()[1]}"
-        async with facade.open(url, timeout=0.2) as tally:
+        async with facade.open(url, timeout=0.5) as tally:
             with pytest.raises(StoreTimeoutError, match="nothing was sent"):
                 await tally.mark_unique("a", 1)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from facades import FACADES, Facade
 from tallymark import Granularity, InvalidValueError, KeySchema, Period, TallymarkError
-from tallymark._core import resp as wire
+from tallymark._core import encoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,7 +71,7 @@ def nonsense() -> Iterator[Nonsense]:
 
 def bitcount(event: str) -> bytes:
     """Return the request that counts an event's day."""
-    return wire.command(b"BITCOUNT", KeySchema().key(event, Period.containing(DAY, MONDAY)))
+    return encoding.command(b"BITCOUNT", KeySchema().key(event, Period.containing(DAY, MONDAY)))
 
 
 def truth(data: bytes) -> bytes:

@@ -416,8 +416,8 @@ def paused(store: Store) -> Iterator[None]:
 
 async def test_what_may_have_been_applied_counts(facade: Facade, redis_store: Store) -> None:
     calls: list[Callable[[Tally], Any]] = [
-        lambda tally: tally.mark_event("x", 1, timeout=0.1),
-        lambda tally: tally.mark_many("x", [1], timeout=0.1),
+        lambda tally: tally.mark_event("x", 1, timeout=0.5),
+        lambda tally: tally.mark_many("x", [1], timeout=0.5),
     ]
     for fail in calls:
         async with facade.open(redis_store.url, max_events=1) as tally:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from .._core import resp as wire
+from .._core import encoding
 from .._core.failures import copied, unexpected_reply
 from .._core.untrusted import reraise_from_handler, shown
 from ..errors import CommandError, WrongSchemaError
@@ -53,11 +53,11 @@ class Handshake:
             marking: whether a mark follows. A sharded tally writes the schema key then, if
                 the key is missing.
         """
-        get = wire.command(b"GET", self.key)
+        get = encoding.command(b"GET", self.key)
         if not marking or self._shards is None:
             return get, 1
         schema = json.dumps({"version": _VERSION, "shards": self._shards}).encode()
-        return wire.command(b"SET", self.key, schema, b"NX") + get, 2
+        return encoding.command(b"SET", self.key, schema, b"NX") + get, 2
 
     def check(self, replies: Sequence[Any]) -> None:
         """Check the replies.

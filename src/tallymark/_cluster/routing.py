@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from .._core import resp
+from .._core import encoding
 from .._core.failures import MAX_REDIRECTS, TRANSIENT, RedirectedError, SlotMovingError
 from .._reading.requests import Scatter
 from ..errors import StoreError, StoreUnavailableError
@@ -57,7 +57,7 @@ class _AskingCommands(NamedTuple):
     share: int = 1
 
     def encode(self) -> bytes:
-        return b"".join([resp.ASKING + resp.command(*command) for command in self.commands])
+        return b"".join([encoding.ASKING + encoding.command(*command) for command in self.commands])
 
     def reply_count(self) -> int:
         return 2 * len(self.commands)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .._core import resp as wire
+from .._core import encoding
 from .._core.failures import RedirectedError, unexpected_reply
 from .._core.periods import Granularity
 from .._marking.batch import Batch, check_replicated, wait_command
@@ -42,7 +42,7 @@ class _Runs:
         self._runs.append(run)
 
     def encode(self) -> bytes:
-        return b"".join([wire.MULTI, *[run.encode() for run in self._runs], wire.EXEC])
+        return b"".join([encoding.MULTI, *[run.encode() for run in self._runs], encoding.EXEC])
 
     def reply_count(self) -> int:
         return 2 + sum([run.command_count() for run in self._runs])
@@ -181,9 +181,9 @@ class ShardBatches:
                 keys |= dict.fromkeys(getattr(self._marks[index], "temp_keys", ()))
         self._keys[shard] = keys
         for key in keys:
-            yield wire.ASKING
-            yield wire.command(b"SETNX", key, b"")
-        yield wire.ASKING
+            yield encoding.ASKING
+            yield encoding.command(b"SETNX", key, b"")
+        yield encoding.ASKING
 
     def reply_count(self) -> int:
         """Return how many replies the commands have that `encode` has returned."""

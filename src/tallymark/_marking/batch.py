@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from .._core import resp as wire
+from .._core import encoding
 from .._core.failures import RedirectedError, unexpected_reply
 from .._core.periods import Granularity
 from ..errors import CommandError, StoreNotReadyError, StoreUnavailableError
@@ -144,14 +144,14 @@ class Batch:
     def encode(self) -> bytes:
         """Return the bytes to send at once: ``MULTI`` to ``EXEC``, and ``WAIT`` if required."""
         commands = [command.encode() for command in self._commands]
-        return b"".join([wire.MULTI, *commands, wire.EXEC, wait_command(self._replicas)])
+        return b"".join([encoding.MULTI, *commands, encoding.EXEC, wait_command(self._replicas)])
 
     def pieces(self) -> Iterator[bytes]:
         """Yield the bytes of `encode`, one write command at a time."""
-        yield wire.MULTI
+        yield encoding.MULTI
         for command in self._commands:
             yield command.encode()
-        yield wire.EXEC + wait_command(self._replicas)
+        yield encoding.EXEC + wait_command(self._replicas)
 
     def reply_count(self) -> int:
         """Return how many replies the server gives to the bytes of `encode`."""
@@ -225,7 +225,9 @@ def wait_command(replicas: int) -> bytes:
     The server replies when so many replicas have acknowledged all earlier writes of the
     connection, or after a second (https://redis.io/docs/latest/commands/wait/).
     """
-    return wire.command(b"WAIT", b"%d" % replicas, b"%d" % _WAIT_MILLISECONDS) if replicas else b""
+    return (
+        encoding.command(b"WAIT", b"%d" % replicas, b"%d" % _WAIT_MILLISECONDS) if replicas else b""
+    )
 
 
 def check_replicated(reply: Any, replicas: int) -> None:

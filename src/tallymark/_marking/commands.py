@@ -10,7 +10,7 @@ import functools
 import itertools
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from .._core import resp as wire
+from .._core import encoding
 from .._core.failures import copied, unexpected_reply
 from .._core.periods import Granularity
 from .._core.untrusted import escaped, reraise_from_handler, shown
@@ -110,12 +110,12 @@ class SetBits:
         """Return the Redis commands: one per key, or without ``BITFIELD`` one per bit."""
         if len(self.marks) == 1:
             (mark,) = self.marks
-            return wire.setbit(self.bitmaps.setbit_heads, mark.offset, mark.value)
+            return encoding.setbit(self.bitmaps.setbit_heads, mark.offset, mark.value)
         if self._bitfield:
             bits = [(mark.offset, mark.value) for mark in self.marks]
-            return wire.bitfield(self.bitmaps.bulk_keys, bits)
+            return encoding.bitfield(self.bitmaps.bulk_keys, bits)
         return b"".join(
-            wire.setbit((head,), mark.offset, mark.value)
+            encoding.setbit((head,), mark.offset, mark.value)
             for head in self.bitmaps.setbit_heads
             for mark in self.marks
         )
@@ -190,7 +190,7 @@ class ExactClear(_ScriptCommand[ExactUnmark]):
         for key, other_days in zip(self.bitmaps.keys, self.mark.other_days, strict=True):
             keys += [key, *other_days]
         counts = [b"%d" % len(other_days) for other_days in self.mark.other_days]
-        return wire.command(
+        return encoding.command(
             b"EVAL", _EXACT_CLEAR, b"%d" % len(keys), *keys, b"%d" % self.mark.offset, *counts
         )
 
@@ -223,7 +223,7 @@ class SetSparse:
         if self._bitfield:
             return self.mark.commands
         return b"".join(
-            wire.setbit((head,), offset, self.mark.value)
+            encoding.setbit((head,), offset, self.mark.value)
             for head in self.bitmaps.setbit_heads
             for offset in self.mark.offsets
         )
@@ -262,7 +262,7 @@ class MergeDense(_ScriptCommand[DenseMarks]):
         """Return the ``EVAL`` command."""
         keys = (*self.bitmaps.keys, *self.mark.temp_keys)
         arguments = (b"%d" % self.mark.first, self.mark.bits, b"%d" % self.mark.value)
-        return wire.command(b"EVAL", _MERGE_DENSE, b"%d" % len(keys), *keys, *arguments)
+        return encoding.command(b"EVAL", _MERGE_DENSE, b"%d" % len(keys), *keys, *arguments)
 
     def parse(self, replies: Iterator[Any]) -> list[Result]:
         """Return the counts of flipped bits, as the only result of a list."""

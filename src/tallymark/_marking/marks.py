@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .._core import resp as wire
+from .._core import encoding
 from .._core.periods import Granularity
 from ..errors import TallymarkError
 
@@ -98,14 +98,14 @@ class Bitmaps:
         self.order_key: Hashable = (event, shard) if shard else event
         self.granularities = tuple(granularities)
         self.keys = tuple(keys)
-        self.bulk_keys = tuple(map(wire.bulk, self.keys))
-        self.setbit_heads = tuple(map(wire.setbit_head, self.keys))
+        self.bulk_keys = tuple(map(encoding.bulk, self.keys))
+        self.setbit_heads = tuple(map(encoding.setbit_head, self.keys))
         times = tuple(expiry_times)
         expiring = [
             (key, time) for key, time in zip(self.keys, times, strict=False) if time < math.inf
         ]
         self.expiry_commands = b"".join(
-            wire.command(b"EXPIREAT", key, b"%d" % time) for key, time in expiring
+            encoding.command(b"EXPIREAT", key, b"%d" % time) for key, time in expiring
         )
         self.expiry_count = len(expiring)
         self.expires_at = min(times, default=math.inf)
@@ -159,7 +159,9 @@ class SparseMarks:
         self.size = bitmaps.size * len(offsets)
         #: The encoded ``BITFIELD`` commands. Encoded here, because another batch may be
         #: in flight meanwhile.
-        self.commands = wire.bitfield(bitmaps.bulk_keys, [(offset, value) for offset in offsets])
+        self.commands = encoding.bitfield(
+            bitmaps.bulk_keys, [(offset, value) for offset in offsets]
+        )
 
 
 @dataclass(frozen=True)

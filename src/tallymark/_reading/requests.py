@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
-from .._core import resp as wire
+from .._core import encoding
 from .._core.failures import RedirectedError, copied, unexpected_reply
 from ..errors import CommandError, StoreError, StoreNotReadyError
 
@@ -79,20 +79,20 @@ class Request(NamedTuple):
             return self.encoded
         if self.cached is not None:
             return self.cached
-        encoded = [wire.command(*command) for command in self.commands]
+        encoded = [encoding.command(*command) for command in self.commands]
         if self.atomic:
-            encoded = [wire.MULTI, *encoded, wire.EXEC]
+            encoded = [encoding.MULTI, *encoded, encoding.EXEC]
         return b"".join(encoded)
 
     def encoding(self) -> Generator[None, None, bytes]:
         """Return the encoding of ``commands``; yields between steps."""
-        encoded = [wire.MULTI] if self.atomic else []
+        encoded = [encoding.MULTI] if self.atomic else []
         for count, command in enumerate(self.commands):
             if count % _STEP == _STEP - 1:
                 yield
-            encoded.append(wire.command(*command))
+            encoded.append(encoding.command(*command))
         if self.atomic:
-            encoded.append(wire.EXEC)
+            encoded.append(encoding.EXEC)
         return b"".join(encoded)
 
     def reply_count(self) -> int:
