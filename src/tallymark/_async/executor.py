@@ -145,13 +145,15 @@ class Executor:
     async def _outcome(self, effect: Any) -> Any:
         """Perform an effect; return its outcome, or the `StoreError` with which it failed."""
         try:
-            if not isinstance(effect, Exchange | ExchangeAll):
+            exchange: Awaitable[Any]
+            if isinstance(effect, Exchange):
+                exchange = self._pool(effect).exchange(
+                    effect.request, effect.deadline, urgent=effect.urgent
+                )
+            elif isinstance(effect, ExchangeAll):
+                exchange = self._exchange_all(effect)
+            else:
                 return await self._perform(effect)
-            exchange: Awaitable[Any] = (
-                self._exchange(effect)
-                if isinstance(effect, Exchange)
-                else self._exchange_all(effect)
-            )
             if effect.meanwhile is None:
                 return await exchange
             return await _beside(Computation(Compute(effect.meanwhile), effect.deadline), exchange)
@@ -169,10 +171,6 @@ class Executor:
             await self._refresh(effect)
         else:
             raise TypeError(effect)
-
-    async def _exchange(self, effect: Exchange) -> list[Any]:
-        pool = self._pool(effect)
-        return await pool.exchange(effect.request, effect.deadline, urgent=effect.urgent)
 
     async def _exchange_all(self, effect: ExchangeAll) -> list[list[Any] | StoreError]:
         if len(effect.exchanges) == 1:  # needs no task

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 import sys
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -79,11 +78,11 @@ class Lengths:
         """
         now = self._clock()
         longest = 0
-        for event in {bitmap.event for bitmap in bitmaps}:
-            stored, length = self._known.get(event, (-math.inf, 0))
-            if not 0 <= now - stored < _FRESH:
+        for bitmap in bitmaps:
+            entry = self._known.get(bitmap.event)
+            if entry is None or not 0 <= now - entry[0] < _FRESH:
                 return None
-            longest = max(longest, length)
+            longest = max(longest, entry[1])
         return longest
 
 

@@ -362,23 +362,24 @@ class Executions:
     def _dispatch(
         self, effect: Request | Scatter | ListNodes, deadline: float
     ) -> Execution[list[Any]]:
-        """Send a query's request, and return its result.
+        """Return the execution of a query's request, which returns the result.
 
         Raises:
             StoreError: the request has failed.
         """
         if isinstance(effect, ListNodes):
-            return [""]  # all shards are on the one server
+            return _only_node()
+        # Not a generator itself: each one more takes time, for each reply.
         request: Answerable[list[Any]] = effect
-        return (
-            yield from retried(
-                request,
-                deadline,
-                self._clock,
-                meanwhile=effect.meanwhile,
-                changes=effect.changes,
-            )
+        return retried(
+            request, deadline, self._clock, meanwhile=effect.meanwhile, changes=effect.changes
         )
+
+
+def _only_node() -> Execution[list[Any]]:
+    """Return the name of the one server, which has all shards."""
+    yield from ()
+    return [""]
 
 
 def _not_computed(seconds: float) -> StoreTimeoutError:

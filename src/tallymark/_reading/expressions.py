@@ -37,6 +37,7 @@ __all__ = [
     "fetch_lengths",
     "fetch_part",
     "find_candidate",
+    "is_cheap",
     "list_keys",
     "load_algebra",
 ]
@@ -224,25 +225,37 @@ def _candidate(graph: Graph, nexts: Sequence[int | None]) -> Query[int | None]:
     return (yield from run_steps(graph.candidate(nexts), large=large))
 
 
+def is_cheap(context: Context, graph: Graph) -> bool:
+    """Return whether what the server would write is known to stay below ``max_temp_bytes``.
+
+    It is if even the longest bitmaps that the tally's user ids allow would stay below the
+    limit, or if by the cached lengths of the bitmaps the cost is at most half of it.
+    """
+    if graph.writes <= context.safe_writes:
+        return True
+    if len(graph.bitmaps) > _FEW_KEYS:
+        return False
+    longest = context.lengths.longest(graph.bitmaps)
+    if longest is None:
+        return False
+    limit = context.options.max_temp_bytes or 0  # where there is none, all writes are safe
+    cost = len(context.shards) * graph.writes * max(TAIL_FACTOR * longest, MIN_WRITE_COST)
+    return cost <= limit // 2
+
+
 def check_cost(context: Context, graph: Graph) -> Query[None]:
     """Raise if the server would write more for some expressions than ``max_temp_bytes`` allows.
 
-    Sends no request if even the longest bitmaps that the tally's user ids allow would stay
-    below the limit, or if by the cached lengths of the bitmaps the cost is at most half of
-    it. Else fetches the lengths of the bitmaps.
+    Sends no request if `is_cheap`; else fetches the lengths of the bitmaps.
 
     Raises:
         InvalidValueError: the cost exceeds the option ``max_temp_bytes``.
     """
     limit = context.options.max_temp_bytes
-    if limit is None or graph.writes <= context.safe_writes:
+    if limit is None or is_cheap(context, graph):
         return
-    writes = len(context.shards) * graph.writes
-    _check(writes * MIN_WRITE_COST, limit)
+    _check(len(context.shards) * graph.writes * MIN_WRITE_COST, limit)
     few = len(graph.bitmaps) <= _FEW_KEYS
-    longest = context.lengths.longest(graph.bitmaps) if few else None
-    if longest is not None and writes * max(TAIL_FACTOR * longest, MIN_WRITE_COST) <= limit // 2:
-        return
     large = len(graph.operations) > _FEW_OPERATIONS or not few
     by_shard = yield from each_shard(
         context, lambda shard: fetch_lengths(graph.with_prefix(shard.origin.prefix))

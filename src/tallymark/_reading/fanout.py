@@ -78,15 +78,17 @@ def gather(
         concurrency: how many queries run concurrently at most.
     """
     if context.schema.shards is None:
-        # A plain database needs no routes: a blocking count takes 34 us of CPU time this way,
-        # and 46 with a Scatter.
-        return _in_turn(queries)
+        return _in_turn(query for _, query in queries)
     return _concurrently(queries, concurrency)
 
 
-def _in_turn(queries: Iterable[tuple[Route, Query[AnswerT]]]) -> Query[list[AnswerT]]:
+def _in_turn(queries: Iterable[Query[AnswerT]]) -> Query[list[AnswerT]]:
+    """Run queries without routes, which a plain database does not need.
+
+    A blocking count takes 34 us of CPU time this way, and 46 with a `Scatter`.
+    """
     results: list[AnswerT] = []
-    for _, query in queries:
+    for query in queries:
         results.append((yield from query))
     return results
 
@@ -143,4 +145,6 @@ def each_shard(
     concurrency: int = CONCURRENCY,
 ) -> Query[list[AnswerT]]:
     """Return the results of the same query of each shard, in order. Arguments as `gather`."""
+    if context.schema.shards is None:
+        return _in_turn((query(context.shards[0]),))
     return gather(context, enumerate(map(query, context.shards)), concurrency)

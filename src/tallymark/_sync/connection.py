@@ -81,7 +81,8 @@ class Connections:
         begun = 0.0 if self._observer is None else time.perf_counter()
         try:
             replies = yield from self._attempt(data, count, traffic, deadline)
-            self._check_late(traffic, deadline)
+            if self._embedded is not None:
+                self._check_late(traffic, deadline)
         except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
             redis_py.let_pass(error)
             failure = redis_py.failure(error)
@@ -126,7 +127,7 @@ class Connections:
         Raises:
             StoreTimeoutError: the deadline has passed.
         """
-        if self._embedded is not None and traffic.kind == "read" and time.monotonic() >= deadline:
+        if traffic.kind == "read" and time.monotonic() >= deadline:
             raise StoreTimeoutError
 
     def _attempt(

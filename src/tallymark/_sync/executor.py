@@ -87,7 +87,13 @@ class SyncExecutor:
         try:
             effect = next(execution)
             while True:
-                effect = resume(execution, _outcome(self._perform, effect))
+                failure: StoreError | None = None
+                try:
+                    outcome = self._perform(effect)
+                except StoreError as error:
+                    let_pass(error)
+                    failure = error
+                effect = resume(execution, outcome if failure is None else failure)
         except StopIteration as end:
             answer: AnswerT = end.value
             return answer
@@ -97,7 +103,8 @@ class SyncExecutor:
             attempt = self._attempt(effect)
             try:
                 next(attempt)
-                _compute(effect.meanwhile or (), effect.deadline)
+                if effect.meanwhile is not None:
+                    _compute(effect.meanwhile, effect.deadline)
                 return finished(attempt)
             finally:
                 attempt.close()
