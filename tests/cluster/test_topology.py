@@ -9,7 +9,7 @@ import pytest
 from tallymark._cluster.execution import attempt_deadline
 from tallymark._cluster.routing import Router
 from tallymark._cluster.topology import Topology
-from tallymark._core.failures import RedirectedError, SlotMovingError
+from tallymark._core.failures import MAX_REDIRECTS, RedirectedError, SlotMovingError
 from tallymark._core.keys import KeySchema
 from tallymark._reading.requests import Request, Scatter
 from tallymark.errors import CommandError, StoreError, StoreUnavailableError
@@ -150,6 +150,33 @@ def test_reads_of_a_slot_that_moves_go_one_by_one() -> None:
     router.answered(asked, [b"OK", 1])
     assert router.outcomes == [[1, 1]]
     assert not router.goes_on
+
+
+def test_single_reads_of_a_moving_slot_are_encoded_again() -> None:
+    """Else the node would get the encoded transaction, whose replies are no single replies."""
+    router = Router(Scatter([(0, READ._replace(cached=READ.encode()))]), topology())
+    (node_request,) = router.node_requests()
+    router.answered(node_request, [b"OK", b"QUEUED", moved("ASK"), ABORTED])
+    (node_request,) = router.node_requests()
+    assert node_request.request.encode() == READ._replace(atomic=False).encode()
+    assert node_request.request.reply_count() == 2
+    router.answered(node_request, [1, 0])
+    assert router.outcomes == [[1, 0]]
+
+
+def test_nodes_that_redirect_to_each_other_are_an_obstacle() -> None:
+    router = Router(Scatter([(0, READ)]), topology())
+    for number in range(MAX_REDIRECTS + 1):
+        assert router.obstacle is None
+        (node_request,) = router.node_requests()
+        assert node_request.address == (A, B)[number % 2]
+        other = ("b", 2) if node_request.address == A else ("a", 1)
+        router.answered(
+            node_request, [b"OK", moved("MOVED", *other), moved("MOVED", *other), ABORTED]
+        )
+    assert router.failure is None
+    assert isinstance(router.obstacle, StoreUnavailableError)
+    assert router.goes_on
 
 
 def test_an_asked_node_that_does_not_know_either() -> None:
