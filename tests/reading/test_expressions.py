@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from facades import ASYNC, ON_SOME_STORES
 from tallymark import InvalidTypeError, InvalidValueError, StoreTimeoutError, any_of
-from tallymark._core.context import Context
+from tallymark._core.context import MIN_WRITE_COST, TAIL_FACTOR, Context
 from tallymark._core.events import Bitmap
 from tallymark._core.options import Options
 from tallymark._core.periods import Granularity, Period
-from tallymark._reading import id_streams, membership, queries
+from tallymark._reading import expressions, id_streams, membership, queries
 from tallymark._reading.bitop import BitopPlan
 from tallymark._reading.graphs import MAX_SOURCES, Graph
 from tallymark._reading.requests import Checkpoint, Compute, Page, Request, Scatter
@@ -434,6 +434,46 @@ def test_with_shards_the_longest_of_all_is_remembered() -> None:
     assert [part.commands[0][0] for _, part in second.parts] == [b"BITOP"] * 2
     assert len(asked(queries.count(its, a & b))) == 1
     assert its.lengths.longest([*a.bitmaps(), *b.bitmaps()]) == 10**6
+
+
+def test_each_shard_writes_as_much() -> None:
+    a, b = flags[:2]
+    limit = 4 * MIN_WRITE_COST
+    assert asked(queries.count(sized(shards=4, max_temp_bytes=limit), a & b))
+    with pytest.raises(InvalidValueError, match=f"about {limit} bytes"):
+        next(queries.count(sized(shards=4, max_temp_bytes=limit - 1), a & b))
+
+
+@pytest.mark.parametrize(("shards", "requests"), [(2, 1), (3, 2)])
+def test_cached_lengths_are_those_of_each_shard(shards: int, requests: int) -> None:
+    length = 10**6
+    its = sized(shards=shards, max_temp_bytes=2 * 2 * TAIL_FACTOR * length)
+    a, b = (its.during(name, WEEK) for name in "ab")
+    its.lengths.learn([*a.bitmaps(), *b.bitmaps()], [length, length])
+    # Up to half of the limit, the lengths need not be fetched again.
+    replies = [[[length, length]] * shards]
+    assert len(asked(queries.count(its, a & b), *replies[: requests - 1])) == requests
+
+
+@pytest.mark.parametrize(("requests", "concurrency"), [(0, 1), (2, 2), (100, 3)])
+def test_no_more_shards_are_encoded_at_once_than_fit(
+    requests: int, concurrency: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    its = sized(shards=3)
+    graph = Graph.of(flags[0] & flags[1])
+
+    def build() -> tuple[Callable[[Context], Request], int]:
+        query = expressions.build_shard_requests(its, graph, lambda key: (b"BITCOUNT", key))
+        with pytest.raises(StopIteration) as end:
+            next(query)
+        request_of, _, number = end.value.value
+        return request_of, number
+
+    request_of, most = build()
+    assert most == 3
+    size = len(request_of(its.shards[0]).encode())
+    monkeypatch.setattr(expressions, "_MAX_ENCODED", size * requests)
+    assert build()[1] == concurrency
 
 
 def test_bytes_beyond_the_shortest_operand_cost_more() -> None:

@@ -11,10 +11,10 @@ from tallymark._core import arguments, events, unions
 from tallymark._core.context import Context
 from tallymark._core.events import Bitmap, EventSet
 from tallymark._core.options import Options
-from tallymark._reading import expressions, id_streams, keyspace, membership, queries
+from tallymark._reading import expressions, fanout, id_streams, keyspace, membership, queries
 from tallymark._reading.bits import algebra
 from tallymark._reading.graphs import Graph
-from tallymark._reading.requests import Checkpoint, Page, Request
+from tallymark._reading.requests import Checkpoint, Compute, Page, Request, Scatter
 
 algebra()  # the first to need it waits until it is imported
 context = Context.of("db", Options(max_user_id=10**8), lambda: datetime(2026, 11, 23).timestamp())
@@ -172,3 +172,73 @@ def test_history_looks_at_the_period_that_begins_now() -> None:
         b"trackist_a_2026-11-22",
         b"trackist_a_2026-11-23",
     ]
+
+
+# --- several shards
+
+GET = Request([(b"GETBIT", b"a", b"1")])
+sharded = Context.of("db", Options(shards=4), lambda: 0.0)
+
+
+def steps_of(*effects: Any) -> Any:
+    """Return a query that yields these effects, and returns the outcome of the last one."""
+    outcome = None
+    for effect in effects:
+        outcome = yield effect
+    return outcome
+
+
+def gathered(*parts: Any, **options: Any) -> Any:
+    return fanout.gather(sharded, enumerate(parts), **options)
+
+
+def test_no_more_queries_run_at_once_than_may() -> None:
+    query = gathered(*[steps_of(GET) for _ in range(5)], concurrency=2)
+    effect: Any = next(query)
+    sizes = []
+    answers = iter(range(5))
+    with pytest.raises(StopIteration) as end:
+        while True:
+            assert isinstance(effect, Scatter)
+            sizes.append(len(effect.parts))
+            effect = query.send([[next(answers)] for _ in effect.parts])
+    assert sizes == [2, 2, 1]
+    assert end.value.value == [[0], [1], [2], [3], [4]]
+
+
+def test_by_default_few_queries_run_at_once() -> None:
+    effect: Any = next(gathered(*[steps_of(GET) for _ in range(100)]))
+    assert len(effect.parts) == fanout.CONCURRENCY
+
+
+def test_requests_wait_for_the_checkpoints_and_computations_of_other_queries() -> None:
+    computation = Compute(iter([None]))
+    query = gathered(
+        steps_of(GET),
+        steps_of(Checkpoint(), Checkpoint(), GET),
+        steps_of(computation, GET),
+        steps_of(Checkpoint(), computation, GET),
+    )
+    effects: list[Any] = [next(query)]
+    while not isinstance(effects[-1], Scatter):
+        effects.append(query.send(None))
+    assert {type(effect) for effect in effects[:-1]} == {Checkpoint, Compute}
+    assert [route for route, _ in effects[-1].parts] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("pauses", [(True, False), (False, True), (False, False)])
+def test_joined_computations_pause_if_any_has_to(pauses: tuple[bool, ...]) -> None:
+    effect: Any = next(gathered(*[steps_of(Compute(iter([None]), pause)) for pause in pauses]))
+    assert isinstance(effect, Compute)
+    assert effect.pauses == any(pauses)
+    assert len(list(effect.steps)) == len(pauses)
+
+
+def test_a_scatter_counts_as_much_as_its_requests() -> None:
+    def share_of(*shares: int) -> int:
+        return Scatter([(0, GET._replace(share=share)) for share in shares]).share
+
+    assert share_of(12) == 12
+    assert share_of(12, 12, 12) == 4
+    assert share_of(12, 4) == 2
+    assert share_of(1, 12) == share_of(2, 2, 2) == 1
