@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from moments import BERLIN
 from tallymark._core.options import Options
-from tallymark._marking.bitmap_cache import _PRESENT_EVENTS
+from tallymark._marking import bitmap_cache
+from tallymark._marking.bitmap_cache import _PRESENT_EVENTS, _memory
 from tallymark._marking.marker import Marker
 
 LORD_HOWE = "Australia/Lord_Howe"  # its summer time is half an hour
@@ -79,6 +80,34 @@ def test_names_from_strangers_do_not_fill_the_memory() -> None:
     for number in range(_PRESENT_EVENTS + 10):
         marker.mark_event(f"event {number}", 1, None, None, None)
     assert sum(map(len, marker._cache.present.bitmaps)) == 10
+
+
+def test_each_hour_has_all_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    size = _memory(Marker(Options(), clock).mark_event("0", 1, None, None, None).bitmaps)
+    monkeypatch.setattr(bitmap_cache, "_MAX_BYTES", 20 * size)
+    marker = Marker(Options(), clock)
+
+    def cached() -> int:
+        return sum(map(len, marker._cache.present.bitmaps))
+
+    for events, kept in ((19, 19), (20, 20), (21, 1)):
+        for number in range(events):
+            marker.mark_event(chr(ord("a") + number), 1, None, None, None)
+        assert cached() == kept
+        clock.time += 3600
+
+
+@pytest.mark.parametrize(
+    ("minutes", "hour"), [(1, "4-23"), (19, "4-23"), (21, "5-0"), (45, "5-0"), (81, "5-1")]
+)
+def test_the_offset_of_a_zone_may_change_within_an_hour(minutes: int, hour: str) -> None:
+    """As in Pyongyang on 2018-05-04, when the clocks went from 23:30 to 24:00."""
+    clock = Clock(datetime(2018, 5, 4, 14, 40, tzinfo=timezone.utc).timestamp())  # 23:10
+    marker = Marker(Options(timezone="Asia/Pyongyang"), clock)
+    assert last_key(marker) == "trackist_a_2018-5-4-23"
+    clock.time += 60 * minutes
+    assert last_key(marker) == f"trackist_a_2018-5-{hour}"
 
 
 def test_an_exact_unmark_looks_at_the_clock_once() -> None:
