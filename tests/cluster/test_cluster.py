@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from datetime import date
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,6 +30,7 @@ from tallymark import (
     StoreUnavailableError,
     SyncTally,
     Tally,
+    TallymarkError,
     WrongSchemaError,
 )
 from tallymark._core.keys import KeySchema, key_slot, tag_slot, tags
@@ -332,6 +334,61 @@ async def test_a_mark_waits_until_its_slot_has_moved(
             done, _ = await asyncio.wait([waiting], timeout=0.1)
             assert not done
         assert await waiting == Granularity.WEEK | Granularity.DAY
+
+
+async def test_a_node_that_stands_still(facade: Facade) -> None:
+    """Of a transaction of several shards, those of the other nodes are applied."""
+    with running_cluster(replicas=False) as cluster:
+        async with facade.open(ClusterStore(cluster).url) as tally:
+            await tally.mark_many("active", range(40), now=MONDAY)  # all nodes are connected
+            stuck = cluster.masters()[0]
+            stuck.freeze()
+            try:
+                with pytest.raises(StoreTimeoutError) as raised:
+                    async with tally.transaction(timeout=1) as tx:
+                        pending = [tx.mark_unique("flag", user) for user in range(40)]
+            finally:
+                stuck.thaw()
+            errors = [each for each in pending if isinstance(each.result, TallymarkError)]
+            assert errors
+            assert facade is not ASYNC or len(errors) < 40  # the blocking one sends one by one
+            message = str(raised.value)
+            assert "nothing was sent" not in message
+            assert "or may have been" in message or "may or may not" in message
+            # Two calls of one node: the deadline of the second is its own.
+            if facade is ASYNC:
+                stuck.freeze()
+                try:
+                    first = [tally.mark_unique("flag", user, timeout=20) for user in range(40)]
+                    tasks = [asyncio.create_task(call) for call in first]
+                    await asyncio.sleep(0)
+                    begun = time.monotonic()
+                    with pytest.raises(StoreTimeoutError):
+                        async with tally.transaction(timeout=0.5) as tx:
+                            for user in range(40):
+                                tx.mark_unique("flag", user)
+                    assert time.monotonic() - begun < 1
+                finally:
+                    stuck.thaw()
+                await asyncio.gather(*tasks)
+
+
+async def test_a_transaction_with_more_marks_than_max_pending(
+    facade: Facade, cluster_store: Store
+) -> None:
+    async with facade.open(cluster_store.url, max_pending=50) as tally:
+        async with tally.transaction() as tx:
+            pending = [tx.mark_unique("flag", user) for user in range(300)]
+        assert [each.flipped for each in pending] == [Granularity.UNIQUE] * 300
+        if facade is ASYNC:
+
+            async def transaction() -> None:
+                async with tally.transaction() as again:
+                    for user in range(300):
+                        again.mark_event("active", user, now=MONDAY)
+
+            await asyncio.gather(tally.mark_unique("flag", 0), transaction())
+            assert await tally.count(tally.day("active", MONDAY)) == 300
 
 
 @pytest.mark.parametrize("keys", [0, 2, None], ids=["none yet", "some", "all"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import time
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,7 @@ import pytest
 from load import TOLERANCE
 
 from servers import RedisProcess, running
-from tallymark import StoreTimeoutError, StoreUnavailableError
+from tallymark import StoreTimeoutError, StoreUnavailableError, Tally
 from wires import wired
 
 if TYPE_CHECKING:
@@ -89,6 +91,23 @@ async def test_calls_end_in_time(facade: Facade, fault: Any, connected: bool) ->
             wire.heal()
             assert await tally.mark_event("active", 7, now=MONDAY)
             assert await tally.contains(tally.day("active", MONDAY), 7)
+
+
+@pytest.mark.parametrize("longer", [30.0, math.inf])
+async def test_a_call_behind_one_with_a_longer_timeout(longer: float) -> None:
+    """The timer of the leader is too late for a call that waits behind it."""
+    with running(RedisProcess()) as server, wired(server.url) as wire:
+        async with Tally.from_url(wire.url, timeout=0.5) as tally:
+            await tally.mark_event("active", 1, timeout=math.inf)  # no timer is left
+            wire.swallow()
+            leader = asyncio.create_task(tally.mark_event("active", 2, timeout=longer))
+            await asyncio.sleep(0)
+            begun = time.monotonic()
+            with pytest.raises(StoreTimeoutError, match="nothing was sent"):
+                await asyncio.wait_for(tally.mark_event("active", 3), 10)
+            assert time.monotonic() - begun < 0.5 + TOLERANCE
+            wire.heal()
+            assert await leader
 
 
 async def test_a_longer_time_than_the_tallys(facade: Facade) -> None:

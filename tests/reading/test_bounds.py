@@ -404,6 +404,33 @@ async def test_where_some_bitmaps_were_marked_the_event_counts(
             await tally.mark_event("another", 1)
 
 
+class Interrupted(Exception):
+    """What a signal handler raises."""
+
+
+class Interrupting(dict[int, int]):
+    """Stands for a signal handler that raises where the blocking writer cleans up."""
+
+    raised = False
+
+    def pop(self, *arguments: Any) -> Any:
+        """Raise, the first time."""
+        if not self.raised:
+            self.raised = True
+            raise Interrupted
+        return super().pop(*arguments)
+
+
+def test_a_mark_whose_call_a_signal_handler_ended_counts(plain_store: Store) -> None:
+    with SyncTally.from_url(plain_store.url, max_events=1) as tally:
+        tally.backend.writer._pending = Interrupting()
+        with pytest.raises(Interrupted):
+            tally.mark_event("first", 1)
+        assert tally.contains(tally.day("first"), 1)
+        with pytest.raises(InvalidValueError, match="max_events=1"):
+            tally.mark_event("second", 1)
+
+
 @contextlib.contextmanager
 def paused(store: Store) -> Iterator[None]:
     """Have a server take marks, and answer none of them before the block ends."""

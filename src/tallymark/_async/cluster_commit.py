@@ -160,8 +160,11 @@ class ClusterCommit(ClosedWhenIdle):
         async def send(indexes: list[int]) -> None:
             part = [marks[index] for index in indexes]
             commit = self._routes[part[0].bitmaps.shard]
-            result = commit and await commit.submit_until(None, part, deadline, seconds, loop)
-            final = await self._reroute(None, part, commit, result, deadline, seconds)
+            try:
+                result = commit and await commit.submit_until(None, part, deadline, seconds, loop)
+                final = await self._reroute(None, part, commit, result, deadline, seconds)
+            except TallymarkError as error:  # which would cancel the marks of other shards
+                final = error
             if isinstance(final, TallymarkError):
                 final = [final] * len(part)
             for index, own in zip(indexes, final, strict=True):

@@ -460,6 +460,9 @@ async def transaction(*, timeout: float | None = None) -> AsyncIterator[Transact
     plain methods. The marks are sent at the end of the block, unless an exception leaves
     it.
 
+    On a cluster, the marks of each shard are one ``MULTI``/``EXEC``: all or none of a shard are
+    applied. The error of one shard does not concern the marks of others.
+
     Arguments:
         timeout: how many seconds the end of the block may take, more than 0; ``math.inf``
             for no limit, ``None`` for the tally's timeout.
@@ -478,7 +481,7 @@ async def transaction(*, timeout: float | None = None) -> AsyncIterator[Transact
             been applied. They may be sent again.
         OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
 
-    Cancelled: the marks may or may not have been applied, all or none.
+    Cancelled: the marks may or may not have been applied, all or none (of each shard).
     """
     async with (await current_tally()).transaction(timeout=timeout) as collected:
         yield collected

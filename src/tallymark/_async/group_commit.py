@@ -116,6 +116,8 @@ class GroupCommit(ClosedWhenIdle):
         self._has_leader = False
         self._task: asyncio.Task[None] | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
+        #: When the timer calls `_expire`; ``math.inf`` without a timer.
+        self._expires_at = math.inf
         self._aborted = False
 
     def submit(self, mark: Mark, timeout: float | None = None) -> Awaitable[Result]:
@@ -143,8 +145,11 @@ class GroupCommit(ClosedWhenIdle):
             return self._admit(self._write(mark, (), timeout, loop), loop)
         # The short way of `_admit`, for marks that follow a leader.
         seconds = self._timeout
+        deadline = loop.time() + seconds
+        if deadline < self._expires_at:  # the timeout of the leader is longer
+            self._expire_by(deadline, loop)
         future = loop.create_future()
-        queue.put((future, loop.time() + seconds, mark, (), seconds), 1)
+        queue.put((future, deadline, mark, (), seconds), 1)
         return future
 
     def submit_together(
@@ -166,7 +171,9 @@ class GroupCommit(ClosedWhenIdle):
         seconds: float,
         loop: asyncio.AbstractEventLoop,
     ) -> Awaitable[Any]:
-        """Send one mark, or several in one transaction; otherwise as `submit`.
+        """Send one mark, or several in one transaction, of a call that was admitted already.
+
+        Otherwise as `submit`, but never raises an `OverloadedError`.
 
         Arguments:
             mark: the only mark; ``None`` for several.
@@ -180,8 +187,12 @@ class GroupCommit(ClosedWhenIdle):
         queue = self._queue
         future = loop.create_future()
         write = (future, deadline, mark, marks, seconds)
-        if not self._has_leader or queue.is_full:
-            return self._admit(write, loop)
+        if queue.is_full:
+            return self._admit_later(write, loop)
+        if not self._has_leader:
+            return self._enqueue(write, loop)
+        if deadline < self._expires_at:
+            self._expire_by(deadline, loop)
         queue.put(write, len(marks) or 1)
         return future
 
@@ -515,17 +526,18 @@ class GroupCommit(ClosedWhenIdle):
         self._time_out(expired, sent=False, missed=_NOT_SENT)
         following += [write[1] for write in self._pending()]
         self._deadline_timer = None
+        self._expires_at = math.inf
         if following:
             self._expire_by(max(min(following), now + _TIMEOUT_RESOLUTION), loop)
 
     def _expire_by(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
         """Have `_expire` called no later than at a deadline."""
+        if deadline >= self._expires_at:
+            return
         if self._deadline_timer is not None:
-            if self._deadline_timer.when() <= deadline:
-                return
             self._deadline_timer.cancel()
-        if deadline != math.inf:
-            self._deadline_timer = loop.call_at(deadline, self._expire, loop)
+        self._expires_at = deadline
+        self._deadline_timer = loop.call_at(deadline, self._expire, loop)
 
 
 def _closed() -> ClosedError:

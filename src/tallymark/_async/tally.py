@@ -407,6 +407,9 @@ class Tally(AsyncReads):
         plain methods. The marks are sent at the end of the block, unless an exception leaves
         it.
 
+        On a cluster, the marks of each shard are one ``MULTI``/``EXEC``: all or none of a shard are
+        applied. The error of one shard does not concern the marks of others.
+
         Arguments:
             timeout: how many seconds the end of the block may take, more than 0; ``math.inf``
                 for no limit, ``None`` for the tally's timeout.
@@ -425,7 +428,7 @@ class Tally(AsyncReads):
                 been applied. They may be sent again.
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
 
-        Cancelled: the marks may or may not have been applied, all or none.
+        Cancelled: the marks may or may not have been applied, all or none (of each shard).
         """
         self.backend.writer.check_usable()
         transaction = Transaction(self.backend.marker)

@@ -27,6 +27,7 @@ __all__ = [
     "copied",
     "may_be_applied",
     "overloaded",
+    "partly_applied",
     "unexpected_reply",
     "with_outcome",
 ]
@@ -43,6 +44,9 @@ MAX_REDIRECTS: Final = 3
 #: The pauses between attempts, in seconds: the first one and the longest.
 _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 1.0
+
+#: The end of the message of an error whose marks were not sent.
+_NOTHING_SENT: Final = "; nothing was sent"
 
 ErrorT = TypeVar("ErrorT", bound=TallymarkError)
 
@@ -143,8 +147,8 @@ def with_outcome(
         message = f"{missed} within {round(timeout, 2):g} s"
     if sent is None:
         return copied(failure, message)
-    outcome = "marks may or may not have been applied" if sent else "nothing was sent"
-    error = copied(failure, f"{message}; {outcome}")
+    outcome = "; marks may or may not have been applied" if sent else _NOTHING_SENT
+    error = copied(failure, f"{message}{outcome}")
     error._may_be_applied = sent  # noqa: SLF001
     return error
 
@@ -154,9 +158,19 @@ def may_be_applied(error: TallymarkError) -> bool:
     return error._may_be_applied  # noqa: SLF001
 
 
+def partly_applied(error: ErrorT) -> ErrorT:
+    """Return the error of a transaction of which other marks were applied, or may have been."""
+    message = str(error).removesuffix(_NOTHING_SENT)
+    copy = copied(
+        error, f"{message}; other marks of the transaction were applied, or may have been"
+    )
+    copy._may_be_applied = True  # noqa: SLF001
+    return copy
+
+
 def overloaded(pending: int, kind: Literal["marks", "reads"], limit: int) -> OverloadedError:
     """Return the error of a call that is refused since ``max_pending`` others are waiting."""
-    outcome = "; nothing was sent" if kind == "marks" else ""
+    outcome = _NOTHING_SENT if kind == "marks" else ""
     return OverloadedError(
         f"{pending} {kind} are waiting for Redis already (max_pending is {limit}){outcome}"
     )

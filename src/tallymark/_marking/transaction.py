@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, cast
 
+from .._core.failures import may_be_applied, partly_applied
 from .._core.periods import Granularity
 from ..errors import ClosedError, TallymarkError
 
@@ -91,14 +92,16 @@ class Transaction:
         """Give each `PendingMark` its result.
 
         Raises:
-            CommandError: the first error of a mark; each `PendingMark` has its own.
+            TallymarkError: the first error of a mark; each `PendingMark` has its own.
         """
         self._results.extend(results)
         self._marker.release(self.marks, results)
         # Most transactions have no errors, and the set of their types is checked fastest.
         if not {Granularity}.issuperset(map(type, results)):
-            for result in results:
-                unwrapped(result)
+            error = next(result for result in results if isinstance(result, TallymarkError))
+            if any(map(_may_be_applied, results)) and not may_be_applied(error):
+                error = partly_applied(error)
+            raise error
 
     def mark_event(
         self,
@@ -225,6 +228,10 @@ class Transaction:
         pending = PendingMark(self._results, len(self.marks))
         self.marks.append(mark)
         return pending
+
+
+def _may_be_applied(result: Result) -> bool:
+    return not isinstance(result, TallymarkError) or may_be_applied(result)
 
 
 def unwrapped(result: Result) -> Granularity:

@@ -89,7 +89,7 @@ def _in_turn(queries: Iterable[Query[AnswerT]]) -> Query[list[AnswerT]]:
     """
     results: list[AnswerT] = []
     for query in queries:
-        results.append((yield from query))
+        results.append((yield from query))  # noqa: PERF401 - no comprehension may yield
     return results
 
 

@@ -88,11 +88,12 @@ class SyncWriter:
         try:
             try:
                 pending[id(traffic)] = traffic.size
+                if self._options.max_events is not None:
+                    # Before the first byte: a signal handler may raise at any moment after it.
+                    record_sent(marks)
                 results, refused = self._write(marks, traffic, deadline, seconds)
             finally:
                 pending.pop(id(traffic), None)
-                if traffic.bytes and self._options.max_events is not None:
-                    record_sent(marks)
                 # Only additions while the lock is held, so that no signal handler runs then.
                 counted = Totals()
                 counted.bytes_sent = traffic.bytes
