@@ -457,7 +457,7 @@ class SyncTally(SyncReads):
                     many.record(chunk, results)
         except TallymarkError as error:
             reraise_from_handler(error)
-            raise many.with_progress(error) from error.__cause__
+            raise many.with_progress(error, timeout) from error.__cause__
         return many.counts
 
 
