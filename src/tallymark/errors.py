@@ -37,6 +37,9 @@ class TallymarkError(Exception):
     #: Whether the marks that the error is about may have been applied; see `may_be_applied`.
     _may_be_applied = False
 
+    #: What did not happen within the timeout that the message names; "" if it names none.
+    _missed = ""
+
 
 class InvalidValueError(TallymarkError, ValueError):
     """An argument of the right type with a value outside its allowed range.

@@ -47,6 +47,7 @@ def commit(executions: ClusterExecutions) -> tuple[Any, Any]:
     """Return a commit of a mark of the first shard after the handshake, and its exchange."""
     execution = executions.commit([MARK], 110.0, Traffic("write", 1), lambda _: ShardBatches())
     handshake = next(execution)
+    assert isinstance(handshake, Exchange)
     assert handshake.urgent
     return execution, execution.send([None, SCHEMA])
 

@@ -109,9 +109,9 @@ def test_all_are_answered_at_once() -> None:
     assert (one.address, one.indexes, other.address, other.indexes) == (A, [0, 2], B, [1])
     assert one.request.encode() == READ.encode() * 2
     router.answered(one, TOGETHER * 2)
-    assert router.goes_on
+    assert router.has_more
     router.answered(other, TOGETHER)
-    assert not router.goes_on
+    assert not router.has_more
     assert router.outcomes == [[1, 0]] * 3
 
 
@@ -149,7 +149,7 @@ def test_reads_of_a_slot_that_moves_go_one_by_one() -> None:
     assert asked.request.encode().startswith(b"*1\r\n$6\r\nASKING\r\n")
     router.answered(asked, [b"OK", 1])
     assert router.outcomes == [[1, 1]]
-    assert not router.goes_on
+    assert not router.has_more
 
 
 def test_single_reads_of_a_moving_slot_are_encoded_again() -> None:
@@ -167,7 +167,7 @@ def test_single_reads_of_a_moving_slot_are_encoded_again() -> None:
 def test_nodes_that_redirect_to_each_other_are_an_obstacle() -> None:
     router = Router(Scatter([(0, READ)]), topology())
     for number in range(MAX_REDIRECTS + 1):
-        assert router.obstacle is None
+        assert router.retry_reason is None
         (node_request,) = router.node_requests()
         assert node_request.address == (A, B)[number % 2]
         other = ("b", 2) if node_request.address == A else ("a", 1)
@@ -175,8 +175,8 @@ def test_nodes_that_redirect_to_each_other_are_an_obstacle() -> None:
             node_request, [b"OK", moved("MOVED", *other), moved("MOVED", *other), ABORTED]
         )
     assert router.failure is None
-    assert isinstance(router.obstacle, StoreUnavailableError)
-    assert router.goes_on
+    assert isinstance(router.retry_reason, StoreUnavailableError)
+    assert router.has_more
 
 
 def test_an_asked_node_that_does_not_know_either() -> None:
@@ -204,7 +204,7 @@ def test_an_exchange_of_a_moving_slot_raises_to_the_query(request_: Request) -> 
     router = Router(Scatter([(0, request_)]), topology())
     (node_request,) = router.node_requests()
     router.answered(node_request, [b"OK", b"QUEUED", RedirectedError("TRYAGAIN"), ABORTED])
-    assert not router.goes_on
+    assert not router.has_more
     assert isinstance(router.outcomes[0], SlotMovingError)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from tallymark import Granularity, OverloadedError, StoreTimeoutError, StoreUnavailableError
+from tallymark import Granularity, StoreTimeoutError, StoreUnavailableError
 from tallymark._async.connection import BatchSender
 from tallymark._async.group_commit import GroupCommit
 from tallymark._async.write_queue import InFlightBatch, batch_of
@@ -127,10 +127,12 @@ async def test_a_mark_with_a_deadline_needs_a_place_in_the_queue() -> None:
     def submit() -> Any:
         return commit.submit_until(MARK, (), loop.time() + 100.0, 100.0, loop)
 
-    accepted = [submit() for _ in range(3)]
-    with pytest.raises(OverloadedError, match="3 marks are waiting"):
-        submit()
-    for future in accepted:
-        future.cancel()
+    calls = [asyncio.ensure_future(submit()) for _ in range(5)]
+    await asyncio.sleep(0)
+    assert commit._queue.size == 3
+    assert commit._queue.waiting == 2
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
     commit.fail_all()
     await commit.close()

@@ -251,6 +251,20 @@ async def test_what_holds_no_ids(facade: Facade, wrong: Any) -> None:
             await tally.mark_many("a", wrong)
 
 
+async def test_a_single_id_is_refused_with_the_advice_to_pass_an_iterable(facade: Facade) -> None:
+    async with facade.open("redis://nowhere.invalid:1") as tally:
+        for call in (
+            lambda wrong: tally.mark_many("a", wrong),
+            lambda wrong: tally.unmark_many("a", wrong),
+            lambda wrong: tally.contains_many(tally.unique("a"), wrong),
+        ):
+            for wrong in (5, None):
+                expected = f"user ids must be an iterable of ints, got a {type(wrong).__name__}"
+                with pytest.raises(InvalidTypeError) as raised:
+                    await call(wrong)
+                assert str(raised.value) == expected
+
+
 NUMBER_THEM = "number the users in your database"
 
 
@@ -554,6 +568,22 @@ async def test_an_async_source_is_closed_after_a_bad_id(redis_store: Store) -> N
         with pytest.raises(InvalidTypeError):
             await tally.mark_many("a", bad(), now=MONDAY)
         assert closed == [True]
+
+
+@pytest.mark.parametrize("verb", ["mark_many", "unmark_many"])
+async def test_a_timeout_names_that_of_the_call(
+    facade: Facade, redis_store: Store, verb: str
+) -> None:
+    def ids() -> Iterator[int]:
+        time.sleep(0.1)
+        yield 1
+
+    with proxied(redis_store.url) as proxy:
+        async with facade.open(proxy.url) as tally:
+            await tally.mark_unique("a", 1)
+            proxy.passing.clear()
+            with pytest.raises(StoreTimeoutError, match=r"did not answer within 0\.4 s; marks may"):
+                await getattr(tally, verb)("a", ids(), now=MONDAY, timeout=0.4)
 
 
 @pytest.mark.parametrize("verb", ["mark_many", "unmark_many"])

@@ -564,6 +564,10 @@ def test_events_that_look_like_results_are_reported(
     assert main([url, url, "--shards", "none", "--target-prefix", "new_", "--quiet"]) == 0
     printed = capsys.readouterr().out
     assert "3 keys look like results of bitmapist, such as 'trackist_bitop_OR_tr" in printed
+    redis_store.raw.delete(*migration.temporary[1:])
+    assert main([url, url, "--shards", "none", "--target-prefix", "new_", "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 key looks like a result of bitmapist, such as 'trackist_bitop_OR_tr" in printed
 
 
 @pytest.mark.parametrize(

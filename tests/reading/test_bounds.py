@@ -214,11 +214,11 @@ async def test_a_long_computation_ends_with_its_timeout(facade: Facade, redis_st
 
     made = facade.tally.from_url(redis_store.url)
     try:
-        with pytest.raises(StoreTimeoutError, match=r"not worked out within 0\.02 s"):
+        with pytest.raises(StoreTimeoutError, match=r"not computed within 0\.02 s"):
             found = made.backend.reader.answer(endless(), 0.02)
             if facade.name == "async":
                 await found
-        with pytest.raises(StoreTimeoutError, match=r"not worked out within 0\.02 s"):
+        with pytest.raises(StoreTimeoutError, match=r"not computed within 0\.02 s"):
             parts = made.backend.reader.pages(endless(), 0.02)
             if facade.name == "async":
                 [part async for part in parts]

@@ -660,7 +660,7 @@ async def test_work_ends_at_the_deadline(facade: Facade, store: Store) -> None:
         made: Any = getattr(tally, "_verbs", tally)
         endless = Endless()
         with pytest.raises(
-            StoreTimeoutError, match=r"(not worked out|did not answer) within 0\.05 s"
+            StoreTimeoutError, match=r"(not computed|did not answer) within 0\.05 s"
         ):
             answer = made.backend.reader.answer(endless.query(), 0.05)
             if facade.name == "async":

@@ -68,7 +68,7 @@ async def write_many(
             with contextlib.suppress(TallymarkError):
                 await await_oldest()
         if isinstance(error, TallymarkError):
-            raise many.with_progress(error) from error.__cause__
+            raise many.with_progress(error, timeout) from error.__cause__
         raise
     finally:
         for _, task in in_flight:

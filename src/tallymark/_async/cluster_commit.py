@@ -55,7 +55,7 @@ __all__ = ["ClusterCommit"]
 #: The watchdog looks at batches that take longer than this fraction of the timeout.
 _SLOW_FRACTION: Final = 0.2
 
-#: A failure more than so many seconds after the last one begins a new series of pauses.
+#: A failure this many seconds or more after the last one begins a new series of pauses.
 _BACKOFF_RESET: Final = 2.0
 
 
@@ -223,7 +223,7 @@ class ClusterCommit(ClosedWhenIdle):
     # --- callers
 
     def _begin(self, loop: asyncio.AbstractEventLoop, marks: int, timeout: float | None) -> float:
-        """Admit a call with so many marks; return its timeout in seconds."""
+        """Admit a call with this many marks; return its timeout in seconds."""
         if loop is not self._loop:
             self._bind(loop)
         seconds = self._timeout if timeout is None else checked_timeout(timeout)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BatchSender", "Connection"]
 
-#: After so many replies, which take a few milliseconds, other tasks run.
+#: After this many replies, which take a few milliseconds, other tasks run.
 _MAX_REPLIES_PER_TURN: Final = 2_000
 
 

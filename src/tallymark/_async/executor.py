@@ -31,7 +31,7 @@ __all__ = ["Executor"]
 _PAUSE: Final = 50e-6
 _PAUSE_INTERVAL: Final = 5e-4
 
-#: A `Checkpoint` lets other tasks run if the last one that did was so many seconds ago.
+#: A `Checkpoint` lets other tasks run if the last one that did was this many seconds ago.
 TURN = 5e-3
 
 AnswerT = TypeVar("AnswerT")

@@ -197,7 +197,7 @@ class GroupCommit(ClosedWhenIdle):
         return future
 
     def is_stuck(self, seconds: float) -> bool:
-        """Return whether the batch in flight was sent more than so many seconds ago."""
+        """Return whether the batch in flight was sent more than ``seconds`` ago."""
         in_flight = self._in_flight
         return (
             in_flight is not None

@@ -87,7 +87,7 @@ class OfOneLoop:
 
 
 class ClosedWhenIdle(OfOneLoop):
-    """The base of what is closed only when none of its calls is in progress any more."""
+    """Base class: ``close`` waits until no call is in progress."""
 
     def __init__(self) -> None:
         super().__init__()

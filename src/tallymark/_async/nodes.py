@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncNodes", "NodeCommits"]
 
-#: A topology that was read within so many seconds is not read again.
+#: A topology that was read less than this many seconds ago is not read again.
 _RECENT: Final = 0.05
 
 
@@ -173,7 +173,7 @@ class NodeCommits:
         return next(node for node, known in self._commits.items() if known is commit)
 
     def stuck(self, seconds: float) -> Sequence[GroupCommit]:
-        """Return the group commits whose batch was sent more than so many seconds ago."""
+        """Return the group commits whose batch was sent more than ``seconds`` ago."""
         return [commit for commit in self._commits.values() if commit.is_stuck(seconds)]
 
     def totals(self) -> Totals:

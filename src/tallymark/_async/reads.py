@@ -61,7 +61,11 @@ class AsyncReads(EventSets):
     backend: AsyncBackend  # pyright: ignore[reportIncompatibleVariableOverride]
 
     async def count(self, event_set: EventSet, *, timeout: float | None = None) -> int:
-        """Return how many users are in an event set: one request, one moment.
+        """Return how many users are in an event set, at one moment, in one request.
+
+        If ``max_temp_bytes`` is set, and ``max_user_id`` does not show that an expression stays
+        below it, a request for the lengths of its bitmaps comes first. The tally caches the
+        lengths for a minute.
 
         The server computes an expression on temporary keys that no other client ever sees,
         in the same transaction.
@@ -83,7 +87,11 @@ class AsyncReads(EventSets):
     async def counts(
         self, event_sets: Iterable[EventSet], *, timeout: float | None = None
     ) -> list[int]:
-        """Return how many users are in each of some event sets: one request, one moment.
+        """Return how many users are in each of some event sets, at one moment, in one request.
+
+        If ``max_temp_bytes`` is set, and ``max_user_id`` does not show that the expressions
+        stay below it, a request for the lengths of their bitmaps comes first. The tally caches
+        the lengths for a minute.
 
         Redis executes nothing else meanwhile: an operation on two bitmaps of 10 million users
         takes about 0.5 ms.
@@ -222,7 +230,7 @@ class AsyncReads(EventSets):
         )
 
     async def is_empty(self, event_set: EventSet, *, timeout: float | None = None) -> bool:
-        """Return whether nobody is in an event set, at one moment.
+        """Return whether an event set has no users, at one moment.
 
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is

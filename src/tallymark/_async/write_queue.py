@@ -191,7 +191,7 @@ class WriteQueue:
         return self._admitted + self._waiting_places
 
     def put(self, write: PendingWrite, places: int) -> None:
-        """Append a write with so many marks; the queue must not be full."""
+        """Append a write of ``places`` marks; the queue must not be full."""
         self._free -= places
         self._writes.append(write)
 

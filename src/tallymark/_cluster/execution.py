@@ -86,7 +86,7 @@ class ClusterExecutions(Executions):
         """Read the topology from the first node that answers.
 
         Arguments:
-            deadline: when to give up, as the driver's clock has it.
+            deadline: when to give up, on the driver's clock.
 
         Raises:
             StoreError: no node answers.
@@ -109,13 +109,13 @@ class ClusterExecutions(Executions):
                 return
         if cause is not None and not isinstance(cause, TRANSIENT):
             raise cause
-        raise StoreUnavailableError(f"no node of the cluster tells its slots: {cause}")
+        raise StoreUnavailableError(f"CLUSTER SLOTS failed on every node: {cause}")
 
     def _shake_hands(self, deadline: float, *, marking: bool) -> Execution[None]:
         """Check with the handshake that the database is sharded as the tally is.
 
         Arguments:
-            deadline: when to give up, as the driver's clock has it.
+            deadline: when to give up, on the driver's clock.
             marking: whether a mark follows.
 
         Raises:
@@ -145,7 +145,7 @@ class ClusterExecutions(Executions):
         """Read the topology and make the handshake, unless that is done.
 
         Arguments:
-            deadline: when to give up, as the driver's clock has it.
+            deadline: when to give up, on the driver's clock.
             marking: whether a mark follows.
 
         Raises:
@@ -168,7 +168,7 @@ class ClusterExecutions(Executions):
 
         Arguments:
             marks: the marks.
-            deadline: when to give up, as the driver's clock has it.
+            deadline: when to give up, on the driver's clock.
             traffic: is updated, also if the execution fails.
             new_batch: makes an empty batch; its argument is whether the batch goes to a
                 node that is importing the slot, and so needs ``ASKING``.
@@ -242,16 +242,16 @@ class ClusterExecutions(Executions):
                 if isinstance(effect, ListNodes):
                     return self.topology.names()
                 yield from self._send(router, began, deadline, effect.meanwhile)
-                if not router.goes_on:
+                if not router.has_more:
                     return router.outcomes
-                failure = router.obstacle
+                failure = router.retry_reason
             if failure is not None:
                 yield from self._pause(attempts, failure, deadline, began)
 
     def _send(
         self, router: Router, now: float, deadline: float, meanwhile: Iterator[None] | None
     ) -> Execution[None]:
-        """Send what a router has for the nodes, to all of them at once, and take their replies."""
+        """Send a router's next node requests concurrently, and give it the replies."""
         requests = router.node_requests()
         if not requests:
             return

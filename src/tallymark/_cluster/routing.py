@@ -87,14 +87,14 @@ class Router:
         self._redirects = 0
 
     @property
-    def obstacle(self) -> StoreError | None:
+    def retry_reason(self) -> StoreError | None:
         """The reason to pause and refresh the topology before the next requests, if any."""
         if self.failure is None and self._redirects > MAX_REDIRECTS:
             return StoreUnavailableError("the nodes redirect to each other")
         return self.failure
 
     @property
-    def goes_on(self) -> bool:
+    def has_more(self) -> bool:
         """Whether there is more to send."""
         return bool(self._unsent or self._importing)
 

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["ShardBatches", "by_shard", "redirection"]
 
 
-class _Runs:
-    """What marks mostly are in one shard: bits of several events, one `SetBits` for each.
+class _SetBitsBatch:
+    """The transaction of a shard whose marks are single bits: one `SetBits` for each event.
 
-    Has the methods of `Batch` that `ShardBatches` calls, and takes a third of the time.
+    The common case. Has the methods of `Batch` that `ShardBatches` calls, and takes a third of
+    the time.
     """
 
     __slots__ = ("_runs",)
@@ -98,7 +99,7 @@ class ShardBatches:
         self._runs: dict[Bitmaps, list[int]] = {}
         self._mixed: set[int] = set()
         #: The transaction of each shard, the indexes of its marks, and its number of replies.
-        self._shards: dict[int, tuple[_Runs | Batch, list[int], int]] = {}
+        self._shards: dict[int, tuple[_SetBitsBatch | Batch, list[int], int]] = {}
         #: The keys of the marks of each shard, if asking.
         self._keys: dict[int, dict[bytes, None]] = {}
         self.size = 0
@@ -147,12 +148,12 @@ class ShardBatches:
         pieces.append(wait_command(self._replicas))
         return b"".join(pieces)
 
-    def _part(self, shard: int, runs: list[tuple[Bitmaps, list[int]]]) -> _Runs | Batch:
+    def _part(self, shard: int, runs: list[tuple[Bitmaps, list[int]]]) -> _SetBitsBatch | Batch:
         marks = self._marks
         if shard not in self._mixed and (
             len(runs) == 1 or len({bitmaps.order_key for bitmaps, _ in runs}) == len(runs)
         ):
-            part = _Runs()
+            part = _SetBitsBatch()
             for bitmaps, indexes in runs:
                 run = SetBits(bitmaps, self._bitfield)
                 run.indexes = indexes
@@ -204,7 +205,7 @@ class ShardBatches:
                 at += 2 * len(self._keys[shard]) + 1
             some = replies[at : at + count]
             at += count
-            if type(some[-1]) is list and isinstance(part, _Runs):
+            if type(some[-1]) is list and isinstance(part, _SetBitsBatch):
                 part.parse_into(results, some)
                 self.refused = False
                 written = True
@@ -222,13 +223,13 @@ class ShardBatches:
 
     def _parse_batch(
         self,
-        part: _Runs | Batch,
+        part: _SetBitsBatch | Batch,
         indexes: list[int],
         replies: Sequence[Any],
         results: list[Result],
     ) -> None:
         """Put the results of a shard with other marks than bits, or with errors."""
-        if isinstance(part, _Runs):
+        if isinstance(part, _SetBitsBatch):
             indexes = sorted(indexes)
             part = Batch(bitfield=self._bitfield)
             for index in indexes:

@@ -37,11 +37,11 @@ _FRESH: Final = 60.0
 _EVENTS: Final = 1000
 
 #: The least cost of a temporary key, in bytes: a server executes a command of a transaction in
-#: the time in which it combines so many bytes.
+#: the time in which it combines this many bytes.
 MIN_WRITE_COST: Final = 4096
 
 #: Redis combines whole words up to the end of the shortest operand, and single bytes after it.
-#: Each of these bytes takes about as long as so many bytes before (redis/src/bitops.c,
+#: Each of these bytes takes about as long as this many bytes before (redis/src/bitops.c,
 #: bitopCommand).
 TAIL_FACTOR: Final = 6
 
@@ -141,7 +141,7 @@ class Context:
     def safe_writes(self) -> int:
         """How many temporary keys a query may write without a check of the lengths of bitmaps.
 
-        With so many, the cost stays below ``max_temp_bytes`` even if all bitmaps are as long as
+        With this many, the cost stays below ``max_temp_bytes`` even if all bitmaps are as long as
         the user ids that the tally allows can make them.
         """
         limit = self.options.max_temp_bytes

@@ -369,7 +369,7 @@ class Combination(EventSet):
         return results[id(self)]
 
     def __repr__(self) -> str:
-        """Return the expression as Python has it; only the beginning of a long one."""
+        """Return the expression as Python source; only the beginning of a long expression."""
         texts: list[str] = []
         length = 0
         stack: list[str | EventSet] = [self]

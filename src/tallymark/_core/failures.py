@@ -30,6 +30,7 @@ __all__ = [
     "partly_applied",
     "unexpected_reply",
     "with_outcome",
+    "with_timeout",
 ]
 
 #: Failures after which a retry, on another connection or a moment later, may succeed.
@@ -143,14 +144,30 @@ def with_outcome(
     if isinstance(failure, CommandError):
         return copied(failure, str(failure))
     message = str(failure)
-    if isinstance(failure, StoreTimeoutError):
+    timed_out = isinstance(failure, StoreTimeoutError)
+    if timed_out:
         message = f"{missed} within {round(timeout, 2):g} s"
-    if sent is None:
-        return copied(failure, message)
-    outcome = "; marks may or may not have been applied" if sent else _NOTHING_SENT
-    error = copied(failure, f"{message}{outcome}")
-    error._may_be_applied = sent  # noqa: SLF001
+    if sent is not None:
+        message += "; marks may or may not have been applied" if sent else _NOTHING_SENT
+    error = copied(failure, message)
+    if sent is not None:
+        error._may_be_applied = sent  # noqa: SLF001
+    if timed_out:
+        error._missed = missed  # noqa: SLF001
     return error
+
+
+def with_timeout(error: ErrorT, timeout: float) -> ErrorT:
+    """Return the error of one transaction as the error of a call with several transactions.
+
+    Arguments:
+        error: the error. The timeout in its message is the time that the call had left.
+        timeout: the timeout of the whole call, in seconds.
+    """
+    missed = error._missed  # noqa: SLF001
+    if not missed:
+        return error
+    return with_outcome(error, sent=may_be_applied(error), timeout=timeout, missed=missed)
 
 
 def may_be_applied(error: TallymarkError) -> bool:
@@ -190,4 +207,5 @@ def copied(error: ErrorT, message: str) -> ErrorT:
     copy = type(error)(message)
     copy.__cause__ = error.__cause__
     copy._may_be_applied = error._may_be_applied  # noqa: SLF001
+    copy._missed = error._missed  # noqa: SLF001
     return copy

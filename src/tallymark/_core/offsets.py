@@ -13,6 +13,7 @@ from array import array
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
+from numbers import Number
 from typing import Any, Final, NamedTuple
 
 from ..errors import InvalidTypeError
@@ -67,7 +68,7 @@ _WITHOUT_GAPS: Final = (
     "series.dropna().astype('Int64')"
 )
 
-#: If at least one bit in so many is set, a bitmap is built faster as a binary number in
+#: If at least one bit in this many is set, a bitmap is built faster as a binary number in
 #: digits, which Python parses.
 _DENSE: Final = 32
 _ONE: Final = ord("1")
@@ -94,8 +95,10 @@ def blocks(
         return _range_blocks(user_ids), True
     is_text = isinstance(user_ids, (str, bytes, bytearray, memoryview))
     if is_text or not isinstance(user_ids, Iterable):
+        no_ids = user_ids is None or (not is_text and isinstance(user_ids, Number))
+        advice = "" if no_ids else f"; {NUMBER_THEM}"
         raise InvalidTypeError(
-            f"user ids must be an iterable of ints, got a {kind_of(user_ids)}; {NUMBER_THEM}"
+            f"user ids must be an iterable of ints, got a {kind_of(user_ids)}{advice}"
         )
     iterator = iter(user_ids)
     if check_time is not None and not isinstance(user_ids, _IN_MEMORY):

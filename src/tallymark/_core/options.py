@@ -96,7 +96,7 @@ class TallyOptions(TypedDict, total=False):
         timeout: how many seconds a call may take at most, retries included, whatever
             Redis and the network do; 5 by default, ``math.inf`` for no limit. A call
             that sends several requests one after the other, such as a report,
-            ends so many seconds after the last reply; the ``timeout`` argument of the
+            ends at most ``timeout`` seconds after the last reply; the ``timeout`` argument of the
             call limits the whole call.
         max_pending: how many marks, and how many reads, may wait for
             Redis; 100,000 by default, which takes about 200 MB with the waiting

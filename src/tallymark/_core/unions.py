@@ -140,7 +140,7 @@ class PeriodUnion(Union):
         return PeriodUnion(origin, self.event, self.period, self.coverage)
 
     def periods(self) -> tuple[Period, ...]:
-        """Return the period itself, if its granularity is marked, and those that cover it."""
+        """Return the period itself, if its granularity is marked, and the periods that cover it."""
         return tuple(self.iter_periods())
 
     def max_size(self) -> int:
@@ -195,7 +195,7 @@ class DayRange(Union):
         return self.first, self.after
 
     def shift(self, count: int) -> DayRange:
-        """Return the range ``count`` times its own length later."""
+        """Return the range shifted by ``count`` times its length."""
         try:
             distance: timedelta = checked_int("count", count) * (self.after - self.first)
             return replace(self, first=self.first + distance, after=self.after + distance)

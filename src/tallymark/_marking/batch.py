@@ -222,7 +222,7 @@ class Batch:
 def wait_command(replicas: int) -> bytes:
     """Return the ``WAIT`` command for some replicas; no bytes for none.
 
-    The server replies when so many replicas have acknowledged all earlier writes of the
+    The server replies when this many replicas have acknowledged all earlier writes of the
     connection, or after a second (https://redis.io/docs/latest/commands/wait/).
     """
     return (

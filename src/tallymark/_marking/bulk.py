@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from .._core.failures import copied
+from .._core.failures import copied, with_timeout
 from .._core.offsets import as_bits, as_list, windows
 from ..errors import TallymarkError
 from .marks import DenseMarks, SparseMarks
@@ -31,7 +31,7 @@ _SPARSE_MARKS: Final = 1000
 #: How many exact unmarks share a transaction: each is a script that reads all days.
 _EXACT_UNMARKS: Final = 32
 
-#: A window is dense if at least one bit in so many is used, and at least `_DENSE_MIN` bits
+#: A window is dense if at least one bit in this many is used, and at least `_DENSE_MIN` bits
 #: are. Measured: from here on, the script takes less of our time and of Redis's.
 _DENSE_SPACING: Final = 4000
 _DENSE_MIN: Final = 64
@@ -148,8 +148,16 @@ class BulkWrite:
                 self.counts[granularity] += count
         self.done += chunk.ids
 
-    def with_progress(self, error: TallymarkError) -> TallymarkError:
-        """Return an error whose message also says how many ids have been written."""
+    def with_progress(self, error: TallymarkError, timeout: float | None) -> TallymarkError:
+        """Return the error of the call: its message also says how many ids have been written.
+
+        Arguments:
+            error: the error of a chunk, or of the ids.
+            timeout: the timeout of the whole call, in seconds; ``None`` if the tally's timeout
+                limits each transaction.
+        """
+        if timeout is not None:
+            error = with_timeout(error, timeout)
         if not self.done:
             return error
         return copied(error, f"{error}; {self.done} ids before were written")

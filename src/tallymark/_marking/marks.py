@@ -1,4 +1,4 @@
-"""Marks: what the write verbs ask for, as values. Pure.
+"""Marks: the bits that one write call sets or clears, as values. Pure.
 
 `tallymark._marking.commands` turns them into Redis commands, `tallymark._marking.batch`
 into one transaction.
@@ -84,7 +84,7 @@ class Bitmaps:
         expiry_times: Iterable[float] = (),
         shard: int = 0,
     ) -> None:
-        """Encode what all marks on these bitmaps share.
+        """Precompute the keys and the heads of commands for marks on these bitmaps.
 
         Arguments:
             event: the event's name.

@@ -14,7 +14,7 @@ __all__ = ["MAX_BATCH_MARKS", "BatchSizer"]
 #: 1.6 ms, and larger batches save next to nothing.
 MAX_BATCH_MARKS: Final = 1000
 
-#: A batch of up to so many marks is never split.
+#: A batch of up to this many marks is never split.
 _MIN_LIMIT: Final = 16
 
 #: About how much CPU time one mark costs our process. If the round trip takes longer than

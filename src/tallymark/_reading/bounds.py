@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
     from .._core.context import Context
     from .._core.events import EventSet
-    from .requests import Effect, Query
+    from .requests import Query, QueryEffect
 
 __all__ = ["check_bitmaps", "check_number", "check_uses"]
 
 #: How often a query may use each of ``max_bitmaps`` bitmaps, on average.
 _USES_PER_BITMAP: Final = 25
 
-#: Event sets with at most so many bitmaps together are not counted. A range of 35 days, with
+#: Event sets with at most this many bitmaps together are not counted. A range of 35 days, with
 #: all bitmaps that a day may have, stays below.
 _FEW: Final = 1000
 
@@ -63,7 +63,7 @@ def check_uses(context: Context, number: int, what: str) -> None:
         )
 
 
-def check_bitmaps(context: Context, event_sets: Sequence[EventSet]) -> Iterable[Effect]:
+def check_bitmaps(context: Context, event_sets: Sequence[EventSet]) -> Iterable[QueryEffect]:
     """Raise if event sets have more different bitmaps than one query may read.
 
     A lower bound for ranges of days is known by arithmetic, so a range that is too long fails

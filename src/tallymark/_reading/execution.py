@@ -46,11 +46,11 @@ AnswerT_co = TypeVar("AnswerT_co", covariant=True)
 
 
 class Sendable(Protocol):
-    """What a driver sends with one write: a `Request`, a `Scatter`, a batch, or commands."""
+    """The payload of one write to a connection: a `Request`, a `Scatter`, a batch, or commands."""
 
     @property
     def share(self) -> int:
-        """How many like this one may be sent together without blocking the server for long."""
+        """How many requests of this cost may be sent together; more block the server for long."""
         ...
 
     def encode(self) -> bytes:
@@ -159,8 +159,8 @@ class Refresh(NamedTuple):
 
 
 #: The effects that an execution may yield.
-Effect = Exchange | ExchangeAll | Sleep | Refresh | Computation | Checkpoint | Page
-Execution = Generator[Any, Any, AnswerT]
+ExecutionEffect = Exchange | ExchangeAll | Sleep | Refresh | Computation | Checkpoint | Page
+Execution = Generator[ExecutionEffect, Any, AnswerT]
 
 
 class Deadline:
@@ -383,5 +383,5 @@ def _only_node() -> Execution[list[Any]]:
 
 
 def _not_computed(seconds: float) -> StoreTimeoutError:
-    missed = "the answer was not worked out"
+    missed = "the result was not computed"
     return with_outcome(StoreTimeoutError(), sent=None, timeout=seconds, missed=missed)

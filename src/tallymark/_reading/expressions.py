@@ -51,7 +51,7 @@ _TREE: Final = 32
 #: Up to this size, the graph of an expression is built in less than a millisecond.
 _SMALL: Final = 128
 
-#: Up to so many operations, one pass over a graph takes much less than a millisecond.
+#: Up to this many operations, one pass over a graph takes much less than a millisecond.
 _FEW_OPERATIONS: Final = 512
 
 #: How many counts, or requests for values of expressions, may be sent together.
@@ -60,7 +60,7 @@ _COUNTS: Final = 4
 #: How many bytes are combined in less than a millisecond.
 _FAST_BYTES: Final = 8 * 1024 * 1024
 
-#: The fixed cost of an operation: as much time as combining so many bytes takes.
+#: The fixed cost of an operation: as much time as combining this many bytes takes.
 _OVERHEAD: Final = 8192
 
 #: How many bitmaps are loaded in one step.

@@ -24,7 +24,7 @@ T = TypeVar("T")
 #: How many parts of an expression one step of a generator processes.
 _STEP: Final = 128
 
-#: Up to so many bitmaps, Redis combines whole words; more bitmaps byte by byte, in ten times
+#: Up to this many bitmaps, Redis combines whole words; more bitmaps byte by byte, in ten times
 #: the time (redis/src/bitops.c, bitopCommand).
 MAX_SOURCES: Final = 16
 

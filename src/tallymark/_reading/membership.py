@@ -31,13 +31,13 @@ _LOOKUPS: Final = 64
 _MAX_BITS: Final = 1000
 _MAX_ALL_BITS: Final = 32_000
 
-#: Up to so many bits, a request is built, and its replies are evaluated, in one step.
+#: Up to this many bits, a request is built, and its replies are evaluated, in one step.
 _FEW_BITS: Final = 4_000
 
 #: The least width of a range that is fetched of each of very many bitmaps, in bits.
 _MIN_WIDTH: Final = 4096
 
-#: A range is fetched as a whole if it has at most so many bytes for each user to look up.
+#: A range is fetched as a whole if it has at most this many bytes for each user to look up.
 _BYTES_PER_USER: Final = 24
 
 

@@ -169,7 +169,7 @@ def _in_shard(shard: Context, graphs: Iterable[Graph]) -> list[Graph]:
 
 
 def _count_in_client(graph: Graph, *, enough: int | None = None) -> Query[int]:
-    """Return how many users an expression has, or at least ``enough`` if it has so many.
+    """Return how many users an expression has, or at least ``enough`` if it has that many.
 
     Uses no temporary keys, which a replica would refuse: the server counts a single bitmap;
     of other expressions, the client fetches and counts one part after the other.

@@ -19,10 +19,10 @@ __all__ = [
     "Checkpoint",
     "Command",
     "Compute",
-    "Effect",
     "ListNodes",
     "Page",
     "Query",
+    "QueryEffect",
     "Request",
     "Route",
     "Scatter",
@@ -54,7 +54,7 @@ class Request(NamedTuple):
         tolerant: whether error replies are returned among the replies; else the first one is
             raised.
         meanwhile: steps of a computation to run until the replies arrive, as in `Compute`.
-        share: how many requests like this one may be sent together without blocking the
+        share: how many requests of this cost may be sent together without blocking the
             server for long; 1 if it should be sent alone.
         replies: the type of all replies.
         changes: whether the commands write, and so cannot be sent to a replica.
@@ -217,8 +217,8 @@ class Page(NamedTuple):
 AnswerT = TypeVar("AnswerT")
 ItemT = TypeVar("ItemT")
 #: The effects that a query may yield.
-Effect = Request | Scatter | ListNodes | Compute | Checkpoint | Page
-Query = Generator[Effect, Any, AnswerT]
+QueryEffect = Request | Scatter | ListNodes | Compute | Checkpoint | Page
+Query = Generator[QueryEffect, Any, AnswerT]
 
 
 def in_steps(items: Iterable[ItemT], step: int = _ITEMS) -> Generator[Checkpoint, Any, list[ItemT]]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BlockingPool", "Stack"]
 
-#: A waiting thread looks for a connection every so many seconds: the thread that should have
+#: A waiting thread looks for a connection at this interval, in seconds: the thread that should have
 #: woken it may have been interrupted by an exception.
 _POLL_INTERVAL: Final = 0.1
 
@@ -52,7 +52,7 @@ class Stack:
     """
 
     def __init__(self, maxsize: int) -> None:
-        """Begin empty, with room for so many items."""
+        """Begin empty, with room for ``maxsize`` items."""
         self.maxsize = maxsize
         self.queue: list[Any] = []
         #: A held lock for each waiting thread, in the order in which they came; the values
@@ -60,7 +60,7 @@ class Stack:
         self._waiting: dict[Any, bool] = {}
 
     def put_nowait(self, item: Any) -> None:
-        """Put an item on the top.
+        """Put an item on the top of the stack.
 
         Raises:
             queue.Full: there is no room.
@@ -71,10 +71,10 @@ class Stack:
         self._wake()
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Take the item on the top.
+        """Take the item on the top of the stack.
 
         Raises:
-            queue.Empty: there was none for so many seconds.
+            queue.Empty: there was none within ``timeout`` seconds.
         """
         held: list[Any] = []
         deadline = math.inf if timeout is None else time.monotonic() + timeout
@@ -86,7 +86,7 @@ class Stack:
         return held.pop()
 
     def get_nowait(self) -> Any:
-        """Take the item on the top.
+        """Take the item on the top of the stack.
 
         Raises:
             queue.Empty: there is none.
@@ -94,19 +94,19 @@ class Stack:
         return self.get(block=False)
 
     def pop_into(self, held: list[Any]) -> bool:
-        """Move the item on the top to the end of a list, atomically; return whether it had one."""
+        """Move the top item to the end of a list, atomically; return whether there was an item."""
         before = len(held)
         held.extend(map(_pop, filter(None, (self.queue,))))  # as `_move`, without a call
         return len(held) > before
 
     def push_from(self, held: list[Any]) -> None:
-        """Move the last item of a list, if it has one, to the top, atomically."""
+        """Move the last item of a list, if any, to the top of the stack, atomically."""
         self.queue.extend(map(_pop, filter(None, (held,))))
         if self._waiting:
             self._wake()
 
     def wait(self, seconds: float) -> None:
-        """Wait until an item may be there, so many seconds at most."""
+        """Wait until an item may be there, at most ``seconds``."""
         waiter = threading.Lock()
         waiter.acquire()
         try:
@@ -159,7 +159,7 @@ class BlockingPool(BlockingConnectionPool):
         Arguments:
             held: an empty list, into which the connection is moved: `release_from` finds it
                 there also if a signal handler raises before the return.
-            deadline: when to give up, as `time.monotonic` has it.
+            deadline: when to give up, by `time.monotonic`.
 
         Raises:
             redis.exceptions.RedisError, OSError: all connections stayed in use, or none can
@@ -335,9 +335,12 @@ class _Attempt:
 
 
 def _move(source: list[Any], target: list[Any]) -> bool:
-    """Move the last item of a list to the end of another, atomically; return whether it had one.
+    """Move the last item of a list to the end of another, atomically.
 
-    Without catching an IndexError, which a signal handler may have raised.
+    Uses no ``except IndexError``, since a signal handler may raise an IndexError of its own.
+
+    Returns:
+        Whether there was an item.
     """
     before = len(target)
     target.extend(map(_pop, filter(None, (source,))))

@@ -48,7 +48,7 @@ READ_SIZE: Final = 256 * 1024
 #: The settings of pools; the others are of connections.
 OF_POOLS: Final = frozenset(("timeout", "max_connections"))
 
-#: A Sentinel that does not answer in so many seconds is skipped.
+#: A Sentinel that does not answer within this many seconds is skipped.
 _SENTINEL_TIMEOUT: Final = 1.0
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterClients", "check_store", "from_client", "from_url"]
 
-#: A node that does not accept a connection in so many seconds is taken to be down.
+#: A node that does not accept a connection within this many seconds counts as down.
 CONNECT_TIMEOUT: Final = 1.0
 
 #: Settings that redis-py's cluster client itself needs.
@@ -126,7 +126,12 @@ def _preset(connection_class: Any, settings: dict[str, Any]) -> type:
 
 
 def check_store(kinds: ClientKinds, store: StoreUrl, options: Options) -> None:
-    """Raise what a tally with this URL and these options would raise, without connecting."""
+    """Validate a URL and options as for a tally, without connecting.
+
+    Raises:
+        InvalidTypeError, InvalidValueError, MissingExtraError: a tally cannot be made with
+            them.
+    """
     client = from_url(kinds, store, options)
     if isinstance(client, ClusterClients):
         options.on_a_cluster()
@@ -190,5 +195,9 @@ def from_client(kinds: ClientKinds, client: Any, options: Options) -> Any:
 
 
 def _has_client(node: Any) -> bool:
-    """Return whether a node has a client: only those of the blocking facade do."""
+    """Return whether a node has a client.
+
+    A `redis.cluster.ClusterNode` has one once the cluster client has connected to it; a
+    `redis.asyncio.cluster.ClusterNode` has connections of its own, and no client.
+    """
     return getattr(node, "redis_connection", None) is not None

@@ -42,7 +42,7 @@ __all__ = [
 #: The types of the replies to our commands, apart from errors.
 _PLAIN: Final = frozenset((bytes, str, int, list, bool, type(None)))
 
-#: A wait may end so many seconds after the deadline.
+#: A wait may end at most this many seconds after the deadline.
 _TOLERANCE: Final = 0.01
 
 #: The names of the known parsers.
@@ -84,9 +84,9 @@ def read_replies(connection: Any, count: int, deadline: float) -> list[Any]:
     """Read the next replies of a blocking connection.
 
     Arguments:
-        connection: the connection, on which commands with so many replies were sent.
+        connection: the connection, on which commands with ``count`` replies were sent.
         count: how many replies to read.
-        deadline: when to give up, as `time.monotonic` has it.
+        deadline: when to give up, by `time.monotonic`.
 
     Raises:
         redis.exceptions.RedisError, OSError: the connection broke, or time is up.

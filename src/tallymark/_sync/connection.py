@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .._reading.execution import Traffic
     from ..errors import StoreError
 
-__all__ = ["Connections", "finished"]
+__all__ = ["Connections", "receive_replies"]
 
 
 class Connections:
@@ -71,7 +71,7 @@ class Connections:
             data: the commands.
             count: how many replies they have.
             traffic: is updated, also if the attempt fails.
-            deadline: when to give up, as `time.monotonic` has it.
+            deadline: when to give up, by `time.monotonic`.
 
         Raises:
             StoreError: the attempt failed.
@@ -246,7 +246,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
     os.register_at_fork(after_in_child=_entered.clear)
 
 
-def finished(attempt: Generator[None, None, list[Any]]) -> list[Any]:
+def receive_replies(attempt: Generator[None, None, list[Any]]) -> list[Any]:
     """Receive the replies of an attempt that was sent, and return them."""
     try:
         next(attempt)

@@ -18,7 +18,7 @@ from .._reading.execution import (
 from .._reading.requests import Checkpoint, Page
 from .._redis.errors import let_pass
 from ..errors import StoreError, StoreTimeoutError
-from .connection import finished
+from .connection import receive_replies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -105,7 +105,7 @@ class SyncExecutor:
                 next(attempt)
                 if effect.meanwhile is not None:
                     _compute(effect.meanwhile, effect.deadline)
-                return finished(attempt)
+                return receive_replies(attempt)
             finally:
                 attempt.close()
         if isinstance(effect, ExchangeAll):
@@ -128,7 +128,7 @@ class SyncExecutor:
             failures = [_outcome(next, attempt) for attempt in attempts]
             _compute(effect.meanwhile or (), effect.deadline)
             for attempt, failure in zip(attempts, failures, strict=True):
-                outcomes.append(failure or _outcome(finished, attempt))
+                outcomes.append(failure or _outcome(receive_replies, attempt))
         finally:
             for attempt in attempts:
                 attempt.close()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .._marking.stats import Stats
     from .backends import SyncBackend
 
-__all__ = ["SyncTally", "owning"]
+__all__ = ["SyncTally", "make_owning_tally"]
 
 
 class SyncTally(SyncReads):
@@ -112,7 +112,7 @@ class SyncTally(SyncReads):
         del url  # error reporters show the locals of frames
         hide_urls(options)
         checked = Options(**options)
-        return owning(cls, from_url(KINDS, store, checked), checked)
+        return make_owning_tally(cls, from_url(KINDS, store, checked), checked)
 
     @property
     def client(self) -> Redis | RedisCluster:
@@ -460,15 +460,15 @@ class SyncTally(SyncReads):
                     many.record(chunk, results)
         except TallymarkError as error:
             reraise_from_handler(error)
-            raise many.with_progress(error) from error.__cause__
+            raise many.with_progress(error, timeout) from error.__cause__
         return many.counts
 
 
 TallyT = TypeVar("TallyT", bound=SyncTally)
 
 
-def owning(kind: type[TallyT], client: Any, options: Options) -> TallyT:
-    """Return a tally that owns a client, or what connects to a cluster: `ClusterClients`."""
+def make_owning_tally(kind: type[TallyT], client: Any, options: Options) -> TallyT:
+    """Return a tally that owns ``client``: a redis-py client, or `ClusterClients`."""
     tally = kind.__new__(kind)
     tally.backend = make_backend(client, options, owned=True)
     return tally

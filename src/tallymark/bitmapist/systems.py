@@ -15,7 +15,7 @@ from .._core.options import Options, TallyOptions
 from .._core.untrusted import escaped, kind_with_module, reraise_from_handler, shown
 from .._redis.blocking_clients import KINDS
 from .._redis.clients import make_client_like
-from .._sync.tally import SyncTally, owning
+from .._sync.tally import SyncTally, make_owning_tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,7 +124,7 @@ def _tally_on(pool: redis.ConnectionPool) -> SyncTally:
     """Make the tally on a pool, and drop the oldest tally if there are too many."""
     if type(pool) is redis.ConnectionPool:
         options = Options(**_OPTIONS)
-        tally = owning(SyncTally, make_client_like(KINDS, pool, options), options)
+        tally = make_owning_tally(SyncTally, make_client_like(KINDS, pool, options), options)
     else:
         tally = SyncTally(redis.Redis(connection_pool=pool), **_OPTIONS)
     tally = _tallies.setdefault(pool, tally)  # another thread may have been faster

@@ -24,7 +24,7 @@ __all__ = ["main"]
 
 #: `ps` shows the arguments of all processes to every user of the machine.
 _URL_SOURCES: Final = (
-    "or env:NAME or file:PATH, if a variable or a file has it, since ps shows arguments"
+    "or env:NAME or file:PATH to read the URL from a variable or a file, since ps shows arguments"
 )
 
 #: How many keys of each kind the summary lists.
@@ -85,26 +85,31 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "target",
         type=_store_url,
-        help="that of the new one, such as redis+cluster://host; " + _URL_SOURCES,
+        help="the URL of the new database, such as redis+cluster://host; " + _URL_SOURCES,
     )
     parser.add_argument(
         "--source-shards",
         type=_shards,
         metavar="N",
-        help="of the old one, or none (default: none, and 16 on a cluster)",
+        help="the number of shards of the old database, or none (default: none; on a cluster 16)",
     )
     parser.add_argument(
         "--shards",
         type=_shards,
         default=16,
         metavar="N",
-        help="of the new one, or none (default: 16)",
+        help="the number of shards of the new database, or none (default: 16)",
     )
     parser.add_argument(
-        "--prefix", type=_prefix, default="trackist_", help="what the keys begin with"
+        "--prefix",
+        type=_prefix,
+        default="trackist_",
+        help="the prefix of all keys (default: trackist_)",
     )
     parser.add_argument(
-        "--target-prefix", type=_prefix, help="the same for the new one, if it is another"
+        "--target-prefix",
+        type=_prefix,
+        help="the prefix in the new database (default: that of --prefix)",
     )
     parser.add_argument(
         "--exact", action="store_true", help="also clear bits that only the new database has"
@@ -187,7 +192,8 @@ def _print_summary(migration: Migration) -> None:
     for key in migration.skipped[:_LISTED_KEYS]:
         print(f"  {escaped(key)}: holds no bitmap, not copied")  # noqa: T201
     if migration.temporary:
+        number = len(migration.temporary)
+        keys = "1 key looks like a result" if number == 1 else f"{number:,} keys look like results"
         print(  # noqa: T201
-            f"  {len(migration.temporary):,} keys look like results of bitmapist, such as "
-            f"{shown(migration.temporary[0])}: not copied"
+            f"  {keys} of bitmapist, such as {shown(migration.temporary[0])}: not copied"
         )

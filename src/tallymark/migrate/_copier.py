@@ -125,7 +125,7 @@ class _BitmapState(NamedTuple):
 
 
 class Copier:
-    """One migration."""
+    """Copies the bitmaps of a source database to a target database, and compares them."""
 
     def __init__(self, source: SyncTally, target: SyncTally, exact: bool) -> None:
         """Check the arguments; see `tallymark.migrate.migrate`."""
@@ -133,7 +133,7 @@ class Copier:
         self._target = Database(target)
         check_flag("exact", exact)
         self._exact = exact
-        #: A window of so many bytes, or a multiple, is whole bytes in all shards of both.
+        #: The smallest window, in bytes, that consists of whole bytes in each shard of both.
         self._unit = math.lcm(self._source.shards, self._target.shards)
         #: In the names of temporary keys.
         self._tag = uuid.uuid4().hex

@@ -28,15 +28,16 @@ AnswerT = TypeVar("AnswerT")
 #: The event and the period of a bitmap; the period of a dateless bitmap is ``None``.
 BitmapName = tuple[str, "Period | None"]
 
-#: After so many seconds a probe key expires that a killed migration has left. Clocks may differ.
+#: A probe key that a killed migration has left expires after this many seconds, since the
+#: clocks of client and server may differ.
 _PROBE_SECONDS: Final = 3600
 
 
 class Database:
-    """One of the two databases.
+    """The source or the target of a migration.
 
     Attributes:
-        answer: carries a query out.
+        answer: runs a query and returns its result.
         submit: writes marks, in one transaction or in one for each shard.
         context, options, schema: those of the tally.
         shards: the number of shards; a database without shards counts as one.

@@ -24,7 +24,7 @@ __all__ = ["Change", "Comparison", "reshard"]
 #: How many bytes one change has at most, so that it does not block the server for long.
 _CHANGE_BYTES: Final = 32 * 1024
 
-#: A bitmap is sparse if it has at most one bit in so many bytes.
+#: A bitmap is sparse if it has at most one bit in this many bytes.
 _SPARSE: Final = 32
 
 _INTS: Final = Ints()
@@ -69,7 +69,15 @@ def reshard(parts: Sequence[bytes], shards: int) -> list[bytes]:
 
 
 def _partition(parts: Sequence[bytes], shards: int) -> list[bytes]:
-    """Do what `reshard` does, where the numbers of shards have no common divisor."""
+    """Convert a window as `reshard` does, where the numbers of shards have no common divisor.
+
+    Arguments:
+        parts: the bytes of the window in each old shard.
+        shards: the number of new shards.
+
+    Returns:
+        The bytes of the window in each new shard, without zeros at the end.
+    """
     size = -(-max(map(len, parts)) // shards) * shards
     ints = [_INTS.load(part, len(part)) for part in parts]
     if sum(map(_INTS.count, ints)) * _SPARSE <= size * len(parts):
@@ -89,12 +97,15 @@ def _partition(parts: Sequence[bytes], shards: int) -> list[bytes]:
 
 
 def _partition_sparse(parts: Sequence[int], shards: int, size: int) -> list[bytes]:
-    """Do what `_partition` does, bit by bit.
+    """Convert a window as `_partition` does, bit by bit; fast if few bits are set.
 
     Arguments:
-        parts: the old shards.
+        parts: the window in each old shard, as an integer of `Ints`.
         shards: the number of new shards.
-        size: the number of bytes of an old shard.
+        size: the number of bytes of the window in an old shard.
+
+    Returns:
+        The bytes of the window in each new shard, without zeros at the end.
     """
     old_shards = len(parts)
     result: dict[int, bytearray] = {}
@@ -109,7 +120,7 @@ def _partition_sparse(parts: Sequence[int], shards: int, size: int) -> list[byte
 
 
 class Comparison:
-    """A window of a bitmap in the target, compared with what the source has.
+    """A window of a bitmap: the target's bits, compared with the source's.
 
     The first comparison finds all bits that are missing. Marks that come during the copy
     are written to both databases, so later comparisons look only at the bits that were
@@ -117,7 +128,7 @@ class Comparison:
     """
 
     def __init__(self, parts: Sequence[bytes], *, clear: bool) -> None:
-        """Begin with the window as the target has it.
+        """Begin with the target's bytes of the window.
 
         Arguments:
             parts: the bytes of each shard of the target.
