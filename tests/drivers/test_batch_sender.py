@@ -127,10 +127,11 @@ async def test_a_mark_with_a_deadline_needs_a_place_in_the_queue() -> None:
     def submit() -> Any:
         return commit.submit_until(MARK, (), loop.time() + 100.0, 100.0, loop)
 
-    calls = [asyncio.ensure_future(submit()) for _ in range(5)]
+    calls = [asyncio.ensure_future(submit()) for _ in range(3)]
+    assert commit._queue.is_full
+    calls += [asyncio.ensure_future(submit()) for _ in range(2)]
     await asyncio.sleep(0)
-    assert commit._queue.size == 3
-    assert commit._queue.waiting == 2
+    assert commit._queue.waiting == 2  # not refused: their call was admitted already
     for call in calls:
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
