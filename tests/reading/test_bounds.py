@@ -404,7 +404,7 @@ async def test_where_some_bitmaps_were_marked_the_event_counts(
             await tally.mark_event("another", 1)
 
 
-class Interrupted(Exception):
+class HandlerError(Exception):
     """What a signal handler raises."""
 
 
@@ -417,14 +417,14 @@ class Interrupting(dict[int, int]):
         """Raise, the first time."""
         if not self.raised:
             self.raised = True
-            raise Interrupted
+            raise HandlerError
         return super().pop(*arguments)
 
 
 def test_a_mark_whose_call_a_signal_handler_ended_counts(plain_store: Store) -> None:
     with SyncTally.from_url(plain_store.url, max_events=1) as tally:
         tally.backend.writer._pending = Interrupting()
-        with pytest.raises(Interrupted):
+        with pytest.raises(HandlerError):
             tally.mark_event("first", 1)
         assert tally.contains(tally.day("first"), 1)
         with pytest.raises(InvalidValueError, match="max_events=1"):
