@@ -24,6 +24,7 @@ from tallymark import (
     InvalidValueError,
     Operation,
     OverloadedError,
+    PendingMark,
     PermissionDeniedError,
     StoreNotReadyError,
     StoreTimeoutError,
@@ -342,6 +343,7 @@ async def test_a_node_that_stands_still(facade: Facade) -> None:
         async with facade.open(ClusterStore(cluster).url) as tally:
             await tally.mark_many("active", range(40), now=MONDAY)  # all nodes are connected
             stuck = cluster.masters()[0]
+            pending: list[PendingMark] = []
             stuck.freeze()
             try:
                 with pytest.raises(StoreTimeoutError) as raised:

@@ -87,13 +87,12 @@ class SyncExecutor:
         try:
             effect = next(execution)
             while True:
-                failure: StoreError | None = None
                 try:
                     outcome = self._perform(effect)
-                except StoreError as error:
-                    let_pass(error)
-                    failure = error
-                effect = resume(execution, outcome if failure is None else failure)
+                except StoreError as failure:
+                    let_pass(failure)
+                    outcome = failure
+                effect = resume(execution, outcome)
         except StopIteration as end:
             answer: AnswerT = end.value
             return answer
