@@ -79,7 +79,8 @@ async def test_ten_times_what_redis_can_take(redis_store: Store) -> None:
     print(len(acknowledged), raised, worst, lag)
     assert len(acknowledged) + sum(raised.values()) == issued + 1
     assert set(raised) <= {"OverloadedError", "StoreTimeoutError"}
-    assert worst < TIMEOUT + TOLERANCE + lag
+    # The timer, the end of the batch and the caller each wait for a turn of the loop.
+    assert worst < TIMEOUT + TOLERANCE + 3 * lag
     # Much of what Redis can take is taken and acknowledged, not given up a moment before.
     # A machine that is busy with something else does not get so far.
     assert len(acknowledged) > (2 * CAPACITY if lag < 0.05 else 0)

@@ -78,10 +78,10 @@ class ReadPool:
         self._long_requests = anyio.Semaphore(MAX_LONG_REQUESTS)
         self._closed = False
 
-    async def exchange(
+    def exchange(
         self, request: Sendable, deadline: float, *, urgent: bool = False
-    ) -> list[Any]:
-        """Make one attempt: send a request, return its replies.
+    ) -> Awaitable[list[Any]]:
+        """Make one attempt: send a request, return its replies. Await the result at once.
 
         Arguments:
             request: the request.
@@ -92,9 +92,13 @@ class ReadPool:
             StoreError: the attempt failed; `StoreTimeoutError` at the deadline.
         """
         if urgent:
-            return await self._exchange(request.encode(), request.reply_count(), deadline)
+            return self._exchange(request.encode(), request.reply_count(), deadline)
         if request.share > 1:
-            return await self._pipeline.exchange(request, deadline)
+            return self._pipeline.exchange(request, deadline)
+        return self._exchange_long(request, deadline)
+
+    async def _exchange_long(self, request: Sendable, deadline: float) -> list[Any]:
+        """Make one attempt at a long request, when few others are in flight."""
         with anyio.CancelScope(deadline=deadline):
             await self._long_requests.acquire()
             try:
