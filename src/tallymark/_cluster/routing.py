@@ -197,7 +197,3 @@ class Router:
         for index in indexes:
             self._replies.pop(index, None)
             self._unsent[index] = None
-        for address, redirected in list(self._importing.items()):
-            self._importing[address] = [at for at in redirected if at[0] not in self._unsent]
-            if not self._importing[address]:
-                del self._importing[address]
