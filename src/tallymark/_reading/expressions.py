@@ -18,12 +18,12 @@ from .raw_keys import getrange_commands
 from .requests import MANY_COMMANDS, Compute, Request, encode_request, in_steps, run_steps, send
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from .._core.context import Context
     from .._core.events import EventSet
     from .bits import Algebra
-    from .requests import Command, Query
+    from .requests import Command, Query, QueryEffect
 
 __all__ = [
     "MAX_PART",
@@ -37,7 +37,6 @@ __all__ = [
     "fetch_lengths",
     "fetch_part",
     "find_candidate",
-    "is_cheap",
     "list_keys",
     "load_algebra",
 ]
@@ -225,35 +224,33 @@ def _candidate(graph: Graph, nexts: Sequence[int | None]) -> Query[int | None]:
     return (yield from run_steps(graph.candidate(nexts), large=large))
 
 
-def is_cheap(context: Context, graph: Graph) -> bool:
-    """Return whether what the server would write is known to stay below ``max_temp_bytes``.
-
-    It is if even the longest bitmaps that the tally's user ids allow would stay below the
-    limit, or if by the cached lengths of the bitmaps the cost is at most half of it.
-    """
-    if graph.writes <= context.safe_writes:
-        return True
-    if len(graph.bitmaps) > _FEW_KEYS:
-        return False
-    longest = context.lengths.longest(graph.bitmaps)
-    if longest is None:
-        return False
-    limit = context.options.max_temp_bytes or 0  # where there is none, all writes are safe
-    cost = len(context.shards) * graph.writes * max(TAIL_FACTOR * longest, MIN_WRITE_COST)
-    return cost <= limit // 2
-
-
-def check_cost(context: Context, graph: Graph) -> Query[None]:
+def check_cost(context: Context, graph: Graph) -> Iterable[QueryEffect]:
     """Raise if the server would write more for some expressions than ``max_temp_bytes`` allows.
 
-    Sends no request if `is_cheap`; else fetches the lengths of the bitmaps.
+    Sends no request if even the longest bitmaps that the tally's user ids allow would stay
+    below the limit, or if by the cached lengths of the bitmaps the cost is at most half of
+    it. Else fetches the lengths of the bitmaps.
+
+    Returns:
+        The effects that the query has to yield. The check runs while they are iterated.
 
     Raises:
-        InvalidValueError: the cost exceeds the option ``max_temp_bytes``.
+        InvalidValueError: the cost exceeds the option ``max_temp_bytes``; raised by the
+            iteration.
     """
     limit = context.options.max_temp_bytes
-    if limit is None or is_cheap(context, graph):
-        return
+    if limit is None or graph.writes <= context.safe_writes:
+        return ()
+    writes = len(context.shards) * graph.writes
+    few = len(graph.bitmaps) <= _FEW_KEYS
+    longest = context.lengths.longest(graph.bitmaps) if few else None
+    if longest is not None and writes * max(TAIL_FACTOR * longest, MIN_WRITE_COST) <= limit // 2:
+        return ()
+    return _check_lengths(context, graph, limit)
+
+
+def _check_lengths(context: Context, graph: Graph, limit: int) -> Query[None]:
+    """Fetch the lengths of the bitmaps, and check the cost."""
     _check(len(context.shards) * graph.writes * MIN_WRITE_COST, limit)
     few = len(graph.bitmaps) <= _FEW_KEYS
     large = len(graph.operations) > _FEW_OPERATIONS or not few

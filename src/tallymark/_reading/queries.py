@@ -23,7 +23,6 @@ from .expressions import (
     compile_graphs,
     fetch_part,
     find_candidate,
-    is_cheap,
     load_algebra,
 )
 from .fanout import each_shard
@@ -148,8 +147,7 @@ def _read(
         graphs = yield from compile_graphs(event_sets)
         return (yield from each_shard(context, lambda shard: fallback(_in_shard(shard, graphs))))
     graph = yield from compile_graph(event_sets)
-    if not is_cheap(context, graph):
-        yield from check_cost(context, graph)
+    yield from check_cost(context, graph)
     request_of, indexes, concurrency = yield from build_shard_requests(context, graph, read_command)
 
     def read_shard(shard: Context) -> Query[list[Any]]:
