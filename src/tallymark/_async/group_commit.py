@@ -116,7 +116,8 @@ class GroupCommit(ClosedWhenIdle):
         self._has_leader = False
         self._task: asyncio.Task[None] | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
-        #: When the timer calls `_expire`; ``math.inf`` without a timer.
+        #: When the timer calls `_expire`; ``math.inf`` without a timer. `submit` compares each
+        #: deadline with it, which takes less time than to ask the timer.
         self._expires_at = math.inf
         self._aborted = False
 

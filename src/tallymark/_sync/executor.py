@@ -87,12 +87,7 @@ class SyncExecutor:
         try:
             effect = next(execution)
             while True:
-                try:
-                    outcome = self._perform(effect)
-                except StoreError as failure:
-                    let_pass(failure)
-                    outcome = failure
-                effect = resume(execution, outcome)
+                effect = resume(execution, _outcome(self._perform, effect))
         except StopIteration as end:
             answer: AnswerT = end.value
             return answer
