@@ -398,8 +398,8 @@ def transaction(*, timeout: float | None = None) -> contextlib.AbstractContextMa
     plain methods. The marks are sent at the end of the block, unless an exception leaves
     it.
 
-    On a cluster, the marks of each shard are one ``MULTI``/``EXEC``: all or none of a shard are
-    applied. The error of one shard does not concern the marks of others.
+    On a cluster there is one ``MULTI``/``EXEC`` for each shard: the marks of a shard are
+    applied all or none, and an error concerns the marks of one shard only.
 
     Arguments:
         timeout: how many seconds the end of the block may take, more than 0; ``math.inf``

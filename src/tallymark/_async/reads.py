@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from .._core.context import EventSets
 from .._reading import id_streams, keyspace, membership, queries
-from .._reports import engagement as reports
-from .._reports import retention_query as retention_tables
+from .._reports import engagement, retention_query
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
@@ -324,7 +323,7 @@ class AsyncReads(EventSets):
         Cancelled: other calls are not affected, and no temporary key is left.
         """
         return await self._answer(
-            retention_tables.retention(
+            retention_query.retention(
                 self._context,
                 cohort,
                 activity,
@@ -361,7 +360,7 @@ class AsyncReads(EventSets):
 
         Cancelled: other calls are not affected, and no temporary key is left.
         """
-        return await self._answer(reports.stickiness(self._context, event, day), timeout)
+        return await self._answer(engagement.stickiness(self._context, event, day), timeout)
 
     async def funnel(
         self,
@@ -396,7 +395,7 @@ class AsyncReads(EventSets):
 
         Cancelled: other calls are not affected, and no temporary key is left.
         """
-        return await self._answer(reports.funnel(self._context, steps, by, moment), timeout)
+        return await self._answer(engagement.funnel(self._context, steps, by, moment), timeout)
 
     async def event_names(self, prefix: str = "", *, timeout: float | None = None) -> list[str]:
         """Return the names of all events that have a bitmap, sorted.

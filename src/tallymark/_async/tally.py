@@ -407,8 +407,8 @@ class Tally(AsyncReads):
         plain methods. The marks are sent at the end of the block, unless an exception leaves
         it.
 
-        On a cluster, the marks of each shard are one ``MULTI``/``EXEC``: all or none of a shard are
-        applied. The error of one shard does not concern the marks of others.
+        On a cluster there is one ``MULTI``/``EXEC`` for each shard: the marks of a shard are
+        applied all or none, and an error concerns the marks of one shard only.
 
         Arguments:
             timeout: how many seconds the end of the block may take, more than 0; ``math.inf``
@@ -428,7 +428,8 @@ class Tally(AsyncReads):
                 been applied. They may be sent again.
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
 
-        Cancelled: the marks may or may not have been applied, all or none (of each shard).
+        Cancelled: the marks may or may not have been applied, all or none; on a cluster, all or
+        none of each shard.
         """
         self.backend.writer.check_usable()
         transaction = Transaction(self.backend.marker)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from .._core.context import EventSets
 from .._reading import id_streams, keyspace, membership, queries
-from .._reports import engagement as reports
-from .._reports import retention_query as retention_tables
+from .._reports import engagement, retention_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -282,7 +281,7 @@ class SyncReads(EventSets):
             ClosedError: the tally is closed.
         """
         return self._answer(
-            retention_tables.retention(
+            retention_query.retention(
                 self._context,
                 cohort,
                 activity,
@@ -315,7 +314,7 @@ class SyncReads(EventSets):
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
             ClosedError: the tally is closed.
         """
-        return self._answer(reports.stickiness(self._context, event, day), timeout)
+        return self._answer(engagement.stickiness(self._context, event, day), timeout)
 
     def funnel(
         self,
@@ -346,7 +345,7 @@ class SyncReads(EventSets):
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
             ClosedError: the tally is closed.
         """
-        return self._answer(reports.funnel(self._context, steps, by, moment), timeout)
+        return self._answer(engagement.funnel(self._context, steps, by, moment), timeout)
 
     def event_names(self, prefix: str = "", *, timeout: float | None = None) -> list[str]:
         """Return the names of all events that have a bitmap, sorted.
