@@ -155,6 +155,12 @@ class Scenario:
                     return f"{len(places)} places"
                 if link._pool._acquired:
                     return "lent"
+        group = backend.writer._group
+        if group is not None:
+            if "leadership" not in group._free or group._free["leadership"].calls:
+                return "the leadership"
+            if group._queue or group._asleep:
+                return "a call in the queue"
         return f"{found.waiting} marks wait" if found.waiting else ""
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from tallymark import (
     SyncTally,
     Tally,
 )
-from tallymark._redis import replies
+from tallymark._redis import blocking_stream, replies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -224,7 +224,7 @@ async def test_interrupted_between_two_replies(
     facade: Facade, redis_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever ends the reading early, nobody gets the replies that are left."""
-    taken = replies._parsed
+    taken = replies.parsed
 
     def interrupted(take: Any, most: int) -> list[Any]:
         found = taken(take, min(1, most))
@@ -235,7 +235,8 @@ async def test_interrupted_between_two_replies(
     async with facade.open(redis_store.url) as tally:
         await tally.mark_unique("a", 0)
         with monkeypatch.context() as patch:
-            patch.setattr(replies, "_parsed", interrupted)
+            for module in (replies, blocking_stream):
+                patch.setattr(module, "parsed", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 await tally.mark_unique("a", 1)
         assert await tally.mark_unique("a", 2) == Granularity.UNIQUE

@@ -408,7 +408,7 @@ class HandlerError(Exception):
     """What a signal handler raises."""
 
 
-class Interrupting(dict[int, int]):
+class Interrupting(dict[Any, int]):
     """Stands for a signal handler that raises where the blocking writer cleans up."""
 
     raised = False

@@ -27,7 +27,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from .._core.untrusted import reraise_from_handler
 from ..errors import ReentrantCallError
 from . import memory
-from .replies import seconds_until
+from .blocking_stream import seconds_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,6 +175,26 @@ class BlockingPool(BlockingConnectionPool):
             connection = self._connected(held, deadline)
         return connection
 
+    def connect_apart(self, deadline: float) -> Any:
+        """Return a new connected connection, which does not belong to the pool.
+
+        Arguments:
+            deadline: when to give up, by `time.monotonic`.
+
+        Raises:
+            redis.exceptions.RedisError, OSError: none can be made.
+        """
+        # Not by `make_connection`, which keeps every connection that it ever made in a list.
+        held: list[Any] = [self.connection_class(**self.connection_kwargs)]
+        attempt = _Attempt(self, held, seconds_until(deadline), Stack(1))
+        try:
+            attempt.begin()
+            attempt.wait()
+        finally:
+            attempt.leave()
+        attempt.check(deadline)
+        return held[0]
+
     def release_from(self, held: list[Any], *, intact: bool) -> None:
         """Release the connection in a list, if it has one.
 
@@ -239,7 +259,8 @@ class BlockingPool(BlockingConnectionPool):
         thread does them. If the thread is not done by the deadline, it is abandoned, and
         later puts the connection back into the queue itself.
         """
-        attempt = _Attempt(self, held, seconds_until(deadline))
+        # After a fork, the pool has another queue.
+        attempt = _Attempt(self, held, seconds_until(deadline), self.pool)
         try:
             try:
                 self._acquired[id(attempt)] = threading.get_ident(), attempt.held
@@ -251,11 +272,7 @@ class BlockingPool(BlockingConnectionPool):
         finally:
             attempt.leave()  # if a signal handler has raised in the first `finally`
             self._acquired.pop(id(attempt), None)
-        if attempt.abandoned:
-            raise RedisTimeoutError("no connection in time")
-        if attempt.error is not None:
-            seconds_until(deadline)  # the attempt had the same deadline, which may be the cause
-            raise attempt.error
+        attempt.check(deadline)
         connection = held[0]
         self._ready.add(connection)
         return connection
@@ -265,14 +282,17 @@ class _Attempt:
     """An attempt to connect, in a thread of its own.
 
     When the thread begins, it moves the connection out of the caller's list into its own one,
-    `held`. When it has ended, the caller moves the connection back.
+    `held`. When it has ended, the caller moves the connection back. If the caller has left, or
+    the attempt has failed, the thread puts the connection, disconnected, into a queue.
     """
 
-    def __init__(self, pool: BlockingPool, held: list[Any], seconds: float | None) -> None:
+    def __init__(
+        self, pool: BlockingPool, held: list[Any], seconds: float | None, queue: Stack
+    ) -> None:
         self.seconds = seconds
         self.error: BaseException | None = None
         self._pool = pool
-        self._queue = pool.pool  # after a fork, the pool has another queue
+        self._queue = queue
         self._callers = held
         self.held: list[Any] = []
         #: Whether the caller left before the thread ended: set once, by whichever is first.
@@ -294,10 +314,17 @@ class _Attempt:
         """Wait until the thread has ended, `seconds` at most."""
         self._ended.acquire(timeout=-1 if self.seconds is None else self.seconds)
 
-    @property
-    def abandoned(self) -> bool:
-        """Whether the caller has left before the thread ended."""
-        return self._first.get(_CALLER, False)
+    def check(self, deadline: float) -> None:
+        """Raise the error of the attempt, if it has failed or was abandoned.
+
+        Raises:
+            redis.exceptions.RedisError, OSError: it has.
+        """
+        if self._first.get(_CALLER, False):
+            raise RedisTimeoutError("no connection in time")
+        if self.error is not None:
+            seconds_until(deadline)  # the attempt had the same deadline, which may be the cause
+            raise self.error
 
     def leave(self) -> None:
         """Move the connection to the caller's list, or abandon the thread if it still runs."""

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 from .._cluster.execution import ClusterExecutions
 from .._cluster.handshake import Handshake
 from .._core.context import Context
+from .._marking.batch import Batch
 from .._marking.marker import Marker
 from .._reading.execution import Executions
 from .._redis.blocking_clients import KINDS
 from .._redis.clients import make_read_client
 from .._redis.cluster_clients import ClusterClients
 from .._redis.stores import database
-from .connection import Connections
 from .executor import SyncExecutor
 from .nodes import SyncNodes
+from .pool import Connections
 from .writer import ClusterWriter, SyncWriter
 
 if TYPE_CHECKING:
@@ -107,7 +108,9 @@ class SyncServer(SyncBackend):
         )
         executions = Executions(options, time.monotonic, self._check_usable)
         self.reader = SyncExecutor(executions, self._connections)
-        self.writer = SyncWriter(options, self.reader.run)
+        self.writer = SyncWriter(
+            options, self.reader.run, self._primary.group_commit(self._new_batch)
+        )
         _backends.add(self)
 
     def disconnect(self) -> None:
@@ -115,6 +118,9 @@ class SyncServer(SyncBackend):
         self._primary.close()
         if self._replica is not None:
             self._replica.close()
+
+    def _new_batch(self) -> Batch:
+        return Batch(bitfield=self.options.bitfield, replicas=self.options.replicas)
 
     def _connections(self, effect: Exchange) -> Connections:
         if effect.changes or self._replica is None:

@@ -1,256 +1,110 @@
-"""The blocking driver's connections: send bytes, read replies, translate redis-py's errors."""
+"""The blocking driver's connection that several threads share: connect, send, receive, close."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import threading
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from .._core.failures import MIN_ATTEMPT_TIME, TRANSIENT
-from .._core.observers import Operation, Outage, observe
-from .._redis import errors as redis_py
-from .._redis.replies import check_unused, read_replies, set_timeout, socket_of
-from .._redis.stores import store_label
-from ..errors import ReentrantCallError, StoreTimeoutError
+from .._redis.blocking_stream import BlockingStream
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
-
     from .._cluster.handshake import Handshake
-    from .._core.observers import Observer
-    from .._reading.execution import Traffic
-    from ..errors import StoreError
 
-__all__ = ["Connections", "receive_replies"]
+__all__ = ["Connection", "shake_hands"]
 
 
-class Connections:
-    """Sends commands over connections of a redis-py client and reads their replies.
+class Source(Protocol):
+    """Makes the connection of a `Connection`.
 
-    Threads may share it: each attempt has a connection of its own.
+    Attributes:
+        owned: whether the tally made the client.
     """
 
-    def __init__(
-        self,
-        client: Any,
-        *,
-        owned: bool = False,
-        handshake: Handshake | None = None,
-        observer: Observer | None = None,
-    ) -> None:
-        """Begin.
+    owned: bool
+
+    def connect_into(self, held: list[Any], deadline: float) -> None:
+        """Connect a connection of redis-py, and put it into an empty list."""
+
+    def release_shared(self, held: list[Any], *, intact: bool) -> None:
+        """Release the connection in a list, if there is one."""
+
+
+class Connection:
+    """One connection of a redis-py client, for one exchange at a time.
+
+    With a client that the tally made, the connection is made outside the client's pool and
+    kept as long as it works. With a client of the caller's, the connection is acquired from
+    its pool by `connect`, and released by `release`.
+
+    Raises, from every method but `close` and `release`:
+        redis.exceptions.RedisError, OSError, StoreError: the connection is broken; try again
+            after `close`.
+    """
+
+    __slots__ = ("_handshake", "_held", "_marking", "_source", "_stream", "receive", "send")
+
+    def __init__(self, source: Source, handshake: Handshake | None, *, marking: bool) -> None:
+        """Begin without a connection.
 
         Arguments:
-            client: the client.
-            owned: whether the tally made the client; its pool is a `BlockingPool` then.
-            handshake: the handshake to make before the first commands, unless it is done;
-                ``None`` on a cluster, where `ClusterExecutions` makes it.
-            observer: called after each attempt.
+            source: makes the connection.
+            handshake: the handshake to make before the first commands, unless it is done.
+            marking: whether the connection is for marks.
         """
-        self._pool = client.connection_pool
-        self.owned = owned
-        #: fakeredis's server, which would execute a command of a signal handler in the
-        #: middle of the command that the handler has interrupted.
-        self._embedded = self._pool.connection_kwargs.get("server")
+        self._source = source
         self._handshake = handshake
-        self._closed = False
-        self._observer = observer
-        self._store = store_label(client)
-        self._outage = Outage(self._store, time.monotonic)
+        self._marking = marking
+        #: redis-py's connection.
+        self._held: list[Any] = []
+        self._stream: BlockingStream | None = None
 
-    def attempt(
-        self, data: bytes, count: int, traffic: Traffic, deadline: float
-    ) -> Generator[None, None, list[Any]]:
-        """Make one attempt: a generator that sends commands, yields, and returns the replies.
-
-        If the generator is closed at the ``yield``, the connection is closed too.
+    def prepare(self, deadline: float) -> None:
+        """Connect if needed, make the handshake unless it is done.
 
         Arguments:
-            data: the commands.
-            count: how many replies they have.
-            traffic: is updated, also if the attempt fails.
             deadline: when to give up, by `time.monotonic`.
-
-        Raises:
-            StoreError: the attempt failed.
         """
-        traffic.attempts += 1
-        before = traffic.bytes
-        begun = 0.0 if self._observer is None else time.perf_counter()
-        try:
-            replies = yield from self._attempt(data, count, traffic, deadline)
-            if self._embedded is not None:
-                self._check_late(traffic, deadline)
-        except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
-            redis_py.let_pass(error)
-            failure = redis_py.failure(error)
-            left = deadline - time.monotonic()
-            final = not isinstance(failure, TRANSIENT) or left <= MIN_ATTEMPT_TIME
-            self._outage.failed(failure, final=final)
-            if self._observer is not None:
-                self._observe(self._observer, traffic, before, begun, failure)
-            redis_py.raise_failure(error)
-        if self._outage.lasts:
-            self._outage.end()
-        if self._observer is not None:
-            self._observe(self._observer, traffic, before, begun, None)
-        return replies
+        stream = self._stream
+        if stream is None:
+            self.close()  # if a signal handler has interrupted an earlier attempt
+            self._source.connect_into(self._held, deadline)
+            self._stream = stream = BlockingStream(self._held[0])
+            #: Those of the stream.
+            self.send, self.receive = stream.send, stream.receive
+        elif not self._marking:
+            # Marks need no check: a reply to other commands is no transaction's reply.
+            stream.check_unused()
+        if self._handshake is not None and not self._handshake.done:
+            shake_hands(self._handshake, stream, marking=self._marking, deadline=deadline)
+        stream.set_timeout(deadline)
+
+    def release(self) -> None:
+        """Release the connection to the caller's pool; all its replies have to be read."""
+        if not self._source.owned and self._held:
+            stream, self._stream = self._stream, None
+            if stream is not None:
+                stream.restore_timeout()
+            self._source.release_shared(self._held, intact=stream is not None)
 
     def close(self) -> None:
-        """Close the connections that the tally made; those in use, when they are released."""
-        self._closed = True
-        if self.owned:
-            self._pool.disconnect_idle()
-
-    def _observe(
-        self,
-        observer: Observer,
-        traffic: Traffic,
-        before: int,
-        begun: float,
-        failure: StoreError | None,
-    ) -> None:
-        written = traffic.bytes - before
-        seconds = time.perf_counter() - begun if written else 0.0
-        operation = Operation(
-            traffic.kind, self._store, traffic.size, written, time.time(), seconds, failure
-        )
-        observe(observer, operation)
-
-    def _check_late(self, traffic: Traffic, deadline: float) -> None:
-        """Raise if the embedded store has answered a read after the deadline.
-
-        It cannot be interrupted. Marks that it has applied are acknowledged all the same.
-
-        Raises:
-            StoreTimeoutError: the deadline has passed.
-        """
-        if traffic.kind == "read" and time.monotonic() >= deadline:
-            raise StoreTimeoutError
-
-    def _attempt(
-        self, data: bytes, count: int, traffic: Traffic, deadline: float
-    ) -> Generator[None, None, list[Any]]:
-        # A signal handler may raise anywhere, also where a connection is released.
-        held: list[Any] = []
-        intact = released = False
-        entry = None
-        if self._embedded is not None:
-            entry = id(self._embedded), threading.get_ident()
-            if entry in _entered:
-                raise ReentrantCallError(
-                    "a call in a signal handler has interrupted one of the embedded store, "
-                    "which does one thing at a time"
-                )
-        try:
-            try:
-                if entry is not None:
-                    _entered.add(entry)
-                connection = self._acquire(deadline, held)
-                if self._handshake is not None and not self._handshake.done:
-                    self._shake_hands(
-                        self._handshake, connection, traffic.kind == "write", deadline
-                    )
-                sock = socket_of(connection)
-                if traffic.kind == "read":
-                    # Marks need no check: a reply to other commands is no transaction's reply.
-                    check_unused(connection)
-                if sock is not None:
-                    set_timeout(sock, deadline)
-                traffic.bytes += len(data)
-                connection.send_packed_command([data])
-                yield
-                replies = read_replies(connection, count, deadline)
-                if sock is not None and sock.gettimeout() != connection.socket_timeout:
-                    sock.settimeout(connection.socket_timeout)
-                intact = True
-            finally:
-                # A connection that is not intact may have unread replies, which the next
-                # command would take for its own.
-                self._release(held, intact)
-                if entry is not None:
-                    _entered.discard(entry)
-                released = True
-        finally:
-            if not released:
-                self._release(held, intact=False)
-                if entry is not None:
-                    _entered.discard(entry)
-        return replies
-
-    @staticmethod
-    def _shake_hands(handshake: Handshake, connection: Any, marking: bool, deadline: float) -> None:
-        """Make the handshake."""
-        sock = socket_of(connection)
-        check_unused(connection)
-        if sock is not None:
-            set_timeout(sock, deadline)
-        data, count = handshake.commands(marking=marking)
-        connection.send_packed_command([data])
-        handshake.check(read_replies(connection, count, deadline))
-
-    def _acquire(self, deadline: float, held: list[Any]) -> Any:
-        """Acquire a connection, put it into the list and return it."""
-        if self.owned:
-            return self._pool.acquire_into(held, deadline)
-        with self._no_reentry():
-            held.append(self._pool.get_connection())
-        return held[0]
-
-    def _release(self, held: list[Any], intact: bool) -> None:
-        """Release the connection in the list, if there is one."""
-        if self.owned:
-            self._pool.release_from(held, intact=intact)
-            if self._closed:  # while this connection was in use
-                self._pool.disconnect_idle()
-            return
-        if held:
-            if not intact:
-                held[0].disconnect()
-            with self._no_reentry():
-                # Out of the list first: a connection released twice would serve two threads.
-                self._pool.release(held.pop())
-
-    @contextlib.contextmanager
-    def _no_reentry(self) -> Iterator[None]:
-        """Guard a call of the caller's pool against a signal handler that interrupts the call.
-
-        If the lock of the pool is not re-entrant, the handler would wait for it for ever.
-
-        Raises:
-            ReentrantCallError: this thread is in a call of the pool.
-        """
-        entry = id(self._pool), threading.get_ident()
-        if entry in _entered:
-            raise ReentrantCallError(
-                "a call in a signal handler has interrupted the pool of this client; a tally "
-                "from SyncTally.from_url has a pool that can be interrupted"
-            )
-        try:
-            try:
-                _entered.add(entry)
-                yield
-            finally:
-                _entered.discard(entry)
-        finally:
-            _entered.discard(entry)  # if a signal handler has raised in the first `finally`
+        """Disconnect; `prepare` connects again."""
+        self._stream = None
+        self._source.release_shared(self._held, intact=False)
 
 
-#: The calls of callers' pools, and of embedded stores, that run now: the ids of the pool or
-#: store and of the thread.
-_entered: set[tuple[int, int]] = set()
+def shake_hands(
+    handshake: Handshake, stream: BlockingStream, *, marking: bool, deadline: float
+) -> None:
+    """Make the handshake.
 
-if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-    os.register_at_fork(after_in_child=_entered.clear)
-
-
-def receive_replies(attempt: Generator[None, None, list[Any]]) -> list[Any]:
-    """Receive the replies of an attempt that was sent, and return them."""
-    try:
-        next(attempt)
-    except StopIteration as end:
-        replies: list[Any] = end.value
-        return replies
-    raise RuntimeError("an attempt yields once")  # pragma: no cover - so this is never reached
+    Arguments:
+        handshake: the handshake.
+        stream: the stream of a connection without unread replies.
+        marking: whether a mark follows.
+        deadline: when to give up, by `time.monotonic`.
+    """
+    stream.set_timeout(deadline)
+    data, count = handshake.commands(marking=marking)
+    stream.send(data)
+    replies: list[Any] = []
+    stream.receive(replies, count, deadline)
+    handshake.check(replies)

@@ -18,14 +18,14 @@ from .._reading.execution import (
 from .._reading.requests import Checkpoint, Page
 from .._redis.errors import let_pass
 from ..errors import StoreError, StoreTimeoutError
-from .connection import receive_replies
+from .pool import receive_replies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
     from .._reading.execution import Execution, Executions
     from .._reading.requests import Query
-    from .connection import Connections
+    from .pool import Connections
 
 __all__ = ["SyncExecutor"]
 

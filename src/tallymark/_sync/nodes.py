@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from ..errors import StoreTimeoutError
-from .connection import Connections
+from .pool import Connections
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,151 @@
+"""The byte stream of a blocking connection: sends commands and reads replies, by a deadline.
+
+In redis-py, a command has a timeout for each of its reads from the socket, so a server that
+sends a byte now and then can delay a reply without end. Here, one deadline is for all replies.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+import socket
+import ssl
+import time
+from typing import Any, Final
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from . import errors as redis_py
+from .replies import BLOCKING, UNASKED, hiredis_reader, parsed
+
+__all__ = ["BlockingStream", "seconds_until"]
+
+#: A wait may end at most this many seconds after the deadline.
+_TOLERANCE: Final = 0.01
+
+
+class BlockingStream:
+    """Sends commands over a connected blocking connection of redis-py, and reads replies.
+
+    Raises, from `send` and `receive`:
+        redis.exceptions.RedisError, OSError: the connection broke, or time is up.
+
+    Attributes:
+        connection: the connection.
+    """
+
+    __slots__ = ("_buffer", "_reader", "_sock", "_timeout", "_usual_timeout", "connection")
+
+    def __init__(self, connection: Any) -> None:
+        """Find the socket and hiredis's reader of a connection.
+
+        Without them, as on the embedded store, redis-py sends and reads.
+        """
+        self.connection = connection
+        sock = getattr(connection, "_sock", None)
+        self._sock = sock if isinstance(sock, socket.socket) else None
+        reader = hiredis_reader(connection, BLOCKING)
+        self._reader = None if self._sock is None else reader
+        self._buffer: Any = None if reader is None else connection._parser._buffer  # noqa: SLF001
+        #: The socket's timeout now, and the one that redis-py has set.
+        self._timeout = None if self._sock is None else self._sock.gettimeout()
+        self._usual_timeout = self._timeout
+
+    def send(self, data: bytes) -> None:
+        """Send commands, within the timeout that is set."""
+        if self._sock is None:
+            self.connection.send_packed_command([data])
+        else:
+            self._sock.sendall(data)
+
+    def receive(self, replies: list[Any], count: int, deadline: float) -> None:
+        """Read replies and append them to ``replies``, until that has ``count`` of them.
+
+        After a timeout, ``replies`` has those that were read, and another call reads the others.
+
+        Arguments:
+            replies: the replies so far.
+            count: how many there have to be.
+            deadline: when to give up, by `time.monotonic`.
+
+        Raises:
+            StoreNotReadyError: the server cannot serve for now.
+        """
+        reader, sock = self._reader, self._sock
+        if reader is None or sock is None:
+            while len(replies) < count:
+                replies.append(self._read())
+            return
+        while True:
+            replies += parsed(reader.gets, count - len(replies))
+            if len(replies) >= count:
+                break
+            self.set_timeout(deadline)
+            size = sock.recv_into(self._buffer)
+            if not size:
+                raise RedisConnectionError("Connection closed by server.")
+            reader.feed(self._buffer, 0, size)
+        if reader.has_data():
+            raise RedisConnectionError(UNASKED)
+
+    def check_unused(self) -> None:
+        """Raise if data was received, or the connection was closed, since its last use.
+
+        Raises:
+            redis.exceptions.ConnectionError: it was.
+        """
+        sock = self._sock
+        if sock is None or isinstance(sock, ssl.SSLSocket) or not hasattr(select, "poll"):
+            return  # TLS has messages of its own; and Windows has no poll
+        poller = select.poll()
+        poller.register(sock, select.POLLIN)
+        if poller.poll(0):
+            raise RedisConnectionError(UNASKED)
+
+    def restore_timeout(self) -> None:
+        """Set the timeout of the socket that it had at first."""
+        if self._sock is not None and self._timeout != self._usual_timeout:
+            self._sock.settimeout(self._usual_timeout)
+
+    def set_timeout(self, deadline: float) -> None:
+        """Set the socket's timeout to a deadline, which may be exceeded by 10 ms.
+
+        Setting it is a system call, at which Python may switch to another thread. Mostly the
+        present timeout is within the tolerance, and the call is not needed.
+
+        Raises:
+            redis.exceptions.TimeoutError: the deadline has passed.
+        """
+        current, left = self._timeout, seconds_until(deadline)
+        if left is None:
+            if current is None:
+                return
+        elif current is not None and left <= current <= left + _TOLERANCE:
+            return
+        if self._sock is not None:
+            self._timeout = left
+            self._sock.settimeout(left)
+
+    def _read(self) -> Any:
+        try:
+            # Bytes, also from a client that decodes.
+            return redis_py.plain_reply(self.connection.read_response(disable_decoding=True))
+        except ResponseError as error:
+            redis_py.let_pass(error)
+            return redis_py.refused_reply(error)
+
+
+def seconds_until(deadline: float) -> float | None:
+    """Return how many seconds are left; ``None`` without a deadline (``math.inf``).
+
+    Raises:
+        redis.exceptions.TimeoutError: none are left.
+    """
+    if deadline == math.inf:
+        return None
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise RedisTimeoutError("time is up")
+    return left

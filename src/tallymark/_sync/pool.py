@@ -1,0 +1,285 @@
+"""The blocking driver's connections: send bytes, read replies, translate redis-py's errors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from .._core.failures import MIN_ATTEMPT_TIME, TRANSIENT
+from .._core.observers import Operation, Outage, observe
+from .._redis import errors as redis_py
+from .._redis.blocking_stream import BlockingStream
+from .._redis.stores import store_label
+from ..errors import ReentrantCallError, StoreTimeoutError
+from .connection import Connection, shake_hands
+from .group_commit import GroupCommit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+    from .._cluster.handshake import Handshake
+    from .._cluster.shard_transactions import ShardBatches
+    from .._core.observers import Observer
+    from .._marking.batch import Batch
+    from .._reading.execution import Traffic
+    from ..errors import StoreError
+
+__all__ = ["Connections", "receive_replies"]
+
+
+class Connections:
+    """Sends commands over connections of a redis-py client and reads their replies.
+
+    Threads may share it: each attempt has a connection of its own.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        owned: bool = False,
+        handshake: Handshake | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        """Begin.
+
+        Arguments:
+            client: the client.
+            owned: whether the tally made the client; its pool is a `BlockingPool` then.
+            handshake: the handshake to make before the first commands, unless it is done;
+                ``None`` on a cluster, where `ClusterExecutions` makes it.
+            observer: called after each attempt.
+        """
+        self._pool = client.connection_pool
+        self.owned = owned
+        #: fakeredis's server, which would execute a command of a signal handler in the
+        #: middle of the command that the handler has interrupted.
+        self._embedded = self._pool.connection_kwargs.get("server")
+        self._handshake = handshake
+        self._closed = False
+        self._observer = observer
+        self._store = store_label(client)
+        self._outage = Outage(self._store, time.monotonic)
+
+    def attempt(
+        self, data: bytes, count: int, traffic: Traffic, deadline: float
+    ) -> Generator[None, None, list[Any]]:
+        """Make one attempt: a generator that sends commands, yields, and returns the replies.
+
+        If the generator is closed at the ``yield``, the connection is closed too.
+
+        Arguments:
+            data: the commands.
+            count: how many replies they have.
+            traffic: is updated, also if the attempt fails.
+            deadline: when to give up, by `time.monotonic`.
+
+        Raises:
+            StoreError: the attempt failed.
+        """
+        traffic.attempts += 1
+        before = traffic.bytes
+        begun = 0.0 if self._observer is None else time.perf_counter()
+        try:
+            replies = yield from self._attempt(data, count, traffic, deadline)
+            if self._embedded is not None:
+                self._check_late(traffic, deadline)
+        except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
+            redis_py.let_pass(error)
+            failure = redis_py.failure(error)
+            left = deadline - time.monotonic()
+            final = not isinstance(failure, TRANSIENT) or left <= MIN_ATTEMPT_TIME
+            self._outage.failed(failure, final=final)
+            if self._observer is not None:
+                self._observe(self._observer, traffic, before, begun, failure)
+            redis_py.raise_failure(error)
+        if self._outage.lasts:
+            self._outage.end()
+        if self._observer is not None:
+            self._observe(self._observer, traffic, before, begun, None)
+        return replies
+
+    def group_commit(self, new_batch: Callable[[], Batch | ShardBatches]) -> GroupCommit | None:
+        """Return a group commit on a connection of its own; ``None`` on the embedded store.
+
+        Arguments:
+            new_batch: makes an empty batch.
+        """
+        if self._embedded is not None:
+            return None
+
+        def connect() -> Connection:
+            return Connection(self, self._handshake, marking=True)
+
+        return GroupCommit(connect, self._store, self._outage, self._observer, new_batch)
+
+    def close(self) -> None:
+        """Close the connections that the tally made; those in use, when they are released."""
+        self._closed = True
+        if self.owned:
+            self._pool.disconnect_idle()
+
+    def _observe(
+        self,
+        observer: Observer,
+        traffic: Traffic,
+        before: int,
+        begun: float,
+        failure: StoreError | None,
+    ) -> None:
+        written = traffic.bytes - before
+        seconds = time.perf_counter() - begun if written else 0.0
+        operation = Operation(
+            traffic.kind, self._store, traffic.size, written, time.time(), seconds, failure
+        )
+        observe(observer, operation)
+
+    def _check_late(self, traffic: Traffic, deadline: float) -> None:
+        """Raise if the embedded store has answered a read after the deadline.
+
+        It cannot be interrupted. Marks that it has applied are acknowledged all the same.
+
+        Raises:
+            StoreTimeoutError: the deadline has passed.
+        """
+        if traffic.kind == "read" and time.monotonic() >= deadline:
+            raise StoreTimeoutError
+
+    def _attempt(
+        self, data: bytes, count: int, traffic: Traffic, deadline: float
+    ) -> Generator[None, None, list[Any]]:
+        # A signal handler may raise anywhere, also where a connection is released.
+        held: list[Any] = []
+        intact = released = False
+        entry = None
+        if self._embedded is not None:
+            entry = id(self._embedded), threading.get_ident()
+            if entry in _entered:
+                raise ReentrantCallError(
+                    "a call in a signal handler has interrupted one of the embedded store, "
+                    "which does one thing at a time"
+                )
+        try:
+            try:
+                if entry is not None:
+                    _entered.add(entry)
+                stream = BlockingStream(self._acquire(deadline, held))
+                if traffic.kind == "read":
+                    # Marks need no check: a reply to other commands is no transaction's reply.
+                    stream.check_unused()
+                if self._handshake is not None and not self._handshake.done:
+                    shake_hands(
+                        self._handshake,
+                        stream,
+                        marking=traffic.kind == "write",
+                        deadline=deadline,
+                    )
+                stream.set_timeout(deadline)
+                traffic.bytes += len(data)
+                stream.send(data)
+                yield
+                replies: list[Any] = []
+                stream.receive(replies, count, deadline)
+                stream.restore_timeout()
+                intact = True
+            finally:
+                # A connection that is not intact may have unread replies, which the next
+                # command would take for its own.
+                self._release(held, intact)
+                if entry is not None:
+                    _entered.discard(entry)
+                released = True
+        finally:
+            if not released:
+                self._release(held, intact=False)
+                if entry is not None:
+                    _entered.discard(entry)
+        return replies
+
+    def connect_into(self, held: list[Any], deadline: float) -> None:
+        """Connect a connection that threads share, and put it into the list ``held``.
+
+        It is outside the pool of a client that the tally made.
+
+        Arguments:
+            held: an empty list.
+            deadline: when to give up, by `time.monotonic`.
+        """
+        if self.owned:
+            held.append(self._pool.connect_apart(deadline))
+        else:
+            self._acquire(deadline, held)
+
+    def release_shared(self, held: list[Any], *, intact: bool) -> None:
+        """Release the connection of `connect_into`, if there is one in the list."""
+        if not self.owned:
+            self._release(held, intact)
+        elif held:
+            held.pop().disconnect()
+
+    def _acquire(self, deadline: float, held: list[Any]) -> Any:
+        """Acquire a connection, put it into the list and return it."""
+        if self.owned:
+            return self._pool.acquire_into(held, deadline)
+        with self._no_reentry():
+            held.append(self._pool.get_connection())
+        return held[0]
+
+    def _release(self, held: list[Any], intact: bool) -> None:
+        """Release the connection in the list, if there is one."""
+        if self.owned:
+            self._pool.release_from(held, intact=intact)
+            if self._closed:  # while this connection was in use
+                self._pool.disconnect_idle()
+            return
+        if held:
+            if not intact:
+                held[0].disconnect()
+            with self._no_reentry():
+                # Out of the list first: a connection released twice would serve two threads.
+                self._pool.release(held.pop())
+
+    @contextlib.contextmanager
+    def _no_reentry(self) -> Iterator[None]:
+        """Guard a call of the caller's pool against a signal handler that interrupts the call.
+
+        If the lock of the pool is not re-entrant, the handler would wait for it for ever.
+
+        Raises:
+            ReentrantCallError: this thread is in a call of the pool.
+        """
+        entry = id(self._pool), threading.get_ident()
+        if entry in _entered:
+            raise ReentrantCallError(
+                "a call in a signal handler has interrupted the pool of this client; a tally "
+                "from SyncTally.from_url has a pool that can be interrupted"
+            )
+        try:
+            try:
+                _entered.add(entry)
+                yield
+            finally:
+                _entered.discard(entry)
+        finally:
+            _entered.discard(entry)  # if a signal handler has raised in the first `finally`
+
+
+#: The calls of callers' pools, and of embedded stores, that run now: the ids of the pool or
+#: store and of the thread.
+_entered: set[tuple[int, int]] = set()
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_entered.clear)
+
+
+def receive_replies(attempt: Generator[None, None, list[Any]]) -> list[Any]:
+    """Receive the replies of an attempt that was sent, and return them."""
+    try:
+        next(attempt)
+    except StopIteration as end:
+        replies: list[Any] = end.value
+        return replies
+    raise RuntimeError("an attempt yields once")  # pragma: no cover - so this is never reached

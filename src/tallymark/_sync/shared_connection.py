@@ -1,0 +1,425 @@
+"""Calls of several threads share the round trips of one connection: leader and followers.
+
+One thread at a time is the leader, and has the connection. It sends its own call together with
+all calls that have gathered meanwhile, reads the replies, and wakes the other threads, the
+followers, with theirs. Then the first follower whose call was not sent yet becomes the leader.
+There is no thread besides those of the callers, and a lone thread waits for nobody. The pattern
+is that of the write groups of storage engines, and of flat combining
+(Hendler, Incze, Shavit, Tzafrir: Flat combining and the synchronization-parallelism tradeoff,
+2010).
+
+A signal handler can interrupt the main thread anywhere, and can raise. So no lock is held while
+the state changes: the leadership, and calls, move from one list to another in one call of a C
+function, during which Python runs no handler. Each of these moves is atomic with and without
+the global interpreter lock.
+"""
+
+from __future__ import annotations
+
+import _thread
+import collections
+import itertools
+import time
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from .._core.failures import MIN_ATTEMPT_TIME, TRANSIENT, copied
+from .._core.observers import Operation, observe
+from .._core.untrusted import reraise_from_handler
+from .._redis import errors as redis_py
+from ..errors import StoreError, StoreTimeoutError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .._core.observers import Observer, Outage
+    from .._reading.execution import Sendable
+    from .connection import Connection
+
+__all__ = ["AGAIN", "Call", "SharedConnection"]
+
+#: A follower looks at this interval, in seconds, whether it can lead: the thread that should
+#: have woken it may have been interrupted by an exception.
+_POLL_INTERVAL: Final = 0.1
+
+#: The outcome of a call that has to be made again: it was not applied only because the server
+#: refused another call of its transaction.
+AGAIN: Final = object()
+
+#: The outcome of a call whose thread waits no more.
+_LEFT: Final = object()
+
+#: The only key of `SharedConnection._free`.
+_LEADERSHIP: Final = ("leadership",)
+_NOBODY: Final = (None,)
+
+_pop: Final[Callable[[list[Any]], Any]] = list.pop
+_popleft: Final[Callable[[Any], Any]] = collections.deque.popleft
+
+
+class Call:
+    """What one thread wants to be sent.
+
+    Attributes:
+        payload: the marks, or the request.
+        size: how many marks, or commands, it has.
+        cost: which part of a round trip it takes: calls of 1.0 in all may share one.
+        deadline: when the thread gives up, by `time.monotonic`.
+        repeated: whether an earlier attempt was sent.
+        sent: whether a byte of the call may have been written in this attempt.
+        outcome: the results or replies, `AGAIN`, or the error; ``None`` before.
+        waiter: the lock on which the thread waits, held; ``None`` if it leads at once.
+    """
+
+    __slots__ = ("cost", "deadline", "outcome", "payload", "repeated", "sent", "size", "waiter")
+
+    def __init__(
+        self, payload: Any, size: int, cost: float, deadline: float, *, repeated: bool = False
+    ) -> None:
+        self.payload = payload
+        self.size = size
+        self.cost = cost
+        self.deadline = deadline
+        self.repeated = repeated
+        self.sent = False
+        self.outcome: Any = None
+        self.waiter: Any = None
+
+
+class _Leadership:
+    """The right to use the connection, and the calls that are in flight on it.
+
+    Attributes:
+        connection: the connection.
+        calls: the calls that are in flight, or about to be sent.
+        request: all of these calls, as one write.
+        replies: the replies so far.
+        on_the_wire: whether the request was written whole, and another thread may read the
+            rest of the replies.
+        written: how many bytes were written, or may have been.
+        began: when the request was sent, by `time.perf_counter`; 0.0 before.
+    """
+
+    __slots__ = ("began", "calls", "connection", "on_the_wire", "replies", "request", "written")
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the calls; they have outcomes."""
+        self.on_the_wire = False
+        self.request: Any = None
+        self.replies: list[Any] = []
+        self.written = 0
+        self.began = 0.0
+        self.calls: list[Call] = []
+
+
+class SharedConnection:
+    """A connection on which calls of several threads share round trips.
+
+    Attributes:
+        last_failure: the last failure, until the next success.
+        bytes_sent, retries: as for `tallymark.Stats`. Changed by the leader alone.
+    """
+
+    kind: Literal["write", "read"]
+
+    def __init__(
+        self,
+        connect: Callable[[], Connection],
+        store: str,
+        outage: Outage,
+        observer: Observer | None,
+    ) -> None:
+        """Begin without a connection.
+
+        Arguments:
+            connect: makes a link, not connected yet.
+            store: the server's name for observers.
+            outage: the outages of the server.
+            observer: called after each attempt.
+        """
+        self._new_connection = connect
+        self._store = store
+        self._outage = outage
+        self._observer = observer
+        self.last_failure: StoreError | None = None
+        self.bytes_sent = self.retries = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew without a connection, as in a forked child process."""
+        self._queue: collections.deque[Call] = collections.deque()
+        #: Has the leadership, unless a thread has it.
+        self._free: dict[str, _Leadership] = {"leadership": _Leadership(self._new_connection())}
+        #: The waiters of threads that may be asleep.
+        self._asleep: dict[Any, bool] = {}
+        self._closed = False
+
+    def close(self) -> None:
+        """Close the connection; if a thread uses it, when that thread has ended its call."""
+        self._closed = True
+        held: list[_Leadership] = []
+        free = self._free
+        try:
+            if _take(free, held) and not held[0].calls:
+                held[0].connection.close()
+        finally:
+            _give_back(held, free)
+
+    def exchange(self, call: Call) -> Any:
+        """Have a call sent; return its outcome: results or replies, or `AGAIN`.
+
+        Raises:
+            StoreError: the attempt failed; `StoreTimeoutError` at the deadline. `Call.sent`
+                says whether a byte of the call may have been written.
+        """
+        free = self._free
+        held: list[_Leadership] = []
+        left = False
+        try:
+            try:
+                if self._queue or not _take(free, held):
+                    self._follow(call, free, held)
+                else:
+                    held[0].calls.append(call)
+                if held:
+                    self._lead(held[0], call)
+            finally:
+                self._leave(call, free, held)
+                left = True
+        finally:
+            if not left:  # if a signal handler has raised in the first `finally`
+                self._leave(call, free, held)
+        outcome = call.outcome
+        if isinstance(outcome, StoreError):
+            raise outcome
+        return outcome
+
+    # --- what differs between marks and reads
+
+    def _request(self, payloads: Sequence[Any]) -> Sendable:
+        """Return one request for the payloads of some calls."""
+        raise NotImplementedError
+
+    def _outcomes(self, calls: Sequence[Call], request: Any, replies: list[Any]) -> Sequence[Any]:
+        """Return the outcome of each call.
+
+        Raises:
+            StoreError: the replies do not fit the request.
+        """
+        raise NotImplementedError
+
+    # --- followers
+
+    def _follow(self, call: Call, free: dict[str, _Leadership], held: list[_Leadership]) -> None:
+        """Wait until a call has an outcome, or until this thread leads.
+
+        Raises:
+            StoreTimeoutError: the deadline has passed.
+        """
+        call.waiter = waiter = _thread.allocate_lock()
+        waiter.acquire()
+        self._queue.append(call)
+        asleep = self._asleep
+        try:
+            while True:
+                asleep[waiter] = True  # from now on, the thread may be woken
+                if call.outcome is not None or _take(free, held):
+                    return
+                left = call.deadline - time.monotonic()
+                if left <= 0:
+                    failure = self.last_failure or StoreTimeoutError()
+                    raise copied(failure, str(failure))
+                waiter.acquire(timeout=min(left, _POLL_INTERVAL))
+        finally:
+            asleep.pop(waiter, None)
+
+    def _wake(self, call: Call) -> None:
+        # Whoever removes the waiter releases it, so it is released once.
+        if self._asleep.pop(call.waiter, False):
+            call.waiter.release()
+
+    def _leave(self, call: Call, free: dict[str, _Leadership], held: list[_Leadership]) -> None:
+        """End a call; give the leadership back, and wake the next leader."""
+        if call.outcome is None:
+            call.outcome = _LEFT
+            if call.waiter is not None:
+                try:
+                    self._queue.remove(call)
+                except ValueError as error:
+                    reraise_from_handler(error)
+                    call.sent = True  # a leader has it, and may be sending it
+        in_flight: list[Call] = []
+        if held:
+            try:
+                in_flight = self._settle(held[0])
+            finally:
+                _give_back(held, free)
+        if in_flight or self._queue:
+            self._wake_next(in_flight)
+
+    def _settle(self, leadership: _Leadership) -> list[Call]:
+        """Prepare a leadership for the next leader; return the calls that are in flight."""
+        if leadership.calls:
+            if leadership.on_the_wire:
+                return list(leadership.calls)
+            self._interrupted(leadership)
+        if self._closed:
+            leadership.connection.close()
+        else:
+            leadership.connection.release()
+        return []
+
+    def _wake_next(self, in_flight: Sequence[Call]) -> None:
+        """Wake a thread that can lead: of a call in flight, or else the first in the queue."""
+        if not self._free:
+            return  # another thread leads already
+        for call in itertools.chain(in_flight, self._queue.copy()):
+            if call.outcome is None:
+                self._wake(call)
+                return
+
+    # --- the leader
+
+    def _lead(self, leadership: _Leadership, own: Call) -> None:
+        """Serve calls, until the leader's own call has an outcome.
+
+        Raises:
+            StoreError: the attempt of the own call failed, or its deadline has passed.
+        """
+        while own.outcome is None:
+            receiving = leadership.on_the_wire
+            leadership.on_the_wire = False  # a signal handler may interrupt what follows
+            try:
+                if not receiving:
+                    self._send(leadership, own)
+                    receiving = True
+                elif all(call.outcome is not None for call in leadership.calls):
+                    self._fail(leadership, StoreTimeoutError())  # the server does not answer
+                    continue
+                request, replies = leadership.request, leadership.replies
+                leadership.connection.receive(replies, request.reply_count(), own.deadline)
+                outcomes = self._outcomes(leadership.calls, request, replies)
+            except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
+                redis_py.let_pass(error)
+                failure = redis_py.failure(error)
+                if receiving and self._others_wait(leadership, own, failure):
+                    leadership.on_the_wire = True
+                else:
+                    self._fail(leadership, failure)
+                redis_py.raise_failure(error)
+            self._succeed(leadership, outcomes, own)
+
+    def _send(self, leadership: _Leadership, own: Call) -> None:
+        """Send the own call, or those in the queue."""
+        if leadership.calls and leadership.calls[0] is not own:
+            self._interrupted(leadership)  # a leader that could not end its calls
+        connection = leadership.connection
+        connection.prepare(own.deadline)
+        if not leadership.calls:
+            self._take_calls(leadership)
+        calls = leadership.calls
+        request = leadership.request = self._request([call.payload for call in calls])
+        data = request.encode()
+        repeated = False
+        for call in calls:
+            call.sent = True
+            repeated |= call.repeated
+        self.retries += repeated
+        leadership.written = len(data)
+        self.bytes_sent += leadership.written
+        if self._observer is not None:
+            leadership.began = time.perf_counter()
+        connection.send(data)
+
+    def _take_calls(self, leadership: _Leadership) -> None:
+        """Take as many calls from the queue as may share a round trip."""
+        calls, queue = leadership.calls, self._queue
+        free = 1.0
+        for call in queue.copy():
+            if calls and free < call.cost:
+                break
+            free -= call.cost
+            # Another call, if this one has left meanwhile; none, if all have.
+            try:
+                calls.extend(map(_popleft, (queue,)))
+            except IndexError as error:
+                reraise_from_handler(error)
+                break
+        leadership.calls = [call for call in calls if call.outcome is None]
+
+    def _others_wait(self, leadership: _Leadership, own: Call, failure: StoreError) -> bool:
+        """Return whether only the own deadline has passed, and other calls wait for replies."""
+        return (
+            isinstance(failure, StoreTimeoutError)
+            and own.deadline - time.monotonic() <= MIN_ATTEMPT_TIME
+            and any(call.outcome is None and call is not own for call in leadership.calls)
+        )
+
+    # --- outcomes
+
+    def _succeed(self, leadership: _Leadership, outcomes: Sequence[Any], own: Call) -> None:
+        if self._outage.lasts:
+            self._outage.end()
+        self.last_failure = None
+        if self._observer is not None:
+            self._observe(leadership, None)
+        for call, outcome in zip(leadership.calls, outcomes, strict=True):
+            call.outcome = outcome
+            if call is not own:
+                self._wake(call)
+        leadership.clear()
+
+    def _fail(self, leadership: _Leadership, failure: StoreError) -> None:
+        """End the calls of a leadership with an error, and close the connection."""
+        expired = time.monotonic() + MIN_ATTEMPT_TIME
+        calls = leadership.calls
+        final = not isinstance(failure, TRANSIENT) or all(
+            call.deadline <= expired for call in calls
+        )
+        self._outage.failed(failure, final=final)
+        self.last_failure = failure
+        if self._observer is not None:
+            self._observe(leadership, failure)
+        self._end(leadership, failure)
+
+    def _interrupted(self, leadership: _Leadership) -> None:
+        """End calls whose leader a signal handler has interrupted; they will be sent again."""
+        self._end(
+            leadership, StoreUnavailableError("the thread that sent the call was interrupted")
+        )
+
+    def _end(self, leadership: _Leadership, failure: StoreError) -> None:
+        try:
+            leadership.connection.close()
+        finally:
+            for call in leadership.calls:
+                if call.outcome is None:
+                    call.outcome = copied(failure, str(failure))
+                    if call.waiter is not None:
+                        self._wake(call)
+            leadership.clear()
+
+    def _observe(self, leadership: _Leadership, failure: StoreError | None) -> None:
+        if self._observer is None:
+            return
+        began = leadership.began
+        seconds = time.perf_counter() - began if began else 0.0
+        size = sum([call.size for call in leadership.calls])
+        operation = Operation(
+            self.kind, self._store, size, leadership.written, time.time(), seconds, failure
+        )
+        observe(self._observer, operation)
+
+
+def _take(free: dict[str, _Leadership], held: list[_Leadership]) -> bool:
+    """Move the leadership to a list, atomically; return whether it was free."""
+    held.extend(filter(None, map(free.pop, _LEADERSHIP, _NOBODY)))
+    return bool(held)
+
+
+def _give_back(held: list[_Leadership], free: dict[str, _Leadership]) -> None:
+    """Move the leadership back from a list, if it is there, atomically."""
+    free.update(zip(_LEADERSHIP, map(_pop, filter(None, (held,))), strict=False))
