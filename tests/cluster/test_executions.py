@@ -8,19 +8,17 @@ import pytest
 
 from tallymark import Granularity
 from tallymark._cluster.execution import ClusterExecutions
-from tallymark._cluster.shard_transactions import ShardBatches
 from tallymark._core.failures import MAX_REDIRECTS, RedirectedError
 from tallymark._core.options import Options
 from tallymark._marking.marks import Bitmaps, BitMark
-from tallymark._reading.execution import Exchange, Refresh, Sleep, Traffic
-from tallymark.errors import CommandError, StoreUnavailableError
+from tallymark._reading.execution import Commit, Exchange, Refresh, Sleep, Traffic
+from tallymark.errors import StoreUnavailableError
 
 A, B = ("a", 1), ("b", 2)
 SLOTS = [[0, 8191, [b"a", 1, b"id"]], [8192, 16383, [b"b", 2, b"id"]]]
 SCHEMA = b'{"version": 1, "shards": 4}'
 D = Granularity.DAY
 MARK = BitMark(Bitmaps("a", D, [b"{0}a"]), 7, 1)
-COMMITTED = [b"OK", b"QUEUED", [0]]
 
 
 class Clock:
@@ -44,8 +42,8 @@ def executions(clock: Clock) -> ClusterExecutions:
 
 
 def commit(executions: ClusterExecutions) -> tuple[Any, Any]:
-    """Return a commit of a mark of the first shard after the handshake, and its exchange."""
-    execution = executions.commit([MARK], 110.0, Traffic("write", 1), lambda _: ShardBatches())
+    """Return the execution of a mark of the first shard after the handshake, and its commit."""
+    execution = executions.commit([MARK], 110.0, Traffic("write", 1))
     handshake = next(execution)
     assert isinstance(handshake, Exchange)
     assert handshake.urgent
@@ -54,23 +52,20 @@ def commit(executions: ClusterExecutions) -> tuple[Any, Any]:
 
 def redirection(kind: Any, address: tuple[str, int]) -> list[Any]:
     host, port = address
-    error = RedirectedError.to(f"{kind} 1 {host}:{port}", kind, host, port)
-    return [b"OK", error, CommandError("EXECABORT")]
+    return [RedirectedError.to(f"{kind} 1 {host}:{port}", kind, host, port)]
 
 
 def test_after_a_pause_redirects_are_counted_anew(executions: ClusterExecutions) -> None:
     execution, effect = commit(executions)
     for _ in range(2):
         for number in range(MAX_REDIRECTS + 1):
-            assert isinstance(effect, Exchange), number
-            effect.request.encode()
+            assert isinstance(effect, Commit), number
             effect = execution.send(redirection("MOVED", A if effect.address == B else B))
         assert isinstance(effect, Sleep)
         assert isinstance(execution.send(None), Refresh)
         effect = execution.send(None)
-    effect.request.encode()
     with pytest.raises(StopIteration) as end:
-        execution.send(COMMITTED)
+        execution.send([D])
     assert end.value.value == [D]
 
 

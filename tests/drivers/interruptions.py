@@ -155,7 +155,7 @@ class Scenario:
                     return f"{len(places)} places"
                 if link._pool._acquired:
                     return "lent"
-        group = backend.writer._group
+        group = getattr(backend.writer, "_commit", None)
         if group is not None:
             if "leadership" not in group._free or group._free["leadership"].calls:
                 return "the leadership"

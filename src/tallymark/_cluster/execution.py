@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._core.failures import MAX_REDIRECTS, TRANSIENT, Attempts, RedirectedError, SlotMovingError
 from .._core.untrusted import reraise_from_handler
-from .._reading.execution import Exchange, ExchangeAll, Executions, Refresh, Sleep
+from .._reading.execution import Commit, Exchange, ExchangeAll, Executions, Refresh, Sleep
 from .._reading.requests import ListNodes, Request, Scatter
 from ..errors import StoreError, StoreUnavailableError
 from .handshake import Handshake
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from .._core.urls import Address
     from .._marking.marks import Mark, Result
     from .._reading.execution import Execution, Traffic
-    from .shard_transactions import ShardBatches
 
 __all__ = ["ClusterExecutions", "attempt_deadline"]
 
@@ -162,7 +161,6 @@ class ClusterExecutions(Executions):
         marks: Sequence[Mark],
         deadline: float,
         traffic: Traffic,
-        new_batch: Callable[[bool], ShardBatches],
     ) -> Execution[list[Result]]:
         """Send marks of one shard in one transaction, and follow redirects; return their results.
 
@@ -170,8 +168,6 @@ class ClusterExecutions(Executions):
             marks: the marks.
             deadline: when to give up, on the driver's clock.
             traffic: is updated, also if the execution fails.
-            new_batch: makes an empty batch; its argument is whether the batch goes to a
-                node that is importing the slot, and so needs ``ASKING``.
 
         Raises:
             StoreError: there is no answer.
@@ -186,11 +182,9 @@ class ClusterExecutions(Executions):
             try:
                 yield from self.ready(deadline, marking=True)
                 address = importing or self.topology.node_of(shard)
-                batch = new_batch(importing is not None)
-                for mark in marks:
-                    batch.add(mark)
-                results: list[Result] = batch.parse(
-                    (yield from self._exchange(batch, address, deadline, traffic))
+                until = attempt_deadline(self._clock(), deadline)
+                results: list[Result] = yield from self._commit(
+                    Commit(marks, until, address, traffic, importing is not None)
                 )
             except TRANSIENT as error:
                 reraise_from_handler(error)
@@ -211,17 +205,14 @@ class ClusterExecutions(Executions):
             redirects = 0
             yield from self._pause(attempts, failure, deadline, began)
 
-    def _exchange(
-        self, batch: ShardBatches, address: Address, deadline: float, traffic: Traffic
-    ) -> Execution[list[Any]]:
-        until = attempt_deadline(self._clock(), deadline)
+    def _commit(self, commit: Commit) -> Execution[list[Result]]:
         try:
-            replies: list[Any] = yield Exchange(batch, until, address, traffic)
+            results: list[Result] = yield commit
         except TRANSIENT as error:
             reraise_from_handler(error)
-            self.topology.failed(address)
+            self.topology.failed(commit.address)
             raise
-        return replies
+        return results
 
     def _dispatch(
         self, effect: Request | Scatter | ListNodes, deadline: float

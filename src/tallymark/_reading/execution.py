@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answerable",
+    "Commit",
     "Computation",
     "Deadline",
     "Exchange",
@@ -77,13 +78,16 @@ class Traffic:
     Attributes:
         kind, size: as for `tallymark.Operation`.
         attempts: how many attempts have begun.
-        bytes: how many bytes have been written, or may have been.
+        bytes: how many bytes have been written, or may have been, without those of attempts
+            that were sent together with other calls.
+        sent: whether a byte has been written, or may have been.
     """
 
     kind: Literal["write", "read"]
     size: int
     attempts: int = 0
     bytes: int = 0
+    sent: bool = False
 
 
 class Exchange(NamedTuple):
@@ -124,6 +128,24 @@ class ExchangeAll(NamedTuple):
     meanwhile: Iterator[None] | None = None
 
 
+class Commit(NamedTuple):
+    """One attempt to commit marks of one shard of a cluster. The execution is sent the results.
+
+    Attributes:
+        marks: the marks.
+        deadline: when the attempt times out, on the driver's clock.
+        address: the node.
+        traffic: is updated by the attempt, also if it fails.
+        importing: whether the node is importing the slot, and so needs ``ASKING``.
+    """
+
+    marks: Sequence[Any]
+    deadline: float
+    address: Address
+    traffic: Traffic
+    importing: bool
+
+
 class Sleep(NamedTuple):
     """Pause this execution.
 
@@ -159,7 +181,9 @@ class Refresh(NamedTuple):
 
 
 #: The effects that an execution may yield.
-ExecutionEffect = Exchange | ExchangeAll | Sleep | Refresh | Computation | Checkpoint | Page
+ExecutionEffect = (
+    Exchange | ExchangeAll | Commit | Sleep | Refresh | Computation | Checkpoint | Page
+)
 Execution = Generator[ExecutionEffect, Any, AnswerT]
 
 

@@ -21,7 +21,7 @@ from .._redis.stores import database
 from .executor import SyncExecutor
 from .nodes import SyncNodes
 from .pool import Connections
-from .writer import ClusterWriter, SyncWriter
+from .writer import ClusterWriter, SyncWriter, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -46,7 +46,7 @@ class SyncBackend:
         client: the redis-py client; on a cluster, the cluster client.
     """
 
-    writer: SyncWriter
+    writer: Writer
     reader: SyncExecutor
     client: Any
 
@@ -68,7 +68,7 @@ class SyncBackend:
         return results
 
     def renew_locks(self) -> None:
-        """Replace all locks with free ones, as in a child process."""
+        """Begin with no calls in progress and free locks, as in a child process."""
         self.writer.renew_locks()
         self.marker.replace_lock(threading.RLock())
 
@@ -113,6 +113,13 @@ class SyncServer(SyncBackend):
         )
         _backends.add(self)
 
+    def renew_locks(self) -> None:
+        """Begin with no calls in progress, as in a child process."""
+        super().renew_locks()
+        self._primary.renew_locks()
+        if self._replica is not None:
+            self._replica.renew_locks()
+
     def disconnect(self) -> None:
         """Close the connections that the tally made; those in use, when they are released."""
         self._primary.close()
@@ -145,10 +152,10 @@ class SyncCluster(SyncBackend):
             options, time.monotonic, self._check_usable, clients.startup, clients.remap
         )
         self._nodes = nodes = SyncNodes(
-            clients, options.observer, lambda end: self.reader.run(executions.discover(end))
+            clients, options, lambda end: self.reader.run(executions.discover(end))
         )
-        self.reader = SyncExecutor(executions, nodes.connections, nodes.refresh)
-        self.writer = ClusterWriter(executions, options, self.reader.run)
+        self.reader = SyncExecutor(executions, nodes.connections, nodes.refresh, nodes.commit)
+        self.writer = ClusterWriter(executions, options, self.reader.run, nodes.totals)
         _backends.add(self)
 
     @property
@@ -157,7 +164,7 @@ class SyncCluster(SyncBackend):
         return self._clients.cluster_client
 
     def renew_locks(self) -> None:
-        """Replace all locks with free ones, as in a child process."""
+        """Begin with no calls in progress, as in a child process."""
         super().renew_locks()
         self._nodes.renew_locks()
 

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._reading.execution import (
+    Commit,
     Computation,
     Exchange,
     ExchangeAll,
@@ -23,6 +24,7 @@ from .pool import receive_replies
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
+    from .._marking.marks import Result
     from .._reading.execution import Execution, Executions
     from .._reading.requests import Query
     from .pool import Connections
@@ -41,17 +43,29 @@ class SyncExecutor:
         executions: Executions,
         connections: Callable[[Exchange], Connections],
         refresh: Callable[[Refresh], None] | None = None,
+        commit: Callable[[Commit], list[Result]] | None = None,
     ) -> None:
         """Begin.
 
         Arguments:
             executions: makes executions of queries.
             connections: returns the connections for an exchange.
-            refresh: performs a `Refresh`; ``None`` without a cluster.
+            refresh, commit: perform a `Refresh` and a `Commit`; ``None`` without a cluster.
         """
         self._executions = executions
         self._connections = connections
-        self._refresh = refresh
+        #: What performs the effects of each type.
+        self._performers: dict[type, Callable[[Any], Any]] = {
+            Exchange: self._exchange,
+            ExchangeAll: self._exchange_all,
+            Sleep: lambda effect: time.sleep(effect.seconds),
+            Computation: lambda effect: _compute(effect.work.steps, effect.deadline),
+            Checkpoint: lambda effect: None,  # there are no other tasks
+        }
+        if refresh is not None:
+            self._performers[Refresh] = refresh
+        if commit is not None:
+            self._performers[Commit] = commit
 
     def answer(self, query: Query[AnswerT], timeout: float | None = None) -> AnswerT:
         """Return a query's answer.
@@ -93,29 +107,28 @@ class SyncExecutor:
             return answer
 
     def _perform(self, effect: Any) -> Any:
-        if isinstance(effect, Exchange):
-            attempt = self._attempt(effect)
-            try:
-                next(attempt)
-                if effect.meanwhile is not None:
-                    _compute(effect.meanwhile, effect.deadline)
-                return receive_replies(attempt)
-            finally:
-                attempt.close()
-        if isinstance(effect, ExchangeAll):
-            return self._exchange_all(effect)
-        if isinstance(effect, Sleep):
-            return time.sleep(effect.seconds)
-        if isinstance(effect, Computation):
-            return _compute(effect.work.steps, effect.deadline)
-        if isinstance(effect, Checkpoint):
-            return None  # there are no other tasks
-        if isinstance(effect, Refresh) and self._refresh is not None:
-            return self._refresh(effect)
-        raise TypeError(effect)
+        performer = self._performers.get(type(effect))
+        if performer is None:
+            raise TypeError(effect)
+        return performer(effect)
+
+    def _exchange(self, effect: Exchange) -> list[Any]:
+        if effect.meanwhile is None and not effect.urgent:
+            traffic = effect.traffic or Traffic("read", effect.request.reply_count())
+            connections = self._connections(effect)
+            return connections.exchange(effect.request, traffic, effect.deadline)
+        attempt = self._attempt(effect)
+        try:
+            next(attempt)
+            _compute(effect.meanwhile or (), effect.deadline)
+            return receive_replies(attempt)
+        finally:
+            attempt.close()
 
     def _exchange_all(self, effect: ExchangeAll) -> list[list[Any] | StoreError]:
         """Send all requests before any reply is read."""
+        if len(effect.exchanges) == 1 and effect.meanwhile is None:
+            return [_outcome(self._perform, effect.exchanges[0])]
         attempts = [self._attempt(exchange) for exchange in effect.exchanges]
         outcomes: list[list[Any] | StoreError] = []
         try:

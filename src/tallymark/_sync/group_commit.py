@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .._marking.marks import BitMark
 from .._marking.sizing import MAX_BATCH_MARKS
 from .._marking.stats import Totals
 from .shared_connection import AGAIN, Call, SharedConnection
@@ -28,9 +29,6 @@ class GroupCommit(SharedConnection):
     """Commits marks over one connection, those of several threads in one transaction.
 
     The payload of a call is a sequence of marks, the outcome the list of their results.
-
-    Attributes:
-        totals: the counters of what Redis has answered. Changed by the leader alone.
     """
 
     kind = "write"
@@ -51,7 +49,27 @@ class GroupCommit(SharedConnection):
         """
         super().__init__(connect, store, outage, observer)
         self._new_batch = new_batch
-        self.totals = Totals()
+        #: What Redis has answered. Changed by the leader alone.
+        self._totals = Totals()
+
+    def totals(self) -> Totals:
+        """Return the counters so far."""
+        totals = Totals()
+        totals.add(self._totals)
+        totals.bytes_sent, totals.retries = self.bytes_sent, self.retries
+        return totals
+
+    def takes(self, marks: Sequence[Mark]) -> bool:
+        """Return whether marks can be sent together with those of other threads.
+
+        Marks of many users have a connection of their own, so that others do not wait for
+        them; and so have those of a signal handler that has interrupted a call here.
+        """
+        return (
+            len(marks) <= MAX_BATCH_MARKS
+            and not self.is_entered()
+            and {BitMark}.issuperset(map(type, marks))
+        )
 
     def call(self, marks: Sequence[Mark], deadline: float, *, repeated: bool = False) -> Call:
         """Return the call for some marks.
@@ -73,7 +91,7 @@ class GroupCommit(SharedConnection):
     def _outcomes(self, calls: Sequence[Call], request: Any, replies: list[Any]) -> Sequence[Any]:
         results: list[Result] = request.parse(replies)
         if len(calls) == 1:
-            self.totals.record(results, refused=request.refused)
+            self._totals.record(results, refused=request.refused)
             return (results,)
         outcomes: list[Any] = []
         begin = end = postponed = 0
@@ -85,5 +103,5 @@ class GroupCommit(SharedConnection):
                 postponed += call.size
             else:
                 outcomes.append(results[begin:end])
-        self.totals.record(results, refused=request.refused, postponed=postponed)
+        self._totals.record(results, refused=request.refused, postponed=postponed)
         return outcomes

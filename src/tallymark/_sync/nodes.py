@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from .._cluster.shard_transactions import ShardBatches
+from .._marking.stats import Totals
 from ..errors import StoreTimeoutError
 from .pool import Connections
+from .shared_connection import AGAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .._core.observers import Observer
+    from .._core.options import Options
     from .._core.urls import Address
-    from .._reading.execution import Exchange, Refresh
+    from .._marking.marks import Result
+    from .._reading.execution import Commit, Exchange, Refresh
     from .._redis.cluster_clients import ClusterClients
 
 __all__ = ["SyncNodes"]
@@ -38,18 +42,18 @@ class SyncNodes:
     def __init__(
         self,
         clients: ClusterClients,
-        observer: Observer | None,
+        options: Options,
         discover: Callable[[float], None],
     ) -> None:
         """Begin without connections.
 
         Arguments:
             clients: makes the clients.
-            observer: called after each attempt.
+            options: the tally's options.
             discover: reads the topology from the first node that answers, by a deadline.
         """
         self._clients = clients
-        self._observer = observer
+        self._options = options
         self._discover = discover
         self._nodes: dict[Address, Connections] = {}
         self._discovered_at = 0.0
@@ -59,8 +63,45 @@ class SyncNodes:
         """Forget discoveries of other threads, as in a child process."""
         #: The running discovery.
         self._discoveries: dict[str, _Discovery] = {}
+        for connections in list(self._nodes.values()):
+            connections.renew_locks()
 
-    def connections(self, effect: Exchange) -> Connections:
+    def commit(self, effect: Commit) -> list[Result]:
+        """Make one attempt to commit marks, together with those of other threads if possible.
+
+        Raises:
+            StoreError: the attempt failed.
+        """
+        connections = self.connections(effect)
+        commit = connections.group_commit(self._new_batch)
+        traffic = effect.traffic
+        if commit is None or effect.importing or not commit.takes(effect.marks):
+            return self._commit_alone(connections, effect)
+        outcome: Any = AGAIN
+        while outcome is AGAIN:
+            call = commit.call(effect.marks, effect.deadline, repeated=traffic.sent)
+            try:
+                outcome = commit.exchange(call)
+            finally:
+                traffic.sent |= call.sent
+        results: list[Result] = outcome
+        return results
+
+    def _commit_alone(self, connections: Connections, effect: Commit) -> list[Result]:
+        """Make one attempt to commit marks, on a connection that no other thread uses then."""
+        batch = self._new_batch(asking=effect.importing)
+        for mark in effect.marks:
+            batch.add(mark)
+        return batch.parse(connections.exchange(batch, effect.traffic, effect.deadline))
+
+    def totals(self) -> Totals:
+        """Return the sums of the counters of all nodes' group commits."""
+        totals = Totals()
+        for connections in list(self._nodes.values()):
+            totals.add(connections.totals())
+        return totals
+
+    def connections(self, effect: Exchange | Commit) -> Connections:
         """Return the connections to the node that an exchange is for."""
         address = effect.address
         if address is None:
@@ -70,7 +111,7 @@ class SyncNodes:
             client = self._clients.client(address)
             # If another thread was first, this object has opened no connection yet.
             node = self._nodes.setdefault(
-                address, Connections(client, owned=True, observer=self._observer)
+                address, Connections(client, owned=True, observer=self._options.observer)
             )
         return node
 
@@ -105,6 +146,10 @@ class SyncNodes:
             if left <= 0:
                 raise StoreTimeoutError("no node of the cluster has answered in time")
             running.ended.wait(None if left == math.inf else left)
+
+    def _new_batch(self, *, asking: bool = False) -> ShardBatches:
+        options = self._options
+        return ShardBatches(bitfield=options.bitfield, replicas=options.replicas, asking=asking)
 
     def _end(self, discovery: _Discovery) -> None:
         if self._discoveries.get(_TOPOLOGY) is discovery:

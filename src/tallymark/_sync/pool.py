@@ -6,16 +6,19 @@ import contextlib
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .._core.failures import MIN_ATTEMPT_TIME, TRANSIENT
 from .._core.observers import Operation, Outage, observe
+from .._marking.stats import Totals
 from .._redis import errors as redis_py
 from .._redis.blocking_stream import BlockingStream
 from .._redis.stores import store_label
 from ..errors import ReentrantCallError, StoreTimeoutError
 from .connection import Connection, shake_hands
 from .group_commit import GroupCommit
+from .request_pipeline import RequestPipeline
+from .shared_connection import Call, SharedConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -24,10 +27,13 @@ if TYPE_CHECKING:
     from .._cluster.shard_transactions import ShardBatches
     from .._core.observers import Observer
     from .._marking.batch import Batch
-    from .._reading.execution import Traffic
+    from .._reading.execution import Sendable, Traffic
     from ..errors import StoreError
 
 __all__ = ["Connections", "receive_replies"]
+
+#: The only key of the group commits.
+_ONLY: Final = "marks"
 
 
 class Connections:
@@ -63,6 +69,46 @@ class Connections:
         self._observer = observer
         self._store = store_label(client)
         self._outage = Outage(self._store, time.monotonic)
+        #: Sends small requests; and the group commits that were made.
+        self._pipeline: RequestPipeline | None = None
+        if self._embedded is None:
+            self._pipeline = RequestPipeline(
+                lambda: Connection(self, handshake, marking=False),
+                self._store,
+                self._outage,
+                observer,
+            )
+        self._commits: dict[str, GroupCommit] = {}
+
+    def renew_locks(self) -> None:
+        """Begin with no calls in progress, as in a child process."""
+        for shared in self._shared():
+            shared.reset()
+
+    def exchange(self, request: Sendable, traffic: Traffic, deadline: float) -> list[Any]:
+        """Make one attempt: send a request, return its replies.
+
+        Small reads of several threads share a round trip. Other requests have a connection
+        each.
+
+        Arguments:
+            request: the request.
+            traffic, deadline: as for `attempt`.
+
+        Raises:
+            StoreError: the attempt failed.
+        """
+        pipeline = self._pipeline
+        if pipeline is None or request.share <= 1 or pipeline.is_entered():
+            attempt = self.attempt(request.encode(), request.reply_count(), traffic, deadline)
+            try:
+                next(attempt)
+                return receive_replies(attempt)
+            finally:
+                attempt.close()
+        call = Call(request, request.reply_count(), 1 / request.share, deadline)
+        replies: list[Any] = pipeline.exchange(call)
+        return replies
 
     def attempt(
         self, data: bytes, count: int, traffic: Traffic, deadline: float
@@ -103,24 +149,47 @@ class Connections:
         return replies
 
     def group_commit(self, new_batch: Callable[[], Batch | ShardBatches]) -> GroupCommit | None:
-        """Return a group commit on a connection of its own; ``None`` on the embedded store.
+        """Return the group commit, on a connection of its own; ``None`` on the embedded store.
 
         Arguments:
             new_batch: makes an empty batch.
         """
         if self._embedded is not None:
             return None
+        commit = self._commits.get(_ONLY)
+        if commit is None:
+            # If another thread was first, this object has opened no connection yet.
+            commit = self._commits.setdefault(
+                _ONLY,
+                GroupCommit(
+                    lambda: Connection(self, self._handshake, marking=True),
+                    self._store,
+                    self._outage,
+                    self._observer,
+                    new_batch,
+                ),
+            )
+        return commit
 
-        def connect() -> Connection:
-            return Connection(self, self._handshake, marking=True)
-
-        return GroupCommit(connect, self._store, self._outage, self._observer, new_batch)
+    def totals(self) -> Totals:
+        """Return the counters of the group commit."""
+        totals = Totals()
+        for commit in list(self._commits.values()):
+            totals.add(commit.totals())
+        return totals
 
     def close(self) -> None:
         """Close the connections that the tally made; those in use, when they are released."""
         self._closed = True
+        for shared in self._shared():
+            shared.close()
         if self.owned:
             self._pool.disconnect_idle()
+
+    def _shared(self) -> Iterator[SharedConnection]:
+        if self._pipeline is not None:
+            yield self._pipeline
+        yield from list(self._commits.values())
 
     def _observe(
         self,
@@ -178,6 +247,7 @@ class Connections:
                         deadline=deadline,
                     )
                 stream.set_timeout(deadline)
+                traffic.sent = True
                 traffic.bytes += len(data)
                 stream.send(data)
                 yield

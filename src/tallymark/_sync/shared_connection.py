@@ -19,6 +19,7 @@ from __future__ import annotations
 import _thread
 import collections
 import itertools
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -155,6 +156,8 @@ class SharedConnection:
         self._free: dict[str, _Leadership] = {"leadership": _Leadership(self._new_connection())}
         #: The waiters of threads that may be asleep.
         self._asleep: dict[Any, bool] = {}
+        #: The threads that are in `exchange`.
+        self._threads: dict[int, bool] = {}
         self._closed = False
 
     def close(self) -> None:
@@ -168,6 +171,13 @@ class SharedConnection:
         finally:
             _give_back(held, free)
 
+    def is_entered(self) -> bool:
+        """Return whether this thread is in `exchange`, which a signal handler has interrupted.
+
+        A call in the handler cannot wait for the call that it has interrupted.
+        """
+        return threading.get_ident() in self._threads
+
     def exchange(self, call: Call) -> Any:
         """Have a call sent; return its outcome: results or replies, or `AGAIN`.
 
@@ -178,8 +188,10 @@ class SharedConnection:
         free = self._free
         held: list[_Leadership] = []
         left = False
+        thread = threading.get_ident()
         try:
             try:
+                self._threads[thread] = True
                 if self._queue or not _take(free, held):
                     self._follow(call, free, held)
                 else:
@@ -188,10 +200,12 @@ class SharedConnection:
                     self._lead(held[0], call)
             finally:
                 self._leave(call, free, held)
+                self._threads.pop(thread, None)
                 left = True
         finally:
             if not left:  # if a signal handler has raised in the first `finally`
                 self._leave(call, free, held)
+                self._threads.pop(thread, None)
         outcome = call.outcome
         if isinstance(outcome, StoreError):
             raise outcome

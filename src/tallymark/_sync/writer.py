@@ -6,17 +6,16 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from .._cluster.shard_transactions import ShardBatches, by_shard
+from .._cluster.shard_transactions import by_shard
 from .._core.failures import TRANSIENT, Attempts, overloaded, with_outcome
 from .._core.options import checked_timeout
 from .._core.untrusted import reraise_from_handler
 from .._marking.batch import MAX_COMMAND_MARKS, Batch
-from .._marking.marks import BitMark, record_sent
-from .._marking.sizing import MAX_BATCH_MARKS
+from .._marking.marks import record_sent
 from .._marking.stats import Totals
 from .._reading.execution import Traffic, retried
 from .._redis.errors import let_pass
-from ..errors import ClosedError, StoreError, StoreTimeoutError
+from ..errors import ClosedError, StoreError, StoreTimeoutError, TallymarkError
 from .shared_connection import AGAIN
 
 if TYPE_CHECKING:
@@ -29,29 +28,24 @@ if TYPE_CHECKING:
     from .._reading.execution import Answerable, Execution
     from .group_commit import GroupCommit
 
-__all__ = ["ClusterWriter", "SyncWriter"]
+__all__ = ["ClusterWriter", "SyncWriter", "Writer"]
 
 
-class SyncWriter:
-    """Sends marks to one server. Threads may share it, and then share its transactions."""
+class Writer:
+    """Admits calls with marks, and counts them. Threads may share it."""
 
-    def __init__(
-        self,
-        options: Options,
-        run: Callable[[Execution[Any]], Any],
-        group: GroupCommit | None,
-    ) -> None:
+    def __init__(self, options: Options, run: Callable[[Execution[Any]], Any]) -> None:
         """Begin idle.
 
         Arguments:
             options: the tally's options.
-            run: performs an execution, on a connection that no other thread uses meanwhile.
-            group: sends marks together with those of other threads; ``None`` on the embedded
-                store, and on a cluster.
+            run: performs an execution.
         """
         self._options = options
+        self._timeout = options.timeout
+        self._max_pending = options.max_pending
+        self._has_quota = options.max_events is not None
         self._run = run
-        self._group = group
         self._closed = False
         self._totals = Totals()
         self.renew_locks()
@@ -59,10 +53,9 @@ class SyncWriter:
     def renew_locks(self) -> None:
         """Begin with an unheld lock and no calls in progress, as in a forked child process."""
         self._totals_lock = threading.RLock()
-        #: How many marks each call in progress has, by its thread, and for a call in a signal
-        #: handler by another key. Each call has an entry of its own: a sum could be left wrong
-        #: if a signal handler raises.
-        self._pending: dict[int | object, int] = {}
+        #: How many marks each call in progress has. Each call has an entry of its own: a
+        #: sum could be left wrong if a signal handler raises.
+        self._pending: dict[object, int] = {}
 
     def check_usable(self) -> None:
         """Raise a `ClosedError` after `close`."""
@@ -88,27 +81,22 @@ class SyncWriter:
 
     def submit_together(self, marks: Sequence[Mark], timeout: float | None = None) -> list[Result]:
         """Send one or more marks in one transaction; return their results. Raises as `submit`."""
-        self.check_usable()
-        seconds = self._options.timeout if timeout is None else checked_timeout(timeout)
+        if self._closed:
+            self.check_usable()
+        seconds = self._timeout if timeout is None else checked_timeout(timeout)
         deadline = time.monotonic() + seconds
         pending = self._pending
         waiting = sum(list(pending.values())) if pending else 0
-        if waiting >= self._options.max_pending:
-            raise overloaded(waiting, "marks", self._options.max_pending)
-        key: int | object = threading.get_ident()
-        # A call in a signal handler cannot wait for the call that it has interrupted.
-        interrupts = key in pending
-        if interrupts:
-            key = object()
+        if waiting >= self._max_pending:
+            raise overloaded(waiting, "marks", self._max_pending)
+        key = object()
         try:
             try:
                 pending[key] = len(marks)
-                if self._options.max_events is not None:
+                if self._has_quota:
                     # Before the first byte: a signal handler may raise at any moment after it.
                     record_sent(marks)
-                if self._group is not None and not interrupts and _is_small(marks):
-                    return self._commit(self._group, marks, deadline, seconds)
-                return self._write_apart(marks, deadline, seconds)
+                return self._send(marks, deadline, seconds)
             finally:
                 pending.pop(key, None)
         finally:
@@ -118,92 +106,91 @@ class SyncWriter:
         """Return the counters so far."""
         totals = Totals()
         totals.add(self._totals)
-        for group in self._groups():
-            totals.add(group.totals)
-            totals.bytes_sent += group.bytes_sent
-            totals.retries += group.retries
+        self._add_shared(totals)
         return totals.stats(sum(list(self._pending.values())))
 
     def close(self) -> None:
         """Accept no more marks; calls of other threads go on."""
         self._closed = True
 
-    def _groups(self) -> Sequence[GroupCommit]:
-        return () if self._group is None else (self._group,)
-
-    def _commit(
-        self, group: GroupCommit, marks: Sequence[Mark], deadline: float, seconds: float
-    ) -> list[Result]:
-        """Send marks together with those of other threads; arguments and errors as for `_write`."""
-        sent = False
-        attempts: Attempts | None = None
-        while True:
-            call = group.call(marks, deadline, repeated=sent)
-            try:
-                outcome = group.exchange(call)
-            except StoreError as error:
-                let_pass(error)
-                sent |= call.sent
-                try:
-                    if not isinstance(error, TRANSIENT):
-                        raise
-                    attempts = attempts or Attempts()
-                    pause = attempts.pause(error, deadline - time.monotonic())
-                except StoreError as failure:
-                    reraise_from_handler(failure)
-                    self._count_errors(len(marks))
-                    raise _outcome(failure, sent, seconds) from failure.__cause__
-                time.sleep(pause)
-            else:
-                if outcome is not AGAIN:
-                    results: list[Result] = outcome
-                    return results
-
-    def _write_apart(self, marks: Sequence[Mark], deadline: float, seconds: float) -> list[Result]:
-        """Send marks apart from those of other threads; arguments and errors as for `_write`."""
-        traffic = Traffic("write", len(marks))
-        results: list[Result] = []
-        refused = False
-        try:
-            results, refused = self._write(marks, traffic, deadline, seconds)
-        finally:
-            # Only additions while the lock is held, so that no signal handler runs then.
-            counted = Totals()
-            counted.bytes_sent = traffic.bytes
-            counted.retries = max(0, traffic.attempts - 1)
-            if results:
-                counted.record(results, refused=refused)
-            else:
-                counted.errors = traffic.size
-            with self._totals_lock:
-                self._totals.add(counted)
-        return results
-
-    def _count_errors(self, errors: int) -> None:
-        with self._totals_lock:
-            self._totals.errors += errors
-
-    def _write(
-        self, marks: Sequence[Mark], traffic: Traffic, deadline: float, seconds: float
-    ) -> tuple[list[Result], bool]:
-        """Send marks in one transaction.
+    def _send(self, marks: Sequence[Mark], deadline: float, seconds: float) -> list[Result]:
+        """Send marks.
 
         Arguments:
             marks: the marks.
-            traffic: counts what is sent, also if the call fails.
             deadline: when to give up, by `time.monotonic`.
             seconds: the timeout from which the deadline was computed, for error messages.
-
-        Returns:
-            The results of the marks, and whether Redis discarded the transaction.
 
         Raises:
             StoreError: there is no reply; the message says whether the marks may have been
                 applied.
         """
+        raise NotImplementedError
+
+    def _add_shared(self, totals: Totals) -> None:
+        """Add the counters of what was sent together with marks of other threads."""
+        raise NotImplementedError
+
+    def _count(self, counted: Totals) -> None:
+        # Only additions while the lock is held, so that no signal handler runs then.
+        with self._totals_lock:
+            self._totals.add(counted)
+
+
+class SyncWriter(Writer):
+    """Sends marks to one server."""
+
+    def __init__(
+        self, options: Options, run: Callable[[Execution[Any]], Any], commit: GroupCommit | None
+    ) -> None:
+        """Begin idle.
+
+        Arguments:
+            options, run: as for `Writer`.
+            commit: sends marks together with those of other threads; ``None`` on the embedded
+                store.
+        """
+        super().__init__(options, run)
+        self._commit = commit
+
+    def _send(self, marks: Sequence[Mark], deadline: float, seconds: float) -> list[Result]:
+        commit = self._commit
+        if commit is None or not commit.takes(marks):
+            return self._send_alone(marks, deadline, seconds)
+        sent = False
+        attempts: Attempts | None = None
+        while True:
+            call = commit.call(marks, deadline, repeated=sent)
+            try:
+                outcome = commit.exchange(call)
+                if outcome is not AGAIN:
+                    results: list[Result] = outcome
+                    return results
+            except StoreError as error:
+                let_pass(error)
+                sent |= call.sent
+                failure, final = error, not isinstance(error, TRANSIENT)
+                if not final:
+                    attempts = attempts or Attempts()
+                    try:
+                        pause = attempts.pause(error, deadline - time.monotonic())
+                    except StoreError as last:
+                        reraise_from_handler(last)
+                        failure, final = last, True
+                if final:
+                    counted = Totals()
+                    counted.errors = len(marks)
+                    self._count(counted)
+                    raise _outcome(failure, sent, seconds) from failure.__cause__
+                time.sleep(pause)
+
+    def _send_alone(self, marks: Sequence[Mark], deadline: float, seconds: float) -> list[Result]:
+        """Send marks on a connection that no other thread uses meanwhile; as `_send`."""
         options = self._options
+        traffic = Traffic("write", len(marks))
         batch = Batch(bitfield=options.bitfield, replicas=options.replicas)
         request: Answerable[list[Result]] = batch
+        results: list[Result] = []
         try:
             if len(marks) <= MAX_COMMAND_MARKS:
                 for mark in marks:
@@ -213,8 +200,21 @@ class SyncWriter:
             results = self._run(retried(request, deadline, time.monotonic, traffic=traffic))
         except StoreError as failure:
             let_pass(failure)
-            raise _outcome(failure, traffic.bytes > 0, seconds) from failure.__cause__
-        return results, batch.refused
+            raise _outcome(failure, traffic.sent, seconds) from failure.__cause__
+        finally:
+            counted = Totals()
+            counted.bytes_sent = traffic.bytes
+            counted.retries = max(0, traffic.attempts - 1)
+            if results:
+                counted.record(results, refused=batch.refused)
+            else:
+                counted.errors = len(marks)
+            self._count(counted)
+        return results
+
+    def _add_shared(self, totals: Totals) -> None:
+        if self._commit is not None:
+            totals.add(self._commit.totals())
 
 
 class _LargeBatch:
@@ -251,7 +251,7 @@ def _check_deadline(deadline: float) -> None:
         raise StoreTimeoutError
 
 
-class ClusterWriter(SyncWriter):
+class ClusterWriter(Writer):
     """Sends marks to the nodes of a cluster, those of each shard in one transaction."""
 
     def __init__(
@@ -259,47 +259,57 @@ class ClusterWriter(SyncWriter):
         executions: ClusterExecutions,
         options: Options,
         run: Callable[[Execution[Any]], Any],
+        shared: Callable[[], Totals],
     ) -> None:
         """Begin idle.
 
         Arguments:
             executions: the executions of the cluster.
-            options, run: as for `SyncWriter`.
+            options, run: as for `Writer`.
+            shared: returns the counters of what the nodes have committed.
         """
-        super().__init__(options, run, None)
+        super().__init__(options, run)
         self._executions = executions
+        self._shared = shared
 
-    def _write(
-        self, marks: Sequence[Mark], traffic: Traffic, deadline: float, seconds: float
-    ) -> tuple[list[Result], bool]:
-        """Send the marks of one shard after another; otherwise as `SyncWriter`."""
+    def _send(self, marks: Sequence[Mark], deadline: float, seconds: float) -> list[Result]:
+        """Send the marks of one shard after another."""
         shards = by_shard(marks)
         results: list[Any] = [None] * len(marks)
-        for indexes in shards:
-            part = [marks[index] for index in indexes]
-            before = traffic.bytes
-            try:
-                part_results: Sequence[Result] = self._run(
-                    self._executions.commit(part, deadline, traffic, self._new_batch)
-                )
-            except StoreError as failure:
-                let_pass(failure)
-                error = _outcome(failure, traffic.bytes > before, seconds)
-                if len(shards) == 1:
-                    raise error from failure.__cause__
-                part_results = [error] * len(part)
-            for index, result in zip(indexes, part_results, strict=True):
-                results[index] = result
-        return results, False
+        counted = Totals()
+        counted.errors = len(marks)  # until there are results
+        try:
+            for indexes in shards:
+                part = [marks[index] for index in indexes]
+                traffic = Traffic("write", len(part))
+                try:
+                    part_results: Sequence[Result] = self._run(
+                        self._executions.commit(part, deadline, traffic)
+                    )
+                except StoreError as failure:
+                    let_pass(failure)
+                    error = _outcome(failure, traffic.sent, seconds)
+                    if len(shards) == 1:
+                        raise error from failure.__cause__
+                    part_results = [error] * len(part)
+                finally:
+                    counted.retries += max(0, traffic.attempts - 1)
+                    counted.bytes_sent += traffic.bytes
+                    counted.batches += traffic.bytes > 0  # sent apart from other calls
+                for index, result in zip(indexes, part_results, strict=True):
+                    results[index] = result
+            counted.errors = sum(isinstance(result, TallymarkError) for result in results)
+            counted.marks = len(marks) - counted.errors
+        finally:
+            self._count(counted)
+        return results
 
-    def _new_batch(self, importing: bool) -> ShardBatches:
-        options = self._options
-        return ShardBatches(bitfield=options.bitfield, replicas=options.replicas, asking=importing)
-
-
-def _is_small(marks: Sequence[Mark]) -> bool:
-    """Return whether marks may share a transaction with those of other threads."""
-    return len(marks) <= MAX_BATCH_MARKS and all(type(mark) is BitMark for mark in marks)
+    def _add_shared(self, totals: Totals) -> None:
+        shared = self._shared()
+        # The results of a node are not final: the marks may be sent to another one.
+        totals.batches += shared.batches
+        totals.bytes_sent += shared.bytes_sent
+        totals.retries += shared.retries
 
 
 def _outcome(failure: StoreError, sent: bool, seconds: float) -> StoreError:
