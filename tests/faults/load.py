@@ -32,7 +32,11 @@ TOLERANCE = 0.3
 #: The pause of a caller between two calls, in seconds.
 PAUSE = 0.01
 
-UNTOUCHED, MARKED, CLEARED, UNKNOWN = range(4)
+#: What is known of a bit. UNSENT: of its only call, "nothing was sent".
+UNTOUCHED, MARKED, CLEARED, UNKNOWN, UNSENT = range(5)
+
+#: The states after which a bit is known to be set, or not.
+EXPECTED = {MARKED: True, CLEARED: False, UNSENT: False}
 
 
 class Load:
@@ -120,20 +124,27 @@ class Load:
                 states.extend(bytes(user_id - len(states) + 1000))
             if error is not None:
                 self.raised[type(error).__name__] += 1
-                states[user_id] = UNKNOWN
+                if "nothing was sent" not in str(error):
+                    states[user_id] = UNKNOWN
+                elif states[user_id] == UNTOUCHED:
+                    states[user_id] = UNSENT
             else:
                 self.acknowledged += 1
                 states[user_id] = MARKED if verb == "mark_event" else CLEARED
 
     def lost(self, raw: Any) -> int:
-        """Return how many acknowledged calls are not in Redis, in any of their bitmaps."""
+        """Return how many bits of Redis, in all bitmaps, contradict the results of the calls.
+
+        An acknowledged call is not there, or a mark is there of which the error said that
+        nothing was sent.
+        """
         lost = 0
         for event, states in self._states.items():
             bitmaps = [raw.get(key) or b"" for key in KEYS[event]]
             for user_id, state in enumerate(states):
-                if state in (MARKED, CLEARED):
+                if state in EXPECTED:
                     byte, mask = user_id >> 3, 128 >> (user_id & 7)
                     for bitmap in bitmaps:
                         is_set = byte < len(bitmap) and bool(bitmap[byte] & mask)
-                        lost += is_set != (state == MARKED)
+                        lost += is_set != EXPECTED[state]
         return lost

@@ -8,16 +8,14 @@ from __future__ import annotations
 import random
 
 import pytest
-from scenarios import BLOCKING, SCENARIOS, run, setting_of
+from scenarios import SCENARIOS, run, setting_of
 from world import world
 
 SECONDS = 2.0
 
 
-@pytest.mark.parametrize(
-    ("name", "blocking"),
-    [(name, False) for name in SCENARIOS] + [(name, True) for name in BLOCKING],
-)
+@pytest.mark.parametrize("blocking", [False, True], ids=["tasks", "threads"])
+@pytest.mark.parametrize("name", SCENARIOS)
 async def test_scenario(name: str, blocking: bool) -> None:
     async with world(blocking=blocking, setting=setting_of(name)) as made:
         await run(made, name, random.Random(name), SECONDS)
