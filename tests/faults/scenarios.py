@@ -240,19 +240,6 @@ def setting_of(name: str) -> Setting:
     return "sentinel" if name == "failover by Sentinel" else "server"
 
 
-#: The scenarios that run with the blocking facade too.
-BLOCKING = (
-    "kill -9 and restart",
-    "SIGSTOP, SIGCONT",
-    "cut at a random byte",
-    "unreachable",
-    "failover by Sentinel",
-    "cluster: slots move",
-    "cluster: a master dies",
-    "cluster: a master is cut off",
-)
-
-
 async def run(
     world: World, name: str, chance: random.Random, seconds: float, fewest: int = 1
 ) -> None:

@@ -18,7 +18,7 @@ import redis
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 # ruff: noqa: E402 - the tests import each other in the same way
 
-from scenarios import BLOCKING, SCENARIOS, run, setting_of
+from scenarios import SCENARIOS, run, setting_of
 from world import CALLERS, HEADER, THREADS, TIMEOUT, Outcome, durable_server, world
 
 #: The markers of the table in a document.
@@ -57,7 +57,7 @@ def main() -> int:
     parser.add_argument("--write", type=Path, help="put the table into this document")
     options = parser.parse_args()
     warnings.simplefilter("error")
-    runs = [(name, False) for name in SCENARIOS] + [(name, True) for name in BLOCKING]
+    runs = [(name, blocking) for name in SCENARIOS for blocking in (False, True)]
     outcomes: list[Outcome] = []
     broken = 0
     print(*HEADER, sep=" | ", flush=True)

@@ -8,16 +8,18 @@ from __future__ import annotations
 import random
 
 import pytest
-from scenarios import BLOCKING, SCENARIOS, run, setting_of
-from world import world
+import redis
+from load import Load
+from scenarios import SCENARIOS, run, setting_of
+from world import durable_server, world
+
+from tallymark import SyncTally
 
 SECONDS = 2.0
 
 
-@pytest.mark.parametrize(
-    ("name", "blocking"),
-    [(name, False) for name in SCENARIOS] + [(name, True) for name in BLOCKING],
-)
+@pytest.mark.parametrize("blocking", [False, True], ids=["tasks", "threads"])
+@pytest.mark.parametrize("name", SCENARIOS)
 async def test_scenario(name: str, blocking: bool) -> None:
     async with world(blocking=blocking, setting=setting_of(name)) as made:
         await run(made, name, random.Random(name), SECONDS)
@@ -27,3 +29,26 @@ async def test_scenario(name: str, blocking: bool) -> None:
     assert outcome.late == 0, outcome
     assert outcome.faults > 0
     assert outcome.acknowledged > 100
+
+
+@pytest.mark.parametrize("connections", [100, None], ids=["100", "default"])
+def test_kill_9_under_threads_without_a_pause(connections: int | None) -> None:
+    """With connections for all threads, and with fewer: the default is 50."""
+    load = Load(64, timeout=5.0, pause=0.0)
+    with durable_server() as server:
+        url = server.url if connections is None else f"{server.url}?max_connections={connections}"
+        with SyncTally.from_url(url, timeout=load.timeout) as tally:
+            with load.running_blocking(tally):
+                for _ in range(5):
+                    load.acknowledge(1000)
+                    server.kill()
+                    server.start()
+                load.acknowledge(1000)
+            assert tally.stats().waiting == 0
+        with redis.Redis(port=server.port) as raw:
+            assert load.lost(raw) == 0
+    assert load.late == 0, load.overrun
+    assert set(load.raised) <= {"StoreUnavailableError", "StoreTimeoutError"}
+    if connections is not None:
+        assert not load.raised
+        assert min(load.acknowledged_of) >= 10  # of about 100

@@ -98,7 +98,7 @@ class World:
         tally: the tally of the callers, of either facade.
         faults: how many faults the scenario has made.
         recoveries: for each fault, the seconds until a mark was acknowledged again.
-        lost: how many acknowledged marks are not in Redis at the end.
+        lost: how many bits of Redis contradict the results of the calls at the end.
     """
 
     def __init__(self, server: RedisProcess, wire: Wire, tally: Any, load: Load) -> None:
