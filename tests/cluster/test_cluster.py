@@ -341,7 +341,8 @@ async def test_a_node_that_stands_still(facade: Facade) -> None:
     """Of a transaction of several shards, those of the other nodes are applied."""
     with running_cluster(replicas=False) as cluster:
         async with facade.open(ClusterStore(cluster).url) as tally:
-            await tally.mark_many("active", range(40), now=MONDAY)  # all nodes are connected
+            for user in range(40):
+                await tally.mark_event("active", user, now=MONDAY)  # all nodes are connected
             stuck = cluster.masters()[0]
             pending: list[PendingMark] = []
             stuck.freeze()

@@ -164,8 +164,8 @@ def test_a_blocking_close_lets_other_threads_finish(redis_store: Store) -> None:
         proxy.passing.set()
         thread.join()
     assert results == [NEW]
-    pool: Any = internals(tally).client.connection_pool
-    assert [connection._sock for connection in pool._connections] == [None]
+    connection = internals(tally).writer._commit._free["leadership"].connection
+    assert not connection._held
 
 
 def test_a_tally_belongs_to_one_event_loop(redis_store: Store) -> None:
