@@ -66,12 +66,19 @@ def test_without_bitfield() -> None:
     batch = batch_of(BitMark(ACTIVE, 7, 1), BitMark(ACTIVE, 8, 1), bitfield=False)
     assert commands(batch)[1:-1] == [
         "SETBIT aW 7 1",
-        "SETBIT aW 8 1",
         "SETBIT aD 7 1",
+        "SETBIT aW 8 1",
         "SETBIT aD 8 1",
     ]
     assert batch.reply_count() == 6
     assert batch.parse([b"OK", *[b"QUEUED"] * 4, [0, 1, 1, 0]]) == [W, D]
+
+
+def test_marks_whose_bitmaps_have_all_expired_flip_nothing() -> None:
+    expired = Bitmaps("active", [], [])
+    batch = batch_of(BitMark(expired, 7, 1), BitMark(expired, 8, 1), BitMark(LOGIN, 7, 1))
+    assert commands(batch) == ["MULTI", "SETBIT lD 7 1", "EXEC"]
+    assert batch.parse([b"OK", b"QUEUED", [0]]) == [Granularity(0), Granularity(0), D]
 
 
 def test_other_bitmaps_of_the_event_keep_the_call_order() -> None:
@@ -182,3 +189,11 @@ def test_replies_that_do_not_fit_are_never_guessed_at(executed: Any) -> None:
     batch = batch_of(BitMark(ACTIVE, 7, 1))
     with pytest.raises(StoreError, match="does not fit"):
         batch.parse([b"OK", b"QUEUED", b"QUEUED", executed])
+
+
+@pytest.mark.parametrize("bits", [None, 0, b"\0\0", [0], [0, 0, 0], [0, 2], [0, b"1"], [0, [0]]])
+def test_replies_to_several_marks_that_do_not_fit(bits: Any) -> None:
+    batch = batch_of(BitMark(ACTIVE, 7, 1), BitMark(ACTIVE, 8, 1))
+    for executed in ([bits, [0, 0]], [[0, 0], bits]):
+        with pytest.raises(StoreError, match="does not fit"):
+            batch.parse([b"OK", b"QUEUED", b"QUEUED", executed])

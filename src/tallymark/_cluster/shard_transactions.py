@@ -13,50 +13,52 @@ from .._core import encoding
 from .._core.failures import RedirectedError, unexpected_reply
 from .._core.periods import Granularity
 from .._marking.batch import Batch, check_replicated, wait_command
-from .._marking.commands import SetBits
+from .._marking.commands import SetBits, encode_all, parse_all
 from .._marking.marks import BitMark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from .._marking.commands import WriteCommand
     from .._marking.marks import Bitmaps, Mark, Result
 
 __all__ = ["ShardBatches", "by_shard", "redirection"]
 
 
-class _SetBitsBatch:
-    """The transaction of a shard whose marks are single bits: one `SetBits` for each event.
+class _BitsBatch:
+    """The transaction of a shard whose marks are single bits, one write command for each event.
 
     The common case. Has the methods of `Batch` that `ShardBatches` calls, and takes a third of
     the time.
     """
 
-    __slots__ = ("_runs",)
+    __slots__ = ("_command_count", "_commands")
 
     refused = False
     retriable: frozenset[int] = frozenset()
 
-    def __init__(self) -> None:
-        self._runs: list[SetBits] = []
+    def __init__(self, commands: Sequence[WriteCommand], command_count: int) -> None:
+        """Begin with all write commands.
 
-    def add(self, run: SetBits) -> None:
-        self._runs.append(run)
+        Arguments:
+            commands: the write commands.
+            command_count: how many Redis commands these are.
+        """
+        self._commands = commands
+        self._command_count = command_count
 
     def encode(self) -> bytes:
-        return b"".join([encoding.MULTI, *[run.encode() for run in self._runs], encoding.EXEC])
+        return b"".join([encoding.MULTI, *encode_all(self._commands), encoding.EXEC])
 
     def reply_count(self) -> int:
-        return 2 + sum([run.command_count() for run in self._runs])
+        return 2 + self._command_count
 
     def parse_into(self, results: list[Result], replies: Sequence[Any]) -> None:
         """Put the result of each mark at its index."""
         executed = replies[-1]
         if type(executed) is not list or len(executed) != len(replies) - 2:
             raise unexpected_reply(executed)
-        values = iter(executed)
-        for run in self._runs:
-            for index, result in zip(run.indexes, run.parse(values), strict=True):
-                results[index] = result
+        parse_all(self._commands, results, executed)
 
 
 class ShardBatches:
@@ -99,7 +101,7 @@ class ShardBatches:
         self._runs: dict[Bitmaps, list[int]] = {}
         self._mixed: set[int] = set()
         #: The transaction of each shard, the indexes of its marks, and its number of replies.
-        self._shards: dict[int, tuple[_SetBitsBatch | Batch, list[int], int]] = {}
+        self._shards: dict[int, tuple[_BitsBatch | Batch, list[int], int]] = {}
         #: The keys of the marks of each shard, if asking.
         self._keys: dict[int, dict[bytes, None]] = {}
         self.size = 0
@@ -148,18 +150,25 @@ class ShardBatches:
         pieces.append(wait_command(self._replicas))
         return b"".join(pieces)
 
-    def _part(self, shard: int, runs: list[tuple[Bitmaps, list[int]]]) -> _SetBitsBatch | Batch:
+    def _part(self, shard: int, runs: list[tuple[Bitmaps, list[int]]]) -> _BitsBatch | Batch:
         marks = self._marks
         if shard not in self._mixed and (
             len(runs) == 1 or len({bitmaps.order_key for bitmaps, _ in runs}) == len(runs)
         ):
-            part = _SetBitsBatch()
+            commands: list[WriteCommand] = []
+            command_count = 0
             for bitmaps, indexes in runs:
-                run = SetBits(bitmaps, self._bitfield)
-                run.indexes = indexes
-                run.marks = [marks[index] for index in indexes]
-                part.add(run)
-            return part
+                if len(indexes) == 1:
+                    commands.append((indexes[0], marks[indexes[0]]))
+                    command_count += bitmaps.command_count
+                elif self._bitfield:
+                    run = SetBits(bitmaps, indexes, [marks[index] for index in indexes])
+                    commands.append(run)
+                    command_count += bitmaps.command_count
+                else:
+                    commands += [(index, marks[index]) for index in indexes]
+                    command_count += len(indexes) * bitmaps.command_count
+            return _BitsBatch(commands, command_count)
         # In call order.
         ordered = sorted(index for _, indexes in runs for index in indexes)
         runs[:] = [(runs[0][0], ordered)]
@@ -205,7 +214,7 @@ class ShardBatches:
                 at += 2 * len(self._keys[shard]) + 1
             some = replies[at : at + count]
             at += count
-            if type(some[-1]) is list and isinstance(part, _SetBitsBatch):
+            if type(some[-1]) is list and isinstance(part, _BitsBatch):
                 part.parse_into(results, some)
                 self.refused = False
                 written = True
@@ -223,13 +232,13 @@ class ShardBatches:
 
     def _parse_batch(
         self,
-        part: _SetBitsBatch | Batch,
+        part: _BitsBatch | Batch,
         indexes: list[int],
         replies: Sequence[Any],
         results: list[Result],
     ) -> None:
         """Put the results of a shard with other marks than bits, or with errors."""
-        if isinstance(part, _SetBitsBatch):
+        if isinstance(part, _BitsBatch):
             indexes = sorted(indexes)
             part = Batch(bitfield=self._bitfield)
             for index in indexes:

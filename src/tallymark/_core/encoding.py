@@ -34,13 +34,12 @@ def setbit(heads: tuple[bytes, ...], offset: int, value: int) -> bytes:
     """Encode one ``SETBIT`` for each of several keys.
 
     Arguments:
-        heads: the result of `setbit_head` for each key.
+        heads: the result of `setbit_head` for each key, and ``b""`` at the end.
         offset: the bit to set.
         value: 0 or 1.
     """
     digits = b"%d" % offset
-    tail = b"$%d\r\n%b\r\n$1\r\n%d\r\n" % (len(digits), digits, value)
-    return tail.join((*heads, b""))
+    return (_SETBIT_OFFSETS[len(digits)] + digits + _SETBIT_VALUES[value]).join(heads)
 
 
 def bitfield(bulk_keys: tuple[bytes, ...], bits: list[tuple[int, int]]) -> bytes:
@@ -50,16 +49,28 @@ def bitfield(bulk_keys: tuple[bytes, ...], bits: list[tuple[int, int]]) -> bytes
         bulk_keys: the result of `bulk` for each key.
         bits: offset and value of each bit, in the order in which they are set.
     """
-    # Formatting a str takes half the time of formatting bytes.
+    # Formatting a str takes half the time of formatting bytes, and with the tables of the
+    # parts around an offset it takes half of that.
     tail = "".join(
         [
-            f"$3\r\nSET\r\n$2\r\nu1\r\n${len(digits)}\r\n{digits}\r\n$1\r\n{value}\r\n"
-            for digits, value in [(str(offset), value) for offset, value in bits]
+            f"{_SET_OFFSETS[len(digits := str(offset))]}{digits}{_SET_VALUES[value]}"
+            for offset, value in bits
         ]
     ).encode()
     head = b"*%d\r\n$8\r\nBITFIELD\r\n" % (2 + 4 * len(bits))
     return b"".join([b"%b%b%b" % (head, key, tail) for key in bulk_keys])
 
+
+#: How many digits an offset has at most: those of 2**64.
+_MAX_DIGITS: Final = 20
+
+#: What comes before an offset of so many digits, and after one with the value 0 or 1.
+_SETBIT_OFFSETS: Final = tuple(b"$%d\r\n" % digits for digits in range(_MAX_DIGITS + 1))
+_SETBIT_VALUES: Final = (b"\r\n$1\r\n0\r\n", b"\r\n$1\r\n1\r\n")
+_SET_OFFSETS: Final = tuple(
+    f"$3\r\nSET\r\n$2\r\nu1\r\n${digits}\r\n" for digits in range(_MAX_DIGITS + 1)
+)
+_SET_VALUES: Final = tuple(value.decode() for value in _SETBIT_VALUES)
 
 MULTI: Final = command(b"MULTI")
 EXEC: Final = command(b"EXEC")

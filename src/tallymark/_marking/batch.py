@@ -6,24 +6,32 @@ decided here, once for all drivers.
 In a batch, marks act in call order. Marks of different events or shards never share a
 key, and marks of different users never share a bit, so only the order of marks of one
 event and one user matters. Marks of one event on the same bitmaps share a `SetBits`,
-which is one Redis command per key.
+which is one Redis command per key, if the server has ``BITFIELD``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from .._core import encoding
 from .._core.failures import RedirectedError, unexpected_reply
 from .._core.periods import Granularity
 from ..errors import CommandError, StoreNotReadyError, StoreUnavailableError
-from .commands import SetBits, explained, with_expiry, write_command
+from .commands import (
+    SetBits,
+    encode_all,
+    explained,
+    indexes_and_count,
+    parse_all,
+    with_expiry,
+    write_command,
+)
 from .marks import BitMark
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
 
-    from .commands import WriteCommand
+    from .commands import SingleBit, WriteCommand
     from .marks import Mark, Result
 
 __all__ = ["MAX_COMMAND_MARKS", "Batch", "check_replicated", "wait_command"]
@@ -71,6 +79,7 @@ class Batch:
 
     __slots__ = (
         "_bitfield",
+        "_command_count",
         "_commands",
         "_count",
         "_open",
@@ -94,8 +103,11 @@ class Batch:
         self._bitfield = bitfield
         self._replicas = replicas
         self._commands: list[WriteCommand] = []
-        #: For each order key, the command or commands that the next mark may join.
-        self._open: dict[Hashable, SetBits | _OpenCommands] = {}
+        #: How many Redis commands these are.
+        self._command_count = 0
+        #: For each order key, the command or commands that the next mark may join; or of a
+        #: `SingleBit`, its index in the commands.
+        self._open: dict[Hashable, int | SetBits | _OpenCommands] = {}
         self._count = 0
         self.size = 0
         self.refused = False
@@ -109,17 +121,25 @@ class Batch:
         """Append a mark and return its index in the results of `parse`."""
         index = self._count
         self._count = index + 1
+        bitmaps = mark.bitmaps
         if isinstance(mark, BitMark):
-            bitmaps = mark.bitmaps
-            command = self._open.get(bitmaps.order_key)
-            if not isinstance(command, SetBits) or command.bitmaps is not bitmaps:
-                command = self._command_for(mark, command)
-            command.indexes.append(index)
-            command.marks.append(mark)
+            joined = self._open.get(bitmaps.order_key)
+            if isinstance(joined, SetBits) and joined.bitmaps is bitmaps:
+                joined.indexes.append(index)
+                joined.marks.append(mark)
+            elif joined is None:
+                if self._bitfield:
+                    self._open[bitmaps.order_key] = len(self._commands)
+                self._commands.append((index, mark))
+                self._command_count += bitmaps.command_count
+            else:
+                self._join(joined, index, mark)
             self.size += bitmaps.size
         else:  # no later mark of this event may overtake it
-            self._open.pop(mark.bitmaps.order_key, None)
-            self._commands.append(write_command(index, mark, self._bitfield))
+            self._open.pop(bitmaps.order_key, None)
+            command = write_command(index, mark, self._bitfield)
+            self._commands.append(command)
+            self._command_count += command.command_count()
             self.size += mark.size
         return index
 
@@ -127,36 +147,48 @@ class Batch:
         """Have no later mark join the commands of earlier marks."""
         self._open.clear()
 
-    def _command_for(self, mark: BitMark, open_commands: SetBits | _OpenCommands | None) -> SetBits:
-        order_key = mark.bitmaps.order_key
-        if isinstance(open_commands, SetBits):
-            open_commands = self._open[order_key] = _OpenCommands(open_commands)
-        command = None if open_commands is None else open_commands.command_for(mark)
-        if command is None:
-            command = SetBits(mark.bitmaps, self._bitfield)
-            self._commands.append(with_expiry(command))
-            if open_commands is None:
-                self._open[order_key] = command
-            else:
-                open_commands.commands[mark.bitmaps] = command
-        return command
+    def _join(self, joined: int | SetBits | _OpenCommands, index: int, mark: BitMark) -> None:
+        """Add a mark to one of the commands that it may join, or to a new one."""
+        bitmaps = mark.bitmaps
+        if isinstance(joined, int):
+            first_index, first = cast("SingleBit", self._commands[joined])
+            command = SetBits(first.bitmaps, [first_index], [first])
+            self._commands[joined] = with_expiry(command)
+            if first.bitmaps is bitmaps:
+                self._open[bitmaps.order_key] = command
+                command.add(index, mark)
+                return
+            joined = command
+        if isinstance(joined, SetBits):
+            joined = self._open[bitmaps.order_key] = _OpenCommands(joined)
+        joined_command = joined.command_for(mark)
+        if joined_command is None:
+            joined_command = joined.commands[bitmaps] = SetBits(bitmaps, [], [])
+            self._commands.append(with_expiry(joined_command))
+            self._command_count += bitmaps.command_count
+        joined_command.add(index, mark)
 
     def encode(self) -> bytes:
         """Return the bytes to send at once: ``MULTI`` to ``EXEC``, and ``WAIT`` if required."""
-        commands = [command.encode() for command in self._commands]
-        return b"".join([encoding.MULTI, *commands, encoding.EXEC, wait_command(self._replicas)])
+        return b"".join(
+            [
+                encoding.MULTI,
+                *encode_all(self._commands),
+                encoding.EXEC,
+                wait_command(self._replicas),
+            ]
+        )
 
     def pieces(self) -> Iterator[bytes]:
         """Yield the bytes of `encode`, one write command at a time."""
         yield encoding.MULTI
         for command in self._commands:
-            yield command.encode()
+            yield from encode_all((command,))
         yield encoding.EXEC + wait_command(self._replicas)
 
     def reply_count(self) -> int:
         """Return how many replies the server gives to the bytes of `encode`."""
-        commands = sum([command.command_count() for command in self._commands])
-        return 2 + commands + bool(self._replicas)
+        return 2 + self._command_count + bool(self._replicas)
 
     def parse(self, replies: Sequence[Any]) -> list[Result]:
         """Return the result of each mark, in call order.
@@ -179,10 +211,7 @@ class Batch:
         if not isinstance(executed, list) or len(executed) != len(queued):
             raise unexpected_reply(executed)
         results: list[Result] = [Granularity(0)] * self._count
-        values = iter(executed)
-        for command in self._commands:
-            for index, result in zip(command.indexes, command.parse(values), strict=True):
-                results[index] = result
+        parse_all(self._commands, results, executed)
         if self._replicas:
             check_replicated(wait_reply, self._replicas)
         return results
@@ -207,15 +236,17 @@ class Batch:
             else explained(executed, "nothing was applied: the transaction was refused")
             for _ in range(self._count)
         ]
-        unread = iter(queued)
+        begin = end = 0
         for command in self._commands:
-            own = [next(unread) for _ in range(command.command_count())]
+            indexes, count = indexes_and_count(command)
+            begin, end = end, end + count
+            own = queued[begin:end]
             refusal = next((reply for reply in own if isinstance(reply, CommandError)), None)
             if refusal is not None:
-                for index in command.indexes:
+                for index in indexes:
                     results[index] = explained(refusal, "nothing was applied: refused")
             elif refusals:
-                self.retriable.update(command.indexes)
+                self.retriable.update(indexes)
         return results
 
 

@@ -6,6 +6,8 @@ into one transaction.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +17,7 @@ from .._core.periods import Granularity
 from ..errors import TallymarkError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Hashable, Iterable, Sequence
 
 __all__ = [
     "BitMark",
@@ -26,6 +28,7 @@ __all__ = [
     "Mark",
     "Result",
     "SparseMarks",
+    "flipped",
     "record_sent",
 ]
 
@@ -34,6 +37,9 @@ Counts = dict[Granularity, int]
 
 #: The result of a mark: the granularities whose bit it flipped, counts, or an error.
 Result = Granularity | Counts | TallymarkError
+
+#: The flips of a mark, by the value that it wrote and the bits that were there before.
+_FlipTable = tuple[dict[tuple[int, ...], Granularity], dict[tuple[int, ...], Granularity]]
 
 #: About how many bytes a command has besides its key: its name, the offset, the value.
 _COMMAND_OVERHEAD = 50
@@ -49,8 +55,10 @@ class Bitmaps:
             event in a shard.
         granularities: one for each bitmap.
         keys: one for each bitmap, in the same order.
+        flips: the result of a mark by the value that it writes and the bits that were there.
         bulk_keys, setbit_heads: the keys, encoded for the wire once and for all.
         size: about how many bytes a mark on these bitmaps takes on the wire.
+        command_count: how many Redis commands a mark has that shares them with no other.
         expiry_count: how many of the bitmaps expire.
         expiry_commands: the encoded commands that set their expiry.
         expires_at: when the first of the bitmaps expires, in seconds since 1970;
@@ -62,10 +70,12 @@ class Bitmaps:
 
     __slots__ = (
         "bulk_keys",
+        "command_count",
         "event",
         "expires_at",
         "expiry_commands",
         "expiry_count",
+        "flips",
         "granularities",
         "keys",
         "order_key",
@@ -97,9 +107,11 @@ class Bitmaps:
         self.shard = shard
         self.order_key: Hashable = (event, shard) if shard else event
         self.granularities = tuple(granularities)
+        # Found once: for each mark, to hash the granularities would take 0.25 us.
+        self.flips = _flip_table(self.granularities)
         self.keys = tuple(keys)
         self.bulk_keys = tuple(map(encoding.bulk, self.keys))
-        self.setbit_heads = tuple(map(encoding.setbit_head, self.keys))
+        self.setbit_heads = (*map(encoding.setbit_head, self.keys), b"")
         times = tuple(expiry_times)
         expiring = [
             (key, time) for key, time in zip(self.keys, times, strict=False) if time < math.inf
@@ -108,6 +120,7 @@ class Bitmaps:
             encoding.command(b"EXPIREAT", key, b"%d" % time) for key, time in expiring
         )
         self.expiry_count = len(expiring)
+        self.command_count = len(self.keys) + self.expiry_count
         self.expires_at = min(times, default=math.inf)
         self.size = _size(self.keys) + len(self.expiry_commands)
         self.uncounted = False
@@ -196,6 +209,32 @@ def record_sent(marks: Iterable[Mark]) -> None:
     for mark in marks:
         if mark.bitmaps.uncounted:
             mark.bitmaps.sent = True
+
+
+def flipped(
+    granularities: tuple[Granularity, ...], changes: Sequence[int | TallymarkError]
+) -> Granularity:
+    """Return the granularities of the bits that were flipped.
+
+    Arguments:
+        granularities: of each bit.
+        changes: for each bit, 1 if it was flipped, 0 if not, or an error.
+    """
+    result = Granularity(0)
+    for granularity, change in zip(granularities, changes, strict=True):
+        if change == 1:
+            result |= granularity
+    return result
+
+
+@functools.cache
+def _flip_table(granularities: tuple[Granularity, ...]) -> _FlipTable:
+    """Return the result of a mark without errors, for both values and all old bits."""
+    combinations = list(itertools.product((0, 1), repeat=len(granularities)))
+    return (
+        {bits: flipped(granularities, bits) for bits in combinations},
+        {bits: flipped(granularities, [1 - bit for bit in bits]) for bits in combinations},
+    )
 
 
 def _size(keys: tuple[bytes, ...]) -> int:
