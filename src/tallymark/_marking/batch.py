@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .commands import SingleBit, WriteCommand
     from .marks import Mark, Result
 
-__all__ = ["MAX_COMMAND_MARKS", "Batch", "check_replicated", "wait_command"]
+__all__ = ["MAX_COMMAND_MARKS", "Batch", "SingleMark", "check_replicated", "wait_command"]
 
 #: How many marks one command should have at most; Redis before version 7 accepts 2**20
 #: arguments.
@@ -248,6 +248,38 @@ class Batch:
             elif refusals:
                 self.retriable.update(indexes)
         return results
+
+
+class SingleMark:
+    """A transaction of one bit mark, on bitmaps that do not expire.
+
+    For a caller without company, who waits for all the time that our process takes: to make
+    and encode it takes a fourth of the time of a `Batch` with the mark; and its reply, one of
+    eight for three bitmaps, is known without a parser.
+    """
+
+    __slots__ = ("mark",)
+
+    share = 1
+
+    def __init__(self, mark: BitMark) -> None:
+        self.mark = mark
+
+    def encode(self) -> bytes:
+        """Return the bytes to send at once."""
+        mark = self.mark
+        setbits = encoding.setbit(mark.bitmaps.setbit_heads, mark.offset, mark.value)
+        return b"%b%b%b" % (encoding.MULTI, setbits, encoding.EXEC)
+
+    def known_replies(self) -> dict[bytes, Granularity]:
+        """Return the result of the mark for each reply without an error."""
+        return self.mark.bitmaps.replies[self.mark.value]
+
+    def batch(self) -> Batch:
+        """Return the batch with the mark, which parses all other replies."""
+        batch = Batch()
+        batch.add(self.mark)
+        return batch
 
 
 def wait_command(replicas: int) -> bytes:

@@ -41,6 +41,9 @@ Result = Granularity | Counts | TallymarkError
 #: The flips of a mark, by the value that it wrote and the bits that were there before.
 _FlipTable = tuple[dict[tuple[int, ...], Granularity], dict[tuple[int, ...], Granularity]]
 
+#: The same, by the value and all bytes of the reply.
+_ReplyTable = tuple[dict[bytes, Granularity], dict[bytes, Granularity]]
+
 #: About how many bytes a command has besides its key: its name, the offset, the value.
 _COMMAND_OVERHEAD = 50
 
@@ -56,6 +59,8 @@ class Bitmaps:
         granularities: one for each bitmap.
         keys: one for each bitmap, in the same order.
         flips: the result of a mark by the value that it writes and the bits that were there.
+        replies: the result of a mark by the value that it writes and all bytes of the reply,
+            if the mark is a transaction of its own.
         bulk_keys, setbit_heads: the keys, encoded for the wire once and for all.
         size: about how many bytes a mark on these bitmaps takes on the wire.
         command_count: how many Redis commands a mark has that shares them with no other.
@@ -79,6 +84,7 @@ class Bitmaps:
         "granularities",
         "keys",
         "order_key",
+        "replies",
         "sent",
         "setbit_heads",
         "shard",
@@ -109,6 +115,7 @@ class Bitmaps:
         self.granularities = tuple(granularities)
         # Found once: for each mark, to hash the granularities would take 0.25 us.
         self.flips = _flip_table(self.granularities)
+        self.replies = _reply_table(self.granularities)
         self.keys = tuple(keys)
         self.bulk_keys = tuple(map(encoding.bulk, self.keys))
         self.setbit_heads = (*map(encoding.setbit_head, self.keys), b"")
@@ -235,6 +242,21 @@ def _flip_table(granularities: tuple[Granularity, ...]) -> _FlipTable:
         {bits: flipped(granularities, bits) for bits in combinations},
         {bits: flipped(granularities, [1 - bit for bit in bits]) for bits in combinations},
     )
+
+
+@functools.cache
+def _reply_table(granularities: tuple[Granularity, ...]) -> _ReplyTable:
+    """Return the result of a mark by its reply, for both values: `_flip_table`, encoded."""
+    count = len(granularities)
+    head = b"+OK\r\n" + count * b"+QUEUED\r\n" + b"*%d\r\n" % count
+    for_clearing, for_setting = (
+        {
+            head + b"".join([b":%d\r\n" % bit for bit in bits]): result
+            for bits, result in flips.items()
+        }
+        for flips in _flip_table(granularities)
+    )
+    return for_clearing, for_setting
 
 
 def _size(keys: tuple[bytes, ...]) -> int:

@@ -11,7 +11,7 @@ import select
 import socket
 import ssl
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
@@ -20,7 +20,12 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from . import errors as redis_py
 from .replies import BLOCKING, UNASKED, hiredis_reader, parsed
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 __all__ = ["BlockingStream", "seconds_until"]
+
+ResultT = TypeVar("ResultT")
 
 #: A wait may end at most this many seconds after the deadline.
 _TOLERANCE: Final = 0.01
@@ -89,6 +94,29 @@ class BlockingStream:
             reader.feed(self._buffer, 0, size)
         if reader.has_data():
             raise RedisConnectionError(UNASKED)
+
+    def receive_known(self, known: Mapping[bytes, ResultT], deadline: float) -> ResultT | None:
+        """Read once; return the result for what was received.
+
+        Arguments:
+            known: the result for all bytes of each possible reply.
+            deadline: when to give up, by `time.monotonic`.
+
+        Returns:
+            The result; ``None`` if the bytes are not among the known ones: then `receive` returns
+            them.
+        """
+        reader, sock, buffer = self._reader, self._sock, self._buffer
+        if reader is None or sock is None:
+            return None
+        self.set_timeout(deadline)
+        size = sock.recv_into(buffer)
+        result = known.get(bytes(buffer[:size]))
+        if result is None:
+            if not size:
+                raise RedisConnectionError("Connection closed by server.")
+            reader.feed(buffer, 0, size)
+        return result
 
     def check_unused(self) -> None:
         """Raise if data was received, or the connection was closed, since its last use.

@@ -109,7 +109,9 @@ class SyncServer(SyncBackend):
         executions = Executions(options, time.monotonic, self._check_usable)
         self.reader = SyncExecutor(executions, self._connections)
         self.writer = SyncWriter(
-            options, self.reader.run, self._primary.group_commit(self._new_batch)
+            options,
+            self.reader.run,
+            self._primary.group_commit(self._new_batch, are_plain=not options.replicas),
         )
         _backends.add(self)
 

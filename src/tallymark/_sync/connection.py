@@ -40,7 +40,17 @@ class Connection:
             after `close`.
     """
 
-    __slots__ = ("_handshake", "_held", "_marking", "_source", "_stream", "receive", "send")
+    __slots__ = (
+        "_handshake",
+        "_held",
+        "_marking",
+        "_source",
+        "_stream",
+        "owned",
+        "receive",
+        "receive_known",
+        "send",
+    )
 
     def __init__(self, source: Source, handshake: Handshake | None, *, marking: bool) -> None:
         """Begin without a connection.
@@ -53,6 +63,8 @@ class Connection:
         self._source = source
         self._handshake = handshake
         self._marking = marking
+        #: Whether the tally made the client, so that the connection is kept.
+        self.owned = source.owned
         #: redis-py's connection.
         self._held: list[Any] = []
         self._stream: BlockingStream | None = None
@@ -70,6 +82,7 @@ class Connection:
             self._stream = stream = BlockingStream(self._held[0])
             #: Those of the stream.
             self.send, self.receive = stream.send, stream.receive
+            self.receive_known = stream.receive_known
         elif not self._marking:
             # Marks need no check: a reply to other commands is no transaction's reply.
             stream.check_unused()
@@ -79,7 +92,7 @@ class Connection:
 
     def release(self) -> None:
         """Release the connection to the caller's pool; all its replies have to be read."""
-        if not self._source.owned and self._held:
+        if not self.owned and self._held:
             stream, self._stream = self._stream, None
             if stream is not None:
                 stream.restore_timeout()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .._marking.batch import SingleMark
 from .._marking.marks import BitMark
 from .._marking.sizing import MAX_BATCH_MARKS
 from .._marking.stats import Totals
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .._marking.batch import Batch
     from .._marking.marks import Mark, Result
     from .connection import Connection
+    from .shared_connection import Leadership
 
 __all__ = ["GroupCommit"]
 
@@ -40,15 +42,20 @@ class GroupCommit(SharedConnection):
         outage: Outage,
         observer: Observer | None,
         new_batch: Callable[[], Batch | ShardBatches],
+        *,
+        are_plain: bool,
     ) -> None:
         """Begin without a connection.
 
         Arguments:
             connect, store, outage, observer: as for `SharedConnection`.
             new_batch: makes an empty batch.
+            are_plain: whether the batches are transactions and nothing else: without a
+                ``WAIT`` for replicas, and not of several shards.
         """
         super().__init__(connect, store, outage, observer)
         self._new_batch = new_batch
+        self._are_plain = are_plain
         #: What Redis has answered. Changed by the leader alone.
         self._totals = Totals()
 
@@ -65,33 +72,40 @@ class GroupCommit(SharedConnection):
         Marks of many users have a connection of their own, so that others do not wait for
         them; and so have those of a signal handler that has interrupted a call here.
         """
-        return (
-            len(marks) <= MAX_BATCH_MARKS
-            and not self.is_entered()
-            and {BitMark}.issuperset(map(type, marks))
-        )
+        if self.is_entered():
+            return False
+        if len(marks) == 1:
+            return type(marks[0]) is BitMark
+        return len(marks) <= MAX_BATCH_MARKS and {BitMark}.issuperset(map(type, marks))
 
-    def call(self, marks: Sequence[Mark], deadline: float, *, repeated: bool = False) -> Call:
-        """Return the call for some marks.
+    def _cost(self, call: Call) -> float:
+        return call.size / MAX_BATCH_MARKS
 
-        Arguments:
-            marks: the marks.
-            deadline, repeated: as for `Call`.
-        """
-        size = len(marks)
-        return Call(marks, size, size / MAX_BATCH_MARKS, deadline, repeated=repeated)
-
-    def _request(self, payloads: Sequence[Sequence[Mark]]) -> Batch | ShardBatches:
+    def _request(self, calls: Sequence[Call]) -> Any:
+        if len(calls) == 1 and self._are_plain:
+            marks = calls[0].payload
+            if len(marks) == 1 and not marks[0].bitmaps.expiry_count:
+                return SingleMark(marks[0])
         batch = self._new_batch()
-        for marks in payloads:
-            for mark in marks:
+        for call in calls:
+            for mark in call.payload:
                 batch.add(mark)
         return batch
 
-    def _outcomes(self, calls: Sequence[Call], request: Any, replies: list[Any]) -> Sequence[Any]:
-        results: list[Result] = request.parse(replies)
+    def _receive(self, leadership: Leadership, deadline: float) -> Sequence[Any]:
+        totals, request = self._totals, leadership.request
+        if type(request) is SingleMark:
+            result = leadership.connection.receive_known(request.known_replies(), deadline)
+            if result is not None:
+                totals.marks += 1
+                totals.batches += 1
+                return ([result],)
+            request = leadership.request = request.batch()
+        leadership.connection.receive(leadership.replies, request.reply_count(), deadline)
+        results: list[Result] = request.parse(leadership.replies)
+        calls = leadership.calls
         if len(calls) == 1:
-            self._totals.record(results, refused=request.refused)
+            totals.record(results, refused=request.refused)
             return (results,)
         outcomes: list[Any] = []
         begin = end = postponed = 0
@@ -103,5 +117,5 @@ class GroupCommit(SharedConnection):
                 postponed += call.size
             else:
                 outcomes.append(results[begin:end])
-        self._totals.record(results, refused=request.refused, postponed=postponed)
+        totals.record(results, refused=request.refused, postponed=postponed)
         return outcomes

@@ -11,7 +11,7 @@ from .._cluster.shard_transactions import ShardBatches
 from .._marking.stats import Totals
 from ..errors import StoreTimeoutError
 from .pool import Connections
-from .shared_connection import AGAIN
+from .shared_connection import AGAIN, Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,13 +73,14 @@ class SyncNodes:
             StoreError: the attempt failed.
         """
         connections = self.connections(effect)
-        commit = connections.group_commit(self._new_batch)
+        commit = connections.group_commit(self._new_batch, are_plain=False)
         traffic = effect.traffic
         if commit is None or effect.importing or not commit.takes(effect.marks):
             return self._commit_alone(connections, effect)
         outcome: Any = AGAIN
         while outcome is AGAIN:
-            call = commit.call(effect.marks, effect.deadline, repeated=traffic.sent)
+            call = Call(effect.marks, len(effect.marks), effect.deadline)
+            call.repeated = traffic.sent
             try:
                 outcome = commit.exchange(call)
             finally:

@@ -106,7 +106,7 @@ class Connections:
                 return receive_replies(attempt)
             finally:
                 attempt.close()
-        call = Call(request, request.reply_count(), 1 / request.share, deadline)
+        call = Call(request, request.reply_count(), deadline)
         replies: list[Any] = pipeline.exchange(call)
         return replies
 
@@ -148,11 +148,13 @@ class Connections:
             self._observe(self._observer, traffic, before, begun, None)
         return replies
 
-    def group_commit(self, new_batch: Callable[[], Batch | ShardBatches]) -> GroupCommit | None:
+    def group_commit(
+        self, new_batch: Callable[[], Batch | ShardBatches], *, are_plain: bool
+    ) -> GroupCommit | None:
         """Return the group commit, on a connection of its own; ``None`` on the embedded store.
 
         Arguments:
-            new_batch: makes an empty batch.
+            new_batch, are_plain: as for `GroupCommit`.
         """
         if self._embedded is not None:
             return None
@@ -167,6 +169,7 @@ class Connections:
                     self._outage,
                     self._observer,
                     new_batch,
+                    are_plain=are_plain,
                 ),
             )
         return commit

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._reading.execution import Sendable
+    from .shared_connection import Leadership
 
 __all__ = ["RequestPipeline"]
 
@@ -37,15 +38,24 @@ class RequestPipeline(SharedConnection):
 
     kind = "read"
 
-    def _request(self, payloads: Sequence[Sendable]) -> Sendable:
-        return payloads[0] if len(payloads) == 1 else _Requests(payloads)
+    def _cost(self, call: Call) -> float:
+        share: int = call.payload.share
+        return 1 / share
 
-    def _outcomes(self, calls: Sequence[Call], request: Any, replies: list[Any]) -> Sequence[Any]:
+    def _request(self, calls: Sequence[Call]) -> Sendable:
+        if len(calls) == 1:
+            request: Sendable = calls[0].payload
+            return request
+        return _Requests([call.payload for call in calls])
+
+    def _receive(self, leadership: Leadership, deadline: float) -> Sequence[Any]:
+        calls, replies = leadership.calls, leadership.replies
+        leadership.connection.receive(replies, leadership.request.reply_count(), deadline)
         if len(calls) == 1:
             return (replies,)
         outcomes = []
         begin = end = 0
         for call in calls:
-            begin, end = end, end + call.payload.reply_count()
+            begin, end = end, end + call.size
             outcomes.append(replies[begin:end])
         return outcomes

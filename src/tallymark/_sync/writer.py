@@ -16,7 +16,7 @@ from .._marking.stats import Totals
 from .._reading.execution import Traffic, retried
 from .._redis.errors import let_pass
 from ..errors import ClosedError, StoreError, StoreTimeoutError, TallymarkError
-from .shared_connection import AGAIN
+from .shared_connection import AGAIN, Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -160,7 +160,8 @@ class SyncWriter(Writer):
         sent = False
         attempts: Attempts | None = None
         while True:
-            call = commit.call(marks, deadline, repeated=sent)
+            call = Call(marks, len(marks), deadline)
+            call.repeated = sent
             try:
                 outcome = commit.exchange(call)
                 if outcome is not AGAIN:
