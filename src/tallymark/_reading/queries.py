@@ -27,7 +27,7 @@ from .expressions import (
 )
 from .fanout import each_shard
 from .raw_keys import bitcount, unlink
-from .requests import Request, in_steps
+from .requests import Request, in_steps, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -142,6 +142,11 @@ def _read(
     """
     if not event_sets:
         return []
+    if len(event_sets) == 1 and type(event_sets[0]) is Bitmap and len(context.shards) == 1:
+        # The short way of nearly all counts: there is no expression to plan.
+        key = event_sets[0].key_with_prefix(context.shards[0].origin.prefix)
+        request = Request([read_command(key)], share=_COUNTS)
+        return (yield from each_shard(context, lambda _: send(request)))
     if context.options.reads_elsewhere and not {Bitmap}.issuperset(map(type, event_sets)):
         # A replica refuses to write temporary keys.
         graphs = yield from compile_graphs(event_sets)

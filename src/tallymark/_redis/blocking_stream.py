@@ -41,7 +41,15 @@ class BlockingStream:
         connection: the connection.
     """
 
-    __slots__ = ("_buffer", "_reader", "_sock", "_timeout", "_usual_timeout", "connection")
+    __slots__ = (
+        "_buffer",
+        "_by_redis_py",
+        "_reader",
+        "_sock",
+        "_timeout",
+        "_usual_timeout",
+        "connection",
+    )
 
     def __init__(self, connection: Any) -> None:
         """Find the socket and hiredis's reader of a connection.
@@ -51,6 +59,8 @@ class BlockingStream:
         self.connection = connection
         sock = getattr(connection, "_sock", None)
         self._sock = sock if isinstance(sock, socket.socket) else None
+        #: Whether redis-py sends: it pings the server first, at the interval that the URL asks for.
+        self._by_redis_py = self._sock is None or bool(connection.health_check_interval)
         reader = hiredis_reader(connection, BLOCKING)
         self._reader = None if self._sock is None else reader
         self._buffer: Any = None if reader is None else connection._parser._buffer  # noqa: SLF001
@@ -60,10 +70,10 @@ class BlockingStream:
 
     def send(self, data: bytes) -> None:
         """Send commands, within the timeout that is set."""
-        if self._sock is None:
+        if self._by_redis_py:
             self.connection.send_packed_command([data])
         else:
-            self._sock.sendall(data)
+            self._sock.sendall(data)  # type: ignore[union-attr]
 
     def receive(self, replies: list[Any], count: int, deadline: float) -> None:
         """Read replies and append them to ``replies``, until that has ``count`` of them.

@@ -135,7 +135,7 @@ class SharedConnection:
         """Begin without a connection.
 
         Arguments:
-            connect: makes a link, not connected yet.
+            connect: makes the connection, which is not connected yet.
             store: the server's name for observers.
             outage: the outages of the server.
             observer: called after each attempt.
@@ -192,10 +192,10 @@ class SharedConnection:
         try:
             try:
                 self._threads[thread] = True
-                if self._queue or not _take(free, held):
-                    self._follow(call, free, held)
-                else:
+                if not self._queue and _take(free, held) and not held[0].calls:
                     held[0].calls.append(call)
+                else:
+                    self._follow(call, free, held)
                 if held:
                     self._lead(held[0], call)
             finally:
@@ -237,7 +237,7 @@ class SharedConnection:
     # --- followers
 
     def _follow(self, call: Call, free: dict[str, Leadership], held: list[Leadership]) -> None:
-        """Wait until a call has an outcome, or until this thread leads.
+        """Put a call into the queue; wait until it has an outcome, or until this thread leads.
 
         Raises:
             StoreTimeoutError: the deadline has passed.
@@ -249,7 +249,7 @@ class SharedConnection:
         try:
             while True:
                 asleep[waiter] = True  # from now on, the thread may be woken
-                if call.outcome is not None or _take(free, held):
+                if call.outcome is not None or held or _take(free, held):
                     return
                 left = call.deadline - time.monotonic()
                 if left <= 0:
