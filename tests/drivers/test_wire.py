@@ -88,6 +88,21 @@ async def test_a_broken_connection_of_a_client_of_ones_own_is_retried(proxy: Pro
     assert proxy.cuts == 0
 
 
+async def test_a_health_check_of_redis_py_precedes_a_mark_when_it_is_due(proxy: Proxy) -> None:
+    client: Any = redis.asyncio.Redis.from_url(proxy.url, health_check_interval=3600)
+    async with client, Tally(client) as tally:
+        await tally.mark_unique("a", 1)
+        connection = await client.connection_pool.get_connection()
+        connection.next_health_check = 0.0
+        await client.connection_pool.release(connection)
+        proxy.sent.clear()
+        assert await tally.mark_unique("a", 2) == Granularity.UNIQUE
+        assert await tally.mark_unique("a", 3) == Granularity.UNIQUE
+    sent = b"".join(proxy.sent)
+    assert sent.count(b"PING") == 1
+    assert sent.index(b"PING") < sent.index(b"MULTI")
+
+
 async def test_a_connection_closed_by_the_server_while_idle(
     facade: Facade, redis_store: Store
 ) -> None:

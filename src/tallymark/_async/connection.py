@@ -97,6 +97,7 @@ class Connection:
                 )
             if not self.ready:
                 await self._connection.connect()
+            self._received = Received(self._connection)
             if self._handshake is not None and not self._handshake.done:
                 await self._shake_hands(self._handshake)
         except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
@@ -119,10 +120,13 @@ class Connection:
 
         Cancelled: close the connection, since a part of the commands may have been sent.
         """
+        connection = self._connection
         try:
-            self._received = Received(self._connection)
+            checked = bool(connection.health_check_interval)
+            if checked:  # the check may have connected again
+                self._received = Received(connection)
             self._received.check_empty()  # no reply to earlier commands is unread
-            await self._connection.send_packed_command(data)
+            await connection.send_packed_command(data, check_health=checked)
         except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
             redis_py.raise_failure(error)
 

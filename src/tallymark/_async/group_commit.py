@@ -142,16 +142,18 @@ class GroupCommit(ClosedWhenIdle):
         if loop is not self._loop:
             self._bind(loop)
         queue = self._queue
-        if timeout is not None or not self._has_leader or queue.is_full:
+        if timeout is not None or queue.is_full:
             return self._admit(self._write(mark, (), timeout, loop), loop)
-        # The short way of `_admit`, for marks that follow a leader.
+        # The short way of `_write` and `_admit`, for nearly all marks.
         seconds = self._timeout
         deadline = loop.time() + seconds
+        write = (loop.create_future(), deadline, mark, (), seconds)
+        if not self._has_leader:
+            return self._enqueue(write, loop)
         if deadline < self._expires_at:  # the timeout of the leader is longer
             self._expire_by(deadline, loop)
-        future = loop.create_future()
-        queue.put((future, deadline, mark, (), seconds), 1)
-        return future
+        queue.put(write, 1)
+        return write[0]
 
     def submit_together(
         self, marks: Sequence[Mark], timeout: float | None = None
@@ -339,15 +341,15 @@ class GroupCommit(ClosedWhenIdle):
 
     def _hand_over(self) -> None:
         """Let a task send if a caller waits; else become idle."""
-        if (self._in_flight is not None or self._queue) and self._has_callers():
-            self._task = asyncio.get_running_loop().create_task(self._drain())
-            return
+        if self._in_flight is not None or self._queue:
+            if self._has_callers():
+                self._task = asyncio.get_running_loop().create_task(self._drain())
+                return
+            # All of these callers were cancelled, and others may wait for the places.
+            self._queue.clear()
         self._has_leader = False
         self._sizer.returning = 0
         self._task = None
-        if self._queue:
-            # All of these callers were cancelled, and others may wait for the places.
-            self._queue.clear()
         self._notify_idle()
 
     def _pending(self) -> Iterator[PendingWrite]:

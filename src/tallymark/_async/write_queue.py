@@ -131,10 +131,10 @@ def batch_of(writes: Sequence[PendingWrite], batch: Batch | ShardBatches) -> InF
     """Return an in-flight batch with the marks of some writes.
 
     Arguments:
-        writes: the writes.
+        writes: one or more writes; a large one alone.
         batch: an empty batch, which is filled.
     """
-    if any(len(marks) > LARGE for _, _, _, marks, _ in writes):
+    if len(writes[0][3]) > LARGE:  # then it is the only one
         return InFlightBatch(writes, batch, large=True)
     for write in writes:
         _add(write, batch)
@@ -306,6 +306,7 @@ def _add(write: PendingWrite, batch: Batch | ShardBatches) -> None:
     _, _, mark, marks, _ = write
     if mark is not None:
         batch.add(mark)
+        return
     for index, mark in enumerate(marks):
         if index and index % MAX_COMMAND_MARKS == 0:
             batch.seal()

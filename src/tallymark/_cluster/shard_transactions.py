@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import encoding
 from .._core.failures import RedirectedError, unexpected_reply
-from .._core.periods import Granularity
 from .._marking.batch import Batch, check_replicated, wait_command
 from .._marking.commands import SetBits, encode_all, parse_all
-from .._marking.marks import BitMark
+from .._marking.marks import NO_FLIPS, BitMark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -205,7 +204,7 @@ class ShardBatches:
 
         As `Batch.parse`; or a `RedirectedError` for the marks of a shard that is elsewhere.
         """
-        results: list[Result] = [Granularity(0)] * len(self._marks)
+        results: list[Result] = [NO_FLIPS] * len(self._marks)
         at = 0
         written = False
         self.refused = True

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from .._core import encoding
 from .._core.failures import RedirectedError, unexpected_reply
-from .._core.periods import Granularity
 from ..errors import CommandError, StoreNotReadyError, StoreUnavailableError
 from .commands import (
     SetBits,
@@ -26,7 +25,7 @@ from .commands import (
     with_expiry,
     write_command,
 )
-from .marks import BitMark
+from .marks import NO_FLIPS, BitMark
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
@@ -210,7 +209,7 @@ class Batch:
             return self._refused(multi, queued, executed)
         if not isinstance(executed, list) or len(executed) != len(queued):
             raise unexpected_reply(executed)
-        results: list[Result] = [Granularity(0)] * self._count
+        results: list[Result] = [NO_FLIPS] * self._count
         parse_all(self._commands, results, executed)
         if self._replicas:
             check_replicated(wait_reply, self._replicas)

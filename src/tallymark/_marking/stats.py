@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from .._core.periods import Granularity
 from ..errors import TallymarkError
 
 if TYPE_CHECKING:
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from .marks import Result
 
 __all__ = ["Stats", "Totals"]
+
+#: The types of results that are no errors.
+_NO_ERRORS: Final = frozenset((Granularity, dict))
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,8 @@ class Totals:
             postponed: how many of the errors are not final, because the marks are sent again.
         """
         errors = -postponed
-        # Most batches have no errors, and the set of their types is checked faster.
-        if any(issubclass(kind, TallymarkError) for kind in set(map(type, results))):
+        # Most batches have no errors, and the types of the results are checked faster.
+        if not _NO_ERRORS.issuperset(map(type, results)):
             errors += sum(isinstance(result, TallymarkError) for result in results)
         self.errors += errors
         self.marks += len(results) - postponed - errors
