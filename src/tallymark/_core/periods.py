@@ -412,7 +412,7 @@ def _is_standard(zone: tzinfo) -> bool:
     """Return whether a time zone is of exactly a class of the standard library."""
     if type(zone) is timezone:
         return True
-    from zoneinfo import ZoneInfo  # noqa: PLC0415 - takes 3 ms, and most tallies have UTC
+    from zoneinfo import ZoneInfo  # noqa: PLC0415 - takes 2 ms, and most tallies have UTC
 
     return type(zone) is ZoneInfo
 

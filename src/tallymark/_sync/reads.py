@@ -2,7 +2,7 @@
 
 The queries are in the packages `tallymark._reading` and `tallymark._reports`. This module and
 `tallymark._async.reads` have a driver execute them. The reports' modules are imported by the first
-verb that makes one: they take 8 ms, and many programs make no report.
+verb that makes one: they take 7 ms, and many programs make no report.
 """
 
 from __future__ import annotations
