@@ -35,8 +35,6 @@ from ._core.periods import Granularity, Period
 from ._marking.stats import Stats
 from ._marking.transaction import PendingMark, Transaction
 from ._redis.defaults import configure
-from ._reports.engagement import Funnel, FunnelStep, Stickiness
-from ._reports.retention import Cell, CellState, Cohort, Retention
 from .errors import (
     ClosedError,
     CommandError,
@@ -58,7 +56,11 @@ from .errors import (
     WrongKeyTypeError,
     WrongSchemaError,
 )
-from .sync import SyncTally
+
+if _TYPE_CHECKING:
+    from ._reports.engagement import Funnel, FunnelStep, Stickiness
+    from ._reports.retention import Cell, CellState, Cohort, Retention
+    from .sync import SyncTally
 
 __all__ = [
     "TRACK_HOURLY",
@@ -119,23 +121,46 @@ TRACK_UNIQUE: bool
 #: The release of tallymark that is installed, such as ``"0.1.0"``.
 __version__: str
 
+#: The names that are imported at their first use, and their modules. Together the modules take
+#: 10 ms, and a program that marks events on an event loop needs none of them.
+_LAZY = {
+    "Cell": "_reports.retention",
+    "CellState": "_reports.retention",
+    "Cohort": "_reports.retention",
+    "Funnel": "_reports.engagement",
+    "FunnelStep": "_reports.engagement",
+    "Retention": "_reports.retention",
+    "Stickiness": "_reports.engagement",
+    "SyncTally": "sync",
+}
+
 if not _TYPE_CHECKING:  # for a type checker, a module with `__getattr__` has every name
 
-    def __getattr__(name: str) -> str:
-        """Return the version, which is looked up on first use: that takes some milliseconds."""
-        if name != "__version__":
-            raise AttributeError(f"module 'tallymark' has no attribute {name!r}")
-        import importlib.metadata  # noqa: PLC0415
+    def __getattr__(name: str) -> object:
+        """Return, at its first use, a name of `_LAZY`, the module `sync`, or the version."""
+        import importlib  # noqa: PLC0415
 
-        try:
-            version = importlib.metadata.version("tallymark")
-        except importlib.metadata.PackageNotFoundError:  # a source tree that is not installed
-            version = "0+unknown"
-        globals()[name] = version
-        return version
+        if name == "sync":  # an attribute of this module from its import on
+            return importlib.import_module(f"{__name__}.sync")
+        if name in _LAZY:
+            value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+        elif name == "__version__":
+            value = _version()
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), "__version__"})
+        return sorted({*globals(), *_LAZY, "sync", "__version__"})
+
+    def _version() -> str:
+        import importlib.metadata  # noqa: PLC0415 - takes some milliseconds
+
+        try:
+            return importlib.metadata.version("tallymark")
+        except importlib.metadata.PackageNotFoundError:  # a source tree that is not installed
+            return "0+unknown"
 
 
 _options.install_switches(__name__)

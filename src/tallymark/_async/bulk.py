@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .._core.periods import Granularity
     from .._marking.bulk import BulkWrite, Chunk
     from .._marking.marks import Result
-    from .backends import AsyncBackend
+    from .backend import AsyncBackend
 
 __all__ = ["write_many"]
 

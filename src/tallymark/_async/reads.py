@@ -1,7 +1,8 @@
 """The read verbs of `tallymark.Tally`: their signatures and their documentation.
 
 The queries are in the packages `tallymark._reading` and `tallymark._reports`. This module and
-`tallymark._sync.reads` have a driver execute them.
+`tallymark._sync.reads` have a driver execute them. The reports' modules are imported by the first
+verb that makes one: they take 7 ms, and many programs make no report.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from .._core.context import EventSets
 from .._reading import id_streams, keyspace, membership, queries
-from .._reports import engagement, retention_query
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .._reports.engagement import Funnel, Stickiness
     from .._reports.retention import Mode, Retention
     from .._reports.retention_query import Selector
-    from .backends import AsyncBackend
+    from .backend import AsyncBackend
 
 __all__ = ["AsyncReads"]
 
@@ -322,6 +322,8 @@ class AsyncReads(EventSets):
 
         Cancelled: other calls are not affected, and no temporary key is left.
         """
+        from .._reports import retention_query  # noqa: PLC0415 - see above
+
         return await self._answer(
             retention_query.retention(
                 self._context,
@@ -360,6 +362,8 @@ class AsyncReads(EventSets):
 
         Cancelled: other calls are not affected, and no temporary key is left.
         """
+        from .._reports import engagement  # noqa: PLC0415 - see above
+
         return await self._answer(engagement.stickiness(self._context, event, day), timeout)
 
     async def funnel(
@@ -395,6 +399,8 @@ class AsyncReads(EventSets):
 
         Cancelled: other calls are not affected, and no temporary key is left.
         """
+        from .._reports import engagement  # noqa: PLC0415 - see above
+
         return await self._answer(engagement.funnel(self._context, steps, by, moment), timeout)
 
     async def event_names(self, prefix: str = "", *, timeout: float | None = None) -> list[str]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .._core.periods import Granularity
     from .._marking.marks import Mark
     from .._marking.stats import Stats
-    from .backends import AsyncBackend
+    from .backend import AsyncBackend
 
 __all__ = ["Tally"]
 

@@ -17,7 +17,6 @@ from datetime import timezone as fixed_timezone
 from numbers import Real
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
-from zoneinfo import ZoneInfo
 
 from ..errors import InvalidTypeError, InvalidValueError, TallymarkError
 from .arguments import check_flag, checked_int, plain_str
@@ -373,6 +372,8 @@ def _zone(timezone: str | tzinfo) -> tzinfo:
         raise InvalidTypeError(
             f"timezone must be a tzinfo or a name such as 'Europe/Berlin', got {shown(timezone)}"
         )
+    from zoneinfo import ZoneInfo  # noqa: PLC0415 - takes 2 ms, and the default is UTC
+
     try:
         return ZoneInfo(timezone)
     except (ValueError, OSError, KeyError) as error:  # ZoneInfoNotFoundError is a KeyError

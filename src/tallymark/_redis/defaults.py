@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .._core.options import Options, hide_urls
 from .._core.urls import StoreUrl
 from ..errors import TallymarkError
-from . import async_clients, blocking_clients
+from . import async_clients
 from .cluster_clients import check_store
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ def _check(store: StoreUrl, options: Options) -> None:
     with contextlib.suppress(TallymarkError):
         check_store(async_clients.KINDS, store, options)
         return
+    from . import blocking_clients  # noqa: PLC0415 - of the other facade
+
     check_store(blocking_clients.KINDS, store, options)
 
 

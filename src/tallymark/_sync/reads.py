@@ -1,7 +1,8 @@
 """The read verbs of `tallymark.SyncTally`: those of `tallymark.Tally`, blocking.
 
 The queries are in the packages `tallymark._reading` and `tallymark._reports`. This module and
-`tallymark._async.reads` have a driver execute them.
+`tallymark._async.reads` have a driver execute them. The reports' modules are imported by the first
+verb that makes one: they take 7 ms, and many programs make no report.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from .._core.context import EventSets
 from .._reading import id_streams, keyspace, membership, queries
-from .._reports import engagement, retention_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -280,6 +280,8 @@ class SyncReads(EventSets):
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
             ClosedError: the tally is closed.
         """
+        from .._reports import retention_query  # noqa: PLC0415 - see above
+
         return self._answer(
             retention_query.retention(
                 self._context,
@@ -314,6 +316,8 @@ class SyncReads(EventSets):
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
             ClosedError: the tally is closed.
         """
+        from .._reports import engagement  # noqa: PLC0415 - see above
+
         return self._answer(engagement.stickiness(self._context, event, day), timeout)
 
     def funnel(
@@ -345,6 +349,8 @@ class SyncReads(EventSets):
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
             ClosedError: the tally is closed.
         """
+        from .._reports import engagement  # noqa: PLC0415 - see above
+
         return self._answer(engagement.funnel(self._context, steps, by, moment), timeout)
 
     def event_names(self, prefix: str = "", *, timeout: float | None = None) -> list[str]:
