@@ -86,9 +86,9 @@ def sync_tally(url: str) -> Blocking:
 
 def blocking_floor(url: str) -> Blocking:
     """Return the least that a blocking mark can cost."""
-    from floors import blocking
+    from floors import blocking, connect
 
-    return blocking(url)
+    return blocking(connect(url))
 
 
 # --- async: opened, used and closed within one task

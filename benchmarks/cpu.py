@@ -13,6 +13,8 @@ from contest import Server, contest, median_ratio, running
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from contest import Contender
+
 #: The floor, tallymark, and what else a program would use.
 CALLERS = {
     "blocking": ["socket, hiredis", "SyncTally", "bitmapist", "redis-py pipeline"],
@@ -22,7 +24,7 @@ CALLERS = {
 
 @contextlib.contextmanager
 def pinned(url: str) -> Iterator[None]:
-    """Pin the server to one CPU, and this process and those that it starts to another.
+    """Pin a server on this machine to one CPU, and this process and those it starts to another.
 
     Where the system cannot do that, or has one CPU, print so and pin nothing.
     """
@@ -45,45 +47,48 @@ def pinned(url: str) -> Iterator[None]:
 
 def lone(url: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
     """Measure a lone caller of each facade; return a row for each contender."""
-    rows = []
-    with pinned(url):
-        for facade, names in CALLERS.items():
-            measured = contest(
-                names, url, "hot", 1, rounds=rounds, seconds=seconds, latencies=True
-            )
-            rows += [{"facade": facade, **row} for row in measured]
-    return rows
+    return [
+        {"facade": facade, **row}
+        for facade, names in CALLERS.items()
+        for row in contest(names, url, "hot", 1, rounds=rounds, seconds=seconds, latencies=True)
+    ]
 
 
 def events(
     url: str, rounds: int, seconds: float, callers: tuple[int, ...] = (50, 200, 1000)
 ) -> list[dict[str, Any]]:
     """Measure marks of one event and of 200 in turns, in one process; return a row for each."""
-    rows = []
-    with pinned(url), redis.Redis.from_url(url) as store, running("tallymark", url) as tally:
+    with redis.Redis.from_url(url) as store, running("tallymark", url) as tally:
         assert tally is not None
-        server = Server(store)
-        for count in callers:
-            took: dict[str, list[float]] = {"hot": [], "zipf": []}
-            marks = {}
-            for workload in took:  # to warm up
-                server.flush()
-                few = 2 * count + 500
-                warm = tally.ask(workload, few, count, latencies=False)["seconds"]
-                marks[workload] = max(few, int(seconds * few / warm))
-            for _ in range(rounds):
-                for workload, each in took.items():
-                    server.flush()
-                    round_ = tally.ask(workload, marks[workload], count, latencies=False)
-                    each.append(round_["cpu"] / marks[workload])
-                    server.check("tallymark", workload, marks[workload])
-            rows += [
-                {
-                    "callers": count,
-                    "workload": workload,
-                    "cpu_us": 1e6 * statistics.median(each),
-                    "cpu_ratio": median_ratio(each, took["hot"]),
-                }
-                for workload, each in took.items()
-            ]
-    return rows
+        return [
+            row
+            for count in callers
+            for row in _events(tally, Server(store), rounds, seconds, count)
+        ]
+
+
+def _events(
+    tally: Contender, server: Server, rounds: int, seconds: float, callers: int
+) -> list[dict[str, Any]]:
+    took: dict[str, list[float]] = {"hot": [], "zipf": []}
+    marks = {}
+    for workload in took:
+        server.flush()
+        few = 2 * callers + 500
+        warm = tally.ask(workload, few, callers, latencies=False)["seconds"]
+        marks[workload] = max(few, int(seconds * few / warm))
+    for _ in range(rounds):
+        for workload, each in took.items():
+            server.flush()
+            round_ = tally.ask(workload, marks[workload], callers, latencies=False)
+            each.append(round_["cpu"] / marks[workload])
+            server.check(tally.name, workload, marks[workload])
+    return [
+        {
+            "callers": callers,
+            "workload": workload,
+            "cpu_us": 1e6 * statistics.median(each),
+            "cpu_ratio": median_ratio(each, took["hot"]),
+        }
+        for workload, each in took.items()
+    ]

@@ -47,13 +47,18 @@ def _address(url: str) -> tuple[str, int, bytes]:
     return str(where.hostname), where.port or 6379, select
 
 
-def blocking(url: str) -> Callable[[str, int], Any]:
-    """Return a mark that sends, and receives until all replies are there."""
+def connect(url: str) -> socket.socket:
+    """Return a connection to the database of a URL."""
     host, port, select = _address(url)
     connection = socket.create_connection((host, port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.sendall(select)
     connection.recv(65536)
+    return connection
+
+
+def blocking(connection: socket.socket) -> Callable[[str, int], Any]:
+    """Return a mark that sends, and receives until all replies are there."""
     reader = hiredis.Reader()
 
     def mark(event: str, user: int) -> Any:

@@ -29,7 +29,7 @@ from contest import WrongBitsError, median_ratio, python_of
 from workloads import keys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 HERE = Path(__file__).parent
 USERS = 100_000
@@ -167,7 +167,7 @@ def flask(url: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
 
 
 def _in_turns(
-    loads: dict[str, Callable[..., Load]],
+    loads: dict[str, functools.partial[Load]],
     store: Any,
     events: list[str],
     rounds: int,
