@@ -81,6 +81,7 @@ class _Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader()
         self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._missing = REPLIES
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -88,7 +89,9 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
-            if type(reply) is list:  # that of EXEC
+            self._missing -= 1
+            if not self._missing:  # reply is that of EXEC
+                self._missing = REPLIES
                 self._waiting.popleft().set_result(reply)
 
     def mark(self, event: str, user: int) -> asyncio.Future[Any]:
@@ -98,9 +101,12 @@ class _Connection(asyncio.Protocol):
         self._waiting.append(future)
         return future
 
-    def send(self, command: bytes) -> None:
-        """Send a command whose reply does not matter."""
+    async def select(self, command: bytes) -> None:
+        """Select the database."""
+        self._missing = 1
         self._transport.write(command)
+        self._waiting.append(self._loop.create_future())
+        await self._waiting[0]
 
     def close(self) -> None:
         """Close the connection."""
@@ -113,6 +119,6 @@ async def connected(url: str) -> AsyncIterator[Callable[[str, int], asyncio.Futu
     host, port, select = _address(url)
     loop = asyncio.get_running_loop()
     _, connection = await loop.create_connection(_Connection, host, port)
-    connection.send(select)
+    await connection.select(select)
     yield connection.mark
     connection.close()
