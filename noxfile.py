@@ -153,13 +153,16 @@ def quickstart(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure tallymark and its alternatives in one run; `-- --quick` takes two minutes.
+    """Measure tallymark and its alternatives in one run; `-- --quick` takes four minutes.
 
-    If `wrk` is on PATH, it generates the load for the web app.
+    `-- --only lone flask` measures some parts. If `wrk` is on PATH, it generates the load for
+    the web apps.
     """
     session.install(".", *nox.project.dependency_groups(PYPROJECT, "bench"))
     pythons = {
-        "TALLYMARK_BITMAPIST_PYTHON": rival_python(session, "bitmapist==3.119", "hiredis"),
+        "TALLYMARK_BITMAPIST_PYTHON": rival_python(
+            session, "bitmapist==3.119", "hiredis", "flask", "gunicorn"
+        ),
         "TALLYMARK_BITMAPIST4_PYTHON": rival_python(session, "bitmapist4", "hiredis"),
         "TALLYMARK_RIVALS_PYTHON": rival_python(session, "coredis", "valkey-glide"),
     }

@@ -2,7 +2,8 @@
 
 Started as ``python contenders.py NAME URL``. Each line on standard input requests a round, as
 JSON: the workload, the number of marks, the number of callers, and whether to time each mark.
-The reply is a line of JSON with the seconds of the round, and percentiles of the latencies.
+The reply is a line of JSON with the seconds of the round, the CPU time of the process, and
+percentiles of the latencies.
 The functions import the libraries, since not every contender's Python has every library.
 """
 
@@ -16,6 +17,7 @@ import statistics
 import sys
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -75,13 +77,18 @@ def redis_py(url: str) -> Blocking:
     return mark
 
 
-def tallymark_sync(url: str) -> Blocking:
+def sync_tally(url: str) -> Blocking:
     """Return tallymark's blocking mark."""
-    import tallymark
-    from tallymark import sync
+    from tallymark import SyncTally
 
-    tallymark.configure(url)
-    return sync.mark_event
+    return SyncTally.from_url(url).mark_event
+
+
+def blocking_floor(url: str) -> Blocking:
+    """Return the least that a blocking mark can cost."""
+    from floors import blocking, connect
+
+    return blocking(connect(url))
 
 
 # --- async: opened, used and closed within one task
@@ -147,6 +154,15 @@ async def tallymark(url: str) -> AsyncIterator[Async]:
         yield tally.mark_event
 
 
+@contextlib.asynccontextmanager
+async def asyncio_floor(url: str) -> AsyncIterator[Async]:
+    """Yield the least that a mark can cost on asyncio."""
+    from floors import connected
+
+    async with connected(url) as mark:
+        yield mark
+
+
 # --- on a cluster: the keys of a user share a hash tag, as in tallymark's format
 
 SHARDS = 16
@@ -207,7 +223,7 @@ BLOCKING = {
     "bitmapist4": bitmapist4,
     "redis-py pipeline": redis_py,
     "tallymark.bitmapist": drop_in,
-    "tallymark.sync": tallymark_sync,
+    "SyncTally": sync_tally,
 }
 ASYNC = {
     "redis.asyncio pipeline": redis_asyncio,
@@ -216,6 +232,9 @@ ASYNC = {
     "tallymark": tallymark,
     "tallymark, uvloop": tallymark,
 }
+#: What a mark costs without a library.
+BLOCKING_FLOOR = {"socket, hiredis": blocking_floor}
+ASYNC_FLOOR = {"Protocol, hiredis": asyncio_floor}
 CLUSTER = {
     "RedisCluster pipeline": redis_cluster,
     "valkey-glide, cluster": glide_cluster,
@@ -224,9 +243,22 @@ CLUSTER = {
 }
 
 
-def answer(seconds: float, latencies: list[float]) -> str:
+class Clock:
+    """Measures a round: wall time, and the CPU time of all threads of this process."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def elapsed(self) -> dict[str, float]:
+        """Return the seconds since the clock was made."""
+        return {
+            "seconds": time.perf_counter() - self._wall,
+            "cpu": time.process_time() - self._cpu,
+        }
+
+
+def answer(result: dict[str, float], latencies: list[float]) -> str:
     """Return the result of a round as a line of JSON."""
-    result: dict[str, float] = {"seconds": seconds}
     if len(latencies) > 1:
         percentiles = statistics.quantiles(latencies, n=100)
         result |= {"p50": percentiles[49], "p99": percentiles[98]}
@@ -237,28 +269,47 @@ def serve_blocking(mark: Blocking) -> None:
     """Run rounds: one caller in a plain loop, several callers in threads."""
     for line in sys.stdin:
         order = json.loads(line)
-        marks = iter(schedule(order["workload"], order["marks"]))
-        lock = threading.Lock()
-
-        def work() -> None:
-            while True:
-                with lock:  # noqa: B023 - not every iterator lets threads share it
-                    arguments = next(marks, None)  # noqa: B023 - used within the round
-                if arguments is None:
-                    return
-                mark(*arguments)
-
-        begun = time.perf_counter()
+        marks = schedule(order["workload"], order["marks"])
+        latencies: list[float] = []
         if order["callers"] == 1:
-            for event, user in marks:
-                mark(event, user)
+            measured = in_a_loop(mark, marks, latencies if order["latencies"] else None)
         else:
-            threads = [threading.Thread(target=work) for _ in range(order["callers"])]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-        print(answer(time.perf_counter() - begun, []), flush=True)
+            measured = in_threads(mark, marks, order["callers"])
+        print(answer(measured, latencies), flush=True)
+
+
+def in_a_loop(
+    mark: Blocking, marks: list[tuple[str, int]], latencies: list[float] | None
+) -> dict[str, float]:
+    """Mark one after the other; append the time of each mark to ``latencies``, if given."""
+    clock = Clock()
+    if latencies is None:
+        for event, user in marks:
+            mark(event, user)
+    else:
+        for event, user in marks:
+            begun = time.perf_counter()
+            mark(event, user)
+            latencies.append(time.perf_counter() - begun)
+    return clock.elapsed()
+
+
+def in_threads(mark: Blocking, marks: list[tuple[str, int]], callers: int) -> dict[str, float]:
+    """Mark in threads, which take their marks from one queue."""
+    queue = deque(marks)
+
+    def work() -> None:
+        with contextlib.suppress(IndexError):  # the queue is empty
+            while True:
+                mark(*queue.popleft())
+
+    threads = [threading.Thread(target=work) for _ in range(callers)]
+    clock = Clock()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return clock.elapsed()
 
 
 async def serve_async(
@@ -286,18 +337,18 @@ async def run_round(mark: Async, order: dict[str, Any]) -> str:
             latencies.append(time.perf_counter() - begun)
 
     run = timed if order["latencies"] else call
-    begun = time.perf_counter()
+    clock = Clock()
     await asyncio.gather(*(run() for _ in range(order["callers"])))
-    return answer(time.perf_counter() - begun, latencies)
+    return answer(clock.elapsed(), latencies)
 
 
 if __name__ == "__main__":
     name, store_url = sys.argv[1:]
-    if name in BLOCKING:
-        serve_blocking(BLOCKING[name](store_url))
+    if name in BLOCKING | BLOCKING_FLOOR:
+        serve_blocking((BLOCKING | BLOCKING_FLOOR)[name](store_url))
     elif name.endswith("uvloop"):
         import uvloop  # pyright: ignore[reportMissingImports]
 
         uvloop.run(serve_async(ASYNC[name], store_url))
     else:
-        asyncio.run(serve_async((ASYNC | CLUSTER)[name], store_url))
+        asyncio.run(serve_async((ASYNC | ASYNC_FLOOR | CLUSTER)[name], store_url))

@@ -46,6 +46,8 @@ class Contender:
     rounds: list[float] = field(default_factory=list)
     p50: list[float] = field(default_factory=list)
     p99: list[float] = field(default_factory=list)
+    #: CPU seconds of the process per mark of each round.
+    cpu: list[float] = field(default_factory=list)
     #: The number of marks in a round.
     marks: int = 0
 
@@ -63,13 +65,23 @@ class Contender:
         return result
 
 
+def python_of(name: str) -> str | None:
+    """Return the Python that has a contender; without one, print that, and return None."""
+    variable = PYTHONS.get(name)
+    if variable is None:
+        return sys.executable
+    python = os.environ.get(variable)
+    if not python:
+        print(f"  without {name}: {variable} names no Python that has it")
+        return None
+    return python
+
+
 @contextlib.contextmanager
 def running(name: str, url: str, script: str = "contenders.py") -> Iterator[Contender | None]:
     """Start a contender, and end it; yield None if this machine does not have its Python."""
-    variable = PYTHONS.get(name)
-    python = sys.executable if variable is None else os.environ.get(variable, "")
-    if not python:
-        print(f"  without {name}: {variable} names no Python that has it")
+    python = python_of(name)
+    if python is None:
         yield None
         return
     command = [python, str(HERE / script), name, url]
@@ -162,6 +174,7 @@ def contest(
                 between.flush()
                 round_ = each.ask(workload, each.marks, callers, latencies=latencies)
                 each.rounds.append(round_["seconds"] / each.marks)
+                each.cpu.append(round_["cpu"] / each.marks)
                 if latencies:
                     each.p50.append(round_["p50"])
                     each.p99.append(round_["p99"])
@@ -177,6 +190,8 @@ def _row(each: Contender, first: Contender, workload: str, callers: int) -> dict
         "contender": each.name,
         "marks_per_second": 1 / statistics.median(each.rounds),
         "ratio": median_ratio(first.rounds, each.rounds),
+        "cpu_us": 1e6 * statistics.median(each.cpu),
+        "cpu_ratio": median_ratio(each.cpu, first.cpu),
     }
     if each.p99:
         row |= {

@@ -22,11 +22,13 @@ sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from cluster_contest import counts_on_a_cluster, marks_on_a_cluster
 from contenders import ASYNC, BLOCKING
 from contest import contest
+from cpu import events, lone, pinned
 from crowds import crowds, longest_stops
+from duck import duck
 from reads import beside_reports, reads
 from report import RESULTS, machine, show, write
 from slow_link import slow_link
-from web import generator, web
+from web import fastapi, flask, generator
 
 from clusters import running_cluster  # pyright: ignore[reportMissingImports]
 from servers import running_server  # pyright: ignore[reportMissingImports]
@@ -39,6 +41,7 @@ MARKING = {
     "contender": "{}",
     "marks_per_second": "{:,.0f}",
     "ratio": "{:.2f}x",
+    "cpu_us": "{:.1f}",
 }
 CLUSTER = {**MARKING, "ratio": "{:.0f}x", "ratio_to_glide": "{:.1f}x"}
 READING = {
@@ -59,17 +62,28 @@ BESIDE = {
 LATENCY = {
     "callers": "{}",
     "contender": "{}",
+    "cpu_us": "{:.1f}",
+    "cpu_ratio": "{:.2f}",
     "p50_us": "{:,.0f}",
     "p50_ratio": "{:.2f}",
     "p99_us": "{:,.0f}",
     "p99_ratio": "{:.2f}",
 }
+EVENTS = {"callers": "{}", "workload": "{}", "cpu_us": "{:.1f}", "cpu_ratio": "{:.2f}x"}
+WEB = {
+    "contender": "{}",
+    "requests_per_second": "{:,.0f}",
+    "ratio": "{:.3f}",
+    "p50_ms": "{:.2f}",
+    "p99_ms": "{:.2f}",
+}
+DUCKDB = {"report": "{}", "contender": "{}", "ms": "{:,.1f}", "ratio": "{:.1f}x"}
 
 
 def main() -> None:
     """Run all of it, or a part."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="two minutes, with fewer contenders")
+    parser.add_argument("--quick", action="store_true", help="four minutes, with fewer contenders")
     parser.add_argument(
         "--only",
         nargs="+",
@@ -86,6 +100,7 @@ def main() -> None:
         results: dict[str, Any] = {"machine": machine(store), "quick": arguments.quick}
         print(", ".join(f"{name} {value}" for name, value in results["machine"].items()))
         for part in wanted:
+            print(f"\n--- {part}, after {time.monotonic() - begun:.0f} s", flush=True)
             results[part] = PARTS[part](url, arguments.quick)
     if arguments.update:
         results = json.loads((RESULTS / "latest.json").read_text()) | results
@@ -133,7 +148,7 @@ def run_latency(url: str, quick: bool) -> list[dict[str, Any]]:
 def run_blocking(url: str, quick: bool) -> list[dict[str, Any]]:
     """Measure blocking marks, in a loop and in threads."""
     rows = []
-    for callers in (1, 16):
+    for callers in (1, 4, 16, 64):
         rows += contest(
             list(BLOCKING),
             url,
@@ -142,7 +157,23 @@ def run_blocking(url: str, quick: bool) -> list[dict[str, Any]]:
             rounds=5 if quick else 11,
             seconds=0.06 if quick else 0.3,
         )
-    show("Blocking calls in a loop, and in 16 threads", rows, MARKING)
+    show("Blocking calls in a loop, and in threads", rows, MARKING)
+    return rows
+
+
+def run_lone(url: str, quick: bool) -> list[dict[str, Any]]:
+    """Measure a lone caller, beside what a mark costs without a library."""
+    with pinned(url):
+        rows = lone(url, 5 if quick else 15, 0.1 if quick else 0.4)
+    show("A lone caller, beside the floor", rows, {"facade": "{}", **LATENCY})
+    return rows
+
+
+def run_events(url: str, quick: bool) -> list[dict[str, Any]]:
+    """Measure the CPU time of a mark among 200 events, beside one of a hot event."""
+    with pinned(url):
+        rows = events(url, 5 if quick else 11, 0.1 if quick else 0.4)
+    show("CPU time of a mark of one event, and of 200 events", rows, EVENTS)
     return rows
 
 
@@ -185,9 +216,15 @@ def run_crowds(url: str, quick: bool) -> dict[str, Any]:
 
 def run_web(url: str, quick: bool) -> list[dict[str, Any]]:
     """Put the FastAPI example under load."""
-    rows = web(url, 3 if quick else 7, 1 if quick else 3)
-    columns = {"contender": "{}", "requests_per_second": "{:,.0f}", "ratio": "{:.3f}"}
-    show(f"The FastAPI example under uvicorn, load from {generator()}", rows, columns)
+    rows = fastapi(url, 3 if quick else 7, 1 if quick else 3)
+    show(f"The FastAPI example under uvicorn, load from {generator()}", rows, WEB)
+    return rows
+
+
+def run_flask(url: str, quick: bool) -> list[dict[str, Any]]:
+    """Put a Flask app in 16 threads under load."""
+    rows = flask(url, 3 if quick else 7, 1 if quick else 3)
+    show(f"Flask under gunicorn, 16 threads, load from {generator()}", rows, WEB)
     return rows
 
 
@@ -199,6 +236,15 @@ def run_reads(url: str, quick: bool) -> dict[str, Any]:
     beside = beside_reports(url, 2_000_000 if quick else 10_000_000)
     show("Marks, while retention of millions of users is reported", beside, BESIDE)
     return {"rows": rows, "beside": beside}
+
+
+def run_duckdb(url: str, quick: bool) -> dict[str, Any]:
+    """Measure reports of tallymark and of DuckDB on the same marks."""
+    result = duck(url, 3 if quick else 9)
+    show(f"Reports on {result['marks']:,} marks of a million users", result["rows"], DUCKDB)
+    sizes = ", ".join(f"{name} {each / 1e6:.1f} MB" for name, each in result["bytes"].items())
+    print(f"  bytes of the data: {sizes}")
+    return result
 
 
 def run_cluster(url: str, quick: bool) -> dict[str, Any]:
@@ -218,10 +264,14 @@ PARTS = {
     "async": run_async,
     "latency": run_latency,
     "blocking": run_blocking,
+    "lone": run_lone,
+    "events": run_events,
     "links": run_links,
     "crowds": run_crowds,
     "web": run_web,
+    "flask": run_flask,
     "reads": run_reads,
+    "duckdb": run_duckdb,
     "cluster": run_cluster,
 }
 

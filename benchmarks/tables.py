@@ -1,6 +1,7 @@
-"""The tables of the README, made from results/latest.json.
+"""The tables of the documents, made from results/latest.json.
 
-`python benchmarks/tables.py README.md` writes them between the markers of the document.
+`python benchmarks/tables.py README.md docs/benchmarks.md` writes them between the markers of
+the documents: those of `measured`, and those of `details`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 RESULTS = Path(__file__).with_name("results") / "latest.json"
 OBVIOUS = "redis.asyncio pipeline"
 
-_MEASURED = re.compile(r"(?<=<!-- measured -->\n).*?(?=<!-- /measured -->)", re.DOTALL)
+_MARKED = re.compile(r"(<!-- (measured|details) -->\n).*?(?=<!-- /\2 -->)", re.DOTALL)
 
 
 def rate(number: float) -> str:
@@ -77,6 +78,70 @@ def blocking(results: dict[str, Any]) -> str:
     return table(["blocking, marks/s", *names], lines)
 
 
+#: The floor of each facade, tallymark, and what else a program would use.
+LONE = {
+    "blocking": ("socket, hiredis", "SyncTally", "redis-py pipeline", "bitmapist"),
+    "asyncio": ("Protocol, hiredis", "tallymark", OBVIOUS),
+}
+
+
+def lone(results: dict[str, Any]) -> str:
+    """Return the table of the CPU time of a lone caller."""
+    by_name = {row["contender"]: row for row in results["lone"]}
+    lines = []
+    for facade, names in LONE.items():
+        rows = [by_name.get(name) for name in names]
+        cells = ["" if row is None else _us(row, "cpu", names[0]) for row in rows]
+        lines.append([facade, *cells, *[""] * (4 - len(cells))])
+    head = ["a lone caller, CPU time of a mark", "floor", "tallymark", "redis-py", "bitmapist"]
+    return table(head, lines)
+
+
+def lone_details(results: dict[str, Any]) -> str:
+    """Return the table of all times of a lone caller."""
+    floors = {facade: names[0] for facade, names in LONE.items()}
+    lines = [
+        [
+            row["facade"],
+            row["contender"],
+            *(_us(row, column, floors[row["facade"]]) for column in ("cpu", "p50", "p99")),
+        ]
+        for row in results["lone"]
+    ]
+    return table(["a lone caller", "", "CPU time", "p50", "p99"], lines)
+
+
+def _us(row: dict[str, Any], column: str, baseline: str) -> str:
+    """Return a time in microseconds, with its ratio to that of the baseline."""
+    text = f"{row[f'{column}_us']:.0f} us"
+    return text if row["contender"] == baseline else f"{text} ({row[f'{column}_ratio']:.2f}x)"
+
+
+def events(results: dict[str, Any]) -> str:
+    """Return the table of the CPU time of marks of one event and of many."""
+    rows = results["events"]
+    lines = [
+        [
+            f"{hot['callers']} callers",
+            f"{hot['cpu_us']:.1f} us",
+            f"{zipf['cpu_us']:.1f} us ({zipf['cpu_ratio']:.2f}x)",
+        ]
+        for hot, zipf in zip(rows[::2], rows[1::2], strict=True)
+    ]
+    return table(["CPU time of a mark", "one hot event", "200 events, zipf(1.1)"], lines)
+
+
+def cpu(results: dict[str, Any], part: str, title: str) -> str:
+    """Return the table of the CPU time of a mark of each contender, for one hot event."""
+    rows = [row for row in results[part] if row["workload"] == "hot"]
+    callers = list(dict.fromkeys(row["callers"] for row in rows))
+    lines = [
+        [name, *(f"{row['cpu_us']:.1f} us" for row in rows if row["contender"] == name)]
+        for name in dict.fromkeys(row["contender"] for row in rows)
+    ]
+    return table([title, *map(str, callers)], lines)
+
+
 def crowds(results: dict[str, Any]) -> str:
     """Return the table of `mark_many`."""
     lines = []
@@ -95,16 +160,33 @@ def crowds(results: dict[str, Any]) -> str:
 
 
 def web(results: dict[str, Any]) -> str:
-    """Return the table of the web app."""
-    cells = [
-        f"{row['requests_per_second']:,.0f}"
-        + ("" if row["ratio"] == 1 else f" ({row['ratio'] - 1:+.0%})")
-        for row in results["web"]
-    ]
-    return table(
-        ["FastAPI example, requests/s", "no mark", "obvious", "tallymark"],
-        [["uvicorn, 64 connections", *cells]],
+    """Return the tables of the web apps."""
+    return (
+        table(
+            ["FastAPI example, requests/s", "no mark", "obvious", "tallymark"],
+            [["uvicorn, 64 connections", *map(_requests, results["web"])]],
+        )
+        + "\n"
+        + table(
+            ["Flask, requests/s", *(row["contender"] for row in results["flask"])],
+            [["gunicorn, 16 threads", *map(_requests, results["flask"])]],
+        )
     )
+
+
+def _requests(row: dict[str, Any]) -> str:
+    difference = "" if row["ratio"] == 1 else f" ({row['ratio'] - 1:+.0%})"
+    return f"{row['requests_per_second']:,.0f}{difference}"
+
+
+def web_details(results: dict[str, Any]) -> str:
+    """Return the table of the latency of requests."""
+    lines = []
+    for app, part in (("FastAPI", "web"), ("Flask", "flask")):
+        for row in results[part]:
+            times = [f"{row[column]:.1f} ms" for column in ("p50_ms", "p99_ms")]
+            lines.append([app, row["contender"], _requests(row), *times])
+    return table(["web app", "", "requests/s", "p50", "p99"], lines)
 
 
 #: The contenders that are compared with bitmapist, in the order of the columns.
@@ -132,6 +214,27 @@ def reads(results: dict[str, Any]) -> str:
 def _beside(row: dict[str, Any]) -> str:
     tidied = f"; {row['ratio_tidied']:.1f}x" if "ratio_tidied" in row else ""
     return f"{row['ms']:.2f} ms ({row['ratio']:.1f}x{tidied})"
+
+
+REPORTS = {"retention": "retention, 31 x 13 days", "daily": "users of each of 44 days"}
+
+
+def duckdb(results: dict[str, Any]) -> str:
+    """Return the table of the reports beside DuckDB's."""
+    found = results["duckdb"]
+    names = list(dict.fromkeys(row["contender"] for row in found["rows"]))
+    lines = []
+    for report, title in REPORTS.items():
+        cells = [
+            f"{row['ms']:.1f} ms" + ("" if row["ratio"] == 1 else f" ({row['ratio']:.0f}x)")
+            for row in found["rows"]
+            if row["report"] == report
+        ]
+        lines.append([title, *cells])
+    sizes = {name: f"{each / 1e6:.1f} MB" for name, each in found["bytes"].items()}
+    in_duckdb = f"{sizes['DuckDB']}; {sizes['DuckDB, sorted']} if sorted by user"
+    lines.append(["bytes", sizes["SyncTally"], in_duckdb, ""])
+    return table([f"{found['marks'] / 1e6:.1f} M marks of a million users", *names], lines)
 
 
 def cluster(results: dict[str, Any]) -> str:
@@ -170,31 +273,56 @@ def cluster(results: dict[str, Any]) -> str:
     )
 
 
-def measured(results: dict[str, Any]) -> str:
-    """Return all tables."""
-    host = results["machine"]
-    head = (
-        f"Python {host['python']}, redis-py {host['redis-py']} (bitmapist and bitmapist4 with "
-        f"their own), Redis {host['redis']} on\nthe same machine with {host['cpus']} CPUs, "
-        f"{host['cpu']}.\n"
+def host(results: dict[str, Any]) -> str:
+    """Return a sentence about the machine."""
+    found = results["machine"]
+    return (
+        f"Python {found['python']}, redis-py {found['redis-py']} (bitmapist and bitmapist4 with "
+        f"their own), Redis {found['redis']} on\nthe same machine with {found['cpus']} CPUs, "
+        f"{found['cpu']}.\n"
     )
+
+
+def measured(results: dict[str, Any]) -> str:
+    """Return the tables of the README."""
     parts = [
-        head,
+        host(results),
         marking(results, "hot", "one hot event"),
         marking(results, "zipf", "200 events, zipf(1.1)"),
         latency(results),
         blocking(results),
+        lone(results),
         crowds(results),
         web(results),
         reads(results),
+        duckdb(results),
         cluster(results),
     ]
     return "\n" + "\n".join(parts) + "\n"
 
 
-if __name__ == "__main__":
-    text = measured(json.loads(RESULTS.read_text()))
-    print(text)
-    for name in sys.argv[1:]:
+def details(results: dict[str, Any]) -> str:
+    """Return the tables of docs/benchmarks.md."""
+    parts = [
+        host(results),
+        cpu(results, "blocking", "CPU time of a blocking mark, by threads"),
+        cpu(results, "async", "CPU time of a mark, by tasks"),
+        lone_details(results),
+        events(results),
+        web_details(results),
+    ]
+    return "\n" + "\n".join(parts) + "\n"
+
+
+def main(names: list[str]) -> None:
+    """Write the tables into documents."""
+    results = json.loads(RESULTS.read_text())
+    texts = {"measured": measured(results), "details": details(results)}
+    print(*texts.values())
+    for name in names:
         path = Path(name)
-        path.write_text(_MEASURED.sub(lambda _: text, path.read_text()))
+        path.write_text(_MARKED.sub(lambda found: found[1] + texts[found[2]], path.read_text()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

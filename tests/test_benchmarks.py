@@ -1,9 +1,10 @@
-"""What makes the benchmark's figures worth something: no contender gets away with wrong bits."""
+"""The benchmarks: wrong bits and wrong answers are found, and each part runs, small."""
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,12 @@ from xml.etree import ElementTree
 
 import pytest
 
+from servers import running_server
+from tallymark import SyncTally
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from stores import Store
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -23,7 +29,7 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     names = ("contest", "report", "workloads")
     yield tuple(importlib.import_module(name) for name in names)
-    for name in (*names, "reads", "readers"):
+    for name in (path.stem for path in BENCHMARKS.glob("*.py")):
         sys.modules.pop(name, None)
 
 
@@ -70,3 +76,125 @@ def test_wrong_answers_are_found(modules: Any) -> None:
         reads.compare("retention", {"one": table, "other": {**half, "day 7": [9] * 13}})
     with pytest.raises(wrong, match="only 13 cells"):
         reads.compare("retention", {"one": table, "other": {"day 7": table["day 7"]}})
+
+
+def test_blocking_marks_in_threads(redis_store: Store, modules: Any) -> None:
+    names = ["redis-py pipeline", "SyncTally"]
+    rows = modules[0].contest(names, redis_store.url, "hot", 4, rounds=1, seconds=0.05)
+    assert [row["contender"] for row in rows] == names
+    assert all(row["marks_per_second"] > 0 and row["cpu_us"] > 0 for row in rows)
+    tables = importlib.import_module("tables")
+    assert "| 4 threads |" in tables.blocking({"blocking": rows})
+    assert "| SyncTally |" in tables.cpu({"blocking": rows}, "blocking", "by threads")
+
+
+def test_a_lone_caller_beside_the_floor(redis_store: Store, modules: Any) -> None:
+    del modules
+    rows = importlib.import_module("cpu").lone(redis_store.url, rounds=1, seconds=0.02)
+    tables = importlib.import_module("tables")
+    for facade, names in tables.LONE.items():
+        by_name = {row["contender"]: row for row in rows if row["facade"] == facade}
+        assert by_name.keys() >= {name for name in names if name != "bitmapist"}
+        assert by_name[names[0]]["cpu_ratio"] == 1
+        assert all(row["p99_us"] >= row["p50_us"] > 0 for row in by_name.values())
+    assert len(tables.lone({"lone": rows}).splitlines()) == 4
+    assert len(tables.lone_details({"lone": rows}).splitlines()) == 2 + len(rows)
+
+
+def test_the_floor_sends_as_many_bytes_as_tallymark(redis_store: Store, modules: Any) -> None:
+    del modules
+    floors = importlib.import_module("floors")
+
+    def received() -> Any:
+        return redis_store.raw.info("stats")["total_net_input_bytes"]
+
+    def bytes_of(mark: Callable[[str, int], Any]) -> int:
+        mark("active", 10)  # also connects
+        before = received()
+        asking = received() - before
+        mark("active", 4321)
+        sent: int = received() - before - 2 * asking
+        return sent
+
+    with SyncTally.from_url(redis_store.url) as tally:
+        by_tallymark = bytes_of(tally.mark_event), redis_store.bits()
+    redis_store.raw.flushdb()
+    with floors.connect(redis_store.url) as connection:
+        mark = floors.blocking(connection)
+        assert (bytes_of(mark), redis_store.bits()) == by_tallymark
+        assert mark("active", 4321) == [1, 1, 1]
+
+
+def test_marks_of_many_events_beside_one(redis_store: Store, modules: Any) -> None:
+    del modules
+    rows = importlib.import_module("cpu").events(redis_store.url, 1, 0.02, callers=(20, 50))
+    kinds = [(row["callers"], row["workload"]) for row in rows]
+    assert kinds == [(20, "hot"), (20, "zipf"), (50, "hot"), (50, "zipf")]
+    assert [row["cpu_ratio"] for row in rows[::2]] == [1, 1]
+    tables = importlib.import_module("tables")
+    assert "| 50 callers |" in tables.events({"events": rows})
+
+
+def test_pinning_ends(modules: Any) -> None:
+    del modules
+    if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("a system without affinity, or one CPU")
+    before = os.sched_getaffinity(0)
+    with running_server() as url:
+        with importlib.import_module("cpu").pinned(url):
+            assert len(os.sched_getaffinity(0)) == 1
+        assert os.sched_getaffinity(0) == before
+
+
+def test_web_apps_under_load(
+    redis_store: Store, modules: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del modules
+    pytest.importorskip("gunicorn")
+    web = importlib.import_module("web")
+    monkeypatch.setattr(web.shutil, "which", lambda _: None)  # wrk takes whole seconds
+    results = {
+        "web": web.fastapi(redis_store.url, rounds=1, seconds=0.3),
+        "flask": web.flask(redis_store.url, rounds=1, seconds=0.3),
+    }
+    assert {"no mark", "SyncTally"} <= {row["contender"] for row in results["flask"]}
+    for row in (*results["web"], *results["flask"]):
+        assert row["requests_per_second"] > 0
+        assert row["p99_ms"] >= row["p50_ms"] > 0
+    tables = importlib.import_module("tables")
+    assert "| gunicorn, 16 threads |" in tables.web(results)
+    assert "| Flask | SyncTally |" in tables.web_details(results)
+
+
+def test_the_output_of_wrk_is_read(modules: Any) -> None:
+    del modules
+    web = importlib.import_module("web")
+    output = """\
+    Latency     8.50ms    3.10ms  40.00ms   90.50%
+  Latency Distribution
+     50%  850.00us
+     75%    2.50ms
+     90%   30.99ms
+     99%    1.25s
+  6050 requests in 2.00s, 1.07MB read
+Requests/sec:   3025.44
+"""
+    assert web.parse(output) == (3025.44, 0.85, 1250)
+    with pytest.raises(RuntimeError):
+        web.parse(output + "  Non-2xx or 3xx responses: 3")
+
+
+def test_reports_beside_duckdb(redis_store: Store, modules: Any) -> None:
+    wrong = modules[0].WrongBitsError
+    pytest.importorskip("duckdb")
+    duck = importlib.import_module("duck")
+    result = duck.duck(redis_store.url, rounds=1, users=20_000)
+    assert result["marks"] == 20_000 + 44 * 2_000
+    assert len(result["rows"]) == 6
+    assert all(row["ms"] > 0 for row in result["rows"])
+    assert result["bytes"].keys() == {"DuckDB", "DuckDB, sorted", "SyncTally"}
+    assert "| retention, 31 x 13 days |" in importlib.import_module("tables").duckdb(
+        {"duckdb": result}
+    )
+    with pytest.raises(wrong, match="differ in 2 numbers"):
+        duck.compare("daily", {"one": {1: 5, 2: 6, 3: 7}, "other": {1: 5, 2: 7}})
