@@ -30,6 +30,7 @@ from .marks import NO_FLIPS, BitMark
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
 
+    from .._core.periods import Granularity
     from .commands import SingleBit, WriteCommand
     from .marks import Mark, Result
 
