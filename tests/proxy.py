@@ -19,6 +19,7 @@ class Proxy:
         url: where clients connect to.
         sent: the data of each receive from a client, in order.
         passing: while not set, the replies to marks are held back.
+        marker: replies with these bytes are those to marks.
         reading: while not set, nothing is read from the clients.
         held: set as soon as a reply is held back.
         cuts: how many of the next replies to marks end halfway, with their connection.
@@ -39,6 +40,7 @@ class Proxy:
         self.reading = threading.Event()
         self.reading.set()
         self.held = threading.Event()
+        self.marker = b"QUEUED"
         self.cuts = 0
         self._connections = 0
         self._deaf = 0
@@ -92,7 +94,7 @@ class Proxy:
             while data := server.recv(2**20):
                 if number <= self._deaf:
                     continue
-                if b"QUEUED" in data:
+                if self.marker in data:
                     if not self.passing.is_set():
                         self.held.set()
                         self.passing.wait()

@@ -1,0 +1,379 @@
+"""Many threads, one tally: which calls share round trips, and who reads their replies."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+from facades import internals
+from proxy import Proxy, proxied
+from tallymark import (
+    Granularity,
+    OverloadedError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+    SyncTally,
+    WrongKeyTypeError,
+)
+from tallymark._marking.sizing import MAX_BATCH_MARKS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from stores import Store
+    from tallymark._sync.shared_connection import SharedConnection
+
+NEW = Granularity.UNIQUE
+NONE = Granularity(0)
+
+
+@pytest.fixture
+def proxy(redis_store: Store) -> Iterator[Proxy]:
+    """Yield a proxy in front of the real Redis."""
+    with proxied(redis_store.url) as running:
+        yield running
+
+
+@pytest.fixture
+def tally(proxy: Proxy) -> Iterator[SyncTally]:
+    """Yield a tally behind the proxy, connected, for marks and for reads."""
+    with SyncTally.from_url(proxy.url) as made:
+        made.mark_unique("a", 0)
+        made.contains(made.unique("a"), 0)
+        proxy.sent.clear()
+        yield made
+
+
+def marking(tally: SyncTally, users: Iterable[int], **options: Any) -> list[Callable[[], Any]]:
+    """Return a call for each user, which marks it."""
+    return [functools.partial(tally.mark_unique, "a", user, **options) for user in users]
+
+
+class Crowd:
+    """Calls in threads of their own, which begin one after the other."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(64)
+
+    def begin(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Future[Any]:
+        """Begin a call in a thread."""
+        return self._executor.submit(call, *arguments, **options)
+
+    def close(self) -> None:
+        """Wait for all calls."""
+        self._executor.shutdown()
+
+
+@pytest.fixture
+def crowd() -> Iterator[Crowd]:
+    """Yield threads for calls."""
+    made = Crowd()
+    yield made
+    made.close()
+
+
+def marks_of(tally: SyncTally) -> SharedConnection:
+    """Return the shared connection for marks."""
+    shared: SharedConnection = internals(tally).writer._commit
+    return shared
+
+
+def reads_of(tally: SyncTally) -> SharedConnection:
+    """Return the shared connection for small reads."""
+    shared: SharedConnection = internals(tally)._primary._pipeline
+    return shared
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds; for 10 s at most."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def on_the_wire(crowd: Crowd, tally: SyncTally, proxy: Proxy, **options: Any) -> Future[Any]:
+    """Begin a mark whose reply the proxy holds back."""
+    proxy.passing.clear()
+    proxy.held.clear()
+    first = crowd.begin(tally.mark_unique, "a", 1, **options)
+    assert proxy.held.wait(10)
+    return first
+
+
+def gathered(
+    crowd: Crowd, shared: SharedConnection, calls: Sequence[Callable[[], Any]]
+) -> list[Future[Any]]:
+    """Begin calls, and wait until they are in the queue, in this order."""
+    futures = []
+    before = len(shared._queue)
+    for number, call in enumerate(calls, before + 1):
+        futures.append(crowd.begin(call))
+        until(lambda: len(shared._queue) == number)  # noqa: B023 - called at once
+    return futures
+
+
+def test_marks_that_gather_share_a_transaction(
+    tally: SyncTally, proxy: Proxy, crowd: Crowd
+) -> None:
+    first = on_the_wire(crowd, tally, proxy)
+    calls = marking(tally, range(10, 30))
+    others = gathered(crowd, marks_of(tally), calls)
+    proxy.passing.set()
+    assert [first.result(), *(other.result() for other in others)] == [NEW] * 21
+    assert len(proxy.transactions()) == 2
+    assert tally.stats().marks_per_batch == pytest.approx(22 / 3)
+
+
+def test_calls_act_in_their_order(tally: SyncTally, proxy: Proxy, crowd: Crowd) -> None:
+    first = on_the_wire(crowd, tally, proxy)
+    verbs = (tally.mark_unique, tally.unmark_unique, tally.mark_unique, tally.mark_unique)
+    calls = [functools.partial(verb, "a", 7) for verb in verbs]
+    others = gathered(crowd, marks_of(tally), calls)
+    proxy.passing.set()
+    assert first.result() == NEW
+    assert [other.result() for other in others] == [NEW, NEW, NEW, NONE]
+    assert len(proxy.transactions()) == 2
+
+
+def test_one_connection_serves_all_threads(redis_store: Store) -> None:
+    with SyncTally.from_url(redis_store.url + "?client_name=shared") as tally:
+        with ThreadPoolExecutor(16) as executor:
+            for _ in executor.map(lambda user: tally.mark_unique("a", user), range(2000)):
+                pass
+        clients: Any = redis_store.raw.client_list()
+        assert [client["name"] for client in clients].count("shared") == 1
+    until(lambda: not any(c["name"] == "shared" for c in redis_store.raw.client_list()))
+
+
+def test_reads_that_gather_share_a_round_trip(tally: SyncTally, proxy: Proxy, crowd: Crowd) -> None:
+    tally.mark_many("a", range(10, 30, 2))
+    tally.mark_unique("a", 10)
+    proxy.sent.clear()
+    flag, day = tally.unique("a"), tally.day("a")
+    proxy.marker = b":"
+    proxy.passing.clear()
+    first = crowd.begin(tally.contains, flag, 0)
+    assert proxy.held.wait(10)
+    calls: list[Callable[[], Any]] = [
+        functools.partial(tally.contains, day, user) for user in range(10, 30)
+    ]
+    calls[7:7] = [lambda: tally.count(flag)]
+    others = gathered(crowd, reads_of(tally), calls)
+    proxy.passing.set()
+    assert first.result() is True
+    answers = [other.result() for other in others]
+    assert answers.pop(7) == 2
+    assert answers == [True, False] * 10
+    # A count may take longer than a lookup, so fewer of them share a round trip.
+    assert len(proxy.sent) <= 4
+
+
+def test_no_transaction_has_more_than_a_thousand_marks(
+    tally: SyncTally, proxy: Proxy, crowd: Crowd
+) -> None:
+    first = on_the_wire(crowd, tally, proxy)
+
+    def many(user: int) -> None:
+        with tally.transaction() as tx:
+            for number in range(400):
+                tx.mark_unique("a", user + number)
+
+    calls = [functools.partial(many, user) for user in range(1000, 6000, 1000)]
+    others = gathered(crowd, marks_of(tally), calls)
+    proxy.passing.set()
+    first.result()
+    for other in others:
+        other.result()
+    assert tally.count(tally.unique("a")) == 2 + 5 * 400
+    assert tally.stats().batches == 2 + 3
+    assert 2 * 400 <= MAX_BATCH_MARKS < 3 * 400
+
+
+def test_marks_of_many_users_hold_up_nobody(tally: SyncTally, proxy: Proxy, crowd: Crowd) -> None:
+    first = on_the_wire(crowd, tally, proxy)
+    bulk = crowd.begin(tally.mark_many, "b", range(5000))
+    until(lambda: any(b"trackist_b" in data for data in proxy.sent))  # the mark has no reply yet
+    assert not first.done()
+    proxy.passing.set()
+    assert first.result() == NEW
+    assert bulk.result()[Granularity.DAY] == 5000
+
+
+def test_a_leader_that_gives_up_leaves_the_replies_to_the_next(
+    tally: SyncTally, proxy: Proxy, crowd: Crowd
+) -> None:
+    """Nothing is sent again: the others get exact results."""
+    first = on_the_wire(crowd, tally, proxy)
+    calls = [*marking(tally, [10], timeout=1), *marking(tally, range(11, 15), timeout=20)]
+    others = gathered(crowd, marks_of(tally), calls)
+    proxy.held.clear()
+    proxy.passing.set()
+    assert first.result() == NEW
+    proxy.passing.clear()  # the transaction of the others may have its reply by now
+    outcomes = [other.exception() if other is others[0] else None for other in others[:1]]
+    proxy.passing.set()
+    assert [other.result() for other in others[1:]] == [NEW] * 4
+    assert all(outcome is None or isinstance(outcome, StoreTimeoutError) for outcome in outcomes)
+    assert len(proxy.transactions()) == 2
+    assert tally.stats().retries == 0
+
+
+def test_a_leader_leaves_replies_of_a_held_transaction(
+    tally: SyncTally, proxy: Proxy, crowd: Crowd
+) -> None:
+    first = on_the_wire(crowd, tally, proxy, timeout=1)
+    calls = marking(tally, range(10, 15))
+    others = gathered(crowd, marks_of(tally), calls)
+    with pytest.raises(StoreTimeoutError, match="may or may not"):
+        first.result()
+    # Nobody waits for the reply of the first any more, so the connection was given up.
+    until(lambda: len(proxy.transactions()) == 2)
+    proxy.passing.set()
+    assert [other.result() for other in others] == [NEW] * 5
+    assert tally.stats().errors == 1
+
+
+def test_a_follower_that_gives_up_was_not_sent(
+    tally: SyncTally, proxy: Proxy, crowd: Crowd
+) -> None:
+    first = on_the_wire(crowd, tally, proxy)
+    with pytest.raises(StoreTimeoutError, match="nothing was sent"):
+        tally.mark_unique("a", 50, timeout=0.1)
+    proxy.passing.set()
+    assert first.result() == NEW
+    tally.mark_unique("a", 51)
+    assert not tally.contains(tally.unique("a"), 50)
+    assert len(proxy.transactions()) == 2
+
+
+def test_an_error_stays_with_its_call(
+    tally: SyncTally, proxy: Proxy, crowd: Crowd, redis_store: Store
+) -> None:
+    redis_store.raw.lpush("trackist_bad_u", "no bitmap")
+    first = on_the_wire(crowd, tally, proxy)
+    events = ["a", "bad", "b", "c", "bad"]
+    calls = [functools.partial(tally.mark_unique, event, 10) for event in events]
+    others = gathered(crowd, marks_of(tally), calls)
+    proxy.passing.set()
+    first.result()
+    for event, other in zip(events, others, strict=True):
+        if event == "bad":
+            assert isinstance(other.exception(), WrongKeyTypeError)
+        else:
+            assert other.result() == NEW
+    errors = [other.exception() for other in others if other.exception()]
+    assert errors[0] is not errors[1]  # or two threads would add to one traceback
+    assert tally.stats().errors == 2
+
+
+def test_a_refused_mark_has_the_others_sent_again(
+    tally: SyncTally, proxy: Proxy, crowd: Crowd, redis_store: Store
+) -> None:
+    """Redis discards a transaction with a command that it does not accept."""
+    raw = redis_store.raw
+    try:
+        raw.execute_command("ACL", "SETUSER", "default", "resetkeys", "~trackist_a*")
+        first = on_the_wire(crowd, tally, proxy)
+        events = ["a", "secret", "ab"]
+        calls = [functools.partial(tally.mark_unique, event, 10) for event in events]
+        others = gathered(crowd, marks_of(tally), calls)
+        proxy.passing.set()
+        assert first.result() == NEW
+        assert others[0].result() == others[2].result() == NEW
+        assert others[1].exception() is not None
+    finally:
+        raw.execute_command("ACL", "SETUSER", "default", "allkeys")
+
+
+def test_more_marks_than_max_pending_are_refused(proxy: Proxy, crowd: Crowd) -> None:
+    with SyncTally.from_url(proxy.url, max_pending=5) as tally:
+        tally.mark_unique("a", 0)
+        first = on_the_wire(crowd, tally, proxy)
+        calls = marking(tally, range(10, 14))
+        others = gathered(crowd, marks_of(tally), calls)
+        assert tally.stats().waiting == 5
+        with pytest.raises(OverloadedError):
+            tally.mark_unique("a", 99)
+        proxy.passing.set()
+        assert first.result() == NEW
+        assert [other.result() for other in others] == [NEW] * 4
+        assert tally.stats().waiting == 0
+
+
+def test_a_broken_connection_is_nobodys_error(tally: SyncTally, proxy: Proxy, crowd: Crowd) -> None:
+    first = on_the_wire(crowd, tally, proxy)
+    calls = marking(tally, range(10, 20))
+    others = gathered(crowd, marks_of(tally), calls)
+    proxy.cuts = 2
+    proxy.passing.set()
+    for call in (first, *others):
+        assert call.result() in (NEW, NONE)
+    assert tally.stats().retries >= 1
+    assert tally.count(tally.unique("a")) == 12
+
+
+def test_a_call_beside_a_reply_that_never_comes(
+    tally: SyncTally, proxy: Proxy, crowd: Crowd
+) -> None:
+    """Every call ends by its own deadline, also if its leader may wait for longer."""
+    first = on_the_wire(crowd, tally, proxy, timeout=20)
+    begun = time.monotonic()
+    with pytest.raises(StoreTimeoutError):
+        tally.mark_unique("a", 2, timeout=0.2)
+    assert time.monotonic() - begun < 1.5
+    proxy.passing.set()
+    assert first.result() == NEW
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_process_has_a_connection_of_its_own(
+    tally: SyncTally, proxy: Proxy, crowd: Crowd
+) -> None:
+    first = on_the_wire(crowd, tally, proxy)
+    others = gathered(crowd, marks_of(tally), [lambda: tally.mark_unique("a", 10)])
+    proxy.passing.set()
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException):
+            if tally.mark_unique("a", 500) == NEW and tally.contains(tally.unique("a"), 500):
+                os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert first.result() == others[0].result() == NEW
+    assert tally.mark_unique("a", 500) == NONE
+    assert tally.stats().retries == 0
+
+
+def test_threads_with_a_client_of_the_callers(proxy: Proxy, crowd: Crowd) -> None:
+    with redis.Redis.from_url(proxy.url) as client:
+        tally = SyncTally(client)
+        tally.mark_unique("a", 0)
+        first = on_the_wire(crowd, tally, proxy)
+        calls = marking(tally, range(10, 20))
+        others = gathered(crowd, marks_of(tally), calls)
+        proxy.passing.set()
+        assert first.result() == NEW
+        assert [other.result() for other in others] == [NEW] * 10
+        assert len(proxy.transactions()) == 3
+        pool: Any = client.connection_pool
+        until(lambda: len(pool._available_connections) == 1)  # released after the last call
+
+
+def test_no_server(tally: SyncTally, proxy: Proxy, crowd: Crowd) -> None:
+    """Each thread gets an error of its own, which says that nothing was sent."""
+    proxy.close()
+    calls = [crowd.begin(tally.mark_unique, "a", user, timeout=0.5) for user in range(16)]
+    errors = [call.exception() for call in calls]
+    assert all(isinstance(e, StoreUnavailableError | StoreTimeoutError) for e in errors)
+    assert len(set(map(id, errors))) == 16
+    tracebacks = threading.active_count()
+    assert tracebacks < 100
