@@ -26,6 +26,7 @@ OPTIONAL = (
 BLOCKING = ("tallymark.sync", "tallymark._sync")
 CLUSTER = (
     *("tallymark._async.cluster_backend", "tallymark._async.cluster_commit"),
+    *("tallymark._sync.cluster_backend", "tallymark._sync.cluster_writer", "tallymark._sync.nodes"),
     *("tallymark._async.nodes", "tallymark._cluster.execution", "tallymark._cluster.routing"),
     *("tallymark._cluster.shard_transactions", "tallymark._cluster.topology"),
 )
@@ -101,8 +102,8 @@ def within(modules: list[str], names: tuple[str, ...]) -> list[str]:
     [
         (A_TALLY, OPTIONAL + BLOCKING + CLUSTER),
         (THE_DEFAULT_TALLY, OPTIONAL + BLOCKING + CLUSTER),
-        (A_BLOCKING_TALLY, OPTIONAL),
-        (THE_BLOCKING_DEFAULT_TALLY, OPTIONAL),
+        (A_BLOCKING_TALLY, OPTIONAL + CLUSTER),
+        (THE_BLOCKING_DEFAULT_TALLY, OPTIONAL + CLUSTER),
     ],
     ids=["a tally", "the default tally", "a blocking tally", "the blocking default tally"],
 )

@@ -78,6 +78,11 @@ class Wire:
         self._passing.set()
 
     @property
+    def is_passing(self) -> bool:
+        """Whether data is forwarded."""
+        return self._passing.is_set()
+
+    @property
     def connections(self) -> int:
         """The number of open connections."""
         with self._lock:

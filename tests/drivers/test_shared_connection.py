@@ -24,6 +24,7 @@ from tallymark import (
     WrongKeyTypeError,
 )
 from tallymark._marking.sizing import MAX_BATCH_MARKS
+from wires import wired
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -377,3 +378,21 @@ def test_no_server(tally: SyncTally, proxy: Proxy, crowd: Crowd) -> None:
     assert len(set(map(id, errors))) == 16
     tracebacks = threading.active_count()
     assert tracebacks < 100
+
+
+def test_a_reply_that_comes_in_two_parts(redis_store: Store, crowd: Crowd) -> None:
+    """A lone mark's reply is known by all of its bytes; parts of it are put together."""
+    with wired(redis_store.url) as wire, SyncTally.from_url(wire.url) as tally:
+        tally.mark_unique("a", 0)
+        before = wire.bytes["reply"]
+        tally.mark_unique("a", 0)
+        total = wire.bytes["reply"] - before
+        for position in range(total):
+            wire.hold_after("reply", position)
+            mark = crowd.begin(tally.mark_unique, "a", position + 1)
+            until(lambda: not wire.is_passing)
+            assert not mark.done()
+            wire.heal()
+            assert mark.result() == NEW, position
+            assert tally.mark_unique("a", position + 1) == NONE
+        assert tally.stats().retries == 0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 
 from tallymark import CommandError, Granularity, StoreError, WrongKeyTypeError
-from tallymark._marking.batch import Batch
+from tallymark._marking.batch import Batch, SingleMark
 from tallymark._marking.marks import Bitmaps, BitMark, ExactUnmark
 
 D, W = Granularity.DAY, Granularity.WEEK
@@ -197,3 +198,21 @@ def test_replies_to_several_marks_that_do_not_fit(bits: Any) -> None:
     for executed in ([bits, [0, 0]], [[0, 0], bits]):
         with pytest.raises(StoreError, match="does not fit"):
             batch.parse([b"OK", b"QUEUED", b"QUEUED", executed])
+
+
+@pytest.mark.parametrize("value", [0, 1])
+@pytest.mark.parametrize("count", range(1, 6))
+def test_a_single_mark_is_a_batch_of_one(value: int, count: int) -> None:
+    """Its bytes are those of the batch, and so are its results, for each reply."""
+    granularities = list(Granularity)[:count]
+    mark = BitMark(Bitmaps("a", granularities, [b"%d" % n for n in range(count)]), 7, value)
+    single = SingleMark(mark)
+    assert single.encode() == batch_of(mark).encode() == single.batch().encode()
+    known = dict(single.known_replies())
+    assert len(known) == 2**count
+    for bits in itertools.product((0, 1), repeat=count):
+        replies = [b"OK", *[b"QUEUED"] * count, list(bits)]
+        wire = b"+OK\r\n" + b"+QUEUED\r\n" * count + b"*%d\r\n" % count
+        wire += b"".join(b":%d\r\n" % bit for bit in bits)
+        assert [known.pop(wire)] == batch_of(mark).parse(replies)
+    assert not known

@@ -30,6 +30,9 @@ ResultT = TypeVar("ResultT")
 #: A wait may end at most this many seconds after the deadline.
 _TOLERANCE: Final = 0.01
 
+_TIME_IS_UP: Final = "time is up"
+_CLOSED: Final = "Connection closed by server."
+
 
 class BlockingStream:
     """Sends commands over a connected blocking connection of redis-py, and reads replies.
@@ -64,9 +67,9 @@ class BlockingStream:
         reader = hiredis_reader(connection, BLOCKING)
         self._reader = None if self._sock is None else reader
         self._buffer: Any = None if reader is None else connection._parser._buffer  # noqa: SLF001
-        #: The socket's timeout now, and the one that redis-py has set.
-        self._timeout = None if self._sock is None else self._sock.gettimeout()
-        self._usual_timeout = self._timeout
+        #: The socket's timeout in seconds, ``math.inf`` for none; and the one at first.
+        seconds = None if self._sock is None else self._sock.gettimeout()
+        self._timeout = self._usual_timeout = math.inf if seconds is None else seconds
 
     def send(self, data: bytes) -> None:
         """Send commands, within the timeout that is set."""
@@ -100,17 +103,18 @@ class BlockingStream:
             self.set_timeout(deadline)
             size = sock.recv_into(self._buffer)
             if not size:
-                raise RedisConnectionError("Connection closed by server.")
+                raise RedisConnectionError(_CLOSED)
             reader.feed(self._buffer, 0, size)
         if reader.has_data():
             raise RedisConnectionError(UNASKED)
 
-    def receive_known(self, known: Mapping[bytes, ResultT], deadline: float) -> ResultT | None:
-        """Read once; return the result for what was received.
+    def receive_known(self, known: Mapping[bytes, ResultT]) -> ResultT | None:
+        """Read once, within the timeout that is set; return the result for what was received.
+
+        For the reply to a few bytes that were just sent, in no time: the timeout is still right.
 
         Arguments:
             known: the result for all bytes of each possible reply.
-            deadline: when to give up, by `time.monotonic`.
 
         Returns:
             The result; ``None`` if the bytes are not among the known ones: then `receive` returns
@@ -119,12 +123,11 @@ class BlockingStream:
         reader, sock, buffer = self._reader, self._sock, self._buffer
         if reader is None or sock is None:
             return None
-        self.set_timeout(deadline)
         size = sock.recv_into(buffer)
         result = known.get(bytes(buffer[:size]))
         if result is None:
             if not size:
-                raise RedisConnectionError("Connection closed by server.")
+                raise RedisConnectionError(_CLOSED)
             reader.feed(buffer, 0, size)
         return result
 
@@ -144,8 +147,9 @@ class BlockingStream:
 
     def restore_timeout(self) -> None:
         """Set the timeout of the socket that it had at first."""
-        if self._sock is not None and self._timeout != self._usual_timeout:
-            self._sock.settimeout(self._usual_timeout)
+        usual = self._usual_timeout
+        if self._sock is not None and self._timeout != usual:
+            self._sock.settimeout(None if usual == math.inf else usual)
 
     def set_timeout(self, deadline: float) -> None:
         """Set the socket's timeout to a deadline, which may be exceeded by 10 ms.
@@ -156,15 +160,14 @@ class BlockingStream:
         Raises:
             redis.exceptions.TimeoutError: the deadline has passed.
         """
-        current, left = self._timeout, seconds_until(deadline)
-        if left is None:
-            if current is None:
-                return
-        elif current is not None and left <= current <= left + _TOLERANCE:
+        left = deadline - time.monotonic()
+        if 0 < left <= self._timeout <= left + _TOLERANCE:
             return
+        if left <= 0:
+            raise RedisTimeoutError(_TIME_IS_UP)
         if self._sock is not None:
             self._timeout = left
-            self._sock.settimeout(left)
+            self._sock.settimeout(None if left == math.inf else left)
 
     def _read(self) -> Any:
         try:
@@ -185,5 +188,5 @@ def seconds_until(deadline: float) -> float | None:
         return None
     left = deadline - time.monotonic()
     if left <= 0:
-        raise RedisTimeoutError("time is up")
+        raise RedisTimeoutError(_TIME_IS_UP)
     return left

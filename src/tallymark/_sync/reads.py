@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .._reports.engagement import Funnel, Stickiness
     from .._reports.retention import Mode, Retention
     from .._reports.retention_query import Selector
-    from .backends import SyncBackend
+    from .backend import SyncBackend
 
 __all__ = ["SyncReads"]
 

@@ -44,7 +44,7 @@ _POLL_INTERVAL: Final = 0.1
 
 #: The outcome of a call that has to be made again: it was not applied only because the server
 #: refused another call of its transaction.
-AGAIN: Final = object()
+AGAIN: Final[Any] = object()
 
 #: The outcome of a call whose thread waits no more.
 _LEFT: Final = object()
@@ -110,9 +110,10 @@ class Leadership:
     def clear(self) -> None:
         """Forget the calls; they have outcomes."""
         self.on_the_wire = False
-        self.replies = []
-        self.written = 0
         self.calls = []
+        if self.replies:
+            self.replies = []
+        self.written = 0
 
 
 class SharedConnection:
@@ -391,14 +392,10 @@ class SharedConnection:
         self.last_failure = None
         if self._observer is not None:
             self._observe(leadership, None)
-        calls = leadership.calls
-        if len(calls) == 1 and calls[0] is own:
-            own.outcome = outcomes[0]
-        else:
-            for call, outcome in zip(calls, outcomes, strict=True):
-                call.outcome = outcome
-                if call is not own:
-                    self._wake(call)
+        for call, outcome in zip(leadership.calls, outcomes, strict=True):
+            call.outcome = outcome
+            if call is not own:
+                self._wake(call)
         leadership.clear()
 
     def _fail(self, leadership: Leadership, failure: StoreError) -> None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .._marking.bulk import BulkWrite
     from .._marking.marks import Mark
     from .._marking.stats import Stats
-    from .backends import SyncBackend
+    from .backend import SyncBackend
 
 __all__ = ["SyncTally", "make_owning_tally"]
 

@@ -1,4 +1,4 @@
-"""The blocking driver's writers: the marks of a call, in one transaction or one per shard."""
+"""The blocking driver's writer: admits calls, counts their marks, and sends them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from .._cluster.shard_transactions import by_shard
 from .._core.failures import TRANSIENT, Attempts, overloaded, with_outcome
 from .._core.options import checked_timeout
 from .._core.untrusted import reraise_from_handler
@@ -15,20 +14,19 @@ from .._marking.marks import record_sent
 from .._marking.stats import Totals
 from .._reading.execution import Traffic, retried
 from .._redis.errors import let_pass
-from ..errors import ClosedError, StoreError, StoreTimeoutError, TallymarkError
+from ..errors import ClosedError, StoreError, StoreTimeoutError
 from .shared_connection import AGAIN, Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .._cluster.execution import ClusterExecutions
     from .._core.options import Options
     from .._marking.marks import Mark, Result
     from .._marking.stats import Stats
     from .._reading.execution import Answerable, Execution
     from .group_commit import GroupCommit
 
-__all__ = ["ClusterWriter", "SyncWriter", "Writer"]
+__all__ = ["SyncWriter", "Writer", "outcome"]
 
 
 class Writer:
@@ -163,9 +161,8 @@ class SyncWriter(Writer):
             call = Call(marks, len(marks), deadline)
             call.repeated = sent
             try:
-                outcome = commit.exchange(call)
-                if outcome is not AGAIN:
-                    results: list[Result] = outcome
+                results: list[Result] = commit.exchange(call)
+                if results is not AGAIN:
                     return results
             except StoreError as error:
                 let_pass(error)
@@ -182,7 +179,7 @@ class SyncWriter(Writer):
                     counted = Totals()
                     counted.errors = len(marks)
                     self._count(counted)
-                    raise _outcome(failure, sent, seconds) from failure.__cause__
+                    raise outcome(failure, sent, seconds) from failure.__cause__
                 time.sleep(pause)
 
     def _send_alone(self, marks: Sequence[Mark], deadline: float, seconds: float) -> list[Result]:
@@ -201,7 +198,7 @@ class SyncWriter(Writer):
             results = self._run(retried(request, deadline, time.monotonic, traffic=traffic))
         except StoreError as failure:
             let_pass(failure)
-            raise _outcome(failure, traffic.sent, seconds) from failure.__cause__
+            raise outcome(failure, traffic.sent, seconds) from failure.__cause__
         finally:
             counted = Totals()
             counted.bytes_sent = traffic.bytes
@@ -252,68 +249,7 @@ def _check_deadline(deadline: float) -> None:
         raise StoreTimeoutError
 
 
-class ClusterWriter(Writer):
-    """Sends marks to the nodes of a cluster, those of each shard in one transaction."""
-
-    def __init__(
-        self,
-        executions: ClusterExecutions,
-        options: Options,
-        run: Callable[[Execution[Any]], Any],
-        shared: Callable[[], Totals],
-    ) -> None:
-        """Begin idle.
-
-        Arguments:
-            executions: the executions of the cluster.
-            options, run: as for `Writer`.
-            shared: returns the counters of what the nodes have committed.
-        """
-        super().__init__(options, run)
-        self._executions = executions
-        self._shared = shared
-
-    def _send(self, marks: Sequence[Mark], deadline: float, seconds: float) -> list[Result]:
-        """Send the marks of one shard after another."""
-        shards = by_shard(marks)
-        results: list[Any] = [None] * len(marks)
-        counted = Totals()
-        counted.errors = len(marks)  # until there are results
-        try:
-            for indexes in shards:
-                part = [marks[index] for index in indexes]
-                traffic = Traffic("write", len(part))
-                try:
-                    part_results: Sequence[Result] = self._run(
-                        self._executions.commit(part, deadline, traffic)
-                    )
-                except StoreError as failure:
-                    let_pass(failure)
-                    error = _outcome(failure, traffic.sent, seconds)
-                    if len(shards) == 1:
-                        raise error from failure.__cause__
-                    part_results = [error] * len(part)
-                finally:
-                    counted.retries += max(0, traffic.attempts - 1)
-                    counted.bytes_sent += traffic.bytes
-                    counted.batches += traffic.bytes > 0  # sent apart from other calls
-                for index, result in zip(indexes, part_results, strict=True):
-                    results[index] = result
-            counted.errors = sum(isinstance(result, TallymarkError) for result in results)
-            counted.marks = len(marks) - counted.errors
-        finally:
-            self._count(counted)
-        return results
-
-    def _add_shared(self, totals: Totals) -> None:
-        shared = self._shared()
-        # The results of a node are not final: the marks may be sent to another one.
-        totals.batches += shared.batches
-        totals.bytes_sent += shared.bytes_sent
-        totals.retries += shared.retries
-
-
-def _outcome(failure: StoreError, sent: bool, seconds: float) -> StoreError:
+def outcome(failure: StoreError, sent: bool, seconds: float) -> StoreError:
     """Return the error of marks without a reply.
 
     Arguments:

@@ -1,0 +1,88 @@
+"""What the backends of a `tallymark.SyncTally` have in common: a writer and a reader."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from .._core.context import Context
+from .._marking.marker import Marker
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from .._core.options import Options
+    from .._marking.marks import Mark, Result
+    from .executor import SyncExecutor
+    from .writer import Writer
+
+__all__ = ["SyncBackend"]
+
+
+class SyncBackend:
+    """A writer and a reader on one database. Threads may share it.
+
+    Attributes:
+        options: the tally's.
+        database: equal for all tallies on this database.
+        context: the tally's, for queries.
+        marker: makes marks.
+        writer: sends marks.
+        reader: answers queries.
+        client: the redis-py client; on a cluster, the cluster client.
+    """
+
+    writer: Writer
+    reader: SyncExecutor
+    client: Any
+
+    def __init__(self, options: Options, database: Hashable) -> None:
+        self.options = options
+        self.database = database
+        self.context = Context.of(database, options, time.time)
+        self.marker = Marker(options, time.time, threading.RLock())
+        _backends.add(self)
+
+    def submit_counted(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
+        """Send marks in one transaction, and count their events if ``max_events`` is set."""
+        self.marker.reserve(marks)
+        try:
+            results = self.writer.submit_together(marks, timeout)
+        except BaseException as error:
+            self.marker.release(marks, error=error)
+            raise
+        self.marker.release(marks, results)
+        return results
+
+    def renew_locks(self) -> None:
+        """Begin with no calls in progress and free locks, as in a child process."""
+        self.writer.renew_locks()
+        self.marker.replace_lock(threading.RLock())
+
+    def close(self) -> None:
+        """Accept nothing more, and `disconnect`."""
+        self.writer.close()
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close the connections that the tally made; those in use, when they are released."""
+        raise NotImplementedError
+
+    def _check_usable(self) -> None:
+        self.writer.check_usable()
+
+
+_backends: weakref.WeakSet[SyncBackend] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    """Replace the locks in a child process: threads that do not exist there may hold them."""
+    for backend in list(_backends):
+        backend.renew_locks()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_renew_locks)
