@@ -151,7 +151,7 @@ def duck(url: str, rounds: int, users: int = 1_000_000) -> dict[str, Any]:
                 if turn:  # the first is to warm up
                     took.setdefault((report, name), []).append(time.perf_counter() - begun)
             compare(report, answers)
-        in_redis = sum(store.memory_usage(key, samples=0) for key in store.scan_iter())
+        in_redis = sum(store.memory_usage(key, samples=0) or 0 for key in store.scan_iter())
         rows = connection.execute("SELECT count(*) FROM marks").fetchone()[0]
         store.flushdb()
     with filled(marks, in_order=True) as (_, size_in_order):

@@ -63,13 +63,12 @@ def blocking(connection: socket.socket) -> Callable[[str, int], Any]:
 
     def mark(event: str, user: int) -> Any:
         connection.sendall(encoded(event, user))
-        missing = REPLIES
-        while missing:
+        replies: list[Any] = []
+        while len(replies) < REPLIES:
             reader.feed(connection.recv(65536))
             while (reply := reader.gets()) is not False:
-                missing -= 1
-                last = reply
-        return last
+                replies.append(reply)
+        return replies[-1]
 
     return mark
 

@@ -25,10 +25,11 @@ from contest import contest
 from cpu import events, lone, pinned
 from crowds import crowds, longest_stops
 from duck import duck
+from http_load import generator
 from reads import beside_reports, reads
 from report import RESULTS, machine, show, write
 from slow_link import slow_link
-from web import fastapi, flask, generator
+from web import fastapi, flask
 
 from clusters import running_cluster  # pyright: ignore[reportMissingImports]
 from servers import running_server  # pyright: ignore[reportMissingImports]

@@ -152,7 +152,8 @@ def test_web_apps_under_load(
     del modules
     pytest.importorskip("gunicorn")
     web = importlib.import_module("web")
-    monkeypatch.setattr(web.shutil, "which", lambda _: None)  # wrk takes whole seconds
+    load = importlib.import_module("http_load")
+    monkeypatch.setattr(load.shutil, "which", lambda _: None)  # wrk takes whole seconds
     results = {
         "web": web.fastapi(redis_store.url, rounds=1, seconds=0.3),
         "flask": web.flask(redis_store.url, rounds=1, seconds=0.3),
@@ -168,7 +169,7 @@ def test_web_apps_under_load(
 
 def test_the_output_of_wrk_is_read(modules: Any) -> None:
     del modules
-    web = importlib.import_module("web")
+    load = importlib.import_module("http_load")
     output = """\
     Latency     8.50ms    3.10ms  40.00ms   90.50%
   Latency Distribution
@@ -179,9 +180,9 @@ def test_the_output_of_wrk_is_read(modules: Any) -> None:
   6050 requests in 2.00s, 1.07MB read
 Requests/sec:   3025.44
 """
-    assert web.parse(output) == (3025.44, 0.85, 1250)
+    assert load.parse(output) == (3025.44, 0.85, 1250)
     with pytest.raises(RuntimeError):
-        web.parse(output + "  Non-2xx or 3xx responses: 3")
+        load.parse(output + "  Non-2xx or 3xx responses: 3")
 
 
 def test_reports_beside_duckdb(redis_store: Store, modules: Any) -> None:
