@@ -293,7 +293,8 @@ class GroupCommit(ClosedWhenIdle):
         return await result
 
     def _enqueue(self, write: PendingWrite, loop: asyncio.AbstractEventLoop) -> Awaitable[Any]:
-        self._expire_by(write[1], loop)
+        if write[1] < self._expires_at:
+            self._expire_by(write[1], loop)
         # If the last batch had several callers, more of them will follow in this step of
         # the loop, as web requests come in bursts: a task sends in the next step.
         alone = self._sizer.last_size <= 1 and self._in_flight is None

@@ -19,13 +19,13 @@ from ..errors import CommandError, StoreNotReadyError, StoreUnavailableError
 from .commands import (
     SetBits,
     encode_all,
-    explained,
     indexes_and_count,
     parse_all,
     with_expiry,
     write_command,
 )
 from .marks import NO_FLIPS, BitMark
+from .results import explained
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
