@@ -114,7 +114,7 @@ class ReentrantCallError(StoreError, RuntimeError):
     """A call in a signal handler or finalizer would wait for the call that it has interrupted.
 
     Nothing was sent. Most calls in a signal handler succeed, on another connection. This
-    error is raised where there is no other one: with a pool with ``max_connections=1``, with
+    error is raised where there is no other one: if the pool has no free connection, with
     the embedded store, and if code of the pool of a client of the caller was interrupted.
     """
 

@@ -6,7 +6,7 @@ Names, arguments and results are those of the functions in `tallymark`::
 
     tm.mark_event("active", 123)
 
-They call the methods of a `tallymark.SyncTally`, which uses no event loop and no thread.
+They call the methods of a `tallymark.SyncTally`, which uses no event loop and no thread of its own.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Many tasks, one tally: what they share, and what never passes from one to another.
 
-Async only: a blocking call has its transaction to itself.
+Async only: `test_shared_connection.py` is about threads.
 """
 
 from __future__ import annotations

@@ -38,6 +38,9 @@ __all__ = ["BlockingPool", "Stack"]
 #: woken it may have been interrupted by an exception.
 _POLL_INTERVAL: Final = 0.1
 
+#: How many bytes a connection outside the pool reads at once; its replies are small.
+_SMALL_READS: Final = 16 * 1024
+
 #: The only key of `_Attempt._first`.
 _CALLER: Final = "caller"
 
@@ -185,7 +188,8 @@ class BlockingPool(BlockingConnectionPool):
             redis.exceptions.RedisError, OSError: none can be made.
         """
         # Not by `make_connection`, which keeps every connection that it ever made in a list.
-        held: list[Any] = [self.connection_class(**self.connection_kwargs)]
+        settings = {**self.connection_kwargs, "socket_read_size": _SMALL_READS}
+        held: list[Any] = [self.connection_class(**settings)]
         attempt = _Attempt(self, held, seconds_until(deadline), Stack(1))
         try:
             attempt.begin()

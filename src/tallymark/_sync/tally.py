@@ -1,7 +1,7 @@
 """The blocking driver: `SyncTally`.
 
-It has no event loop and no thread: the same queries and batches as in the async driver, on
-``redis.Redis``. It may be used by several threads, and after ``fork``.
+It has no event loop and no thread of its own: the same queries and batches as in the async
+driver, on ``redis.Redis``. Threads may share it, and then share its round trips.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class SyncTally(SyncReads):
     """Marks events of users and reads them back, for programs without an event loop.
 
     The blocking version of `tallymark.Tally`: same verbs, arguments, results and guarantees.
-    Make one tally and share it between threads. After ``fork``, a child process opens
-    connections of its own.
+    Make one tally and share it between threads: marks that are made while another one is in
+    flight share a transaction. After ``fork``, a child process opens connections of its own.
 
     Connecting with a client of the caller's may take as long as the timeouts of that client
     allow; everything else ends at the call's deadline.
@@ -78,9 +78,9 @@ class SyncTally(SyncReads):
     def from_url(cls, url: str, **options: Unpack[TallyOptions]) -> Self:
         """Make a tally with a client of its own, which `close` closes.
 
-        Connects at the first call. The tally keeps a connection for each thread that uses it at
-        the same time; on a cluster, to each node. It opens up to 50, or as many as
-        ``max_connections`` in the URL says.
+        Connects at the first call. The tally keeps one connection for the marks of all threads,
+        and one for their small reads. For other calls it opens up to 50, or as many as
+        ``max_connections`` in the URL says. On a cluster, that is for each node.
 
         Arguments:
             url: ``redis://[[user]:password@]host[:port][/database]``,
