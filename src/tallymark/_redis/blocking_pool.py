@@ -188,8 +188,10 @@ class BlockingPool(BlockingConnectionPool):
             redis.exceptions.RedisError, OSError: none can be made.
         """
         # Not by `make_connection`, which keeps every connection that it ever made in a list.
-        settings = {**self.connection_kwargs, "socket_read_size": _SMALL_READS}
-        held: list[Any] = [self.connection_class(**settings)]
+        # And without a variable for the settings: tracebacks with variables would show the password.
+        held: list[Any] = [
+            self.connection_class(**{**self.connection_kwargs, "socket_read_size": _SMALL_READS})
+        ]
         attempt = _Attempt(self, held, seconds_until(deadline), Stack(1))
         try:
             attempt.begin()
