@@ -188,7 +188,7 @@ class BlockingPool(BlockingConnectionPool):
             redis.exceptions.RedisError, OSError: none can be made.
         """
         # Not by `make_connection`, which keeps every connection that it ever made in a list.
-        # And without a variable for the settings: tracebacks with variables would show the password.
+        # Without a variable for the settings: a traceback with variables would show the password.
         held: list[Any] = [
             self.connection_class(**{**self.connection_kwargs, "socket_read_size": _SMALL_READS})
         ]
