@@ -384,10 +384,7 @@ def test_a_reply_that_comes_in_two_parts(redis_store: Store, crowd: Crowd) -> No
     """A lone mark's reply is known by all of its bytes; parts of it are put together."""
     with wired(redis_store.url) as wire, SyncTally.from_url(wire.url) as tally:
         tally.mark_unique("a", 0)
-        before = wire.bytes["reply"]
-        tally.mark_unique("a", 0)
-        total = wire.bytes["reply"] - before
-        for position in range(total):
+        for position in range(len(b"+OK\r\n+QUEUED\r\n*1\r\n:0\r\n")):
             wire.hold_after("reply", position)
             mark = crowd.begin(tally.mark_unique, "a", position + 1)
             until(lambda: not wire.is_passing)
