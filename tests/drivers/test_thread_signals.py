@@ -65,3 +65,8 @@ def test_interrupted_while_waiting_beside_other_threads(redis_store: Store, acti
     with wired(redis_store.url) as wire:
         wire.delay = 0.002
         run("random", action, wire.url)
+
+
+@pytest.mark.parametrize("action", ["mark", "raise"])
+def test_interrupted_on_a_cluster_beside_other_threads(cluster_store: Store, action: str) -> None:
+    run("random", action, cluster_store.url)
