@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import time
 from pathlib import Path
@@ -22,15 +23,17 @@ NODE_TIMEOUT = 1000
 
 
 def _cluster_port() -> int:
-    """Return a free port whose bus port, 10,000 above, is free too."""
+    """Return a free port whose bus port, 10,000 above, is free too.
+
+    Both are below the ports that the system gives to clients: those are many in these tests,
+    and one could take the port before the server does.
+    """
     while True:
-        port = free_port()
-        if port > 55_000:
-            continue
-        with socket.socket() as probe:
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port + 10_000))
-                return port
+        port = random.SystemRandom().randrange(10_000, 22_000)
+        with socket.socket() as probe, socket.socket() as bus, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            bus.bind(("127.0.0.1", port + 10_000))
+            return port
 
 
 class Cluster:

@@ -22,7 +22,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import redis
 from interruptions import AT_ONCE, KEPT, RAISED, TRACED, Interrupter
 
 from tallymark import Granularity, SyncTally
@@ -240,14 +239,18 @@ def at_random(main: Main) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def missing(raw: Any, marked: list[tuple[str, int]]) -> Iterator[str]:
+def opened(url: str) -> SyncTally:
+    """Return a new tally."""
+    if url.startswith("redis+cluster"):
+        return SyncTally.from_url(url, timeout=TIMEOUT, shards=4)
+    return SyncTally.from_url(url, timeout=TIMEOUT)
+
+
+def missing(tally: SyncTally, marked: list[tuple[str, int]]) -> Iterator[str]:
     """Yield which acknowledged marks are not there."""
-    events = {event for event, _ in marked}
-    bitmaps = {event: raw.get(f"trackist_{event}_u") or b"" for event in events}
+    found = {event: set(tally.users(tally.unique(event))) for event in {of for of, _ in marked}}
     for event, user in marked:
-        bitmap = bitmaps[event]
-        byte, mask = user >> 3, 128 >> (user & 7)
-        if byte >= len(bitmap) or not bitmap[byte] & mask:
+        if user not in found[event]:
             yield f"the mark of {event} for {user} is lost"
 
 
@@ -255,7 +258,7 @@ def main() -> None:
     """Run one of the programs."""
     when, action, url = sys.argv[1:]
     faulthandler.dump_traceback_later(100, exit=True)
-    with SyncTally.from_url(url, timeout=TIMEOUT) as tally:
+    with opened(url) as tally:
         tally.mark_unique("a", KNOWN)
         neighbours = Neighbours(tally)
         made = Main(tally, action)
@@ -269,8 +272,8 @@ def main() -> None:
             faults.append(f"{tally.stats().waiting} marks wait")
         if tally.mark_unique("a", LAST) != Granularity.UNIQUE:
             faults.append("the last mark was wrong")
-    with redis.Redis.from_url(url) as raw:
-        faults += missing(raw, marked)
+    with opened(url) as other:
+        faults += missing(other, marked)
     print(made.interruptions, "interruptions,", len(marked), "marks")
     print(*faults[:50], sep="\n")
     with contextlib.suppress(BrokenPipeError):

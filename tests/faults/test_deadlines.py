@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from wires import Wire
 
 #: What a call may take, and what the tally would let it take by itself.
-TIMEOUT, USUAL = 0.2, 60.0
+TIMEOUT, USUAL = 0.1, 60.0
 
 MONDAY = date(2026, 11, 23)
 
