@@ -12,7 +12,8 @@ from .._marking.batch import SingleMark
 from .._marking.marks import BitMark
 from .._marking.sizing import MAX_BATCH_MARKS
 from .._marking.stats import Totals
-from .shared_connection import AGAIN, Call, SharedConnection
+from .leadership import AGAIN, Call
+from .shared_connection import SharedConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from .._marking.batch import Batch
     from .._marking.marks import Mark, Result
     from .connection import Connection
-    from .shared_connection import Leadership
+    from .leadership import Leadership
 
 __all__ = ["GroupCommit"]
 

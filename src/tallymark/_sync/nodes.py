@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from .._cluster.shard_transactions import ShardBatches
 from .._marking.stats import Totals
 from ..errors import StoreTimeoutError
+from .leadership import AGAIN, Call
 from .pool import Connections
-from .shared_connection import AGAIN, Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable

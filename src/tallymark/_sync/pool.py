@@ -17,8 +17,8 @@ from .._redis.stores import store_label
 from ..errors import ReentrantCallError, StoreTimeoutError
 from .connection import Connection, shake_hands
 from .group_commit import GroupCommit
+from .leadership import Call
 from .request_pipeline import RequestPipeline
-from .shared_connection import Call, SharedConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .._marking.batch import Batch
     from .._reading.execution import Sendable, Traffic
     from ..errors import StoreError
+    from .shared_connection import SharedConnection
 
 __all__ = ["Connections", "receive_replies"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .shared_connection import Call, SharedConnection
+from .shared_connection import SharedConnection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._reading.execution import Sendable
-    from .shared_connection import Leadership
+    from .leadership import Call, Leadership
 
 __all__ = ["RequestPipeline"]
 

@@ -16,11 +16,10 @@ the global interpreter lock.
 
 from __future__ import annotations
 
-import _thread
-import collections
 import itertools
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from .._core.failures import MIN_ATTEMPT_TIME, TRANSIENT, copied
@@ -28,6 +27,7 @@ from .._core.observers import Operation, observe
 from .._core.untrusted import reraise_from_handler
 from .._redis import errors as redis_py
 from ..errors import StoreError, StoreTimeoutError, StoreUnavailableError
+from .leadership import LEFT, Leadership, give_back, move, take
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,95 +35,18 @@ if TYPE_CHECKING:
     from .._core.observers import Observer, Outage
     from .._reading.execution import Sendable
     from .connection import Connection
+    from .leadership import Call
 
-__all__ = ["AGAIN", "Call", "Leadership", "SharedConnection"]
+__all__ = ["SharedConnection"]
 
 #: A follower looks at this interval, in seconds, whether it can lead: the thread that should
 #: have woken it may have been interrupted by an exception.
 _POLL_INTERVAL: Final = 0.1
 
-#: The outcome of a call that has to be made again: it was not applied only because the server
-#: refused another call of its transaction.
-AGAIN: Final[Any] = object()
-
-#: The only key of `Call.chosen`.
-_CHOSEN: Final = "chosen"
-
 #: A leader passes the leadership on within this many seconds.
 _HANDOVER_TIME: Final = 1.0
 
-#: The outcome of a call whose thread waits no more.
-_LEFT: Final = object()
-
-#: The only key of `SharedConnection._free`.
-_LEADERSHIP: Final = ("leadership",)
-_NOBODY: Final = (None,)
-
-_pop: Final[Callable[[list[Any]], Any]] = list.pop
-_popleft: Final[Callable[[Any], Any]] = collections.deque.popleft
-
-
-class Call:
-    """What one thread wants to be sent.
-
-    Attributes:
-        payload: the marks, or the request.
-        size: how many marks, or commands, it has.
-        deadline: when the thread gives up, by `time.monotonic`.
-        repeated: whether an earlier attempt was sent.
-        sent: whether a byte of the call may have been written in this attempt.
-        outcome: the results or replies, `AGAIN`, or the error; ``None`` before.
-        waiter: the lock on which the thread waits, held; ``None`` if it leads at once.
-        held: the list into which the leadership is moved when the thread becomes the leader.
-        chosen: whether the thread will lead, or has left before: set once, by whichever is first.
-    """
-
-    # Defaults of the class: a call without followers sets three attributes, in 0.2 us, not seven.
-    repeated = False
-    sent = False
-    outcome: Any = None
-    waiter: Any = None
-    held: list[Leadership]
-    chosen: dict[str, bool]
-
-    def __init__(self, payload: Any, size: int, deadline: float) -> None:
-        self.payload = payload
-        self.size = size
-        self.deadline = deadline
-
-
-class Leadership:
-    """The right to use the connection, and the calls that are in flight on it.
-
-    Attributes:
-        connection: the connection.
-        calls: the calls that are in flight, or about to be sent.
-        request: all of these calls, as one write.
-        replies: the replies so far.
-        on_the_wire: whether the request was written whole, and another thread may read the
-            rest of the replies.
-        written: how many bytes were written, or may have been.
-        began: when the request was sent, by `time.perf_counter`, for the observer.
-    """
-
-    __slots__ = ("began", "calls", "connection", "on_the_wire", "replies", "request", "written")
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.calls: list[Call] = []
-        self.on_the_wire = False
-        self.request: Any = None
-        self.replies: list[Any] = []
-        self.written = 0
-        self.began = 0.0
-
-    def clear(self) -> None:
-        """Forget the calls; they have outcomes."""
-        self.on_the_wire = False
-        self.calls = []
-        if self.replies:
-            self.replies = []
-        self.written = 0
+_popleft: Final[Callable[[deque[Call]], Call]] = deque.popleft
 
 
 class SharedConnection:
@@ -162,9 +85,10 @@ class SharedConnection:
 
     def reset(self) -> None:
         """Begin anew without a connection, as in a forked child process."""
-        self._queue: collections.deque[Call] = collections.deque()
+        self._queue: deque[Call] = deque()
         #: Has the leadership, unless a thread has it.
-        self._free: dict[str, Leadership] = {"leadership": Leadership(self._new_connection())}
+        self._free: dict[str, Leadership] = {}
+        give_back([Leadership(self._new_connection())], self._free)
         #: The waiters of threads that may be asleep.
         self._asleep: dict[Any, bool] = {}
         #: The threads that are in `exchange`.
@@ -177,7 +101,7 @@ class SharedConnection:
         held: list[Leadership] = []
         free = self._free
         try:
-            if _take(free, held) and not held[0].calls:
+            if take(free, held) and not held[0].calls:
                 held[0].connection.close()
         finally:
             if held:
@@ -204,7 +128,7 @@ class SharedConnection:
         try:
             try:
                 self._threads[thread] = True
-                if not self._queue and _take(free, held) and not held[0].calls:
+                if not self._queue and take(free, held) and not held[0].calls:
                     held[0].calls.append(call)
                 else:
                     self._follow(call, free, held)
@@ -254,15 +178,13 @@ class SharedConnection:
         Raises:
             StoreTimeoutError: the deadline has passed.
         """
-        call.held, call.chosen = held, {}
-        call.waiter = waiter = _thread.allocate_lock()
-        waiter.acquire()
+        waiter = call.follow(held)
         self._queue.append(call)
         asleep = self._asleep
         try:
             while True:
                 asleep[waiter] = True  # from now on, the thread may be woken
-                if call.outcome is not None or held or _take(free, held):
+                if call.outcome is not None or held or take(free, held):
                     return
                 left = call.deadline - time.monotonic()
                 if left <= 0:
@@ -280,7 +202,7 @@ class SharedConnection:
     def _leave(self, call: Call, free: dict[str, Leadership], held: list[Leadership]) -> None:
         """End a call; pass the leadership on, if the thread has it."""
         if call.outcome is None:
-            call.outcome = _LEFT
+            call.outcome = LEFT
             if call.waiter is not None:
                 try:
                     self._queue.remove(call)
@@ -288,9 +210,9 @@ class SharedConnection:
                     reraise_from_handler(error)
                     call.sent = True  # a leader has it, and may be sending it
         if call.waiter is not None:
-            if not held and call.chosen.setdefault(_CHOSEN, False):
+            if not held and not call.decline():
                 self._await_leadership(call)
-            call.chosen[_CHOSEN] = False
+            call.end_choice()
         if held:
             in_flight: list[Call] = []
             try:
@@ -329,11 +251,11 @@ class SharedConnection:
         """
         if in_flight or self._queue:
             for call in itertools.chain(in_flight, self._queue.copy()):
-                if call.outcome is None and call.chosen.setdefault(_CHOSEN, True):
-                    _move(held, call.held)
+                if call.outcome is None and call.choose():
+                    move(held, call.held)
                     self._wake(call)
                     return
-        free.update(zip(_LEADERSHIP, map(_pop, filter(None, (held,))), strict=False))
+        give_back(held, free)
         if self._queue:  # of a call that came meanwhile
             for call in self._queue.copy():
                 self._wake(call)
@@ -354,7 +276,7 @@ class SharedConnection:
                     self._send(leadership, own)
                     receiving = True
                 elif all(call.outcome is not None for call in leadership.calls):
-                    self._fail(leadership, StoreTimeoutError())  # the server does not answer
+                    self._fail(leadership, StoreTimeoutError(), own)  # the server does not answer
                     continue
                 outcomes = self._receive(leadership, own.deadline)
             except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
@@ -363,7 +285,7 @@ class SharedConnection:
                 if receiving and self._others_wait(leadership, own, failure):
                     leadership.on_the_wire = True
                 else:
-                    self._fail(leadership, failure)
+                    self._fail(leadership, failure, own)
                 redis_py.raise_failure(error)
             self._succeed(leadership, outcomes, own)
 
@@ -429,8 +351,15 @@ class SharedConnection:
                 self._wake(call)
         leadership.clear()
 
-    def _fail(self, leadership: Leadership, failure: StoreError) -> None:
-        """End the calls of a leadership with an error, and close the connection."""
+    def _fail(self, leadership: Leadership, failure: StoreError, own: Call) -> None:
+        """End the calls of a leadership with an error, and close the connection.
+
+        Arguments:
+            leadership: the leadership; without calls if there was no connection to send them.
+            failure: the error.
+            own: the leader's call.
+        """
+        leadership.calls = leadership.calls or [own]
         expired = time.monotonic() + MIN_ATTEMPT_TIME
         calls = leadership.calls
         final = not isinstance(failure, TRANSIENT) or all(
@@ -468,14 +397,3 @@ class SharedConnection:
             self.kind, self._store, size, leadership.written, time.time(), seconds, failure
         )
         observe(self._observer, operation)
-
-
-def _take(free: dict[str, Leadership], held: list[Leadership]) -> bool:
-    """Move the leadership to a list, atomically; return whether it was free."""
-    held.extend(filter(None, map(free.pop, _LEADERSHIP, _NOBODY)))
-    return bool(held)
-
-
-def _move(source: list[Leadership], target: list[Leadership]) -> None:
-    """Move the leadership from one list to another, if it is there, atomically."""
-    target.extend(map(_pop, filter(None, (source,))))

@@ -15,7 +15,7 @@ from .._marking.stats import Totals
 from .._reading.execution import Traffic, retried
 from .._redis.errors import let_pass
 from ..errors import ClosedError, StoreError, StoreTimeoutError
-from .shared_connection import AGAIN, Call
+from .leadership import AGAIN, Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
