@@ -46,7 +46,7 @@ class BlockingStream:
 
     __slots__ = (
         "_buffer",
-        "_by_redis_py",
+        "_checks_health",
         "_reader",
         "_sock",
         "_timeout",
@@ -62,8 +62,8 @@ class BlockingStream:
         self.connection = connection
         sock = getattr(connection, "_sock", None)
         self._sock = sock if isinstance(sock, socket.socket) else None
-        #: Whether redis-py sends: it pings the server first, at the interval that the URL asks for.
-        self._by_redis_py = self._sock is None or bool(connection.health_check_interval)
+        #: Whether redis-py pings the server before it sends, at an interval that the URL asks for.
+        self._checks_health = bool(connection.health_check_interval)
         reader = hiredis_reader(connection, BLOCKING)
         self._reader = None if self._sock is None else reader
         self._buffer: Any = None if reader is None else connection._parser._buffer  # noqa: SLF001
@@ -73,10 +73,11 @@ class BlockingStream:
 
     def send(self, data: bytes) -> None:
         """Send commands, within the timeout that is set."""
-        if self._by_redis_py:
+        sock = self._sock
+        if sock is None or self._checks_health:
             self.connection.send_packed_command([data])
         else:
-            self._sock.sendall(data)  # type: ignore[union-attr]
+            sock.sendall(data)
 
     def receive(self, replies: list[Any], count: int, deadline: float) -> None:
         """Read replies and append them to ``replies``, until that has ``count`` of them.

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.failures import TRANSIENT, Attempts, overloaded, with_outcome
 from .._core.options import checked_timeout
-from .._core.untrusted import reraise_from_handler
 from .._marking.batch import MAX_COMMAND_MARKS, Batch
 from .._marking.marks import record_sent
 from .._marking.stats import Totals
@@ -155,32 +154,33 @@ class SyncWriter(Writer):
         commit = self._commit
         if commit is None or not commit.takes(marks):
             return self._send_alone(marks, deadline, seconds)
-        sent = False
+        sent = done = False
         attempts: Attempts | None = None
-        while True:
-            call = Call(marks, len(marks), deadline)
-            call.repeated = sent
-            try:
-                results: list[Result] = commit.exchange(call)
-                if results is not AGAIN:
-                    return results
-            except StoreError as error:
-                let_pass(error)
-                sent |= call.sent
-                failure, final = error, not isinstance(error, TRANSIENT)
-                if not final:
-                    attempts = attempts or Attempts()
-                    try:
-                        pause = attempts.pause(error, deadline - time.monotonic())
-                    except StoreError as last:
-                        reraise_from_handler(last)
-                        failure, final = last, True
-                if final:
-                    counted = Totals()
-                    counted.errors = len(marks)
-                    self._count(counted)
-                    raise outcome(failure, sent, seconds) from failure.__cause__
-                time.sleep(pause)
+        try:
+            while True:
+                call = Call(marks, len(marks), deadline)
+                call.repeated = sent
+                try:
+                    results: list[Result] = commit.exchange(call)
+                    if results is not AGAIN:
+                        done = True
+                        return results
+                    continue
+                except TRANSIENT as error:
+                    let_pass(error)
+                    failure = error
+                finally:
+                    sent |= call.sent
+                attempts = attempts or Attempts()
+                time.sleep(attempts.pause(failure, deadline - time.monotonic()))
+        except StoreError as error:
+            let_pass(error)
+            raise outcome(error, sent, seconds) from error.__cause__
+        finally:
+            if not done:
+                counted = Totals()
+                counted.errors = len(marks)
+                self._count(counted)
 
     def _send_alone(self, marks: Sequence[Mark], deadline: float, seconds: float) -> list[Result]:
         """Send marks on a connection that no other thread uses meanwhile; as `_send`."""
