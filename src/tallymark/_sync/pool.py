@@ -40,7 +40,8 @@ _ONLY: Final = "marks"
 class Connections:
     """Sends commands over connections of a redis-py client and reads their replies.
 
-    Threads may share it: each attempt has a connection of its own.
+    Threads may share it. Marks, by `group_commit`, share one connection, and small reads another
+    one; each other attempt has a connection of the pool to itself.
     """
 
     def __init__(
