@@ -1,17 +1,32 @@
-"""Calls in threads: how each of them has ended."""
+"""Calls in threads: how each of them has ended. And marks for them to make."""
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from tallymark import TallymarkError
+from tallymark import Granularity, TallymarkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from tallymark import SyncTally
+
+#: The seconds after its deadline from which a call counts as late, on a busy machine.
+TOLERANCE = 0.3
+
+MONDAY = date(2026, 11, 23)
+NEW = Granularity.MONTH | Granularity.WEEK | Granularity.DAY
+KEYS = {
+    Granularity.MONTH: "trackist_{}_2026-11",
+    Granularity.WEEK: "trackist_{}_W2026-48",
+    Granularity.DAY: "trackist_{}_2026-11-23",
+}
 
 
 @dataclass
@@ -58,3 +73,20 @@ class Calls:
     def ended(self) -> list[Ended]:
         """Wait for all calls; return how they ended, in their order."""
         return [future.result(30) for future in self._futures]
+
+
+def until_waiting(tally: SyncTally, count: int) -> None:
+    """Wait until so many marks wait for Redis."""
+    end = time.monotonic() + 30
+    while tally.stats().waiting != count:
+        assert time.monotonic() < end, tally.stats()
+        time.sleep(0.001)
+
+
+def marking(
+    tally: SyncTally, event: str, users: Iterable[int], **options: Any
+) -> list[Callable[[], Any]]:
+    """Return calls that mark users."""
+    return [
+        functools.partial(tally.mark_event, event, user, now=MONDAY, **options) for user in users
+    ]
