@@ -24,6 +24,7 @@ from tallymark import (
     WrongKeyTypeError,
 )
 from tallymark._marking.sizing import MAX_BATCH_MARKS
+from tallymark._sync.leadership import LEFT, Call
 from wires import wired
 
 if TYPE_CHECKING:
@@ -393,3 +394,17 @@ def test_a_reply_that_comes_in_two_parts(redis_store: Store, crowd: Crowd) -> No
             assert mark.result() == NEW, position
             assert tally.mark_unique("a", position + 1) == NONE
         assert tally.stats().retries == 0
+
+
+def test_replies_that_nobody_waits_for(tally: SyncTally, proxy: Proxy) -> None:
+    """All callers of a transaction may leave at once; the next one does not get their replies."""
+    shared = marks_of(tally)
+    leadership = shared._free["leadership"]
+    ended = Call((), 1, 0.0)
+    ended.outcome = LEFT
+    leadership.calls, leadership.request, leadership.on_the_wire = [ended], None, True
+    leadership.connection.send(b"*1\r\n$4\r\nPING\r\n")
+    assert tally.mark_unique("a", 1) == NEW
+    assert tally.mark_unique("a", 1) == NONE
+    assert len(proxy.transactions()) == 2
+    assert tally.stats().retries == 0

@@ -31,13 +31,11 @@ async def test_scenario(name: str, blocking: bool) -> None:
     assert outcome.acknowledged > 100
 
 
-@pytest.mark.parametrize("connections", [100, None], ids=["100", "default"])
-def test_kill_9_under_threads_without_a_pause(connections: int | None) -> None:
-    """With connections for all threads, and with fewer: the default is 50."""
+def test_kill_9_under_threads_without_a_pause() -> None:
+    """More threads than the pool has connections, and no thread gets less than its share."""
     load = Load(64, timeout=5.0, pause=0.0)
     with durable_server() as server:
-        url = server.url if connections is None else f"{server.url}?max_connections={connections}"
-        with SyncTally.from_url(url, timeout=load.timeout) as tally:
+        with SyncTally.from_url(server.url, timeout=load.timeout) as tally:
             with load.running_blocking(tally):
                 for _ in range(5):
                     load.acknowledge(1000)
@@ -48,7 +46,5 @@ def test_kill_9_under_threads_without_a_pause(connections: int | None) -> None:
         with redis.Redis(port=server.port) as raw:
             assert load.lost(raw) == 0
     assert load.late == 0, load.overrun
-    assert set(load.raised) <= {"StoreUnavailableError", "StoreTimeoutError"}
-    if connections is not None:
-        assert not load.raised
-        assert min(load.acknowledged_of) >= 10  # of about 100
+    assert not load.raised
+    assert min(load.acknowledged_of) >= 10  # of about 100
