@@ -133,7 +133,7 @@ class SharedConnection:
                 else:
                     self._follow(call, free, held)
                 if held:
-                    self._lead(held[0], call)
+                    self._lead(call, free, held)
             finally:
                 self._leave(call, free, held)
                 self._threads.pop(thread, None)
@@ -209,18 +209,22 @@ class SharedConnection:
                 except ValueError as error:
                     reraise_from_handler(error)
                     call.sent = True  # a leader has it, and may be sending it
-        if call.waiter is not None:
-            if not held and not call.decline():
-                self._await_leadership(call)
-            call.end_choice()
+        if call.waiter is not None and not held and not call.decline():
+            self._await_leadership(call)
         if held:
-            in_flight: list[Call] = []
-            try:
-                leadership = held[0]
-                if leadership.calls or self._closed or not self._keeps_connection:
-                    in_flight = self._settle(leadership)
-            finally:
-                self._pass_on(in_flight, free, held)
+            self._hand_over(call, free, held)
+
+    def _hand_over(self, call: Call, free: dict[str, Leadership], held: list[Leadership]) -> None:
+        """Pass the leadership on, in a state in which another thread can use it."""
+        if call.waiter is not None:
+            call.end_choice()
+        in_flight: list[Call] = []
+        try:
+            leadership = held[0]
+            if leadership.calls or self._closed or not self._keeps_connection:
+                in_flight = self._settle(leadership)
+        finally:
+            self._pass_on(in_flight, free, held)
 
     @staticmethod
     def _await_leadership(call: Call) -> None:
@@ -262,12 +266,13 @@ class SharedConnection:
 
     # --- the leader
 
-    def _lead(self, leadership: Leadership, own: Call) -> None:
-        """Serve calls, until the leader's own call has an outcome.
+    def _lead(self, own: Call, free: dict[str, Leadership], held: list[Leadership]) -> None:
+        """Serve calls, until the leader's own call has an outcome; pass the leadership on then.
 
         Raises:
             StoreError: the attempt of the own call failed, or its deadline has passed.
         """
+        leadership = held[0]
         while own.outcome is None:
             receiving = leadership.on_the_wire
             leadership.on_the_wire = False  # a signal handler may interrupt what follows
@@ -287,7 +292,17 @@ class SharedConnection:
                 else:
                     self._fail(leadership, failure, own)
                 redis_py.raise_failure(error)
-            self._succeed(leadership, outcomes, own)
+            self._succeeded(leadership)
+            calls = leadership.calls
+            for call, outcome in zip(calls, outcomes, strict=True):
+                call.outcome = outcome
+            leadership.clear()
+            if own.outcome is not None:
+                # First the next leader, then the others: the server has nothing to do until then.
+                self._hand_over(own, free, held)
+            for call in calls:
+                if call is not own:
+                    self._wake(call)
 
     def _send(self, leadership: Leadership, own: Call) -> None:
         """Send the own call, or those in the queue."""
@@ -339,17 +354,12 @@ class SharedConnection:
 
     # --- outcomes
 
-    def _succeed(self, leadership: Leadership, outcomes: Sequence[Any], own: Call) -> None:
+    def _succeeded(self, leadership: Leadership) -> None:
         if self._outage.lasts:
             self._outage.end()
         self.last_failure = None
         if self._observer is not None:
             self._observe(leadership, None)
-        for call, outcome in zip(leadership.calls, outcomes, strict=True):
-            call.outcome = outcome
-            if call is not own:
-                self._wake(call)
-        leadership.clear()
 
     def _fail(self, leadership: Leadership, failure: StoreError, own: Call) -> None:
         """End the calls of a leadership with an error, and close the connection.
