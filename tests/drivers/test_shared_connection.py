@@ -400,7 +400,7 @@ def test_replies_that_nobody_waits_for(tally: SyncTally, proxy: Proxy) -> None:
     """All callers of a transaction may leave at once; the next one does not get their replies."""
     shared = marks_of(tally)
     leadership = shared._free["leadership"]
-    ended = Call((), 1, 0.0)
+    ended = Call((), 0.0)
     ended.outcome = LEFT
     leadership.calls, leadership.request, leadership.on_the_wire = [ended], None, True
     leadership.connection.send(b"*1\r\n$4\r\nPING\r\n")

@@ -67,6 +67,22 @@ class GroupCommit(SharedConnection):
         totals.bytes_sent, totals.retries = self.bytes_sent, self.retries
         return totals
 
+    @staticmethod
+    def call(marks: Sequence[Mark], deadline: float, *, repeated: bool) -> Call:
+        """Return the call for some marks.
+
+        Arguments:
+            marks: the marks.
+            deadline, repeated: as for `Call`.
+        """
+        call = Call(marks, deadline)
+        if len(marks) > 1:
+            call.size = len(marks)
+            call.cost = len(marks) / MAX_BATCH_MARKS
+        if repeated:
+            call.repeated = True
+        return call
+
     def takes(self, marks: Sequence[Mark]) -> bool:
         """Return whether marks can be sent together with those of other threads.
 
@@ -78,9 +94,6 @@ class GroupCommit(SharedConnection):
         if len(marks) == 1:
             return type(marks[0]) is BitMark
         return len(marks) <= MAX_BATCH_MARKS and {BitMark}.issuperset(map(type, marks))
-
-    def _cost(self, call: Call) -> float:
-        return call.size / MAX_BATCH_MARKS
 
     def _request(self, calls: Sequence[Call]) -> Any:
         if len(calls) == 1 and self._are_plain:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .._cluster.shard_transactions import ShardBatches
 from .._marking.stats import Totals
 from ..errors import StoreTimeoutError
-from .leadership import AGAIN, Call
+from .leadership import AGAIN
 from .pool import Connections
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ class SyncNodes:
             return self._commit_alone(connections, effect)
         outcome: Any = AGAIN
         while outcome is AGAIN:
-            call = Call(effect.marks, len(effect.marks), effect.deadline)
-            call.repeated = traffic.sent
+            call = commit.call(effect.marks, effect.deadline, repeated=traffic.sent)
             try:
                 outcome = commit.exchange(call)
             finally:

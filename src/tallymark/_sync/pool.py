@@ -108,7 +108,8 @@ class Connections:
                 return receive_replies(attempt)
             finally:
                 attempt.close()
-        call = Call(request, request.reply_count(), deadline)
+        call = Call(request, deadline)
+        call.size, call.cost = request.reply_count(), 1 / request.share
         replies: list[Any] = pipeline.exchange(call)
         return replies
 

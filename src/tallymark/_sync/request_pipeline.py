@@ -38,10 +38,6 @@ class RequestPipeline(SharedConnection):
 
     kind = "read"
 
-    def _cost(self, call: Call) -> float:
-        share: int = call.payload.share
-        return 1 / share
-
     def _request(self, calls: Sequence[Call]) -> Sendable:
         if len(calls) == 1:
             request: Sendable = calls[0].payload

@@ -149,10 +149,6 @@ class SharedConnection:
 
     # --- what differs between marks and reads
 
-    def _cost(self, call: Call) -> float:
-        """Return which part of a round trip a call takes: calls of 1.0 in all may share one."""
-        raise NotImplementedError
-
     def _request(self, calls: Sequence[Call]) -> Sendable:
         """Return one request for some calls."""
         raise NotImplementedError
@@ -332,10 +328,9 @@ class SharedConnection:
         calls, queue = leadership.calls, self._queue
         free = 1.0
         for call in queue.copy():
-            cost = self._cost(call)
-            if calls and free < cost:
+            if free < call.cost and calls:
                 break
-            free -= cost
+            free -= call.cost
             # Another call, if this one has left meanwhile; none, if all have.
             try:
                 calls.extend(map(_popleft, (queue,)))

@@ -14,7 +14,7 @@ from .._marking.stats import Totals
 from .._reading.execution import Traffic, retried
 from .._redis.errors import let_pass
 from ..errors import ClosedError, StoreError, StoreTimeoutError
-from .leadership import AGAIN, Call
+from .leadership import AGAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -83,8 +83,7 @@ class Writer:
         seconds = self._timeout if timeout is None else checked_timeout(timeout)
         deadline = time.monotonic() + seconds
         pending = self._pending
-        waiting = sum(list(pending.values())) if pending else 0
-        if waiting >= self._max_pending:
+        if pending and (waiting := self._waiting()) >= self._max_pending:
             raise overloaded(waiting, "marks", self._max_pending)
         key = object()
         try:
@@ -104,11 +103,15 @@ class Writer:
         totals = Totals()
         totals.add(self._totals)
         self._add_shared(totals)
-        return totals.stats(sum(list(self._pending.values())))
+        return totals.stats(self._waiting())
 
     def close(self) -> None:
         """Accept no more marks; calls of other threads go on."""
         self._closed = True
+
+    def _waiting(self) -> int:
+        """Return how many marks the calls in progress have."""
+        return sum(list(self._pending.values()))
 
     def _send(self, marks: Sequence[Mark], deadline: float, seconds: float) -> list[Result]:
         """Send marks.
@@ -158,8 +161,7 @@ class SyncWriter(Writer):
         attempts: Attempts | None = None
         try:
             while True:
-                call = Call(marks, len(marks), deadline)
-                call.repeated = sent
+                call = commit.call(marks, deadline, repeated=sent)
                 try:
                     results: list[Result] = commit.exchange(call)
                     if results is not AGAIN:
