@@ -252,8 +252,11 @@ async def test_interrupted_between_two_replies(
         with monkeypatch.context() as patch:
             for module in (replies, blocking_stream):
                 patch.setattr(module, "parsed", interrupted)
+            # The reply to a single mark of a blocking tally is read without a parser.
             with pytest.raises(KeyboardInterrupt):
-                await tally.mark_unique("a", 1)
+                async with tally.transaction() as tx:
+                    tx.mark_unique("a", 1)
+                    tx.mark_unique("b", 1)
         assert await tally.mark_unique("a", 2) == Granularity.UNIQUE
         assert not await tally.mark_unique("a", 1)
 

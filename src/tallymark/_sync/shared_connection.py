@@ -101,10 +101,14 @@ class SharedConnection:
         held: list[Leadership] = []
         free = self._free
         try:
-            if take(free, held) and not held[0].calls:
-                held[0].connection.close()
+            try:
+                if take(free, held) and not held[0].calls:
+                    held[0].connection.close()
+            finally:
+                if held:
+                    self._pass_on((), free, held)
         finally:
-            if held:
+            if held:  # if a signal handler has raised in the first `finally`
                 self._pass_on((), free, held)
 
     def is_entered(self) -> bool:
