@@ -16,6 +16,7 @@ import redis
 from facades import internals
 from proxy import Proxy, proxied
 from tallymark import (
+    CommandError,
     Granularity,
     OverloadedError,
     StoreTimeoutError,
@@ -24,13 +25,16 @@ from tallymark import (
     WrongKeyTypeError,
 )
 from tallymark._marking.sizing import MAX_BATCH_MARKS
-from tallymark._sync.leadership import LEFT, Call
+from tallymark._sync import shared_connection
+from tallymark._sync.connection import Connection
+from tallymark._sync.leadership import LEFT, Call, Leadership, give_back, take
 from wires import wired
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from stores import Store
+    from tallymark import Operation
     from tallymark._sync.shared_connection import SharedConnection
 
 NEW = Granularity.UNIQUE
@@ -408,3 +412,148 @@ def test_replies_that_nobody_waits_for(tally: SyncTally, proxy: Proxy) -> None:
     assert tally.mark_unique("a", 1) == NONE
     assert len(proxy.transactions()) == 2
     assert tally.stats().retries == 0
+
+
+class HandlerError(Exception):
+    """What a signal handler raises."""
+
+
+def test_an_exception_while_the_connection_is_prepared(
+    tally: SyncTally, proxy: Proxy, crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection may owe a reply, to a handshake or a ping: nobody takes it for another one."""
+    prepare = Connection.prepare
+
+    def interrupted(connection: Connection, deadline: float) -> None:
+        monkeypatch.setattr(Connection, "prepare", prepare)
+        prepare(connection, deadline)
+        connection.send(b"*1\r\n$4\r\nPING\r\n")
+        raise HandlerError
+
+    first = on_the_wire(crowd, tally, proxy)
+    others = gathered(crowd, marks_of(tally), marking(tally, range(10, 13)))
+    monkeypatch.setattr(Connection, "prepare", interrupted)
+    proxy.passing.set()
+    assert first.result() == NEW
+    assert isinstance(others[0].exception(), HandlerError)
+    assert [other.result() for other in others[1:]] == [NEW] * 2
+    assert tally.stats().retries == 0
+
+
+def test_the_leadership_is_offered_to_a_call_that_has_left(tally: SyncTally) -> None:
+    shared = marks_of(tally)
+    held: list[Leadership] = []
+    assert take(shared._free, held)
+    call = Call((), 0.0)
+    call.follow()
+    call.has_left = True
+    assert not shared._offer(call, held)
+    assert held
+    assert not call.mailbox
+    call.has_left = False
+    assert shared._offer(call, held)
+    assert not held
+    give_back(call.mailbox, shared._free)
+    assert tally.mark_unique("a", 1) == NEW
+
+
+def test_closed_while_the_leadership_is_given_back(
+    tally: SyncTally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = marks_of(tally)._free["leadership"].connection
+
+    def race(held: list[Leadership], free: dict[str, Leadership]) -> None:
+        monkeypatch.undo()
+        tally.close()
+        give_back(held, free)
+
+    monkeypatch.setattr(shared_connection, "give_back", race)
+    assert tally.mark_unique("a", 1) == NEW
+    assert not connection._held
+
+
+def test_the_reply_of_a_single_mark_is_awaited_by_the_deadline(tally: SyncTally) -> None:
+    """The timeout of the socket may be that of a former leader."""
+    connection = marks_of(tally)._free["leadership"].connection
+    begun = time.monotonic()
+    connection.prepare(begun + 20)
+    with pytest.raises(TimeoutError):
+        connection.receive_known({b"+OK": NEW}, begun + 0.1)
+    assert time.monotonic() - begun < 2
+
+
+def test_observers_that_mark_and_read(redis_store: Store, crowd: Crowd) -> None:
+    """The observer of the thread that marks reads, and that of the thread that reads marks."""
+    inside = threading.local()
+
+    def observer(operation: Operation) -> None:
+        if not getattr(inside, "observer", False):
+            inside.observer = True
+            try:
+                if operation.kind == "write":
+                    tally.contains(flag, 1)
+                else:
+                    tally.mark_unique("observed", 1)
+            finally:
+                inside.observer = False
+
+    with SyncTally.from_url(redis_store.url, observer=observer, timeout=20) as tally:
+        flag = tally.unique("a")
+
+        def mark() -> float:
+            begun = time.monotonic()
+            for user in range(300):
+                tally.mark_unique("a", user)
+            return time.monotonic() - begun
+
+        def read() -> float:
+            begun = time.monotonic()
+            for user in range(300):
+                tally.contains(flag, user)
+            return time.monotonic() - begun
+
+        calls = [crowd.begin(mark), crowd.begin(read), crowd.begin(mark), crowd.begin(read)]
+        assert max(call.result() for call in calls) < 15
+
+
+def test_a_ping_before_a_mark_counts_for_its_deadline(redis_store: Store) -> None:
+    url = f"?health_check_interval={3600}"
+    with wired(redis_store.url) as wire, SyncTally.from_url(wire.url + url) as tally:
+        assert tally.mark_unique("a", 1) == NEW
+        connection: Any = marks_of(tally)._free["leadership"].connection._held[0]
+        before = wire.bytes["request"]
+        connection.next_health_check = 0
+        assert tally.mark_unique("a", 2) == NEW
+        until(lambda: wire.bytes["request"] > before)
+        assert connection.next_health_check > time.monotonic() + 3000
+        connection.next_health_check = 0
+        wire.swallow()
+        begun = time.monotonic()
+        with pytest.raises(StoreTimeoutError, match="nothing was sent"):
+            tally.mark_unique("a", 3, timeout=0.3)
+        assert time.monotonic() - begun < 0.3 + 0.3
+        wire.heal()
+
+
+def test_refused_marks_hold_up_nobody(redis_store: Store, crowd: Crowd) -> None:
+    """A mark beside those that Redis refuses is sent alone, not with the next ones again."""
+    raw = redis_store.raw
+    try:
+        raw.execute_command("ACL", "SETUSER", "default", "resetkeys", "~trackist_a*")
+        with SyncTally.from_url(redis_store.url, timeout=20) as tally:
+            stopped = threading.Event()
+
+            def refused() -> None:
+                while not stopped.is_set():
+                    with contextlib.suppress(CommandError):
+                        tally.mark_unique("secret", 1)
+
+            calls = [crowd.begin(refused) for _ in range(8)]
+            begun = time.monotonic()
+            assert [tally.mark_unique("a", user) for user in range(50)] == [NEW] * 50
+            assert time.monotonic() - begun < 10
+            stopped.set()
+            for call in calls:
+                call.result()
+    finally:
+        raw.execute_command("ACL", "SETUSER", "default", "allkeys")

@@ -44,8 +44,9 @@ NUMBER_THEM: Final = (
 
 def is_array(ids: object) -> bool:
     """Return whether this is a numpy array. Does not import numpy."""
-    numpy = sys.modules.get("numpy")
-    return numpy is not None and issubclass(type(ids), numpy.ndarray)
+    # While another thread imports numpy, it has no such class yet, and there are no arrays.
+    array = getattr(sys.modules.get("numpy"), "ndarray", None)
+    return array is not None and issubclass(type(ids), array)
 
 
 def plain_str(value: ItemT) -> ItemT:

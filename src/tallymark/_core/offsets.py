@@ -114,7 +114,8 @@ def _has_array(ids: object) -> bool:
 
     Iterating such a column would make a Python object of each number.
     """
-    return "numpy" in sys.modules and hasattr(type(ids), "__array__")
+    is_imported = hasattr(sys.modules.get("numpy"), "asanyarray")  # not by another thread just now
+    return is_imported and hasattr(type(ids), "__array__")
 
 
 def _as_array(ids: Any) -> Any:

@@ -17,6 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from .._core import encoding
 from . import errors as redis_py
 from .replies import BLOCKING, UNASKED, hiredis_reader, parsed
 
@@ -29,6 +30,8 @@ ResultT = TypeVar("ResultT")
 
 #: A wait may end at most this many seconds after the deadline.
 _TOLERANCE: Final = 0.01
+
+_PING: Final = encoding.command(b"PING")
 
 _TIME_IS_UP: Final = "time is up"
 _CLOSED: Final = "Connection closed by server."
@@ -46,7 +49,7 @@ class BlockingStream:
 
     __slots__ = (
         "_buffer",
-        "_checks_health",
+        "_health_check_interval",
         "_reader",
         "_sock",
         "_timeout",
@@ -62,8 +65,8 @@ class BlockingStream:
         self.connection = connection
         sock = getattr(connection, "_sock", None)
         self._sock = sock if isinstance(sock, socket.socket) else None
-        #: Whether redis-py pings the server before it sends, at an interval that the URL asks for.
-        self._checks_health = bool(connection.health_check_interval)
+        #: After how many seconds the URL asks for a ping before the next command; 0 for never.
+        self._health_check_interval = connection.health_check_interval
         reader = hiredis_reader(connection, BLOCKING)
         self._reader = None if self._sock is None else reader
         self._buffer: Any = None if reader is None else connection._parser._buffer  # noqa: SLF001
@@ -73,11 +76,10 @@ class BlockingStream:
 
     def send(self, data: bytes) -> None:
         """Send commands, within the timeout that is set."""
-        sock = self._sock
-        if sock is None or self._checks_health:
+        if self._sock is None:
             self.connection.send_packed_command([data])
         else:
-            sock.sendall(data)
+            self._sock.sendall(data)
 
     def receive(self, replies: list[Any], count: int, deadline: float) -> None:
         """Read replies and append them to ``replies``, until that has ``count`` of them.
@@ -109,13 +111,12 @@ class BlockingStream:
         if reader.has_data():
             raise RedisConnectionError(UNASKED)
 
-    def receive_known(self, known: Mapping[bytes, ResultT]) -> ResultT | None:
-        """Read once, within the timeout that is set; return the result for what was received.
-
-        For the reply to a few bytes that were just sent, in no time: the timeout is still right.
+    def receive_known(self, known: Mapping[bytes, ResultT], deadline: float) -> ResultT | None:
+        """Read once; return the result for what was received.
 
         Arguments:
             known: the result for all bytes of each possible reply.
+            deadline: when to give up, by `time.monotonic`.
 
         Returns:
             The result; ``None`` if the bytes are not among the known ones: then `receive` returns
@@ -124,6 +125,7 @@ class BlockingStream:
         reader, sock, buffer = self._reader, self._sock, self._buffer
         if reader is None or sock is None:
             return None
+        self.set_timeout(deadline)
         size = sock.recv_into(buffer)
         result = known.get(bytes(buffer[:size]))
         if result is None:
@@ -151,6 +153,22 @@ class BlockingStream:
         usual = self._usual_timeout
         if self._sock is not None and self._timeout != usual:
             self._sock.settimeout(None if usual == math.inf else usual)
+
+    def begin(self, deadline: float) -> None:
+        """Prepare to send: set the timeout, and ping the server first if its URL asks for that.
+
+        Arguments:
+            deadline: when to give up, by `time.monotonic`.
+        """
+        self.set_timeout(deadline)
+        interval = self._health_check_interval
+        if interval and self._sock is not None:
+            now = time.monotonic()
+            if now > self.connection.next_health_check:
+                # Not by redis-py, which connects again and retries, without a deadline.
+                self.send(_PING)
+                self.receive([], 1, deadline)
+                self.connection.next_health_check = now + interval
 
     def set_timeout(self, deadline: float) -> None:
         """Set the socket's timeout to a deadline, which may be exceeded by 10 ms.

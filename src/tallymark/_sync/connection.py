@@ -88,7 +88,7 @@ class Connection:
             stream.check_unused()
         if self._handshake is not None and not self._handshake.done:
             shake_hands(self._handshake, stream, marking=self._marking, deadline=deadline)
-        stream.set_timeout(deadline)
+        stream.begin(deadline)
 
     def release(self) -> None:
         """Release the connection to the caller's pool; all its replies have to be read."""

@@ -109,7 +109,7 @@ class GroupCommit(SharedConnection):
     def _receive(self, leadership: Leadership, deadline: float) -> Sequence[Any]:
         totals, request = self._totals, leadership.request
         if type(request) is SingleMark:
-            result = leadership.connection.receive_known(request.known_replies())
+            result = leadership.connection.receive_known(request.known_replies(), deadline)
             if result is not None:
                 totals.marks += 1
                 totals.batches += 1

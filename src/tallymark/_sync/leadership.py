@@ -9,6 +9,7 @@ interpreter lock.
 from __future__ import annotations
 
 import _thread
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 from .._marking.sizing import MAX_BATCH_MARKS
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from .connection import Connection
 
-__all__ = ["AGAIN", "LEFT", "Call", "Leadership", "give_back", "move", "take"]
+__all__ = ["AGAIN", "LEFT", "Call", "Leadership", "entered_threads", "give_back", "move", "take"]
 
 #: The outcome of a call that has to be made again: it was not applied only because the server
 #: refused another call of its transaction.
@@ -33,8 +34,12 @@ _NOBODY: Final = (None,)
 
 _pop: Final[Callable[[list[Any]], Any]] = list.pop
 
-#: The only key of `Call.chosen`.
-_CHOSEN: Final = "chosen"
+
+#: The threads that are in a call on a connection that threads share, by their ids.
+entered_threads: Final[dict[int, bool]] = {}
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=entered_threads.clear)
 
 
 class Call:
@@ -49,7 +54,8 @@ class Call:
         sent: whether a byte of the call may have been written in this attempt.
         outcome: the results or replies, `AGAIN`, or the error; ``None`` before.
         waiter: the lock on which the thread waits, held; ``None`` if it leads at once.
-        held: the list into which the leadership is moved when the thread becomes the leader.
+        mailbox: the list into which the leadership is moved for the thread.
+        has_left: whether the thread looks into the mailbox no more.
     """
 
     # Defaults of the class, as for a lone mark: so most calls set two attributes, not eight.
@@ -59,41 +65,18 @@ class Call:
     sent = False
     outcome: Any = None
     waiter: Any = None
-    held: list[Leadership]
-    _chosen: dict[str, bool]
+    has_left = False
 
     def __init__(self, payload: Any, deadline: float) -> None:
         self.payload = payload
         self.deadline = deadline
 
-    def follow(self, held: list[Leadership]) -> Any:
-        """Prepare to wait; return the lock on which the thread waits, held.
-
-        Arguments:
-            held: the list into which the leadership is moved when the thread becomes the leader.
-        """
-        self.held, self._chosen = held, {}
+    def follow(self) -> Any:
+        """Prepare to wait; return the lock on which the thread waits, held."""
+        self.mailbox: list[Leadership] = []
         self.waiter = _thread.allocate_lock()
         self.waiter.acquire()
         return self.waiter
-
-    # A leader chooses the next one and then moves the leadership to it. Meanwhile the thread of
-    # the chosen call may leave. So whichever of both is first decides, atomically.
-
-    def choose(self) -> bool:
-        """Choose the thread to be the next leader; return whether it has not left before."""
-        return self._chosen.setdefault(_CHOSEN, True)
-
-    def decline(self) -> bool:
-        """Have the thread leave; return whether it was not chosen before.
-
-        If it was, the leadership is in `held`, or will be in a moment.
-        """
-        return not self._chosen.setdefault(_CHOSEN, False)
-
-    def end_choice(self) -> None:
-        """Have the thread not be chosen any more."""
-        self._chosen[_CHOSEN] = False
 
 
 class Leadership:
@@ -106,15 +89,26 @@ class Leadership:
         replies: the replies so far.
         on_the_wire: whether the request was written whole, and another thread may read the
             rest of the replies.
+        intact: whether the connection owes no replies.
         written: how many bytes were written, or may have been.
         began: when the request was sent, by `time.perf_counter`, for the observer.
     """
 
-    __slots__ = ("began", "calls", "connection", "on_the_wire", "replies", "request", "written")
+    __slots__ = (
+        "began",
+        "calls",
+        "connection",
+        "intact",
+        "on_the_wire",
+        "replies",
+        "request",
+        "written",
+    )
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.calls: list[Call] = []
+        self.intact = True
         self.on_the_wire = False
         self.request: Any = None
         self.replies: list[Any] = []
@@ -122,7 +116,8 @@ class Leadership:
         self.began = 0.0
 
     def clear(self) -> None:
-        """Forget the calls; they have outcomes."""
+        """Forget the calls, which have outcomes; the connection is intact, or closed."""
+        self.intact = True
         self.on_the_wire = False
         self.calls = []
         if self.replies:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from .._cluster.shard_transactions import ShardBatches
 from .._marking.stats import Totals
@@ -77,14 +77,14 @@ class SyncNodes:
         traffic = effect.traffic
         if commit is None or effect.importing or not commit.takes(effect.marks):
             return self._commit_alone(connections, effect)
-        outcome: Any = AGAIN
-        while outcome is AGAIN:
-            call = commit.call(effect.marks, effect.deadline, repeated=traffic.sent)
-            try:
-                outcome = commit.exchange(call)
-            finally:
-                traffic.sent |= call.sent
-        results: list[Result] = outcome
+        call = commit.call(effect.marks, effect.deadline, repeated=traffic.sent)
+        try:
+            results: list[Result] = commit.exchange(call)
+        finally:
+            traffic.sent |= call.sent
+        if results is AGAIN:
+            # Not together with others, whose marks may be refused again and again.
+            return self._commit_alone(connections, effect)
         return results
 
     def _commit_alone(self, connections: Connections, effect: Commit) -> list[Result]:

@@ -252,7 +252,7 @@ class Connections:
                         marking=traffic.kind == "write",
                         deadline=deadline,
                     )
-                stream.set_timeout(deadline)
+                stream.begin(deadline)
                 traffic.sent = True
                 traffic.bytes += len(data)
                 stream.send(data)

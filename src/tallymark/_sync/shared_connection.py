@@ -27,7 +27,7 @@ from .._core.observers import Operation, observe
 from .._core.untrusted import reraise_from_handler
 from .._redis import errors as redis_py
 from ..errors import StoreError, StoreTimeoutError, StoreUnavailableError
-from .leadership import LEFT, Leadership, give_back, move, take
+from .leadership import LEFT, Leadership, entered_threads, give_back, move, take
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,9 +42,6 @@ __all__ = ["SharedConnection"]
 #: A follower looks at this interval, in seconds, whether it can lead: the thread that should
 #: have woken it may have been interrupted by an exception.
 _POLL_INTERVAL: Final = 0.1
-
-#: A leader passes the leadership on within this many seconds.
-_HANDOVER_TIME: Final = 1.0
 
 _popleft: Final[Callable[[deque[Call]], Call]] = deque.popleft
 
@@ -91,13 +88,14 @@ class SharedConnection:
         give_back([Leadership(self._new_connection())], self._free)
         #: The waiters of threads that may be asleep.
         self._asleep: dict[Any, bool] = {}
-        #: The threads that are in `exchange`.
-        self._threads: dict[int, bool] = {}
         self._closed = False
 
     def close(self) -> None:
         """Close the connection; if a thread uses it, when that thread has ended its call."""
         self._closed = True
+        self._close_if_free()
+
+    def _close_if_free(self) -> None:
         held: list[Leadership] = []
         free = self._free
         try:
@@ -105,18 +103,20 @@ class SharedConnection:
                 if take(free, held) and not held[0].calls:
                     held[0].connection.close()
             finally:
-                if held:
-                    self._pass_on((), free, held)
+                give_back(held, free)
         finally:
-            if held:  # if a signal handler has raised in the first `finally`
-                self._pass_on((), free, held)
+            give_back(held, free)  # if a signal handler has raised in the first `finally`
+        if self._queue and free:
+            self._wake_first()
 
-    def is_entered(self) -> bool:
-        """Return whether this thread is in `exchange`, which a signal handler has interrupted.
+    @staticmethod
+    def is_entered() -> bool:
+        """Return whether this thread is in `exchange`, of this or of another shared connection.
 
-        A call in the handler cannot wait for the call that it has interrupted.
+        So it is in a signal handler, a finalizer or an observer. It must not wait for a
+        connection that threads share: the thread that has it may wait for this one.
         """
-        return bool(self._threads) and threading.get_ident() in self._threads
+        return bool(entered_threads) and threading.get_ident() in entered_threads
 
     def exchange(self, call: Call) -> Any:
         """Have a call sent; return its outcome: results or replies, or `AGAIN`.
@@ -131,7 +131,7 @@ class SharedConnection:
         thread = threading.get_ident()
         try:
             try:
-                self._threads[thread] = True
+                entered_threads[thread] = True
                 if not self._queue and take(free, held) and not held[0].calls:
                     held[0].calls.append(call)
                 else:
@@ -140,12 +140,12 @@ class SharedConnection:
                     self._lead(call, free, held)
             finally:
                 self._leave(call, free, held)
-                self._threads.pop(thread, None)
+                entered_threads.pop(thread, None)
                 left = True
         finally:
             if not left:  # if a signal handler has raised in the first `finally`
                 self._leave(call, free, held)
-                self._threads.pop(thread, None)
+                entered_threads.pop(thread, None)
         outcome = call.outcome
         if isinstance(outcome, StoreError):
             raise outcome
@@ -178,12 +178,13 @@ class SharedConnection:
         Raises:
             StoreTimeoutError: the deadline has passed.
         """
-        waiter = call.follow(held)
+        waiter = call.follow()
         self._queue.append(call)
         asleep = self._asleep
         try:
             while True:
                 asleep[waiter] = True  # from now on, the thread may be woken
+                move(call.mailbox, held)
                 if call.outcome is not None or held or take(free, held):
                     return
                 left = call.deadline - time.monotonic()
@@ -209,35 +210,27 @@ class SharedConnection:
                 except ValueError as error:
                     reraise_from_handler(error)
                     call.sent = True  # a leader has it, and may be sending it
-        if call.waiter is not None and not held and not call.decline():
-            self._await_leadership(call)
-        if held:
-            self._hand_over(call, free, held)
-
-    def _hand_over(self, call: Call, free: dict[str, Leadership], held: list[Leadership]) -> None:
-        """Pass the leadership on, in a state in which another thread can use it."""
         if call.waiter is not None:
-            call.end_choice()
+            call.has_left = True
+            move(call.mailbox, held)
+        if held:
+            self._hand_over(free, held)
+
+    def _hand_over(self, free: dict[str, Leadership], held: list[Leadership]) -> None:
+        """Pass the leadership on, in a state in which another thread can use it."""
         in_flight: list[Call] = []
         try:
             leadership = held[0]
-            if leadership.calls or self._closed or not self._keeps_connection:
+            if not leadership.intact or self._closed or not self._keeps_connection:
                 in_flight = self._settle(leadership)
         finally:
             self._pass_on(in_flight, free, held)
 
-    @staticmethod
-    def _await_leadership(call: Call) -> None:
-        """Wait until the last leader has passed the leadership on, as it is about to do."""
-        end = time.monotonic() + _HANDOVER_TIME
-        while not call.held and time.monotonic() < end:
-            call.waiter.acquire(timeout=_HANDOVER_TIME / 100)
-
     def _settle(self, leadership: Leadership) -> list[Call]:
         """Prepare a leadership for the next leader; return the calls that are in flight."""
-        if leadership.calls:
-            if leadership.on_the_wire:
-                return list(leadership.calls)
+        if leadership.on_the_wire:
+            return list(leadership.calls)
+        if not leadership.intact:
             self._interrupted(leadership)
         if self._closed:
             leadership.connection.close()
@@ -255,14 +248,28 @@ class SharedConnection:
         """
         if in_flight or self._queue:
             for call in itertools.chain(in_flight, self._queue.copy()):
-                if call.outcome is None and call.choose():
-                    move(held, call.held)
-                    self._wake(call)
+                if call.outcome is None and self._offer(call, held):
                     return
         give_back(held, free)
         if self._queue:  # of a call that came meanwhile
-            for call in self._queue.copy():
-                self._wake(call)
+            self._wake_first()
+        if self._closed:  # meanwhile
+            self._close_if_free()
+
+    def _offer(self, call: Call, held: list[Leadership]) -> bool:
+        """Pass the leadership on to the thread of a call; return False if that has left."""
+        try:
+            move(held, call.mailbox)
+            self._wake(call)
+        finally:
+            # The thread may leave at any moment. Whichever of both is first has the leadership.
+            if call.has_left:
+                move(call.mailbox, held)
+        return not held
+
+    def _wake_first(self) -> None:
+        for call in self._queue.copy():
+            self._wake(call)
 
     # --- the leader
 
@@ -275,7 +282,9 @@ class SharedConnection:
         leadership = held[0]
         while own.outcome is None:
             receiving = leadership.on_the_wire
-            leadership.on_the_wire = False  # a signal handler may interrupt what follows
+            # A signal handler may interrupt what follows.
+            leadership.on_the_wire = leadership.intact = False
+            operation = None
             try:
                 if not receiving:
                     self._send(leadership, own)
@@ -290,19 +299,26 @@ class SharedConnection:
                 if receiving and self._others_wait(leadership, own, failure):
                     leadership.on_the_wire = True
                 else:
-                    self._fail(leadership, failure, own)
+                    operation = self._fail(leadership, failure, own)
+                self._hand_over(free, held)
+                self._observe(operation)
                 redis_py.raise_failure(error)
-            self._succeeded(leadership)
+            if self._outage.lasts:
+                self._outage.end()
+            self.last_failure = None
+            if self._observer is not None:
+                operation = self._operation(leadership, None)
             calls = leadership.calls
             for call, outcome in zip(calls, outcomes, strict=True):
                 call.outcome = outcome
             leadership.clear()
             if own.outcome is not None:
                 # First the next leader, then the others: the server has nothing to do until then.
-                self._hand_over(own, free, held)
+                self._hand_over(free, held)
             for call in calls:
                 if call is not own:
                     self._wake(call)
+            self._observe(operation)
 
     def _send(self, leadership: Leadership, own: Call) -> None:
         """Send the own call, or those in the queue."""
@@ -353,20 +369,16 @@ class SharedConnection:
 
     # --- outcomes
 
-    def _succeeded(self, leadership: Leadership) -> None:
-        if self._outage.lasts:
-            self._outage.end()
-        self.last_failure = None
-        if self._observer is not None:
-            self._observe(leadership, None)
-
-    def _fail(self, leadership: Leadership, failure: StoreError, own: Call) -> None:
+    def _fail(self, leadership: Leadership, failure: StoreError, own: Call) -> Operation | None:
         """End the calls of a leadership with an error, and close the connection.
 
         Arguments:
             leadership: the leadership; without calls if there was no connection to send them.
             failure: the error.
             own: the leader's call.
+
+        Returns:
+            The operation for the observer, if there is one.
         """
         leadership.calls = leadership.calls or [own]
         expired = time.monotonic() + MIN_ATTEMPT_TIME
@@ -376,9 +388,9 @@ class SharedConnection:
         )
         self._outage.failed(failure, final=final)
         self.last_failure = failure
-        if self._observer is not None:
-            self._observe(leadership, failure)
+        operation = None if self._observer is None else self._operation(leadership, failure)
         self._end(leadership, failure)
+        return operation
 
     def _interrupted(self, leadership: Leadership) -> None:
         """End calls whose leader a signal handler has interrupted; they will be sent again."""
@@ -397,12 +409,15 @@ class SharedConnection:
                         self._wake(call)
             leadership.clear()
 
-    def _observe(self, leadership: Leadership, failure: StoreError | None) -> None:
-        if self._observer is None:
-            return
+    def _operation(self, leadership: Leadership, failure: StoreError | None) -> Operation:
+        """Return an attempt for the observer."""
         seconds = time.perf_counter() - leadership.began if leadership.written else 0.0
         size = sum([call.size for call in leadership.calls])
-        operation = Operation(
+        return Operation(
             self.kind, self._store, size, leadership.written, time.time(), seconds, failure
         )
-        observe(self._observer, operation)
+
+    def _observe(self, operation: Operation | None) -> None:
+        """Call the observer, when other threads can lead: it may mark and read."""
+        if operation is not None and self._observer is not None:
+            observe(self._observer, operation)

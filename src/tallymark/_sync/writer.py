@@ -159,22 +159,19 @@ class SyncWriter(Writer):
             return self._send_alone(marks, deadline, seconds)
         sent = done = False
         attempts: Attempts | None = None
+        results: list[Result] = []
         try:
-            while True:
+            while not done:
                 call = commit.call(marks, deadline, repeated=sent)
                 try:
-                    results: list[Result] = commit.exchange(call)
-                    if results is not AGAIN:
-                        done = True
-                        return results
-                    continue
+                    results = commit.exchange(call)
+                    done = True
                 except TRANSIENT as error:
                     let_pass(error)
-                    failure = error
+                    attempts = attempts or Attempts()
+                    time.sleep(attempts.pause(error, deadline - time.monotonic()))
                 finally:
                     sent |= call.sent
-                attempts = attempts or Attempts()
-                time.sleep(attempts.pause(failure, deadline - time.monotonic()))
         except StoreError as error:
             let_pass(error)
             raise outcome(error, sent, seconds) from error.__cause__
@@ -183,6 +180,10 @@ class SyncWriter(Writer):
                 counted = Totals()
                 counted.errors = len(marks)
                 self._count(counted)
+        if results is AGAIN:
+            # Not together with others, whose marks may be refused again and again.
+            return self._send_alone(marks, deadline, seconds)
+        return results
 
     def _send_alone(self, marks: Sequence[Mark], deadline: float, seconds: float) -> list[Result]:
         """Send marks on a connection that no other thread uses meanwhile; as `_send`."""
