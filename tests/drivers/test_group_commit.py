@@ -782,3 +782,26 @@ async def test_stats_count(tally: Tally, proxy: Proxy, redis_store: Store) -> No
     proxy.cuts = 1
     await tally.mark_unique("a", 1)
     assert tally.stats().retries == 1
+
+
+async def test_refused_marks_hold_up_nobody(redis_store: Store) -> None:
+    """A mark beside those that Redis refuses is not sent with the next of these again."""
+    raw = redis_store.raw
+    try:
+        raw.execute_command("ACL", "SETUSER", "default", "resetkeys", "~trackist_a*")
+        async with Tally.from_url(redis_store.url, timeout=20) as tally:
+            stopped = False
+
+            async def refused() -> None:
+                while not stopped:
+                    with contextlib.suppress(CommandError):
+                        await tally.mark_unique("secret", 1)
+
+            tasks = [asyncio.create_task(refused()) for _ in range(8)]
+            begun = time.monotonic()
+            assert [await tally.mark_unique("a", user) for user in range(50)] == [NEW] * 50
+            assert time.monotonic() - begun < 10
+            stopped = True
+            await asyncio.gather(*tasks)
+    finally:
+        raw.execute_command("ACL", "SETUSER", "default", "allkeys")

@@ -120,6 +120,8 @@ class GroupCommit(ClosedWhenIdle):
         #: deadline with it, which takes less time than to ask the timer.
         self._expires_at = math.inf
         self._aborted = False
+        #: How many marks at the front of the queue are sent again, and so are a batch of their own.
+        self._repeated = 0
 
     def submit(self, mark: Mark, timeout: float | None = None) -> Awaitable[Result]:
         """Send a mark. The returned awaitable must be awaited at once.
@@ -433,9 +435,10 @@ class GroupCommit(ClosedWhenIdle):
         """Take as many writes from the queue as should share a transaction."""
         in_flight, expired = self._queue.take_batch(
             self._new_batch(),
-            limit=self._sizer.limit(self._queue.size),
+            limit=self._repeated or self._sizer.limit(self._queue.size),
             expected_end=asyncio.get_running_loop().time() + self._sizer.expected_duration,
         )
+        self._repeated = 0
         if expired:
             self._time_out(expired, sent=False, missed=_NOT_SENT)
         return in_flight
@@ -474,8 +477,9 @@ class GroupCommit(ClosedWhenIdle):
             elif not future.done():
                 future.set_result(results[begin:end] if mark is None else results[begin])
         # Redis applies nothing of a transaction with a mark that it refuses. The other
-        # marks are sent again, before all others and without the refused one.
-        postponed = self._queue.put_back(repeated) if repeated else 0
+        # marks are sent again, before all others and without any of them: with marks that are
+        # refused too, they might be sent again and again.
+        postponed = self._repeated = self._queue.put_back(repeated) if repeated else 0
         refused = in_flight.batch.refused
         self.totals.record(results, refused=refused, postponed=postponed)
 

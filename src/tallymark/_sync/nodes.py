@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from typing import TYPE_CHECKING, Final
@@ -27,13 +26,40 @@ __all__ = ["SyncNodes"]
 #: The only key of the discoveries.
 _TOPOLOGY: Final = "topology"
 
+#: A waiting thread looks at this interval, in seconds, whether the discovery has ended: a thread
+#: that was let go may have been interrupted before it let go the next one.
+_POLL_INTERVAL: Final = 0.1
+
 
 class _Discovery:
-    """A discovery of the calling thread, for the end of which other threads can wait."""
+    """A discovery of the calling thread, for the end of which other threads can wait.
+
+    Not with a `threading.Event`: a signal handler that raises in it can leave its lock held.
+
+    Attributes:
+        thread: the id of the thread.
+    """
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
-        self.ended = threading.Event()
+        self._has_ended = False
+        #: Held until the end; whoever removes the only item of the dictionary releases it.
+        self._latch = threading.Lock()
+        self._latch.acquire()
+        self._is_held = {_TOPOLOGY: True}
+
+    def end(self) -> None:
+        """Let all threads go on that wait; may be called again."""
+        self._has_ended = True
+        if self._is_held.pop(_TOPOLOGY, False):
+            self._latch.release()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the end, ``seconds`` at most."""
+        deadline = time.monotonic() + seconds
+        while not self._has_ended and (left := deadline - time.monotonic()) > 0:
+            if self._latch.acquire(timeout=min(left, _POLL_INTERVAL)):
+                self._latch.release()
 
 
 class SyncNodes:
@@ -145,7 +171,7 @@ class SyncNodes:
             left = effect.deadline - time.monotonic()
             if left <= 0:
                 raise StoreTimeoutError("no node of the cluster has answered in time")
-            running.ended.wait(None if left == math.inf else left)
+            running.wait(left)
 
     def _new_batch(self, *, asking: bool = False) -> ShardBatches:
         options = self._options
@@ -154,4 +180,4 @@ class SyncNodes:
     def _end(self, discovery: _Discovery) -> None:
         if self._discoveries.get(_TOPOLOGY) is discovery:
             del self._discoveries[_TOPOLOGY]
-        discovery.ended.set()
+        discovery.end()

@@ -175,6 +175,8 @@ class Connections:
                     are_plain=are_plain,
                 ),
             )
+        if self._closed:
+            commit.close()  # if it was made after that
         return commit
 
     def totals(self) -> Totals:

@@ -198,7 +198,10 @@ class SharedConnection:
     def _wake(self, call: Call) -> None:
         # Whoever removes the waiter releases it, so it is released once.
         if self._asleep.pop(call.waiter, False):
-            call.waiter.release()
+            try:
+                call.waiter.release()
+            except RuntimeError as error:  # released after two times of being removed
+                reraise_from_handler(error)
 
     def _leave(self, call: Call, free: dict[str, Leadership], held: list[Leadership]) -> None:
         """End a call; pass the leadership on, if the thread has it."""
@@ -221,7 +224,12 @@ class SharedConnection:
         in_flight: list[Call] = []
         try:
             leadership = held[0]
-            if not leadership.intact or self._closed or not self._keeps_connection:
+            if (
+                leadership.calls
+                or not leadership.intact
+                or self._closed
+                or not self._keeps_connection
+            ):
                 in_flight = self._settle(leadership)
         finally:
             self._pass_on(in_flight, free, held)
@@ -230,7 +238,7 @@ class SharedConnection:
         """Prepare a leadership for the next leader; return the calls that are in flight."""
         if leadership.on_the_wire:
             return list(leadership.calls)
-        if not leadership.intact:
+        if leadership.calls or not leadership.intact:
             self._interrupted(leadership)
         if self._closed:
             leadership.connection.close()
