@@ -557,3 +557,90 @@ def test_refused_marks_hold_up_nobody(redis_store: Store, crowd: Crowd) -> None:
                 call.result()
     finally:
         raw.execute_command("ACL", "SETUSER", "default", "allkeys")
+
+
+def test_a_large_transaction_goes_alone(tally: SyncTally) -> None:
+    shared = marks_of(tally)
+    before = shared.bytes_sent
+    with tally.transaction() as tx:
+        for user in range(MAX_BATCH_MARKS + 1):
+            tx.mark_unique("a", user)
+    assert shared.bytes_sent == before
+    with tally.transaction() as tx:
+        for user in range(MAX_BATCH_MARKS):
+            tx.mark_unique("a", user)
+    assert shared.bytes_sent > before
+
+
+def test_observers_see_all_marks(proxy: Proxy, crowd: Crowd) -> None:
+    operations: list[Operation] = []
+    with SyncTally.from_url(proxy.url, observer=operations.append) as tally:
+        first = on_the_wire(crowd, tally, proxy)
+        others = gathered(crowd, marks_of(tally), marking(tally, range(10, 15)))
+        proxy.passing.set()
+        for call in (first, *others):
+            assert call.result() == NEW
+    assert [operation.size for operation in operations if operation.kind == "write"] == [1, 5]
+    sent = sum(operation.bytes_sent for operation in operations)
+    assert sent == sum(map(len, proxy.transactions()))
+
+
+def test_few_counts_share_a_round_trip(tally: SyncTally, proxy: Proxy, crowd: Crowd) -> None:
+    """Redis may count for a millisecond, and serves nobody else meanwhile."""
+    proxy.marker = b":"
+    proxy.passing.clear()
+    first = crowd.begin(tally.contains, tally.unique("a"), 0)
+    assert proxy.held.wait(10)
+    flag = tally.unique("a")
+    others = gathered(crowd, reads_of(tally), [functools.partial(tally.count, flag)] * 9)
+    proxy.passing.set()
+    assert first.result()
+    assert [other.result() for other in others] == [1] * 9
+    assert len(proxy.sent) >= 4  # at most four counts each
+
+
+def test_data_that_no_read_has_asked_for(tally: SyncTally) -> None:
+    reads_of(tally)._free["leadership"].connection.send(b"*1\r\n$4\r\nPING\r\n")
+    assert tally.contains(tally.unique("a"), 0)
+    assert not tally.contains(tally.unique("a"), 1)
+    assert tally.count(tally.unique("a")) == 1
+
+
+def test_a_client_of_the_callers_gets_its_connection_back_as_it_was(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with redis.Redis.from_url(proxy.url, socket_timeout=7) as client:
+        tally = SyncTally(client)
+        assert tally.mark_unique("a", 0, timeout=2) == NEW
+        pool: Any = client.connection_pool
+        (connection,) = pool._available_connections
+        assert connection._sock.gettimeout() == 7
+        prepare = Connection.prepare
+
+        def interrupted(shared: Connection, deadline: float) -> None:
+            monkeypatch.setattr(Connection, "prepare", prepare)
+            prepare(shared, deadline)
+            shared.send(b"*1\r\n$4\r\nPING\r\n")
+            raise HandlerError
+
+        monkeypatch.setattr(Connection, "prepare", interrupted)
+        with pytest.raises(HandlerError):
+            tally.mark_unique("a", 1)
+        assert client.get("nothing") is None  # and not the reply to the ping
+        assert tally.mark_unique("a", 1) == NEW
+
+
+def test_a_child_process_shares_no_connection_to_a_node(cluster_store: Store) -> None:
+    with SyncTally.from_url(cluster_store.url) as tally:
+        for user in range(16):
+            tally.mark_unique("a", user)
+            tally.contains(tally.unique("a"), user)
+        nodes = list(internals(tally)._nodes._nodes.values())
+        shared = [each for node in nodes for each in node._shared()]
+        of_the_parent = [each._free["leadership"].connection for each in shared]
+        assert any(connection._held for connection in of_the_parent)
+        internals(tally).renew_locks()  # as after a fork, in the child
+        assert not any(each._free["leadership"].connection._held for each in shared)
+        assert tally.mark_unique("a", 100) == NEW
+        for connection in of_the_parent:
+            connection.close()
