@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import select
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -600,7 +601,9 @@ def test_few_counts_share_a_round_trip(tally: SyncTally, proxy: Proxy, crowd: Cr
 
 
 def test_data_that_no_read_has_asked_for(tally: SyncTally) -> None:
-    reads_of(tally)._free["leadership"].connection.send(b"*1\r\n$4\r\nPING\r\n")
+    connection: Any = reads_of(tally)._free["leadership"].connection
+    connection.send(b"*1\r\n$4\r\nPING\r\n")
+    assert select.select([connection._held[0]._sock], [], [], 10)[0]  # the reply has come
     assert tally.contains(tally.unique("a"), 0)
     assert not tally.contains(tally.unique("a"), 1)
     assert tally.count(tally.unique("a")) == 1
