@@ -32,11 +32,11 @@ from .blocking_stream import seconds_until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["BlockingPool", "Stack"]
+__all__ = ["POLL_INTERVAL", "BlockingPool", "Stack", "move"]
 
-#: A waiting thread looks for a connection at this interval, in seconds: the thread that should have
-#: woken it may have been interrupted by an exception.
-_POLL_INTERVAL: Final = 0.1
+#: A waiting thread looks at this interval, in seconds, whether it can go on: the thread that
+#: should have woken it may have been interrupted by an exception.
+POLL_INTERVAL: Final = 0.1
 
 #: How many bytes a connection outside the pool reads at once; its replies are small.
 _SMALL_READS: Final = 16 * 1024
@@ -85,7 +85,7 @@ class Stack:
             left = deadline - time.monotonic()
             if not block or left <= 0:
                 raise Empty
-            self.wait(min(left, _POLL_INTERVAL))
+            self.wait(min(left, POLL_INTERVAL))
         return held.pop()
 
     def get_nowait(self) -> Any:
@@ -99,7 +99,7 @@ class Stack:
     def pop_into(self, held: list[Any]) -> bool:
         """Move the top item to the end of a list, atomically; return whether there was an item."""
         before = len(held)
-        held.extend(map(_pop, filter(None, (self.queue,))))  # as `_move`, without a call
+        held.extend(map(_pop, filter(None, (self.queue,))))  # as `move`, without a call
         return len(held) > before
 
     def push_from(self, held: list[Any]) -> None:
@@ -244,7 +244,7 @@ class BlockingPool(BlockingConnectionPool):
             self.pool.push_from(taken)
 
     def _wait(self, deadline: float) -> None:
-        """Wait until a connection may be idle, `_POLL_INTERVAL` at most."""
+        """Wait until a connection may be idle, `POLL_INTERVAL` at most."""
         me = threading.get_ident()
         own = sum(bool(held) for thread, held in list(self._acquired.values()) if thread == me)
         if own >= self.max_connections:
@@ -256,7 +256,7 @@ class BlockingPool(BlockingConnectionPool):
             left = seconds_until(deadline)
         except RedisTimeoutError:
             raise RedisTimeoutError("all connections were in use") from None
-        self.pool.wait(_POLL_INTERVAL if left is None else min(left, _POLL_INTERVAL))
+        self.pool.wait(POLL_INTERVAL if left is None else min(left, POLL_INTERVAL))
 
     def _connected(self, held: list[Any], deadline: float) -> Any:
         """Connect by a deadline: look up the name, ask Sentinels, connect, log in, select.
@@ -335,10 +335,10 @@ class _Attempt:
     def leave(self) -> None:
         """Move the connection to the caller's list, or abandon the thread if it still runs."""
         if not self._first.setdefault(_CALLER, True) and self.error is None:
-            _move(self.held, self._callers)
+            move(self.held, self._callers)
 
     def _run(self) -> None:
-        if not _move(self._callers, self.held):
+        if not move(self._callers, self.held):
             return  # the caller has left
         try:
             self._connect()
@@ -367,7 +367,7 @@ class _Attempt:
             connection.socket_timeout, connection.socket_connect_timeout = timeouts
 
 
-def _move(source: list[Any], target: list[Any]) -> bool:
+def move(source: list[Any], target: list[Any]) -> bool:
     """Move the last item of a list to the end of another, atomically.
 
     Uses no ``except IndexError``, since a signal handler may raise an IndexError of its own.

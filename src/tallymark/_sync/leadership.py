@@ -3,7 +3,7 @@
 A signal handler can interrupt the main thread anywhere, and can raise. So no lock is held while
 the state changes: the leadership moves from one list to another in one call of a C function,
 during which Python runs no handler. Each of these moves is atomic with and without the global
-interpreter lock.
+interpreter lock: `take`, `give_back`, and `tallymark._redis.blocking_pool.move`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .connection import Connection
 
-__all__ = ["AGAIN", "LEFT", "Call", "Leadership", "entered_threads", "give_back", "move", "take"]
+__all__ = ["AGAIN", "LEFT", "Call", "Leadership", "entered_threads", "give_back", "take"]
 
 #: The outcome of a call that has to be made again: it was not applied only because the server
 #: refused another call of its transaction.
@@ -129,11 +129,6 @@ def take(free: dict[str, Leadership], held: list[Leadership]) -> bool:
     """Move the leadership to a list, atomically; return whether it was free."""
     held.extend(filter(None, map(free.pop, _LEADERSHIP, _NOBODY)))
     return bool(held)
-
-
-def move(source: list[Leadership], target: list[Leadership]) -> None:
-    """Move the leadership from one list to another, if it is there, atomically."""
-    target.extend(map(_pop, filter(None, (source,))))
 
 
 def give_back(held: list[Leadership], free: dict[str, Leadership]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from .._cluster.shard_transactions import ShardBatches
 from .._marking.stats import Totals
+from .._redis.blocking_pool import POLL_INTERVAL
 from ..errors import StoreTimeoutError
 from .leadership import AGAIN
 from .pool import Connections
@@ -25,10 +26,6 @@ __all__ = ["SyncNodes"]
 
 #: The only key of the discoveries.
 _TOPOLOGY: Final = "topology"
-
-#: A waiting thread looks at this interval, in seconds, whether the discovery has ended: a thread
-#: that was let go may have been interrupted before it let go the next one.
-_POLL_INTERVAL: Final = 0.1
 
 
 class _Discovery:
@@ -58,7 +55,7 @@ class _Discovery:
         """Wait until the end, ``seconds`` at most."""
         deadline = time.monotonic() + seconds
         while not self._has_ended and (left := deadline - time.monotonic()) > 0:
-            if self._latch.acquire(timeout=min(left, _POLL_INTERVAL)):
+            if self._latch.acquire(timeout=min(left, POLL_INTERVAL)):
                 self._latch.release()
 
 

@@ -8,10 +8,8 @@ is that of the write groups of storage engines, and of flat combining
 (Hendler, Incze, Shavit, Tzafrir: Flat combining and the synchronization-parallelism tradeoff,
 2010).
 
-A signal handler can interrupt the main thread anywhere, and can raise. So no lock is held while
-the state changes: the leadership, and calls, move from one list to another in one call of a C
-function, during which Python runs no handler. Each of these moves is atomic with and without
-the global interpreter lock.
+`tallymark._sync.leadership` says how the state changes although a signal handler can interrupt
+and raise anywhere.
 """
 
 from __future__ import annotations
@@ -26,8 +24,9 @@ from .._core.failures import MIN_ATTEMPT_TIME, TRANSIENT, copied
 from .._core.observers import Operation, observe
 from .._core.untrusted import reraise_from_handler
 from .._redis import errors as redis_py
+from .._redis.blocking_pool import POLL_INTERVAL, move
 from ..errors import StoreError, StoreTimeoutError, StoreUnavailableError
-from .leadership import LEFT, Leadership, entered_threads, give_back, move, take
+from .leadership import LEFT, Leadership, entered_threads, give_back, take
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,10 +37,6 @@ if TYPE_CHECKING:
     from .leadership import Call
 
 __all__ = ["SharedConnection"]
-
-#: A follower looks at this interval, in seconds, whether it can lead: the thread that should
-#: have woken it may have been interrupted by an exception.
-_POLL_INTERVAL: Final = 0.1
 
 _popleft: Final[Callable[[deque[Call]], Call]] = deque.popleft
 
@@ -72,7 +67,6 @@ class SharedConnection:
             observer: called after each attempt.
         """
         self._new_connection = connect
-        self._keeps_connection = connect().owned
         self._store = store
         self._outage = outage
         self._observer = observer
@@ -85,7 +79,9 @@ class SharedConnection:
         self._queue: deque[Call] = deque()
         #: Has the leadership, unless a thread has it.
         self._free: dict[str, Leadership] = {}
-        give_back([Leadership(self._new_connection())], self._free)
+        connection = self._new_connection()
+        self._keeps_connection = connection.owned
+        give_back([Leadership(connection)], self._free)
         #: The waiters of threads that may be asleep.
         self._asleep: dict[Any, bool] = {}
         self._closed = False
@@ -191,7 +187,7 @@ class SharedConnection:
                 if left <= 0:
                     failure = self.last_failure or StoreTimeoutError()
                     raise copied(failure, str(failure))
-                waiter.acquire(timeout=min(left, _POLL_INTERVAL))
+                waiter.acquire(timeout=min(left, POLL_INTERVAL))
         finally:
             asleep.pop(waiter, None)
 
@@ -276,8 +272,10 @@ class SharedConnection:
         return not held
 
     def _wake_first(self) -> None:
+        """Wake the thread of the first call in the queue."""
         for call in self._queue.copy():
             self._wake(call)
+            return
 
     # --- the leader
 
@@ -332,6 +330,7 @@ class SharedConnection:
         """Send the own call, or those in the queue."""
         if leadership.calls and leadership.calls[0] is not own:
             self._interrupted(leadership)  # a leader that could not end its calls
+            leadership.intact = False  # a signal handler may interrupt what follows
         connection = leadership.connection
         connection.prepare(own.deadline)
         if not leadership.calls:
