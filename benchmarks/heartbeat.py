@@ -207,6 +207,7 @@ def verbs(scale: float) -> Iterator[Verb]:
     yield Verb("event_names", "of 100,000 keys", lambda t, **o: t.event_names(**o))
     yield Verb("periods", "of 100,000 keys", lambda t, **o: t.periods("a", "day", **o))
     yield Verb("memory", "of 100,000 keys", lambda t, **o: t.memory("a", **o))
+    yield Verb("merge", "in 100,000 keys", lambda t, **o: t.merge(7, 3, **o))
     yield Verb("forget", "in 100,000 keys", lambda t, **o: t.forget(3, **o))
     yield Verb("delete", "9,000 days", lambda t, **o: t.delete(union(t, 9_000), **o), False)
     yield Verb(

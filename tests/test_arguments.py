@@ -99,6 +99,8 @@ async def test_any_integer_is_an_id(facade: Facade, redis_store: Store, user_id:
         }
         assert await tally.mark_many("b", [user_id, 5], now=NOON)
         assert await tally.count(tally.day("b", NOON)) == 2
+        assert await tally.merge(user_id, 2) == 7
+        assert await tally.merge(2, user_id) == 7
         assert await tally.forget(user_id) == 7
     assert type(KeySchema().offset(user_id)) is int
 
@@ -132,6 +134,8 @@ async def test_ids_of_other_types_are_refused_with_advice(facade: Facade, user_i
             lambda: tally.contains(tally.unique("a"), user_id),
             lambda: tally.contains_many(tally.unique("a"), [user_id]),
             lambda: tally.forget(user_id),
+            lambda: tally.merge(user_id, 1),
+            lambda: tally.merge(1, user_id),
             lambda: tally.history(user_id, "a", NOON),
         ):
             with pytest.raises(InvalidTypeError, match="number the users in your database"):

@@ -49,6 +49,8 @@ INNOCENT: dict[str, Any] = {
     "event": "a",
     "user_id": 1,
     "user_ids": [1, 2],
+    "source": 1,
+    "target": 2,
     "now": NOON,
     "track_hourly": None,
     "track_unique": None,

@@ -84,7 +84,10 @@ async def ask(tally: Any) -> None:
 
 
 async def remove(tally: Any) -> None:
-    assert await tally.forget(1) > 0
+    assert await tally.merge(2, 1) == 3
+    assert await tally.merge(1, 100_000) > 0
+    assert await tally.forget(100_000) > 0
+    assert await tally.forget(1) == 0
     assert await tally.delete(tally.day("sparse", MONDAY)) == 1
     assert await tally.delete_all("trackist_") > 0
     assert await tally.event_names() == []

@@ -134,7 +134,8 @@ VERBS: dict[str, Callable[[Tally], Any]] = {
     "unmark_many": lambda tally: tally.unmark_many("m", list(range(200_000))),
     "unmark_many, exact": lambda tally: tally.unmark_many("m", range(2_000), exact=True),
     "transaction": lambda tally: transaction(tally, 50_000),
-    "forget": lambda tally: tally.forget(3),
+    "merge": lambda tally: tally.merge(3, 4),
+    "forget": lambda tally: tally.forget(4),
     "delete": lambda tally: tally.delete(any_of(map(tally_days(tally), days(2_000)))),
     "delete_all": lambda tally: tally.delete_all("trackist_"),
 }

@@ -161,6 +161,8 @@ async def async_reads(event_set: EventSet, day: date) -> None:
     assert_type(await tally.memory("active"), dict[Granularity, int])
     assert_type(await tally.history(1, "active", day), dict[str, list[Period]])
     assert_type(await tally.forget(1), int)
+    assert_type(await tally.merge(1, 2, timeout=1.0), int)
+    await tally.merge(1, "2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(await tally.delete_all("trackist_"), int)
     table = await tally.retention("a", lambda period: tally.during("b", period), by="day")
     assert_type(table, Retention)
@@ -194,6 +196,9 @@ def blocking_reads(event_set: EventSet, day: date) -> None:
     assert_type(tally.history(1, ["a", "b"], day, day, "hour"), dict[str, list[Period]])
     assert_type(tally.retention("a", "b", by=Granularity.WEEK, until=day), Retention)
     assert_type(tally.stickiness("active", day).ratio, "float | None")
+    assert_type(tally.forget(1), int)
+    assert_type(tally.merge(source=1, target=2), int)
+    tally.merge(1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 async def on_a_cluster(client: redis.asyncio.RedisCluster) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from .._core.context import EventSets
-from .._reading import id_streams, keyspace, membership, queries
+from .._reading import id_streams, keyspace, membership, queries, user_bits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
@@ -33,7 +33,7 @@ class AsyncReads(EventSets):
     """The read verbs.
 
     "One moment" means a snapshot: an answer includes each concurrent mark whole or not at all.
-    No verb leaves a key behind, and only `delete`, `delete_all` and `forget` change bitmaps.
+    No verb leaves a key behind. Only `delete`, `delete_all`, `forget` and `merge` change bitmaps.
 
     Every verb takes a ``timeout``: how many seconds the whole call may take. By default, each
     of its requests may take the tally's timeout. For `users` and `user_chunks`, ``timeout``
@@ -521,8 +521,9 @@ class AsyncReads(EventSets):
         """Clear a user's bit in every bitmap, such as for a request to be forgotten.
 
         Extends and creates no bitmap. Scans all keys of the database, a thousand at a time,
-        and clears the bits of each step atomically. Concurrent marks of this user may stay, so
-        stop marking first; a second call returns 0 then. If it is interrupted, call it again.
+        and clears the bits of some hundred bitmaps atomically. Concurrent marks of this user
+        may stay, so stop marking first; a second call returns 0 then. If it is interrupted,
+        call it again.
 
         If the prefix of another tally begins with this tally's prefix, as ``tenant1_eu_`` does
         with ``tenant1_``, its bitmaps are events of this tally as well, and the bit is cleared
@@ -545,7 +546,60 @@ class AsyncReads(EventSets):
 
         Cancelled: all, some or none of the bitmaps may have been changed; call it again.
         """
-        return await self._answer(keyspace.forget(self._context, user_id), timeout)
+        return await self._answer(user_bits.forget(self._context, user_id), timeout)
+
+    async def merge(self, source: int, target: int, *, timeout: float | None = None) -> int:
+        """Move all bits of a user to another user, as when an anonymous visitor signs in.
+
+        In every bitmap, of hours, days, weeks, months, years and without a date, in which the
+        source is marked, the target is marked afterwards, and the source is in none. The
+        expiry of a bitmap stays as it is. Creates and extends no bitmap in which the source is
+        not marked. Scans all keys of the database, a thousand at a time.
+
+        Without shards, or if both users are in the same shard, no bit is in two places: some
+        hundred bitmaps are changed atomically at a time (with shards, each bitmap by itself).
+        If the users are in different shards, the bits of some hundred bitmaps of the target are
+        set first, and then those of the source are cleared: counts in between have both users.
+        A bitmap that the shard of the target did not have gets the expiry of the source's
+        bitmap. With the option ``replicas``, replicas have to acknowledge the target's bits
+        before the source's are cleared.
+
+        It is safe to repeat. No bit is lost by a fault: each one is the source's, the target's,
+        or both, and the next call moves the rest. Concurrent marks of other users are not
+        affected. A concurrent mark of the source is either moved or stays with the source, so
+        stop marking the source first, or call `merge` again afterwards. If the source is
+        unmarked concurrently, the target may be marked nevertheless.
+
+        If the prefix of another tally begins with this tally's prefix, as ``tenant1_eu_`` does
+        with ``tenant1_``, its bitmaps are events of this tally as well, and the bits are moved
+        there too.
+
+        Arguments:
+            source: the user who has no bit afterwards: an int from 0 to the tally's
+                ``max_user_id``.
+            target: the user who gets the bits; another one than the source.
+
+        Returns:
+            How many bits of the source were set, one for each bitmap, also where the bit of the
+            target was set already. 0 if there is nothing to move. It may be too low after a
+            broken connection and a retry.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or source and
+                target are the same user; nothing was sent.
+            WrongKeyTypeError: in the shard of the target, keys of bitmaps hold something else.
+                These bits of the source stay, all others were moved. (Where the source's own
+                key holds something else, there is no bit to move.)
+            CommandError: Redis refused a command.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout. The message
+                says if some bits were moved.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+                loop.
+
+        Cancelled: all, some or none of the bitmaps may have been changed; call it again.
+        """
+        return await self._answer(user_bits.merge(self._context, source, target), timeout)
 
     async def delete_all(self, prefix: str, *, timeout: float | None = None) -> int:
         """Delete every bitmap of the tally, of all events and all time.

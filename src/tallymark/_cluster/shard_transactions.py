@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._core import encoding
-from .._core.failures import RedirectedError, unexpected_reply
-from .._marking.batch import Batch, check_replicated, wait_command
+from .._core.failures import RedirectedError, check_replicated, unexpected_reply
+from .._marking.batch import Batch, wait_command
 from .._marking.commands import SetBits, encode_all, parse_all
 from .._marking.marks import NO_FLIPS, BitMark
 

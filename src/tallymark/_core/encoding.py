@@ -11,7 +11,20 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ASKING", "EXEC", "MULTI", "bitfield", "bulk", "command", "setbit", "setbit_head"]
+__all__ = [
+    "ASKING",
+    "EXEC",
+    "MULTI",
+    "bitfield",
+    "bulk",
+    "command",
+    "setbit",
+    "setbit_head",
+    "wait",
+]
+
+#: How long ``WAIT`` waits at most. Later requests on the same connection wait behind it.
+_WAIT_MILLISECONDS: Final = 1000
 
 
 def bulk(data: bytes) -> bytes:
@@ -59,6 +72,15 @@ def bitfield(bulk_keys: tuple[bytes, ...], bits: list[tuple[int, int]]) -> bytes
     ).encode()
     head = b"*%d\r\n$8\r\nBITFIELD\r\n" % (2 + 4 * len(bits))
     return b"".join([b"%b%b%b" % (head, key, tail) for key in bulk_keys])
+
+
+def wait(replicas: int) -> tuple[bytes, ...]:
+    """Return the ``WAIT`` command for some replicas, not encoded.
+
+    The server replies when this many replicas have acknowledged all earlier writes of the
+    connection, or after a second (https://redis.io/docs/latest/commands/wait/).
+    """
+    return (b"WAIT", b"%d" % replicas, b"%d" % _WAIT_MILLISECONDS)
 
 
 #: How many digits an offset has at most: those of 2**64.

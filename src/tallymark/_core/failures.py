@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from ..errors import (
     CommandError,
@@ -24,6 +24,7 @@ __all__ = [
     "Backoff",
     "RedirectedError",
     "SlotMovingError",
+    "check_replicated",
     "copied",
     "may_be_applied",
     "overloaded",
@@ -209,3 +210,24 @@ def copied(error: ErrorT, message: str) -> ErrorT:
     copy._may_be_applied = error._may_be_applied  # noqa: SLF001
     copy._missed = error._missed  # noqa: SLF001
     return copy
+
+
+def check_replicated(reply: Any, replicas: int) -> None:
+    """Check the reply to ``WAIT``.
+
+    Arguments:
+        reply: the reply.
+        replicas: how many replicas must have acknowledged the marks.
+
+    Raises:
+        StoreUnavailableError: fewer have; another attempt may succeed.
+        StoreError: the reply does not fit the command.
+    """
+    if isinstance(reply, CommandError):  # such as UNBLOCKED: no longer a master
+        raise StoreUnavailableError(str(reply)) from reply.__cause__
+    if not isinstance(reply, int):
+        raise unexpected_reply(reply)
+    if reply < replicas:
+        raise StoreUnavailableError(
+            f"{reply} of the {replicas} replicas that this tally wants have confirmed the marks"
+        )

@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from .._core import encoding
-from .._core.failures import RedirectedError, unexpected_reply
-from ..errors import CommandError, StoreNotReadyError, StoreUnavailableError
+from .._core.failures import RedirectedError, check_replicated, unexpected_reply
+from ..errors import CommandError, StoreNotReadyError
 from .commands import (
     SetBits,
     encode_all,
@@ -34,14 +34,11 @@ if TYPE_CHECKING:
     from .commands import SingleBit, WriteCommand
     from .marks import Mark, Result
 
-__all__ = ["MAX_COMMAND_MARKS", "Batch", "SingleMark", "check_replicated", "wait_command"]
+__all__ = ["MAX_COMMAND_MARKS", "Batch", "SingleMark", "wait_command"]
 
 #: How many marks one command should have at most; Redis before version 7 accepts 2**20
 #: arguments.
 MAX_COMMAND_MARKS: Final = 16_384
-
-#: How long ``WAIT`` waits at most. Later batches on the same connection wait behind it.
-_WAIT_MILLISECONDS: Final = 1000
 
 
 class _OpenCommands:
@@ -283,32 +280,5 @@ class SingleMark:
 
 
 def wait_command(replicas: int) -> bytes:
-    """Return the ``WAIT`` command for some replicas; no bytes for none.
-
-    The server replies when this many replicas have acknowledged all earlier writes of the
-    connection, or after a second (https://redis.io/docs/latest/commands/wait/).
-    """
-    return (
-        encoding.command(b"WAIT", b"%d" % replicas, b"%d" % _WAIT_MILLISECONDS) if replicas else b""
-    )
-
-
-def check_replicated(reply: Any, replicas: int) -> None:
-    """Check the reply to ``WAIT``.
-
-    Arguments:
-        reply: the reply.
-        replicas: how many replicas must have acknowledged the marks.
-
-    Raises:
-        StoreUnavailableError: fewer have; another attempt may succeed.
-        StoreError: the reply does not fit the command.
-    """
-    if isinstance(reply, CommandError):  # such as UNBLOCKED: no longer a master
-        raise StoreUnavailableError(str(reply)) from reply.__cause__
-    if not isinstance(reply, int):
-        raise unexpected_reply(reply)
-    if reply < replicas:
-        raise StoreUnavailableError(
-            f"{reply} of the {replicas} replicas that this tally wants have confirmed the marks"
-        )
+    """Return the encoded ``WAIT`` for some replicas; no bytes for none."""
+    return encoding.command(*encoding.wait(replicas)) if replicas else b""

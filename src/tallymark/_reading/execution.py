@@ -345,20 +345,24 @@ class Executions:
             effect = next(query)
             while True:
                 outcome: Any = None
-                if isinstance(effect, Checkpoint):
-                    limit = began + seconds if paged else deadline
-                    if limit is not None and self._clock() >= limit:
-                        raise _not_computed(seconds)
-                    yield effect
-                elif isinstance(effect, Page):
-                    yield effect
-                    began = self._clock()
-                else:
-                    limit = self._clock() + seconds if deadline is None else deadline
-                    outcome = yield from self._perform(effect, seconds, limit)
-                    if paged:
+                try:
+                    if isinstance(effect, Checkpoint):
+                        limit = began + seconds if paged else deadline
+                        if limit is not None and self._clock() >= limit:
+                            raise _not_computed(seconds)
+                        yield effect
+                    elif isinstance(effect, Page):
+                        yield effect
                         began = self._clock()
-                effect = query.send(outcome)
+                    else:
+                        limit = self._clock() + seconds if deadline is None else deadline
+                        outcome = yield from self._perform(effect, seconds, limit)
+                        if paged:
+                            began = self._clock()
+                except StoreError as failure:
+                    effect = query.throw(failure)  # which may explain it
+                else:
+                    effect = query.send(outcome)
         except StopIteration as end:
             result: AnswerT = end.value
             return result

@@ -1,13 +1,6 @@
 """Queries that find bitmaps in the keyspace: by event, by period, by user. Pure.
 
-Redis has no index of keys, so most of these queries scan all keys of the database with
-``SCAN``, a thousand at a time, which does not block the server as ``KEYS`` would. A scan finds
-every bitmap that exists from its start to its end. A bitmap that is created or deleted in
-between may or may not be found.
-
-A key does not say where its prefix ends: ``tenant1_eu_active_u`` is the flag ``active`` with
-the prefix ``tenant1_eu_``, and the flag ``eu_active`` with the prefix ``tenant1_``. So if one
-prefix begins with another one, a scan with the shorter one finds the bitmaps of both.
+Most of them scan all keys of the database, as `KeyScan` does.
 """
 
 from __future__ import annotations
@@ -16,17 +9,18 @@ import heapq
 import itertools
 import operator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .._core.arguments import checked_name, iterated
-from .._core.keys import bitmap_key, results_of_bitmapist, scan_pattern
+from .._core.keys import bitmap_key
 from .._core.periods import Granularity, Period, count_between, dated, periods_between
 from .._core.untrusted import kind_of, shown
 from ..errors import CommandError, InvalidTypeError, InvalidValueError
 from .bounds import check_number
 from .fanout import gather
-from .raw_keys import command_groups, unlink
-from .requests import Checkpoint, ListNodes, Request, in_steps
+from .key_scan import KeyScan
+from .raw_keys import unlink
+from .requests import Checkpoint, Request, in_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -34,13 +28,13 @@ if TYPE_CHECKING:
 
     from .._core.context import Context
     from .._core.periods import By
-    from .requests import Command, Query
+    from .key_scan import FoundBitmap
+    from .requests import Query
 
 __all__ = [
     "all_bitmaps",
     "delete_all",
     "event_names",
-    "forget",
     "history",
     "memory",
     "periods",
@@ -55,7 +49,7 @@ _BitmapName = tuple[str, "Period | None"]
 #: How many items are sorted in one step.
 _SORTED: Final = 10_000
 
-#: How many keys one ``SCAN`` examines, and how many commands one request has.
+#: How many commands one request has.
 _STEP: Final = 1000
 
 #: How many names are checked in one step, since names may be long.
@@ -63,19 +57,6 @@ _NAMES: Final = 10
 
 #: The name of any event, where only the number of bitmaps of a period matters.
 _ANY: Final = "any"
-
-
-#: Clears a user's bit only where it is set, since SETBIT would create or lengthen bitmaps.
-_FORGET: Final = b"""\
-local cleared = 0
-for _, key in ipairs(KEYS) do
-  if redis.pcall('GETBIT', key, ARGV[1]) == 1 then
-    redis.call('SETBIT', key, ARGV[1], 0)
-    cleared = cleared + 1
-  end
-end
-return cleared
-"""
 
 
 def event_names(context: Context, prefix: str) -> Query[list[str]]:
@@ -88,7 +69,7 @@ def event_names(context: Context, prefix: str) -> Query[list[str]]:
     if type(prefix) is not str or prefix:  # the empty str is allowed, and is no name
         prefix = checked_name("prefix", prefix)
     names: set[str] = set()
-    scan = _KeyScan(context, prefix)
+    scan = KeyScan(context, prefix)
     while scan.has_more:
         names.update(bitmap.event for bitmap in (yield from scan.next()))
     return (yield from _sort(names))
@@ -98,7 +79,7 @@ def all_bitmaps(context: Context) -> Query[tuple[list[_BitmapName], list[_Bitmap
     """Return the events and periods of all bitmaps; and those of bitmapist's temporary keys."""
     bitmaps: dict[_BitmapName, None] = {}
     temporary: dict[_BitmapName, None] = {}
-    scan = _KeyScan(context, with_temporary=True)
+    scan = KeyScan(context, with_temporary=True)
     while scan.has_more:
         for bitmap in (yield from scan.next()):
             names = temporary if scan.is_temporary(bitmap.key) else bitmaps
@@ -130,7 +111,7 @@ def periods_of(context: Context, event: str) -> Query[list[Period]]:
 def memory(context: Context, event: str) -> Query[dict[Granularity, int]]:
     """Return how many bytes an event's bitmaps take, for each granularity that has bitmaps."""
     event = checked_name("event", event)
-    by_key: dict[bytes, _FoundBitmap] = {}
+    by_key: dict[bytes, FoundBitmap] = {}
     scan = _scan_of_event(context, event)
     while scan.has_more:
         by_key |= {
@@ -148,11 +129,11 @@ def memory(context: Context, event: str) -> Query[dict[Granularity, int]]:
     return sizes
 
 
-def _granularity(bitmap: _FoundBitmap) -> Granularity:
+def _granularity(bitmap: FoundBitmap) -> Granularity:
     return Granularity.UNIQUE if bitmap.period is None else bitmap.period.granularity
 
 
-def _usages(bitmaps: Sequence[_FoundBitmap]) -> Query[list[int | None]]:
+def _usages(bitmaps: Sequence[FoundBitmap]) -> Query[list[int | None]]:
     """Return how many bytes each bitmap takes; ``None`` if it does not exist any more."""
     usages: list[int | None] = []
     for at in range(0, len(bitmaps), _STEP):
@@ -243,40 +224,6 @@ def _history(
     return by_event
 
 
-def forget(context: Context, user_id: int) -> Query[int]:
-    """Clear a user's bit in all bitmaps; return how many bits were set."""
-    shard, offset = context.schema.place(user_id)
-    digits = b"%d" % offset
-    cleared = 0
-
-    def clear(bitmaps: Sequence[_FoundBitmap]) -> Query[int]:
-        return _clear(context, bitmaps, digits)
-
-    scan = _KeyScan(context, shard=shard, with_temporary=True)
-    while scan.has_more:
-        bitmaps = yield from scan.next()
-        for _, number in (yield from _query_by_shard(context, bitmaps, clear)):
-            cleared += number
-    return cleared
-
-
-def _clear(context: Context, bitmaps: Sequence[_FoundBitmap], digits: bytes) -> Query[int]:
-    """Clear a bit in the bitmaps in which it is set; return how many there were."""
-    keys = [bitmap.key for bitmap in bitmaps]
-    if context.options.bitfield:
-        scripts = [
-            (b"EVAL", _FORGET, b"%d" % len(group), *group, digits)
-            for group in command_groups(context, keys)
-        ]
-        return sum((yield Request(scripts, changes=True)))
-    # The server has no scripts.
-    bits = yield Request([(b"GETBIT", key, digits) for key in keys], tolerant=True)
-    commands: list[Command] = [
-        (b"SETBIT", key, digits, b"0") for key, bit in zip(keys, bits, strict=True) if bit == 1
-    ]
-    return sum((yield Request(commands, changes=True))) if commands else 0
-
-
 def delete_all(context: Context, prefix: str) -> Query[int]:
     """Delete all bitmaps of the tally; return how many there were.
 
@@ -296,10 +243,10 @@ def delete_all(context: Context, prefix: str) -> Query[int]:
         )
     names: set[_BitmapName] = set()
 
-    def unlink_bitmaps(bitmaps: Sequence[_FoundBitmap]) -> Query[list[int]]:
+    def unlink_bitmaps(bitmaps: Sequence[FoundBitmap]) -> Query[list[int]]:
         return unlink(context, [bitmap.key for bitmap in bitmaps])
 
-    scan = _KeyScan(context, with_temporary=True)
+    scan = KeyScan(context, with_temporary=True)
     while scan.has_more:
         bitmaps = yield from scan.next()
         yield from _query_by_shard(context, bitmaps, unlink_bitmaps)
@@ -307,28 +254,13 @@ def delete_all(context: Context, prefix: str) -> Query[int]:
     return len(names)
 
 
-class _FoundBitmap(NamedTuple):
-    """A bitmap that a scan has found.
-
-    Attributes:
-        key: its key.
-        shard: the number of its shard.
-        event, period: its event and period; the period of a flag is ``None``.
-    """
-
-    key: bytes
-    shard: int
-    event: str
-    period: Period | None
-
-
 def _query_by_shard(
     context: Context,
-    bitmaps: Iterable[_FoundBitmap],
-    query: Callable[[Sequence[_FoundBitmap]], Query[AnswerT]],
-) -> Query[list[tuple[Sequence[_FoundBitmap], AnswerT]]]:
+    bitmaps: Iterable[FoundBitmap],
+    query: Callable[[Sequence[FoundBitmap]], Query[AnswerT]],
+) -> Query[list[tuple[Sequence[FoundBitmap], AnswerT]]]:
     """Run a query on the bitmaps of each shard; return these bitmaps and the result for each."""
-    by_shard: dict[int, list[_FoundBitmap]] = {}
+    by_shard: dict[int, list[FoundBitmap]] = {}
     iterator = iter(bitmaps)
     while chunk := list(itertools.islice(iterator, _STEP)):
         for bitmap in chunk:
@@ -339,84 +271,13 @@ def _query_by_shard(
     return list(zip(by_shard.values(), results, strict=True))
 
 
-class _KeyScan:
-    """A scan of all keys of the database for the tally's bitmaps.
-
-    Attributes:
-        has_more: whether the scan is incomplete.
-    """
-
-    def __init__(
-        self,
-        context: Context,
-        event_prefix: str = "",
-        *,
-        shard: int | None = None,
-        with_temporary: bool = False,
-    ) -> None:
-        """Start a scan.
-
-        Arguments:
-            context: the database.
-            event_prefix: the first characters of the events' names.
-            shard: the number of the shard to scan; ``None`` for all shards.
-            with_temporary: whether to include the results that bitmapist computes and leaves.
-        """
-        self._context = context
-        self._schema = context.schema
-        self._pattern = scan_pattern(self._schema, event_prefix, shard)
-        self._temporary = results_of_bitmapist(context.origin.prefix)
-        self._with_temporary = with_temporary
-        #: The cursor on each node; ``None`` until the nodes are known.
-        self._cursors: dict[str, Any] | None = None
-        self.has_more = True
-
-    def next(self) -> Query[list[_FoundBitmap]]:
-        """Send one ``SCAN`` to every node; return the bitmaps among the keys."""
-        keys: list[bytes] = []
-        if self._cursors is None:
-            self._cursors = dict.fromkeys((yield ListNodes()), b"0")
-        nodes = list(self._cursors)
-        scans = ((node, self._scan(self._cursors[node])) for node in nodes)
-        replies = yield from gather(self._context, scans)
-        for node, (cursor, keys_of_node) in zip(nodes, replies, strict=True):
-            keys += keys_of_node
-            if cursor in {b"0", 0}:
-                del self._cursors[node]
-            else:
-                self._cursors[node] = cursor
-        self.has_more = bool(self._cursors)
-        # Without repetitions: while a slot is migrating, two nodes may return the same key.
-        parsed = yield from in_steps(map(self._parse, dict.fromkeys(keys)))
-        return [bitmap for bitmap in parsed if bitmap is not None]
-
-    def _scan(self, cursor: Any) -> Query[tuple[Any, list[bytes]]]:
-        scan = (b"SCAN", cursor, b"MATCH", self._pattern, b"COUNT", b"%d" % _STEP)
-        ((next_cursor, keys),) = yield Request([scan], replies=list)
-        return next_cursor, keys
-
-    def is_temporary(self, key: bytes) -> bool:
-        """Return whether a key looks like that of a result of bitmapist."""
-        return self._temporary.match(key) is not None
-
-    def _parse(self, key: bytes) -> _FoundBitmap | None:
-        """Return the bitmap of a key; ``None`` for other keys."""
-        if not self._with_temporary and self.is_temporary(key):
-            return None
-        try:
-            shard, event, period = self._schema.located(key)
-        except InvalidValueError:
-            return None
-        return _FoundBitmap(key, shard, event, period)
-
-
-def _scan_of_event(context: Context, event: str) -> _KeyScan:
+def _scan_of_event(context: Context, event: str) -> KeyScan:
     """Return a scan that finds the bitmaps of an event, and of some others.
 
     "a" has the keys "a_u" and "a_2026", and "a_b_u" is a key of "a_b". Temporary keys are
     included, since the event's name may look like that of a result of bitmapist.
     """
-    return _KeyScan(context, event + "_", with_temporary=True)
+    return KeyScan(context, event + "_", with_temporary=True)
 
 
 def _sort(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import CommandError, WrongKeyTypeError
-from .requests import Request, send
+from ..errors import WrongKeyTypeError
+from .requests import Request, check_replies, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,9 +45,7 @@ class KeyFacts(NamedTuple):
 def key_facts(keys: Sequence[bytes]) -> Query[list[KeyFacts]]:
     """Return the type, size and time to live of some keys."""
     sizes = yield Request([(b"STRLEN", key) for key in keys], tolerant=True)
-    for size in sizes:
-        if isinstance(size, CommandError) and not isinstance(size, WrongKeyTypeError):
-            raise size
+    check_replies(sizes, (WrongKeyTypeError,))
     strings = [key for key, size in zip(keys, sizes, strict=True) if isinstance(size, int)]
     counts = iter((yield Request([(b"BITCOUNT", key) for key in strings])) if strings else ())
     ttls = iter((yield Request([(b"PTTL", key) for key in strings])) if strings else ())

@@ -1,7 +1,8 @@
 """The effects of queries: requests to send, computations, pages of results. Pure.
 
 A query is a generator. It yields one effect at a time, is sent the effect's outcome, and
-returns the result. So each verb that reads is written once, for both drivers.
+returns the result. If the effect fails, the `StoreError` is raised at the ``yield``, so a query
+can add to its message. So each verb that reads is written once, for both drivers.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ __all__ = [
     "Request",
     "Route",
     "Scatter",
+    "check_replies",
     "encode_request",
     "in_steps",
     "run_steps",
@@ -276,6 +278,18 @@ def send(request: Request) -> Query[list[Any]]:
         request = yield from encode_request(request)
     replies: list[Any] = yield request
     return replies
+
+
+def check_replies(replies: Iterable[Any], allowed: tuple[type[CommandError], ...] = ()) -> None:
+    """Raise the first error among the replies to a tolerant request.
+
+    Arguments:
+        replies: the replies.
+        allowed: the classes of errors that are not raised.
+    """
+    for reply in replies:
+        if isinstance(reply, CommandError) and not isinstance(reply, allowed):
+            raise _refusal(reply)
 
 
 def _refusal(error: CommandError) -> StoreError:

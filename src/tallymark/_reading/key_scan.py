@@ -1,0 +1,119 @@
+"""Scans of the keyspace: all bitmaps of a tally, as ``SCAN`` finds them. Pure.
+
+Redis has no index of keys, so a scan examines all keys of the database, a thousand at a time,
+which does not block the server as ``KEYS`` would. It finds every bitmap that exists from its
+start to its end. A bitmap that is created or deleted in between may or may not be found.
+
+A key does not say where its prefix ends: ``tenant1_eu_active_u`` is the flag ``active`` with
+the prefix ``tenant1_eu_``, and the flag ``eu_active`` with the prefix ``tenant1_``. So if one
+prefix begins with another one, a scan with the shorter one finds the bitmaps of both.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from .._core.keys import results_of_bitmapist, scan_pattern
+from ..errors import InvalidValueError
+from .fanout import gather
+from .requests import ListNodes, Request, in_steps
+
+if TYPE_CHECKING:
+    from .._core.context import Context
+    from .._core.periods import Period
+    from .requests import Query
+
+__all__ = ["FoundBitmap", "KeyScan"]
+
+#: How many keys one ``SCAN`` examines.
+_STEP: Final = 1000
+
+
+class FoundBitmap(NamedTuple):
+    """A bitmap that a scan has found.
+
+    Attributes:
+        key: its key.
+        shard: the number of its shard.
+        event, period: its event and period; the period of a flag is ``None``.
+    """
+
+    key: bytes
+    shard: int
+    event: str
+    period: Period | None
+
+
+class KeyScan:
+    """A scan of all keys of the database for the tally's bitmaps.
+
+    Attributes:
+        has_more: whether the scan is incomplete.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        event_prefix: str = "",
+        *,
+        shard: int | None = None,
+        with_temporary: bool = False,
+        changes: bool = False,
+    ) -> None:
+        """Start a scan.
+
+        Arguments:
+            context: the database.
+            event_prefix: the first characters of the events' names.
+            shard: the number of the shard to scan; ``None`` for all shards.
+            with_temporary: whether to include the results that bitmapist computes and leaves.
+            changes: whether the bitmaps will be changed, and so are not looked up on a
+                replica, which may not have the newest ones yet.
+        """
+        self._context = context
+        self._schema = context.schema
+        self._pattern = scan_pattern(self._schema, event_prefix, shard)
+        self._temporary = results_of_bitmapist(context.origin.prefix)
+        self._with_temporary = with_temporary
+        self._changes = changes
+        #: The cursor on each node; ``None`` until the nodes are known.
+        self._cursors: dict[str, Any] | None = None
+        self.has_more = True
+
+    def next(self) -> Query[list[FoundBitmap]]:
+        """Send one ``SCAN`` to every node; return the bitmaps among the keys."""
+        keys: list[bytes] = []
+        if self._cursors is None:
+            self._cursors = dict.fromkeys((yield ListNodes()), b"0")
+        nodes = list(self._cursors)
+        scans = ((node, self._scan(self._cursors[node])) for node in nodes)
+        replies = yield from gather(self._context, scans)
+        for node, (cursor, keys_of_node) in zip(nodes, replies, strict=True):
+            keys += keys_of_node
+            if cursor in {b"0", 0}:
+                del self._cursors[node]
+            else:
+                self._cursors[node] = cursor
+        self.has_more = bool(self._cursors)
+        # Without repetitions: while a slot is migrating, two nodes may return the same key.
+        parsed = yield from in_steps(map(self._parse, dict.fromkeys(keys)))
+        return [bitmap for bitmap in parsed if bitmap is not None]
+
+    def _scan(self, cursor: Any) -> Query[tuple[Any, list[bytes]]]:
+        scan = (b"SCAN", cursor, b"MATCH", self._pattern, b"COUNT", b"%d" % _STEP)
+        ((next_cursor, keys),) = yield Request([scan], replies=list, changes=self._changes)
+        return next_cursor, keys
+
+    def is_temporary(self, key: bytes) -> bool:
+        """Return whether a key looks like that of a result of bitmapist."""
+        return self._temporary.match(key) is not None
+
+    def _parse(self, key: bytes) -> FoundBitmap | None:
+        """Return the bitmap of a key; ``None`` for other keys."""
+        if not self._with_temporary and self.is_temporary(key):
+            return None
+        try:
+            shard, event, period = self._schema.located(key)
+        except InvalidValueError:
+            return None
+        return FoundBitmap(key, shard, event, period)
