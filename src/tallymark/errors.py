@@ -97,9 +97,10 @@ class StoreNotReadyError(StoreUnavailableError):
 
 
 class WrongSchemaError(StoreError):
-    """The database has another number of shards than this tally.
+    """The database has another number of shards, or another type of user ids, than this tally.
 
-    Nothing was written. The message has the database's number of ``shards``.
+    Nothing was written. The message has the database's ``shards`` or ``user_ids``. Or marks were
+    made with numbers as ids before, or the numbers of the users are missing.
     """
 
 

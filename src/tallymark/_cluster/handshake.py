@@ -1,8 +1,9 @@
-"""The handshake of a tally with a database: the check that both have the same sharding. Pure.
+"""The handshake of a tally with a database: the check that both have the same key schema. Pure.
 
-The number of shards decides which keys have a user's bits, so two tallies with different
-numbers would not see each other's marks. The first mark of a sharded tally writes the number
-to the schema key, which is no bitmap. Every tally reads that key before its first command.
+The number of shards, and the type of the user ids, decide which keys and bits belong to a user,
+so two tallies with different ones would not see each other's marks. The first mark of a tally
+that has either writes both to the schema key, which is no bitmap. Every tally reads that key
+before its first command.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .._core import encoding
 from .._core.failures import copied, unexpected_reply
 from .._core.untrusted import reraise_from_handler, shown
+from .._core.user_ids import BUCKETS
 from ..errors import CommandError, WrongSchemaError
 
 if TYPE_CHECKING:
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Handshake"]
 
-#: The version of the key format with shards.
-_VERSION: Final = 1
+#: The versions of the schema key.
+_VERSIONS: Final = (1, 2)
 
 _IN_A_CLUSTER: Final = (
     "this server is a node of a Redis Cluster; use a redis+cluster:// URL, or a RedisCluster"
@@ -43,27 +45,27 @@ class Handshake:
         self.done = False
         self.checked = False
         self.key = schema.schema_key
-        self._shards = schema.shards
+        self._stored = schema.stored
         self._prefix = schema.prefix
 
     def commands(self, *, marking: bool) -> tuple[bytes, int]:
         """Return the encoded commands, and how many replies they have.
 
         Arguments:
-            marking: whether a mark follows. A sharded tally writes the schema key then, if
-                the key is missing.
+            marking: whether a mark follows. A tally with shards, or with ids of another type,
+                writes the schema key then, if the key is missing.
         """
         get = encoding.command(b"GET", self.key)
-        if not marking or self._shards is None:
+        if not marking or self._stored is None:
             return get, 1
-        schema = json.dumps({"version": _VERSION, "shards": self._shards}).encode()
+        schema = json.dumps(self._stored).encode()
         return encoding.command(b"SET", self.key, schema, b"NX") + get, 2
 
     def check(self, replies: Sequence[Any]) -> None:
         """Check the replies.
 
         Raises:
-            WrongSchemaError: the database is sharded in another way than the tally.
+            WrongSchemaError: the database has another schema than the tally.
             CommandError: Redis refused a command.
         """
         self._check(replies)
@@ -81,32 +83,45 @@ class Handshake:
         if refusal is not None:
             if str(refusal).startswith("MOVED"):
                 raise copied(refusal, f"{refusal}; {_IN_A_CLUSTER}")
-            if self._shards is not None:
+            if self._stored is not None:
                 raise copied(refusal, f"Redis refused: {refusal}")
-            # A tally without shards needs no permission for the schema key.
+            # A tally with the plain format needs no permission for the schema key.
             self.done = True
         elif value is not None:
             self._check_schema(value)
             self.done = True
         else:
-            # The key is missing: a sharded tally reads it again before its next call.
-            self.done = self._shards is None
+            # The key is missing: a tally that needs it reads it again before its next call.
+            self.done = self._stored is None
 
     def _check_schema(self, value: Any) -> None:
         try:
             schema = json.loads(value)
             version, shards = schema["version"], schema["shards"]
-        except (ValueError, TypeError, KeyError) as error:
+            user_ids, buckets = schema.get("user_ids"), schema.get("buckets")
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             reraise_from_handler(error)
-            version, shards = None, None
-        if version != _VERSION:
+            version = shards = user_ids = buckets = None
+        own = self._stored or {}
+        if version not in _VERSIONS or buckets not in {None, BUCKETS}:
             raise WrongSchemaError(
                 f"the key {shown(self.key.decode())} tells how this database is sharded, in a way "
                 f"that this release of tallymark does not know: {shown(value)}"
             )
-        if shards != self._shards:
-            here = "none" if self._shards is None else self._shards
+        if shards != own.get("shards"):
+            here = "none" if own.get("shards") is None else own["shards"]
             raise WrongSchemaError(
                 f"the database has shards={shards} for the prefix {shown(self._prefix)}, "
                 f"and this tally {here}; pass shards={shards}, or use another prefix"
             )
+        if user_ids != own.get("user_ids"):
+            there, here = _in_python(user_ids), _in_python(own.get("user_ids"))
+            raise WrongSchemaError(
+                f"the database has user_ids={there} for the prefix {shown(self._prefix)}, "
+                f"and this tally user_ids={here}; pass user_ids={there}, or use another prefix"
+            )
+
+
+def _in_python(user_ids: Any) -> Any:
+    """Return the type of the ids as it is written in Python."""
+    return "uuid.UUID" if user_ids == "uuid" else user_ids

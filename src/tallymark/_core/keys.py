@@ -40,6 +40,7 @@ from .arguments import (
 from .offsets import Numbers, Offsets, as_list, bounded, is_array_of_ints, partition, widened
 from .periods import UNIQUE_SUFFIX, Period, parse_suffix
 from .untrusted import shown
+from .user_ids import BUCKETS, Dictionary, id_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -80,11 +81,14 @@ class KeySchema:
         prefix: the first characters of every key.
         max_user_id: the largest user id allowed, at most `MAX_USER_ID`.
         shards: the number of shards, from 1 to 1024; ``None`` for the plain format.
+        user_ids: the type of the user ids, if a dictionary has their numbers; ``None`` if the
+            ids are the numbers. All methods here take and return numbers.
     """
 
     prefix: str = DEFAULT_PREFIX
     max_user_id: int = MAX_USER_ID
     shards: int | None = None
+    user_ids: type | None = None
 
     def __post_init__(self) -> None:
         # As exact str and int, also if these are instances of subclasses, or numpy's.
@@ -103,6 +107,8 @@ class KeySchema:
                     "with shards, the prefix must not contain '{', "
                     f"which begins a shard's own tag; got {shown(self.prefix)}"
                 )
+        if self.user_ids is not None:
+            id_type(self.user_ids)
 
     @functools.cached_property
     def parts(self) -> tuple[KeySchema, ...]:
@@ -123,10 +129,30 @@ class KeySchema:
     def _by_tag(self) -> dict[str, int]:
         return {tag: shard for shard, tag in enumerate(tags(len(self.parts)))}
 
+    @functools.cached_property
+    def dictionary(self) -> Dictionary | None:
+        """The dictionary of the user ids; ``None`` if the ids are the numbers."""
+        if self.user_ids is None:
+            return None
+        return Dictionary.of(self.user_ids, tuple(part.prefix for part in self.parts))
+
     @property
     def schema_key(self) -> bytes:
-        """The key of the database's number of shards. No bitmap has this key."""
+        """The key of what differs from the plain format. No bitmap has this key."""
         return f"{self.prefix}schema".encode()
+
+    @property
+    def stored(self) -> dict[str, Any] | None:
+        """What the schema key has to hold; ``None`` for the plain format, which has no such key.
+
+        Version 2 has ids of other types. Releases that know only version 1 refuse it.
+        """
+        if self.user_ids is not None:
+            name = id_type(self.user_ids).name
+            return {"version": 2, "shards": self.shards, "user_ids": name, "buckets": BUCKETS}
+        if self.shards is not None:
+            return {"version": 1, "shards": self.shards}
+        return None
 
     def place(self, user_id: int) -> tuple[int, int]:
         """Return the shard of a user, and the offset of the user's bit in the shard's bitmaps.
