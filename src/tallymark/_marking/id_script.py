@@ -54,7 +54,8 @@ _USED_UP: Final = -2
 #:   position of the id, how many bitmaps there are, and each with those of its other days.
 #:
 #: Lists of numbers are strings with four bytes for each, which takes less time than an argument
-#: for each. Bitmaps are positions among the keys. A bit is the position of an id, doubled, plus
+#: for each. The script formats the numbers that it passes to commands: what Redis does by itself
+#: takes four times as long, and a fifth of the time of a new id. Bitmaps are positions among the keys. A bit is the position of an id, doubled, plus
 #: the value. The reply has the stamp, each id's number, and the replies to the commands, with 0
 #: for those of ids without a number.
 #:
@@ -65,7 +66,8 @@ _SCRIPT: Final = b"""\
 local base, width, block = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local highest, is_cluster = tonumber(ARGV[4]), ARGV[5] == '1'
 local at = 7
-local byte, sub, floor = string.byte, string.sub, math.floor
+local byte, sub, format, floor = string.byte, string.sub, string.format, math.floor
+local values = {[0] = '0', '1'}
 
 local function list()
   local bytes, numbers = ARGV[at], {}
@@ -117,7 +119,7 @@ local forward = base .. 'f:'
 for i = 1, count do
   local bucket = buckets[i]
   local wanted = bucket % 2
-  bucket = forward .. (bucket - wanted) / 2
+  bucket = forward .. format('%d', (bucket - wanted) / 2)
   local number = redis.call('HGET', bucket, fields[i])
   if number then
     numbers[i] = number
@@ -168,7 +170,7 @@ if #fresh > 0 then
       else
         records[#records + 1] = ids[i]
       end
-      numbers[i] = number
+      numbers[i] = format('%d', number)
       replies[i + 1] = number
       number = number + 1
     end
@@ -192,7 +194,7 @@ local function set_one(bitmaps)
   local number = numbers[floor(bit / 2) + 1]
   for _, key in ipairs(bitmaps) do
     size = size + 1
-    replies[size] = number and redis.pcall('SETBIT', keys[key], number, bit % 2) or 0
+    replies[size] = number and redis.pcall('SETBIT', keys[key], number, values[bit % 2]) or 0
   end
   return number
 end
@@ -204,7 +206,7 @@ local function set_some(bitmaps, lists, bits, first, last)
     local number = numbers[(bits[p] - value) / 2 + 1]
     if number then
       command[length + 1], command[length + 2] = 'SET', 'u1'
-      command[length + 3], command[length + 4] = number, value
+      command[length + 3], command[length + 4] = number, values[value]
       length = length + 4
       positions[length / 4] = p
     end
