@@ -74,7 +74,11 @@ def numbers(context: Context, user_ids: Iterable[Any]) -> Query[list[int | None]
         return (yield from find_numbers(context, keys))
     id_blocks, _ = blocks(user_ids)
     checked = yield from in_steps(map(context.schema.offsets, id_blocks), 1)
-    return [number for block in checked for number in as_list(block.values)]
+    plain: list[int | None] = []
+    for block in checked:
+        plain += as_list(block.values)
+        yield Checkpoint()
+    return plain
 
 
 def ids(context: Context, numbers: Iterable[int]) -> Query[list[Any]]:
@@ -172,9 +176,8 @@ def _find_offsets(
         for key in keys[at : at + _COMMANDS]:
             bucket, field, _ = dictionary.entry(key)
             commands.append((b"HGET", dictionary.forward(shard, bucket), field))
-        replies = yield from _send(commands)
-        offsets += map(_offset, replies)
         yield Checkpoint()
+        offsets += map(_offset, (yield from _send(commands)))
     return offsets
 
 
@@ -237,7 +240,7 @@ def _decoded(id_type: IdType, record: bytes | None) -> Any:
         return None
     try:
         return id_type.decode(record)
-    except ValueError:
+    except UnicodeDecodeError:
         raise unexpected_reply(record) from None
 
 
@@ -320,17 +323,14 @@ def _in_string(fetch: _Fetch, reply: Any, width: int) -> list[bytes | None]:
 
 def _in_hash(fetch: _Fetch, reply: Any) -> list[bytes | None]:
     """Return the records of a block that is a hash."""
-    if type(reply) is not list:
-        raise unexpected_reply(reply)
-    if fetch.command[0] == b"HMGET":
-        records = reply
-    else:
-        cursor, fields = reply
+    records = reply
+    if fetch.command[0] == b"HSCAN":
+        cursor, fields = reply if type(reply) is list and len(reply) == 2 else (None, None)
         if cursor != b"0" or type(fields) is not list:
             raise unexpected_reply(reply)
-        by_field = dict(zip(fields[::2], fields[1::2], strict=True))
+        by_field = dict(zip(fields[::2], fields[1::2], strict=False))
         records = [by_field.get(b"%d" % position) for position in fetch.positions]
-    if len(records) != len(fetch.positions):
+    if type(records) is not list or len(records) != len(fetch.positions):
         raise unexpected_reply(reply)
     return records
 
