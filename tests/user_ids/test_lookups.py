@@ -429,7 +429,7 @@ async def test_damaged_records(facade: Facade, write: Callable[..., Written], ki
             written.execute(0, "HSET", "ids:r:0", 3, b"\xff is no UTF-8")
         else:
             written.execute(0, "LPUSH", "ids:r:0", "a list")
-        message = "does not fit" if kind is str else "WRONGTYPE"
+        message = "does not fit" if kind is str else "refused: WRONGTYPE"
         with pytest.raises(StoreError, match=message):
             await listed(tally.users(a, start=None))
         with pytest.raises(StoreError, match=message):
