@@ -23,12 +23,12 @@ A crash, or a failure, leaves:
 **Failovers** lose the last writes of a shard, never earlier ones without the later ones. So
 the bits cannot be cleared while the id is not erased. But a number must not be removed from the
 journal if clearings of its bits were lost. Hence an entry's value is a random token, which each
-script that changes bits renews. A query remembers the last token that it has read behind bits,
-or that its last script has written. If the journal has it at the end, it has everything before
-it. Else the query scans again. If an entry is missing, the query looks the id up again: it was
-finished by another, or the erasure was lost. With the option ``replicas``, replicas have to
-acknowledge the look-up at the beginning and the end, and each bit of another shard before the
-source's is cleared.
+script that changes bits renews. A query reads it behind the bits; its scripts, and the last one
+too, demand the token that it has read, or written itself, before. If that is always there, the
+server has everything that the query has seen or done during its scan. Else it scans again. If
+an entry is missing, the query looks the id up again: either another query has finished it, or
+the erasure was lost. With the option ``replicas``, replicas have to acknowledge the look-up at
+the beginning, the end, and each bit of another shard before the source's is cleared.
 
 **Targets** are noted by their ids, and looked up when bits are moved; a script sets the target's
 bit only if the number is the target's. So no bit is set for a target that was forgotten
@@ -47,7 +47,7 @@ from .._core.failures import copied, unexpected_reply
 from .._core.untrusted import reraise_from_handler, shown
 from ..errors import InvalidValueError, StoreError
 from .bit_changes import READ, Bit, in_shard, keys_with, most_changed, move, move_to_shard
-from .journals import GONE, OTHER_TARGET, Erased, Journals, random_token
+from .journals import GONE, OTHER_TARGET, OTHER_TOKEN, Erased, Journals, Tokens
 from .key_scan import KeyScan
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ class _Work:
         count: how many bits were cleared or moved.
         is_open: whether the entry has to be scanned for, and removed.
         is_gone: whether the entry is missing in the journal.
-        token: the token that the journal has if it has everything that this query has seen.
+        token: the token that the journal has if it has everything that this scan has seen.
+        is_changed: whether the token has become another one meanwhile.
         target: the bit of the target, when it has been looked up.
         refusals: the errors about keys of the target's shard that hold no bitmaps.
     """
@@ -78,15 +79,21 @@ class _Work:
         self.entry = entry
         self.count = 0
         self.is_open, self.is_gone = True, False
-        self.token = b""
+        self.token, self.is_changed = b"", False
         self.target: Bit | None = None
         self.refusals: list[WrongKeyTypeError] = []
+
+    def begin(self, token: Any) -> None:
+        """Begin a scan with the token that the journal has now."""
+        self.token, self.is_changed = b"", False
+        self.observe(token)
 
     def observe(self, token: Any) -> None:
         """Take the token that the journal has now; ``None`` if it does not have the entry."""
         if token is None:
             self.vanish()
         elif isinstance(token, bytes):
+            self.is_changed |= token != self.token != b""
             self.token = token
         else:
             raise unexpected_reply(token)
@@ -209,7 +216,7 @@ class _Eraser:
         """Clear or move all bits of the users of entries, and remove these."""
         while current := [work for work in works if work.is_open]:
             for work in current:
-                work.observe((yield from self._journals.token(work.entry)))
+                work.begin((yield from self._journals.token(work.entry)))
             yield from self._scan(current)
             for work in current:
                 if not work.is_open:
@@ -217,6 +224,8 @@ class _Eraser:
                 if work.refusals:
                     work.is_open = False
                     continue
+                if work.is_changed:
+                    continue  # scans again
                 reply = yield from self._journals.end(work.entry, work.token)
                 if reply == GONE:
                     work.vanish()
@@ -253,25 +262,26 @@ class _Eraser:
         """Clear or move the bits of a user where they are set.
 
         Returns:
-            The keys of bitmaps to read again, as the number of the target is another now.
+            The keys of bitmaps to read again, with the token and the number of the target.
         """
         begin = 0
         while begin < len(keys) and work.is_open:
             if work.entry.target is not None and work.target is None:
                 work.target = yield from self._journals.bit(self._target_of(work))
             most = most_changed(work.entry.bit, work.target)
-            tokens: list[bytes] = []
+            tokens = Tokens()
             replies = yield from self._move(work, keys[begin : begin + most], tokens)
             # The replies of the scripts that renew the token are the last ones.
-            for token, reply in zip(reversed(tokens), reversed(replies), strict=False):
+            for token, reply in zip(reversed(tokens.made), reversed(replies), strict=False):
                 if reply > 0:
                     work.token = token
                     break
             work.count += sum(reply for reply in replies if reply > 0)
             if GONE in replies:
                 work.vanish()
-            elif OTHER_TARGET in replies:
+            if OTHER_TARGET in replies:
                 work.target = None
+            if OTHER_TARGET in replies or OTHER_TOKEN in replies:
                 return keys[begin:]
             begin += most
         return ()
@@ -281,21 +291,17 @@ class _Eraser:
         ids = self._dictionary.ids
         return ids.key(ids.decode(work.entry.target or b""))
 
-    def _move(self, work: _Work, keys: Sequence[bytes], tokens: list[bytes]) -> Query[list[int]]:
+    def _move(self, work: _Work, keys: Sequence[bytes], tokens: Tokens) -> Query[list[int]]:
         """Clear or move bits with scripts; return their replies, as `move`.
 
         Arguments:
             work: the entry.
             keys: the keys of bitmaps.
-            tokens: gets the tokens of the scripts.
+            tokens: makes the tokens of the scripts.
         """
         context, bit, target = self._context, work.entry.bit, work.target
 
-        def token() -> bytes:
-            tokens.append(random_token())
-            return tokens[-1]
-
-        guard = self._journals.guard(work.entry, token)
+        guard = self._journals.guard(work.entry, work.token, tokens)
         if target is None:
             query = move(context, keys, bit.digits, guard=guard)
             return (yield from in_shard(context, bit.shard, query))

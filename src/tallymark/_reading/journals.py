@@ -17,13 +17,13 @@ from .fanout import gather
 from .requests import Request, check_replies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from .._core.context import Context
     from .._core.user_ids import Dictionary, Entry
     from .requests import Command, Query
 
-__all__ = ["GONE", "OTHER_TARGET", "Erased", "Journals", "random_token"]
+__all__ = ["GONE", "OTHER_TARGET", "OTHER_TOKEN", "Erased", "Journals", "Tokens"]
 
 #: Erases an id. KEYS: forward bucket, reverse block, stamp, journal. ARGV: field, number, the
 #: journal's field, encoded id, its length if all have the same, position in the block, stamp.
@@ -33,7 +33,7 @@ __all__ = ["GONE", "OTHER_TARGET", "Erased", "Journals", "random_token"]
 #: stamp is not renewed: it shows that keys were evicted.
 _ERASE: Final = b"""\
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then
-  return redis.call('HEXISTS', KEYS[4], ARGV[3])
+  return redis.call('HGET', KEYS[4], ARGV[3]) and 1 or 0
 end
 local width, position = tonumber(ARGV[5]), tonumber(ARGV[6])
 local record
@@ -59,11 +59,11 @@ return 1
 
 #: Replaces an entry of the journal; returns whether the new one is there.
 _RETARGET: Final = b"""\
-if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then
+if redis.call('HGET', KEYS[1], ARGV[1]) then
   redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
   redis.call('HDEL', KEYS[1], ARGV[1])
 end
-return redis.call('HEXISTS', KEYS[1], ARGV[2])
+return redis.call('HGET', KEYS[1], ARGV[2]) and 1 or 0
 """
 
 #: Removes an entry that has a token from the journal.
@@ -106,26 +106,34 @@ return number
 _OTHER_BLOCK: Final = -1
 _USED_UP: Final = -2
 
-#: The reply of a guard if the number is not in the journal, and if the target's is another.
+#: The reply of a guard if the number is not in the journal, if the target's number is another,
+#: and if the token is another.
 GONE: Final = -1
 OTHER_TARGET: Final = -2
+OTHER_TOKEN: Final = -3
 
+#: The tokens of one request have their first 8 bytes in common.
 _IN_JOURNAL: Final = b"""\
-local keys, arguments = 1, 2
-if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return -1 end
+local current, own = redis.call('HGET', KEYS[1], ARGV[1]), ARGV[arguments]
+if not current then return -1 end
+if current ~= ARGV[2] and string.sub(current, 1, 8) ~= string.sub(own, 1, 8) then return -3 end
 """
 _OF_TARGET: Final = b"""\
 local keys, arguments = 1, 2
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return -2 end
 """
-_IN_JOURNAL_OF_TARGET: Final = b"""\
-local keys, arguments = 2, 4
-if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return -1 end
-if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[3] then return -2 end
+_ONLY_JOURNAL: Final = b"local keys, arguments = 1, 3\n" + _IN_JOURNAL
+_BOTH: Final = (
+    b"""\
+local keys, arguments = 2, 5
+if redis.call('HGET', KEYS[2], ARGV[3]) ~= ARGV[4] then return -2 end
 """
+    + _IN_JOURNAL
+)
+
 #: The token is the last argument of both guards of the journal.
 _RENEW_TOKEN: Final = b"""\
-if moved > 0 then redis.call('HSET', KEYS[1], ARGV[1], ARGV[arguments]) end
+if moved > 0 then redis.call('HSET', KEYS[1], ARGV[1], own) end
 """
 
 
@@ -154,6 +162,23 @@ class Erased(NamedTuple):
         if not digits.isdigit():
             raise unexpected_reply(field)
         return cls(Bit(shard, int(digits)), field, target if colon else None)
+
+
+class Tokens:
+    """The tokens of the scripts of one request: random, and different from each other.
+
+    Attributes:
+        made: the tokens, in order.
+    """
+
+    def __init__(self) -> None:
+        self._common = _random()
+        self.made: list[bytes] = []
+
+    def next(self) -> bytes:
+        """Return another token."""
+        self.made.append(self._common + b"%d" % len(self.made))
+        return self.made[-1]
 
 
 class Journals:
@@ -211,7 +236,7 @@ class Journals:
                 place.field,
                 place.encoded,
                 b"%d" % dictionary.ids.width,
-                random_token(),
+                _random(),
                 b"%d" % block,
                 b"%d" % number,
                 b"%d" % self._context.schema.parts[shard].max_user_id,
@@ -249,7 +274,7 @@ class Journals:
             place.encoded,
             b"%d" % dictionary.ids.width,
             b"%d" % record.position,
-            random_token(),
+            _random(),
         )
         return reply == 1
 
@@ -275,7 +300,7 @@ class Journals:
                     entries.append(entry)
                     continue
                 other = Erased.of(entry.bit, to)
-                arguments = (entry.field, other.field, random_token())
+                arguments = (entry.field, other.field, _random())
                 keys = (self._journal(shard),)
                 if (yield from self._eval(shard, _RETARGET, keys, *arguments)) == 1:
                     entries.append(other)
@@ -297,10 +322,17 @@ class Journals:
 
     # --- guards
 
-    def guard(self, entry: Erased, token: Callable[[], bytes]) -> Guard:
-        """Return the condition that the journal has an entry; it renews the token."""
+    def guard(self, entry: Erased, expected: bytes, tokens: Tokens) -> Guard:
+        """Return the condition that the journal has an entry with a token, which it renews.
+
+        Arguments:
+            entry: the entry.
+            expected: the token; those of the same request are accepted too.
+            tokens: makes the new ones.
+        """
+        arguments = (entry.field, expected)
         journal = self._journal(entry.bit.shard)
-        return Guard(_IN_JOURNAL, (journal,), (entry.field,), token, _RENEW_TOKEN)
+        return Guard(_ONLY_JOURNAL, (journal,), arguments, tokens.next, _RENEW_TOKEN)
 
     def guard_of_target(self, target: Bit, key: Any) -> Guard:
         """Return the condition that a bit is that of the user with a key."""
@@ -312,7 +344,7 @@ class Journals:
     def both(guard: Guard, of_target: Guard) -> Guard:
         """Return both conditions, if both bits are in the same shard."""
         return guard._replace(
-            script=_IN_JOURNAL_OF_TARGET,
+            script=_BOTH,
             keys=guard.keys + of_target.keys,
             arguments=guard.arguments + of_target.arguments,
         )
@@ -362,6 +394,6 @@ def _fields(journal: bytes) -> Query[Iterable[bytes]]:
     return fields  # type: ignore[no-any-return]
 
 
-def random_token() -> bytes:
+def _random() -> bytes:
     """Return 8 random bytes: a stamp, or a token."""
     return uuid.uuid4().bytes[:8]
