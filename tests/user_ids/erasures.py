@@ -2,33 +2,68 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import uuid
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from stores import SHARDS, ClusterStore
-from tallymark import StoreUnavailableError
+from tallymark import StoreUnavailableError, SyncTally
 from tallymark._core.keys import KeySchema
 from tallymark._reading.requests import Request, Scatter
 from tallymark._reading.user_bits import forget, merge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
+    from facades import Facade
     from stores import Store
     from tallymark._reading.requests import Query
 
-__all__ = [
-    "VERBS",
-    "Crashed",
-    "Inspector",
-    "crashing",
-    "losing_an_answer",
-    "repeating",
-    "run",
-    "step_by_step",
-]
+DAY = date(2026, 11, 23)
+ANN, BOB, EVE, NOBODY = (uuid.UUID(int=0xABCD_EF12_3456_7890_0000 + at) for at in range(4))
+USERS = [ANN, BOB, EVE]
+LAYOUTS = [pytest.param({}, id="plain"), pytest.param({"shards": 16}, id="shards")]
+
+#: Ids of each type: three users, and somebody who was never marked.
+IDS: dict[type, list[Any]] = {
+    uuid.UUID: [*USERS, NOBODY],
+    str: ["ann@example.com", "bob" * 50, "eve", "nobody"],
+    bytes: [b"ann\0\0\xff", b"bob" * 50, b"\xff\x00\xfe" * 3, b"nobody"],
+    int: [0, -1, 2**63 - 1, 5],
+}
 
 VERBS: dict[str, Any] = {"forget": forget, "merge": merge}
+
+
+@contextlib.asynccontextmanager
+async def opened(facade: Facade, url: str, user_ids: type, **options: Any) -> AsyncIterator[Any]:
+    """Open a tally with ids of a type."""
+    async with facade.open(url, user_ids=user_ids, **options) as tally:
+        yield tally
+
+
+def opened_blocking(url: str, **options: Any) -> Any:
+    """Return a blocking tally with UUIDs."""
+    made: Any = SyncTally
+    return made.from_url(url, user_ids=uuid.UUID, **options)
+
+
+async def fill(tally: Any, users: list[Any]) -> None:
+    """Mark the first user in four bitmaps, the second one in one of them, the third in all."""
+    for user in (users[0], users[2]):
+        await tally.mark_event("active", user, now=DAY, track_unique=True)
+    await tally.mark_unique("active", users[1])
+
+
+def fill_blocking(tally: Any, users: list[Any]) -> None:
+    """Fill as `fill`."""
+    for user in (users[0], users[2]):
+        tally.mark_event("active", user, now=DAY, track_unique=True)
+    tally.mark_unique("active", users[1])
 
 
 class Crashed(BaseException):

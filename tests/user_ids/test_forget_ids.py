@@ -5,16 +5,26 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from erasures import (
+    ANN,
+    BOB,
+    EVE,
+    IDS,
+    LAYOUTS,
+    NOBODY,
+    USERS,
     VERBS,
     Crashed,
     Inspector,
     crashing,
+    fill,
+    fill_blocking,
     losing_an_answer,
+    opened,
+    opened_blocking,
     repeating,
     run,
     step_by_step,
@@ -27,7 +37,6 @@ from tallymark import (
     CommandError,
     InvalidTypeError,
     StoreUnavailableError,
-    SyncTally,
 )
 from tallymark._core.keys import key_slot
 from tallymark._reading import bit_changes, forgetting
@@ -35,19 +44,6 @@ from tallymark._reading import bit_changes, forgetting
 if TYPE_CHECKING:
     from facades import Facade
     from stores import Store
-
-DAY = date(2026, 11, 23)
-ANN, BOB, EVE, NOBODY = (uuid.UUID(int=0xABCD_EF12_3456_7890_0000 + at) for at in range(4))
-USERS = [ANN, BOB, EVE]
-LAYOUTS = [pytest.param({}, id="plain"), pytest.param({"shards": 16}, id="shards")]
-
-#: Ids of each type: three users, and somebody who was never marked.
-IDS: dict[type, list[Any]] = {
-    uuid.UUID: [*USERS, NOBODY],
-    str: ["ann@example.com", "bob" * 50, "eve", "nobody"],
-    bytes: [b"ann\0\0\xff", b"bob" * 50, b"\xff\x00\xfe" * 3, b"nobody"],
-    int: [0, -1, 2**63 - 1, 5],
-}
 
 
 @pytest.fixture
@@ -57,20 +53,6 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bit_changes, "_CHANGED", 2)
 
 
-async def fill(tally: Any, users: list[Any]) -> None:
-    """Mark the first user in four bitmaps, the second one in one of them, the third in all."""
-    for user in (users[0], users[2]):
-        await tally.mark_event("active", user, now=DAY, track_unique=True)
-    await tally.mark_unique("active", users[1])
-
-
-def fill_blocking(tally: Any, users: list[Any]) -> None:
-    """Fill as `fill`."""
-    for user in (users[0], users[2]):
-        tally.mark_event("active", user, now=DAY, track_unique=True)
-    tally.mark_unique("active", users[1])
-
-
 # --- what it does
 
 
@@ -78,7 +60,7 @@ def fill_blocking(tally: Any, users: list[Any]) -> None:
 async def test_the_bits_and_the_id_are_gone(facade: Facade, store: Store, kind: type) -> None:
     ann, bob, eve, nobody = users = IDS[kind]
     inspector = Inspector(store, kind)
-    async with facade.open(store.url, user_ids=kind) as tally:
+    async with opened(facade, store.url, kind) as tally:
         await fill(tally, users)
         before, stamps = inspector.users(users), inspector.stamps()
         assert await tally.forget(nobody) == 0
@@ -103,7 +85,7 @@ async def test_the_bits_and_the_id_are_gone(facade: Facade, store: Store, kind: 
 
 
 async def test_a_wrong_id_is_refused(facade: Facade, redis_store: Store) -> None:
-    async with facade.open(redis_store.url, user_ids=uuid.UUID) as tally:
+    async with opened(facade, redis_store.url, uuid.UUID) as tally:
         with pytest.raises(InvalidTypeError, match=r"uuid\.UUID"):
             await tally.forget(7)
     assert redis_store.names() == set()
@@ -118,7 +100,7 @@ async def test_no_trace(redis_store: Store, kind: type, options: Any) -> None:
     before = redis_store.raw.config_get("rdbcompression")
     redis_store.raw.config_set("rdbcompression", "no")
     try:
-        async with ASYNC.open(redis_store.url, user_ids=kind, **options) as tally:
+        async with opened(ASYNC, redis_store.url, kind, **options) as tally:
             await fill(tally, users)
             for user in users[:3]:
                 _, field, encoded = inspector.dictionary.entry(inspector.dictionary.ids.key(user))
@@ -136,7 +118,7 @@ async def test_no_trace(redis_store: Store, kind: type, options: Any) -> None:
 @pytest.mark.parametrize("options", LAYOUTS)
 async def test_several_at_once(facade: Facade, redis_store: Store, options: Any) -> None:
     inspector = Inspector(redis_store, uuid.UUID, **options)
-    async with facade.open(redis_store.url, user_ids=uuid.UUID, **options) as tally:
+    async with opened(facade, redis_store.url, uuid.UUID, **options) as tally:
         await fill(tally, USERS)
         before = inspector.users(USERS)
         counts = await asyncio.gather(*(tally.forget(user) for user in [ANN, BOB] * 4))
@@ -151,8 +133,8 @@ async def test_marks_meanwhile(redis_store: Store, options: Any) -> None:
     """Another tally, which has the number in its cache, goes on marking: no bit is of nobody."""
     inspector = Inspector(redis_store, uuid.UUID, **options)
     async with (
-        ASYNC.open(redis_store.url, user_ids=uuid.UUID, **options) as tally,
-        ASYNC.open(redis_store.url, user_ids=uuid.UUID, **options) as other,
+        opened(ASYNC, redis_store.url, uuid.UUID, **options) as tally,
+        opened(ASYNC, redis_store.url, uuid.UUID, **options) as other,
     ):
         stop = False
 
@@ -181,7 +163,7 @@ async def test_marks_meanwhile(redis_store: Store, options: Any) -> None:
 def requests_of(redis_store: Store, options: Any, verb: str, arguments: Any) -> int:
     """Return how many requests a query has."""
     redis_store.raw.flushdb()
-    with SyncTally.from_url(redis_store.url, user_ids=uuid.UUID, **options) as tally:
+    with opened_blocking(redis_store.url, **options) as tally:
         fill_blocking(tally, USERS)
         numbers: list[int] = []
         query = VERBS[verb](tally.backend.context, *arguments)
@@ -221,8 +203,8 @@ def test_a_crash_at_any_step(
     for step in range(count):
         redis_store.raw.flushdb()
         with (
-            SyncTally.from_url(redis_store.url, user_ids=uuid.UUID, **options) as tally,
-            SyncTally.from_url(redis_store.url, user_ids=uuid.UUID, **options) as other,
+            opened_blocking(redis_store.url, **options) as tally,
+            opened_blocking(redis_store.url, **options) as other,
         ):
             fill_blocking(other, USERS)
             before = inspector.users(USERS)
@@ -249,7 +231,7 @@ def test_a_crash_and_the_id_is_marked_again(
     inspector = Inspector(redis_store, uuid.UUID, **options)
     for step in range(requests_of(redis_store, options, verb, arguments)):
         redis_store.raw.flushdb()
-        with SyncTally.from_url(redis_store.url, user_ids=uuid.UUID, **options) as tally:
+        with opened_blocking(redis_store.url, **options) as tally:
             fill_blocking(tally, USERS)
             before = inspector.users(USERS)
             with pytest.raises(Crashed):
@@ -273,7 +255,7 @@ def test_a_lost_reply(
     for step in range(count):
         for fault in (repeating, losing_an_answer):
             redis_store.raw.flushdb()
-            with SyncTally.from_url(redis_store.url, user_ids=uuid.UUID, **options) as tally:
+            with opened_blocking(redis_store.url, **options) as tally:
                 fill_blocking(tally, USERS)
                 before = inspector.users(USERS)
                 query = VERBS[verb](tally.backend.context, *arguments)
@@ -327,7 +309,7 @@ def test_a_failover(
                 for key, value in kept[first].items():
                     raw.restore(key, 0, value)
 
-        with SyncTally.from_url(redis_store.url, user_ids=uuid.UUID, **options) as tally:
+        with opened_blocking(redis_store.url, **options) as tally:
             fill_blocking(tally, USERS)
             before = inspector.users(USERS)
             query = VERBS[verb](tally.backend.context, *arguments)
@@ -348,13 +330,13 @@ def test_a_failover(
 async def test_a_missing_right(facade: Facade, redis_store: Store, right: str) -> None:
     """Nothing is changed."""
     inspector, raw = Inspector(redis_store, uuid.UUID), redis_store.raw
-    async with facade.open(redis_store.url, user_ids=uuid.UUID) as tally:
+    async with opened(facade, redis_store.url, uuid.UUID) as tally:
         await fill(tally, USERS)
     before, numbers = inspector.users(USERS), inspector.numbers(USERS)
     raw.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~*", "+@all", f"-{right}")
     try:
         url = redis_store.url.replace("//", "//app:secret@")
-        async with facade.open(url, user_ids=uuid.UUID) as tally:
+        async with opened(facade, url, uuid.UUID) as tally:
             # About a command of a script, Redis does not say which one it is.
             with pytest.raises(CommandError, match=f"(?i){right}|can't run this command"):
                 await tally.forget(ANN)
@@ -367,7 +349,7 @@ async def test_a_missing_right(facade: Facade, redis_store: Store, right: str) -
 
 async def test_the_journal_is_of_another_type(facade: Facade, plain_store: Store) -> None:
     inspector = Inspector(plain_store, uuid.UUID)
-    async with facade.open(plain_store.url, user_ids=uuid.UUID) as tally:
+    async with opened(facade, plain_store.url, uuid.UUID) as tally:
         await fill(tally, USERS)
         before = inspector.users(USERS)
         plain_store.raw.set("trackist_ids:forgetting", "x")
@@ -379,7 +361,7 @@ async def test_the_journal_is_of_another_type(facade: Facade, plain_store: Store
 
 async def test_keys_of_another_type_stay(facade: Facade, plain_store: Store) -> None:
     raw = plain_store.raw
-    async with facade.open(plain_store.url, user_ids=uuid.UUID) as tally:
+    async with opened(facade, plain_store.url, uuid.UUID) as tally:
         await fill(tally, USERS)
         raw.rpush("trackist_list_2026", "x")
         raw.set("trackist_foreign", b"\xff" * 100)
@@ -391,7 +373,7 @@ async def test_keys_of_another_type_stay(facade: Facade, plain_store: Store) -> 
 async def test_a_stamp_that_was_evicted_stays_missing(facade: Facade, plain_store: Store) -> None:
     """It says that the dictionary is damaged. The user is forgotten nevertheless."""
     inspector = Inspector(plain_store, uuid.UUID)
-    async with facade.open(plain_store.url, user_ids=uuid.UUID) as tally:
+    async with opened(facade, plain_store.url, uuid.UUID) as tally:
         await fill(tally, USERS)
         plain_store.raw.delete("trackist_ids:stamp")
         assert await tally.forget(ANN) == 4
@@ -401,7 +383,7 @@ async def test_a_stamp_that_was_evicted_stays_missing(facade: Facade, plain_stor
 async def test_a_full_server_erases_ids(facade: Facade, redis_store: Store) -> None:
     """Bits are cleared when it has memory again: Redis refuses SETBIT, whatever the value."""
     inspector, raw = Inspector(redis_store, uuid.UUID), redis_store.raw
-    async with facade.open(redis_store.url, user_ids=uuid.UUID) as tally:
+    async with opened(facade, redis_store.url, uuid.UUID) as tally:
         await fill(tally, USERS)
         before = inspector.users(USERS)
         raw.config_set("maxmemory", 1)
@@ -420,10 +402,10 @@ async def test_a_full_server_erases_ids(facade: Facade, redis_store: Store) -> N
 
 async def test_nothing_is_erased_without_replicas(facade: Facade, redis_store: Store) -> None:
     inspector = Inspector(redis_store, uuid.UUID)
-    async with facade.open(redis_store.url, user_ids=uuid.UUID) as tally:
+    async with opened(facade, redis_store.url, uuid.UUID) as tally:
         await fill(tally, USERS)
     before = inspector.users(USERS)
-    async with facade.open(redis_store.url, user_ids=uuid.UUID, replicas=1) as tally:
+    async with opened(facade, redis_store.url, uuid.UUID, replicas=1) as tally:
         with pytest.raises(StoreUnavailableError, match="0 of the 1 replicas"):
             await tally.forget(ANN)
     assert inspector.users(USERS) == before
@@ -431,7 +413,7 @@ async def test_nothing_is_erased_without_replicas(facade: Facade, redis_store: S
 
 async def test_with_replicas(facade: Facade, cluster_store: Store) -> None:
     inspector = Inspector(cluster_store, uuid.UUID)
-    async with facade.open(cluster_store.url, user_ids=uuid.UUID, replicas=1) as tally:
+    async with opened(facade, cluster_store.url, uuid.UUID, replicas=1) as tally:
         await fill(tally, USERS)
         before = inspector.users(USERS)
         assert await tally.forget(ANN) == 4
@@ -449,13 +431,13 @@ async def test_while_a_slot_moves(facade: Facade, cluster_store: Any, verb: str)
     }[verb]
     shard = inspector.dictionary.shard(inspector.dictionary.ids.key(ANN))
     slot = key_slot(inspector.dictionary.key(shard, "stamp"))
-    async with ASYNC.open(cluster_store.url, user_ids=uuid.UUID) as tally:
+    async with opened(ASYNC, cluster_store.url, uuid.UUID) as tally:
         await fill(tally, USERS)
     before = inspector.users(USERS)
     source = cluster.owner(slot)
     target = next(node for node in cluster.masters() if node is not source)
     try:
-        async with facade.open(cluster_store.url, user_ids=uuid.UUID, timeout=0.3) as tally:
+        async with opened(facade, cluster_store.url, uuid.UUID, timeout=0.3) as tally:
             cluster.begin_move(slot, target)
             cluster.move_keys(slot, source, target, 3)
             with pytest.raises(StoreUnavailableError):
@@ -464,7 +446,7 @@ async def test_while_a_slot_moves(facade: Facade, cluster_store: Any, verb: str)
                 pass
             cluster.end_move(slot, target)
         cluster.settle()
-        async with facade.open(cluster_store.url, user_ids=uuid.UUID) as tally:
+        async with opened(facade, cluster_store.url, uuid.UUID) as tally:
             await getattr(tally, verb)(*arguments)
             assert inspector.users(USERS) == after(before)
             assert inspector.journals() == []
@@ -500,8 +482,8 @@ async def test_against_sets(facade: Facade, store: Store, program: list[Any]) ->
     model: dict[str, set[Any]] = {}
     inspector = Inspector(store, uuid.UUID)
     async with (
-        facade.open(store.url, user_ids=uuid.UUID) as first,
-        facade.open(store.url, user_ids=uuid.UUID) as second,
+        opened(facade, store.url, uuid.UUID) as first,
+        opened(facade, store.url, uuid.UUID) as second,
     ):
         for at, (verb, *arguments) in enumerate(program):
             result = await getattr((first, second)[at % 2], verb)(*arguments)
