@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,6 +38,7 @@ from facades import ASYNC, ON_SOME_STORES
 from tallymark import (
     CommandError,
     InvalidTypeError,
+    StoreFullError,
     StoreUnavailableError,
 )
 from tallymark._core.keys import key_slot
@@ -347,6 +350,25 @@ async def test_a_missing_right(facade: Facade, redis_store: Store, right: str) -
     assert inspector.journals() == []
 
 
+async def test_the_rights_of_the_documentation(facade: Facade, redis_store: Store) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    section = page.partition("### The rights of a Redis user")[2].partition("\n### ")[0]
+    rights = set(re.findall(r"\+[a-z_@|]+", section))
+    assert {"+hget", "+hkeys", "+eval"} <= rights
+    raw = redis_store.raw
+    async with opened(facade, redis_store.url, uuid.UUID, shards=16) as tally:
+        await fill(tally, USERS)
+    raw.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~trackist_*", *rights)
+    try:
+        url = redis_store.url.replace("//", "//app:secret@")
+        async with opened(facade, url, uuid.UUID, shards=16) as tally:
+            assert await tally.merge(ANN, BOB) == 4
+            assert await tally.merge(BOB, NOBODY) == 4
+            assert await tally.forget(NOBODY) == 4
+    finally:
+        raw.execute_command("ACL", "DELUSER", "app")
+
+
 async def test_the_journal_is_of_another_type(facade: Facade, plain_store: Store) -> None:
     inspector = Inspector(plain_store, uuid.UUID)
     async with opened(facade, plain_store.url, uuid.UUID) as tally:
@@ -388,7 +410,7 @@ async def test_a_full_server_erases_ids(facade: Facade, redis_store: Store) -> N
         before = inspector.users(USERS)
         raw.config_set("maxmemory", 1)
         try:
-            with pytest.raises(CommandError, match="the id is erased, 0 bits were cleared"):
+            with pytest.raises(StoreFullError, match="the id is erased, 0 bits were cleared"):
                 await tally.forget(ANN)
         finally:
             raw.config_set("maxmemory", 0)
