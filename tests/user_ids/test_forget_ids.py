@@ -42,7 +42,7 @@ from tallymark import (
     StoreUnavailableError,
 )
 from tallymark._core.keys import key_slot
-from tallymark._reading import bit_changes, forgetting
+from tallymark._reading import bit_changes, forgetting, key_scan
 
 if TYPE_CHECKING:
     from facades import Facade
@@ -474,6 +474,40 @@ async def test_while_a_slot_moves(facade: Facade, cluster_store: Any, verb: str)
             assert inspector.journals() == []
     finally:
         cluster.move(slot, source)
+        cluster.settle()
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_a_slot_moves_during_the_scan(cluster_store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that come to a node behind its cursor are found nevertheless."""
+    monkeypatch.setattr(key_scan, "_STEP", 1)
+    inspector, cluster = Inspector(cluster_store, uuid.UUID), cluster_store.raw._cluster
+    shard = inspector.dictionary.shard(inspector.dictionary.ids.key(ANN))
+    slot = key_slot(inspector.dictionary.key(shard, "stamp"))
+    home = cluster.owner(slot)
+    other = next(node for node in cluster.masters() if node is not home)
+    # A cursor comes past few keys of the other node, and past many of the first one.
+    for step in range(5, 21, 3):
+        cluster.flush()
+        with opened_blocking(cluster_store.url) as tally:
+            for number in range(20):
+                tally.mark_unique(f"e{number}", ANN)
+                tally.mark_unique(f"e{number}", EVE)
+
+            def move(number: int, at: int = step) -> None:
+                if number == at:
+                    cluster.move(slot, other)  # noqa: B023
+
+            query = VERBS["forget"](tally.backend.context, ANN)
+            run(tally, step_by_step(query, move))
+            located = {}
+            for node in cluster.masters():
+                raw = cluster.raw(node)
+                located.update(dict.fromkeys(raw.keys("*"), raw))
+            monkeypatch.setattr(inspector, "located", lambda found=located: found)
+            assert inspector.users(USERS) == {f"e{number} None": {EVE} for number in range(20)}
+            assert inspector.journals() == []
+        home, other = other, home
         cluster.settle()
 
 

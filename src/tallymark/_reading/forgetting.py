@@ -36,7 +36,9 @@ meanwhile, or whose number a failover has given to another user. A target withou
 one then.
 
 All scripts name all of their keys. So on a cluster, while a slot is being migrated, Redis
-refuses them until all of their keys are at one node, and they are sent again.
+refuses them until all of their keys are at one node, and they are sent again. A scan may miss
+keys that are moved meanwhile: so if the keys of a shard are at other nodes behind it than before,
+it is repeated.
 """
 
 from __future__ import annotations
@@ -217,14 +219,17 @@ class _Eraser:
         while current := [work for work in works if work.is_open]:
             for work in current:
                 work.begin((yield from self._journals.token(work.entry)))
+            shards = {work.entry.bit.shard for work in current if work.is_open}
+            nodes = yield from self._journals.nodes(shards)
             yield from self._scan(current)
+            moved = (yield from self._journals.nodes(shards)) != nodes
             for work in current:
                 if not work.is_open:
                     continue
                 if work.refusals:
                     work.is_open = False
                     continue
-                if work.is_changed:
+                if moved or work.is_changed:
                     continue  # scans again
                 reply = yield from self._journals.end(work.entry, work.token)
                 if reply == GONE:

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._core import encoding
 from .._core.failures import check_replicated, unexpected_reply
+from .._core.keys import key_slot
 from ..errors import InvalidValueError, WrongSchemaError
 from .bit_changes import Bit, Guard, in_shard
 from .fanout import gather
-from .requests import Request, check_replies
+from .requests import ListNodes, Request, check_replies
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from .._core.context import Context
     from .._core.user_ids import Dictionary, Entry
-    from .requests import Command, Query
+    from .requests import Command, Query, Route
 
 __all__ = ["GONE", "OTHER_TARGET", "OTHER_TOKEN", "Erased", "Journals", "Tokens"]
 
@@ -73,6 +74,10 @@ if not token then return -1 end
 if token ~= ARGV[2] then return 0 end
 return redis.call('HDEL', KEYS[1], ARGV[1])
 """
+
+#: Returns the token of an entry. KEYS has another key, which never exists: so while a slot of a
+#: cluster is being migrated, Redis refuses the script, and it is sent again.
+_TOKEN: Final = b"return redis.call('HGET', KEYS[1], ARGV[1])"
 
 #: Gives an id a number, if it has none. KEYS: forward bucket, stamp, counter, reverse block, the
 #: first reverse block. ARGV: field, encoded id, its length if all have the same, stamp, how many
@@ -313,8 +318,32 @@ class Journals:
         return (yield from self._eval(shard, _END, keys, *arguments, confirmed=True))
 
     def token(self, entry: Erased) -> Query[Any]:
-        """Return the token of an entry; ``None`` if the journal does not have it."""
-        return (yield from self._send(entry.bit.shard, self.token_command(entry)))
+        """Return the token of an entry; ``None`` if the journal does not have it.
+
+        Waits until no slot of the shard is being migrated.
+        """
+        shard = entry.bit.shard
+        keys = (self._journal(shard), self._dictionary.key(shard, "none"))
+        return (yield from self._send(shard, (b"EVAL", _TOKEN, b"2", *keys, entry.field)))
+
+    def nodes(self, shards: Iterable[int]) -> Query[dict[int, set[Route]]]:
+        """Return for each of some shards which nodes of the cluster have keys of it.
+
+        Without a cluster, there is only one node, which is not asked.
+        """
+        slots = {shard: key_slot(self._journal(shard)) for shard in shards}
+        nodes: dict[int, set[Route]] = {shard: set() for shard in slots}
+        names = yield ListNodes()
+        if names == [""]:
+            return nodes
+        found = yield from gather(
+            self._context, [(name, _counts(slots.values())) for name in names]
+        )
+        for name, counts in zip(names, found, strict=True):
+            for shard, count in zip(slots, counts, strict=True):
+                if count:
+                    nodes[shard].add(name)
+        return nodes
 
     def token_command(self, entry: Erased) -> Command:
         """Return the command that reads the token of an entry."""
@@ -387,6 +416,12 @@ def _request(commands: Sequence[Command]) -> Query[list[Any]]:
     replies: list[Any] = yield Request(commands, tolerant=True, changes=True)
     check_replies(replies[:1])
     return replies
+
+
+def _counts(slots: Iterable[int]) -> Query[list[int]]:
+    commands = [(b"CLUSTER", b"COUNTKEYSINSLOT", b"%d" % slot) for slot in slots]
+    counts: list[int] = yield Request(commands, changes=True)
+    return counts
 
 
 def _fields(journal: bytes) -> Query[Iterable[bytes]]:
