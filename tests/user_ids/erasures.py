@@ -17,7 +17,7 @@ from tallymark._reading.requests import Request, Scatter
 from tallymark._reading.user_bits import forget, merge
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     from facades import Facade
     from stores import Store
@@ -163,6 +163,36 @@ class Inspector:
 def run(tally: Any, query: Query[Any]) -> Any:
     """Run a query on a blocking tally."""
     return tally._answer(query, None)
+
+
+class Stepper:
+    """Runs a query on a blocking tally, one request after the other."""
+
+    def __init__(self, tally: Any, query: Query[Any]) -> None:
+        self._tally = tally
+        self._effects = self._run(query)
+        self._outcome: Any = None
+        self.has_more = True
+
+    def step(self, count: int) -> None:
+        """Run some more requests, and what is behind them."""
+        while count and self.has_more:
+            effect = next(self._effects, None)
+            if effect is None:
+                self.has_more = False
+            else:
+                self._outcome = run(self._tally, _only(effect))
+                count -= isinstance(effect, Request | Scatter)
+
+    def _run(self, query: Query[Any]) -> Iterator[Any]:
+        """Yield the effects of the query."""
+        with contextlib.suppress(StopIteration):
+            while True:
+                yield query.send(self._outcome)
+
+
+def _only(effect: Any) -> Query[Any]:
+    return (yield effect)
 
 
 def step_by_step(query: Query[Any], before: Callable[[int], Any]) -> Query[Any]:

@@ -22,6 +22,7 @@ from erasures import (
     VERBS,
     Crashed,
     Inspector,
+    Stepper,
     crashing,
     fill,
     fill_blocking,
@@ -343,6 +344,41 @@ def test_another_call_at_any_step(redis_store: Store, options: Any, verb: str, c
             }:
                 assert all(EVE in found[name] for name in before), step
     assert step > 5
+
+
+@pytest.mark.parametrize("options", LAYOUTS)
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        ("forget", (ANN,)),
+        ("forget", (BOB,)),
+        ("merge", (ANN, BOB)),
+        ("merge", (BOB, ANN)),
+        ("merge", (BOB, NOBODY)),
+    ],
+)
+def test_two_queries_by_turns(redis_store: Store, options: Any, verb: str, arguments: Any) -> None:
+    """A merge runs up to any request, then another query up to any; then both end."""
+    inspector = Inspector(redis_store, uuid.UUID, **options)
+    with opened_blocking(redis_store.url, **options) as tally:
+        for first, second in itertools.product(range(11), range(9)):
+            redis_store.raw.flushdb()
+            fill_blocking(tally, USERS)
+            names = set(inspector.users(USERS))
+            merge = Stepper(tally, VERBS["merge"](tally.backend.context, ANN, BOB))
+            other = Stepper(tally, VERBS[verb](tally.backend.context, *arguments))
+            merge.step(first)
+            other.step(second)
+            merge.step(100)
+            other.step(100)
+            assert not merge.has_more
+            assert not other.has_more
+            found = inspector.users(EVERYBODY)
+            assert set().union(*found.values()) <= set(EVERYBODY), (first, second)
+            assert all(EVE in found[name] for name in names)
+            if verb == "merge":  # no bit is lost
+                assert all(len(found[name]) >= 2 for name in names), (first, second)
+            assert inspector.journals() == []
 
 
 @pytest.mark.parametrize("options", LAYOUTS)

@@ -165,7 +165,7 @@ class _Eraser:
         count = 0
         erased: int | None = None
         while True:
-            entries = yield from self._journals.entries(place.encoded, to)
+            entries = yield from self._journals.entries(place[2], to)
             offset = yield from self._journals.offset(shard, place, confirmed=True)
             own: Erased | None = None
             # With another number than before, the user was marked again.

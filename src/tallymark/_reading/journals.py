@@ -43,7 +43,6 @@ if width > 0 then
 else
   record = redis.call('HGET', KEYS[2], ARGV[6])
 end
-redis.call('HDEL', KEYS[1], '')
 redis.call('HDEL', KEYS[4], '')
 if width > 0 then redis.call('SETRANGE', KEYS[2], 0, '') end
 redis.call('SET', KEYS[3], ARGV[7], 'XX')
@@ -203,7 +202,8 @@ class Journals:
             place: the place of the id.
             confirmed: whether replicas have to have everything that was written before.
         """
-        command = (b"HGET", self._dictionary.forward(shard, place.bucket), place.field)
+        bucket, field, _ = place
+        command = (b"HGET", self._dictionary.forward(shard, bucket), field)
         reply = yield from self._send(shard, command, confirmed=confirmed)
         if reply is None:
             return None
@@ -223,7 +223,8 @@ class Journals:
         offset = yield from self.offset(shard, place)
         if offset is not None:
             return Bit(shard, offset)
-        forward = dictionary.forward(shard, place.bucket)
+        bucket, field, encoded = place
+        forward = dictionary.forward(shard, bucket)
         counter, block = dictionary.key(shard, "next"), dictionary.block
         while True:
             following = yield from self._send(shard, (b"GET", counter))
@@ -238,8 +239,8 @@ class Journals:
                     dictionary.record(shard, number * block).key,
                     dictionary.record(shard, 0).key,
                 ),
-                place.field,
-                place.encoded,
+                field,
+                encoded,
                 b"%d" % dictionary.ids.width,
                 _random(),
                 b"%d" % block,
@@ -262,9 +263,10 @@ class Journals:
         """Erase an id, and note its number in the journal; return whether that has it now."""
         dictionary = self._dictionary
         shard, offset = own.bit
+        bucket, field, encoded = place
         record = dictionary.record(shard, offset)
         keys = (
-            dictionary.forward(shard, place.bucket),
+            dictionary.forward(shard, bucket),
             record.key,
             dictionary.key(shard, "stamp"),
             self._journal(shard),
@@ -273,10 +275,10 @@ class Journals:
             shard,
             _ERASE,
             keys,
-            place.field,
+            field,
             own.bit.digits,
             own.field,
-            place.encoded,
+            encoded,
             b"%d" % dictionary.ids.width,
             b"%d" % record.position,
             _random(),
@@ -365,9 +367,9 @@ class Journals:
 
     def guard_of_target(self, target: Bit, key: Any) -> Guard:
         """Return the condition that a bit is that of the user with a key."""
-        place = self._dictionary.entry(key)
-        forward = self._dictionary.forward(target.shard, place.bucket)
-        return Guard(_OF_TARGET, (forward,), (place.field, target.digits))
+        bucket, field, _ = self._dictionary.entry(key)
+        forward = self._dictionary.forward(target.shard, bucket)
+        return Guard(_OF_TARGET, (forward,), (field, target.digits))
 
     @staticmethod
     def both(guard: Guard, of_target: Guard) -> Guard:
