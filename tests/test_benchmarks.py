@@ -215,7 +215,7 @@ def test_ids_of_other_types_beside_offsets(redis_store: Store, modules: Any) -> 
     for key in modules[2].keys("active"):
         redis_store.raw.setbit(key, 7, 1)
     module.check_counts(redis_store.raw, "trackist_", "active", 1)
-    redis_store.raw.setbit(key, 8, 1)
+    redis_store.raw.setbit(modules[2].keys("active")[0], 8, 1)
     with pytest.raises(wrong, match="not 1 users"):
         module.check_counts(redis_store.raw, "trackist_", "active", 1)
 
