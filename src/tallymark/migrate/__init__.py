@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .._sync.tally import SyncTally
+    from ._pairs import IdSource
 
 __all__ = ["Migration", "Progress", "main", "migrate"]
 
@@ -25,6 +26,8 @@ def migrate(
     source: SyncTally,
     target: SyncTally,
     *,
+    ids: IdSource | None = None,
+    skip_unmapped: bool = False,
     exact: bool = False,
     progress: Callable[[Progress], object] | None = None,
 ) -> Migration:
@@ -70,4 +73,4 @@ def migrate(
     """
     if progress is not None and not callable(progress):
         raise InvalidTypeError(f"progress must be callable, got a {kind_of(progress)}")
-    return Copier(source, target, exact).run(progress)
+    return Copier(source, target, ids=ids, skip_unmapped=skip_unmapped, exact=exact).run(progress)

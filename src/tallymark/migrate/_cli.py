@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ):
             if options.shards is None and target.backend.context.schema.shards:
                 raise InvalidValueError("a cluster cannot do without shards")
-            migration = Copier(source, target, options.exact).run(
+            migration = Copier(source, target, exact=options.exact).run(
                 None if options.quiet else _print_progress
             )
     except WrongSchemaError as error:
