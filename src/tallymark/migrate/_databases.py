@@ -108,17 +108,19 @@ class Database:
         prefix = self.schema.prefix
         unsharded = replace(self.context, schema=KeySchema(prefix))
         bitmaps, _ = self.answer(all_bitmaps(unsharded))
-        plain = any(not event.startswith("{") for event, _ in bitmaps)
-        if plain and self.schema.shards is not None:
+        if all(event.startswith("{") for event, _ in bitmaps):
+            return
+        if self.answer(_exists(self.schema.schema_key)):  # the first mark was made meanwhile
+            return
+        if self.schema.shards is not None:
             raise WrongSchemaError(
                 f"the database has bitmaps without shards for the prefix {prefix!r:.80}, and "
                 f"this tally has shards={self.schema.shards}; pass shards=None, or another prefix"
             )
-        if plain:
-            raise WrongSchemaError(
-                f"the database has bitmaps without user_ids for the prefix {prefix!r:.80}, and "
-                "this tally has user_ids; pass user_ids=None, or another prefix"
-            )
+        raise WrongSchemaError(
+            f"the database has bitmaps without user_ids for the prefix {prefix!r:.80}, and this "
+            "tally has user_ids; pass user_ids=None, or another prefix"
+        )
 
 
 def check_user_ids(source: Database, target: Database, *, with_pairs: bool) -> None:
