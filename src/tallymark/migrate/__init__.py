@@ -60,7 +60,7 @@ def migrate(
             of each user, as a mapping of numbers to ids, as an iterable of pairs, or as the
             path of a CSV file with two columns (UTF-8; a first line without a number is the
             names of the columns; bytes in hexadecimal digits). All of these users get a
-            number in the target's dictionary. About 30 bytes of memory each, and the id.
+            number in the target's dictionary. A pair takes some 60 bytes of memory, and its id.
         skip_unmapped: leave out numbers that have a bit and no id. By default they are an
             error, except those that come during the migration.
         exact: also clear bits that only the target has, in the bitmaps that the source
