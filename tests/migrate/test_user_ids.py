@@ -20,7 +20,13 @@ from hypothesis import strategies as st
 
 from deployments import RIGHTS
 from servers import running_server
-from tallymark import InvalidValueError, PermissionDeniedError, StoreError, SyncTally, WrongSchemaError
+from tallymark import (
+    InvalidValueError,
+    PermissionDeniedError,
+    StoreError,
+    SyncTally,
+    WrongSchemaError,
+)
 from tallymark._core.keys import KeySchema
 from tallymark.migrate import Progress, main, migrate
 
@@ -113,7 +119,7 @@ def numbers_of(store: Store, schema: KeySchema) -> dict[tuple[int, int], Any]:
     return places
 
 
-def fill(tally: SyncTally, make: Callable[[int], Any] = int, most: int = 3000) -> None:
+def fill(tally: SyncTally[Any], make: Callable[[int], Any] = int, most: int = 3000) -> None:
     """Mark this and that."""
     chance = random.Random(7)
     tally.mark_many("active", map(make, range(0, most, 2)), now=MONDAY, track_hourly=True)
@@ -125,10 +131,10 @@ def fill(tally: SyncTally, make: Callable[[int], Any] = int, most: int = 3000) -
     tally.mark_event("a_b", make(3), now=MONDAY)
 
 
-def opened(request: pytest.FixtureRequest, how: Any, prefix: str, **options: Any) -> SyncTally:
+def opened(request: pytest.FixtureRequest, how: Any, prefix: str, **options: Any) -> SyncTally[Any]:
     name, shards = how
     url = request.getfixturevalue(f"{name}_store").url
-    opened_tally: SyncTally = SyncTally.from_url(url, prefix=prefix, shards=shards, **options)
+    opened_tally: SyncTally[Any] = SyncTally.from_url(url, prefix=prefix, shards=shards, **options)
     return opened_tally
 
 
@@ -591,3 +597,40 @@ def test_with_no_more_rights_than_documented() -> None:
             assert migrate(old, new).differing == {}
             with pytest.raises(PermissionDeniedError, match="info"):
                 migrate(new, old)
+
+
+@pytest.mark.parametrize(("source", "target"), [WAYS[0], WAYS[3], WAYS[7]], ids=str)
+def test_a_user_who_is_forgotten_meanwhile(
+    request: pytest.FixtureRequest, source: Any, target: Any
+) -> None:
+    """After any exchange, in the old database and then in the new one: no trace of the id."""
+    make = TYPES[str]
+    stores = [request.getfixturevalue(f"{each[0]}_store") for each in (source, target)]
+    with (
+        opened(request, source, "old_", user_ids=str) as forgetting_old,
+        opened(request, target, "new_", user_ids=str) as forgetting_new,
+    ):
+        exchanges = forgotten = 0
+
+        def forget(_: object) -> None:
+            nonlocal exchanges, forgotten
+            exchanges += 1
+            user = make(exchanges)
+            if exchanges <= 60 and forgetting_old.numbers([user]) != [None]:
+                forgotten += bool(forgetting_old.forget(user))
+                forgetting_new.forget(user)
+
+        with (
+            opened(request, source, "old_", user_ids=str, observer=forget) as old,
+            opened(request, target, "new_", user_ids=str, observer=forget) as new,
+        ):
+            for event in range(70):  # more than a group
+                forgetting_old.mark_many(f"e{event}", map(make, range(100)), now=MONDAY)
+            migrate(old, new)
+        assert forgotten > 5
+        wanted = found(stores[0], "old_", source[1], str)
+        assert found(stores[1], "new_", target[1], str) == wanted
+        left = {user for users in wanted.values() for user in users}
+        assert len(left) == 100 - forgotten
+        schema = KeySchema("new_", shards=target[1], user_ids=str)
+        assert set(numbers_of(stores[1], schema).values()) == left

@@ -6,7 +6,7 @@ In Python: `migrate`. docs/scale.md describes how to switch over without losing 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._core.untrusted import kind_of
 from ..errors import InvalidTypeError
@@ -23,8 +23,8 @@ __all__ = ["Migration", "Progress", "main", "migrate"]
 
 
 def migrate(
-    source: SyncTally,
-    target: SyncTally,
+    source: SyncTally[Any],
+    target: SyncTally[Any],
     *,
     ids: IdSource | None = None,
     skip_unmapped: bool = False,

@@ -10,7 +10,7 @@ import math
 import time
 import uuid
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .._core.arguments import check_flag
 from .._reading.keyspace import all_bitmaps
@@ -99,8 +99,8 @@ class Copier:
 
     def __init__(
         self,
-        source: SyncTally,
-        target: SyncTally,
+        source: SyncTally[Any],
+        target: SyncTally[Any],
         *,
         ids: IdSource | None = None,
         skip_unmapped: bool = False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .._core.keys import KeySchema
 from .._core.untrusted import shown
@@ -45,7 +45,7 @@ class Database:
         shards: the number of shards; a database without shards counts as one.
     """
 
-    def __init__(self, tally: SyncTally) -> None:
+    def __init__(self, tally: SyncTally[Any]) -> None:
         """Take the backend of a tally.
 
         Raises:
