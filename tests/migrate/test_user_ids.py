@@ -634,3 +634,43 @@ def test_a_user_who_is_forgotten_meanwhile(
         assert len(left) == 100 - forgotten
         schema = KeySchema("new_", shards=target[1], user_ids=str)
         assert set(numbers_of(stores[1], schema).values()) == left
+
+
+def test_bits_of_nobody_are_not_copied(redis_store: Store) -> None:
+    """Such as those of a user whose forgetting was interrupted."""
+    make = TYPES[str]
+    with (
+        SyncTally.from_url(redis_store.url, prefix="old_", user_ids=str) as old,
+        SyncTally.from_url(redis_store.url, prefix="new_", user_ids=str, shards=2) as new,
+    ):
+        fill(old, make, 50)
+        wanted = found(redis_store, "old_", None, str)
+        for number in (700, 70_000):
+            redis_store.raw.setbit("old_active_2026-11", number, 1)
+        redis_store.raw.setbit("old_nobody_2026-11", 700, 1)
+        migration = migrate(old, new)
+        assert (migration.unmapped, migration.differing) == (3, {})
+        assert found(redis_store, "new_", 2, str) == wanted
+        assert migrate(old, new, exact=True).written == 0
+
+
+def test_replicas_have_what_was_written(redis_store: Store) -> None:
+    with (
+        running_server("--repl-diskless-sync-delay", "0") as url,
+        redis.Redis.from_url(url, socket_timeout=60) as raw,
+    ):
+        port = url.rpartition(":")[2].partition("/")[0]
+        with (
+            running_server("--replicaof", "127.0.0.1", port),
+            SyncTally.from_url(redis_store.url) as old,
+            SyncTally.from_url(url, user_ids=int, replicas=1) as new,
+        ):
+            raw.set("x", "written before the replica counts")
+            assert raw.wait(1, 30_000) == 1
+            old.mark_unique("a", 5)
+            migrate(old, new, ids={5: 50})
+            raw.config_resetstat()
+            old.mark_unique("b", 5)
+            migrate(old, new, ids={5: 50})
+            # One for the number, one for the bit.
+            assert raw.info("commandstats")["cmdstat_wait"]["calls"] == 2

@@ -36,6 +36,9 @@ AnyT = TypeVar("AnyT")
 #: How many bitmaps form a group.
 _GROUP: Final = 64
 
+#: How many bytes whole bitmaps that are compared together have. A set bit takes 4 bytes.
+_WHOLE_BYTES: Final = GROUP_BYTES // 4
+
 #: How many users get their numbers together.
 _USERS: Final = 4096
 
@@ -203,7 +206,7 @@ class MappedMovement(Movement):
                 state.source_size * self.source.shards,
                 state.target_size * self.target.shards,
             )
-            if group and size + size_of_bitmap > GROUP_BYTES:
+            if group and size + size_of_bitmap > _WHOLE_BYTES:
                 yield _whole(group)
                 group, size = [], 0
             group.append(state)

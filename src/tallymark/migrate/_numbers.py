@@ -14,6 +14,8 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from .._core import encoding
+from .._core.failures import check_replicated
 from .._core.periods import Granularity
 from .._marking.id_marks import IdMarks
 from .._marking.id_script import MAX_IDS
@@ -97,6 +99,8 @@ class TargetNumbers:
         Returns:
             Numbers that `write` may use. ``None`` for a user who was forgotten meanwhile.
         """
+        if not keys:
+            return []
         by_shard = self._dictionary.by_shard(keys)
         marks = [
             IdMarks(self._everybody[shard], 1, in_shard[at : at + MAX_IDS])
@@ -190,8 +194,13 @@ class TargetNumbers:
             ]
             size += len(mark.bits)
             if size > TRANSACTION_BYTES or index == len(marks) - 1:
+                replicas = self._target.options.replicas
+                if replicas:
+                    commands.append(encoding.wait(replicas))
                 replies = yield Request(commands, tolerant=True, changes=True)
                 check_replies(replies)
+                if replicas:
+                    check_replicated(replies[-1], replicas)
                 flipped = [reply[0] for reply in replies if isinstance(reply, list)]
                 if -1 in flipped:
                     raise _lost()
