@@ -18,8 +18,10 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from clusters import running_cluster
 from deployments import RIGHTS
 from servers import running_server
+from stores import ClusterStore
 from tallymark import (
     InvalidValueError,
     PermissionDeniedError,
@@ -27,7 +29,7 @@ from tallymark import (
     SyncTally,
     WrongSchemaError,
 )
-from tallymark._core.keys import KeySchema
+from tallymark._core.keys import KeySchema, tag_slot, tags
 from tallymark.migrate import Progress, main, migrate
 
 if TYPE_CHECKING:
@@ -674,3 +676,44 @@ def test_replicas_have_what_was_written(redis_store: Store) -> None:
             migrate(old, new, ids={5: 50})
             # One for the number, one for the bit.
             assert raw.info("commandstats")["cmdstat_wait"]["calls"] == 2
+
+
+def test_slots_of_the_target_move_meanwhile(redis_store: Store) -> None:
+    make = TYPES[uuid.UUID]
+    moves = 0
+    with (
+        running_cluster(replicas=False) as cluster,
+        SyncTally.from_url(redis_store.url, prefix="old_") as old,
+        SyncTally.from_url(
+            cluster.url, prefix="new_", shards=4, user_ids=uuid.UUID, timeout=60
+        ) as new,
+    ):
+        fill(old)
+        slot = tag_slot(tags(4)[1].encode())
+        stopping = threading.Event()
+
+        def move() -> None:
+            nonlocal moves
+            while not stopping.is_set():
+                owner = cluster.owner(slot)
+                other = next(node for node in cluster.masters() if node.port != owner.port)
+                cluster.move(slot, other)
+                cluster.settle()
+                moves += 1
+
+        thread = threading.Thread(target=move)
+        thread.start()
+        try:
+            pairs = {number: make(number) for number in range(3000)}
+            migration = migrate(old, new, ids=pairs)
+            while moves < 2:
+                migration = migrate(old, new, ids=pairs)
+        finally:
+            stopping.set()
+            thread.join()
+        assert migration.differing == {}
+        wanted = {
+            name: {make(user) for user in users}
+            for name, users in found(redis_store, "old_", None).items()
+        }
+        assert found(ClusterStore(cluster), "new_", 4, uuid.UUID) == wanted
