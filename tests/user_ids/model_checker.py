@@ -20,11 +20,12 @@ operation after the other, which it chooses from a menu:
   *script* for all others, ``WATCH`` and ``GET`` of the stamp. Each is a step of its own, as
   commands of other connections may come in between. *exec* applies nothing if the connection's
   ``WATCH`` is broken.
-* forget: *erase* (erases the mapping, renews the stamp, notes the number in the journal), then
-  for each number in the journal *clear* (of the bit, while the journal has the number), and
-  *end* (removes the number from the journal, once its bit is clear on this server: a failover
-  may have lost the *clear*). Each is a round trip. After a broken connection, forget begins
-  again.
+* forget: *erase* (erases the mapping, renews the stamp, notes the number in the journal with a
+  random token), then for each number in the journal *clear* (if the journal has the number:
+  clears the bit, and then renews the token; replies with the token) and *end* (removes the
+  number from the journal, if its token is the one of that reply; else *clear* follows again,
+  since a failover has lost the first one). Each is a round trip. After a broken connection, the
+  last command is sent again.
 * sweep: as forget, without an id of its own. It is always possible.
 
 A connection may *break* at each step: then commands that the server has not executed are lost,

@@ -40,9 +40,9 @@ class Rules:
         gets_behind_watch: the stamp is read behind the ``WATCH``, not before it.
         has_journal: forget notes the number in the journal.
         clears_by_journal: a bit is cleared only while the journal has its number.
-        ends_cleared: a number leaves the journal only where its bits are clear.
-        restarts: after a broken connection, forget begins again. With ``ends_cleared``, the
-            properties hold without it.
+        compares_tokens: a number leaves the journal only if its token there is the last one
+            that the client has seen behind its bit.
+        renews_tokens: a script that clears a bit renews the number's token.
         reuses_numbers: a new id gets the lowest number that no id has.
         whole_writes: a server is not demoted between two commands of one write.
     """
@@ -57,8 +57,8 @@ class Rules:
     gets_behind_watch: bool = True
     has_journal: bool = True
     clears_by_journal: bool = True
-    ends_cleared: bool = True
-    restarts: bool = True
+    compares_tokens: bool = True
+    renews_tokens: bool = True
     reuses_numbers: bool = False
     whole_writes: bool = True
 
@@ -92,7 +92,7 @@ class Data(NamedTuple):
         next: the counter.
         stamp: the stamp; 0 if there is none.
         bits: the bitmap.
-        journal: the numbers being forgotten.
+        journal: the token of each number that is being forgotten; 0 for no such number.
         marked: the ids that the log of this server has marked last. The protocol does not
             know it: it is what the bitmap should say.
     """
@@ -101,7 +101,7 @@ class Data(NamedTuple):
     next: int = 0
     stamp: int = 0
     bits: int = 0
-    journal: int = 0
+    journal: tuple[int, ...] = (0,) * _IDS
     marked: int = 0
 
 
@@ -162,7 +162,8 @@ def violation(state: State) -> str:
                 return "a bit is set of an id that was not marked"
             if is_marked and not is_set:
                 return "a mark is lost"
-        if data.bits & ~owned & ~data.journal:
+        erased = sum(1 << number for number, token in enumerate(data.journal) if token)
+        if data.bits & ~owned & ~erased:
             return "a bit is set that belongs to no id"
         if owned >> data.next:
             return "a number is above the counter"
@@ -199,19 +200,34 @@ def less(left: tuple[int, ...], index: int) -> tuple[int, ...]:
 
 
 def canonical(state: State) -> State:
-    """Number the stamps in the order of their appearance: only their equality matters."""
+    """Number the random values in the order of their appearance: only equality matters."""
     order: list[int] = [0]
-    order += [data.stamp for data in state.data]
+    for data in state.data:
+        order += (data.stamp, *data.journal)
     for client in state.clients:
         order.append(client.stamp)
         order += [reply[1] for reply in client.replies if _has_stamp(reply)]
-    new = {stamp: index for index, stamp in enumerate(dict.fromkeys(order))}
-    if all(stamp == index for stamp, index in new.items()):
+        order += [command[2] for command in (*client.work, *client.queue) if _has_token(command)]
+    order += [command[2] for command in state.late.queue if _has_token(command)]
+    new = {value: index for index, value in enumerate(dict.fromkeys(order))}
+    if all(value == index for value, index in new.items()):
         return state
-    first, second = (data._replace(stamp=new[data.stamp]) for data in state.data)
+
+    def renamed(commands: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(
+            (*command[:2], new[command[2]]) if _has_token(command) else command
+            for command in commands
+        )
+
+    first, second = (
+        data._replace(stamp=new[data.stamp], journal=tuple(new[token] for token in data.journal))
+        for data in state.data
+    )
     clients = tuple(
         client._replace(
             stamp=new[client.stamp],
+            work=renamed(client.work),
+            queue=renamed(client.queue),
             replies=tuple(
                 (reply[0], new[reply[1]], *reply[2:]) if _has_stamp(reply) else reply
                 for reply in client.replies
@@ -219,8 +235,13 @@ def canonical(state: State) -> State:
         )
         for client in state.clients
     )
-    return state._replace(data=(first, second), clients=clients)
+    late = state.late._replace(queue=renamed(state.late.queue))
+    return state._replace(data=(first, second), clients=clients, late=late)
 
 
 def _has_stamp(reply: tuple[Any, ...]) -> bool:
     return reply[0] in _WITH_STAMP and len(reply) == 3
+
+
+def _has_token(command: Any) -> bool:
+    return isinstance(command, tuple) and command[0] == "end"

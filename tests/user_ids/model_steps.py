@@ -77,7 +77,7 @@ class Model:
 
     def is_finished(self, state: State) -> bool:
         """Return whether no operation is unfinished and the journal is empty."""
-        return not state.data[state.master].journal and not any(
+        return not any(state.data[state.master].journal) and not any(
             client.work for client in state.clients
         )
 
@@ -162,35 +162,38 @@ class Model:
         return _write(data, writes), (stamp, learned)
 
     def _erase(self, data: Data, user: int) -> tuple[Data, Any]:
-        """Erase an id, and return the journal."""
+        """Erase an id, and return the numbers in the journal."""
         number = data.numbers[user] if user >= 0 else None
         journal = data.journal
         if number is not None:
             numbers = list(data.numbers)
             numbers[user] = None
             if self.rules.has_journal:
-                journal |= 1 << number
+                journal = _put(journal, number, _FRESH)
             data = data._replace(
                 numbers=tuple(numbers),
-                stamp=_FRESH if self.rules.renews_stamp else data.stamp,
+                stamp=_FRESH + 1 if self.rules.renews_stamp else data.stamp,
                 journal=journal,
                 marked=data.marked & ~(1 << user),
             )
-        erased = 0 if number is None else 1 << number
-        return data, tuple(n for n in range(data.next) if (journal | erased) >> n & 1)
+        entries = [each for each, token in enumerate(journal) if token or each == number]
+        return data, tuple(entries)
 
     def _clear(self, data: Data, number: int) -> tuple[Data, Any]:
-        """Clear the bit of a number that is being forgotten."""
-        looks = self.rules.clears_by_journal and self.rules.has_journal
-        if looks and not data.journal >> number & 1:
-            return data, None
-        return data._replace(bits=data.bits & ~(1 << number)), None
+        """Clear the bit of a number that is being forgotten; return the number's token."""
+        token = data.journal[number]
+        if not token and self.rules.clears_by_journal and self.rules.has_journal:
+            return data, (0,)
+        bits = data.bits & ~(1 << number)
+        if bits != data.bits and token and self.rules.renews_tokens:
+            token = _FRESH
+        return data._replace(bits=bits, journal=_put(data.journal, number, token)), (token,)
 
-    def _end(self, data: Data, number: int) -> tuple[Data, Any]:
-        """Remove a number from the journal."""
-        if self.rules.ends_cleared:
-            data, _ = self._clear(data, number)
-        return data._replace(journal=data.journal & ~(1 << number)), None
+    def _end(self, data: Data, number: int, token: int) -> tuple[Data, Any]:
+        """Remove a number from the journal, if it has this token; return whether it is gone."""
+        if self.rules.compares_tokens and data.journal[number] not in {0, token}:
+            return data, (False,)
+        return data._replace(journal=_put(data.journal, number, 0)), (True,)
 
     # --- clients
 
@@ -207,7 +210,7 @@ class Model:
                         begun = client._replace(work=_work(operation))
                         begun_state = with_client(state, index, begun)._replace(left=left)
                         yield from self._begin(begun_state, index, operation)
-                if state.data[state.master].journal:
+                if any(state.data[state.master].journal):
                     sweeping = client._replace(work=("forget", -1))
                     yield from self._begin(with_client(state, index, sweeping), index, "sweep")
             yield from self._faults(state, index)
@@ -308,13 +311,9 @@ class Model:
     def _disconnected(self, client: Client) -> Client:
         """Return a client whose connection is broken."""
         again: tuple[Command, ...] = ()
-        work = client.work
-        if work and work[0] == "forget":
-            if self.rules.restarts:
-                work = work[:2]
-        elif not self.rules.resolves_again and work:
+        if not self.rules.resolves_again and client.work and client.work[0] != "forget":
             again = self._write_of(client)
-        kept = Client(work=work, again=again)
+        kept = Client(work=client.work, again=again)
         if self.rules.keeps_cache:
             kept = kept._replace(cache=client.cache, stamp=client.stamp)
         return kept
@@ -354,11 +353,22 @@ def _work(operation: str) -> tuple[Any, ...]:
 
 def _after(work: tuple[Any, ...], replies: dict[str, Any]) -> tuple[Any, ...]:
     """Return what remains of a forget behind its last command."""
+    _, user, *commands = work
     if "erase" in replies:
-        commands = [(name, number) for number in replies["erase"] for name in ("clear", "end")]
+        commands = [("clear", number) for number in replies["erase"]]
+    elif "clear" in replies:
+        (_, number), *others = commands
+        (token,) = replies["clear"]
+        commands = [("end", number, token), *others] if token else others
     else:
-        commands = list(work[3:])
-    return ("forget", work[1], *commands) if commands else ()
+        (_, number, _), *others = commands
+        (is_gone,) = replies["end"]
+        commands = others if is_gone else [("clear", number), *others]
+    return ("forget", user, *commands) if commands else ()
+
+
+def _put(journal: tuple[int, ...], number: int, token: int) -> tuple[int, ...]:
+    return (*journal[:number], token, *journal[number + 1 :])
 
 
 def _write(data: Data, writes: Any) -> Data:

@@ -103,13 +103,10 @@ def test_the_properties_hold_in_every_state(bounds: Bounds) -> None:
             id="cleared-without-the-journal",
         ),
         pytest.param(
-            Rules(ends_cleared=False), FORGET_IN_DEMOTION, STRAY, id="ended-though-not-clear"
+            Rules(compares_tokens=False), FORGET_IN_FAILOVER, STRAY, id="ended-though-not-clear"
         ),
         pytest.param(
-            Rules(ends_cleared=False, restarts=False),
-            FORGET_IN_FAILOVER,
-            STRAY,
-            id="forget-goes-on-after-a-break",
+            Rules(renews_tokens=False), FORGET_IN_FAILOVER, STRAY, id="tokens-not-renewed"
         ),
         pytest.param(Rules(whole_writes=False), DEMOTION, LOST, id="demoted-within-a-write"),
     ],
