@@ -8,6 +8,7 @@ import shutil
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import redis
 
 from clusters import Cluster
@@ -139,11 +140,13 @@ async def test_marks_wait_while_the_master_is_a_replica() -> None:
         check(raw_master, base=BASE, new=NEW, again=LOST)
 
 
-async def test_the_database_is_flushed(facade: Facade, redis_store: Any) -> None:
+@pytest.mark.parametrize("how", ["FLUSHDB", "DEL"])
+async def test_all_keys_are_deleted(facade: Facade, redis_store: Any, how: str) -> None:
     raw = redis_store.raw
     async with facade.open(redis_store.url, **OPTIONS) as tally:
         await mark(tally, "lost", [*LOST, *LOST])
-        raw.flushdb()
+        keys = raw.keys("*") if how == "DEL" else []
+        raw.execute_command(how, *keys)
         async with facade.open(redis_store.url, **OPTIONS) as other:
             await mark(other, "new", NEW)
         await mark(tally, "again", [*LOST, *NEW])
