@@ -8,7 +8,6 @@ from __future__ import annotations
 import binascii
 import hashlib
 import json
-import re
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -52,23 +51,23 @@ def read_database(*clients: Any) -> Database:
     Raises:
         AssertionError: it contradicts itself.
     """
-    shards: dict[str, dict[str, Any]] = {}
-    schema: dict[str, Any] = {}
-    for client in clients:
-        for key, value in _contents(client):
-            if key.endswith("schema"):
-                schema = json.loads(value)
-                continue
-            match = re.fullmatch(rf"{PREFIX}(?:\{{(\w+)\}})?(.*)", key, re.DOTALL)
-            assert match is not None, key
-            shards.setdefault(match[1] or "", {})[match[2]] = value
+    keys = {key: value for client in clients for key, value in _contents(client)}
     found = Database()
-    if not schema:
-        assert not shards
+    if not keys:
         return found
+    schema = json.loads(keys[f"{PREFIX}schema"])
     names = tags(schema["shards"]) if schema["shards"] else [""]
-    for tag, keys in shards.items():
-        _Shard(schema, len(names), names.index(tag), keys).read(found)
+    shards: dict[str, dict[str, Any]] = {}
+    for key, value in keys.items():
+        if key.endswith("schema"):
+            continue
+        assert key.startswith(PREFIX)
+        tag, name = "", key.removeprefix(PREFIX)
+        if schema["shards"]:
+            tag, _, name = name.removeprefix("{").partition("}")
+        shards.setdefault(tag, {})[name] = value
+    for tag, own in shards.items():
+        _Shard(schema, len(names), names.index(tag), own).read(found)
     return found
 
 

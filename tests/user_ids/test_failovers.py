@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from dictionary_check import read_database
+from marking_program import user
 
 from clusters import Cluster
-from dictionary_check import read_database
 from facades import ASYNC, Facade
-from marking_program import user
 from servers import RedisProcess, running
 from wires import wired
 

@@ -9,11 +9,11 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from dictionary_check import read_database
+from marking_program import user
 
 from clusters import Cluster
-from dictionary_check import read_database
 from facades import ASYNC, SYNC, Facade
-from marking_program import user
 from proxy import proxied
 from tallymark import Tally, WrongSchemaError
 from wires import wired
@@ -128,9 +128,7 @@ def contents(store: Store) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["redis", "cluster"])
-async def test_the_stamp_is_lost(
-    kind: str, facade: Facade, request: pytest.FixtureRequest
-) -> None:
+async def test_the_stamp_is_lost(kind: str, facade: Facade, request: pytest.FixtureRequest) -> None:
     store: Store = request.getfixturevalue(f"{kind}_store")
     # As many old users that each shard has some.
     old, new = [user(index) for index in range(500)], [user(index) for index in range(500, 520)]
