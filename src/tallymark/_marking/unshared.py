@@ -171,12 +171,12 @@ class SetSparse(_OneMark[SparseMarks]):
             bits = checked_list(
                 [column] * users if isinstance(column, CommandError) else column, users
             )
-            error = next((bit for bit in bits if isinstance(bit, CommandError)), None)
-            if error is not None:
+            if not {0, 1}.issuperset(bits):
+                error = next((bit for bit in bits if isinstance(bit, CommandError)), None)
+                if error is None:
+                    raise unexpected_reply(bits)
                 reason = f"{escaped(key)} was not changed; others may have been"
                 return explained(error, reason, applied=any(map(has_bit, columns)))
-            if not {0, 1}.issuperset(bits):
-                raise unexpected_reply(bits)
             counts[granularity] = bits.count(1 - self.mark.value)
         return counts
 
