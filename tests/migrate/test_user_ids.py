@@ -518,7 +518,7 @@ def test_a_failover_of_the_target_marks_nobody_else(redis_store: Store, mapped: 
                 assert got[name] - {newcomer} == wanted
         if not has_lost:
             break
-    assert lost_after > 8
+    assert lost_after > 8  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
 def test_a_server_of_the_source_that_is_replaced() -> None:

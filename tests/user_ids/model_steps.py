@@ -155,7 +155,7 @@ class Model:
                 numbers[user] = following
                 if self.rules.reuses_numbers:
                     numbers[user] = next(n for n in range(_FRESH) if n not in data.numbers)
-                following = max(following, numbers[user] + 1)  # type: ignore[operator]
+                following = max(following, (numbers[user] or 0) + 1)
         data = data._replace(numbers=tuple(numbers), next=following, stamp=stamp)
         writes = [(value, user, numbers[user]) for value, user in marks]
         learned = tuple((user, numbers[user]) for _, user in marks)

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stores import Store
+    from tallymark import TallyOptions
 
-OPTIONS: Any = {"user_ids": uuid.UUID, "timeout": 30.0}
+OPTIONS: TallyOptions = {"timeout": 30.0}
 
 STAMP = "trackist_ids:stamp"
 
@@ -51,8 +52,8 @@ async def test_a_user_is_forgotten_that_another_tally_has_cached(
 ) -> None:
     ann, bob = user(1), user(2)
     async with (
-        facade.open(redis_store.url, **OPTIONS) as tally,
-        other_facade.open(redis_store.url, **OPTIONS) as other,
+        facade.open(redis_store.url, user_ids=uuid.UUID, **OPTIONS) as tally,
+        other_facade.open(redis_store.url, user_ids=uuid.UUID, **OPTIONS) as other,
     ):
         for event in ("first", "second"):
             await tally.mark_unique(event, ann)
@@ -74,7 +75,7 @@ async def test_a_user_is_forgotten_that_another_tally_has_cached(
 async def size_of_writes(url: str, *marks: tuple[str, uuid.UUID]) -> list[int]:
     """Make marks over a new connection; return how many bytes were sent until each is done."""
     with proxied(url) as proxy:
-        async with Tally.from_url(proxy.url, **OPTIONS) as tally:
+        async with Tally.from_url(proxy.url, user_ids=uuid.UUID, **OPTIONS) as tally:
             sizes = []
             for event, user_id in marks:
                 await tally.mark_unique(event, user_id)
@@ -91,12 +92,12 @@ async def test_a_user_is_forgotten_in_the_middle_of_a_write(
     users = users_of_equal_size()
     ann, bob, eve = next(users), next(users), next(users)
     end = len(GET) if behind == "first-command" else len(WATCH) + len(GET)
-    async with Tally.from_url(redis_store.url, **OPTIONS) as other:
+    async with Tally.from_url(redis_store.url, user_ids=uuid.UUID, **OPTIONS) as other:
         for each in (eve, bob):
             await other.mark_unique("active", each)
         first, second = await size_of_writes(redis_store.url, ("active", bob), ("opened", bob))
         with wired(redis_store.url) as wire:
-            async with Tally.from_url(wire.url, **OPTIONS) as tally:
+            async with Tally.from_url(wire.url, user_ids=uuid.UUID, **OPTIONS) as tally:
                 if is_known:
                     await tally.mark_unique("active", ann)
                     event, size = "opened", second - first
@@ -132,7 +133,7 @@ async def test_the_stamp_is_lost(kind: str, facade: Facade, request: pytest.Fixt
     store: Store = request.getfixturevalue(f"{kind}_store")
     # As many old users that each shard has some.
     old, new = [user(index) for index in range(500)], [user(index) for index in range(500, 520)]
-    async with facade.open(store.url, **OPTIONS) as tally:
+    async with facade.open(store.url, user_ids=uuid.UUID, **OPTIONS) as tally:
         await tally.mark_many("active", old)
         for each in [*old[:40], *old[:40]]:
             await tally.mark_unique("active", each)
@@ -148,7 +149,7 @@ async def test_the_stamp_is_lost(kind: str, facade: Facade, request: pytest.Fixt
                 await tally.mark_unique("active", each)
         with pytest.raises(WrongSchemaError, match="stamp"):
             await tally.mark_many("active", [*old, *new])
-        async with facade.open(store.url, **OPTIONS) as other:
+        async with facade.open(store.url, user_ids=uuid.UUID, **OPTIONS) as other:
             with pytest.raises(WrongSchemaError, match="stamp"):
                 await other.mark_unique("other", new[0])
         assert contents(store) == before

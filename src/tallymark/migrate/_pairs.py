@@ -138,16 +138,15 @@ def read_pairs(pairs: IdSource, source: KeySchema, ids: IdType) -> Pairs:
     if isinstance(pairs, str | os.PathLike):
         _read_file(result, pairs, source, ids)
     else:
-        if isinstance(pairs, Mapping):
-            pairs = pairs.items()
-        if isinstance(pairs, bytes | bytearray) or not isinstance(pairs, Iterable):
+        items: Any = pairs.items() if isinstance(pairs, Mapping) else pairs
+        if isinstance(items, bytes | bytearray) or not isinstance(items, Iterable):
             raise InvalidTypeError(
                 "ids must be the path of a file, a mapping of numbers to ids, or pairs of both, "
                 f"got a {kind_of(pairs)}"
             )
         index = 0
         try:
-            for index, pair in enumerate(pairs):  # noqa: B007 - used if it fails
+            for index, pair in enumerate(items):  # noqa: B007 - used if it fails
                 number, user_id = _unpacked(pair)
                 result.append(source.offset(number), ids.key(user_id))
         except (InvalidTypeError, InvalidValueError) as error:
