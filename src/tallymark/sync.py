@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     import contextlib
     from collections.abc import Iterable
     from datetime import date
+    from typing import Any
 
     from ._core.periods import Granularity
+    from ._core.user_ids import UserId
     from ._marking.transaction import Transaction
 
 __all__ = [
@@ -52,7 +54,9 @@ class _Default:
 
     def __init__(self, configured: defaults.Defaults) -> None:
         self.configured = configured
-        self.tally = SyncTally.from_url(defaults.url(configured), **configured.options)
+        self.tally: SyncTally[Any] = SyncTally.from_url(
+            defaults.url(configured), user_ids=configured.user_ids, **configured.options
+        )
 
 
 _default: _Default | None = None
@@ -62,7 +66,7 @@ _default: _Default | None = None
 _open: dict[defaults.Defaults, _Default] = {}
 
 
-def current_tally() -> SyncTally:
+def current_tally() -> SyncTally[Any]:
     """Return this process's default tally, which the functions of this module use.
 
     For its other methods, such as those that read. The tally has the configuration of the
@@ -106,7 +110,7 @@ atexit.register(_close_default)
 
 def mark_event(
     event: str,
-    user_id: int,
+    user_id: UserId,
     *,
     now: date | None = None,
     track_hourly: bool | None = None,
@@ -119,7 +123,8 @@ def mark_event(
 
     Arguments:
         event: a non-empty str without control characters.
-        user_id: an int from 0 to the tally's ``max_user_id``.
+        user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of that
+            type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
         now: when it happened; the present by default. An aware datetime is converted to
             the tally's time zone, a naive datetime is taken as in that zone, and a date
             is its midnight.
@@ -156,7 +161,7 @@ def mark_event(
 
 def unmark_event(
     event: str,
-    user_id: int,
+    user_id: UserId,
     *,
     now: date | None = None,
     track_hourly: bool | None = None,
@@ -177,9 +182,12 @@ def unmark_event(
     atomically. The day, and with the switches the given hour and the dateless bit, are
     cleared in any case; other hours of that day keep their bits.
 
+    With ``user_ids``, nothing is written for an id that has never been marked.
+
     Arguments:
         event: a non-empty str without control characters.
-        user_id: an int from 0 to the tally's ``max_user_id``.
+        user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of that
+            type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
         now: when it happened; the present by default. An aware datetime is converted to
             the tally's time zone, a naive datetime is taken as in that zone, and a date
             is its midnight.
@@ -218,7 +226,7 @@ def unmark_event(
 
 def mark_many(
     event: str,
-    user_ids: Iterable[int],
+    user_ids: Iterable[UserId],
     *,
     now: date | None = None,
     track_hourly: bool | None = None,
@@ -236,12 +244,11 @@ def mark_many(
 
     Arguments:
         event: a non-empty str without control characters.
-        user_ids: ints from 0 to the tally's ``max_user_id``, in any order, repetitions
-            allowed: an iterable, or a one-dimensional array of integers, of numpy or that
-            numpy can read, such as a column of a data frame, which is not copied to a list.
-            Arrays with masked or missing values are refused. Other iterables than
-            collections are read in blocks of 32,768 ids; each block is sent as soon as it is
-            complete.
+        user_ids: ids as `mark_event` takes them, in any order, repetitions allowed: an
+            iterable, or a one-dimensional array of integers, of numpy or that numpy can read,
+            such as a column of a data frame, which is not copied to a list. Arrays with masked
+            or missing values are refused. Other iterables than collections are read in blocks
+            of 32,768 ids; each block is sent as soon as it is complete.
         now: when it happened; the present by default. An aware datetime is converted to
             the tally's time zone, a naive datetime is taken as in that zone, and a date
             is its midnight.
@@ -279,7 +286,7 @@ def mark_many(
 
 def unmark_many(
     event: str,
-    user_ids: Iterable[int],
+    user_ids: Iterable[UserId],
     *,
     now: date | None = None,
     track_hourly: bool | None = None,
@@ -295,14 +302,15 @@ def unmark_many(
     each user, which takes as long as `unmark_event`. Without, the users are no longer in
     the week and the month, and a bitmap may be extended to hold a 0.
 
+    With ``user_ids``, nothing is written for an id that has never been marked.
+
     Arguments:
         event: a non-empty str without control characters.
-        user_ids: ints from 0 to the tally's ``max_user_id``, in any order, repetitions
-            allowed: an iterable, or a one-dimensional array of integers, of numpy or that
-            numpy can read, such as a column of a data frame, which is not copied to a list.
-            Arrays with masked or missing values are refused. Other iterables than
-            collections are read in blocks of 32,768 ids; each block is sent as soon as it is
-            complete.
+        user_ids: ids as `mark_event` takes them, in any order, repetitions allowed: an
+            iterable, or a one-dimensional array of integers, of numpy or that numpy can read,
+            such as a column of a data frame, which is not copied to a list. Arrays with masked
+            or missing values are refused. Other iterables than collections are read in blocks
+            of 32,768 ids; each block is sent as soon as it is complete.
         now: when it happened; the present by default. An aware datetime is converted to
             the tally's time zone, a naive datetime is taken as in that zone, and a date
             is its midnight.
@@ -337,14 +345,15 @@ def unmark_many(
     )
 
 
-def mark_unique(event: str, user_id: int, *, timeout: float | None = None) -> Granularity:
+def mark_unique(event: str, user_id: UserId, *, timeout: float | None = None) -> Granularity:
     """Set a user's flag: the bit in the event's bitmap without a date.
 
     On this process's default tally, which `configure` describes.
 
     Arguments:
         event: a non-empty str without control characters.
-        user_id: an int from 0 to the tally's ``max_user_id``.
+        user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of that
+            type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
         timeout: how many seconds the call may take, more than 0; ``math.inf`` for no
             limit, ``None`` for the tally's timeout.
 
@@ -363,14 +372,17 @@ def mark_unique(event: str, user_id: int, *, timeout: float | None = None) -> Gr
     return current_tally().mark_unique(event, user_id, timeout=timeout)
 
 
-def unmark_unique(event: str, user_id: int, *, timeout: float | None = None) -> Granularity:
+def unmark_unique(event: str, user_id: UserId, *, timeout: float | None = None) -> Granularity:
     """Clear a user's flag: the bit in the event's bitmap without a date.
 
     On this process's default tally, which `configure` describes.
 
+    With ``user_ids``, nothing is written for an id that has never been marked.
+
     Arguments:
         event: a non-empty str without control characters.
-        user_id: an int from 0 to the tally's ``max_user_id``.
+        user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of that
+            type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
         timeout: how many seconds the call may take, more than 0; ``math.inf`` for no
             limit, ``None`` for the tally's timeout.
 
@@ -389,7 +401,7 @@ def unmark_unique(event: str, user_id: int, *, timeout: float | None = None) -> 
     return current_tally().unmark_unique(event, user_id, timeout=timeout)
 
 
-def transaction(*, timeout: float | None = None) -> contextlib.AbstractContextManager[Transaction]:
+def transaction(*, timeout: float | None = None) -> contextlib.AbstractContextManager[Transaction[Any]]:
     """Collect several marks and apply them in one ``MULTI``/``EXEC``.
 
     On this process's default tally, which `configure` describes.

@@ -16,8 +16,10 @@ from .tally import Tally
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
     from datetime import date
+    from typing import Any
 
     from .._core.periods import Granularity
+    from .._core.user_ids import UserId
     from .._marking.transaction import Transaction
 
 __all__ = [
@@ -37,7 +39,9 @@ class _Default:
 
     def __init__(self) -> None:
         self.configured = defaults.configured()
-        self.tally = Tally.from_url(defaults.url(self.configured), **self.configured.options)
+        self.tally: Tally[Any] = Tally.from_url(
+            defaults.url(self.configured), user_ids=self.configured.user_ids, **self.configured.options
+        )
         loop = asyncio.get_running_loop()
         self.loop = weakref.ref(loop)
         self.key = id(loop)
@@ -74,7 +78,7 @@ class _Last(threading.local):
 _last = _Last()
 
 
-def _usual_tally() -> Tally | None:
+def _usual_tally() -> Tally[Any] | None:
     """Return the running loop's default tally, if this thread used it last and it is current."""
     used = _last.used
     try:
@@ -89,7 +93,7 @@ def _usual_tally() -> Tally | None:
     return None
 
 
-async def current_tally() -> Tally:
+async def current_tally() -> Tally[Any]:
     """Return the running event loop's default tally, which the functions of this module use.
 
     For its other methods, such as those that read. The tally has the configuration of the
@@ -133,7 +137,7 @@ atexit.register(_discard_after_closed_loops)
 
 async def mark_event(
     event: str,
-    user_id: int,
+    user_id: UserId,
     *,
     now: date | None = None,
     track_hourly: bool | None = None,
@@ -146,7 +150,8 @@ async def mark_event(
 
     Arguments:
         event: a non-empty str without control characters.
-        user_id: an int from 0 to the tally's ``max_user_id``.
+        user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of that
+            type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
         now: when it happened; the present by default. An aware datetime is converted to
             the tally's time zone, a naive datetime is taken as in that zone, and a date
             is its midnight.
@@ -188,7 +193,7 @@ async def mark_event(
 
 async def unmark_event(
     event: str,
-    user_id: int,
+    user_id: UserId,
     *,
     now: date | None = None,
     track_hourly: bool | None = None,
@@ -209,9 +214,12 @@ async def unmark_event(
     atomically. The day, and with the switches the given hour and the dateless bit, are
     cleared in any case; other hours of that day keep their bits.
 
+    With ``user_ids``, nothing is written for an id that has never been marked.
+
     Arguments:
         event: a non-empty str without control characters.
-        user_id: an int from 0 to the tally's ``max_user_id``.
+        user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of that
+            type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
         now: when it happened; the present by default. An aware datetime is converted to
             the tally's time zone, a naive datetime is taken as in that zone, and a date
             is its midnight.
@@ -255,7 +263,7 @@ async def unmark_event(
 
 async def mark_many(
     event: str,
-    user_ids: Iterable[int] | AsyncIterable[int],
+    user_ids: Iterable[UserId] | AsyncIterable[UserId],
     *,
     now: date | None = None,
     track_hourly: bool | None = None,
@@ -273,12 +281,12 @@ async def mark_many(
 
     Arguments:
         event: a non-empty str without control characters.
-        user_ids: ints from 0 to the tally's ``max_user_id``, in any order, repetitions
-            allowed: an iterable, an async iterable, or a one-dimensional array of
-            integers, of numpy or that numpy can read, such as a column of a data frame,
-            which is not copied to a list. Arrays with masked or missing values are
-            refused. Other iterables than collections are read in blocks of 32,768 ids;
-            each block is sent as soon as it is complete.
+        user_ids: ids as `mark_event` takes them, in any order, repetitions allowed: an
+            iterable, an async iterable, or a one-dimensional array of integers, of numpy or
+            that numpy can read, such as a column of a data frame, which is not copied to a
+            list. Arrays with masked or missing values are refused. Other iterables than
+            collections are read in blocks of 32,768 ids; each block is sent as soon as it is
+            complete.
         now: when it happened; the present by default. An aware datetime is converted to
             the tally's time zone, a naive datetime is taken as in that zone, and a date
             is its midnight.
@@ -324,7 +332,7 @@ async def mark_many(
 
 async def unmark_many(
     event: str,
-    user_ids: Iterable[int] | AsyncIterable[int],
+    user_ids: Iterable[UserId] | AsyncIterable[UserId],
     *,
     now: date | None = None,
     track_hourly: bool | None = None,
@@ -340,14 +348,16 @@ async def unmark_many(
     each user, which takes as long as `unmark_event`. Without, the users are no longer in
     the week and the month, and a bitmap may be extended to hold a 0.
 
+    With ``user_ids``, nothing is written for an id that has never been marked.
+
     Arguments:
         event: a non-empty str without control characters.
-        user_ids: ints from 0 to the tally's ``max_user_id``, in any order, repetitions
-            allowed: an iterable, an async iterable, or a one-dimensional array of
-            integers, of numpy or that numpy can read, such as a column of a data frame,
-            which is not copied to a list. Arrays with masked or missing values are
-            refused. Other iterables than collections are read in blocks of 32,768 ids;
-            each block is sent as soon as it is complete.
+        user_ids: ids as `mark_event` takes them, in any order, repetitions allowed: an
+            iterable, an async iterable, or a one-dimensional array of integers, of numpy or
+            that numpy can read, such as a column of a data frame, which is not copied to a
+            list. Arrays with masked or missing values are refused. Other iterables than
+            collections are read in blocks of 32,768 ids; each block is sent as soon as it is
+            complete.
         now: when it happened; the present by default. An aware datetime is converted to
             the tally's time zone, a naive datetime is taken as in that zone, and a date
             is its midnight.
@@ -386,14 +396,15 @@ async def unmark_many(
     )
 
 
-async def mark_unique(event: str, user_id: int, *, timeout: float | None = None) -> Granularity:
+async def mark_unique(event: str, user_id: UserId, *, timeout: float | None = None) -> Granularity:
     """Set a user's flag: the bit in the event's bitmap without a date.
 
     On the running event loop's default tally, which `configure` describes.
 
     Arguments:
         event: a non-empty str without control characters.
-        user_id: an int from 0 to the tally's ``max_user_id``.
+        user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of that
+            type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
         timeout: how many seconds the call may take, more than 0; ``math.inf`` for no
             limit, ``None`` for the tally's timeout.
 
@@ -418,14 +429,17 @@ async def mark_unique(event: str, user_id: int, *, timeout: float | None = None)
     )
 
 
-async def unmark_unique(event: str, user_id: int, *, timeout: float | None = None) -> Granularity:
+async def unmark_unique(event: str, user_id: UserId, *, timeout: float | None = None) -> Granularity:
     """Clear a user's flag: the bit in the event's bitmap without a date.
 
     On the running event loop's default tally, which `configure` describes.
 
+    With ``user_ids``, nothing is written for an id that has never been marked.
+
     Arguments:
         event: a non-empty str without control characters.
-        user_id: an int from 0 to the tally's ``max_user_id``.
+        user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of that
+            type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
         timeout: how many seconds the call may take, more than 0; ``math.inf`` for no
             limit, ``None`` for the tally's timeout.
 
@@ -451,7 +465,7 @@ async def unmark_unique(event: str, user_id: int, *, timeout: float | None = Non
 
 
 @contextlib.asynccontextmanager
-async def transaction(*, timeout: float | None = None) -> AsyncIterator[Transaction]:
+async def transaction(*, timeout: float | None = None) -> AsyncIterator[Transaction[Any]]:
     """Collect several marks and apply them in one ``MULTI``/``EXEC``.
 
     On the running event loop's default tally, which `configure` describes.

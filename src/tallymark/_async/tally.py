@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 from .._core.options import Options, hide_urls
 from .._core.urls import StoreUrl
+from .._core.user_ids import IdT, OtherIdT
 from .._marking.transaction import Transaction, unwrapped
 from .._redis.async_clients import KINDS
 from .._redis.cluster_clients import from_client, from_url
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Tally"]
 
 
-class Tally(AsyncReads):
+class Tally(AsyncReads[IdT]):
     """Marks events of users on one Redis database and reads them back, for asyncio programs.
 
     Make one tally when the program starts, use it from all tasks of one event loop, and close
@@ -42,6 +43,9 @@ class Tally(AsyncReads):
     A broken connection is replaced and the marks are sent again, until the timeout. That is
     safe: setting or clearing a bit is idempotent.
 
+    For type checkers, it is generic in the type of the users' ids: ``Tally[uuid.UUID]``
+    with ``user_ids=uuid.UUID``. ``Tally`` alone means ``Tally[int]``.
+
     Attributes:
         backend: the writer and the reader of the tally, for extensions of tallymark; they may
             change in any release.
@@ -49,7 +53,31 @@ class Tally(AsyncReads):
 
     backend: AsyncBackend
 
-    def __init__(self, client: Redis | RedisCluster, **options: Unpack[TallyOptions]) -> None:
+    @overload
+    def __init__(
+        self: Tally[int],
+        client: Redis | RedisCluster,
+        *,
+        user_ids: None = None,
+        **options: Unpack[TallyOptions],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        client: Redis | RedisCluster,
+        *,
+        user_ids: type[IdT],
+        **options: Unpack[TallyOptions],
+    ) -> None: ...
+
+    def __init__(
+        self,
+        client: Redis | RedisCluster,
+        *,
+        user_ids: type[IdT] | None = None,
+        **options: Unpack[TallyOptions],
+    ) -> None:
         """Use a client that the caller owns; closing the tally leaves it open.
 
         Arguments:
@@ -58,17 +86,42 @@ class Tally(AsyncReads):
                 a time. The client's ``socket_timeout`` applies beside the tally's timeout. Or
                 a ``redis.asyncio.RedisCluster``: the tally copies its nodes and settings, and
                 opens connections of its own, which it closes.
+            user_ids: the type of the users' ids: `str`, `bytes`, `uuid.UUID` or `int` (signed
+                64 bit). The database gives each user a number, the offset of the user's bit.
+                With ``None`` (the default), the ids are the offsets: ints from 0 to
+                ``max_user_id``. The type is stored in the database and cannot be changed: the
+                calls of a tally with another type raise a `WrongSchemaError`.
             options: those of `tallymark.TallyOptions`.
 
         Raises:
             InvalidTypeError, InvalidValueError: the client or an option is not allowed.
         """
         hide_urls(options)
-        checked = Options(**options)
+        checked = Options(user_ids=user_ids, **options)
         self.backend = make_backend(from_client(KINDS, client, checked), checked, owned=False)
 
+    @overload
     @classmethod
-    def from_url(cls, url: str, **options: Unpack[TallyOptions]) -> Self:
+    def from_url(
+        cls, url: str, *, user_ids: None = None, **options: Unpack[TallyOptions]
+    ) -> Self: ...
+
+    @overload
+    @classmethod
+    def from_url(
+        cls, url: str, *, user_ids: type[IdT], **options: Unpack[TallyOptions]
+    ) -> Self: ...
+
+    @overload  # for pyright, to which `Tally` is `Tally[int]` here
+    @classmethod
+    def from_url(
+        cls, url: str, *, user_ids: type[OtherIdT], **options: Unpack[TallyOptions]
+    ) -> Tally[OtherIdT]: ...
+
+    @classmethod
+    def from_url(
+        cls, url: str, *, user_ids: type[Any] | None = None, **options: Unpack[TallyOptions]
+    ) -> Tally[Any]:
         """Make a tally with a client of its own, which `aclose` closes.
 
         Connects at the first call. The tally keeps a connection for marks, and up to eight for
@@ -91,6 +144,11 @@ class Tally(AsyncReads):
                 User, password and path are encoded as by
                 ``urllib.parse.quote(text, safe="")``. With TLS, names in certificates are
                 checked, unless ``ssl_check_hostname=false``.
+            user_ids: the type of the users' ids: `str`, `bytes`, `uuid.UUID` or `int` (signed
+                64 bit). The database gives each user a number, the offset of the user's bit.
+                With ``None`` (the default), the ids are the offsets: ints from 0 to
+                ``max_user_id``. The type is stored in the database and cannot be changed: the
+                calls of a tally with another type raise a `WrongSchemaError`.
             options: those of `tallymark.TallyOptions`.
 
         Returns:
@@ -104,7 +162,7 @@ class Tally(AsyncReads):
         store = StoreUrl(url)
         del url  # error reporters show the locals of frames
         hide_urls(options)
-        checked = Options(**options)
+        checked = Options(user_ids=user_ids, **options)
         tally = cls.__new__(cls)
         tally.backend = make_backend(from_url(KINDS, store, checked), checked, owned=True)
         return tally
@@ -121,7 +179,7 @@ class Tally(AsyncReads):
     async def mark_event(
         self,
         event: str,
-        user_id: int,
+        user_id: IdT,
         *,
         now: date | None = None,
         track_hourly: bool | None = None,
@@ -132,7 +190,8 @@ class Tally(AsyncReads):
 
         Arguments:
             event: a non-empty str without control characters.
-            user_id: an int from 0 to the tally's ``max_user_id``.
+            user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
+                that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
             now: when it happened; the present by default. An aware datetime is converted to
                 the tally's time zone, a naive datetime is taken as in that zone, and a date
                 is its midnight.
@@ -169,7 +228,7 @@ class Tally(AsyncReads):
     async def unmark_event(
         self,
         event: str,
-        user_id: int,
+        user_id: IdT,
         *,
         now: date | None = None,
         track_hourly: bool | None = None,
@@ -188,9 +247,12 @@ class Tally(AsyncReads):
         atomically. The day, and with the switches the given hour and the dateless bit, are
         cleared in any case; other hours of that day keep their bits.
 
+        With ``user_ids``, nothing is written for an id that has never been marked.
+
         Arguments:
             event: a non-empty str without control characters.
-            user_id: an int from 0 to the tally's ``max_user_id``.
+            user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
+                that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
             now: when it happened; the present by default. An aware datetime is converted to
                 the tally's time zone, a naive datetime is taken as in that zone, and a date
                 is its midnight.
@@ -226,13 +288,14 @@ class Tally(AsyncReads):
         return await self._submit(mark, timeout)
 
     async def mark_unique(
-        self, event: str, user_id: int, *, timeout: float | None = None
+        self, event: str, user_id: IdT, *, timeout: float | None = None
     ) -> Granularity:
         """Set a user's flag: the bit in the event's bitmap without a date.
 
         Arguments:
             event: a non-empty str without control characters.
-            user_id: an int from 0 to the tally's ``max_user_id``.
+            user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
+                that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
             timeout: how many seconds the call may take, more than 0; ``math.inf`` for no
                 limit, ``None`` for the tally's timeout.
 
@@ -255,13 +318,16 @@ class Tally(AsyncReads):
         return await self._submit(self.backend.marker.mark_unique(event, user_id), timeout)
 
     async def unmark_unique(
-        self, event: str, user_id: int, *, timeout: float | None = None
+        self, event: str, user_id: IdT, *, timeout: float | None = None
     ) -> Granularity:
         """Clear a user's flag: the bit in the event's bitmap without a date.
 
+        With ``user_ids``, nothing is written for an id that has never been marked.
+
         Arguments:
             event: a non-empty str without control characters.
-            user_id: an int from 0 to the tally's ``max_user_id``.
+            user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
+                that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
             timeout: how many seconds the call may take, more than 0; ``math.inf`` for no
                 limit, ``None`` for the tally's timeout.
 
@@ -286,7 +352,7 @@ class Tally(AsyncReads):
     async def mark_many(
         self,
         event: str,
-        user_ids: Iterable[int] | AsyncIterable[int],
+        user_ids: Iterable[IdT] | AsyncIterable[IdT],
         *,
         now: date | None = None,
         track_hourly: bool | None = None,
@@ -302,12 +368,12 @@ class Tally(AsyncReads):
 
         Arguments:
             event: a non-empty str without control characters.
-            user_ids: ints from 0 to the tally's ``max_user_id``, in any order, repetitions
-                allowed: an iterable, an async iterable, or a one-dimensional array of
-                integers, of numpy or that numpy can read, such as a column of a data frame,
-                which is not copied to a list. Arrays with masked or missing values are
-                refused. Other iterables than collections are read in blocks of 32,768 ids;
-                each block is sent as soon as it is complete.
+            user_ids: ids as `mark_event` takes them, in any order, repetitions allowed: an
+                iterable, an async iterable, or a one-dimensional array of integers, of numpy
+                or that numpy can read, such as a column of a data frame, which is not copied
+                to a list. Arrays with masked or missing values are refused. Other iterables
+                than collections are read in blocks of 32,768 ids; each block is sent as soon
+                as it is complete.
             now: when it happened; the present by default. An aware datetime is converted to
                 the tally's time zone, a naive datetime is taken as in that zone, and a date
                 is its midnight.
@@ -347,7 +413,7 @@ class Tally(AsyncReads):
     async def unmark_many(
         self,
         event: str,
-        user_ids: Iterable[int] | AsyncIterable[int],
+        user_ids: Iterable[IdT] | AsyncIterable[IdT],
         *,
         now: date | None = None,
         track_hourly: bool | None = None,
@@ -361,14 +427,16 @@ class Tally(AsyncReads):
         each user, which takes as long as `unmark_event`. Without, the users are no longer in
         the week and the month, and a bitmap may be extended to hold a 0.
 
+        With ``user_ids``, nothing is written for an id that has never been marked.
+
         Arguments:
             event: a non-empty str without control characters.
-            user_ids: ints from 0 to the tally's ``max_user_id``, in any order, repetitions
-                allowed: an iterable, an async iterable, or a one-dimensional array of
-                integers, of numpy or that numpy can read, such as a column of a data frame,
-                which is not copied to a list. Arrays with masked or missing values are
-                refused. Other iterables than collections are read in blocks of 32,768 ids;
-                each block is sent as soon as it is complete.
+            user_ids: ids as `mark_event` takes them, in any order, repetitions allowed: an
+                iterable, an async iterable, or a one-dimensional array of integers, of numpy
+                or that numpy can read, such as a column of a data frame, which is not copied
+                to a list. Arrays with masked or missing values are refused. Other iterables
+                than collections are read in blocks of 32,768 ids; each block is sent as soon
+                as it is complete.
             now: when it happened; the present by default. An aware datetime is converted to
                 the tally's time zone, a naive datetime is taken as in that zone, and a date
                 is its midnight.
@@ -400,7 +468,7 @@ class Tally(AsyncReads):
             return await write_many(self.backend, many, user_ids, timeout)
 
     @contextlib.asynccontextmanager
-    async def transaction(self, *, timeout: float | None = None) -> AsyncIterator[Transaction]:
+    async def transaction(self, *, timeout: float | None = None) -> AsyncIterator[Transaction[IdT]]:
         """Collect several marks and apply them in one ``MULTI``/``EXEC``.
 
         ``async with tally.transaction() as tx:`` gives a `Transaction` with the same verbs as
@@ -432,7 +500,7 @@ class Tally(AsyncReads):
         none of each shard.
         """
         self.backend.writer.check_usable()
-        transaction = Transaction(self.backend.marker)
+        transaction: Transaction[IdT] = Transaction(self.backend.marker)
         with transaction.collecting():
             yield transaction
         if transaction.marks:

@@ -24,7 +24,7 @@ import binascii
 import hashlib
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from ..errors import InvalidTypeError, InvalidValueError
 from .arguments import described, exact_int
@@ -33,7 +33,30 @@ from .untrusted import shown
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
-__all__ = ["BUCKETS", "Dictionary", "Entry", "IdType", "Record", "id_type"]
+    from typing_extensions import TypeVar
+
+    IdT = TypeVar("IdT", str, bytes, uuid.UUID, int, default=int)
+    OtherIdT = TypeVar("OtherIdT", str, bytes, uuid.UUID, int)
+else:  # before Python 3.13, the variables of `typing` have no defaults
+    from typing import TypeVar
+
+    IdT = TypeVar("IdT", str, bytes, uuid.UUID, int)
+    OtherIdT = TypeVar("OtherIdT", str, bytes, uuid.UUID, int)
+
+__all__ = [
+    "BUCKETS",
+    "Dictionary",
+    "Entry",
+    "IdT",
+    "IdType",
+    "OtherIdT",
+    "Record",
+    "UserId",
+    "id_type",
+]
+
+#: A user's id, where the type checker does not know of which type the ids of the database are.
+UserId: TypeAlias = str | bytes | uuid.UUID | int
 
 #: How many forward buckets the shards of a database have together. Up to about 28 million ids,
 #: each has at most 512 fields, and so takes little memory.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Generic, cast
 
 from .._core.failures import may_be_applied, partly_applied
 from .._core.periods import Granularity
+from .._core.user_ids import IdT
 from ..errors import ClosedError, TallymarkError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class PendingMark:
         return unwrapped(self.result)
 
 
-class Transaction:
+class Transaction(Generic[IdT]):
     """Collects marks that one ``MULTI``/``EXEC`` applies when the ``with`` block ends.
 
     Get one from ``transaction()`` of a tally. Its verbs check their arguments
@@ -106,7 +107,7 @@ class Transaction:
     def mark_event(
         self,
         event: str,
-        user_id: int,
+        user_id: IdT,
         *,
         now: date | None = None,
         track_hourly: bool | None = None,
@@ -116,7 +117,8 @@ class Transaction:
 
         Arguments:
             event: a non-empty str without control characters.
-            user_id: an int from 0 to the tally's ``max_user_id``.
+            user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
+                that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
             now: when it happened; the present by default. An aware datetime is
                 converted to the tally's time zone, a naive one is taken to be
                 in it, and a date is its midnight.
@@ -141,7 +143,7 @@ class Transaction:
     def unmark_event(
         self,
         event: str,
-        user_id: int,
+        user_id: IdT,
         *,
         now: date | None = None,
         track_hourly: bool | None = None,
@@ -162,9 +164,12 @@ class Transaction:
         given hour and the dateless bitmap are always cleared; other hours of
         that day keep their bits.
 
+        With ``user_ids``, nothing is written for an id that has never been marked.
+
         Arguments:
             event: a non-empty str without control characters.
-            user_id: an int from 0 to the tally's ``max_user_id``.
+            user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
+                that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
             now: when it happened; the present by default. An aware datetime is
                 converted to the tally's time zone, a naive one is taken to be
                 in it, and a date is its midnight.
@@ -186,12 +191,13 @@ class Transaction:
             self._marker.unmark_event(event, user_id, now, track_hourly, track_unique, exact)
         )
 
-    def mark_unique(self, event: str, user_id: int) -> PendingMark:
+    def mark_unique(self, event: str, user_id: IdT) -> PendingMark:
         """Set a user's flag: the bit in the event's bitmap without a date.
 
         Arguments:
             event: a non-empty str without control characters.
-            user_id: an int from 0 to the tally's ``max_user_id``.
+            user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
+                that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
 
         Returns:
             A `PendingMark`, which has the result once the block has ended.
@@ -203,12 +209,15 @@ class Transaction:
         """
         return self._collect(self._marker.mark_unique(event, user_id))
 
-    def unmark_unique(self, event: str, user_id: int) -> PendingMark:
+    def unmark_unique(self, event: str, user_id: IdT) -> PendingMark:
         """Clear a user's flag: the bit in the event's bitmap without a date.
+
+        With ``user_ids``, nothing is written for an id that has never been marked.
 
         Arguments:
             event: a non-empty str without control characters.
-            user_id: an int from 0 to the tally's ``max_user_id``.
+            user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
+                that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
 
         Returns:
             A `PendingMark`, which has the result once the block has ended.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .._core.options import TallyOptions
+    from .._core.user_ids import UserId
 
 __all__ = [
     "DEFAULT_URL",
@@ -40,13 +41,19 @@ class Defaults:
     """The arguments of one call of `configure`. Compared by identity."""
 
     url: StoreUrl | None
+    user_ids: type[Any] | None
     options: TallyOptions
 
 
-_defaults = Defaults(None, {})
+_defaults = Defaults(None, None, {})
 
 
-def configure(url: str | None = None, **options: Unpack[TallyOptions]) -> None:
+def configure(
+    url: str | None = None,
+    *,
+    user_ids: type[UserId] | None = None,
+    **options: Unpack[TallyOptions],
+) -> None:
     """Say which database the module-level verbs use, in both modules, and how.
 
     Takes effect for all later calls: the next one makes a new default tally
@@ -59,6 +66,11 @@ def configure(url: str | None = None, **options: Unpack[TallyOptions]) -> None:
             is made, and without that ``redis://localhost:6379/0``.
             ``memory://`` is one store for all default tallies of the process,
             of both modules and all event loops: ``memory://default``.
+        user_ids: the type of the users' ids: `str`, `bytes`, `uuid.UUID` or `int` (signed 64
+            bit). The database gives each user a number, the offset of the user's bit. With
+            ``None`` (the default), the ids are the offsets: ints from 0 to ``max_user_id``.
+            The type is stored in the database and cannot be changed: the calls of a tally with
+            another type raise a `WrongSchemaError`.
         options: those of `tallymark.TallyOptions`.
 
     Raises:
@@ -70,10 +82,10 @@ def configure(url: str | None = None, **options: Unpack[TallyOptions]) -> None:
     store = None if url is None else StoreUrl(url)
     del url  # error reporters show the locals of frames
     hide_urls(options)
-    checked = Options(**options)
+    checked = Options(user_ids=user_ids, **options)
     if store is not None:
         _check(store, checked)
-    _defaults = Defaults(store, options)
+    _defaults = Defaults(store, user_ids, options)
 
 
 def _check(store: StoreUrl, options: Options) -> None:

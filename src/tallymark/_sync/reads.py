@@ -7,10 +7,12 @@ verb that makes one: they take 7 ms, and many programs make no report.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._core.context import EventSets
+from .._core.user_ids import IdT
 from .._reading import id_streams, keyspace, membership, queries, user_bits
+from .._reading import user_ids as dictionary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,7 +31,7 @@ __all__ = ["SyncReads"]
 AnswerT = TypeVar("AnswerT")
 
 
-class SyncReads(EventSets):
+class SyncReads(EventSets, Generic[IdT]):
     """The read verbs.
 
     "One moment" means a snapshot: an answer includes each concurrent mark whole or not at all.
@@ -98,8 +100,13 @@ class SyncReads(EventSets):
         """
         return self._answer(queries.counts(self._context, event_sets), timeout)
 
-    def contains(self, event_set: EventSet, user_id: int, *, timeout: float | None = None) -> bool:
+    def contains(self, event_set: EventSet, user_id: IdT, *, timeout: float | None = None) -> bool:
         """Return whether a user is in an event set, at one moment.
+
+        Arguments:
+            event_set: the event set.
+            user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
+                that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
 
         Redis looks up one bit in each bitmap of the expression, however many users there are.
 
@@ -113,14 +120,14 @@ class SyncReads(EventSets):
         return self._answer(membership.contains(self._context, event_set, user_id), timeout)
 
     def contains_many(
-        self, event_set: EventSet, user_ids: Iterable[int], *, timeout: float | None = None
+        self, event_set: EventSet, user_ids: Iterable[IdT], *, timeout: float | None = None
     ) -> list[bool]:
         """Return for each of some users, in their order, whether they are in an event set.
 
         Arguments:
             event_set: the event set.
-            user_ids: ints from 0 to the tally's ``max_user_id``, or a one-dimensional numpy
-                array of integers. All of them are checked before anything is sent.
+            user_ids: ids as `mark_event` takes them, or a one-dimensional numpy array of
+                integers. All of them are checked before anything is sent.
 
         Each request looks up a thousand users, or, where the ids lie close together, fetches
         ranges of the bitmaps. The answer for each user is of one moment.
@@ -138,17 +145,21 @@ class SyncReads(EventSets):
         self,
         event_set: EventSet,
         *,
-        start: int = 0,
+        start: IdT | None = None,
         limit: int | None = None,
         timeout: float | None = None,
-    ) -> Iterator[int]:
+    ) -> Iterator[IdT]:
         """Yield the users of an event set in ascending order.
+
+        With ``user_ids``, the order is that of their `numbers`: who was marked first comes first
+        (with shards, in each shard).
 
         Arguments:
             event_set: the event set.
-            start: the lowest id to yield, from 0 to 2**32 - 1.
+            start: the lowest id to yield, from 0 to 2**32 - 1; with ``user_ids``, the id of
+                the user with whom to begin. ``None`` for the first user.
             limit: how many users at most; ``None`` for all. The next page begins at the last
-                id plus one.
+                id plus one; with ``user_ids``, at the last id, which it yields again.
 
         The bitmaps are fetched in parts during the iteration, each part of one moment, and
         neither side holds more than one part in memory. No connection or key is held between
@@ -169,17 +180,21 @@ class SyncReads(EventSets):
         self,
         event_set: EventSet,
         *,
-        start: int = 0,
+        start: IdT | None = None,
         limit: int | None = None,
         timeout: float | None = None,
-    ) -> Iterator[list[int]]:
+    ) -> Iterator[list[IdT]]:
         """Yield the users of an event set in ascending order, some thousands at a time.
+
+        With ``user_ids``, the order is that of their `numbers`: who was marked first comes first
+        (with shards, in each shard).
 
         Arguments:
             event_set: the event set.
-            start: the lowest id to yield, from 0 to 2**32 - 1.
+            start: the lowest id to yield, from 0 to 2**32 - 1; with ``user_ids``, the id of
+                the user with whom to begin. ``None`` for the first user.
             limit: how many users at most; ``None`` for all. The next page begins at the last
-                id plus one.
+                id plus one; with ``user_ids``, at the last id, which it yields again.
 
         Fetches the bitmaps as `users` does. It is several times as fast if the work for each
         user is small.
@@ -412,7 +427,7 @@ class SyncReads(EventSets):
 
     def history(
         self,
-        user_id: int,
+        user_id: IdT,
         events: str | Iterable[str],
         since: date,
         until: date | None = None,
@@ -423,7 +438,8 @@ class SyncReads(EventSets):
         """Return the periods in which a user did some events.
 
         Arguments:
-            user_id: an int from 0 to the tally's ``max_user_id``.
+            user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
+                that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
             events: one name or several.
             since: the start of the time span.
             until: its end, not included; now by default. Every period that overlaps the span
@@ -449,7 +465,48 @@ class SyncReads(EventSets):
             keyspace.history(self._context, user_id, events, since, until, granularity), timeout
         )
 
-    def forget(self, user_id: int, *, timeout: float | None = None) -> int:
+    def numbers(
+        self, user_ids: Iterable[IdT], *, timeout: float | None = None
+    ) -> list[int | None]:
+        """Return the number of each of some users, in their order; ``None`` if one has none.
+
+        A user's number says which bit of the bitmaps is the user's, for programs that read the
+        bitmaps themselves: with S shards, it is the bit's offset times S, plus the number of the
+        shard. Without ``user_ids``, the ids are the numbers. With ``user_ids``, a user has a
+        number from the first mark on, until `forget`. No number is given twice.
+
+        Arguments:
+            user_ids: ids as `mark_event` takes them.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
+            CommandError: Redis refused a command.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            ClosedError: the tally is closed.
+        """
+        return self._answer(dictionary.numbers(self._context, user_ids), timeout)
+
+    def ids(
+        self, numbers: Iterable[int], *, timeout: float | None = None
+    ) -> list[IdT | None]:
+        """Return the id of each of some users, in their order: the inverse of `numbers`.
+
+        Arguments:
+            numbers: the users' numbers, ints from 0 to 2**32 - 1.
+
+        Returns:
+            The ids; ``None`` for a number that no user has. Without ``user_ids``, the numbers
+            themselves.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
+            CommandError: Redis refused a command.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            ClosedError: the tally is closed.
+        """
+        return self._answer(dictionary.ids(self._context, numbers), timeout)
+
+    def forget(self, user_id: IdT, *, timeout: float | None = None) -> int:
         """Clear a user's bit in every bitmap, such as for a request to be forgotten.
 
         Extends and creates no bitmap. Scans all keys of the database, a thousand at a time,
@@ -457,12 +514,15 @@ class SyncReads(EventSets):
         may stay, so stop marking first; a second call returns 0 then. If it is interrupted,
         call it again.
 
+        With ``user_ids``, the id is erased too, and its number is not given to another user.
+
         If the prefix of another tally begins with this tally's prefix, as ``tenant1_eu_`` does
         with ``tenant1_``, its bitmaps are events of this tally as well, and the bit is cleared
         there too.
 
         Arguments:
-            user_id: an int from 0 to the tally's ``max_user_id``.
+            user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
+                that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
 
         Returns:
             How many bits were set. It may be too low after a broken connection and a retry.
@@ -476,7 +536,7 @@ class SyncReads(EventSets):
         """
         return self._answer(user_bits.forget(self._context, user_id), timeout)
 
-    def merge(self, source: int, target: int, *, timeout: float | None = None) -> int:
+    def merge(self, source: IdT, target: IdT, *, timeout: float | None = None) -> int:
         """Move all bits of a user to another user, as when an anonymous visitor signs in.
 
         In every bitmap, of hours, days, weeks, months, years and without a date, in which the
@@ -504,7 +564,8 @@ class SyncReads(EventSets):
 
         Arguments:
             source: the user who has no bit afterwards: an int from 0 to the tally's
-                ``max_user_id``.
+                ``max_user_id``; with ``user_ids``, an id of that type (str and bytes: 1 to
+                1,024 bytes; int: signed 64 bit).
             target: the user who gets the bits; another one than the source.
 
         Returns:

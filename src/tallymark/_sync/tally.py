@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .._core.offsets import blocks
 from .._core.options import Options, hide_urls
 from .._core.untrusted import reraise_from_handler
 from .._core.urls import StoreUrl
+from .._core.user_ids import IdT, OtherIdT
 from .._marking.transaction import Transaction, unwrapped
 from .._reading.execution import Deadline
 from .._redis.blocking_clients import KINDS
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["SyncTally", "make_owning_tally"]
 
 
-class SyncTally(SyncReads):
+class SyncTally(SyncReads[IdT]):
     """Marks events of users and reads them back, for programs without an event loop.
 
     The blocking version of `tallymark.Tally`: same verbs, arguments, results and guarantees.
@@ -50,6 +51,9 @@ class SyncTally(SyncReads):
     Connecting with a client of the caller's may take as long as the timeouts of that client
     allow; everything else ends at the call's deadline.
 
+    For type checkers, it is generic in the type of the users' ids: ``SyncTally[uuid.UUID]``
+    with ``user_ids=uuid.UUID``. ``SyncTally`` alone means ``SyncTally[int]``.
+
     Attributes:
         backend: the writer and the reader of the tally, for extensions of tallymark; they may
             change in any release.
@@ -57,7 +61,31 @@ class SyncTally(SyncReads):
 
     backend: SyncBackend
 
-    def __init__(self, client: Redis | RedisCluster, **options: Unpack[TallyOptions]) -> None:
+    @overload
+    def __init__(
+        self: SyncTally[int],
+        client: Redis | RedisCluster,
+        *,
+        user_ids: None = None,
+        **options: Unpack[TallyOptions],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        client: Redis | RedisCluster,
+        *,
+        user_ids: type[IdT],
+        **options: Unpack[TallyOptions],
+    ) -> None: ...
+
+    def __init__(
+        self,
+        client: Redis | RedisCluster,
+        *,
+        user_ids: type[IdT] | None = None,
+        **options: Unpack[TallyOptions],
+    ) -> None:
         """Use a client that the caller owns; closing the tally leaves it open.
 
         Arguments:
@@ -65,17 +93,42 @@ class SyncTally(SyncReads):
                 blocks, a ``timeout``: the tally cannot interrupt a wait for a connection of
                 the pool. Or a ``redis.RedisCluster``: the tally copies its nodes and
                 settings, and opens connections of its own, which it closes.
+            user_ids: the type of the users' ids: `str`, `bytes`, `uuid.UUID` or `int` (signed
+                64 bit). The database gives each user a number, the offset of the user's bit.
+                With ``None`` (the default), the ids are the offsets: ints from 0 to
+                ``max_user_id``. The type is stored in the database and cannot be changed: the
+                calls of a tally with another type raise a `WrongSchemaError`.
             options: those of `tallymark.TallyOptions`.
 
         Raises:
             InvalidTypeError, InvalidValueError: the client or an option is not allowed.
         """
         hide_urls(options)
-        checked = Options(**options)
+        checked = Options(user_ids=user_ids, **options)
         self.backend = make_backend(from_client(KINDS, client, checked), checked, owned=False)
 
+    @overload
     @classmethod
-    def from_url(cls, url: str, **options: Unpack[TallyOptions]) -> Self:
+    def from_url(
+        cls, url: str, *, user_ids: None = None, **options: Unpack[TallyOptions]
+    ) -> Self: ...
+
+    @overload
+    @classmethod
+    def from_url(
+        cls, url: str, *, user_ids: type[IdT], **options: Unpack[TallyOptions]
+    ) -> Self: ...
+
+    @overload  # for pyright, to which `SyncTally` is `SyncTally[int]` here
+    @classmethod
+    def from_url(
+        cls, url: str, *, user_ids: type[OtherIdT], **options: Unpack[TallyOptions]
+    ) -> SyncTally[OtherIdT]: ...
+
+    @classmethod
+    def from_url(
+        cls, url: str, *, user_ids: type[Any] | None = None, **options: Unpack[TallyOptions]
+    ) -> SyncTally[Any]:
         """Make a tally with a client of its own, which `close` closes.
 
         Connects at the first call. The tally keeps one connection for the marks of all threads,
@@ -98,6 +151,11 @@ class SyncTally(SyncReads):
                 User, password and path are encoded as by
                 ``urllib.parse.quote(text, safe="")``. With TLS, names in certificates are
                 checked, unless ``ssl_check_hostname=false``.
+            user_ids: the type of the users' ids: `str`, `bytes`, `uuid.UUID` or `int` (signed
+                64 bit). The database gives each user a number, the offset of the user's bit.
+                With ``None`` (the default), the ids are the offsets: ints from 0 to
+                ``max_user_id``. The type is stored in the database and cannot be changed: the
+                calls of a tally with another type raise a `WrongSchemaError`.
             options: those of `tallymark.TallyOptions`.
 
         Returns:
@@ -111,7 +169,7 @@ class SyncTally(SyncReads):
         store = StoreUrl(url)
         del url  # error reporters show the locals of frames
         hide_urls(options)
-        checked = Options(**options)
+        checked = Options(user_ids=user_ids, **options)
         return make_owning_tally(cls, from_url(KINDS, store, checked), checked)
 
     @property
@@ -126,7 +184,7 @@ class SyncTally(SyncReads):
     def mark_event(
         self,
         event: str,
-        user_id: int,
+        user_id: IdT,
         *,
         now: date | None = None,
         track_hourly: bool | None = None,
@@ -137,7 +195,8 @@ class SyncTally(SyncReads):
 
         Arguments:
             event: a non-empty str without control characters.
-            user_id: an int from 0 to the tally's ``max_user_id``.
+            user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
+                that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
             now: when it happened; the present by default. An aware datetime is converted to
                 the tally's time zone, a naive datetime is taken as in that zone, and a date
                 is its midnight.
@@ -169,7 +228,7 @@ class SyncTally(SyncReads):
     def unmark_event(
         self,
         event: str,
-        user_id: int,
+        user_id: IdT,
         *,
         now: date | None = None,
         track_hourly: bool | None = None,
@@ -188,9 +247,12 @@ class SyncTally(SyncReads):
         atomically. The day, and with the switches the given hour and the dateless bit, are
         cleared in any case; other hours of that day keep their bits.
 
+        With ``user_ids``, nothing is written for an id that has never been marked.
+
         Arguments:
             event: a non-empty str without control characters.
-            user_id: an int from 0 to the tally's ``max_user_id``.
+            user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
+                that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
             now: when it happened; the present by default. An aware datetime is converted to
                 the tally's time zone, a naive datetime is taken as in that zone, and a date
                 is its midnight.
@@ -223,12 +285,13 @@ class SyncTally(SyncReads):
             timeout,
         )
 
-    def mark_unique(self, event: str, user_id: int, *, timeout: float | None = None) -> Granularity:
+    def mark_unique(self, event: str, user_id: IdT, *, timeout: float | None = None) -> Granularity:
         """Set a user's flag: the bit in the event's bitmap without a date.
 
         Arguments:
             event: a non-empty str without control characters.
-            user_id: an int from 0 to the tally's ``max_user_id``.
+            user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
+                that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
             timeout: how many seconds the call may take, more than 0; ``math.inf`` for no
                 limit, ``None`` for the tally's timeout.
 
@@ -247,13 +310,16 @@ class SyncTally(SyncReads):
         return self._submit(self.backend.marker.mark_unique(event, user_id), timeout)
 
     def unmark_unique(
-        self, event: str, user_id: int, *, timeout: float | None = None
+        self, event: str, user_id: IdT, *, timeout: float | None = None
     ) -> Granularity:
         """Clear a user's flag: the bit in the event's bitmap without a date.
 
+        With ``user_ids``, nothing is written for an id that has never been marked.
+
         Arguments:
             event: a non-empty str without control characters.
-            user_id: an int from 0 to the tally's ``max_user_id``.
+            user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
+                that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
             timeout: how many seconds the call may take, more than 0; ``math.inf`` for no
                 limit, ``None`` for the tally's timeout.
 
@@ -274,7 +340,7 @@ class SyncTally(SyncReads):
     def mark_many(
         self,
         event: str,
-        user_ids: Iterable[int],
+        user_ids: Iterable[IdT],
         *,
         now: date | None = None,
         track_hourly: bool | None = None,
@@ -290,12 +356,11 @@ class SyncTally(SyncReads):
 
         Arguments:
             event: a non-empty str without control characters.
-            user_ids: ints from 0 to the tally's ``max_user_id``, in any order, repetitions
-                allowed: an iterable, or a one-dimensional array of integers, of numpy or that
-                numpy can read, such as a column of a data frame, which is not copied to a list.
-                Arrays with masked or missing values are refused. Other iterables than
-                collections are read in blocks of 32,768 ids; each block is sent as soon as it is
-                complete.
+            user_ids: ids as `mark_event` takes them, in any order, repetitions allowed: an
+                iterable, or a one-dimensional array of integers, of numpy or that numpy can
+                read, such as a column of a data frame, which is not copied to a list. Arrays
+                with masked or missing values are refused. Other iterables than collections are
+                read in blocks of 32,768 ids; each block is sent as soon as it is complete.
             now: when it happened; the present by default. An aware datetime is converted to
                 the tally's time zone, a naive datetime is taken as in that zone, and a date
                 is its midnight.
@@ -328,7 +393,7 @@ class SyncTally(SyncReads):
     def unmark_many(
         self,
         event: str,
-        user_ids: Iterable[int],
+        user_ids: Iterable[IdT],
         *,
         now: date | None = None,
         track_hourly: bool | None = None,
@@ -342,14 +407,15 @@ class SyncTally(SyncReads):
         each user, which takes as long as `unmark_event`. Without, the users are no longer in
         the week and the month, and a bitmap may be extended to hold a 0.
 
+        With ``user_ids``, nothing is written for an id that has never been marked.
+
         Arguments:
             event: a non-empty str without control characters.
-            user_ids: ints from 0 to the tally's ``max_user_id``, in any order, repetitions
-                allowed: an iterable, or a one-dimensional array of integers, of numpy or that
-                numpy can read, such as a column of a data frame, which is not copied to a list.
-                Arrays with masked or missing values are refused. Other iterables than
-                collections are read in blocks of 32,768 ids; each block is sent as soon as it is
-                complete.
+            user_ids: ids as `mark_event` takes them, in any order, repetitions allowed: an
+                iterable, or a one-dimensional array of integers, of numpy or that numpy can
+                read, such as a column of a data frame, which is not copied to a list. Arrays
+                with masked or missing values are refused. Other iterables than collections are
+                read in blocks of 32,768 ids; each block is sent as soon as it is complete.
             now: when it happened; the present by default. An aware datetime is converted to
                 the tally's time zone, a naive datetime is taken as in that zone, and a date
                 is its midnight.
@@ -378,7 +444,7 @@ class SyncTally(SyncReads):
             return self._write_many(many, user_ids, timeout)
 
     @contextlib.contextmanager
-    def transaction(self, *, timeout: float | None = None) -> Iterator[Transaction]:
+    def transaction(self, *, timeout: float | None = None) -> Iterator[Transaction[IdT]]:
         """Collect several marks and apply them in one ``MULTI``/``EXEC``.
 
         ``with tally.transaction() as tx:`` gives a `Transaction` with the same verbs as
@@ -406,7 +472,7 @@ class SyncTally(SyncReads):
             OverloadedError: ``max_pending`` marks were waiting; nothing was sent.
         """
         self.backend.writer.check_usable()
-        transaction = Transaction(self.backend.marker)
+        transaction: Transaction[IdT] = Transaction(self.backend.marker)
         with transaction.collecting():
             yield transaction
         if transaction.marks:
@@ -447,7 +513,7 @@ class SyncTally(SyncReads):
         return unwrapped(result)
 
     def _write_many(
-        self, many: BulkWrite, user_ids: Iterable[int], timeout: float | None
+        self, many: BulkWrite, user_ids: Iterable[IdT], timeout: float | None
     ) -> dict[Granularity, int]:
         self.backend.writer.check_usable()
         deadline = Deadline(timeout, time.monotonic)
@@ -464,7 +530,7 @@ class SyncTally(SyncReads):
         return many.counts
 
 
-TallyT = TypeVar("TallyT", bound=SyncTally)
+TallyT = TypeVar("TallyT", bound=SyncTally[Any])
 
 
 def make_owning_tally(kind: type[TallyT], client: Any, options: Options) -> TallyT:
