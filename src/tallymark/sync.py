@@ -401,7 +401,9 @@ def unmark_unique(event: str, user_id: UserId, *, timeout: float | None = None) 
     return current_tally().unmark_unique(event, user_id, timeout=timeout)
 
 
-def transaction(*, timeout: float | None = None) -> contextlib.AbstractContextManager[Transaction[Any]]:
+def transaction(
+    *, timeout: float | None = None
+) -> contextlib.AbstractContextManager[Transaction[Any]]:
     """Collect several marks and apply them in one ``MULTI``/``EXEC``.
 
     On this process's default tally, which `configure` describes.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from datetime import date, datetime, timedelta
+from typing import Any
 
 import redis
 import redis.asyncio
@@ -55,12 +56,12 @@ async def async_functions(now: datetime, day: date, stream: AsyncIterator[int]) 
     assert_type(await mark_unique("premium", 1), Granularity)
     assert_type(await unmark_unique("premium", 1), Granularity)
     async with transaction() as tx:
-        assert_type(tx, Transaction)
+        assert_type(tx, Transaction[Any])
         assert_type(tx.mark_event("signup", 7), PendingMark)
         assert_type(tx.mark_unique("trial", 7).flipped, Granularity)
     assert_type(tallymark.TRACK_HOURLY, bool)
     tallymark.TRACK_UNIQUE = True
-    await mark_event("active", "123")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await mark_event("active", 1.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await mark_event("active", 123, now)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await mark_event("active", 123, when=now)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
@@ -78,9 +79,9 @@ async def async_tally(client: redis.asyncio.Redis, blocking: redis.Redis) -> Non
         assert_type(tally.stats().marks_per_batch, float)
         assert_type(await tally.mark_many("active", range(10)), dict[Granularity, int])
     assert_type(await Tally(client, track_yearly=True).aclose(), None)
-    Tally(blocking)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    Tally(client, track_yaerly=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    Tally(client, timeout="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Tally(blocking)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    Tally(client, track_yaerly=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    Tally(client, timeout="5")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 
 
 def blocking_functions(now: datetime, day: date, stream: AsyncIterator[int]) -> None:
@@ -92,12 +93,12 @@ def blocking_functions(now: datetime, day: date, stream: AsyncIterator[int]) -> 
     assert_type(tm.mark_unique("premium", 1), Granularity)
     assert_type(tm.unmark_unique("premium", 1), Granularity)
     with tm.transaction() as tx:
-        assert_type(tx, Transaction)
+        assert_type(tx, Transaction[Any])
     assert_type(tm.TRACK_HOURLY, bool)
     tm.TRACK_HOURLY = True
     assert_type(configure("memory://", prefix="x_"), None)
     tm.configure(track_hourly=None)
-    tm.mark_event("active", "123")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    tm.mark_event("active", 1.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def blocking_tally(client: redis.Redis) -> None:
@@ -122,7 +123,7 @@ def options(client: redis.Redis, operations: list[Operation]) -> None:
     SyncTally(client, expire={Granularity.HOUR: week, "day": week}, observer=OpenTelemetry())
     SyncTally(client, observer=operations.append, read_from="redis://replica")
     SyncTally(client, expire={"hour": 7})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
-    SyncTally(client, observer=lambda: None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    SyncTally(client, observer=lambda: None)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 
 
 def values(moment: datetime) -> None:
@@ -144,9 +145,8 @@ def event_sets(tally: Tally, blocking: SyncTally, now: datetime, day: date) -> N
     both & "active"  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue, reportUnusedExpression]
 
 
-async def async_reads(event_set: EventSet, day: date) -> None:
-    tally = await current_tally()
-    assert_type(tally, Tally)
+async def async_reads(tally: Tally, event_set: EventSet, day: date) -> None:
+    assert_type(await current_tally(), Tally[Any])
     assert_type(await tally.count(event_set), int)
     assert_type(await tally.counts([event_set]), list[int])
     assert_type(await tally.contains(event_set, 1), bool)
@@ -185,9 +185,8 @@ def event_sets_hold_no_users(event_set: EventSet) -> None:
     assert_type(__version__, str)
 
 
-def blocking_reads(event_set: EventSet, day: date) -> None:
-    tally = tm.current_tally()
-    assert_type(tally, SyncTally)
+def blocking_reads(tally: SyncTally, event_set: EventSet, day: date) -> None:
+    assert_type(tm.current_tally(), SyncTally[Any])
     assert_type(tally.count(event_set), int)
     assert_type(tally.counts([event_set]), list[int])
     assert_type(tally.contains_many(event_set, [1]), list[bool])

@@ -40,7 +40,9 @@ class _Default:
     def __init__(self) -> None:
         self.configured = defaults.configured()
         self.tally: Tally[Any] = Tally.from_url(
-            defaults.url(self.configured), user_ids=self.configured.user_ids, **self.configured.options
+            defaults.url(self.configured),
+            user_ids=self.configured.user_ids,
+            **self.configured.options,
         )
         loop = asyncio.get_running_loop()
         self.loop = weakref.ref(loop)
@@ -429,7 +431,9 @@ async def mark_unique(event: str, user_id: UserId, *, timeout: float | None = No
     )
 
 
-async def unmark_unique(event: str, user_id: UserId, *, timeout: float | None = None) -> Granularity:
+async def unmark_unique(
+    event: str, user_id: UserId, *, timeout: float | None = None
+) -> Granularity:
     """Clear a user's flag: the bit in the event's bitmap without a date.
 
     On the running event loop's default tally, which `configure` describes.

@@ -465,9 +465,7 @@ class SyncReads(EventSets, Generic[IdT]):
             keyspace.history(self._context, user_id, events, since, until, granularity), timeout
         )
 
-    def numbers(
-        self, user_ids: Iterable[IdT], *, timeout: float | None = None
-    ) -> list[int | None]:
+    def numbers(self, user_ids: Iterable[IdT], *, timeout: float | None = None) -> list[int | None]:
         """Return the number of each of some users, in their order; ``None`` if one has none.
 
         A user's number says which bit of the bitmaps is the user's, for programs that read the
@@ -486,9 +484,7 @@ class SyncReads(EventSets, Generic[IdT]):
         """
         return self._answer(dictionary.numbers(self._context, user_ids), timeout)
 
-    def ids(
-        self, numbers: Iterable[int], *, timeout: float | None = None
-    ) -> list[IdT | None]:
+    def ids(self, numbers: Iterable[int], *, timeout: float | None = None) -> list[IdT | None]:
         """Return the id of each of some users, in their order: the inverse of `numbers`.
 
         Arguments:

@@ -513,7 +513,7 @@ class SyncTally(SyncReads[IdT]):
         return unwrapped(result)
 
     def _write_many(
-        self, many: BulkWrite, user_ids: Iterable[IdT], timeout: float | None
+        self, many: BulkWrite, user_ids: Iterable[Any], timeout: float | None
     ) -> dict[Granularity, int]:
         self.backend.writer.check_usable()
         deadline = Deadline(timeout, time.monotonic)
