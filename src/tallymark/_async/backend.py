@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from .._core.context import Context
-from .._marking.marker import Marker
+from .._marking.id_marker import make_marker
+from .._marking.number_cache import NumberCache
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -38,6 +39,8 @@ class AsyncBackend:
         marker: makes marks.
         writer: sends marks.
         reader: answers queries.
+        numbers: the numbers of users that the connection for marks has fetched; ``None`` if
+            none are cached.
         client: the redis-py client; on a cluster, the cluster client.
         pieces: how many pieces of one `Tally.mark_many` may be in flight at once.
     """
@@ -47,11 +50,21 @@ class AsyncBackend:
     client: Any
     pieces = 1
 
-    def __init__(self, options: Options, database: Hashable) -> None:
+    def __init__(
+        self, options: Options, database: Hashable, *, caches_numbers: bool = False
+    ) -> None:
+        """Prepare for a database.
+
+        Arguments:
+            options: the tally's.
+            database: equal for all tallies on the database.
+            caches_numbers: whether the connection for marks may cache numbers of users.
+        """
+        self.numbers = NumberCache.of(options) if caches_numbers else None
         self.options = options
         self.database = database
         self.context = Context.of(database, options, time.time)
-        self.marker = Marker(options, time.time)
+        self.marker = make_marker(options, time.time, cache=self.numbers)
 
     async def submit_counted(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
         """Send marks in one transaction, and count their events if ``max_events`` is set."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any
 
+from .._cluster.batches import batches
 from .._cluster.handshake import Handshake
-from .._marking.batch import Batch
 from .._reading.execution import Executions
 from .._redis.async_clients import KINDS, close_client, discard_client
 from .._redis.clients import make_read_client
@@ -36,16 +35,16 @@ class AsyncServer(AsyncBackend):
             options: the tally's.
             owned: whether the tally made the client, and so closes it.
         """
-        super().__init__(options, database(client))
+        super().__init__(options, database(client), caches_numbers=owned)
         observer = options.observer
         handshake = Handshake(options.schema())
         self.client = client
         self._owned = owned
         self.writer = GroupCommit(
-            Connection(client, owned=owned, handshake=handshake, marking=True),
-            new_batch=functools.partial(
-                Batch, bitfield=options.bitfield, replicas=options.replicas
+            Connection(
+                client, owned=owned, handshake=handshake, marking=True, numbers=self.numbers
             ),
+            new_batch=batches(options, self.numbers),
             timeout=options.timeout,
             max_pending=options.max_pending,
             store=store_label(client),

@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from .._core.offsets import BLOCK, blocks
+from .._core.offsets import BLOCK
 from .._reading.execution import Deadline
 from ..errors import StoreTimeoutError, TallymarkError
 from .loop_bound import running_loop
@@ -18,7 +18,6 @@ from .loop_bound import running_loop
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 
-    from .._core.offsets import Offsets
     from .._core.periods import Granularity
     from .._marking.bulk import BulkWrite, Chunk
     from .._marking.marks import Result
@@ -30,7 +29,7 @@ __all__ = ["write_many"]
 async def write_many(
     backend: AsyncBackend,
     many: BulkWrite,
-    user_ids: Iterable[int] | AsyncIterable[int],
+    user_ids: Iterable[Any] | AsyncIterable[Any],
     timeout: float | None,
 ) -> dict[Granularity, int]:
     """Send the marks of many users; return how many bits were flipped in each granularity.
@@ -77,8 +76,8 @@ async def write_many(
 
 
 async def _checked_blocks(
-    many: BulkWrite, user_ids: Iterable[int] | AsyncIterable[int], deadline: Deadline
-) -> AsyncGenerator[Offsets, None]:
+    many: BulkWrite, user_ids: Iterable[Any] | AsyncIterable[Any], deadline: Deadline
+) -> AsyncGenerator[Any, None]:
     """Yield the offsets in blocks, and let other tasks run in between.
 
     Arguments:
@@ -99,7 +98,7 @@ async def _checked_blocks(
                 with anyio.CancelScope(deadline=deadline.at):
                     await close()
         return
-    unchecked, all_there = blocks(user_ids, deadline.check)
+    unchecked, all_there = many.blocks(user_ids, deadline.check)
     if all_there:
         # Nothing is sent before all are checked.
         checked = []
@@ -113,13 +112,13 @@ async def _checked_blocks(
             yield many.checked(block)
 
 
-async def _next_block(ids: AsyncIterator[int], deadline: Deadline) -> list[int]:
+async def _next_block(ids: AsyncIterator[Any], deadline: Deadline) -> list[Any]:
     """Return the next ids, fewer than a block if these are the last ones.
 
     Raises:
         StoreTimeoutError: they did not come in time.
     """
-    block: list[int] = []
+    block: list[Any] = []
     with anyio.CancelScope(deadline=deadline.at) as scope:
         async for user_id in ids:
             block.append(user_id)

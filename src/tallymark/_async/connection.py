@@ -26,11 +26,11 @@ from .write_queue import count, live
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .._cluster.batches import AnyBatch
     from .._cluster.handshake import Handshake
-    from .._cluster.shard_transactions import ShardBatches
     from .._core.observers import Observer
-    from .._marking.batch import Batch
     from .._marking.marks import Mark, Result
+    from .._marking.number_cache import NumberCache
     from .._marking.stats import Totals
     from ..errors import StoreError
     from .write_queue import InFlightBatch
@@ -63,6 +63,7 @@ class Connection:
         owned: bool = False,
         handshake: Handshake | None = None,
         marking: bool = False,
+        numbers: NumberCache | None = None,
     ) -> None:
         """Begin without a connection.
 
@@ -72,7 +73,10 @@ class Connection:
             handshake: the handshake to make after connecting, unless it is done;
                 ``None`` on a cluster, where `ClusterExecutions` makes it.
             marking: whether the connection is for marks.
+            numbers: the numbers of users that this connection has fetched: it is cleared when
+                the connection ends. Only if the tally made the client.
         """
+        self._numbers = numbers
         self._handshake = handshake
         self._marking = marking
         self._pool = client.connection_pool
@@ -96,6 +100,7 @@ class Connection:
                     else await self._pool.get_connection()
                 )
             if not self.ready:
+                self._forget_numbers()
                 await self._connection.connect()
             self._received = Received(self._connection)
             if self._handshake is not None and not self._handshake.done:
@@ -122,7 +127,8 @@ class Connection:
         """
         connection = self._connection
         try:
-            checked = bool(connection.health_check_interval)
+            # The check may connect again. Cached numbers are of this connection alone.
+            checked = bool(connection.health_check_interval) and self._numbers is None
             if checked:  # the check may have connected again
                 self._received = Received(connection)
             self._received.check_empty()  # no reply to earlier commands is unread
@@ -170,6 +176,7 @@ class Connection:
     def discard(self) -> None:
         """Close the socket, after the event loop has been closed."""
         connection, self._connection = self._connection, None
+        self._forget_numbers()
         if connection is not None:
             redis_py.discard_connection(connection)
 
@@ -180,11 +187,16 @@ class Connection:
             gently: wait until the other end has closed the connection too.
         """
         connection, self._connection = self._connection, None
+        self._forget_numbers()
         if connection is not None:
             with anyio.CancelScope(shield=True):
                 await (connection.disconnect() if gently else _abort(connection))
                 if not self.owned:
                     await self._pool.release(connection)
+
+    def _forget_numbers(self) -> None:
+        if self._numbers is not None:
+            self._numbers.clear()
 
 
 class BatchSender:
@@ -201,7 +213,7 @@ class BatchSender:
         connection: Connection,
         totals: Totals,
         *,
-        new_batch: Callable[[], Batch | ShardBatches],
+        new_batch: Callable[[], AnyBatch],
         store: str,
         observer: Observer | None,
         event_quota: bool,
@@ -251,6 +263,8 @@ class BatchSender:
                 await self._prepare(in_flight)
                 if not in_flight.writes:
                     return None
+            if in_flight.batch.late:
+                await self._encode(in_flight)
             in_flight.sent = True
             if self._event_quota:
                 for _, _, mark, marks, _ in in_flight.writes:
@@ -275,6 +289,13 @@ class BatchSender:
             await self._connect(in_flight)
         if any(write[0].done() for write in in_flight.writes):
             in_flight.rebuild(list(live(in_flight.writes)), self._new_batch())
+
+    async def _encode(self, in_flight: InFlightBatch) -> None:
+        """Encode a late batch: the connection is the one that sends it."""
+        if in_flight.large:
+            in_flight.data = await anyio.to_thread.run_sync(in_flight.batch.encode)
+        else:
+            in_flight.data = in_flight.batch.encode()
 
     async def _connect(self, in_flight: InFlightBatch) -> None:
         """Connect within the batch's deadline; after a failure, pause before that."""

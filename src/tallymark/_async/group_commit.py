@@ -39,9 +39,8 @@ from .write_queue import LARGE, NotCommitted, WriteQueue, batch_of, count, live
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
-    from .._cluster.shard_transactions import ShardBatches
+    from .._cluster.batches import AnyBatch
     from .._core.observers import Observer
-    from .._marking.batch import Batch
     from .._marking.marks import Mark, Result
     from .._marking.stats import Stats
     from .connection import Connection
@@ -72,7 +71,7 @@ class GroupCommit(ClosedWhenIdle):
         self,
         connection: Connection,
         *,
-        new_batch: Callable[[], Batch | ShardBatches],
+        new_batch: Callable[[], AnyBatch],
         timeout: float,
         max_pending: int,
         store: str = "Redis",

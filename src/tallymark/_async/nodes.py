@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from .._cluster.shard_transactions import ShardBatches
+from .._cluster.batches import shard_batches
 from .._marking.stats import Totals
 from .._redis.async_clients import close_client, discard_client
 from .._redis.stores import store_label
@@ -138,6 +138,7 @@ class NodeCommits:
         """
         self._client = client
         self._options = options
+        self._new_batch = shard_batches(options)
         self._commits: dict[tuple[Address, bool], GroupCommit] = {}
 
     def commit(self, address: Address, *, importing: bool = False) -> GroupCommit:
@@ -153,12 +154,7 @@ class NodeCommits:
             options = self._options
             commit = self._commits[address, importing] = GroupCommit(
                 Connection(client, owned=True),
-                new_batch=functools.partial(
-                    ShardBatches,
-                    bitfield=options.bitfield,
-                    replicas=options.replicas,
-                    asking=importing,
-                ),
+                new_batch=functools.partial(self._new_batch, asking=importing),
                 timeout=options.timeout,
                 max_pending=options.max_pending,
                 store=store_label(client),

@@ -11,8 +11,7 @@ from .._marking.batch import MAX_COMMAND_MARKS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from .._cluster.shard_transactions import ShardBatches
-    from .._marking.batch import Batch
+    from .._cluster.batches import AnyBatch
     from .._marking.marks import Mark
     from ..errors import TallymarkError
 
@@ -67,7 +66,7 @@ class InFlightBatch:
         writes: the calls whose marks are in the batch.
         batch: the marks, as one transaction.
         large: whether `build` must be called first, in a thread.
-        data: the encoded batch.
+        data: the encoded batch; of a late one, when it is about to be sent.
         replies: the replies that were received so far.
         sent: whether a byte of the batch may have reached the server.
         on_the_wire: whether all of it was written, so that the connection owes its replies.
@@ -88,12 +87,12 @@ class InFlightBatch:
     )
 
     def __init__(
-        self, writes: Sequence[PendingWrite], batch: Batch | ShardBatches, *, large: bool = False
+        self, writes: Sequence[PendingWrite], batch: AnyBatch, *, large: bool = False
     ) -> None:
         self.writes = writes
         self.batch = batch
         self.large = large
-        self.data = b"" if large else batch.encode()
+        self.data = b"" if large or batch.late else batch.encode()
         self.replies: list[Any] = []
         self.sent = False
         self.on_the_wire = False
@@ -104,9 +103,10 @@ class InFlightBatch:
         """Fill and encode the batch, which is still empty."""
         for write in self.writes:
             _add(write, self.batch)
-        self.data = self.batch.encode()
+        if not self.batch.late:
+            self.data = self.batch.encode()
 
-    def rebuild(self, writes: Sequence[PendingWrite], batch: Batch | ShardBatches) -> None:
+    def rebuild(self, writes: Sequence[PendingWrite], batch: AnyBatch) -> None:
         """Replace the writes by some or none of them, and the batch by an empty one; build it."""
         self.writes, self.batch = writes, batch
         self.build()
@@ -127,7 +127,7 @@ def live(writes: Iterable[PendingWrite]) -> Iterator[PendingWrite]:
     return (write for write in writes if not write[0].done())
 
 
-def batch_of(writes: Sequence[PendingWrite], batch: Batch | ShardBatches) -> InFlightBatch:
+def batch_of(writes: Sequence[PendingWrite], batch: AnyBatch) -> InFlightBatch:
     """Return an in-flight batch with the marks of some writes.
 
     Arguments:
@@ -203,7 +203,7 @@ class WriteQueue:
         return places
 
     def take_batch(
-        self, batch: Batch | ShardBatches, *, limit: int, expected_end: float
+        self, batch: AnyBatch, *, limit: int, expected_end: float
     ) -> tuple[InFlightBatch, list[PendingWrite]]:
         """Take as many writes as one transaction may hold. Some caller must still wait.
 
@@ -302,11 +302,13 @@ class WriteQueue:
                 waiter.set_result(None)
 
 
-def _add(write: PendingWrite, batch: Batch | ShardBatches) -> None:
+def _add(write: PendingWrite, batch: AnyBatch) -> None:
     _, _, mark, marks, _ = write
     if mark is not None:
         batch.add(mark)
         return
+    if len(marks) > 1:
+        batch.keep_together()
     for index, mark in enumerate(marks):
         if index and index % MAX_COMMAND_MARKS == 0:
             batch.seal()

@@ -83,6 +83,7 @@ class ShardBatches:
 
     #: As for `Batch`.
     share = 1
+    late = False
 
     def __init__(self, *, bitfield: bool = True, replicas: int = 0, asking: bool = False) -> None:
         """Begin without marks.
@@ -129,6 +130,9 @@ class ShardBatches:
 
     def seal(self) -> None:
         """Do nothing: marks that are spread over shards make no commands that are too long."""
+
+    def keep_together(self) -> None:
+        """Have the marks of each shard share one transaction, as they do in any case."""
 
     def encode(self) -> bytes:
         """Return all transactions, as bytes to send at once."""

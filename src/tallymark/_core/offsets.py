@@ -29,6 +29,7 @@ __all__ = [
     "as_list",
     "blocks",
     "bounded",
+    "id_blocks",
     "is_array",
     "is_array_of_ints",
     "partition",
@@ -93,13 +94,43 @@ def blocks(
         return _array_blocks(_as_array(user_ids)), True
     if type(user_ids) is range:
         return _range_blocks(user_ids), True
-    is_text = isinstance(user_ids, (str, bytes, bytearray, memoryview))
-    if is_text or not isinstance(user_ids, Iterable):
-        no_ids = user_ids is None or (not is_text and isinstance(user_ids, Number))
+    if not _is_iterable(user_ids):
+        no_ids = user_ids is None or isinstance(user_ids, Number)
         advice = "" if no_ids else f"; {NUMBER_THEM}"
         raise InvalidTypeError(
             f"user ids must be an iterable of ints, got a {kind_of(user_ids)}{advice}"
         )
+    return _list_blocks(user_ids, check_time)
+
+
+def id_blocks(
+    user_ids: Iterable[Any], check_time: Callable[[], object] | None = None
+) -> tuple[Iterator[list[Any]], bool]:
+    """Return an iterator over blocks of ids of another type; as `blocks`.
+
+    Raises:
+        InvalidTypeError: this is no iterable, a text, or an array of several dimensions.
+    """
+    if is_array(user_ids) or _has_array(user_ids):
+        array = _as_array(user_ids)
+        if array.ndim != 1:
+            raise InvalidTypeError(
+                f"user ids must be a one-dimensional array, got one of {array.ndim} dimensions"
+            )
+        user_ids = array.tolist()
+    if not _is_iterable(user_ids):
+        raise InvalidTypeError(f"user ids must be an iterable of ids, got a {kind_of(user_ids)}")
+    return _list_blocks(user_ids, check_time)
+
+
+def _is_iterable(user_ids: object) -> bool:
+    is_text = isinstance(user_ids, (str, bytes, bytearray, memoryview))
+    return not is_text and isinstance(user_ids, Iterable)
+
+
+def _list_blocks(
+    user_ids: Iterable[Any], check_time: Callable[[], object] | None
+) -> tuple[Iterator[list[Any]], bool]:
     iterator = iter(user_ids)
     if check_time is not None and not isinstance(user_ids, _IN_MEMORY):
         iterator = _in_time(iterator, check_time)

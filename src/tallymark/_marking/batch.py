@@ -89,6 +89,9 @@ class Batch:
     #: How many batches one write may have.
     share = 1
 
+    #: Whether to encode it only when it is about to be sent, on the connection that sends it.
+    late = False
+
     def __init__(self, *, bitfield: bool = True, replicas: int = 0) -> None:
         """Begin an empty batch.
 
@@ -140,9 +143,22 @@ class Batch:
             self.size += mark.size
         return index
 
+    @property
+    def commands(self) -> Sequence[WriteCommand]:
+        """The write commands of the marks."""
+        return self._commands
+
+    @property
+    def command_count(self) -> int:
+        """How many Redis commands the write commands have."""
+        return self._command_count
+
     def seal(self) -> None:
         """Have no later mark join the commands of earlier marks."""
         self._open.clear()
+
+    def keep_together(self) -> None:
+        """Have all marks share one transaction, as they do in any case."""
 
     def _join(self, joined: int | SetBits | _OpenCommands, index: int, mark: BitMark) -> None:
         """Add a mark to one of the commands that it may join, or to a new one."""

@@ -8,22 +8,22 @@ all other windows are set one by one, a thousand per transaction.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .._core.failures import copied, with_timeout
-from .._core.offsets import as_bits, as_list, windows
+from .._core.offsets import as_bits, as_list, blocks, windows
 from ..errors import TallymarkError
 from .marks import DenseMarks, SparseMarks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from .._core.keys import KeySchema
-    from .._core.offsets import Numbers, Offsets
+    from .._core.offsets import Offsets
     from .._core.periods import Granularity
     from .marks import Bitmaps, Mark, Result
 
-__all__ = ["BulkWrite", "Chunk", "Target"]
+__all__ = ["BulkWrite", "Chunk", "Target", "prepared_marks"]
 
 #: How many bits one transaction sets one by one: on three keys, 1.6 ms of Redis's time.
 _SPARSE_MARKS: Final = 1000
@@ -45,13 +45,13 @@ class Target:
         bitmaps: the bitmaps to write to.
         temp_keys: keys for temporary values of the script; ``None`` if the server has
             no scripts.
-        exact_unmark: makes the mark of the user with a given offset, if each user needs
-            a mark of its own; else ``None``.
+        exact_unmark: makes the mark of the user at a given offset, or with the key of an id,
+            if each user needs a mark of its own; else ``None``.
     """
 
     bitmaps: Bitmaps
     temp_keys: tuple[bytes, bytes] | None
-    exact_unmark: Callable[[int], Mark] | None = None
+    exact_unmark: Callable[[Any], Mark] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,16 @@ class BulkWrite:
         granularities = bitmaps.granularities  # the same in all shards
         self.counts: dict[Granularity, int] = dict.fromkeys(granularities, 0)
 
-    def checked(self, block: Numbers) -> Offsets:
+    def blocks(
+        self, user_ids: Iterable[Any], check_time: Callable[[], object] | None = None
+    ) -> tuple[Iterator[Any], bool]:
+        """Return an iterator over blocks of ids, and whether ``user_ids`` is a collection.
+
+        Raises and takes the arguments as `tallymark._core.offsets.blocks`.
+        """
+        return blocks(user_ids, check_time)
+
+    def checked(self, block: Any) -> Any:
         """Return a block of ids with its bounds.
 
         Raises:
@@ -109,30 +118,21 @@ class BulkWrite:
         """
         return self._schema.offsets(block)
 
-    def chunks(self, user_ids: Offsets) -> Iterator[Chunk]:
-        """Yield the transactions for a block of ids."""
+    def chunks(self, user_ids: Any) -> Iterator[Chunk]:
+        """Yield the transactions for what `checked` has returned."""
         for shard, offsets in self._schema.partition(user_ids):
             target = self._target(shard)
             if target.exact_unmark is not None:
-                yield from _exact_chunks(target.exact_unmark, as_list(offsets.values))
+                yield from self._exact_chunks(target.exact_unmark, as_list(offsets.values))
             else:
-                yield from self._shard_chunks(target, offsets)
+                for mark, count in prepared_marks(target, offsets, self._value):
+                    yield Chunk((mark,), count)
 
-    def _shard_chunks(self, target: Target, offsets: Offsets) -> Iterator[Chunk]:
-        sparse: list[int] = []
-        for window in windows(offsets):
-            count = len(window.values)
-            is_dense = count >= _DENSE_MIN and count * _DENSE_SPACING > window.high - window.low
-            if is_dense and target.temp_keys is not None:
-                first, bits = as_bits(window)
-                dense = DenseMarks(target.bitmaps, first, bits, self._value, target.temp_keys)
-                yield Chunk((dense,), count)
-            else:
-                sparse += as_list(window.values)
-        # The highest offsets first: each bitmap grows only once.
-        for end in range(len(sparse), 0, -_SPARSE_MARKS):
-            part = sparse[max(0, end - _SPARSE_MARKS) : end]
-            yield Chunk((SparseMarks(target.bitmaps, part, self._value),), len(part))
+    @staticmethod
+    def _exact_chunks(exact_unmark: Callable[[Any], Mark], users: Sequence[Any]) -> Iterator[Chunk]:
+        for begin in range(0, len(users), _EXACT_UNMARKS):
+            marks = [exact_unmark(user) for user in users[begin : begin + _EXACT_UNMARKS]]
+            yield Chunk(marks, len(marks))
 
     def record(self, chunk: Chunk, results: Sequence[Result]) -> None:
         """Add the results of a chunk to the counts.
@@ -163,7 +163,26 @@ class BulkWrite:
         return copied(error, f"{error}; {self.done} ids before were written")
 
 
-def _exact_chunks(exact_unmark: Callable[[int], Mark], offsets: list[int]) -> Iterator[Chunk]:
-    for begin in range(0, len(offsets), _EXACT_UNMARKS):
-        marks = [exact_unmark(offset) for offset in offsets[begin : begin + _EXACT_UNMARKS]]
-        yield Chunk(marks, len(marks))
+def prepared_marks(
+    target: Target, offsets: Offsets, value: int
+) -> Iterator[tuple[SparseMarks | DenseMarks, int]]:
+    """Yield the marks of each transaction, and how many ids they cover.
+
+    Arguments:
+        target: where to write.
+        offsets: the users' offsets, in any order.
+        value: the bit to write.
+    """
+    sparse: list[int] = []
+    for window in windows(offsets):
+        count = len(window.values)
+        is_dense = count >= _DENSE_MIN and count * _DENSE_SPACING > window.high - window.low
+        if is_dense and target.temp_keys is not None:
+            first, bits = as_bits(window)
+            yield DenseMarks(target.bitmaps, first, bits, value, target.temp_keys), count
+        else:
+            sparse += as_list(window.values)
+    # The highest offsets first: each bitmap grows only once.
+    for end in range(len(sparse), 0, -_SPARSE_MARKS):
+        part = sparse[max(0, end - _SPARSE_MARKS) : end]
+        yield SparseMarks(target.bitmaps, part, value), len(part)

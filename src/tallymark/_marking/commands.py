@@ -123,29 +123,29 @@ class WithExpiry:
     a bitmap meanwhile, or created it again without an expiry.
     """
 
-    __slots__ = ("_command",)
+    __slots__ = ("command",)
 
     def __init__(self, command: SetBits | SetSparse | MergeDense) -> None:
-        self._command = command
+        self.command = command
 
     @property
     def indexes(self) -> list[int]:
         """The indexes of the marks."""
-        return self._command.indexes
+        return self.command.indexes
 
     def command_count(self) -> int:
         """Return how many Redis commands `encode` returns."""
-        return self._command.command_count() + self._command.bitmaps.expiry_count
+        return self.command.command_count() + self.command.bitmaps.expiry_count
 
     def encode(self) -> bytes:
         """Return the Redis commands."""
-        return self._command.encode() + self._command.bitmaps.expiry_commands
+        return self.command.encode() + self.command.bitmaps.expiry_commands
 
     def parse_into(self, results: list[Result], replies: Sequence[Any]) -> None:
         """Put the result of each mark at its index in ``results``."""
-        count = self._command.command_count()
-        self._command.parse_into(results, replies[:count])
-        parse_expiry(self._command.bitmaps, self.indexes, results, replies[count:])
+        count = self.command.command_count()
+        self.command.parse_into(results, replies[:count])
+        parse_expiry(self.command.bitmaps, self.indexes, results, replies[count:])
 
 
 #: Those of one mark that is not a `BitMark`, or of several marks.

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import itertools
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._core.arguments import check_flag, checked_name
 from .._core.failures import may_be_applied
@@ -68,7 +68,7 @@ class Marker:
     def mark_event(
         self,
         event: str,
-        user_id: int,
+        user_id: Any,
         now: date | None,
         track_hourly: bool | None,
         track_unique: bool | None,
@@ -90,13 +90,13 @@ class Marker:
                     bitmaps = shards[shard]
                     if bitmaps is not None:
                         return BitMark(bitmaps, offset, 1)
-        shard, offset = self._schema.place(user_id)
-        return BitMark(self.bitmaps(event, now, track_hourly, track_unique, shard), offset, 1)
+        shard, user = self._place(user_id)
+        return self._bit(self.bitmaps(event, now, track_hourly, track_unique, shard), user, 1)
 
     def unmark_event(
         self,
         event: str,
-        user_id: int,
+        user_id: Any,
         now: date | None,
         track_hourly: bool | None,
         track_unique: bool | None,
@@ -104,13 +104,13 @@ class Marker:
     ) -> Mark:
         """Return the mark that clears a user's bits of a moment."""
         moment = self._cache.local_time(now)
-        shard, offset = self._schema.place(user_id)
+        shard, user = self._place(user_id)
         check_flag("exact", exact)
         bitmaps = self.bitmaps(event, moment, track_hourly, track_unique, shard)
         if not exact:
-            return BitMark(bitmaps, offset, 0)
+            return self._bit(bitmaps, user, 0)
         bitmaps = self._decidable(bitmaps, moment)
-        return ExactUnmark(bitmaps, offset, self._other_days(bitmaps, moment))
+        return self._exact_unmark(bitmaps, self._other_days(bitmaps, moment), user)
 
     def mark_many(
         self,
@@ -127,7 +127,7 @@ class Marker:
             bitmaps = self.bitmaps(event, moment, track_hourly, track_unique, shard)
             return Target(bitmaps, self._temp_keys(shard, uid))
 
-        return BulkWrite(target, self._schema, value=1)
+        return self._bulk_write(target, 1)
 
     def unmark_many(
         self,
@@ -148,16 +148,16 @@ class Marker:
                 return Target(bitmaps, self._temp_keys(shard, uid))
             bitmaps = self._decidable(bitmaps, moment)
             other_days = self._other_days(bitmaps, moment)
-            exact_unmark = functools.partial(_exact_unmark, bitmaps, other_days)
+            exact_unmark = functools.partial(self._exact_unmark, bitmaps, other_days)
             return Target(bitmaps, None, exact_unmark)
 
-        return BulkWrite(target, self._schema, value=0)
+        return self._bulk_write(target, 0)
 
-    def mark_unique(self, event: str, user_id: int) -> BitMark:
+    def mark_unique(self, event: str, user_id: Any) -> BitMark:
         """Return the mark that sets a user's dateless bit."""
         return self._dateless_mark(event, user_id, 1)
 
-    def unmark_unique(self, event: str, user_id: int) -> BitMark:
+    def unmark_unique(self, event: str, user_id: Any) -> BitMark:
         """Return the mark that clears a user's dateless bit."""
         return self._dateless_mark(event, user_id, 0)
 
@@ -247,11 +247,30 @@ class Marker:
 
     # --- bitmaps
 
-    def _dateless_mark(self, event: str, user_id: int, value: int) -> BitMark:
+    def _dateless_mark(self, event: str, user_id: Any, value: int) -> BitMark:
         if type(event) is not str:
             event = checked_name("event", event)
-        shard, offset = self._schema.place(user_id)
-        return BitMark(self._cache.dateless(event, shard), offset, value)
+        shard, user = self._place(user_id)
+        return self._bit(self._cache.dateless(event, shard), user, value)
+
+    # --- users: by offset
+
+    def _place(self, user_id: Any) -> tuple[int, Any]:
+        """Return the shard of a user, and what `_bit` and `_exact_unmark` take as the user."""
+        return self._schema.place(user_id)
+
+    def _bit(self, bitmaps: Bitmaps, user: Any, value: int) -> BitMark:
+        return BitMark(bitmaps, user, value)
+
+    def _exact_unmark(
+        self, bitmaps: Bitmaps, other_days: tuple[tuple[bytes, ...], ...], user: Any
+    ) -> ExactUnmark:
+        return ExactUnmark(bitmaps, user, other_days)
+
+    def _bulk_write(self, target: Callable[[int], Target], value: int) -> BulkWrite:
+        return BulkWrite(target, self._schema, value=value)
+
+    # --- parts
 
     def _temp_keys(self, shard: int, uid: str) -> tuple[bytes, bytes] | None:
         """Return two keys that no other call uses and that no schema parses as a bitmap's."""
@@ -305,12 +324,6 @@ def _applied(bitmaps: Bitmaps, error: BaseException | None) -> bool:
     if error is None:
         return bool(bitmaps.keys)  # of expired periods, nothing is sent
     return may_be_applied(error) if isinstance(error, TallymarkError) else bitmaps.sent
-
-
-def _exact_unmark(
-    bitmaps: Bitmaps, other_days: tuple[tuple[bytes, ...], ...], offset: int
-) -> ExactUnmark:
-    return ExactUnmark(bitmaps, offset, other_days)
 
 
 def _switch(name: str, argument: bool | None, option: bool | None, default: bool) -> bool:

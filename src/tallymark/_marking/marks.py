@@ -68,6 +68,7 @@ class Bitmaps:
         bulk_keys, setbit_heads: the keys, encoded for the wire once and for all.
         size: about how many bytes a mark on these bitmaps takes on the wire.
         command_count: how many Redis commands a mark has that shares them with no other.
+        expiring: the key of each bitmap that expires, and when, in seconds since 1970.
         expiry_count: how many of the bitmaps expire.
         expiry_commands: the encoded commands that set their expiry.
         expires_at: when the first of the bitmaps expires, in seconds since 1970;
@@ -82,6 +83,7 @@ class Bitmaps:
         "command_count",
         "event",
         "expires_at",
+        "expiring",
         "expiry_commands",
         "expiry_count",
         "flips",
@@ -124,7 +126,7 @@ class Bitmaps:
         self.bulk_keys = tuple(map(encoding.bulk, self.keys))
         self.setbit_heads = (*map(encoding.setbit_head, self.keys), b"")
         times = tuple(expiry_times)
-        expiring = [
+        self.expiring = expiring = [
             (key, time) for key, time in zip(self.keys, times, strict=False) if time < math.inf
         ]
         self.expiry_commands = b"".join(
@@ -212,6 +214,7 @@ class DenseMarks:
         return self.bitmaps.size + len(self.bits)
 
 
+#: `tallymark._marking.id_marks` has subclasses for users whose number is not known yet.
 Mark = BitMark | ExactUnmark | SparseMarks | DenseMarks
 
 

@@ -9,7 +9,8 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from .._core.context import Context
-from .._marking.marker import Marker
+from .._marking.id_marker import make_marker
+from .._marking.number_cache import NumberCache
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -32,6 +33,8 @@ class SyncBackend:
         marker: makes marks.
         writer: sends marks.
         reader: answers queries.
+        numbers: the numbers of users that the connection for marks has fetched; ``None`` if
+            none are cached.
         client: the redis-py client; on a cluster, the cluster client.
     """
 
@@ -39,11 +42,21 @@ class SyncBackend:
     reader: SyncExecutor
     client: Any
 
-    def __init__(self, options: Options, database: Hashable) -> None:
+    def __init__(
+        self, options: Options, database: Hashable, *, caches_numbers: bool = False
+    ) -> None:
+        """Prepare for a database.
+
+        Arguments:
+            options: the tally's.
+            database: equal for all tallies on the database.
+            caches_numbers: whether the connection for marks may cache numbers of users.
+        """
+        self.numbers = NumberCache.of(options) if caches_numbers else None
         self.options = options
         self.database = database
         self.context = Context.of(database, options, time.time)
-        self.marker = Marker(options, time.time, threading.RLock())
+        self.marker = make_marker(options, time.time, threading.RLock(), self.numbers)
         _backends.add(self)
 
     def submit_counted(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from typing import TYPE_CHECKING, Any
 
+from .._cluster.batches import batches
 from .._cluster.handshake import Handshake
-from .._marking.batch import Batch
 from .._reading.execution import Executions
 from .._redis.blocking_clients import KINDS
 from .._redis.clients import make_read_client
@@ -36,7 +35,7 @@ class SyncServer(SyncBackend):
             options: the tally's.
             owned: whether the tally made the client, and so closes its connections.
         """
-        super().__init__(options, database(client))
+        super().__init__(options, database(client), caches_numbers=owned)
         observer = options.observer
         self.client = client
         self._primary = Connections(
@@ -49,8 +48,9 @@ class SyncServer(SyncBackend):
         executions = Executions(options, time.monotonic, self._check_usable)
         self.reader = SyncExecutor(executions, self._connections)
         commit = self._primary.group_commit(
-            functools.partial(Batch, bitfield=options.bitfield, replicas=options.replicas),
-            are_plain=not options.replicas,
+            batches(options, self.numbers),
+            are_plain=not options.replicas and options.user_ids is None,
+            numbers=self.numbers,
         )
         self.writer = SyncWriter(options, self.reader.run, commit)
 

@@ -8,6 +8,7 @@ from .._redis.blocking_stream import BlockingStream
 
 if TYPE_CHECKING:
     from .._cluster.handshake import Handshake
+    from .._marking.number_cache import NumberCache
 
 __all__ = ["Connection", "shake_hands"]
 
@@ -44,6 +45,7 @@ class Connection:
         "_handshake",
         "_held",
         "_marking",
+        "_numbers",
         "_source",
         "_stream",
         "owned",
@@ -52,14 +54,24 @@ class Connection:
         "send",
     )
 
-    def __init__(self, source: Source, handshake: Handshake | None, *, marking: bool) -> None:
+    def __init__(
+        self,
+        source: Source,
+        handshake: Handshake | None,
+        *,
+        marking: bool,
+        numbers: NumberCache | None = None,
+    ) -> None:
         """Begin without a connection.
 
         Arguments:
             source: makes the connection.
             handshake: the handshake to make before the first commands, unless it is done.
             marking: whether the connection is for marks.
+            numbers: the numbers of users that this connection has fetched: it is cleared when
+                the connection ends. Only if the tally made the client.
         """
+        self._numbers = numbers
         self._source = source
         self._handshake = handshake
         self._marking = marking
@@ -78,6 +90,8 @@ class Connection:
         stream = self._stream
         if stream is None:
             self.close()  # if a signal handler has interrupted an earlier attempt
+            if self._numbers is not None:
+                self._numbers.clear()
             self._source.connect_into(self._held, deadline)
             self._stream = stream = BlockingStream(self._held[0])
             #: Those of the stream.
@@ -101,6 +115,8 @@ class Connection:
     def close(self) -> None:
         """Disconnect; `prepare` connects again."""
         self._stream = None
+        if self._numbers is not None:
+            self._numbers.clear()
         self._source.release_shared(self._held, intact=False)
 
 

@@ -6,9 +6,10 @@ See `tallymark._sync.shared_connection` for how threads share a connection, and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .._marking.batch import SingleMark
+from .._marking.id_marks import IdMark, IdMarks
 from .._marking.marks import BitMark
 from .._marking.sizing import MAX_BATCH_MARKS
 from .._marking.stats import Totals
@@ -18,9 +19,8 @@ from .shared_connection import SharedConnection
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .._cluster.shard_transactions import ShardBatches
+    from .._cluster.batches import AnyBatch
     from .._core.observers import Observer, Outage
-    from .._marking.batch import Batch
     from .._marking.marks import Mark, Result
     from .connection import Connection
     from .leadership import Leadership
@@ -36,13 +36,16 @@ class GroupCommit(SharedConnection):
 
     kind = "write"
 
+    #: The types of marks that share a connection.
+    _shared: Final = frozenset((BitMark, IdMark, IdMarks))
+
     def __init__(
         self,
         connect: Callable[[], Connection],
         store: str,
         outage: Outage,
         observer: Observer | None,
-        new_batch: Callable[[], Batch | ShardBatches],
+        new_batch: Callable[[], AnyBatch],
         *,
         are_plain: bool,
     ) -> None:
@@ -92,8 +95,8 @@ class GroupCommit(SharedConnection):
         if self.is_entered():
             return False
         if len(marks) == 1:
-            return type(marks[0]) is BitMark
-        return len(marks) <= MAX_BATCH_MARKS and {BitMark}.issuperset(map(type, marks))
+            return type(marks[0]) in self._shared
+        return len(marks) <= MAX_BATCH_MARKS and self._shared.issuperset(map(type, marks))
 
     def _request(self, calls: Sequence[Call]) -> Any:
         if len(calls) == 1 and self._are_plain:
@@ -102,6 +105,8 @@ class GroupCommit(SharedConnection):
                 return SingleMark(marks[0])
         batch = self._new_batch()
         for call in calls:
+            if call.size > 1:
+                batch.keep_together()
             for mark in call.payload:
                 batch.add(mark)
         return batch
@@ -118,7 +123,7 @@ class GroupCommit(SharedConnection):
         leadership.connection.receive(leadership.replies, request.reply_count(), deadline)
         results: list[Result] = request.parse(leadership.replies)
         calls = leadership.calls
-        if len(calls) == 1:
+        if len(calls) == 1 and not request.retriable:
             totals.record(results, refused=request.refused)
             return (results,)
         outcomes: list[Any] = []

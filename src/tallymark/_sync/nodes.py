@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from .._cluster.shard_transactions import ShardBatches
+from .._cluster.batches import shard_batches
 from .._marking.stats import Totals
 from .._redis.blocking_pool import POLL_INTERVAL
 from ..errors import StoreTimeoutError
@@ -77,6 +77,7 @@ class SyncNodes:
         """
         self._clients = clients
         self._options = options
+        self._new_batch = shard_batches(options)
         self._discover = discover
         self._nodes: dict[Address, Connections] = {}
         self._discovered_at = 0.0
@@ -113,6 +114,8 @@ class SyncNodes:
     def _commit_alone(self, connections: Connections, effect: Commit) -> list[Result]:
         """Make one attempt to commit marks, on a connection that no other thread uses then."""
         batch = self._new_batch(asking=effect.importing)
+        if len(effect.marks) > 1:
+            batch.keep_together()
         for mark in effect.marks:
             batch.add(mark)
         return batch.parse(connections.exchange(batch, effect.traffic, effect.deadline))
@@ -169,10 +172,6 @@ class SyncNodes:
             if left <= 0:
                 raise StoreTimeoutError("no node of the cluster has answered in time")
             running.wait(left)
-
-    def _new_batch(self, *, asking: bool = False) -> ShardBatches:
-        options = self._options
-        return ShardBatches(bitfield=options.bitfield, replicas=options.replicas, asking=asking)
 
     def _end(self, discovery: _Discovery) -> None:
         if self._discoveries.get(_TOPOLOGY) is discovery:

@@ -23,10 +23,10 @@ from .request_pipeline import RequestPipeline
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
+    from .._cluster.batches import AnyBatch
     from .._cluster.handshake import Handshake
-    from .._cluster.shard_transactions import ShardBatches
     from .._core.observers import Observer
-    from .._marking.batch import Batch
+    from .._marking.number_cache import NumberCache
     from .._reading.execution import Sendable, Traffic
     from ..errors import StoreError
     from .shared_connection import SharedConnection
@@ -152,12 +152,17 @@ class Connections:
         return replies
 
     def group_commit(
-        self, new_batch: Callable[[], Batch | ShardBatches], *, are_plain: bool
+        self,
+        new_batch: Callable[[], AnyBatch],
+        *,
+        are_plain: bool,
+        numbers: NumberCache | None = None,
     ) -> GroupCommit | None:
         """Return the group commit, on a connection of its own; ``None`` on the embedded store.
 
         Arguments:
             new_batch, are_plain: as for `GroupCommit`.
+            numbers: as for `Connection`.
         """
         if self._embedded is not None:
             return None
@@ -167,7 +172,7 @@ class Connections:
             commit = self._commits.setdefault(
                 _ONLY,
                 GroupCommit(
-                    lambda: Connection(self, self._handshake, marking=True),
+                    lambda: Connection(self, self._handshake, marking=True, numbers=numbers),
                     self._store,
                     self._outage,
                     self._observer,

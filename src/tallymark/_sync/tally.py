@@ -10,7 +10,6 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from .._core.offsets import blocks
 from .._core.options import Options, hide_urls
 from .._core.untrusted import reraise_from_handler
 from .._core.urls import StoreUrl
@@ -517,7 +516,7 @@ class SyncTally(SyncReads[IdT]):
     ) -> dict[Granularity, int]:
         self.backend.writer.check_usable()
         deadline = Deadline(timeout, time.monotonic)
-        unchecked, all_there = blocks(user_ids, deadline.check)
+        unchecked, all_there = many.blocks(user_ids, deadline.check)
         checked = map(many.checked, unchecked)
         try:
             for offsets in list(checked) if all_there else checked:

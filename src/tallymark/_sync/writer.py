@@ -6,9 +6,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from .._cluster.batches import batches
 from .._core.failures import TRANSIENT, Attempts, overloaded, with_outcome
 from .._core.options import checked_timeout
-from .._marking.batch import MAX_COMMAND_MARKS, Batch
+from .._marking.batch import MAX_COMMAND_MARKS
 from .._marking.marks import record_sent
 from .._marking.stats import Totals
 from .._reading.execution import Traffic, retried
@@ -152,6 +153,8 @@ class SyncWriter(Writer):
         """
         super().__init__(options, run)
         self._commit = commit
+        #: Makes a batch for a connection that caches no numbers of users.
+        self._new_batch = batches(options)
 
     def _send(self, marks: Sequence[Mark], deadline: float, seconds: float) -> list[Result]:
         commit = self._commit
@@ -187,9 +190,10 @@ class SyncWriter(Writer):
 
     def _send_alone(self, marks: Sequence[Mark], deadline: float, seconds: float) -> list[Result]:
         """Send marks on a connection that no other thread uses meanwhile; as `_send`."""
-        options = self._options
         traffic = Traffic("write", len(marks))
-        batch = Batch(bitfield=options.bitfield, replicas=options.replicas)
+        batch: Any = self._new_batch()
+        if len(marks) > 1:
+            batch.keep_together()
         request: Answerable[list[Result]] = batch
         results: list[Result] = []
         try:
@@ -223,7 +227,7 @@ class _LargeBatch:
 
     share = 1
 
-    def __init__(self, batch: Batch, marks: Sequence[Mark], deadline: float) -> None:
+    def __init__(self, batch: Any, marks: Sequence[Mark], deadline: float) -> None:
         """Build the batch.
 
         Raises:

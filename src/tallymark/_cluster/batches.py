@@ -1,0 +1,61 @@
+"""Which batches a tally sends: by its user ids, to a server or to a node of a cluster. Pure."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Protocol, Union
+
+from .._marking.batch import Batch
+from .shard_transactions import ShardBatches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._core.options import Options
+    from .._marking.id_batch import IdBatch
+    from .._marking.number_cache import NumberCache
+
+__all__ = ["AnyBatch", "NewShardBatch", "batches", "shard_batches"]
+
+AnyBatch = Union[Batch, ShardBatches, "IdBatch"]
+
+
+class NewShardBatch(Protocol):
+    """Makes an empty batch for a node of a cluster."""
+
+    def __call__(self, *, asking: bool = False) -> AnyBatch:
+        """Return a batch; ``asking`` as for `ShardBatches`."""
+        ...
+
+
+def batches(options: Options, cache: NumberCache | None = None) -> Callable[[], AnyBatch]:
+    """Return a function that makes an empty batch for one server.
+
+    Arguments:
+        options: the tally's.
+        cache: the numbers of users that the connection has fetched, if it caches some.
+    """
+    if options.user_ids is None:
+        return functools.partial(Batch, bitfield=options.bitfield, replicas=options.replicas)
+    # Only for such tallies: it takes a millisecond.
+    from .._marking.id_batch import IdBatch  # noqa: PLC0415
+    from .._marking.id_script import IdScript  # noqa: PLC0415
+
+    script = IdScript(options.schema())
+    return functools.partial(IdBatch, script, replicas=options.replicas, cache=cache)
+
+
+def shard_batches(options: Options) -> NewShardBatch:
+    """Return a function that makes an empty batch for a node of a cluster."""
+    if options.user_ids is None:
+        return functools.partial(ShardBatches, bitfield=options.bitfield, replicas=options.replicas)
+    from .._marking.id_batch import IdBatch  # noqa: PLC0415
+    from .._marking.id_script import IdScript  # noqa: PLC0415
+
+    script = IdScript(options.schema(), on_cluster=True)
+
+    def new_batch(*, asking: bool = False) -> IdBatch:
+        # Never with ASKING: a node that imports a slot does not know which ids the other has.
+        return IdBatch(script, replicas=options.replicas)
+
+    return new_batch

@@ -1,0 +1,120 @@
+"""Marks of users whose number is not known yet: they hold the key of an id. Pure.
+
+`tallymark._marking.id_batch` replaces them by marks with an offset, or has a script do so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .marks import BitMark, DenseMarks, ExactUnmark, SparseMarks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .marks import Bitmaps
+
+__all__ = ["IdExactUnmark", "IdMark", "IdMarks", "KnownNumbers"]
+
+#: About how many bytes an id takes on the wire, with its bucket and its bit.
+_ID_BYTES = 60
+
+
+class IdMark(BitMark):
+    """Set or clear one user's bit.
+
+    Attributes:
+        id: the key of the user's id.
+        offset: while a batch has the mark, the user's number; or in a script, the position
+            of the id among the script's arguments.
+    """
+
+    __slots__ = ("id",)
+
+    def __init__(self, bitmaps: Bitmaps, user_key: Any, value: int) -> None:
+        self.bitmaps = bitmaps
+        self.id = user_key
+        self.value = value
+        self.offset = -1
+
+
+@dataclass(frozen=True)
+class IdExactUnmark(ExactUnmark):
+    """An exact unmark of a user.
+
+    Attributes:
+        id: the key of the user's id.
+    """
+
+    id: Any
+
+    def at(self, offset: int) -> ExactUnmark:
+        """Return the mark of the user at an offset."""
+        return ExactUnmark(self.bitmaps, offset, self.other_days)
+
+
+@dataclass(frozen=True)
+class KnownNumbers:
+    """The numbers of some users, from a cache.
+
+    Attributes:
+        keys: the keys of the ids.
+        numbers: the number of each.
+        generation: that of the cache when the numbers were read.
+    """
+
+    keys: Sequence[Any]
+    numbers: Sequence[int]
+    generation: object
+
+
+class IdMarks(SparseMarks):
+    """Set or clear the bits of many users of one shard.
+
+    Attributes:
+        prepared: the same marks with numbers, if all of them were cached; else ``None``.
+    """
+
+    __slots__ = ("_keys", "_known", "prepared")
+
+    def __init__(
+        self,
+        bitmaps: Bitmaps,
+        value: int,
+        keys: Sequence[Any] = (),
+        *,
+        prepared: SparseMarks | DenseMarks | None = None,
+        known: KnownNumbers | None = None,
+    ) -> None:
+        """Begin with users.
+
+        Arguments:
+            bitmaps, value: as for `SparseMarks`.
+            prepared: as the attribute.
+            keys: the keys of the users' ids, unless they are ``known``.
+            known: users, among them those of the prepared marks.
+        """
+        self.bitmaps = bitmaps
+        self.value = value
+        self.offsets, self.commands = [], b""
+        self.prepared = prepared
+        self._keys = keys
+        self._known = known
+        self.size = _ID_BYTES * len(keys) if prepared is None else prepared.size
+
+    def are_known(self, generation: object) -> bool:
+        """Return whether the prepared marks are valid in a generation of the cache."""
+        return self._known is not None and self._known.generation is generation
+
+    def keys(self) -> Sequence[Any]:
+        """Return the keys of the users' ids."""
+        known, prepared = self._known, self.prepared
+        if known is None or prepared is None:
+            return self._keys
+        if isinstance(prepared, SparseMarks):
+            wanted = set(prepared.offsets)
+            return [key for key, at in zip(known.keys, known.numbers, strict=True) if at in wanted]
+        first = 8 * prepared.first
+        end = first + 8 * len(prepared.bits)
+        return [key for key, at in zip(known.keys, known.numbers, strict=True) if first <= at < end]

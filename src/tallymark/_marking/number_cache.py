@@ -1,0 +1,94 @@
+"""The cache of users' numbers, as one connection has fetched them. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from .._core.options import Options
+
+__all__ = ["NumberCache"]
+
+
+class NumberCache:
+    """Numbers of users, by the keys of their ids; bounded, the least recently used ones leave.
+
+    The numbers are valid on the connection that has fetched them, as long as its ``WATCH`` on
+    the stamp has seen no change. So every new connection begins with an empty cache, and a
+    change empties it. Threads may read it while one writes.
+
+    Attributes:
+        generation: an object that `clear` replaces: numbers that were read before belong to
+            the old one.
+        stamp: the dictionary's stamp when the numbers were fetched; ``None`` if it is unknown.
+    """
+
+    __slots__ = ("_capacity", "_old", "_young", "generation", "stamp")
+
+    def __init__(self, max_entries: int) -> None:
+        """Begin empty.
+
+        Arguments:
+            max_entries: how many numbers it holds at most.
+        """
+        #: Of each half. When the young one is full, it becomes the old one, whose entries
+        #: return to the young one when they are used. That takes a third of the time of a
+        #: list in order of use.
+        self._capacity = max(1, max_entries // 2)
+        self.clear()
+
+    @classmethod
+    def of(cls, options: Options) -> NumberCache | None:
+        """Return the cache of a tally; ``None`` if it caches no numbers.
+
+        With several shards it caches none: ``EXEC`` ends every ``WATCH``, so only the first
+        transaction of a write would be guarded.
+        """
+        if options.user_ids is None or (options.shards or 1) > 1:
+            return None
+        return cls(options.max_cached_ids)
+
+    def clear(self) -> None:
+        """Forget all numbers."""
+        self.stamp: bytes | None = None
+        self._young: dict[Any, int] = {}
+        self._old: dict[Any, int] = {}
+        # Last: who reads numbers reads the generation before them.
+        self.generation = object()
+
+    def __len__(self) -> int:
+        """Return about how many numbers it holds: those in both halves count twice."""
+        return len(self._young) + len(self._old)
+
+    def get(self, key: Any) -> int | None:
+        """Return the number of the user with a key; ``None`` if it is not here."""
+        number = self._young.get(key)
+        if number is None:
+            number = self._old.get(key)
+            if number is not None:
+                self._put(key, number)
+        return number
+
+    def get_many(self, keys: Sequence[Any]) -> list[int | None]:
+        """Return the number of each of some users; ``None`` for those that are not here."""
+        numbers = list(map(self._young.get, keys))
+        if None in numbers:
+            for index, number in enumerate(numbers):
+                if number is None:
+                    numbers[index] = self.get(keys[index])
+        return numbers
+
+    def learn(self, keys: Iterable[Any], numbers: Iterable[int]) -> None:
+        """Store numbers; negative ones are none."""
+        for key, number in zip(keys, numbers, strict=True):
+            if number >= 0:
+                self._put(key, number)
+
+    def _put(self, key: Any, number: int) -> None:
+        young = self._young
+        if len(young) >= self._capacity:
+            self._old = young
+            self._young = young = {}
+        young[key] = number
