@@ -79,9 +79,15 @@ def test_every_public_name_has_a_docstring(name: str, value: Any) -> None:
     assert doc != inspect.getdoc(object), name
 
 
-def parameters(function: Any) -> list[tuple[str, Any, Any, Any]]:
+def parameters(function: Any) -> list[tuple[str, Any, Any, str]]:
+    """Return the parameters of a verb; those of a module are as if its ids had one type."""
     return [
-        (parameter.name, parameter.kind, parameter.default, parameter.annotation)
+        (
+            parameter.name,
+            parameter.kind,
+            parameter.default,
+            parameter.annotation.replace("UserId", "IdT"),
+        )
         for parameter in inspect.signature(function).parameters.values()
         if parameter.name != "self"
     ]
@@ -92,7 +98,7 @@ def test_verbs_of_many_differ_only_in_async_iterables(verb: str) -> None:
     wanted = parameters(getattr(Tally, verb))
     assert parameters(getattr(tallymark, verb)) == wanted
     blocking = [
-        (name, kind, default, str(annotation).replace(" | AsyncIterable[int]", ""))
+        (name, kind, default, annotation.replace(" | AsyncIterable[IdT]", ""))
         for name, kind, default, annotation in wanted
     ]
     assert parameters(getattr(SyncTally, verb)) == parameters(getattr(tm, verb)) == blocking
@@ -148,10 +154,15 @@ def test_options_are_documented_and_complete() -> None:
     from tallymark._core.options import Options, TallyOptions
 
     settable = {name for name, field in Options.__dataclass_fields__.items() if field.init}
-    assert set(TallyOptions.__annotations__) == settable
+    # `user_ids` is an argument of its own: the type of a tally depends on it.
+    assert {*TallyOptions.__annotations__, "user_ids"} == settable
     assert TallyOptions.__doc__ is not None
-    for name in settable:
+    for name in TallyOptions.__annotations__:
         assert f"{name}: " in TallyOptions.__doc__
+    for owner in (Tally, SyncTally):
+        for takes in (owner.__init__, owner.from_url, tallymark.configure):
+            assert "user_ids: " in (takes.__doc__ or "")
+            assert inspect.signature(takes).parameters["user_ids"].default is None
 
 
 def test_errors_are_what_python_users_expect() -> None:

@@ -46,7 +46,7 @@ BLOCKING = [
     # Reads do not wait for each other, so there is no limit for those that do.
     (r"\n *OverloadedError: ``max_pending`` reads were waiting\.", ""),
     # Async iterables are for the asyncio facade.
-    (r"an iterable, an async iterable, or a", "an iterable, or a"),
+    (r"\ban async iterable,\s+or\s+a\b", "or a"),
     (r"\s+An async iterable is\s+cancelled at the deadline;[^.]*\.", ""),
     (r",\s+and\s+keeps\s+the\s+event\s+loop\s+from\s+running:", ":"),
     (r"\n\s*An async iterable with an ``aclose``.*?(?=\n\s*\n|\s*\Z)", ""),

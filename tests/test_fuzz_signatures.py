@@ -49,6 +49,7 @@ INNOCENT: dict[str, Any] = {
     "event": "a",
     "user_id": 1,
     "user_ids": [1, 2],
+    "numbers": [1, 2],
     "source": 1,
     "target": 2,
     "now": NOON,

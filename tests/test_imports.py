@@ -183,7 +183,7 @@ print(inspect.signature(tallymark.SyncTally), typing.get_type_hints(tallymark.Fu
     )
     for name in ("Cell", "Cohort", "Funnel", "Retention", "SyncTally"):
         assert f"    class {name}(" in shown
-    assert "(client: 'Redis | RedisCluster', **options" in shown
+    assert "(client: 'Redis | RedisCluster', *, user_ids: 'type[IdT] | None' = None, **opt" in shown
     assert "'period': <class 'tallymark._core.periods.Period'>" in shown
 
 

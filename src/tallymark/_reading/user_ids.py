@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .._core.offsets import blocks
+from .requests import in_steps
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -15,14 +18,13 @@ __all__ = ["ids", "numbers"]
 
 def numbers(context: Context, user_ids: Iterable[Any]) -> Query[list[int | None]]:
     """Return a query for the number of each of some users; ``None`` if one has none."""
-    return _answered([context.schema.offset(user_id) for user_id in user_ids])
+    id_blocks, _ = blocks(user_ids)
+    checked = yield from in_steps(map(context.schema.offsets, id_blocks), 1)
+    return [int(number) for block in checked for number in block.values]
 
 
 def ids(context: Context, numbers: Iterable[int]) -> Query[list[Any]]:
     """Return a query for the id of each of some users; ``None`` for a number without a user."""
-    return _answered([context.schema.offset(number) for number in numbers])
-
-
-def _answered(answer: list[Any]) -> Query[list[Any]]:
-    yield from ()
-    return answer
+    id_blocks, _ = blocks(numbers)
+    checked = yield from in_steps(map(context.schema.offsets, id_blocks), 1)
+    return [int(number) for block in checked for number in block.values]
