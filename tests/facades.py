@@ -47,7 +47,7 @@ class Awaited:
         return call
 
     @contextlib.asynccontextmanager
-    async def transaction(self, **options: Any) -> AsyncIterator[Transaction]:
+    async def transaction(self, **options: Any) -> AsyncIterator[Transaction[Any]]:
         with self._verbs.transaction(**options) as transaction:
             yield transaction
 
@@ -65,7 +65,7 @@ class Facade:
         return source if self.name == "async" else Awaited(source)
 
     @contextlib.asynccontextmanager
-    async def open(self, url: str, **options: Any) -> AsyncIterator[Tally]:
+    async def open(self, url: str, **options: Any) -> AsyncIterator[Tally[Any]]:
         """Open a tally; that of the blocking facade is wrapped as coroutines."""
         made = self.tally.from_url(url, **cast("TallyOptions", options))
         try:
@@ -86,7 +86,7 @@ SYNC = Facade("sync", SyncTally, tm)
 FACADES = [ASYNC, SYNC]
 
 
-def internals(tally: Tally | SyncTally) -> Any:
+def internals(tally: Tally[Any] | SyncTally[Any]) -> Any:
     """Return the backend of a tally, for tests of its internals."""
     return tally.backend
 

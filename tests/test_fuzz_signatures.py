@@ -118,6 +118,7 @@ ELSEWHERE: dict[tuple[str, str], Any] = {
     ("Period", "start"): DAY.start,
     ("Period", "granularity"): Granularity.DAY,
     ("Period.containing", "granularity"): Granularity.DAY,
+    ("KeySchema", "user_ids"): None,
     ("KeySchema.partition", "user_ids"): Offsets([1], 1, 1),
 }
 
@@ -360,7 +361,7 @@ async def test_verbs_of_a_transaction(facade: Facade, redis_store: Store, name: 
     watch.verdict()
 
 
-@pytest.mark.parametrize("option", ["client", *TallyOptions.__annotations__])
+@pytest.mark.parametrize("option", ["client", "user_ids", *TallyOptions.__annotations__])
 @pytest.mark.parametrize("way", ["client", "from_url", "configure"])
 async def test_options(facade: Facade, redis_store: Store, way: str, option: str) -> None:
     watch = Watch(redis_store.raw)

@@ -117,6 +117,25 @@ def test_marking_loads_only_what_it_uses(
     assert set(within(marked, unused)) <= {*within(marked, ("importlib.metadata",)), "csv"}
 
 
+def test_what_only_type_checkers_need_is_not_imported() -> None:
+    """redis-py and anyio are the only packages that have to be installed."""
+    run(
+        """
+import builtins, pkgutil
+imported = builtins.__import__
+def guarded(name, globals=None, *others):
+    by = (globals or {}).get("__name__", "")
+    assert not (by.startswith("tallymark") and name.startswith("typing_extensions")), by
+    return imported(name, globals, *others)
+builtins.__import__ = guarded
+import tallymark
+for module in pkgutil.walk_packages(tallymark.__path__, "tallymark."):
+    if not module.name.endswith("__main__"):
+        __import__(module.name)
+"""
+    )
+
+
 def test_what_is_imported_late_is_found_in_every_way() -> None:
     run(
         """
