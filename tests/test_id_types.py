@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, get_origin
 
 import pytest
 import redis
 import redis.asyncio
 
-import tallymark
 from tallymark import (
+    Granularity,
     InvalidTypeError,
     InvalidValueError,
     SyncTally,
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
     from facades import Facade
     from stores import Store
+
+NOON = datetime(2026, 11, 23, 12)
+TWO_EACH = dict.fromkeys(Granularity.MONTH | Granularity.WEEK | Granularity.DAY, 2)
 
 #: Each type, and ids of it.
 IDS: dict[type, list[Any]] = {
@@ -90,21 +94,19 @@ async def test_every_verb_takes_the_ids_and_gives_them_back(
     ids = IDS[kind]
     first, second, third, fourth = ids
     async with facade.open(store.url, user_ids=kind) as tally:
-        assert await tally.mark_event("a", first)
+        assert await tally.mark_event("a", first, now=NOON)
         assert await tally.mark_unique("a", second)
-        assert await tally.mark_many("a", [second, third, first]) == dict.fromkeys(
-            tallymark.Granularity.MONTH | tallymark.Granularity.WEEK | tallymark.Granularity.DAY, 2
-        )
+        assert await tally.mark_many("a", [second, third, first], now=NOON) == TWO_EACH
         async with tally.transaction() as tx:
-            tx.mark_event("a", fourth)
+            tx.mark_event("a", fourth, now=NOON)
             tx.mark_unique("b", first)
             tx.unmark_unique("a", second)
-            tx.unmark_event("a", third, exact=True)
+            tx.unmark_event("a", third, now=NOON, exact=True)
         assert await tally.is_empty(tally.unique("a"))
-        day = tally.day("a")
+        day = tally.day("a", NOON)
         numbers = await tally.numbers(ids)
-        assert len({*numbers} - {None}) == 4
-        assert await tally.ids(numbers) == ids
+        assert len({*numbers} - {None}) == len(ids)
+        assert await tally.ids(number for number in numbers if number is not None) == ids
         assert await tally.ids([4_000_000_000]) == [None]
         found = [user async for user in tally.users(day)]
         assert {type(user) for user in found} == {kind}
@@ -115,11 +117,9 @@ async def test_every_verb_takes_the_ids_and_gives_them_back(
         assert await tally.contains(day, first)
         assert not await tally.contains(day, third)
         assert await tally.contains_many(day, ids) == [True, True, False, True]
-        history = await tally.history(first, ["a", "b"], day.start, granularity="day")
+        history = await tally.history(first, ["a", "b"], NOON, NOON + timedelta(days=1))
         assert [len(periods) for periods in history.values()] == [1, 0]
-        assert await tally.unmark_many("a", [second, fourth]) == dict.fromkeys(
-            tallymark.Granularity.MONTH | tallymark.Granularity.WEEK | tallymark.Granularity.DAY, 2
-        )
+        assert await tally.unmark_many("a", [second, fourth], now=NOON) == TWO_EACH
         assert [user async for user in tally.users(day)] == [first]
 
 
@@ -139,29 +139,34 @@ async def test_an_unmark_of_an_unknown_id_writes_nothing(
         assert store.names() == before
 
 
+#: The verbs, with one user.
+CALLS: dict[str, Callable[[Any, Any], Any]] = {
+    "mark_event": lambda tally, user_id: tally.mark_event("a", user_id),
+    "unmark_event": lambda tally, user_id: tally.unmark_event("a", user_id),
+    "mark_unique": lambda tally, user_id: tally.mark_unique("a", user_id),
+    "unmark_unique": lambda tally, user_id: tally.unmark_unique("a", user_id),
+    "mark_many": lambda tally, user_id: tally.mark_many("a", [user_id]),
+    "unmark_many": lambda tally, user_id: tally.unmark_many("a", [user_id]),
+    "contains": lambda tally, user_id: tally.contains(tally.unique("a"), user_id),
+    "contains_many": lambda tally, user_id: tally.contains_many(tally.unique("a"), [user_id]),
+    "history": lambda tally, user_id: tally.history(user_id, "a", NOON),
+    "numbers": lambda tally, user_id: tally.numbers([user_id]),
+}
+
+
 @TYPES
+@pytest.mark.parametrize("verb", CALLS)
 async def test_ids_of_another_type_are_refused(
-    facade: Facade, redis_store: Store, kind: type
+    facade: Facade, redis_store: Store, verb: str, kind: type
 ) -> None:
+    wrong = [None, 1.5, [], *(ids[1] for other, ids in IDS.items() if other != kind)]
     async with facade.open(redis_store.url, user_ids=kind) as tally, tally.transaction() as tx:
-        for wrong in [None, 1.5, [], *(ids[1] for other, ids in IDS.items() if other != kind)]:
-            for call in (
-                lambda: tally.mark_event("a", wrong),
-                lambda: tally.unmark_event("a", wrong),
-                lambda: tally.mark_unique("a", wrong),
-                lambda: tally.unmark_unique("a", wrong),
-                lambda: tally.mark_many("a", [wrong]),
-                lambda: tally.unmark_many("a", [wrong]),
-                lambda: tally.contains(tally.unique("a"), wrong),
-                lambda: tally.contains_many(tally.unique("a"), [wrong]),
-                lambda: tally.history(wrong, "a", tally.day("a").start),
-                lambda: tally.numbers([wrong]),
-            ):
+        for user_id in wrong:
+            with pytest.raises(InvalidTypeError, match="user id must be"):
+                await CALLS[verb](tally, user_id)
+            if hasattr(tx, verb):
                 with pytest.raises(InvalidTypeError, match="user id must be"):
-                    await call()
-            for verb in (tx.mark_event, tx.unmark_event, tx.mark_unique, tx.unmark_unique):
-                with pytest.raises(InvalidTypeError, match="user id must be"):
-                    verb("a", wrong)
+                    getattr(tx, verb)("a", user_id)
     assert redis_store.raw.dbsize() == 0
 
 
@@ -216,5 +221,4 @@ def test_the_classes_are_generic_at_runtime() -> None:
     with Ours.from_url("memory://", user_ids=str) as ours:
         assert type(ours) is Ours
     assert type(tm.current_tally()) is SyncTally
-    assert Tally[str] == Tally[str] != Tally[bytes]
-    assert Transaction[str] != Transaction[int]
+    assert [get_origin(kind) for kind in (Tally[str], Transaction[str])] == [Tally, Transaction]
