@@ -70,7 +70,7 @@ async def test_other_types_are_refused(
     before = redis_store.raw.info("stats")["total_connections_received"]
     configured = defaults.configured()
     with pytest.raises(
-        InvalidTypeError, match="must be str, bytes, uuid.UUID, int or None"
+        InvalidTypeError, match=r"must be str, bytes, uuid\.UUID, int or None"
     ) as ours:
         make(facade, way, redis_store.url)(user_ids=wrong)
     with pytest.raises(InvalidTypeError) as theirs:
