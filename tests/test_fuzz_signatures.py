@@ -303,7 +303,11 @@ def test_all_verbs_take_part() -> None:
     assert len(HOSTILE) > 100
 
 
-@pytest.mark.parametrize("options", [{}, {"shards": 3}, {"user_ids": int}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"shards": 3}, {"user_ids": int}],
+    ids=["plain", "shards", "user_ids"],
+)
 @pytest.mark.parametrize("verb", VERBS)
 async def test_verbs_of_a_tally(
     facade: Facade, redis_store: Store, verb: str, options: dict[str, Any]
