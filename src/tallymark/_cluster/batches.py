@@ -6,7 +6,6 @@ import functools
 from typing import TYPE_CHECKING, Protocol, Union
 
 from .._marking.batch import Batch
-from .shard_transactions import ShardBatches
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,10 +13,12 @@ if TYPE_CHECKING:
     from .._core.options import Options
     from .._marking.id_batch import IdBatch
     from .._marking.number_cache import NumberCache
+    from .shard_transactions import ShardBatches
 
 __all__ = ["AnyBatch", "NewShardBatch", "batches", "shard_batches"]
 
-AnyBatch = Union[Batch, ShardBatches, "IdBatch"]
+#: An `IdBatch` is a `Batch`.
+AnyBatch = Union[Batch, "ShardBatches"]
 
 
 class NewShardBatch(Protocol):
@@ -48,6 +49,8 @@ def batches(options: Options, cache: NumberCache | None = None) -> Callable[[], 
 def shard_batches(options: Options) -> NewShardBatch:
     """Return a function that makes an empty batch for a node of a cluster."""
     if options.user_ids is None:
+        from .shard_transactions import ShardBatches  # noqa: PLC0415 - for clusters only
+
         return functools.partial(ShardBatches, bitfield=options.bitfield, replicas=options.replicas)
     from .._marking.id_batch import IdBatch  # noqa: PLC0415
     from .._marking.id_script import IdScript  # noqa: PLC0415

@@ -233,18 +233,10 @@ def _check_size(size: int, user_id: object) -> None:
         )
 
 
-class Entry(NamedTuple):
-    """The place of an id in the dictionary of its shard.
-
-    Attributes:
-        bucket: the number of the forward bucket.
-        field: the id's field in the bucket.
-        encoded: the encoded id.
-    """
-
-    bucket: int
-    field: bytes
-    encoded: bytes
+#: The place of an id in the dictionary of its shard: the number of the forward bucket, the id's
+#: field in the bucket, and the encoded id, which may be the same object. A plain tuple: there
+#: is one for each unknown id of a write.
+Entry = tuple[int, bytes, bytes]
 
 
 class Record(NamedTuple):
@@ -307,8 +299,8 @@ class Dictionary:
         # Not the remainder of the hash itself, which all ids of a shard have in common.
         bucket = binascii.crc32(encoded) // len(self.prefixes) % self.buckets
         if len(encoded) < _DIGEST:
-            return Entry(bucket, encoded, encoded)
-        return Entry(bucket, hashlib.blake2b(encoded, digest_size=_DIGEST).digest(), encoded)
+            return bucket, encoded, encoded
+        return bucket, hashlib.blake2b(encoded, digest_size=_DIGEST).digest(), encoded
 
     def forward(self, shard: int, bucket: int) -> bytes:
         """Return the key of a forward bucket."""

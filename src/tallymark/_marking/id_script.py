@@ -9,7 +9,9 @@ another 2 us for a mark of three bitmaps; so a call has 500 ids at most.
 
 from __future__ import annotations
 
+import sys
 import uuid
+from array import array
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core import encoding
@@ -40,28 +42,63 @@ _USED_UP: Final = -2
 
 #: KEYS holds the key of the stamp; all others are derived from it, or in ARGV: so that a bitmap
 #: that an ACL denies fails only its own marks. ARGV has the prefix of the dictionary's keys, the
-#: length of an encoded id or 0, how many records a reverse block has, the highest number, a
-#: random stamp, "1" on a cluster; then how many ids, and for each its field, its bucket (behind
-#: a "+" if the id gets a number), and unless all have the same length the encoded id, or "" if
-#: that is the field; then how many bitmaps, and their keys; then the operations:
+#: length of an encoded id or 0, how many records a reverse block has, the highest number, "1" on
+#: a cluster, a random stamp; then
 #:
-#: * "S": the bitmaps of one bit, the bit, and when they expire;
-#: * "B": the bitmaps of several bits, the bits, and when they expire;
-#: * "X": an exact unmark: the id's position, and each bitmap with those of its other days.
+#: * the ids' buckets, doubled, and one more for an id that gets a number if it has none;
+#: * the ids' fields, one behind the other, and if ids vary in length, the fields' lengths, the
+#:   encoded ids that are no fields, and their lengths, 0 for the others;
+#: * how many bitmaps there are, and their keys;
+#: * the operations: "S" has the bitmaps of one bit, the bit, and when they expire; "B" the
+#:   bitmaps of several bits, the bits, and when they expire; "X", an exact unmark, has the
+#:   position of the id, how many bitmaps there are, and each with those of its other days.
 #:
-#: Lists begin with their lengths. Bitmaps are positions among the keys. A bit is the position of
-#: an id, doubled, plus the value. The reply has the stamp, each id's number, and the replies to
-#: the commands, with 0 for those of ids without a number.
+#: Lists of numbers are strings with four bytes for each, which takes less time than an argument
+#: for each. Bitmaps are positions among the keys. A bit is the position of an id, doubled, plus
+#: the value. The reply has the stamp, each id's number, and the replies to the commands, with 0
+#: for those of ids without a number.
 #:
 #: Everything that can fail as a whole is done before the first write: on a cluster, Redis
 #: refuses the access to a missing key of a slot that is being migrated, so the script asks for
 #: all of them before.
 _SCRIPT: Final = b"""\
 local base, width, block = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local highest, is_cluster = tonumber(ARGV[4]), ARGV[6] == '1'
-local count = tonumber(ARGV[7])
-local step = width > 0 and 2 or 3
-local at = 8 + step * count
+local highest, is_cluster = tonumber(ARGV[4]), ARGV[5] == '1'
+local at = 7
+local byte, sub, floor = string.byte, string.sub, math.floor
+
+local function list()
+  local bytes, numbers = ARGV[at], {}
+  at = at + 1
+  for i = 1, #bytes / 4 do
+    local a, b, c, d = byte(bytes, 4 * i - 3, 4 * i)
+    numbers[i] = a + 256 * b + 65536 * c + 16777216 * d
+  end
+  return numbers
+end
+
+local function items(count, lengths)
+  local bytes, parts, first = ARGV[at], {}, 1
+  at = at + 1
+  if not lengths then lengths = list() end
+  for i = 1, count do
+    local length = lengths[i] or width
+    parts[i] = sub(bytes, first, first + length - 1)
+    first = first + length
+  end
+  return parts
+end
+
+local buckets = list()
+local count = #buckets
+local fields, ids
+if width > 0 then
+  fields = items(count, {})
+  ids = fields
+else
+  fields = items(count)
+  ids = items(count)
+end
 local keys = {}
 for i = 1, tonumber(ARGV[at]) do keys[i] = ARGV[at + i] end
 at = at + 1 + #keys
@@ -74,64 +111,65 @@ local function existing(names)
   return number
 end
 
-local numbers, found, fresh = {}, {}, {}
+local numbers, replies, fresh = {}, {}, {}
 local stamp = redis.call('GET', KEYS[1])
+local forward = base .. 'f:'
 for i = 1, count do
-  local field = ARGV[8 + step * (i - 1)]
-  local bucket = ARGV[9 + step * (i - 1)]
-  local wanted = string.byte(bucket) == 43
-  if wanted then bucket = string.sub(bucket, 2) end
-  bucket = base .. 'f:' .. bucket
-  local number = redis.call('HGET', bucket, field)
+  local bucket = buckets[i]
+  local wanted = bucket % 2
+  bucket = forward .. (bucket - wanted) / 2
+  local number = redis.call('HGET', bucket, fields[i])
   if number then
     numbers[i] = number
-    found[i] = tonumber(number)
+    replies[i + 1] = tonumber(number)
   else
     numbers[i] = false
-    found[i] = -1
-    if wanted then fresh[#fresh + 1] = {i, bucket, field} end
+    replies[i + 1] = -1
+    if wanted == 1 then
+      buckets[i] = bucket
+      fresh[#fresh + 1] = i
+    end
   end
 end
 
 if is_cluster then existing(keys) end
 if #fresh > 0 then
-  local next = tonumber(redis.call('GET', base .. 'next') or '0')
+  local first = tonumber(redis.call('GET', base .. 'next') or '0')
   if not stamp then
-    if next > 0 or redis.call('EXISTS', base .. 'r:0') > 0 or existing(keys) > 0 then
+    if first > 0 or redis.call('EXISTS', base .. 'r:0') > 0 or existing(keys) > 0 then
       return {'lost'}
     end
   end
-  for i = #fresh, math.max(1, highest - next + 2), -1 do
-    found[fresh[i][1]] = -2
+  for i = #fresh, math.max(1, highest - first + 2), -1 do
+    replies[fresh[i] + 1] = -2
     fresh[i] = nil
   end
-  local last = next + #fresh - 1
+  local last = first + #fresh - 1
   if is_cluster then
-    for number = math.floor(next / block), math.floor(last / block) do
+    for number = floor(first / block), floor(last / block) do
       redis.call('EXISTS', base .. 'r:' .. number)
     end
   end
   if not stamp then
-    stamp = ARGV[5]
+    stamp = ARGV[6]
     redis.call('SET', KEYS[1], stamp)
   end
   redis.call('SET', base .. 'next', last + 1)
-  local number = next
+  local number = first
   while number <= last do
-    local first = number % block
-    local reverse = base .. 'r:' .. math.floor(number / block)
+    local reverse = base .. 'r:' .. floor(number / block)
+    local position = number % block
     local records = {}
-    while number <= last and number % block == first + #records / (width > 0 and 1 or 2) do
-      local i = fresh[number - next + 1][1]
-      local id = ARGV[8 + step * (i - 1)]
+    for p = position, math.min(block - 1, position + last - number) do
+      local i = fresh[number - first + 1]
       if width == 0 then
-        records[#records + 1] = number % block
-        local whole = ARGV[10 + step * (i - 1)]
-        if whole ~= '' then id = whole end
+        records[#records + 1] = p
+        records[#records + 1] = ids[i] == '' and fields[i] or ids[i]
+      else
+        records[#records + 1] = ids[i]
       end
-      records[#records + 1] = id
       numbers[i] = number
-      found[i] = number
+      replies[i + 1] = number
       number = number + 1
     end
     if width == 0 then
@@ -140,77 +178,70 @@ if #fresh > 0 then
       if redis.call('EXISTS', reverse) == 0 then
         redis.call('SETRANGE', reverse, width * block - 1, '\\0')
       end
-      redis.call('SETRANGE', reverse, width * first, table.concat(records))
+      redis.call('SETRANGE', reverse, width * position, table.concat(records))
     end
   end
-  for i = 1, #fresh do
-    redis.call('HSET', fresh[i][2], fresh[i][3], next + i - 1)
-  end
+  for _, i in ipairs(fresh) do redis.call('HSET', buckets[i], fields[i], numbers[i]) end
 end
 
-local replies = {stamp or ''}
-for i = 1, count do replies[#replies + 1] = found[i] end
-
-local function indexes()
-  local list = {}
-  for i = 1, tonumber(ARGV[at]) do list[i] = tonumber(ARGV[at + i]) end
-  at = at + 1 + #list
-  return list
-end
+replies[1] = stamp or ''
+local size = count + 1
 
 local function set_one(bitmaps)
-  local bit = tonumber(ARGV[at])
-  at = at + 1
-  local number = numbers[math.floor(bit / 2) + 1]
+  local bit = list()[1]
+  local number = numbers[floor(bit / 2) + 1]
   for _, key in ipairs(bitmaps) do
-    replies[#replies + 1] = number and redis.pcall('SETBIT', keys[key], number, bit % 2) or 0
+    size = size + 1
+    replies[size] = number and redis.pcall('SETBIT', keys[key], number, bit % 2) or 0
   end
   return number
 end
 
-local function set_several(bitmaps)
-  local bits = indexes()
-  local lists, any = {}, false
-  for j = 1, #bitmaps do lists[j] = {} end
-  for i = 1, #bits, 1000 do
-    local command, positions = {'BITFIELD', ''}, {}
-    for p = i, math.min(i + 999, #bits) do
-      local number = numbers[math.floor(bits[p] / 2) + 1]
-      if number then
-        local size = #command
-        command[size + 1], command[size + 2] = 'SET', 'u1'
-        command[size + 3], command[size + 4] = number, bits[p] % 2
-        positions[#positions + 1] = p
-      end
-      for j = 1, #bitmaps do
-        if not lists[j].err then lists[j][p] = 0 end
-      end
-    end
-    if #positions > 0 then
-      any = true
-      for j, key in ipairs(bitmaps) do
-        command[2] = keys[key]
-        local old = redis.pcall(unpack(command))
-        if old.err then
-          lists[j] = old
-        elseif not lists[j].err then
-          for q, p in ipairs(positions) do lists[j][p] = old[q] end
-        end
-      end
+local function set_some(bitmaps, lists, bits, first, last)
+  local command, length, positions = {'BITFIELD', ''}, 2, {}
+  for p = first, last do
+    local value = bits[p] % 2
+    local number = numbers[(bits[p] - value) / 2 + 1]
+    if number then
+      command[length + 1], command[length + 2] = 'SET', 'u1'
+      command[length + 3], command[length + 4] = number, value
+      length = length + 4
+      positions[length / 4] = p
     end
   end
-  for j = 1, #bitmaps do replies[#replies + 1] = lists[j] end
+  if length == 2 then return false end
+  for j, key in ipairs(bitmaps) do
+    command[2] = keys[key]
+    local old = redis.pcall(unpack(command))
+    if old.err or (first == 1 and length == 4 * #bits + 2) then
+      lists[j] = old
+    elseif not lists[j].err then
+      for q = 1, #old do lists[j][positions[q]] = old[q] end
+    end
+  end
+  return true
+end
+
+local function set_several(bitmaps)
+  local bits, lists, any = list(), {}, false
+  for j = 1, #bitmaps do
+    lists[j] = {}
+    for p = 1, #bits do lists[j][p] = 0 end
+  end
+  for first = 1, #bits, 1000 do
+    any = set_some(bitmaps, lists, bits, first, math.min(first + 999, #bits)) or any
+  end
+  for j = 1, #bitmaps do replies[size + j] = lists[j] end
+  size = size + #bitmaps
   return any
 end
 
 local function clear_exactly()
-  local number = numbers[tonumber(ARGV[at]) + 1]
-  local count_of_bitmaps = tonumber(ARGV[at + 1])
-  at = at + 2
+  local head = list()
+  local number = numbers[head[1] + 1]
   local flips, failure = {}, nil
-  for i = 1, count_of_bitmaps do
-    local names = indexes()
-    local flip = 0
+  for i = 1, head[2] do
+    local names, flip = list(), 0
     for j, name in ipairs(names) do
       local bit = number and redis.pcall('GETBIT', keys[name], number) or 0
       if type(bit) == 'table' then
@@ -230,7 +261,8 @@ local function clear_exactly()
     end
     flipped[i] = pair[2]
   end
-  replies[#replies + 1] = failure or flipped
+  size = size + 1
+  replies[size] = failure or flipped
 end
 
 while at <= #ARGV do
@@ -239,15 +271,14 @@ while at <= #ARGV do
   if operation == 'X' then
     clear_exactly()
   else
-    local bitmaps = indexes()
+    local bitmaps = list()
     local any
     if operation == 'S' then any = set_one(bitmaps) else any = set_several(bitmaps) end
-    local expiries = tonumber(ARGV[at])
-    for i = 1, expiries do
-      local key, time = tonumber(ARGV[at + 2 * i - 1]), ARGV[at + 2 * i]
-      replies[#replies + 1] = any and redis.pcall('EXPIREAT', keys[key], time) or 0
+    for _, key in ipairs(list()) do
+      size = size + 1
+      replies[size] = any and redis.pcall('EXPIREAT', keys[key], ARGV[at]) or 0
+      at = at + 1
     end
-    at = at + 1 + 2 * expiries
   end
 end
 return replies
@@ -270,11 +301,11 @@ class IdScript:
         self.dictionary = dictionary
         self.on_cluster = on_cluster
         self._highest = [part.max_user_id for part in schema.parts]
-        #: The arguments that all calls for a shard have in common, encoded, without the stamp.
+        #: The arguments that all calls for a shard have in common, encoded.
         self._heads: dict[int, bytes] = {}
 
     def head(self, shard: int) -> bytes:
-        """Return the arguments before the stamp, encoded."""
+        """Return the arguments that all calls for a shard have in common, encoded."""
         head = self._heads.get(shard)
         if head is None:
             dictionary = self.dictionary
@@ -287,13 +318,14 @@ class IdScript:
                 b"%d" % dictionary.ids.width,
                 b"%d" % dictionary.block,
                 b"%d" % self._highest[shard],
+                b"1" if self.on_cluster else b"0",
             )
             head = self._heads[shard] = b"".join(map(encoding.bulk, arguments))
         return head
 
 
 #: How many arguments `IdScript.head` has.
-_HEAD: Final = 8
+_HEAD: Final = 9
 
 
 class ScriptCall:
@@ -350,31 +382,32 @@ class ScriptCall:
 
     def encode(self) -> bytes:
         """Return the bytes to send."""
-        script = self._script
-        dictionary = script.dictionary
-        bulk = encoding.bulk
-        pieces = [
-            bulk(uuid.uuid4().bytes[:8]),
-            bulk(b"1" if script.on_cluster else b"0"),
-            bulk(b"%d" % len(self.keys)),
+        dictionary = self._script.dictionary
+        entries = [dictionary.entry(key) for key in self.keys]
+        buckets = [2 * bucket for bucket, _, _ in entries]
+        for position in self._wanted:
+            buckets[position] += 1
+        arguments = [
+            uuid.uuid4().bytes[:8],
+            _packed(buckets),
+            b"".join([field for _, field, _ in entries]),
         ]
-        same_length = bool(dictionary.ids.width)
-        wanted = self._wanted
-        for key, position in self.keys.items():
-            bucket, field, encoded = dictionary.entry(key)
-            digits = b"+%d" % bucket if position in wanted else b"%d" % bucket
-            pieces.append(b"$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(field), field, len(digits), digits))
-            if not same_length:
-                pieces.append(bulk(b"" if field is encoded else encoded))
+        if not dictionary.ids.width:
+            ids = [b"" if field is encoded else encoded for _, field, encoded in entries]
+            arguments += (
+                _packed([len(field) for _, field, _ in entries]),
+                b"".join(ids),
+                _packed(list(map(len, ids))),
+            )
         operations = _Operations()
         for command in self._batch.commands:
             operations.add(command)
-        pieces.append(bulk(b"%d" % len(operations.keys)))
-        pieces += map(bulk, operations.keys)
-        pieces += map(bulk, operations.arguments)
-        count = _HEAD + 4 + (2 if same_length else 3) * len(self.keys)
-        count += len(operations.keys) + len(operations.arguments)
-        return b"*%d\r\n%b%b" % (count, script.head(self.shard), b"".join(pieces))
+        arguments.append(b"%d" % len(operations.keys))
+        arguments += operations.keys
+        arguments += operations.arguments
+        head = self._script.head(self.shard)
+        count = _HEAD + len(arguments)
+        return b"*%d\r\n%b%b" % (count, head, b"".join(map(encoding.bulk, arguments)))
 
     def parse(self, reply: Any) -> list[Result]:
         """Return the result of each mark, in the order in which they were added.
@@ -453,35 +486,37 @@ class _Operations:
             bits = [2 * offset + inner.mark.value for offset in inner.mark.offsets]
         else:
             raise TypeError(inner)
-        self._list(bits)
+        self.arguments.append(_packed(bits))
         self._expiries(inner.bitmaps)
 
     def _bit(self, mark: BitMark) -> None:
         self._bitmaps(b"S", mark.bitmaps.keys)
-        self.arguments.append(b"%d" % (2 * mark.offset + mark.value))
+        self.arguments.append(_packed([2 * mark.offset + mark.value]))
         self._expiries(mark.bitmaps)
 
     def _exact(self, command: ExactClear) -> None:
         mark = command.mark
-        self.arguments += (b"X", b"%d" % mark.offset, b"%d" % len(mark.bitmaps.keys))
+        self.arguments += (b"X", _packed([mark.offset, len(mark.bitmaps.keys)]))
         for key, other_days in zip(mark.bitmaps.keys, mark.other_days, strict=True):
-            self._list([self._key(name) for name in (key, *other_days)])
+            self.arguments.append(_packed([self._key(name) for name in (key, *other_days)]))
 
     def _bitmaps(self, operation: bytes, keys: Sequence[bytes]) -> None:
-        self.arguments.append(operation)
-        self._list([self._key(key) for key in keys])
+        self.arguments += (operation, _packed([self._key(key) for key in keys]))
 
     def _expiries(self, bitmaps: Bitmaps) -> None:
-        self.arguments.append(b"%d" % bitmaps.expiry_count)
-        for key, time in bitmaps.expiring:
-            self.arguments += (b"%d" % self._key(key), b"%d" % time)
-
-    def _list(self, numbers: Sequence[int]) -> None:
-        self.arguments.append(b"%d" % len(numbers))
-        self.arguments += [b"%d" % number for number in numbers]
+        self.arguments.append(_packed([self._key(key) for key, _ in bitmaps.expiring]))
+        self.arguments += [b"%d" % time for _, time in bitmaps.expiring]
 
     def _key(self, key: bytes) -> int:
         return self.keys.setdefault(key, len(self.keys) + 1)
+
+
+def _packed(numbers: Sequence[int]) -> bytes:
+    """Return numbers below 2**32 with four bytes each, the least significant one first."""
+    packed = array("I", numbers)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
 
 
 def _lost() -> TallymarkError:

@@ -22,10 +22,11 @@ class NumberCache:
     Attributes:
         generation: an object that `clear` replaces: numbers that were read before belong to
             the old one.
+        young: the numbers that were used last; not all that `get` returns.
         stamp: the dictionary's stamp when the numbers were fetched; ``None`` if it is unknown.
     """
 
-    __slots__ = ("_capacity", "_old", "_young", "generation", "stamp")
+    __slots__ = ("_capacity", "_old", "generation", "stamp", "young")
 
     def __init__(self, max_entries: int) -> None:
         """Begin empty.
@@ -53,18 +54,18 @@ class NumberCache:
     def clear(self) -> None:
         """Forget all numbers."""
         self.stamp: bytes | None = None
-        self._young: dict[Any, int] = {}
+        self.young: dict[Any, int] = {}
         self._old: dict[Any, int] = {}
         # Last: who reads numbers reads the generation before them.
         self.generation = object()
 
     def __len__(self) -> int:
         """Return about how many numbers it holds: those in both halves count twice."""
-        return len(self._young) + len(self._old)
+        return len(self.young) + len(self._old)
 
     def get(self, key: Any) -> int | None:
         """Return the number of the user with a key; ``None`` if it is not here."""
-        number = self._young.get(key)
+        number = self.young.get(key)
         if number is None:
             number = self._old.get(key)
             if number is not None:
@@ -73,7 +74,7 @@ class NumberCache:
 
     def get_many(self, keys: Sequence[Any]) -> list[int | None]:
         """Return the number of each of some users; ``None`` for those that are not here."""
-        numbers = list(map(self._young.get, keys))
+        numbers = list(map(self.young.get, keys))
         if None in numbers:
             for index, number in enumerate(numbers):
                 if number is None:
@@ -87,8 +88,8 @@ class NumberCache:
                 self._put(key, number)
 
     def _put(self, key: Any, number: int) -> None:
-        young = self._young
+        young = self.young
         if len(young) >= self._capacity:
             self._old = young
-            self._young = young = {}
+            self.young = young = {}
         young[key] = number
