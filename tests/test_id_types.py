@@ -121,6 +121,11 @@ async def test_every_verb_takes_the_ids_and_gives_them_back(
         assert [len(periods) for periods in history.values()] == [1, 0]
         assert await tally.unmark_many("a", [second, fourth], now=NOON) == TWO_EACH
         assert [user async for user in tally.users(day)] == [first]
+        assert await tally.merge(first, fourth) == 3
+        assert [user async for user in tally.users(day)] == [fourth]
+        assert await tally.forget(fourth) == 3
+        assert await tally.is_empty(day)
+        assert await tally.numbers(ids) == [*numbers[:3], None]
 
 
 @TYPES
@@ -150,6 +155,8 @@ CALLS: dict[str, Callable[[Any, Any], Any]] = {
     "contains": lambda tally, user_id: tally.contains(tally.unique("a"), user_id),
     "contains_many": lambda tally, user_id: tally.contains_many(tally.unique("a"), [user_id]),
     "history": lambda tally, user_id: tally.history(user_id, "a", NOON),
+    "forget": lambda tally, user_id: tally.forget(user_id),
+    "merge": lambda tally, user_id: tally.merge(user_id, user_id),
     "numbers": lambda tally, user_id: tally.numbers([user_id]),
 }
 

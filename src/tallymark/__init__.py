@@ -5,6 +5,9 @@ day bitmaps of the event ``active``, in one transaction. A `Tally` reads the bit
 ``await tally.count(tally.month("active") - tally.day("active"))``. `tallymark.sync`
 has the same functions for programs without an event loop.
 
+Users may also have UUIDs, strings, bytes or any 64-bit ints as ids:
+``Tally.from_url(url, user_ids=uuid.UUID)``, or ``configure(url, user_ids=uuid.UUID)``.
+
 ``TRACK_HOURLY`` and ``TRACK_UNIQUE`` are switches: set
 ``tallymark.TRACK_HOURLY = True`` to also mark the hour, wherever neither
 the call nor its tally sets ``track_hourly``. Read a switch as ``tallymark.TRACK_HOURLY``:
