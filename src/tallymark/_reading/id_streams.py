@@ -1,8 +1,11 @@
-"""The stream of the ids of an event set: fetched part by part, in ascending order. Pure."""
+"""The stream of the ids of an event set: fetched part by part, in ascending order. Pure.
+
+With the option ``user_ids``, in the ascending order of the users' numbers.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .._core.arguments import checked_int
 from .._core.keys import MAX_USER_ID
@@ -20,12 +23,14 @@ from .expressions import (
 )
 from .fanout import gather
 from .requests import Page
+from .user_ids import find_ids, find_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from .._core.context import Context
     from .._core.events import EventSet
+    from .._core.user_ids import Dictionary
     from .graphs import Graph
     from .requests import Query
 
@@ -34,30 +39,43 @@ __all__ = ["users"]
 #: The size of the first part in bytes: of each bitmap, in all shards together.
 _FIRST_PART: Final = 8 * 1024
 
-#: How many ids a page of a sharded database has at most.
+#: How many ids a page of a sharded database has at most, or one with a dictionary.
 _PAGE: Final = 8192
+
+#: Of how many lists a page of a database with a dictionary has the ids at most: numpy needs
+#: 10 us for a list, however short.
+_LISTS: Final = 256
+
+#: How many ids are looked up at least, if a limit needs fewer: some users may have no id.
+_LEAST: Final = 64
 
 #: After a part with fewer users, parts get larger; after a part with more, smaller.
 _FEW: Final = 4_096
 _MANY: Final = 65_536
 
 
-def users(context: Context, event_set: EventSet, start: int, limit: int | None) -> Query[None]:
+def users(context: Context, event_set: EventSet, start: Any, limit: int | None) -> Query[None]:
     """Return a query that yields the ids of an event set, in ascending order, as pages.
 
     Arguments:
         context: the database.
         event_set: the event set.
-        start: the least id to yield.
+        start: the least id to yield; with a dictionary, the id of the user with the least
+            number to yield. ``None`` for the beginning.
         limit: how many ids to yield at most; ``None`` for all.
 
     Raises:
-        InvalidTypeError, InvalidValueError: an argument is not allowed.
+        InvalidTypeError, InvalidValueError: an argument is not allowed. The query itself raises
+            an InvalidValueError if a dictionary does not have the id ``start``.
     """
     event_set = context.checked(event_set)
-    start = checked_int("start", start)
-    if not 0 <= start <= MAX_USER_ID:
-        raise InvalidValueError(f"start must be in [0, {MAX_USER_ID}], got {shown(start)}")
+    dictionary = context.schema.dictionary
+    if start is not None and dictionary is not None:
+        dictionary.ids.key(start)  # checks it
+    elif start is not None:
+        start = checked_int("start", start)
+        if not 0 <= start <= MAX_USER_ID:
+            raise InvalidValueError(f"start must be in [0, {MAX_USER_ID}], got {shown(start)}")
     limit = None if limit is None else checked_int("limit", limit)
     if limit is not None and limit < 0:
         raise InvalidValueError(
@@ -137,23 +155,30 @@ class _Parts:
         return min((index for index in by_shard if index is not None), default=None)
 
 
-def _users(context: Context, event_set: EventSet, start: int, limit: int | None) -> Query[None]:
+def _users(context: Context, event_set: EventSet, start: Any, limit: int | None) -> Query[None]:
     yield from check_bitmaps(context, [event_set])
+    dictionary = context.schema.dictionary
+    first: int = start or 0
+    if dictionary is not None and start is not None:
+        first = yield from _number(context, dictionary, start)
     graph = yield from compile_graph([event_set])
     yield from load_algebra()
     parts = _Parts(context, graph)
     remaining = MAX_USER_ID + 1 if limit is None else limit
-    at: int | None = (start // parts.step) >> 3
+    at: int | None = (first // parts.step) >> 3
     size = parts.smallest
     while remaining and at is not None:
         lists, length = yield from parts.ids(at, size)
         number = 0
-        for ids in lists:
-            page = ids if ids[0] >= start else [user_id for user_id in ids if user_id >= start]
-            page = page[:remaining]
+        for numbers in lists if dictionary is None else _joined(lists):
+            page = numbers if numbers[0] >= first else [each for each in numbers if each >= first]
             number += len(page)
-            remaining -= len(page)
-            yield Page(page)
+            if dictionary is not None:
+                page = yield from _known(context, page, remaining)
+            page = page[:remaining]
+            if page:
+                remaining -= len(page)
+                yield Page(page)
             if not remaining:
                 return
         if length < size:
@@ -165,3 +190,45 @@ def _users(context: Context, event_set: EventSet, start: int, limit: int | None)
             size = min(2 * size, parts.largest)
         elif number > _MANY:
             size = max(size // 2, parts.smallest)
+
+
+def _number(context: Context, dictionary: Dictionary, start: Any) -> Query[int]:
+    """Return the number of the user with an id.
+
+    Raises:
+        InvalidValueError: there is no such user.
+    """
+    (number,) = yield from find_numbers(context, dictionary.ids.keys([start]))
+    if number is None:
+        raise InvalidValueError(f"start must be the id of a known user, got {shown(start)}")
+    return number
+
+
+def _joined(lists: Iterator[list[int]]) -> Iterator[list[int]]:
+    """Yield the numbers of some lists in longer ones, which take fewer requests to look up."""
+    joined: list[int] = []
+    for count, numbers in enumerate(lists):
+        if joined and (len(joined) + len(numbers) > _PAGE or count % _LISTS == 0):
+            yield joined
+            joined = []
+        joined += numbers
+    if joined:
+        yield joined
+
+
+def _known(context: Context, numbers: Sequence[int], most: int) -> Query[list[Any]]:
+    """Return the ids of users with some numbers, without those users who have no id.
+
+    Arguments:
+        context: the database.
+        numbers: the numbers, in ascending order.
+        most: how many ids are needed; looks up further numbers only until it has so many.
+    """
+    ids: list[Any] = []
+    at = 0
+    while at < len(numbers) and len(ids) < most:
+        end = at + max(most - len(ids), _LEAST)
+        found = yield from find_ids(context, numbers[at:end])
+        ids += [user_id for user_id in found if user_id is not None]
+        at = end
+    return ids

@@ -21,6 +21,7 @@ from .fanout import gather
 from .key_scan import KeyScan
 from .raw_keys import unlink
 from .requests import Checkpoint, Request, in_steps
+from .user_ids import find_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -148,13 +149,15 @@ def _usages(bitmaps: Sequence[FoundBitmap]) -> Query[list[int | None]]:
 
 def history(
     context: Context,
-    user_id: int,
+    user_id: Any,
     events: str | Iterable[str],
     since: date,
     until: date | None,
     granularity: By,
 ) -> Query[dict[str, list[Period]]]:
     """Return for each event the periods in which its bitmaps have a user, in order.
+
+    An unknown user has none.
 
     Arguments:
         context: the database.
@@ -169,7 +172,12 @@ def history(
         InvalidTypeError, InvalidValueError: an argument is not allowed, or there are more
             bitmaps than one query may read.
     """
-    shard, offset = context.schema.place(user_id)
+    dictionary = context.schema.dictionary
+    place: tuple[int, int] | None = None
+    if dictionary is None:
+        place = context.schema.place(user_id)
+    else:
+        key = dictionary.ids.key(user_id)
     checked_granularity = dated(granularity)
     if isinstance(events, str):
         events = [events]
@@ -195,6 +203,11 @@ def history(
     check_number(context, per_period * (count - 2), what)
     all_periods = yield from in_steps(periods_between(checked_granularity, begin, end))
     check_number(context, per_period * len(all_periods), what)
+    if dictionary is not None:
+        place = yield from find_place(context, dictionary, key)
+    if place is None:
+        return {name: [] for name in names}
+    shard, offset = place
     query = _history(context.shards[shard], offset, names, all_periods)
     (by_event,) = yield from gather(context, [(shard, query)])
     return by_event

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._core.events import Bitmap
 from .._core.keys import users_at
-from .._core.offsets import WINDOW, blocks, windows
+from .._core.offsets import BLOCK, WINDOW, blocks, bounded, windows
 from .bits import Ints
 from .bounds import check_bitmaps
 from .expressions import MAX_PART, compile_graph, evaluate, list_keys
 from .fanout import gather
 from .raw_keys import getrange_commands
 from .requests import Request, encode_request, in_steps, run_steps, send
+from .user_ids import checked_keys, find_numbers, find_place
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .._core.context import Context
     from .._core.events import EventSet
     from .._core.offsets import Offsets
+    from .._core.user_ids import Dictionary
     from .graphs import Graph
     from .requests import Command, Query
 
@@ -42,11 +44,20 @@ _MIN_WIDTH: Final = 4096
 _BYTES_PER_USER: Final = 24
 
 
-def contains(context: Context, event_set: EventSet, user_id: int) -> Query[bool]:
+def contains(context: Context, event_set: EventSet, user_id: Any) -> Query[bool]:
     """Return whether a user is in an event set: one ``GETBIT`` for each of its bitmaps."""
     event_set = context.checked(event_set)
-    shard, offset = context.schema.place(user_id)
-    yield from check_bitmaps(context, [event_set])
+    dictionary = context.schema.dictionary
+    if dictionary is None:
+        shard, offset = context.schema.place(user_id)
+        yield from check_bitmaps(context, [event_set])
+    else:
+        key = dictionary.ids.key(user_id)
+        yield from check_bitmaps(context, [event_set])
+        place = yield from find_place(context, dictionary, key)
+        if place is None:
+            return False
+        shard, offset = place
     prefix = context.shards[shard].origin.prefix
     if type(event_set) is Bitmap:
         # The short way of nearly all lookups: there is no expression to evaluate.
@@ -72,33 +83,59 @@ def _unchanged(value: Any, size: int) -> Any:
 
 
 def contains_many(
-    context: Context, event_set: EventSet, user_ids: Iterable[int]
+    context: Context, event_set: EventSet, user_ids: Iterable[Any]
 ) -> Query[list[bool]]:
     """Return for each of some users whether the user is in an event set."""
     event_set = context.checked(event_set)
     yield from check_bitmaps(context, [event_set])
+    dictionary = context.schema.dictionary
+    if dictionary is not None:
+        return (yield from _contains_ids(context, dictionary, event_set, user_ids))
     id_blocks, _ = blocks(user_ids)
     # All ids are checked before a request is sent.
     checked_blocks = yield from in_steps(map(context.schema.offsets, id_blocks), 1)
     graph = yield from compile_graph([event_set])
     results: list[bool] = []
     for block in checked_blocks:
-        members: set[int] = set()
-        queries = [
-            (
-                shard,
-                _members(context, graph.with_prefix(context.shards[shard].origin.prefix), offsets),
-            )
-            for shard, offsets in context.schema.partition(block)
-        ]
-        by_shard = yield from gather(context, queries)
-        for (shard, _), offsets_of_members in zip(queries, by_shard, strict=True):
-            members.update(users_at(context.schema, shard, offsets_of_members))
+        members = yield from _members(context, graph, block)
         results += yield from in_steps(int(user_id) in members for user_id in block.values)
     return results
 
 
-def _members(context: Context, graph: Graph, offsets: Offsets) -> Query[set[int]]:
+def _contains_ids(
+    context: Context, dictionary: Dictionary, event_set: EventSet, user_ids: Iterable[Any]
+) -> Query[list[bool]]:
+    """Return the result of `contains_many` of a database with a dictionary."""
+    keys = yield from checked_keys(dictionary, user_ids)
+    graph = yield from compile_graph([event_set])
+    results: list[bool] = []
+    for at in range(0, len(keys), BLOCK):
+        numbers = yield from find_numbers(context, keys[at : at + BLOCK])
+        known = [number for number in numbers if number is not None]
+        members = (yield from _members(context, graph, bounded(known))) if known else set()
+        results += yield from in_steps(number in members for number in numbers)
+    return results
+
+
+def _members(context: Context, graph: Graph, numbers: Offsets) -> Query[set[int]]:
+    """Return the numbers of those users who are in an event set."""
+    members: set[int] = set()
+    queries = [
+        (
+            shard,
+            _members_of_shard(
+                context, graph.with_prefix(context.shards[shard].origin.prefix), offsets
+            ),
+        )
+        for shard, offsets in context.schema.partition(numbers)
+    ]
+    by_shard = yield from gather(context, queries)
+    for (shard, _), offsets_of_members in zip(queries, by_shard, strict=True):
+        members.update(users_at(context.schema, shard, offsets_of_members))
+    return members
+
+
+def _members_of_shard(context: Context, graph: Graph, offsets: Offsets) -> Query[set[int]]:
     """Return the offsets of those users of a shard who are in an event set."""
     members: set[int] = set()
     sparse: list[int] = []
@@ -116,7 +153,7 @@ def _members(context: Context, graph: Graph, offsets: Offsets) -> Query[set[int]
 
 
 def _members_in_range(graph: Graph, offsets: Offsets) -> Query[set[int]]:
-    """Return `_members` of neighbouring offsets, by the range of bytes that has them all."""
+    """Return `_members_of_shard` of neighbouring offsets, by the range that has them all."""
     first = offsets.low >> 3
     size = (offsets.high >> 3) - first + 1
     commands = getrange_commands((yield from list_keys(graph)), first, size)
@@ -132,7 +169,7 @@ def _members_in_range(graph: Graph, offsets: Offsets) -> Query[set[int]]:
 
 
 def _members_by_bit(context: Context, graph: Graph, offsets: list[int]) -> Query[set[int]]:
-    """Return `_members` of offsets far apart, by each of their bits."""
+    """Return `_members_of_shard` of offsets far apart, by each of their bits."""
     few = len(offsets) * len(graph.bitmaps) <= _FEW_BITS
     request = yield from run_steps(_bits_request(context, graph, offsets), large=not few)
     replies = yield request if few else (yield from encode_request(request))
