@@ -25,7 +25,7 @@ from tallymark import (
     WrongSchemaError,
 )
 from tallymark._core.keys import key_slot, tags
-from tallymark._reading import user_bits
+from tallymark._reading import bit_changes
 from wires import wired
 
 if TYPE_CHECKING:
@@ -641,7 +641,7 @@ async def test_a_node_that_is_gone(facade: Facade) -> None:
 
 def test_a_bitmap_that_expires_meanwhile_is_not_made_again() -> None:
     """It would never expire in the shard of the target."""
-    query = user_bits._expiries([b"gone", b"kept", b"expiring"])
+    query = bit_changes._expiries([b"gone", b"kept", b"expiring"])
     request: Any = next(query)
     assert [command[0] for command in request.commands] == [b"TIME", *[b"PTTL"] * 3]
     with pytest.raises(StopIteration) as ended:

@@ -10,7 +10,7 @@ keys with the shard's tag, so that a user's bitmaps and dictionary are in one sl
 ``ids:f:<bucket>``   forward: a hash of the ids' fields to their numbers
 ``ids:r:<block>``    reverse: of UUIDs and ints a string of 4,000 records of equal length, of
                      others a hash of 256, of the number's position in the block to the id
-``ids:forgetting``   a set of the numbers whose bits are being cleared
+``ids:forgetting``   a hash of the numbers whose bits are being cleared or moved
 ===================  =========================================================================
 
 An id's field in its bucket is the encoded id, if that has fewer than 32 bytes, else the

@@ -113,6 +113,8 @@ class IdBatch(Batch):
 
     def pieces(self) -> Iterator[bytes]:
         """Yield the bytes of `encode`."""
+        # A request that is sent again on a connection without a cache is encoded again.
+        self._calls, self._open_calls = [], {}
         cache = self._cache
         if cache is not None and cache.generation is not self._generation:
             # The connection is another one than when the marks were added.

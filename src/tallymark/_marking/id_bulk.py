@@ -51,7 +51,12 @@ class IdBulkWrite(BulkWrite):
         self, user_ids: Iterable[Any], check_time: Callable[[], object] | None = None
     ) -> tuple[Iterator[Any], bool]:
         """Return an iterator over blocks of ids; as `BulkWrite.blocks`."""
-        return id_blocks(user_ids, check_time)
+        blocks, is_collection = id_blocks(user_ids, check_time)
+        if type(user_ids) is range and user_ids:
+            # It may be long: its ends are checked here, and the ids between them block by block.
+            self.checked([user_ids[0], user_ids[-1]])
+            is_collection = False
+        return blocks, is_collection
 
     def checked(self, block: Iterable[Any]) -> list[Any]:
         """Return the keys of a block of ids. Raises as `BulkWrite.checked`."""

@@ -103,12 +103,10 @@ local keys = {}
 for i = 1, tonumber(ARGV[at]) do keys[i] = ARGV[at + i] end
 at = at + 1 + #keys
 
-local function existing(names)
-  local number = 0
-  for i = 1, #names, 1000 do
-    number = number + redis.call('EXISTS', unpack(names, i, math.min(i + 999, #names)))
+local function any_exists()
+  for _, key in ipairs(keys) do
+    if redis.pcall('EXISTS', key) == 1 then return true end
   end
-  return number
 end
 
 local numbers, replies, fresh = {}, {}, {}
@@ -132,11 +130,15 @@ for i = 1, count do
   end
 end
 
-if is_cluster then existing(keys) end
+if is_cluster then
+  for i = 1, #keys, 1000 do
+    redis.call('EXISTS', unpack(keys, i, math.min(i + 999, #keys)))
+  end
+end
 if #fresh > 0 then
   local first = tonumber(redis.call('GET', base .. 'next') or '0')
   if not stamp then
-    if first > 0 or redis.call('EXISTS', base .. 'r:0') > 0 or existing(keys) > 0 then
+    if first > 0 or redis.call('EXISTS', base .. 'r:0') > 0 or any_exists() then
       return {'lost'}
     end
   end
@@ -206,7 +208,7 @@ local function set_some(bitmaps, lists, bits, first, last)
       command[length + 1], command[length + 2] = 'SET', 'u1'
       command[length + 3], command[length + 4] = number, value
       length = length + 4
-      positions[length / 4] = p
+      positions[(length - 2) / 4] = p
     end
   end
   if length == 2 then return false end

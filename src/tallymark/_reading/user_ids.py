@@ -10,13 +10,12 @@ Numbers are never given again, so no query takes one user for another.
 
 from __future__ import annotations
 
-import itertools
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from .._core.arguments import checked_int, is_array, iterated
+from .._core.arguments import checked_int, iterated
 from .._core.failures import unexpected_reply
-from .._core.offsets import as_list, blocks, is_array_of_ints
+from .._core.offsets import as_list, blocks, id_blocks, is_array_of_ints
 from .._core.untrusted import shown
 from ..errors import InvalidValueError
 from .fanout import gather
@@ -72,8 +71,8 @@ def numbers(context: Context, user_ids: Iterable[Any]) -> Query[list[int | None]
     if dictionary is not None:
         keys = yield from checked_keys(dictionary, user_ids)
         return (yield from find_numbers(context, keys))
-    id_blocks, _ = blocks(user_ids)
-    checked = yield from in_steps(map(context.schema.offsets, id_blocks), 1)
+    number_blocks, _ = blocks(user_ids)
+    checked = yield from in_steps(map(context.schema.offsets, number_blocks), 1)
     plain: list[int | None] = []
     for block in checked:
         plain += as_list(block.values)
@@ -108,25 +107,18 @@ def checked_keys(dictionary: Dictionary, user_ids: Iterable[Any]) -> Query[list[
 
     Arguments:
         dictionary: the dictionary of the database.
-        user_ids: an iterable of ids; of ints also a one-dimensional numpy array.
+        user_ids: an iterable of ids, or a one-dimensional numpy array.
 
     Raises:
         InvalidTypeError, InvalidValueError: this is no such iterable, or an id is not allowed.
     """
     keys: list[Any] = []
-    for chunk in _chunks(dictionary.ids, user_ids):
-        keys += dictionary.ids.keys(chunk)
-        yield Checkpoint()
+    blocks_of_ids, _ = id_blocks(user_ids)
+    for block in blocks_of_ids:
+        for at in range(0, len(block), _CHUNK):
+            keys += dictionary.ids.keys(block[at : at + _CHUNK])
+            yield Checkpoint()
     return keys
-
-
-def _chunks(id_type: IdType, user_ids: Iterable[Any]) -> Iterator[list[Any]]:
-    if id_type.name == "int" and (is_array(user_ids) or hasattr(type(user_ids), "__array__")):
-        # Checks the type of the numbers, and makes Python's ints of them, in C.
-        arrays, _ = blocks(user_ids)
-        return map(as_list, arrays)
-    iterator = iterated(f"user ids must be an iterable of {id_type.name} ids", user_ids)
-    return iter(lambda: list(itertools.islice(iterator, _CHUNK)), [])
 
 
 def find_place(context: Context, dictionary: Dictionary, key: Any) -> Query[tuple[int, int] | None]:
