@@ -11,8 +11,8 @@ import random
 import sys
 from datetime import datetime, timedelta, timezone
 
-FIRST = "ada bo chen dara elif finn gita hugo ines jan".split()
-LAST = "berg costa dahl ferri gallo".split()
+FIRST = ["ada", "bo", "chen", "dara", "elif", "finn", "gita", "hugo", "ines", "jan"]
+LAST = ["berg", "costa", "dahl", "ferri", "gallo"]
 MONDAY = datetime(2026, 11, 2, tzinfo=timezone.utc)
 DAYS = 28
 
@@ -27,9 +27,8 @@ def rows() -> list[tuple[str, str, str]]:
         made.append((signup, "signup", customer))
         share_of_days = draw.choice((0.03, 0.1, 0.5))
         visits = [signup + timedelta(minutes=1)]
-        for day in range((signup - MONDAY).days + 1, DAYS):
-            if draw.random() < share_of_days:
-                visits.append(moment_of(draw, day))
+        days = range((signup - MONDAY).days + 1, DAYS)
+        visits += [moment_of(draw, day) for day in days if draw.random() < share_of_days]
         for visit in visits:
             made.append((visit, "visit", customer))
             if draw.random() < share_of_days / 2:
