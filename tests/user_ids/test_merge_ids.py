@@ -343,7 +343,7 @@ def test_another_call_at_any_step(redis_store: Store, options: Any, verb: str, c
                 "the target of others",
             }:
                 assert all(EVE in found[name] for name in before), step
-    assert step > 5
+    assert step > 5  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
 @pytest.mark.parametrize("options", LAYOUTS)

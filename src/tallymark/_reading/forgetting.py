@@ -176,7 +176,9 @@ class _Eraser:
                 if not (yield from self._journals.erase(place, own)):
                     continue  # another query was faster
                 erased = offset
-            works = [_Work(entry) for entry in dict.fromkeys((*entries, *([own] if own else [])))]
+            if own is not None and own not in entries:
+                entries.append(own)
+            works = list(map(_Work, dict.fromkeys(entries)))
             mine = next((work for work in works if work.entry == own), None)
             try:
                 yield from self._finish(works)

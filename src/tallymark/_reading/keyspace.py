@@ -173,7 +173,9 @@ def history(
             bitmaps than one query may read.
     """
     dictionary = context.schema.dictionary
+    # The id is checked before the other arguments.
     place: tuple[int, int] | None = None
+    key = None
     if dictionary is None:
         place = context.schema.place(user_id)
     else:
