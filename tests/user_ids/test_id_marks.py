@@ -6,7 +6,7 @@ import asyncio
 import json
 import uuid
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import redis
@@ -428,7 +428,7 @@ async def test_a_client_of_the_caller_caches_nothing(made: Any, redis_store: Sto
     before = watches(redis_store)
     kind: Any = redis.asyncio.Redis if made is Tally else redis.Redis
     client = kind.from_url(redis_store.url)
-    tally: Any = made(client, user_ids=str)
+    tally = cast("Any", made)(client, user_ids=str)
     assert internals(tally).numbers is None
     for _ in range(2):
         result = tally.mark_event("a", "ada")
