@@ -1,17 +1,20 @@
-"""Mark some events, and print the bits that Redis holds.
+"""Mark some events, and print the bits that Redis holds; then do so for users with addresses.
 
 Runs without a server, on a store inside this process; set TALLYMARK_URL to use a
 Redis database.
 """
 
 import asyncio
+import csv
 import os
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
 
-from tallymark import SyncTally, Tally
+from tallymark import SyncTally, Tally, all_of
 
 URL = os.environ.get("TALLYMARK_URL", "memory://quickstart")  # with a name: two tallies share it
 MONDAY = datetime(2026, 11, 23, 9, 30, tzinfo=timezone.utc)
+SHOP = Path(__file__).with_name("shop_events.csv")  # made by make_shop_events.py
 
 
 async def mark() -> None:
@@ -43,6 +46,29 @@ def show() -> None:
             print(f"  {name:32} {users}")
 
 
+def ask() -> None:
+    """Mark the events of a file whose users are e-mail addresses, and answer three questions."""
+    with SyncTally.from_url(URL, prefix="shop_", user_ids=str) as shop:
+        with SHOP.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        with shop.transaction() as tx:
+            for row in rows:
+                moment = datetime.fromisoformat(row["time"])
+                tx.mark_event(row["event"], row["user_id"], now=moment)
+        print(f"\na shop: {len(rows)} events of users with e-mail addresses")
+
+        weeks = [date(2026, 11, day) for day in (2, 9, 16, 23)]
+        visits = [shop.week("visit", week) for week in weeks]
+        orders = [shop.week("order", week) for week in weeks]
+        print("visitors of four weeks:", *shop.counts(visits))
+        print("visitors of the first week who came back in the fourth:", end=" ")
+        print(shop.count(visits[0] & visits[3]))
+        print("who ordered in each of the last three weeks:")
+        for address in shop.users(all_of(orders[1:])):
+            print(f"  {address}")
+
+
 if __name__ == "__main__":
     asyncio.run(mark())
     show()
+    ask()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import csv
 import importlib.util
 import json
 import os
 import subprocess
 import sys
 import threading
+from collections import defaultdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +73,7 @@ def test_quickstart_prints_what_was_marked_and_the_bits(plain_store: Store) -> N
     assert (done.returncode, done.stderr) == (0, "")
     assert "Monday:  first time this month|week|day\n" in done.stdout
     assert "Tuesday: first time this day\n" in done.stdout
-    lines = done.stdout.partition("bits set:\n")[2].splitlines()
+    lines = done.stdout.partition("bits set:\n")[2].partition("\n\n")[0].splitlines()
     assert [line.split(maxsplit=1) for line in lines] == [
         ["trackist_active_2026-11", "[7, 8, 123]"],
         ["trackist_active_2026-11-23", "[7, 8, 123]"],
@@ -80,6 +82,35 @@ def test_quickstart_prints_what_was_marked_and_the_bits(plain_store: Store) -> N
         ["trackist_active_W2026-48", "[7, 8, 123]"],
         ["trackist_premium_u", "[8]"],
     ]
+
+
+def test_quickstart_answers_questions_about_users_with_addresses(plain_store: Store) -> None:
+    url = plain_store.url if plain_store.url.startswith("redis") else None
+    with (EXAMPLES / "shop_events.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    users = defaultdict(set)
+    for row in rows:
+        week = datetime.fromisoformat(row["time"]).isocalendar().week
+        users[row["event"], week].add(row["user_id"])
+    returned = users["visit", 45] & users["visit", 48]
+    loyal = users["order", 46] & users["order", 47] & users["order", 48]
+    assert returned
+    assert loyal
+
+    done = run("quickstart", url=url)
+    assert (done.returncode, done.stderr) == (0, "")
+    title, visitors, back, _, *addresses = done.stdout.partition("\n\na shop: ")[2].splitlines()
+    assert title.startswith(f"{len(rows)} events")
+    counts = [len(users["visit", week]) for week in (45, 46, 47, 48)]
+    assert [int(count) for count in visitors.partition(": ")[2].split()] == counts
+    assert back.endswith(f": {len(returned)}")
+    assert sorted(address.strip() for address in addresses) == sorted(loyal)
+
+
+def test_the_sample_of_the_quickstart_is_what_its_script_makes() -> None:
+    made = run("make_shop_events")
+    assert (made.returncode, made.stderr) == (0, "")
+    assert made.stdout == (EXAMPLES / "shop_events.csv").read_text(encoding="utf-8")
 
 
 # --- the script

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,40 @@ async def test_all_verbs(facade: Facade, url: str) -> None:
         # What is built from one URL belongs together, whichever tally it is of.
         async with facade.open(url) as other:
             assert await other.count(tally.day("active") | other.day("signup")) == 0
+
+
+@pytest.mark.parametrize("kind", [str, uuid.UUID])
+async def test_all_verbs_with_user_ids(
+    facade: Facade, url: str, kind: type[str | uuid.UUID]
+) -> None:
+    ids: list[Any] = [uuid.UUID(int=number << 64) for number in range(1, 300)]
+    if kind is str:
+        ids = [str(user_id) for user_id in ids]
+    first, second, *_ = ids
+    prefix = f"trackist_{facade.name}_{kind.__name__}_"
+    async with facade.open(url, prefix=prefix, user_ids=kind) as tally:
+        today = tally.day("active")
+        for _ in range(2):  # the second time, the number is cached
+            await tally.mark_event("active", first)
+        await tally.mark_many("active", ids)
+        assert await tally.unmark_event("active", second, exact=True)
+        assert await tally.unmark_many("active", ids[2:4])
+        async with tally.transaction() as tx:
+            tx.mark_event("signup", first)
+        assert await tally.contains(today, first)
+        assert await tally.contains_many(today, ids[:5]) == [True, False, False, False, True]
+        assert await tally.count(today & tally.day("signup")) == 1
+        assert [user async for user in tally.users(today)] == [first, *ids[4:]]
+        assert [user async for user in tally.users(today, start=ids[8], limit=1)] == [ids[8]]
+        numbers: Any = await tally.numbers([second, ids[7]])
+        assert await tally.ids(numbers) == [second, ids[7]]
+        assert await tally.ids([3, 999]) == [ids[3], None]
+        history = await tally.history(first, ["signup"], MONDAY)
+        assert len(history["signup"]) == 1
+        assert await tally.merge(first, second) == 6
+        assert await tally.forget(second) == 6
+        assert await tally.numbers([first, second]) == [None, None]
+        assert await tally.delete_all(prefix) > 0
 
 
 @pytest.fixture(scope="module")

@@ -265,20 +265,20 @@ async def test_a_single_id_is_refused_with_the_advice_to_pass_an_iterable(facade
                 assert str(raised.value) == expected
 
 
-NUMBER_THEM = "number the users in your database"
+USE_USER_IDS = r"make a tally with user_ids=uuid\.UUID, str"
 
 
 @pytest.mark.parametrize(
     ("ids", "wanted"),
     [
-        ("alice", rf"got a str; .*{NUMBER_THEM}"),
-        (b"alice", rf"got a bytes; .*{NUMBER_THEM}"),
-        (uuid.UUID(int=7), rf"got a UUID; .*{NUMBER_THEM}"),
-        (["alice"], rf"got 'alice' of type str; .*{NUMBER_THEM}"),
-        ([uuid.UUID(int=7)], NUMBER_THEM),
-        (np.array(["a", "b"]), rf"got one of str32; .*{NUMBER_THEM}"),
-        (np.array([b"a"]), rf"got one of bytes8; .*{NUMBER_THEM}"),
-        (pd.Series(["a", "b"]), NUMBER_THEM),
+        ("alice", rf"got a str; .*{USE_USER_IDS}"),
+        (b"alice", rf"got a bytes; .*{USE_USER_IDS}"),
+        (uuid.UUID(int=7), rf"got a UUID; .*{USE_USER_IDS}"),
+        (["alice"], rf"got 'alice' of type str; .*{USE_USER_IDS}"),
+        ([uuid.UUID(int=7)], USE_USER_IDS),
+        (np.array(["a", "b"]), rf"got one of str32; .*{USE_USER_IDS}"),
+        (np.array([b"a"]), rf"got one of bytes8; .*{USE_USER_IDS}"),
+        (pd.Series(["a", "b"]), USE_USER_IDS),
         (np.array([(1, 2)], [("x" * 999, int), ("y", int)]), r"one of void128; "),
         (pd.Series([1.5, None]), r"one of float64; leave out those that are missing"),
     ],

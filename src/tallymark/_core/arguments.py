@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
-    "NUMBER_THEM",
+    "USE_USER_IDS",
     "check_flag",
     "check_name",
     "checked_int",
@@ -37,8 +37,8 @@ ItemT = TypeVar("ItemT")
 ClassT = TypeVar("ClassT", bound=type)
 
 #: Advice in errors about user ids of other types, or of 64 bits.
-NUMBER_THEM: Final = (
-    "for other ids, number the users in your database, as in a table with an integer key"
+USE_USER_IDS: Final = (
+    "for other ids, make a tally with user_ids=uuid.UUID, str, bytes or int (64 bits)"
 )
 
 

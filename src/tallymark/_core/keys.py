@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import InvalidTypeError, InvalidValueError
 from .arguments import (
-    NUMBER_THEM,
+    USE_USER_IDS,
     check_name,
     checked_int,
     checked_name,
@@ -225,10 +225,10 @@ class KeySchema:
         if number is None:
             raise InvalidTypeError(
                 f"user id must be an int in [0, {self.max_user_id}], got {described(user_id)}; "
-                f"{NUMBER_THEM}"
+                f"{USE_USER_IDS}"
             )
         if not 0 <= number <= self.max_user_id:
-            advice = f"; {NUMBER_THEM}" if number > MAX_USER_ID else ""
+            advice = f"; {USE_USER_IDS}" if number > MAX_USER_ID else ""
             raise InvalidValueError(
                 f"user id must be in [0, {self.max_user_id}], got {shown(number)}{advice}"
             )

@@ -17,7 +17,7 @@ from numbers import Number
 from typing import Any, Final, NamedTuple
 
 from ..errors import InvalidTypeError
-from .arguments import NUMBER_THEM, is_array
+from .arguments import USE_USER_IDS, is_array
 from .untrusted import escaped, kind_of, reraise_from_handler, shown
 
 __all__ = [
@@ -96,7 +96,7 @@ def blocks(
         return _range_blocks(user_ids), True
     if not _is_iterable(user_ids):
         no_ids = user_ids is None or isinstance(user_ids, Number)
-        advice = "" if no_ids else f"; {NUMBER_THEM}"
+        advice = "" if no_ids else f"; {USE_USER_IDS}"
         raise InvalidTypeError(
             f"user ids must be an iterable of ints, got a {kind_of(user_ids)}{advice}"
         )
@@ -188,7 +188,7 @@ def _array_blocks(array: Any) -> Iterator[Numbers]:
         if array.dtype.kind != "O":
             raise InvalidTypeError(
                 f"user ids must be an array of ints, got one of {escaped(array.dtype.name)}; "
-                f"{_WITHOUT_GAPS if array.dtype.kind == 'f' else NUMBER_THEM}"
+                f"{_WITHOUT_GAPS if array.dtype.kind == 'f' else USE_USER_IDS}"
             )
         array = array.tolist()  # objects; `KeySchema.offsets` checks each
     size = BLOCK if isinstance(array, list) else ARRAY_BLOCK

@@ -1,4 +1,4 @@
-"""`forget` and `merge` with a dictionary of user ids: by a journal that anybody finishes. Pure.
+"""Users with ids of any type are forgotten and merged by a journal that anybody finishes. Pure.
 
 Each shard has a journal, the hash ``ids:forgetting``. A field of it is the number of a user
 whose id is erased already, and whose bits are not all cleared or moved yet. The field of a
