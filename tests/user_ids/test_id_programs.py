@@ -141,7 +141,7 @@ async def compare_history(
 ) -> None:
     """Compare on which days around a day a user has an event."""
     days = [day + timedelta(days=distance) for distance in range(-3, 4)]
-    history = await tally.history(user, event, days[0], days[-1])
+    history = await tally.history(user, event, days[0], days[-1] + timedelta(days=1))
     expected = [
         each
         for each in days
