@@ -109,7 +109,10 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def scale(session: nox.Session) -> None:
-    """Fill a shard of a hundred million users, and extrapolate the memory of all shards."""
+    """Fill a shard of a hundred million users, and extrapolate the memory of all shards.
+
+    `-- --ids` measures only the memory of ids of other types.
+    """
     session.install(".", *nox.project.dependency_groups(PYPROJECT, "bench"))
     env = {"PATH": with_redis_server(session)}
     session.run("python", "benchmarks/scale.py", *session.posargs, env=env)

@@ -33,6 +33,7 @@ from web import fastapi, flask
 
 from clusters import running_cluster  # pyright: ignore[reportMissingImports]
 from servers import running_server  # pyright: ignore[reportMissingImports]
+from user_ids import user_ids
 
 #: The baseline: the obvious code without tallymark.
 OBVIOUS = "redis.asyncio pipeline"
@@ -77,6 +78,18 @@ WEB = {
     "ratio": "{:.3f}",
     "p50_ms": "{:.2f}",
     "p99_ms": "{:.2f}",
+}
+USER_IDS = {
+    "task": "{}",
+    "ids": "{}",
+    "callers": "{}",
+    "offsets_per_second": "{:,.0f}",
+    "users_per_second": "{:,.0f}",
+    "ratio": "{:.2f}x",
+    "cpu_us": "{:.1f}",
+    "cpu_ratio": "{:.2f}x",
+    "server_us": "{:.2f}",
+    "server_ratio": "{:.1f}x",
 }
 DUCKDB = {"report": "{}", "contender": "{}", "ms": "{:,.1f}", "ratio": "{:.1f}x"}
 
@@ -261,6 +274,16 @@ def run_cluster(url: str, quick: bool) -> dict[str, Any]:
     return {"rows": rows, "counts": counts}
 
 
+def run_user_ids(url: str, quick: bool) -> list[dict[str, Any]]:
+    """Measure users with ids of other types, beside offsets."""
+    if quick:
+        rows = user_ids(url, rounds=3, seconds=0.1, users=100_000)
+    else:
+        rows = user_ids(url, rounds=9, seconds=0.4)
+    show("Users with ids of other types, beside offsets", rows, USER_IDS)
+    return rows
+
+
 PARTS = {
     "async": run_async,
     "latency": run_latency,
@@ -274,6 +297,7 @@ PARTS = {
     "reads": run_reads,
     "duckdb": run_duckdb,
     "cluster": run_cluster,
+    "user_ids": run_user_ids,
 }
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The memory and CPU time for 100 million users, extrapolated from one real shard.
 
-`nox -s scale`; `-- --write docs/scale.md` puts the tables into the document.
+`nox -s scale`; `-- --write docs/scale.md` puts the tables into the document. With `--ids`, only
+the memory of the dictionary of users' ids is measured.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
+
+import id_memory
 
 from clusters import Cluster, running_cluster  # pyright: ignore[reportMissingImports]
 from servers import running_server  # pyright: ignore[reportMissingImports]
@@ -43,7 +46,10 @@ POLICIES = {
 #: The memory of a node, and the fraction for bitmaps: a save forks, and copies pages on write.
 NODE_GB, FILL = 64, 0.7
 
-_TABLE = re.compile(r"(?<=<!-- scale -->\n).*?(?=<!-- /scale -->)", re.DOTALL)
+#: The numbers of ids whose dictionary is measured.
+ID_COUNTS = (100_000, 1_000_000, 5_000_000)
+
+_TABLE = re.compile(r"(<!-- (scale|ids) -->\n).*?(?=<!-- /\2 -->)", re.DOTALL)
 _DAY = date(2026, 11, 23)
 
 
@@ -163,16 +169,30 @@ def tables() -> str:
     return "\n".join(lines) + "\n"
 
 
+def id_tables() -> str:
+    """Measure the dictionary of users' ids, and return the results as a Markdown table."""
+    with running_server() as url, redis.Redis.from_url(url) as raw:
+        version: Any = raw.info("server")
+        lines = id_memory.lines(id_memory.measured(raw, url, ID_COUNTS))
+    return "\n".join([f"Redis {version['redis_version']}.", "", *lines]) + "\n"
+
+
 def main() -> None:
     """Measure, and print or write the tables."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--write", type=Path, help="put the tables into this document")
+    parser.add_argument("--ids", action="store_true", help="only the dictionary of users' ids")
     options = parser.parse_args()
-    text = tables()
-    print(text)
+    texts = {"ids": id_tables()} if options.ids else {"ids": id_tables(), "scale": tables()}
+    print(*texts.values(), sep="\n")
     if options.write:
         document = options.write.read_text()
-        options.write.write_text(_TABLE.sub(lambda _: f"\n{text}\n", document))
+        options.write.write_text(
+            _TABLE.sub(
+                lambda found: f"{found[1]}\n{texts[found[2]]}\n" if found[2] in texts else found[0],
+                document,
+            )
+        )
 
 
 if __name__ == "__main__":

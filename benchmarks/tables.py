@@ -273,6 +273,26 @@ def cluster(results: dict[str, Any]) -> str:
     )
 
 
+def user_ids(results: dict[str, Any]) -> str:
+    """Return the table of users with ids of other types."""
+    lines = []
+    for row in results["user_ids"]:
+        callers = f", {row['callers']} callers" if isinstance(row["callers"], int) else ""
+        threads = f", {row['callers']}" if row["callers"] and not callers else ""
+        lines.append(
+            [
+                f"{row['task']}{callers}{threads}",
+                row["ids"],
+                rate(row["offsets_per_second"]),
+                f"{rate(row['users_per_second'])} ({row['ratio']:.2f}x)",
+                f"{row['cpu_us']:.1f} us ({row['cpu_ratio']:.2f}x)",
+                f"{row['server_us']:.1f} us ({row['server_ratio']:.1f}x)",
+            ]
+        )
+    head = ["users/s", "ids", "offsets", "ids of this type", "CPU time", "of the server"]
+    return table(head, lines)
+
+
 def host(results: dict[str, Any]) -> str:
     """Return a sentence about the machine."""
     found = results["machine"]
@@ -310,6 +330,7 @@ def details(results: dict[str, Any]) -> str:
         lone_details(results),
         events(results),
         web_details(results),
+        user_ids(results),
     ]
     return "\n" + "\n".join(parts) + "\n"
 

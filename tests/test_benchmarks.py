@@ -199,3 +199,33 @@ def test_reports_beside_duckdb(redis_store: Store, modules: Any) -> None:
     )
     with pytest.raises(wrong, match="differ in 2 numbers"):
         duck.compare("daily", {"one": {1: 5, 2: 6, 3: 7}, "other": {1: 5, 2: 7}})
+
+
+def test_ids_of_other_types_beside_offsets(redis_store: Store, modules: Any) -> None:
+    wrong = modules[0].WrongBitsError
+    module = importlib.import_module("user_ids")
+    for kind in module.KINDS:
+        assert len(set(module.ids_of(kind, 1_000))) == 1_000
+    rows = module.user_ids(redis_store.url, rounds=1, seconds=0.01, users=2_000, callers=(20, 50))
+    assert len(rows) == 6 + 1 + 4 + 12
+    assert all(row["users_per_second"] > 0 and row["offsets_per_second"] > 0 for row in rows)
+    table = importlib.import_module("tables").user_ids({"user_ids": rows})
+    assert "| known, 16 threads | UUID |" in table
+    assert "| mark_many, cold cache | snowflake |" in table
+    for key in modules[2].keys("active"):
+        redis_store.raw.setbit(key, 7, 1)
+    module.check_counts(redis_store.raw, "trackist_", "active", 1)
+    redis_store.raw.setbit(modules[2].keys("active")[0], 8, 1)
+    with pytest.raises(wrong, match="not 1 users"):
+        module.check_counts(redis_store.raw, "trackist_", "active", 1)
+
+
+def test_the_memory_of_ids(redis_store: Store, modules: Any) -> None:
+    del modules
+    module = importlib.import_module("id_memory")
+    rows = module.measured(redis_store.raw, redis_store.url, (1_000, 5_000))
+    assert [row["count"] for row in rows] == 3 * [1_000, 5_000]
+    for row in rows:
+        assert row["each"] > row["reverse"] > 0
+        assert row["forward"] > row["length"]
+    assert "| UUID | 16 | 5,000 |" in "\n".join(module.lines(rows))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from .._cluster.batches import make_marker
 from .._core.context import Context
-from .._marking.id_marker import make_marker
 from .._marking.number_cache import NumberCache
 
 if TYPE_CHECKING:

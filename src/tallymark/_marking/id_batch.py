@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .._core import encoding
 from .._core.failures import check_replicated, unexpected_reply
 from ..errors import CommandError, StoreNotReadyError, TallymarkError
 from .batch import Batch, wait_command
@@ -128,8 +127,7 @@ class IdBatch(Batch):
         for call in self._calls:
             yield call.encode()
         if cache is not None:
-            stamp = self._script.dictionary.key(0, "stamp")
-            yield encoding.command(b"WATCH", stamp) + encoding.command(b"GET", stamp)
+            yield self._script.watch
         if self._waits_for:
             yield wait_command(self._waits_for)
 
@@ -216,6 +214,8 @@ class IdBatch(Batch):
             is_aborted: whether the ``WATCH`` before has aborted the transaction.
         """
         watched, stamp = replies
+        if watched == b"OK" and stamp == cache.stamp and not (is_aborted or self._calls):
+            return
         for reply in replies:
             if isinstance(reply, CommandError):  # an ACL denies it: nothing may be cached
                 cache.clear()

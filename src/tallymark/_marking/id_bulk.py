@@ -87,10 +87,11 @@ class IdBulkWrite(BulkWrite):
 def _divided(cache: NumberCache, keys: Sequence[Any]) -> tuple[KnownNumbers, Sequence[Any]]:
     """Return the users whose number is cached, and the others."""
     generation = cache.generation  # before the numbers: another thread may clear the cache
+    found = cache.get_all(keys)
+    if found is not None:
+        return KnownNumbers(keys, found, generation), ()
     numbers = cache.get_many(keys)
     known = [number for number in numbers if number is not None]
-    if len(known) == len(numbers):
-        return KnownNumbers(keys, known, generation), ()
     known_keys = [key for key, number in zip(keys, numbers, strict=True) if number is not None]
     unknown = [key for key, number in zip(keys, numbers, strict=True) if number is None]
     return KnownNumbers(known_keys, known, generation), unknown

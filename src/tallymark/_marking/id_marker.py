@@ -86,16 +86,3 @@ class IdMarker(Marker):
 
     def _bulk_write(self, target: Callable[[int], Target], value: int) -> IdBulkWrite:
         return IdBulkWrite(target, self._schema, self._dictionary, self._numbers, value=value)
-
-
-def make_marker(
-    options: Options,
-    clock: Callable[[], float],
-    lock: Lock | None = None,
-    cache: NumberCache | None = None,
-) -> Marker:
-    """Return the marker of a tally; the arguments are those of `IdMarker`."""
-    dictionary = options.schema().dictionary
-    if dictionary is None:
-        return Marker(options, clock, lock)
-    return IdMarker(options, clock, lock, dictionary=dictionary, cache=cache)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .marks import Counts, Result
 
-__all__ = ["ExactClear", "MergeDense", "SetSparse"]
+__all__ = ["MERGE_DENSE", "ExactClear", "MergeDense", "SetSparse"]
 
 #: KEYS holds each bitmap, followed by the keys of its other days. ARGV holds the offset,
 #: then how many other days each bitmap has. Everything is read before anything is
@@ -48,7 +48,7 @@ return flipped
 #: so the script's time depends on the length of the part; SETRANGE keeps the expiry.
 #: Everything is read before anything is written, so a key of the wrong type leaves every
 #: bitmap unchanged; clearing makes no bitmap longer.
-_MERGE_DENSE: Final = b"""
+MERGE_DENSE: Final = b"""
 local first, bits, mark = tonumber(ARGV[1]), ARGV[2], ARGV[3] == '1'
 local old, new = KEYS[#KEYS - 1], KEYS[#KEYS]
 local found, changed = {}, {}
@@ -171,12 +171,12 @@ class SetSparse(_OneMark[SparseMarks]):
             bits = checked_list(
                 [column] * users if isinstance(column, CommandError) else column, users
             )
-            error = next((bit for bit in bits if isinstance(bit, CommandError)), None)
-            if error is not None:
+            if not {0, 1}.issuperset(bits):
+                error = next((bit for bit in bits if isinstance(bit, CommandError)), None)
+                if error is None:
+                    raise unexpected_reply(bits)
                 reason = f"{escaped(key)} was not changed; others may have been"
                 return explained(error, reason, applied=any(map(has_bit, columns)))
-            if not {0, 1}.issuperset(bits):
-                raise unexpected_reply(bits)
             counts[granularity] = bits.count(1 - self.mark.value)
         return counts
 
@@ -190,7 +190,7 @@ class MergeDense(_ScriptCommand[DenseMarks]):
         """Return the ``EVAL`` command."""
         keys = (*self.bitmaps.keys, *self.mark.temp_keys)
         arguments = (b"%d" % self.mark.first, self.mark.bits, b"%d" % self.mark.value)
-        return encoding.command(b"EVAL", _MERGE_DENSE, b"%d" % len(keys), *keys, *arguments)
+        return encoding.command(b"EVAL", MERGE_DENSE, b"%d" % len(keys), *keys, *arguments)
 
     def parse(self, replies: Sequence[Any]) -> Result:
         """Return the counts of flipped bits."""

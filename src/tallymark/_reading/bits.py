@@ -93,12 +93,13 @@ class Arrays:
     releases_gil = True
 
     def __init__(self, numpy: Any) -> None:
-        self._numpy = numpy
+        #: The module.
+        self.numpy = numpy
         self._count = getattr(numpy, "bitwise_count", None)  # from numpy 2.0 on
 
     def load(self, data: bytes, size: int) -> Any:
         """Return the value of a part of a bitmap, padded to whole words."""
-        numpy = self._numpy
+        numpy = self.numpy
         words = -(-size // 8)
         if len(data) == 8 * words:
             return numpy.frombuffer(data, dtype=numpy.uint64)
@@ -110,12 +111,12 @@ class Arrays:
         """Return how many bits are set."""
         if self._count is not None:
             # The sum of a part fits into 32 bits, with which numpy takes half the time.
-            return int(self._count(value).sum(dtype=self._numpy.uint32))
+            return int(self._count(value).sum(dtype=self.numpy.uint32))
         return int.from_bytes(value.tobytes(), "little").bit_count()
 
     def ids(self, value: Any, size: int, first: int) -> Iterator[list[int]]:
         """Yield the ids of the set bits in ascending order."""
-        numpy = self._numpy
+        numpy = self.numpy
         data = value.view(numpy.uint8)
         for at in range(0, size, _PIECE):
             positions = numpy.flatnonzero(numpy.unpackbits(data[at : at + _PIECE]))

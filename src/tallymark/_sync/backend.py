@@ -8,8 +8,8 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from .._cluster.batches import make_marker
 from .._core.context import Context
-from .._marking.id_marker import make_marker
 from .._marking.number_cache import NumberCache
 
 if TYPE_CHECKING:

@@ -6,11 +6,13 @@ import argparse
 import itertools
 import os
 import sys
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from .._core.untrusted import escaped, shown
 from .._core.urls import StoreUrl
+from .._core.user_ids import id_type
 from .._sync.tally import SyncTally
 from ..errors import InvalidValueError, TallymarkError, WrongSchemaError
 from ._copier import Copier
@@ -43,33 +45,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parse(_parser(), arguments)
     del arguments  # error reporters show the locals of frames
+    if options.user_ids is None and (options.ids is not None or options.skip_unmapped):
+        _parser().error("--ids and --skip-unmapped need --user-ids")
     prefix = options.prefix
     target_prefix = prefix if options.target_prefix is None else options.target_prefix
     try:
         with (
             SyncTally.from_url(
-                options.source, prefix=prefix, shards=options.source_shards, timeout=60
+                options.source,
+                prefix=prefix,
+                shards=options.source_shards,
+                user_ids=options.user_ids if options.ids is None else None,
+                timeout=60,
             ) as source,
             SyncTally.from_url(
-                options.target, prefix=target_prefix, shards=options.shards, timeout=60
+                options.target,
+                prefix=target_prefix,
+                shards=options.shards,
+                user_ids=options.user_ids,
+                timeout=60,
             ) as target,
         ):
             if options.shards is None and target.backend.context.schema.shards:
                 raise InvalidValueError("a cluster cannot do without shards")
-            migration = Copier(source, target, options.exact).run(
-                None if options.quiet else _print_progress
+            copier = Copier(
+                source,
+                target,
+                ids=options.ids,
+                skip_unmapped=options.skip_unmapped,
+                exact=options.exact,
             )
+            migration = copier.run(None if options.quiet else _print_progress)
     except WrongSchemaError as error:
         print(  # noqa: T201
-            f"{type(error).__name__}: {error} (--source-shards N or none, --shards N or none)",
+            f"{type(error).__name__}: {error} (--source-shards N or none, --shards N or none, "
+            "--user-ids TYPE)",
             file=sys.stderr,
         )
         return 2
     except TallymarkError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
         return 2
+    except OSError as error:
+        print(f"the file of --ids cannot be read ({type(error).__name__})", file=sys.stderr)  # noqa: T201
+        return 2
     _print_summary(migration)
-    return 1 if migration.differing or migration.skipped else 0
+    # Without a dictionary in the old database, users who came during the migration.
+    is_incomplete = bool(migration.unmapped and options.ids and not options.skip_unmapped)
+    return 1 if migration.differing or migration.skipped or is_incomplete else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -110,6 +133,21 @@ def _parser() -> argparse.ArgumentParser:
         "--target-prefix",
         type=_prefix,
         help="the prefix in the new database (default: that of --prefix)",
+    )
+    parser.add_argument(
+        "--user-ids",
+        type=_user_ids,
+        metavar="TYPE",
+        help="the type of the user ids: uuid, str, int or bytes; without --ids, of both databases",
+    )
+    parser.add_argument(
+        "--ids",
+        metavar="FILE",
+        help="a CSV file with two columns: the number of a user in the old database, which has "
+        "no ids of this type, and the id in the new one",
+    )
+    parser.add_argument(
+        "--skip-unmapped", action="store_true", help="leave out users who are not in the file"
     )
     parser.add_argument(
         "--exact", action="store_true", help="also clear bits that only the new database has"
@@ -164,6 +202,14 @@ def _shards(text: str) -> int | None:
     raise argparse.ArgumentTypeError("a number or 'none'")
 
 
+def _user_ids(text: str) -> type:
+    """Return the type of user ids with the name in an argument."""
+    for user_ids in (str, bytes, uuid.UUID, int):
+        if text == id_type(user_ids).name:
+            return user_ids
+    raise argparse.ArgumentTypeError("uuid, str, int or bytes")
+
+
 def _prefix(text: str) -> str:
     """Return the prefix in an argument, but no URL, since error messages show prefixes."""
     if "://" in text:
@@ -191,6 +237,8 @@ def _print_summary(migration: Migration) -> None:
         print(f"  {escaped(key)}: {old:,} users in the old database, {new:,} in the new one")  # noqa: T201
     for key in migration.skipped[:_LISTED_KEYS]:
         print(f"  {escaped(key)}: holds no bitmap, not copied")  # noqa: T201
+    if migration.unmapped:
+        print(f"  {migration.unmapped:,} bits of users without an id: not copied")  # noqa: T201
     if migration.temporary:
         number = len(migration.temporary)
         keys = "1 key looks like a result" if number == 1 else f"{number:,} keys look like results"

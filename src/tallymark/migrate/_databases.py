@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .._core.keys import KeySchema
+from .._core.untrusted import shown
 from .._reading.fanout import each_shard
 from .._reading.keyspace import all_bitmaps
 from .._reading.raw_keys import unlink
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from .._core.periods import Period
     from .._reading.requests import Query
 
-__all__ = ["BitmapName", "Database", "check_disjoint"]
+__all__ = ["BitmapName", "Database", "check_disjoint", "check_user_ids"]
 
 AnswerT = TypeVar("AnswerT")
 
@@ -37,13 +38,14 @@ class Database:
     """The source or the target of a migration.
 
     Attributes:
+        tally: the tally.
         answer: runs a query and returns its result.
         submit: writes marks, in one transaction or in one for each shard.
         context, options, schema: those of the tally.
         shards: the number of shards; a database without shards counts as one.
     """
 
-    def __init__(self, tally: SyncTally) -> None:
+    def __init__(self, tally: SyncTally[Any]) -> None:
         """Take the backend of a tally.
 
         Raises:
@@ -58,6 +60,7 @@ class Database:
                 "migrate reads from the primary, as a replica may be late; "
                 "pass tallies without read_from"
             )
+        self.tally = tally
         self.answer = backend.reader.answer
         self.submit = backend.writer.submit_together
         self.context = backend.context
@@ -90,25 +93,63 @@ class Database:
         """Return the names of the masters of a cluster; the name of a single server is empty."""
         return self.answer(_list_nodes())
 
-    def check_shards(self) -> None:
-        """Check that the number of shards is that of the database.
+    def check_schema(self) -> None:
+        """Check that the number of shards and the user ids are those of the database.
 
         Raises:
-            WrongSchemaError: it is not.
+            WrongSchemaError: they are not.
         """
         if self.nodes() != [""]:  # every database on a cluster has shards
             return
-        # A database with shards has a schema key; one without, such as bitmapist's, has none.
-        if self.answer(_exists(self.schema.schema_key)) or self.schema.shards is None:
+        # A database with shards or a dictionary has a schema key; others, such as bitmapist's,
+        # have none.
+        if self.answer(_exists(self.schema.schema_key)) or self.schema.stored is None:
             return
         prefix = self.schema.prefix
         unsharded = replace(self.context, schema=KeySchema(prefix))
         bitmaps, _ = self.answer(all_bitmaps(unsharded))
-        if any(not event.startswith("{") for event, _ in bitmaps):
+        if all(event.startswith("{") for event, _ in bitmaps):
+            return
+        if self.answer(_exists(self.schema.schema_key)):  # the first mark was made meanwhile
+            return
+        if self.schema.shards is not None:
             raise WrongSchemaError(
                 f"the database has bitmaps without shards for the prefix {prefix!r:.80}, and "
                 f"this tally has shards={self.schema.shards}; pass shards=None, or another prefix"
             )
+        raise WrongSchemaError(
+            f"the database has bitmaps without user_ids for the prefix {prefix!r:.80}, and this "
+            "tally has user_ids; pass user_ids=None, or another prefix"
+        )
+
+
+def check_user_ids(source: Database, target: Database, *, with_pairs: bool) -> None:
+    """Check that users of one database can be users of the other.
+
+    Arguments:
+        source, target: the databases.
+        with_pairs: whether there are pairs of numbers and ids.
+
+    Raises:
+        InvalidValueError: they cannot.
+    """
+    old, new = source.schema.user_ids, target.schema.user_ids
+    if old is not None and new is None:
+        raise InvalidValueError(
+            "the old tally has user_ids, so the new one needs them too: migrate does not "
+            "replace ids by numbers"
+        )
+    if old is not None and old is not new:
+        raise InvalidValueError(
+            f"both tallies need user_ids of the same type, got {shown(old)} and {shown(new)}"
+        )
+    if (old is None and new is not None) != with_pairs:
+        raise InvalidValueError(
+            "ids are for an old tally without user_ids and a new one with them"
+            if with_pairs
+            else "the new tally has user_ids and the old one has none, so migrate needs ids: "
+            "which number is which id"
+        )
 
 
 def check_disjoint(source: Database, target: Database, tag: str) -> None:
