@@ -18,6 +18,7 @@ from redis.exceptions import ResponseError
 from .._core.failures import Backoff
 from .._core.observers import Operation, Outage, observe
 from .._marking.marks import record_sent
+from .._marking.number_cache import LONG_WRITE
 from .._redis import errors as redis_py
 from .._redis.replies import Received
 from ..errors import StoreTimeoutError
@@ -100,7 +101,7 @@ class Connection:
                     else await self._pool.get_connection()
                 )
             if not self.ready:
-                self._forget_numbers()
+                self.forget_numbers()
                 await self._connection.connect()
             self._received = Received(self._connection)
             if self._handshake is not None and not self._handshake.done:
@@ -176,7 +177,7 @@ class Connection:
     def discard(self) -> None:
         """Close the socket, after the event loop has been closed."""
         connection, self._connection = self._connection, None
-        self._forget_numbers()
+        self.forget_numbers()
         if connection is not None:
             redis_py.discard_connection(connection)
 
@@ -187,14 +188,15 @@ class Connection:
             gently: wait until the other end has closed the connection too.
         """
         connection, self._connection = self._connection, None
-        self._forget_numbers()
+        self.forget_numbers()
         if connection is not None:
             with anyio.CancelScope(shield=True):
                 await (connection.disconnect() if gently else _abort(connection))
                 if not self.owned:
                     await self._pool.release(connection)
 
-    def _forget_numbers(self) -> None:
+    def forget_numbers(self) -> None:
+        """Clear the numbers of users that this connection has fetched."""
         if self._numbers is not None:
             self._numbers.clear()
 
@@ -275,8 +277,12 @@ class BatchSender:
             self._totals.bytes_sent += len(in_flight.data)
         await self.connection.receive(in_flight.replies, in_flight.batch.reply_count())
         if in_flight.large:
-            return await anyio.to_thread.run_sync(in_flight.batch.parse, in_flight.replies)
-        return in_flight.batch.parse(in_flight.replies)
+            results = await anyio.to_thread.run_sync(in_flight.batch.parse, in_flight.replies)
+        else:
+            results = in_flight.batch.parse(in_flight.replies)
+        if in_flight.batch.late and time.perf_counter() - in_flight.sent_at > LONG_WRITE:
+            self.connection.forget_numbers()
+        return results
 
     async def _prepare(self, in_flight: InFlightBatch) -> None:
         """Build a large batch and connect; drop the writes of calls that end meanwhile.

@@ -52,6 +52,7 @@ class IdBatch(Batch):
         "_open_calls",
         "_script",
         "_unknown",
+        "_unknown_ids",
         "_waits_for",
     )
 
@@ -75,6 +76,8 @@ class IdBatch(Batch):
         self._marks: list[Any] = []
         #: The indexes of the marks that are not in the transaction.
         self._unknown: list[int] = []
+        #: The keys of their ids: another thread may cache the number of one meanwhile.
+        self._unknown_ids: set[Any] = set()
         self._keeps_together = False
         self._calls: list[ScriptCall] = []
         #: The call of each shard that the next mark may join.
@@ -89,18 +92,26 @@ class IdBatch(Batch):
                 number = cache.young.get(mark.id)
                 if number is None:
                     number = cache.get(mark.id)
-                if number is not None:
+                if number is not None and mark.id not in self._unknown_ids:
                     mark.offset = number
                     return _add(self, mark)
             else:
-                with_number = _with_number(cache, mark)
+                with_number = self._with_number(cache, mark)
                 if with_number is not None:
                     return _add(self, with_number)
+            self._unknown_ids.update(_ids(mark))
         index = self._count
         self._count = index + 1
         self._unknown.append(index)
         self.size += mark.bitmaps.size if isinstance(mark, BitMark) else mark.size
         return index
+
+    def _with_number(self, cache: NumberCache, mark: Any) -> Mark | None:
+        """Return a mark that is no `IdMark` with numbers from the cache; ``None`` without."""
+        if isinstance(mark, IdMarks):
+            return mark.prepared if mark.are_known(cache.generation, self._unknown_ids) else None
+        number = None if mark.id in self._unknown_ids else cache.get(mark.id)
+        return None if number is None else mark.at(number)
 
     def keep_together(self) -> None:
         """Have all marks of a shard share one transaction or script."""
@@ -230,12 +241,9 @@ class IdBatch(Batch):
                 cache.learn(call.keys, call.numbers)
 
 
-def _with_number(cache: NumberCache, mark: Any) -> Mark | None:
-    """Return a mark that is no `IdMark` with numbers from the cache; ``None`` without."""
-    if isinstance(mark, IdMarks):
-        return mark.prepared if mark.are_known(cache.generation) else None
-    number = cache.get(mark.id)
-    return None if number is None else mark.at(number)
+def _ids(mark: Any) -> Sequence[Any]:
+    """Return the keys of the ids of a mark's users."""
+    return mark.keys() if isinstance(mark, IdMarks) else (mark.id,)
 
 
 def _sum(first: Any, second: Any) -> Any:

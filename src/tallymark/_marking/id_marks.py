@@ -103,9 +103,19 @@ class IdMarks(SparseMarks):
         self._known = known
         self.size = _ID_BYTES * len(keys) if prepared is None else prepared.size
 
-    def are_known(self, generation: object) -> bool:
-        """Return whether the prepared marks are valid in a generation of the cache."""
-        return self._known is not None and self._known.generation is generation
+    def are_known(self, generation: object, unknown: set[Any]) -> bool:
+        """Return whether the prepared marks are valid.
+
+        Arguments:
+            generation: the generation of the cache.
+            unknown: keys of users who count as unknown.
+        """
+        known = self._known
+        return (
+            known is not None
+            and known.generation is generation
+            and (not unknown or unknown.isdisjoint(known.keys))
+        )
 
     def keys(self) -> Sequence[Any]:
         """Return the keys of the users' ids."""

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from .._core.options import Options
 
-__all__ = ["NumberCache"]
+__all__ = ["LONG_WRITE", "NumberCache"]
+
+#: After a write that took longer, in seconds, the numbers are fetched anew. Its commands may have
+#: reached the server one by one. If the server has become a replica, was resynchronised, and has
+#: become a master again between ``EXEC`` and the ``WATCH`` behind it, no ``WATCH`` has noticed that.
+LONG_WRITE: Final = 1.0
 
 
 class NumberCache:
@@ -28,7 +33,7 @@ class NumberCache:
         stamp: the dictionary's stamp when the numbers were fetched; ``None`` if it is unknown.
     """
 
-    __slots__ = ("_capacity", "_old", "generation", "stamp", "young")
+    __slots__ = ("_max_entries", "_old", "generation", "stamp", "young")
 
     def __init__(self, max_entries: int) -> None:
         """Begin empty.
@@ -36,10 +41,7 @@ class NumberCache:
         Arguments:
             max_entries: how many numbers it holds at most.
         """
-        #: Of each half. When the young one is full, it becomes the old one, whose entries
-        #: return to the young one when they are used. That takes a third of the time of a
-        #: list in order of use.
-        self._capacity = max(1, max_entries // 2)
+        self._max_entries = max_entries
         self.clear()
 
     @classmethod
@@ -56,22 +58,25 @@ class NumberCache:
     def clear(self) -> None:
         """Forget all numbers."""
         self.stamp: bytes | None = None
+        #: Entries are used in the young half, and leave from the old one. When that is empty, the
+        #: young half takes its place. A look-up takes a third of the time that it would take
+        #: with a list in order of use.
         self.young: dict[Any, int] = {}
         self._old: dict[Any, int] = {}
         # Last: who reads numbers reads the generation before them.
         self.generation = object()
 
     def __len__(self) -> int:
-        """Return about how many numbers it holds: those in both halves count twice."""
+        """Return how many numbers it holds."""
         return len(self.young) + len(self._old)
 
     def get(self, key: Any) -> int | None:
         """Return the number of the user with a key; ``None`` if it is not here."""
         number = self.young.get(key)
         if number is None:
-            number = self._old.get(key)
+            number = self._old.pop(key, None)
             if number is not None:
-                self._put(key, number)
+                self.young[key] = number
         return number
 
     def get_all(self, keys: Sequence[Any]) -> Sequence[int] | None:
@@ -94,7 +99,7 @@ class NumberCache:
 
     def learn(self, keys: Collection[Any], numbers: Collection[int]) -> None:
         """Store numbers; negative ones are none."""
-        if len(self.young) + len(keys) <= self._capacity and min(numbers, default=-1) >= 0:
+        if len(self) + len(keys) <= self._max_entries and min(numbers, default=-1) >= 0:
             self.young.update(zip(keys, numbers, strict=True))  # a fifth of the time of the loop
             return
         for key, number in zip(keys, numbers, strict=True):
@@ -102,8 +107,10 @@ class NumberCache:
                 self._put(key, number)
 
     def _put(self, key: Any, number: int) -> None:
-        young = self.young
-        if len(young) >= self._capacity:
-            self._old = young
-            self.young = young = {}
-        young[key] = number
+        if len(self) >= self._max_entries:
+            if not self._old:
+                self._old, self.young = self.young, {}
+            # The last one of them: those before were used again and again, until the half was full.
+            with contextlib.suppress(KeyError):  # another thread has taken it
+                self._old.popitem()
+        self.young[key] = number

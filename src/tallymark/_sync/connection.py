@@ -90,8 +90,7 @@ class Connection:
         stream = self._stream
         if stream is None:
             self.close()  # if a signal handler has interrupted an earlier attempt
-            if self._numbers is not None:
-                self._numbers.clear()
+            self.forget_numbers()
             self._source.connect_into(self._held, deadline)
             self._stream = stream = BlockingStream(self._held[0])
             #: Those of the stream.
@@ -112,11 +111,15 @@ class Connection:
                 stream.restore_timeout()
             self._source.release_shared(self._held, intact=stream is not None)
 
+    def forget_numbers(self) -> None:
+        """Clear the numbers of users that this connection has fetched."""
+        if self._numbers is not None:
+            self._numbers.clear()
+
     def close(self) -> None:
         """Disconnect; `prepare` connects again."""
         self._stream = None
-        if self._numbers is not None:
-            self._numbers.clear()
+        self.forget_numbers()
         self._source.release_shared(self._held, intact=False)
 
 

@@ -6,11 +6,13 @@ See `tallymark._sync.shared_connection` for how threads share a connection, and
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from .._marking.batch import SingleMark
 from .._marking.id_marks import IdMark, IdMarks
 from .._marking.marks import BitMark
+from .._marking.number_cache import LONG_WRITE
 from .._marking.sizing import MAX_BATCH_MARKS
 from .._marking.stats import Totals
 from .leadership import AGAIN, Call
@@ -60,6 +62,8 @@ class GroupCommit(SharedConnection):
         super().__init__(connect, store, outage, observer)
         self._new_batch = new_batch
         self._are_plain = are_plain
+        #: When the last batch of users with ids of any type was made.
+        self._began = 0.0
         #: What Redis has answered. Changed by the leader alone.
         self._totals = Totals()
 
@@ -104,6 +108,8 @@ class GroupCommit(SharedConnection):
             if len(marks) == 1 and not marks[0].bitmaps.expiry_count:
                 return SingleMark(marks[0])
         batch = self._new_batch()
+        if batch.late:
+            self._began = time.monotonic()
         for call in calls:
             if call.size > 1:
                 batch.keep_together()
@@ -122,6 +128,8 @@ class GroupCommit(SharedConnection):
             request = leadership.request = request.batch()
         leadership.connection.receive(leadership.replies, request.reply_count(), deadline)
         results: list[Result] = request.parse(leadership.replies)
+        if request.late and time.monotonic() - self._began > LONG_WRITE:
+            leadership.connection.forget_numbers()
         calls = leadership.calls
         if len(calls) == 1 and not request.retriable:
             totals.record(results, refused=request.refused)
