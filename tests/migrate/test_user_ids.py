@@ -584,11 +584,10 @@ def test_as_a_program(
 
 def test_with_no_more_rights_than_documented() -> None:
     make = TYPES[uuid.UUID]
-    rights = f"{RIGHTS} +@hash +watch"
-    rules = ["--user", "app", "on", ">secret", "~trackist_*", *rights.split()]
+    rules = ["--user", "app", "on", ">secret", "~trackist_*", *RIGHTS.split()]
     with (
-        running_server(*rules, "--user", "default", "off") as url,
-        running_server(*rules, "+info", "--user", "default", "off") as other,
+        running_server(*rules, "-info", "--user", "default", "off") as url,
+        running_server(*rules, "--user", "default", "off") as other,
     ):
         one, two = (each.replace("//", "//app:secret@") for each in (url, other))
         with (

@@ -14,6 +14,7 @@ import redis.asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from clusters import Cluster
 from deployments import RIGHTS
 from facades import ASYNC, ON_SOME_STORES, internals
 from servers import running_server
@@ -24,12 +25,14 @@ from tallymark import (
     InvalidTypeError,
     InvalidValueError,
     PermissionDeniedError,
+    StoreTimeoutError,
     SyncTally,
     Tally,
     TallymarkError,
     WrongKeyTypeError,
     WrongSchemaError,
 )
+from tallymark._marking.id_batch import IdBatch
 
 if TYPE_CHECKING:
     from facades import Facade
@@ -238,6 +241,7 @@ async def test_a_transaction_with_many_new_ids_is_one_script(
     facade: Facade, redis_store: Store
 ) -> None:
     async with facade.open(redis_store.url, user_ids=str) as tally:
+        await tally.mark_event("other", "first")
         async with tally.transaction() as tx:
             before = evals(redis_store)
             marks = [tx.mark_event("a", f"user-{number}") for number in range(1200)]
@@ -362,30 +366,63 @@ async def test_the_schema_key(facade: Facade, store: Store) -> None:
 
 
 async def test_a_database_of_offsets_is_not_continued_with_ids(
+    facade: Facade, plain_store: Store
+) -> None:
+    async with facade.open(plain_store.url) as plain:
+        await plain.mark_event("a", 0)
+        before = plain_store.names()
+        async with facade.open(plain_store.url, user_ids=str) as tally:
+            for verb in (tally.mark_event, tally.mark_unique):
+                with pytest.raises(WrongSchemaError, match="without user_ids"):
+                    await verb("b", "ada")
+        assert plain_store.names() == before
+        await plain.mark_event("a", 1)
+        assert await plain.count(plain.day("a")) == 2
+
+
+async def test_a_flag_alone_is_a_database_of_offsets(facade: Facade, redis_store: Store) -> None:
+    redis_store.raw.setbit("trackist_premium_u", 7, 1)
+    async with facade.open(redis_store.url, user_ids=str) as tally:
+        with pytest.raises(WrongSchemaError, match="without user_ids"):
+            await tally.mark_event("a", "ada")
+
+
+async def test_marks_by_offset_that_the_handshake_has_missed(
     facade: Facade, redis_store: Store
 ) -> None:
-    async with facade.open(redis_store.url) as plain:
-        await plain.mark_event("a", 0)
-        await plain.mark_event("b", 0)
+    """They were made after it, by a program that does not know the schema key."""
     async with facade.open(redis_store.url, user_ids=str) as tally:
+        await tally.unmark_event("a", "ada")
+        await tally.count(tally.day("a"))
         redis_store.raw.setbit("trackist_a_u", 0, 1)
-        for verb in (tally.mark_event, tally.mark_unique):
-            with pytest.raises(WrongSchemaError, match="without user_ids"):
-                await verb("a", "ada")
+        with pytest.raises(WrongSchemaError, match="without user_ids"):
+            await tally.mark_unique("a", "ada")
     assert not [name for name in redis_store.names() if ":" in name]
 
 
-async def test_lost_dictionaries_are_noticed(facade: Facade, redis_store: Store) -> None:
+@pytest.mark.parametrize("lost", ["stamp", "next"])
+async def test_lost_dictionaries_are_noticed(facade: Facade, redis_store: Store, lost: str) -> None:
     raw = redis_store.raw
     async with facade.open(redis_store.url, user_ids=str) as tally:
         await tally.mark_event("a", "ada")
-        raw.delete("trackist_ids:stamp")
+        raw.delete(f"trackist_ids:{lost}")
         for _ in range(2):
-            with pytest.raises(WrongSchemaError, match="no stamp"):
+            with pytest.raises(WrongSchemaError, match="deleted or evicted"):
                 await tally.mark_event("b", "eve")
+        with pytest.raises(WrongSchemaError, match="deleted or evicted"):
+            await tally.merge("ada", "eve")
+        assert not [name for name in redis_store.names() if name.startswith("trackist_b")]
+
+
+async def test_an_emptied_database_is_begun_again(facade: Facade, redis_store: Store) -> None:
+    raw = redis_store.raw
+    async with facade.open(redis_store.url, user_ids=str) as tally:
+        await tally.mark_event("a", "ada")
+        schema = raw.get("trackist_schema")
         raw.flushdb()
         assert await tally.mark_event("a", "eve") == M | W | D
         assert [user async for user in tally.users(tally.day("a"))] == ["eve"]
+        assert raw.get("trackist_schema") == schema
 
 
 async def test_a_forgotten_user_gets_no_late_mark(facade: Facade, redis_store: Store) -> None:
@@ -504,3 +541,28 @@ async def test_prepared_bulk_marks_are_looked_up_again(redis_store: Store) -> No
             assert set(result.values()) == {chunk.ids}
         assert {user async for user in tally.users(tally.day("b"))} == set(ids)
         assert {user async for user in tally.users(tally.day("c"))} == set(ids[::100])
+
+
+async def test_a_large_transaction_whose_connection_is_closed_before_it_is_sent(
+    redis_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """redis-py would connect again, and send cached numbers that no ``WATCH`` guards."""
+    ids = [f"user-{number}" for number in range(2500)]
+    async with ASYNC.open(redis_store.url, user_ids=str) as tally:
+        await tally.mark_many("a", ids)
+        connection = internals(tally).writer._connection
+        encode = IdBatch.encode
+
+        def slow(batch: IdBatch) -> bytes:
+            data = encode(batch)
+            Cluster.until(lambda: not connection.ready, "end of the connection at the deadline")
+            return data
+
+        monkeypatch.setattr(IdBatch, "encode", slow)
+        with pytest.raises(StoreTimeoutError, match="nothing was sent"):
+            async with tally.transaction(timeout=0.1) as tx:
+                for user_id in ids:
+                    tx.mark_event("b", user_id)
+        monkeypatch.undo()
+        assert not await tally.mark_event("a", ids[0])
+        assert await tally.is_empty(tally.day("b"))

@@ -21,7 +21,7 @@ from .._marking.marks import record_sent
 from .._marking.number_cache import LONG_WRITE
 from .._redis import errors as redis_py
 from .._redis.replies import Received
-from ..errors import StoreTimeoutError
+from ..errors import StoreTimeoutError, StoreUnavailableError
 from .write_queue import count, live
 
 if TYPE_CHECKING:
@@ -130,6 +130,9 @@ class Connection:
         try:
             # The check may connect again. Cached numbers are of this connection alone.
             checked = bool(connection.health_check_interval) and self._numbers is None
+            if self._numbers is not None and not connection.is_connected:
+                # redis-py would connect again, and nothing would guard the cached numbers.
+                raise StoreUnavailableError("the connection was closed")
             if checked:  # the check may have connected again
                 self._received = Received(connection)
             self._received.check_empty()  # no reply to earlier commands is unread

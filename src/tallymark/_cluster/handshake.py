@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._core import encoding
 from .._core.failures import copied, unexpected_reply
+from .._core.keys import scan_pattern
 from .._core.untrusted import reraise_from_handler, shown
 from .._core.user_ids import BUCKETS
 from ..errors import CommandError, WrongSchemaError
@@ -26,6 +27,24 @@ __all__ = ["Handshake"]
 
 #: The versions of the schema key.
 _VERSIONS: Final = (1, 2)
+
+#: Writes the schema key of a database with ids of any type, in the plain format otherwise, unless
+#: it has bitmaps already: a tally without ``user_ids`` made them. KEYS: schema key, stamp of the ids.
+#: ARGV: the value, a pattern of keys with the prefix. Looks at ten thousand keys at most, once in
+#: the life of a database.
+_WRITE_SCHEMA: Final = b"""\
+if redis.call('EXISTS', KEYS[1], KEYS[2]) == 0 then
+  local cursor, rounds = '0', 0
+  repeat
+    local reply = redis.call('SCAN', cursor, 'MATCH', ARGV[2], 'COUNT', 1000)
+    for _, key in ipairs(reply[2]) do
+      if string.find(key, '_u$') or string.find(key, '_W?%d[%d%-]*$') then return 'bitmaps' end
+    end
+    cursor, rounds = reply[1], rounds + 1
+  until cursor == '0' or rounds == 10
+end
+return redis.call('SET', KEYS[1], ARGV[1], 'NX')
+"""
 
 _IN_A_CLUSTER: Final = (
     "this server is a node of a Redis Cluster; use a redis+cluster:// URL, or a RedisCluster"
@@ -46,6 +65,8 @@ class Handshake:
         self.checked = False
         self.key = schema.schema_key
         self._stored = schema.stored
+        self._dictionary = schema.dictionary
+        self._pattern = scan_pattern(schema, "", None)
         self._prefix = schema.prefix
 
     def commands(self, *, marking: bool) -> tuple[bytes, int]:
@@ -59,6 +80,10 @@ class Handshake:
         if not marking or self._stored is None:
             return get, 1
         schema = json.dumps(self._stored).encode()
+        if self._dictionary is not None and self._stored["shards"] is None:
+            keys = self.key, self._dictionary.key(0, "stamp")
+            script = (b"EVAL", _WRITE_SCHEMA, b"2", *keys, schema, self._pattern)
+            return encoding.command(*script) + get, 2
         return encoding.command(b"SET", self.key, schema, b"NX") + get, 2
 
     def check(self, replies: Sequence[Any]) -> None:
@@ -76,7 +101,13 @@ class Handshake:
         return not self.done and (marking or not self.checked)
 
     def _check(self, replies: Sequence[Any]) -> None:
-        *_, value = replies
+        *written, value = replies
+        if written == [b"bitmaps"] and value is None:
+            raise WrongSchemaError(
+                f"the database has marks with the prefix {shown(self._prefix)} that were made "
+                "without user_ids; give their users ids with tallymark.migrate, or use another "
+                "prefix"
+            )
         if value is not None and not isinstance(value, bytes | CommandError):
             raise unexpected_reply(value)
         refusal = next((reply for reply in replies if isinstance(reply, CommandError)), None)

@@ -19,7 +19,8 @@ USED_UP: Final = -2
 #: KEYS holds the key of the stamp; all others are derived from it, or in ARGV: so that a bitmap
 #: that an ACL denies fails only its own marks. ARGV has the prefix of the dictionary's keys, the
 #: length of an encoded id or 0, how many records a reverse block has, the highest number, "1" on
-#: a cluster, a random stamp; then
+#: a cluster, a random stamp, the schema key, and its value, which the first allocation writes, as
+#: after ``FLUSHDB``; then
 #:
 #: * the ids' buckets, doubled, and one more for an id that gets a number if it has none;
 #: * the ids' fields, one behind the other, and if ids vary in length, the fields' lengths, the
@@ -43,7 +44,7 @@ USED_UP: Final = -2
 SCRIPT: Final = b"""\
 local base, width, block = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local highest, is_cluster = tonumber(ARGV[4]), ARGV[5] == '1'
-local at = 7
+local at = 9
 local byte, sub, format, floor = string.byte, string.sub, string.format, math.floor
 local values = {[0] = '0', '1'}
 
@@ -116,9 +117,12 @@ if is_cluster then
   end
 end
 if #fresh > 0 then
-  local first = tonumber(redis.call('GET', base .. 'next') or '0')
-  if not stamp then
-    if first > 0 or redis.call('EXISTS', base .. 'r:0') > 0 or any_exists() then
+  local counter = redis.call('GET', base .. 'next')
+  local first = tonumber(counter or '0')
+  if stamp then
+    if not counter then return {'lost'} end
+  else
+    if counter or redis.call('EXISTS', base .. 'r:0') > 0 or any_exists() then
       return {'lost'}
     end
   end
@@ -135,6 +139,7 @@ if #fresh > 0 then
   if not stamp then
     stamp = ARGV[6]
     redis.call('SET', KEYS[1], stamp)
+    if not is_cluster then redis.call('SET', ARGV[7], ARGV[8], 'NX') end
   end
   redis.call('SET', base .. 'next', last + 1)
   local number = first

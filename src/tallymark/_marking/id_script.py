@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import uuid
 from array import array
@@ -53,6 +54,7 @@ class IdScript:
         stamp = dictionary.key(0, "stamp")
         #: What guards the next write on a connection that caches numbers; it has one shard.
         self.watch = encoding.command(b"WATCH", stamp) + encoding.command(b"GET", stamp)
+        self.schema = schema.schema_key, json.dumps(schema.stored).encode()
         self._highest = [part.max_user_id for part in schema.parts]
         #: The arguments that all calls for a shard have in common, encoded.
         self._heads: dict[int, bytes] = {}
@@ -151,6 +153,7 @@ class ScriptCall:
             buckets[position] += 1
         arguments = [
             uuid.uuid4().bytes[:8],
+            *self._script.schema,
             _packed(buckets),
             b"".join([field for _, field, _ in entries]),
         ]

@@ -85,13 +85,16 @@ _TOKEN: Final = b"return redis.call('HGET', KEYS[1], ARGV[1])"
 _ALLOCATE: Final = b"""\
 local known = redis.call('HGET', KEYS[1], ARGV[1])
 if known then return tonumber(known) end
-local number = tonumber(redis.call('GET', KEYS[3]) or '0')
+local counter = redis.call('GET', KEYS[3])
+local number = tonumber(counter or '0')
 local width, size = tonumber(ARGV[3]), tonumber(ARGV[5])
 if number > tonumber(ARGV[7]) then return -2 end
 if math.floor(number / size) ~= tonumber(ARGV[6]) then return -1 end
 if redis.call('EXISTS', KEYS[2]) == 0 then
-  if number > 0 or redis.call('EXISTS', KEYS[5]) == 1 then return -3 end
+  if counter or redis.call('EXISTS', KEYS[5]) == 1 then return -3 end
   redis.call('SET', KEYS[2], ARGV[4])
+elseif not counter then
+  return -3
 end
 redis.call('SET', KEYS[3], number + 1)
 if width > 0 then
@@ -116,11 +119,13 @@ GONE: Final = -1
 OTHER_TARGET: Final = -2
 OTHER_TOKEN: Final = -3
 
-#: The tokens of one request have their first 8 bytes in common.
+#: The tokens of one request have their first 8 bytes in common. A server without free memory
+#: executes the writes of a script behind one that needs no memory, such as ``HDEL``.
 _IN_JOURNAL: Final = b"""\
 local current, own = redis.call('HGET', KEYS[1], ARGV[1]), ARGV[arguments]
 if not current then return -1 end
 if current ~= ARGV[2] and string.sub(current, 1, 8) ~= string.sub(own, 1, 8) then return -3 end
+redis.call('HDEL', KEYS[1], '')
 """
 _OF_TARGET: Final = b"""\
 local keys, arguments = 1, 2

@@ -70,6 +70,12 @@ _REDIS_PY: Final = _SYSTEM - {"builtins"} | {"async_timeout", "encodings", "sele
 #: The message of an ``EXEC`` that was itself refused, with the code of the reason.
 _ABORTED: Final = re.compile(r"Transaction discarded because of: ([A-Z]+)\b")
 
+#: The message of an error in a script, of Redis 6, with the code of the reason.
+_IN_SCRIPT: Final = re.compile(r"@user_script: \d+: -([A-Z]+) ")
+
+#: The message of an error in a script about a command, or a key, that an ACL denies.
+_DENIED_IN_SCRIPT: Final = "The user executing the script can't "
+
 #: The codes of transient errors of the server.
 _TRANSIENT_CODES: Final = frozenset(
     (
@@ -197,9 +203,12 @@ def refused_reply(error: Exception) -> CommandError:
 
 def _code(error: Exception) -> str:
     """Return the code, such as ``OOM``, with which an error reply begins; "" if it has none."""
-    aborted = _ABORTED.search(str(error))
-    if aborted:
-        return aborted[1]
+    message = str(error)
+    reason = _ABORTED.search(message) or _IN_SCRIPT.search(message)
+    if reason:
+        return reason[1]
+    if _DENIED_IN_SCRIPT in message:
+        return "NOPERM"
     code = getattr(error, "status_code", None)  # redis-py 7 has it on some errors
     if isinstance(code, str):
         return code

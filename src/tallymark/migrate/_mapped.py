@@ -95,8 +95,10 @@ class MappedMovement(Movement):
         if self._pairs is not None:
             if not self._skip_unmapped:
                 self._check_pairs(names, self._pairs)
+            self._numbers.begin()
             self._add_pairs(self._pairs)
             return
+        self._numbers.begin()
         dictionary = self._source_dictionary
         for shard in range(self.source.shards):
             next_number = self._answer(shard, _get(dictionary.key(shard, "next")))

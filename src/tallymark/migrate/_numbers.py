@@ -87,8 +87,16 @@ class TargetNumbers:
             )
             for shard, prefix in enumerate(dictionary.prefixes)
         ]
-        #: The value of each marker; 0 if it does not exist yet.
+        #: The value of each marker; 0 before `begin`.
         self._values = [0] * target.shards
+
+    def begin(self) -> None:
+        """Set the markers of all shards, before bits of the target are read.
+
+        Raises:
+            StoreError: a marker is lost.
+        """
+        self._advance(range(len(self._values)))
 
     def allocate(self, keys: Sequence[Any]) -> list[int | None]:
         """Return the number of each user, in order; users who have none get one.
@@ -131,9 +139,7 @@ class TargetNumbers:
 
     def check(self) -> None:
         """Check that the numbers that `allocate` has returned are still those of the users."""
-        for shard, value in enumerate(self._values):
-            if value:
-                self._advance([shard])
+        self.begin()
 
     def close(self) -> None:
         """Delete the temporary keys."""
