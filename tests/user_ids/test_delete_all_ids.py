@@ -112,7 +112,7 @@ async def test_other_prefixes_keep_their_ids(
     facade: Facade, redis_store: Store, options: Any
 ) -> None:
     """Also a longer one that ends like a key of a dictionary."""
-    prefixes = ["trackist_eu_", "trackist_ids:f:", "other_", "tracki"]
+    prefixes = ["trackist_eu_", "trackist_ids:f:", "other_"]
     async with opened(facade, redis_store.url, str, **options) as tally:
         await tally.mark_unique("a", "ann")
         for prefix in prefixes:

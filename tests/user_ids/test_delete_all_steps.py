@@ -32,6 +32,7 @@ from facades import ASYNC
 from tallymark import StoreUnavailableError
 from tallymark._core.keys import key_slot
 from tallymark._reading import id_deletion, key_scan
+from tallymark._reading.user_bits import forget
 
 if TYPE_CHECKING:
     from facades import Facade
@@ -120,6 +121,31 @@ def test_users_are_forgotten_before_any_step(redis_store: Store, options: Any, v
             tally.delete_all(PREFIX)
             found = checked(redis_store)
             assert (found.numbers, found.users) == ({}, {})
+
+
+@pytest.mark.usefixtures("small_steps")
+@pytest.mark.parametrize("options", LAYOUTS)
+def test_a_forget_that_has_begun_meanwhile(redis_store: Store, options: Any) -> None:
+    """The entry of a number that was given meanwhile stays in the journal until it is finished."""
+    for step in range(requests(redis_store.url, options)):
+        redis_store.raw.flushdb()
+        with (
+            opened_blocking(redis_store.url, **options) as tally,
+            opened_blocking(redis_store.url, **options) as other,
+        ):
+            fill_blocking(other, USERS)
+
+            def erase(number: int, at: int = step, marking: Any = other) -> None:
+                if number == at:
+                    marking.mark_unique("late", NOBODY)
+                    with pytest.raises(Crashed):
+                        run(marking, crashing(forget(marking.backend.context, NOBODY), 3))
+
+            run(tally, step_by_step(deletion(tally), erase))
+            checked(redis_store)  # a bit has an id, or an entry in the journal
+            other.forget(EVE)
+            found = checked(redis_store)
+            assert (found.users.get("late_u", set()), found.forgetting) == (set(), 0)
 
 
 # --- faults
