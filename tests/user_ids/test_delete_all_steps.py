@@ -254,18 +254,28 @@ def test_a_slot_moves_during_the_scans(cluster_store: Any, monkeypatch: pytest.M
     slot = key_slot(inspector.dictionary.key(5, "stamp"))
     home = cluster.owner(slot)
     other = next(node for node in cluster.masters() if node is not home)
-    for step in range(4, 64, 6):
+    count = 0
+
+    def observe(number: int) -> None:
+        nonlocal count
+        count = number
+
+    # The first deletion counts the requests.
+    for step in [10**6, *range(-60, 0, 5)]:
         cluster.flush()
         with opened_blocking(cluster_store.url) as tally:
             for number, user in enumerate(users):
                 tally.mark_unique(f"e{number}", user)
 
             def move(number: int, at: int = step) -> None:
-                if number == at:
+                if at > 0:
+                    observe(number)
+                elif number == count + at:
                     cluster.move(slot, other)  # noqa: B023
 
             run(tally, step_by_step(deletion(tally), move))
         found = checked(cluster_store)
         assert (found.numbers, found.users) == ({}, {}), step
-        home, other = other, home
+        if step < 0:
+            home, other = other, home
         cluster.settle()
