@@ -5,7 +5,7 @@ bit. The numbers are in a dictionary of the same database. Each shard has one of
 keys with the shard's tag, so that a user's bitmaps and dictionary are in one slot of a cluster:
 
 ===================  =========================================================================
-``ids:stamp``        8 random bytes, renewed when a user is forgotten
+``ids:stamp``        8 random bytes, renewed when a user is forgotten, or all are deleted
 ``ids:next``         the next number, in decimal digits
 ``ids:f:<bucket>``   forward: a hash of the ids' fields to their numbers
 ``ids:r:<block>``    reverse: of UUIDs and ints a string of 4,000 records of equal length, of
@@ -21,6 +21,7 @@ BLAKE2b digest of it, which has 32. Many small hashes take a third of the memory
 from __future__ import annotations
 
 import binascii
+import functools
 import hashlib
 import uuid
 from dataclasses import dataclass
@@ -278,6 +279,26 @@ class Dictionary:
     def key(self, shard: int, name: str) -> bytes:
         """Return the key of a part of a shard's dictionary: ``"stamp"``, ``"f:17"``, ..."""
         return f"{self.prefixes[shard]}ids:{name}".encode()
+
+    def part(self, key: bytes) -> tuple[int, str, int] | None:
+        """Return the shard, the kind and the number of a bucket or block; ``None`` for other keys.
+
+        Arguments:
+            key: a key of Redis.
+
+        Returns:
+            The kind is ``"f"`` for a forward bucket, ``"r"`` for a reverse block.
+        """
+        begin, _, name = key.rpartition(b"ids:")
+        kind, colon, digits = name.partition(b":")
+        shard = self._by_prefix.get(begin)
+        if shard is None or kind not in {b"f", b"r"} or not colon or not digits.isdigit():
+            return None
+        return shard, kind.decode(), int(digits)
+
+    @functools.cached_property
+    def _by_prefix(self) -> dict[bytes, int]:
+        return {prefix.encode(): shard for shard, prefix in enumerate(self.prefixes)}
 
     def shard(self, key: Any) -> int:
         """Return the shard of the user with a key."""

@@ -1,4 +1,4 @@
-"""Scans of the keyspace: all bitmaps of a tally, as ``SCAN`` finds them. Pure.
+"""Scans of the keyspace: all bitmaps of a tally, or its dictionary, as ``SCAN`` finds them. Pure.
 
 Redis has no index of keys, so a scan examines all keys of the database, a thousand at a time,
 which does not block the server as ``KEYS`` would. It finds every bitmap that exists from its
@@ -23,11 +23,14 @@ from .fanout import gather
 from .requests import ListNodes, Request, in_steps
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .._core.context import Context
     from .._core.periods import Period
+    from .._core.user_ids import Dictionary
     from .requests import Query
 
-__all__ = ["FoundBitmap", "KeyScan"]
+__all__ = ["DictionaryScan", "FoundBitmap", "FoundPart", "KeyScan"]
 
 #: The id of a process in the reply to ``INFO``.
 _RUN_ID: Final = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
@@ -51,12 +54,88 @@ class FoundBitmap(NamedTuple):
     period: Period | None
 
 
-class KeyScan:
-    """A scan of all keys of the database for the tally's bitmaps.
+class FoundPart(NamedTuple):
+    """A part of a dictionary of user ids that a scan has found.
+
+    Attributes:
+        key: its key.
+        shard: the number of its shard.
+        kind: ``"f"`` for a forward bucket, ``"r"`` for a reverse block.
+        number: the number of the bucket or block.
+    """
+
+    key: bytes
+    shard: int
+    kind: str
+    number: int
+
+
+class _Scan:
+    """A scan of all keys of the database.
 
     Attributes:
         has_more: whether the scan is incomplete.
     """
+
+    def __init__(self, context: Context, pattern: bytes, *, changes: bool) -> None:
+        """Start a scan.
+
+        Arguments:
+            context: the database.
+            pattern: the pattern of the keys.
+            changes: whether the keys will be changed, and so are not looked up on a replica,
+                which may not have the newest ones yet.
+        """
+        self._context = context
+        self._pattern = pattern
+        self._changes = changes
+        #: The cursor on each node; ``None`` until the nodes are known.
+        self._cursors: dict[str, Any] | None = None
+        #: Replicas may answer in turn, so their identities say nothing.
+        self._checks_identity = changes or not context.options.reads_elsewhere
+        #: Which process answers for each node.
+        self._identities: dict[str, Any] = {}
+        self.has_more = True
+
+    def _next_keys(self) -> Query[Iterable[bytes]]:
+        """Send one ``SCAN`` to every node; return the keys."""
+        keys: list[bytes] = []
+        if self._cursors is None:
+            self._identities = yield from self._identify()
+            self._cursors = dict.fromkeys(self._identities, b"0")
+        nodes = list(self._cursors)
+        scans = ((node, self._scan(self._cursors[node])) for node in nodes)
+        replies = yield from gather(self._context, scans)
+        for node, (cursor, keys_of_node) in zip(nodes, replies, strict=True):
+            keys += keys_of_node
+            if cursor in {b"0", 0}:
+                del self._cursors[node]
+            else:
+                self._cursors[node] = cursor
+        if not self._cursors:
+            if (yield from self._identify()) == self._identities:
+                self.has_more = False
+            else:
+                self._cursors = None
+        # Without repetitions: while a slot is migrating, two nodes may return the same key.
+        return dict.fromkeys(keys)
+
+    def _identify(self) -> Query[dict[str, Any]]:
+        """Return each node, with the id of the process that answers for it, if that is known."""
+        nodes: list[str] = yield ListNodes()
+        if not self._checks_identity:
+            return dict.fromkeys(nodes)
+        queries = [(node, _run_id(self._changes)) for node in nodes]
+        return dict(zip(nodes, (yield from gather(self._context, queries)), strict=True))
+
+    def _scan(self, cursor: Any) -> Query[tuple[Any, list[bytes]]]:
+        scan = (b"SCAN", cursor, b"MATCH", self._pattern, b"COUNT", b"%d" % _STEP)
+        ((next_cursor, keys),) = yield Request([scan], replies=list, changes=self._changes)
+        return next_cursor, keys
+
+
+class KeyScan(_Scan):
+    """A scan of all keys of the database for the tally's bitmaps."""
 
     def __init__(
         self,
@@ -77,56 +156,18 @@ class KeyScan:
             changes: whether the bitmaps will be changed, and so are not looked up on a
                 replica, which may not have the newest ones yet.
         """
-        self._context = context
+        super().__init__(
+            context, scan_pattern(context.schema, event_prefix, shard), changes=changes
+        )
         self._schema = context.schema
-        self._pattern = scan_pattern(self._schema, event_prefix, shard)
         self._temporary = results_of_bitmapist(context.origin.prefix)
         self._with_temporary = with_temporary
-        self._changes = changes
-        #: The cursor on each node; ``None`` until the nodes are known.
-        self._cursors: dict[str, Any] | None = None
-        #: Replicas may answer in turn, so their identities say nothing.
-        self._checks_identity = changes or not context.options.reads_elsewhere
-        #: Which process answers for each node.
-        self._identities: dict[str, Any] = {}
-        self.has_more = True
 
     def next(self) -> Query[list[FoundBitmap]]:
         """Send one ``SCAN`` to every node; return the bitmaps among the keys."""
-        keys: list[bytes] = []
-        if self._cursors is None:
-            self._identities = yield from self._identify()
-            self._cursors = dict.fromkeys(self._identities, b"0")
-        nodes = list(self._cursors)
-        scans = ((node, self._scan(self._cursors[node])) for node in nodes)
-        replies = yield from gather(self._context, scans)
-        for node, (cursor, keys_of_node) in zip(nodes, replies, strict=True):
-            keys += keys_of_node
-            if cursor in {b"0", 0}:
-                del self._cursors[node]
-            else:
-                self._cursors[node] = cursor
-        if not self._cursors:
-            if (yield from self._identify()) == self._identities:
-                self.has_more = False
-            else:
-                self._cursors = None
-        # Without repetitions: while a slot is migrating, two nodes may return the same key.
-        parsed = yield from in_steps(map(self._parse, dict.fromkeys(keys)))
+        keys = yield from self._next_keys()
+        parsed = yield from in_steps(map(self._parse, keys))
         return [bitmap for bitmap in parsed if bitmap is not None]
-
-    def _identify(self) -> Query[dict[str, Any]]:
-        """Return each node, with the id of the process that answers for it, if that is known."""
-        nodes: list[str] = yield ListNodes()
-        if not self._checks_identity:
-            return dict.fromkeys(nodes)
-        queries = [(node, _run_id(self._changes)) for node in nodes]
-        return dict(zip(nodes, (yield from gather(self._context, queries)), strict=True))
-
-    def _scan(self, cursor: Any) -> Query[tuple[Any, list[bytes]]]:
-        scan = (b"SCAN", cursor, b"MATCH", self._pattern, b"COUNT", b"%d" % _STEP)
-        ((next_cursor, keys),) = yield Request([scan], replies=list, changes=self._changes)
-        return next_cursor, keys
 
     def is_temporary(self, key: bytes) -> bool:
         """Return whether a key looks like that of a result of bitmapist."""
@@ -141,6 +182,25 @@ class KeyScan:
         except InvalidValueError:
             return None
         return FoundBitmap(key, shard, event, period)
+
+
+class DictionaryScan(_Scan):
+    """A scan of all keys of the database for the buckets and blocks of its dictionary."""
+
+    def __init__(self, context: Context, dictionary: Dictionary) -> None:
+        """Start a scan."""
+        super().__init__(context, scan_pattern(context.schema, "ids:", None), changes=True)
+        self._dictionary = dictionary
+
+    def next(self) -> Query[list[FoundPart]]:
+        """Send one ``SCAN`` to every node; return the buckets and blocks among the keys."""
+        keys = yield from self._next_keys()
+        located = yield from in_steps(map(self._located, keys))
+        return [part for part in located if part is not None]
+
+    def _located(self, key: bytes) -> FoundPart | None:
+        part = self._dictionary.part(key)
+        return None if part is None else FoundPart(key, *part)
 
 
 def _run_id(changes: bool) -> Query[Any]:

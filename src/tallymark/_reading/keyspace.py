@@ -18,6 +18,7 @@ from .._core.untrusted import kind_of, shown
 from ..errors import CommandError, InvalidTypeError, InvalidValueError
 from .bounds import check_number
 from .fanout import gather
+from .id_deletion import delete_with_ids
 from .key_scan import KeyScan
 from .raw_keys import unlink
 from .requests import Checkpoint, Request, in_steps
@@ -240,7 +241,7 @@ def _history(
 
 
 def delete_all(context: Context, prefix: str) -> Query[int]:
-    """Delete all bitmaps of the tally; return how many there were.
+    """Delete all bitmaps of the tally, and all ids of users; return how many bitmaps there were.
 
     Arguments:
         context: the database.
@@ -257,15 +258,22 @@ def delete_all(context: Context, prefix: str) -> Query[int]:
             f"pass just that, not {shown(prefix)}"
         )
     names: set[_BitmapName] = set()
+    dictionary = context.schema.dictionary
 
     def unlink_bitmaps(bitmaps: Sequence[FoundBitmap]) -> Query[list[int]]:
         return unlink(context, [bitmap.key for bitmap in bitmaps])
 
-    scan = KeyScan(context, with_temporary=True)
-    while scan.has_more:
-        bitmaps = yield from scan.next()
-        yield from _query_by_shard(context, bitmaps, unlink_bitmaps)
-        names.update((bitmap.event, bitmap.period) for bitmap in bitmaps)
+    def delete_bitmaps() -> Query[None]:
+        scan = KeyScan(context, with_temporary=True, changes=dictionary is not None)
+        while scan.has_more:
+            bitmaps = yield from scan.next()
+            yield from _query_by_shard(context, bitmaps, unlink_bitmaps)
+            names.update((bitmap.event, bitmap.period) for bitmap in bitmaps)
+
+    if dictionary is None:
+        yield from delete_bitmaps()
+    else:
+        yield from delete_with_ids(context, dictionary, delete_bitmaps)
     return len(names)
 
 

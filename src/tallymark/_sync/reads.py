@@ -583,15 +583,20 @@ class SyncReads(EventSets, Generic[IdT]):
         return self._answer(user_bits.merge(self._context, source, target), timeout)
 
     def delete_all(self, prefix: str, *, timeout: float | None = None) -> int:
-        """Delete every bitmap of the tally, of all events and all time.
+        """Delete every bitmap of the tally, of all events and all time, and all ids of users.
+
+        With ``user_ids``, no id that the database has when the call begins is in any key or
+        value when it ends. A user who is marked meanwhile, by whomever, gets a new number and
+        may stay; each of these marks is deleted, or stays with the user's id. No number is
+        given again.
 
         Arguments:
             prefix: the tally's own prefix, as a guard against the wrong database; any other
                 value is refused.
 
         If the prefix of another tally begins with this tally's prefix, as ``tenant10`` does
-        with ``tenant1``, its bitmaps are deleted too: a key does not show where its prefix
-        ends.
+        with ``tenant1``, its bitmaps are deleted too, but not its ids: a key does not show where
+        its prefix ends.
 
         Returns:
             How many bitmaps were deleted. Keys that are no bitmaps of tallymark (or of
