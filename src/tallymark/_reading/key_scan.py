@@ -4,6 +4,9 @@ Redis has no index of keys, so a scan examines all keys of the database, a thous
 which does not block the server as ``KEYS`` would. It finds every bitmap that exists from its
 start to its end. A bitmap that is created or deleted in between may or may not be found.
 
+A cursor is valid on one server, until that restarts. So if another process answers for a node at
+the end than at the beginning, after a restart or a failover, the scan begins again.
+
 A key does not say where its prefix ends: ``tenant1_eu_active_u`` is the flag ``active`` with
 the prefix ``tenant1_eu_``, and the flag ``eu_active`` with the prefix ``tenant1_``. So if one
 prefix begins with another one, a scan with the shorter one finds the bitmaps of both.
@@ -11,6 +14,7 @@ prefix begins with another one, a scan with the shorter one finds the bitmaps of
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._core.keys import results_of_bitmapist, scan_pattern
@@ -27,6 +31,9 @@ if TYPE_CHECKING:
     from .requests import Query
 
 __all__ = ["DictionaryScan", "FoundBitmap", "FoundPart", "KeyScan"]
+
+#: The id of a process in the reply to ``INFO``.
+_RUN_ID: Final = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
 
 #: How many keys one ``SCAN`` examines.
 _STEP: Final = 1000
@@ -84,13 +91,18 @@ class _Scan:
         self._changes = changes
         #: The cursor on each node; ``None`` until the nodes are known.
         self._cursors: dict[str, Any] | None = None
+        #: Replicas may answer in turn, so their identities say nothing.
+        self._checks_identity = changes or not context.options.reads_elsewhere
+        #: Which process answers for each node.
+        self._identities: dict[str, Any] = {}
         self.has_more = True
 
     def _next_keys(self) -> Query[Iterable[bytes]]:
         """Send one ``SCAN`` to every node; return the keys."""
         keys: list[bytes] = []
         if self._cursors is None:
-            self._cursors = dict.fromkeys((yield ListNodes()), b"0")
+            self._identities = yield from self._identify()
+            self._cursors = dict.fromkeys(self._identities, b"0")
         nodes = list(self._cursors)
         scans = ((node, self._scan(self._cursors[node])) for node in nodes)
         replies = yield from gather(self._context, scans)
@@ -100,9 +112,21 @@ class _Scan:
                 del self._cursors[node]
             else:
                 self._cursors[node] = cursor
-        self.has_more = bool(self._cursors)
+        if not self._cursors:
+            if (yield from self._identify()) == self._identities:
+                self.has_more = False
+            else:
+                self._cursors = None
         # Without repetitions: while a slot is migrating, two nodes may return the same key.
         return dict.fromkeys(keys)
+
+    def _identify(self) -> Query[dict[str, Any]]:
+        """Return each node, with the id of the process that answers for it, if that is known."""
+        nodes: list[str] = yield ListNodes()
+        if not self._checks_identity:
+            return dict.fromkeys(nodes)
+        queries = [(node, _run_id(self._changes)) for node in nodes]
+        return dict(zip(nodes, (yield from gather(self._context, queries)), strict=True))
 
     def _scan(self, cursor: Any) -> Query[tuple[Any, list[bytes]]]:
         scan = (b"SCAN", cursor, b"MATCH", self._pattern, b"COUNT", b"%d" % _STEP)
@@ -177,3 +201,10 @@ class DictionaryScan(_Scan):
     def _located(self, key: bytes) -> FoundPart | None:
         part = self._dictionary.part(key)
         return None if part is None else FoundPart(key, *part)
+
+
+def _run_id(changes: bool) -> Query[Any]:
+    """Return the random id of a server's process; ``None`` if it is unknown, or denied."""
+    (info,) = yield Request([(b"INFO", b"server")], tolerant=True, changes=changes)
+    found = _RUN_ID.search(info) if isinstance(info, bytes) else None
+    return found and found[1]
