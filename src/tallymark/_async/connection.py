@@ -130,9 +130,8 @@ class Connection:
         try:
             # The check may connect again. Cached numbers are of this connection alone.
             checked = bool(connection.health_check_interval) and self._numbers is None
-            if self._numbers is not None and not connection.is_connected:
-                # redis-py would connect again, and nothing would guard the cached numbers.
-                raise StoreUnavailableError("the connection was closed")
+            if self._numbers is not None:
+                _check_connected(connection)
             if checked:  # the check may have connected again
                 self._received = Received(connection)
             self._received.check_empty()  # no reply to earlier commands is unread
@@ -366,6 +365,12 @@ class BatchSender:
         size, written = count(in_flight.writes), len(in_flight.data) if in_flight.sent else 0
         operation = Operation("write", self._store, size, written, time.time(), seconds, failure)
         observe(self._observer, operation)
+
+
+def _check_connected(connection: Any) -> None:
+    """Raise if the connection is closed: redis-py would connect again, without a ``WATCH``."""
+    if not connection.is_connected:
+        raise StoreUnavailableError("the connection was closed")
 
 
 async def _abort(connection: Any) -> None:

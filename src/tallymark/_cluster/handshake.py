@@ -29,9 +29,9 @@ __all__ = ["Handshake"]
 _VERSIONS: Final = (1, 2)
 
 #: Writes the schema key of a database with ids of any type, in the plain format otherwise, unless
-#: it has bitmaps already: a tally without ``user_ids`` made them. KEYS: schema key, stamp of the ids.
-#: ARGV: the value, a pattern of keys with the prefix. Looks at ten thousand keys at most, once in
-#: the life of a database.
+#: it has bitmaps already: a tally without ``user_ids`` made them. KEYS: schema key, stamp of the
+#: ids. ARGV: the value, a pattern of keys with the prefix. Looks at ten thousand keys at most,
+#: once in the life of a database.
 _WRITE_SCHEMA: Final = b"""\
 if redis.call('EXISTS', KEYS[1], KEYS[2]) == 0 then
   local cursor, rounds = '0', 0

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["LONG_WRITE", "NumberCache"]
 
 #: After a write that took longer, in seconds, the numbers are fetched anew. Its commands may have
-#: reached the server one by one. If the server has become a replica, was resynchronised, and has
-#: become a master again between ``EXEC`` and the ``WATCH`` behind it, no ``WATCH`` has noticed that.
+#: reached the server one by one. If it has become a replica, was resynchronised, and has become a
+#: master again between ``EXEC`` and the ``WATCH`` behind it, no ``WATCH`` has noticed that.
 LONG_WRITE: Final = 1.0
 
 
