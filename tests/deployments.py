@@ -28,7 +28,7 @@ RIGHTS = (
     "+@connection +multi +exec +setbit +getbit +bitfield +bitfield_ro +bitcount +bitop +bitpos "
     "+get +set +getrange +setrange +strlen +exists +unlink +expireat +scan +memory|usage +eval "
     "+wait +cluster|slots +asking +setnx +pttl +time "
-    "+watch +hget +hset +hmget +hscan +hdel +hkeys +cluster|countkeysinslot +info"
+    "+watch +hget +hset +hmget +hscan +hdel +hkeys +cluster|countkeysinslot +cluster|info +info"
 )
 
 

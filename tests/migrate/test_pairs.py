@@ -96,6 +96,8 @@ def test_from_a_file(tmp_path: Path) -> None:
     ("line", "user_ids", "message"),
     [
         (f"5x,{ONE}", uuid.UUID, "not a number: '5x'"),
+        (f"5,{ONE.hex[:31]} ", uuid.UUID, "not a UUID"),
+        (f"5,0x{ONE.hex[:30]}", uuid.UUID, "not a UUID"),
         (f"1_0,{ONE}", uuid.UUID, "not a number: '1_0'"),
         (f"٣,{ONE}", uuid.UUID, "not a number"),
         (f"{'9' * 5000},{ONE}", uuid.UUID, "not a number: '999"),

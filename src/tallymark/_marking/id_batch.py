@@ -98,6 +98,8 @@ class IdBatch(Batch):
             else:
                 with_number = self._with_number(cache, mark)
                 if with_number is not None:
+                    if isinstance(mark, IdMarks):
+                        self.size += mark.size
                     return _add(self, with_number)
             self._unknown_ids.update(_ids(mark))
         index = self._count

@@ -101,7 +101,12 @@ class IdMarks(SparseMarks):
         self.prepared = prepared
         self._keys = keys
         self._known = known
-        self.size = _ID_BYTES * len(keys) if prepared is None else prepared.size
+        #: Also of prepared marks by the number of users: if the cache is cleared, they are calls of
+        #: the script, too many of which would hold up other marks.
+        users: Sequence[Any] = keys if known is None else known.keys
+        if isinstance(prepared, SparseMarks):
+            users = prepared.offsets
+        self.size = _ID_BYTES * len(users)
 
     def are_known(self, generation: object, unknown: set[Any]) -> bool:
         """Return whether the prepared marks are valid.

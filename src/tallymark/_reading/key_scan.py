@@ -5,7 +5,8 @@ which does not block the server as ``KEYS`` would. It finds every bitmap that ex
 start to its end. A bitmap that is created or deleted in between may or may not be found.
 
 A cursor is valid on one server, until that restarts. So if another process answers for a node at
-the end than at the beginning, after a restart or a failover, the scan begins again.
+the end than at the beginning, after a restart or a failover, the scan begins again. It also does
+so if slots of a cluster have got another node meanwhile: then its configuration has another epoch.
 
 A key does not say where its prefix ends: ``tenant1_eu_active_u`` is the flag ``active`` with
 the prefix ``tenant1_eu_``, and the flag ``eu_active`` with the prefix ``tenant1_``. So if one
@@ -28,12 +29,15 @@ if TYPE_CHECKING:
     from .._core.context import Context
     from .._core.periods import Period
     from .._core.user_ids import Dictionary
-    from .requests import Query
+    from .requests import Command, Query
 
 __all__ = ["DictionaryScan", "FoundBitmap", "FoundPart", "KeyScan"]
 
 #: The id of a process in the reply to ``INFO``.
 _RUN_ID: Final = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
+
+#: The epoch in the reply to ``CLUSTER INFO``.
+_EPOCH: Final = re.compile(rb"^cluster_current_epoch:(\d+)", re.MULTILINE)
 
 #: How many keys one ``SCAN`` examines.
 _STEP: Final = 1000
@@ -125,7 +129,7 @@ class _Scan:
         nodes: list[str] = yield ListNodes()
         if not self._checks_identity:
             return dict.fromkeys(nodes)
-        queries = [(node, _run_id(self._changes)) for node in nodes]
+        queries = [(node, _identity(self._changes, is_node=node != "")) for node in nodes]
         return dict(zip(nodes, (yield from gather(self._context, queries)), strict=True))
 
     def _scan(self, cursor: Any) -> Query[tuple[Any, list[bytes]]]:
@@ -203,8 +207,21 @@ class DictionaryScan(_Scan):
         return None if part is None else FoundPart(key, *part)
 
 
-def _run_id(changes: bool) -> Query[Any]:
-    """Return the random id of a server's process; ``None`` if it is unknown, or denied."""
-    (info,) = yield Request([(b"INFO", b"server")], tolerant=True, changes=changes)
-    found = _RUN_ID.search(info) if isinstance(info, bytes) else None
-    return found and found[1]
+def _identity(changes: bool, *, is_node: bool) -> Query[list[Any]]:
+    """Return what identifies the process of a server; ``None`` for what is unknown, or denied.
+
+    That is its random id, and the epoch of the configuration of its cluster.
+
+    Arguments:
+        changes: as for `Request`.
+        is_node: whether it is a node of a cluster.
+    """
+    commands: list[Command] = [(b"INFO", b"server")]
+    if is_node:
+        commands.append((b"CLUSTER", b"INFO"))
+    replies = yield Request(commands, tolerant=True, changes=changes)
+    found = [
+        pattern.search(reply) if isinstance(reply, bytes) else None
+        for pattern, reply in zip((_RUN_ID, _EPOCH), replies, strict=False)
+    ]
+    return [match and match[1] for match in found]

@@ -86,6 +86,8 @@ class GroupCommit(SharedConnection):
         if len(marks) > 1:
             call.size = len(marks)
             call.cost = len(marks) / MAX_BATCH_MARKS
+        elif type(marks[0]) is IdMarks:
+            call.cost = 1.0
         if repeated:
             call.repeated = True
         return call

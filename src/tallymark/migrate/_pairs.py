@@ -31,6 +31,11 @@ IdSource = str | os.PathLike[str] | Mapping[int, Any] | Iterable[tuple[int, Any]
 
 _INTEGER: Final = re.compile(r"-?[0-9]+", re.ASCII)
 
+_UUID: Final = re.compile(
+    r"(?:urn:uuid:)?\{?(?:[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\}?",
+    re.ASCII | re.IGNORECASE,
+)
+
 #: The most digits of a number of either side, so that a long one is not converted.
 _DIGITS: Final = 20
 
@@ -190,10 +195,10 @@ def _number(text: str) -> int:
 
 
 def _uuid(text: str) -> uuid.UUID:
-    try:
-        return uuid.UUID(text)
-    except ValueError:
-        raise InvalidValueError(f"not a UUID: {shown(text)}") from None
+    # `uuid.UUID` takes some damaged ones too, such as 31 digits and a space.
+    if not _UUID.fullmatch(text):
+        raise InvalidValueError(f"not a UUID: {shown(text)}")
+    return uuid.UUID(text)
 
 
 def _bytes(text: str) -> bytes:
