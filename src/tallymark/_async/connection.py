@@ -380,6 +380,7 @@ async def _abort(connection: Any) -> None:
     end, if the other end lives and reads nothing.
     """
     transport = getattr(getattr(connection, "_writer", None), "transport", None)
-    if transport is not None:
-        transport.abort()
+    abort = getattr(transport, "abort", None)
+    if abort is not None:  # the embedded store has no transport, or one without it
+        abort()
     await connection.disconnect(nowait=True)
