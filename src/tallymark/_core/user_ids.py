@@ -54,6 +54,7 @@ __all__ = [
     "Record",
     "UserId",
     "id_type",
+    "random_token",
 ]
 
 #: A user's id, where the type checker does not know of which type the ids of the database are.
@@ -224,6 +225,11 @@ def id_type(user_ids: type) -> IdType:
             f"user_ids must be str, bytes, uuid.UUID, int or None, got {shown(user_ids)}"
         )
     return found
+
+
+def random_token() -> bytes:
+    """Return 8 random bytes: a stamp, or a token of the journal."""
+    return uuid.uuid4().bytes[:8]
 
 
 def _check_size(size: int, user_id: object) -> None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import sys
-import uuid
 from array import array
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core import encoding
 from .._core.failures import RedirectedError, unexpected_reply
+from .._core.user_ids import random_token
 from ..errors import CommandError, InvalidValueError, TallymarkError, WrongSchemaError
 from .batch import Batch
 from .commands import SetBits, WithExpiry, parse_all
@@ -152,7 +152,7 @@ class ScriptCall:
         for position in self._wanted:
             buckets[position] += 1
         arguments = [
-            uuid.uuid4().bytes[:8],
+            random_token(),
             *self._script.schema,
             _packed(buckets),
             b"".join([field for _, field, _ in entries]),

@@ -20,7 +20,7 @@ LONG_WRITE: Final = 1.0
 
 
 class NumberCache:
-    """Numbers of users, by the keys of their ids; bounded, the least recently used ones leave.
+    """Numbers of users, by the keys of their ids. If it is full, one not used lately leaves.
 
     The numbers are valid on the connection that has fetched them, as long as its ``WATCH`` on
     the stamp has seen no change. So every new connection begins with an empty cache, and a
@@ -110,7 +110,7 @@ class NumberCache:
         if len(self) >= self._max_entries:
             if not self._old:
                 self._old, self.young = self.young, {}
-            # The last one of them: those before were used again and again, until the half was full.
+            # The last one: users who are active often have entered the half early.
             with contextlib.suppress(KeyError):  # another thread has taken it
                 self._old.popitem()
         self.young[key] = number

@@ -29,11 +29,11 @@ well if keys of a shard are at other nodes of the cluster than before, as a scan
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core.failures import unexpected_reply
 from .._core.keys import MAX_USER_ID
+from .._core.user_ids import random_token
 from .fanout import gather
 from .journals import Erased, Journals
 from .key_scan import DictionaryScan
@@ -185,7 +185,7 @@ class _Deletion:
 
     def renew_stamps(self) -> Query[None]:
         """Renew the stamp of every shard that has one."""
-        self._stamp = uuid.uuid4().bytes[:8]
+        self._stamp = random_token()
         yield from self._each_shard(self._renew_stamp)
 
     def _renew_stamp(self, shard: int) -> Query[None]:

@@ -6,12 +6,12 @@ all of its keys, and may be repeated.
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._core import encoding
 from .._core.failures import check_replicated, unexpected_reply
 from .._core.keys import key_slot
+from .._core.user_ids import random_token
 from ..errors import InvalidValueError, WrongSchemaError
 from .bit_changes import Bit, Guard, in_shard
 from .fanout import gather
@@ -181,7 +181,7 @@ class Tokens:
     """
 
     def __init__(self) -> None:
-        self._common = _random()
+        self._common = random_token()
         self.made: list[bytes] = []
 
     def next(self) -> bytes:
@@ -247,7 +247,7 @@ class Journals:
                 field,
                 encoded,
                 b"%d" % dictionary.ids.width,
-                _random(),
+                random_token(),
                 b"%d" % block,
                 b"%d" % number,
                 b"%d" % self._context.schema.parts[shard].max_user_id,
@@ -286,7 +286,7 @@ class Journals:
             encoded,
             b"%d" % dictionary.ids.width,
             b"%d" % record.position,
-            _random(),
+            random_token(),
         )
         return reply == 1
 
@@ -312,7 +312,7 @@ class Journals:
                     entries.append(entry)
                     continue
                 other = Erased.of(entry.bit, to)
-                arguments = (entry.field, other.field, _random())
+                arguments = (entry.field, other.field, random_token())
                 keys = (self._journal(shard),)
                 if (yield from self._eval(shard, _RETARGET, keys, *arguments)) == 1:
                     entries.append(other)
@@ -434,8 +434,3 @@ def _counts(slots: Iterable[int]) -> Query[list[int]]:
 def _fields(journal: bytes) -> Query[Iterable[bytes]]:
     (fields,) = yield Request([(b"HKEYS", journal)], replies=list, changes=True)
     return fields  # type: ignore[no-any-return]
-
-
-def _random() -> bytes:
-    """Return 8 random bytes: a stamp, or a token."""
-    return uuid.uuid4().bytes[:8]
