@@ -81,6 +81,7 @@ INNOCENT: dict[str, Any] = {
     "days": 2,
     "count": 1,
     "title": "a",
+    "fragment": False,
     "key": b"trackist_a_2026-11-23",
     "max_user_id": 100,
     "shards": None,

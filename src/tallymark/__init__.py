@@ -62,6 +62,7 @@ from .errors import (
 
 if _TYPE_CHECKING:
     from ._reports.engagement import Funnel, FunnelStep, Stickiness
+    from ._reports.results import Report
     from ._reports.retention import Cell, CellState, Cohort, Retention
     from .sync import SyncTally
 
@@ -89,6 +90,7 @@ __all__ = [
     "Period",
     "PermissionDeniedError",
     "ReentrantCallError",
+    "Report",
     "Retention",
     "Stats",
     "Stickiness",
@@ -132,6 +134,7 @@ _LAZY = {
     "Cohort": "_reports.retention",
     "Funnel": "_reports.engagement",
     "FunnelStep": "_reports.engagement",
+    "Report": "_reports.results",
     "Retention": "_reports.retention",
     "Stickiness": "_reports.engagement",
     "SyncTally": "sync",

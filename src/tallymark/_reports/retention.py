@@ -7,21 +7,19 @@ returned in one period.
 
 from __future__ import annotations
 
-import csv
 import enum
-import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from .._charts.heatmap import HeatCell, HeatMap, HeatRow
 from .._core.arguments import immutable
-from .._core.untrusted import shown
-from ..errors import InvalidTypeError, MissingExtraError
-from .heatmap import HeatCell, HeatMap, HeatRow, isolated
+from .results import Report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from .._charts.page import Figure
     from .._core.periods import Granularity, Period
 
 __all__ = [
@@ -105,7 +103,7 @@ class Cohort:
 
 
 @dataclass(frozen=True)
-class Retention:
+class Retention(Report):
     """A retention table: a row for each cohort, a column for its period and each one after it.
 
     Attributes:
@@ -127,6 +125,8 @@ class Retention:
     first_time: bool
     until: datetime
     cohorts: tuple[Cohort, ...]
+
+    _integers: ClassVar[tuple[str, ...]] = ("count",)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -168,7 +168,9 @@ class Retention:
 
         The keys: ``cohort`` and ``period`` (ISO 8601, such as ``2026-W48``), ``size``,
         ``offset`` (the number of periods after the cohort's own), ``count``, ``rate``,
-        ``state``. Blocks the event loop, as `to_csv` does.
+        ``state``. As a data frame, ``table.to_pandas().pivot(index="cohort",
+        columns="offset", values="rate")`` is the table with a row for each cohort.
+        Blocks the event loop, as `to_csv` does.
         """
         return [
             {
@@ -184,80 +186,37 @@ class Retention:
             for offset, cell in enumerate(row.cells)
         ]
 
-    def to_csv(self) -> str:
-        """Return the rows of `to_rows` as CSV (RFC 4180) with a header; ``None`` is empty.
+    def _title(self) -> str:
+        return f"{self._isolated(self.cohort)} → {self._isolated(self.activity)}"
 
-        Blocks the event loop, as all methods of a table do, for some tenths of a second
-        for 100,000 cells. In an asyncio program, ``await asyncio.to_thread(table.to_csv)``.
-        """
-        rows = self.to_rows()
-        output = io.StringIO()
-        writer = csv.DictWriter(output, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-        return output.getvalue()
-
-    def to_html(self, title: str | None = None) -> str:
-        """Return an HTML page with the table as a heat map.
-
-        The page needs no script, font or other file. It follows the light or dark mode of
-        the reader's system, and a table that is too wide scrolls. Blocks the event loop
-        for some tenths of a second for 100,000 cells: in an asyncio program,
-        ``await asyncio.to_thread(table.to_html)``.
-
-        Arguments:
-            title: the heading; by default the names of cohort and activity.
-
-        Raises:
-            InvalidTypeError: the title is no str.
-        """
-        if title is not None and not isinstance(title, str):
-            raise InvalidTypeError(f"title must be a str or None, got {shown(title)}")
-        return self._heat_map(title).page()
-
-    def _repr_html_(self) -> str:
-        """Return the heat map as an HTML fragment, for notebooks."""
-        return self._heat_map(None).fragment()
-
-    def to_pandas(self) -> Any:
-        """Return the rows of `to_rows` as a ``pandas.DataFrame``.
-
-        ``table.to_pandas().pivot(index="cohort", columns="offset", values="rate")``
-        is the table with a row for each cohort. Blocks the event loop, as `to_csv` does.
-
-        Raises:
-            MissingExtraError: pandas is not installed.
-        """
-        try:
-            import pandas as pd  # noqa: PLC0415 - optional
-        except ImportError as error:
-            raise MissingExtraError(
-                "to_pandas() needs pandas, which is not installed; run: pip install pandas"
-            ) from error
-        return pd.DataFrame(self.to_rows()).astype({"count": "Int64"})
-
-    def _heat_map(self, title: str | None) -> HeatMap:
+    def _caption(self) -> str:
         unit = str(self.granularity)
-        cohort, activity = isolated(self.cohort), isolated(self.activity)
         first = "their first " if self.first_time else ""
         later = "" if self.mode == "classic" else ", or in any later one"
+        return (
+            f"Rows: users with {first}“{self._isolated(self.cohort)}” in that {unit}. Columns: "
+            f"the share of them with “{self._isolated(self.activity)}” so many {unit}s "
+            f"later{later}. As of {self.until:%Y-%m-%d %H:%M}."
+        )
+
+    def _figures(self) -> Sequence[Figure]:
+        unit = str(self.granularity)
         average = HeatRow(
             "All", sum(self.sizes), [HeatCell(mean, "of all so far") for mean in self.averages]
         )
-        return HeatMap(
-            title=f"{cohort} → {activity}" if title is None else title,
-            caption=f"Rows: users with {first}“{cohort}” in that {unit}. Columns: "
-            f"the share of them with “{activity}” so many {unit}s later{later}. "
-            f"As of {self.until:%Y-%m-%d %H:%M}.",
-            corner=unit.capitalize(),
-            columns=[str(offset) for offset in range(self.columns)],
-            rows=[average, *map(_heat_row, self.cohorts)],
-            notes=[
-                f"… {unit} is not over yet",
-                "empty: in the future",
-                f"{_EMPTY_COHORT} no users",
-            ],
-        )
+        return [
+            HeatMap(
+                title="Retention by cohort",
+                corner=unit.capitalize(),
+                columns=[str(offset) for offset in range(self.columns)],
+                rows=[average, *map(_heat_row, self.cohorts)],
+                notes=[
+                    f"… {unit} is not over yet",
+                    "empty: in the future",
+                    f"{_EMPTY_COHORT} no users",
+                ],
+            )
+        ]
 
     def _finished_cells(self, column: int) -> list[tuple[int, Any]]:
         """Return the finished cells of a column, each with the size of its cohort."""
