@@ -21,6 +21,8 @@ MARKING = (
     "unmark_unique",
     "mark_many",
     "unmark_many",
+    "mark_unique_many",
+    "unmark_unique_many",
     "transaction",
 )
 READS = [name for name in vars(AsyncReads) if not name.startswith("_")]

@@ -23,10 +23,12 @@ from ._async.default import (
     mark_event,
     mark_many,
     mark_unique,
+    mark_unique_many,
     transaction,
     unmark_event,
     unmark_many,
     unmark_unique,
+    unmark_unique_many,
 )
 from ._async.tally import Tally
 from ._core import options as _options
@@ -113,10 +115,12 @@ __all__ = [
     "mark_event",
     "mark_many",
     "mark_unique",
+    "mark_unique_many",
     "transaction",
     "unmark_event",
     "unmark_many",
     "unmark_unique",
+    "unmark_unique_many",
 ]
 
 TRACK_HOURLY: bool

@@ -247,6 +247,8 @@ async def test_names_are_short_unless_an_option_says_otherwise(
             lambda name: tally.unmark_unique(name, 1),
             lambda name: tally.mark_many(name, [1]),
             lambda name: tally.unmark_many(name, [1]),
+            lambda name: tally.mark_unique_many(name, [1]),
+            lambda name: tally.unmark_unique_many(name, [1]),
         ]
 
     async with facade.open(store.url) as tally:
@@ -303,6 +305,7 @@ async def test_marks_that_failed_use_up_no_event(facade: Facade, redis_store: St
                     lambda name: tally.mark_event(name, 1),
                     lambda name: tally.mark_unique(name, 1),
                     lambda name: tally.mark_many(name, [1, 2]),
+                    lambda name: tally.mark_unique_many(name, [1, 2]),
                 ):
                     with pytest.raises(StoreFullError):
                         await fail(f"failed{number}")
@@ -350,6 +353,7 @@ SENT_NOTHING: dict[str, tuple[Callable[[Tally], Any], type[BaseException]]] = {
     "no ids": (lambda tally: tally.mark_many("x", cast("Any", 5)), InvalidTypeError),
     "wrong id": (lambda tally: tally.unmark_many("x", [1, -1]), InvalidValueError),
     "source": (lambda tally: tally.mark_many("x", broken(0)), ZeroDivisionError),
+    "of flags": (lambda tally: tally.mark_unique_many("x", broken(9)), ZeroDivisionError),
     "few of it": (lambda tally: tally.mark_many("x", broken(9)), ZeroDivisionError),
 }
 
