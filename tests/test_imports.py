@@ -140,7 +140,7 @@ def test_what_is_imported_late_is_found_in_every_way() -> None:
     run(
         """
 import inspect, sys, tallymark
-late = {"Cell", "CellState", "Cohort", "Funnel", "FunnelStep", "Retention", "Stickiness"}
+late = {"Cell", "CellState", "Cohort", "Funnel", "FunnelStep", "Retention", "Stickiness", "Streak"}
 late |= {"SyncTally", "sync"}
 assert not late & vars(tallymark).keys()
 assert late <= set(dir(tallymark)) and set(tallymark.__all__) <= set(dir(tallymark))

@@ -65,6 +65,7 @@ from .errors import (
 if _TYPE_CHECKING:
     from ._reports.engagement import Funnel, FunnelStep, Stickiness
     from ._reports.retention import Cell, CellState, Cohort, Retention
+    from ._reports.streaks import Streak
     from .sync import SyncTally
 
 __all__ = [
@@ -99,6 +100,7 @@ __all__ = [
     "StoreNotReadyError",
     "StoreTimeoutError",
     "StoreUnavailableError",
+    "Streak",
     "SyncTally",
     "Tally",
     "TallyOptions",
@@ -138,6 +140,7 @@ _LAZY = {
     "FunnelStep": "_reports.engagement",
     "Retention": "_reports.retention",
     "Stickiness": "_reports.engagement",
+    "Streak": "_reports.streaks",
     "SyncTally": "sync",
 }
 

@@ -24,6 +24,7 @@ from tallymark import (
     Retention,
     Stats,
     Stickiness,
+    Streak,
     SyncTally,
     Tally,
     Transaction,
@@ -178,6 +179,8 @@ async def async_reads(tally: Tally, event_set: EventSet, day: date) -> None:
     assert_type(table.rates[0][0], "float | None")
     assert_type(table.to_html(), str)
     assert_type(await tally.stickiness("active"), Stickiness)
+    assert_type(await tally.streak("active", 7, until=day), Streak)
+    assert_type((await tally.streak("active", 7)).since, date | None)
     assert_type(await tally.funnel(["a", event_set]), Funnel)
     await tally.periods("active", "weeks")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await tally.retention("a", "b", mode="first")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
