@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import date
 
+    from .._core.calendars import Every
     from .._core.events import EventSet
     from .._core.periods import By
     from .._reports.engagement import Funnel, Stickiness
     from .._reports.retention import Mode, Retention
-    from .._reports.retention_query import Selector
+    from .._reports.retention_query import Segments, Selector
     from .._reports.streaks import Streak
 
 __all__ = ["SyncReports"]
@@ -36,12 +37,15 @@ class SyncReports(SyncReads[IdT]):
         cohort: Selector,
         activity: Selector,
         *,
-        by: By = "week",
-        periods: int = 12,
+        by: Every = "week",
+        anchor: date | None = None,
+        periods: int | None = None,
         cohorts: int | None = None,
         until: date | None = None,
         mode: Mode = "classic",
         first_time: bool = False,
+        segments: Segments | None = None,
+        brackets: Iterable[int] | None = None,
         timeout: float | None = None,
     ) -> Retention:
         """Return how many users of each period were active in later periods.
@@ -51,9 +55,12 @@ class SyncReports(SyncReads[IdT]):
                 `Period` and returns an event set (`during` builds one), such as for users
                 who signed up on the web or on iOS.
             activity: what makes a user active, given in the same way.
-            by: the length of a period: ``"day"``, ``"week"``, ``"month"`` or ``"year"``.
-            periods: the number of periods after the cohort's own, 0 or more. The table has
-                one more column, for the cohort's own period.
+            by: the length of a period: ``"day"``, ``"week"`` (ISO, from Monday on), ``"month"``
+                or ``"year"``; or a timedelta of 1 to 3,660 whole days.
+            anchor: with a timedelta, the first day of one of the periods: any Sunday, for
+                weeks of ``timedelta(days=7)`` that begin on Sunday.
+            periods: the number of periods after the cohort's own, 0 or more; 12 by default.
+                The table has one more column, for the cohort's own period.
             cohorts: the number of rows, 1 or more; as many as ``periods`` by default. The
                 last cohort is that of the last period that is over.
             until: the moment of the report; the present by default, and at most. Periods that
@@ -65,6 +72,13 @@ class SyncReports(SyncReads[IdT]):
             first_time: count in each cohort only users who were in no earlier period, back
                 to the year 1970, also in those that the table does not show. Bitmaps that
                 were deleted or have expired count as empty.
+            segments: for each segment, by name, an event set, or a function that takes the
+                `Period` of a cohort and returns one. The result has a table for each segment
+                beside that of all users; each bitmap is fetched once for all tables.
+            brackets: the last offset of each bracket, in ascending order, instead of
+                ``periods``: ``[1, 3, 7]`` for the columns 0, 1, 2-3 and 4-7. A user returned
+                in a bracket who was active in any of its periods. A cell is finished when
+                all periods of its bracket are over.
 
         The bitmaps are fetched a few at a time and combined by the tally, with
         numpy if it is installed (extra ``numpy``), so other threads and other clients of Redis
@@ -86,11 +100,14 @@ class SyncReports(SyncReads[IdT]):
                 cohort,
                 activity,
                 by=by,
+                anchor=anchor,
                 periods=periods,
                 cohorts=cohorts,
                 until=until,
                 mode=mode,
                 first_time=first_time,
+                segments=segments,
+                brackets=brackets,
             ),
             timeout,
         )
