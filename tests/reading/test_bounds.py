@@ -535,7 +535,12 @@ async def test_marks_that_were_cancelled_count_if_they_were_sent(
         await tally.mark_event("another", 1)
 
 
-async def test_a_source_that_sleeps_holds_its_place_until_it_is_cancelled(store: Store) -> None:
+@pytest.mark.parametrize(
+    "verb", ["mark_many", "unmark_many", "mark_unique_many", "unmark_unique_many"]
+)
+async def test_a_source_that_sleeps_holds_its_place_until_it_is_cancelled(
+    store: Store, verb: str
+) -> None:
     asked = asyncio.Event()
 
     async def source() -> AsyncIterator[int]:
@@ -544,7 +549,7 @@ async def test_a_source_that_sleeps_holds_its_place_until_it_is_cancelled(store:
         yield 1
 
     async with Tally.from_url(store.url, max_events=1) as tally:
-        slow = asyncio.ensure_future(tally.mark_many("x", source()))
+        slow = asyncio.ensure_future(getattr(tally, verb)("x", source()))
         await asked.wait()
         with pytest.raises(InvalidValueError, match="max_events=1"):
             await tally.mark_event("another", 1)
