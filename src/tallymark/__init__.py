@@ -32,6 +32,7 @@ from ._async.default import (
 )
 from ._async.tally import Tally
 from ._core import options as _options
+from ._core.calendars import DaySpan
 from ._core.events import EventSet, all_of, any_of
 from ._core.keys import KeySchema
 from ._core.observers import Observer, Operation
@@ -64,7 +65,8 @@ from .errors import (
 
 if _TYPE_CHECKING:
     from ._reports.engagement import Funnel, FunnelStep, Stickiness
-    from ._reports.retention import Cell, CellState, Cohort, Retention
+    from ._reports.results import Report
+    from ._reports.retention import Cell, CellState, Cohort, CurvePoint, Retention
     from ._reports.streaks import Streak
     from .sync import SyncTally
 
@@ -76,6 +78,8 @@ __all__ = [
     "ClosedError",
     "Cohort",
     "CommandError",
+    "CurvePoint",
+    "DaySpan",
     "EventSet",
     "Funnel",
     "FunnelStep",
@@ -92,6 +96,7 @@ __all__ = [
     "Period",
     "PermissionDeniedError",
     "ReentrantCallError",
+    "Report",
     "Retention",
     "Stats",
     "Stickiness",
@@ -136,8 +141,10 @@ _LAZY = {
     "Cell": "_reports.retention",
     "CellState": "_reports.retention",
     "Cohort": "_reports.retention",
+    "CurvePoint": "_reports.retention",
     "Funnel": "_reports.engagement",
     "FunnelStep": "_reports.engagement",
+    "Report": "_reports.results",
     "Retention": "_reports.retention",
     "Stickiness": "_reports.engagement",
     "Streak": "_reports.streaks",

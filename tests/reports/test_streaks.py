@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -97,7 +97,8 @@ async def test_the_day_of_the_moment_counts_and_breaks_nothing(
             found = await tally.streak("a", 7, until=until)
             assert (found.current, found.since) == (current, since if current else None)
             assert found.longest == 5
-        assert await tally.streak("b", 7, until=NOON) == Streak("b", 0, None, 0, None, NOON)
+        nothing = Streak("b", 0, None, 0, None, NOON, unknown_events=("b",))
+        assert await tally.streak("b", 7, until=NOON) == nothing
         assert (await tally.streak("a", 9, until=NOON)).longest == 0
         assert (await tally.streak("a", 7, until=date(1, 1, 1))).longest == 0
         assert (await tally.streak("a", 7, until=date(1970, 1, 1))).longest == 0
@@ -140,6 +141,30 @@ def test_on_which_days_a_run_may_end() -> None:
     assert at(1, midnight) == (midnight, today - 1, True)
     assert at(60, midnight + timedelta(seconds=1)) == (midnight + DAY / 86400, today, False)
     assert at(-1) == (midnight - DAY / 86400, today - 1, False)
+
+
+async def test_rows_and_html(facade: Facade) -> None:
+    async with facade.open("memory://") as tally:
+        await mark_days(tally, [date(2025, 3, 1), date(2025, 3, 2), date(2025, 4, 2)])
+        found = await tally.streak("a", 7, until=NOON, labels={"a": "Active"})
+        none = await tally.streak("a", 7, until=date(2025, 3, 31))
+        with pytest.raises(InvalidTypeError, match="labels"):
+            await tally.streak("a", 7, labels=cast("Any", 5))
+    assert found.to_rows() == [
+        {
+            "event": "a",
+            "current": 1,
+            "since": "2025-04-02",
+            "longest": 2,
+            "longest_since": "2025-03-01",
+            "until": "2025-04-02T15:00:00",
+        }
+    ]
+    page = found.to_html()
+    assert "<h1>Streak: Active</h1>" in page
+    assert '<tr><th scope="row">Longest</th><td>2</td><td>2025-03-01</td></tr>' in page
+    assert '<tr><th scope="row">Current</th><td>0</td><td>\N{EN DASH}</td></tr>' in none.to_html()
+    assert none.to_csv().splitlines()[1] == "a,0,,2,2025-03-01,2025-03-31T00:00:00"
 
 
 # --- against the model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -21,6 +21,7 @@ from tallymark import (
     Operation,
     PendingMark,
     Period,
+    Report,
     Retention,
     Stats,
     Stickiness,
@@ -177,7 +178,11 @@ async def async_reads(tally: Tally, event_set: EventSet, day: date) -> None:
     assert_type(table, Retention)
     assert_type(table.cohorts[0].cells[0], Cell)
     assert_type(table.rates[0][0], "float | None")
-    assert_type(table.to_html(), str)
+    assert_type(table.to_html("a", fragment=True), str)
+    assert_type(table.label("a"), str)
+    report: Report = table
+    assert_type(report.to_rows(), list[dict[str, Any]])
+    assert_type(report.labels, Mapping[str, str])
     assert_type(await tally.stickiness("active"), Stickiness)
     assert_type(await tally.streak("active", 7, until=day), Streak)
     assert_type((await tally.streak("active", 7)).since, date | None)

@@ -12,7 +12,7 @@ from .._core.user_ids import IdT
 from .reads import AsyncReads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import date
 
     from .._core.calendars import Every
@@ -46,6 +46,7 @@ class AsyncReports(AsyncReads[IdT]):
         first_time: bool = False,
         segments: Segments | None = None,
         brackets: Iterable[int] | None = None,
+        labels: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Retention:
         """Return how many users of each period were active in later periods.
@@ -79,6 +80,7 @@ class AsyncReports(AsyncReads[IdT]):
                 ``periods``: ``[1, 3, 7]`` for the columns 0, 1, 2-3 and 4-7. A user returned
                 in a bracket who was active in any of its periods. A cell is finished when
                 all periods of its bracket are over.
+            labels: readable names of events, for titles and captions of the HTML.
 
         The bitmaps are fetched a few at a time and combined by the tally in a thread, with
         numpy if it is installed (extra ``numpy``), so other tasks and other clients of Redis
@@ -112,12 +114,18 @@ class AsyncReports(AsyncReads[IdT]):
                 first_time=first_time,
                 segments=segments,
                 brackets=brackets,
+                labels=labels,
             ),
             timeout,
         )
 
     async def stickiness(
-        self, event: str, day: date | None = None, *, timeout: float | None = None
+        self,
+        event: str,
+        day: date | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        timeout: float | None = None,
     ) -> Stickiness:
         """Return the share of a month's users who are active on a day: DAU over rolling MAU.
 
@@ -125,8 +133,10 @@ class AsyncReports(AsyncReads[IdT]):
             event: the event's name.
             day: the day; by default yesterday, the last day that is over. The month is the 28
                 days that end with it, so that it has each day of the week equally often.
+            labels: readable names of events, for titles and captions of the HTML.
 
-        One request, one moment.
+        One request, one moment. If a number is 0, further requests look for events that nobody
+        was ever marked for: the `unknown_events` of the report.
 
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
@@ -141,7 +151,7 @@ class AsyncReports(AsyncReads[IdT]):
         """
         from .._reports import engagement  # noqa: PLC0415 - see above
 
-        return await self._answer(engagement.stickiness(self._context, event, day), timeout)
+        return await self._answer(engagement.stickiness(self._context, event, day, labels), timeout)
 
     async def funnel(
         self,
@@ -149,6 +159,7 @@ class AsyncReports(AsyncReads[IdT]):
         *,
         by: By = "week",
         moment: date | None = None,
+        labels: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Funnel:
         """Return how many users of a period took the first step, the first two, and so on.
@@ -162,8 +173,10 @@ class AsyncReports(AsyncReads[IdT]):
             steps: names of events, or event sets, which may be of any period.
             by: the length of the period; ``"week"`` by default.
             moment: a moment of the period; the present by default.
+            labels: readable names of events, for titles and captions of the HTML.
 
-        One request, one moment.
+        One request, one moment. If a number is 0, further requests look for events that nobody
+        was ever marked for: the `unknown_events` of the report.
 
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
@@ -178,7 +191,9 @@ class AsyncReports(AsyncReads[IdT]):
         """
         from .._reports import engagement  # noqa: PLC0415 - see above
 
-        return await self._answer(engagement.funnel(self._context, steps, by, moment), timeout)
+        return await self._answer(
+            engagement.funnel(self._context, steps, by, moment, labels), timeout
+        )
 
     async def streak(
         self,
@@ -186,6 +201,7 @@ class AsyncReports(AsyncReads[IdT]):
         user_id: IdT,
         *,
         until: date | None = None,
+        labels: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Streak:
         """Return on how many days in a row a user was marked: the current and the longest run.
@@ -201,6 +217,7 @@ class AsyncReports(AsyncReads[IdT]):
             until: the moment of the report; the present by default, and at most. Later days do
                 not count. At a midnight, as of a date, the new day has not begun: the current
                 run is the one that ends on the day before.
+            labels: readable names of events, for titles and captions of the HTML.
 
         Looks up the user's bit of each day, from 1970 on, of the months that have a bitmap: a
         thousand days in a request, without a common snapshot. Days whose bitmaps were deleted or
@@ -219,4 +236,6 @@ class AsyncReports(AsyncReads[IdT]):
         """
         from .._reports import streaks  # noqa: PLC0415 - see above
 
-        return await self._answer(streaks.streak(self._context, event, user_id, until), timeout)
+        return await self._answer(
+            streaks.streak(self._context, event, user_id, until, labels), timeout
+        )

@@ -82,6 +82,8 @@ def find_unknown(context: Context, events: Iterable[str]) -> Query[tuple[str, ..
         events: the names of the events, which have been checked.
     """
     names = list(dict.fromkeys(events))
+    if not names:
+        return ()
     if Granularity.MONTH in context.coverage.permanent:
         end = datetime(min(context.local(None).year + 2, MAXYEAR), 1, 1)
         months = periods_between(Granularity.MONTH, EPOCH, end)

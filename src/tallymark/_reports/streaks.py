@@ -7,21 +7,24 @@ from dataclasses import dataclass
 from datetime import date, time
 from typing import TYPE_CHECKING, Final
 
+from .._charts.tables import Table
 from .._core.arguments import checked_name
 from .._core.keys import suffixed_key
 from .._core.periods import Granularity, suffix_of
 from .._core.unions import spans
 from .._reading.bounds import check_number
-from .._reading.existence import EPOCH, bitmaps_exist
+from .._reading.existence import EPOCH, bitmaps_exist, find_unknown
 from .._reading.fanout import gather
 from .._reading.requests import Checkpoint, Request, in_steps
 from .._reading.user_ids import find_user
+from .results import Report, checked_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
     from typing import Any
 
+    from .._charts.page import Figure
     from .._core.context import Context
     from .._reading.requests import Query
 
@@ -30,9 +33,12 @@ __all__ = ["Streak", "last_days", "streak"]
 #: How many bits one request looks up.
 _STEP: Final = 1000
 
+#: What a table shows in place of a day.
+_NO_DAY: Final = "\N{EN DASH}"
+
 
 @dataclass(frozen=True)
-class Streak:
+class Streak(Report):
     """The days in a row on which one user was marked.
 
     Attributes:
@@ -51,8 +57,56 @@ class Streak:
     longest_since: date | None
     until: datetime
 
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return a list of one dict, with values that JSON and CSV can represent.
 
-def streak(context: Context, event: str, user_id: Any, until: date | None) -> Query[Streak]:
+        The keys: ``event``, ``current``, ``since``, ``longest``, ``longest_since``, ``until``
+        (dates in ISO 8601).
+        """
+        return [
+            {
+                "event": self.event,
+                "current": self.current,
+                "since": _iso(self.since),
+                "longest": self.longest,
+                "longest_since": _iso(self.longest_since),
+                "until": self.until.isoformat(),
+            }
+        ]
+
+    def _title(self) -> str:
+        return f"Streak: {self._isolated(self.event)}"
+
+    def _caption(self) -> str:
+        return (
+            "Days in a row on which the user was marked. The current run ends on the last day "
+            f"or on the day before. As of {self.until:%Y-%m-%d %H:%M}."
+        )
+
+    def _figures(self) -> Sequence[Figure]:
+        return [
+            Table(
+                "Streak",
+                ["Run", "Days", "Since"],
+                [
+                    ["Current", f"{self.current:,}", _iso(self.since) or _NO_DAY],
+                    ["Longest", f"{self.longest:,}", _iso(self.longest_since) or _NO_DAY],
+                ],
+            )
+        ]
+
+
+def _iso(day: date | None) -> str | None:
+    return None if day is None else day.isoformat()
+
+
+def streak(
+    context: Context,
+    event: str,
+    user_id: Any,
+    until: date | None,
+    labels: Mapping[str, str] | None,
+) -> Query[Streak]:
     """Return the current and the longest run of days on which a user was marked.
 
     Arguments:
@@ -60,20 +114,23 @@ def streak(context: Context, event: str, user_id: Any, until: date | None) -> Qu
         event: the event's name.
         user_id: the user's id.
         until: the moment of the report; None for the present.
+        labels: readable names of events.
 
     Raises:
         InvalidTypeError, InvalidValueError: an argument is not allowed, or there are more days
             than one query may read.
     """
     event = checked_name("event", event)
+    readable = checked_labels(labels)
     moment, last, is_over = last_days(context, until)
-    days: list[int] = []
+    marked: list[int] = []
+    is_known = False
     place = yield from find_user(context, user_id)
     if place is not None:
         shard, offset = place
         query = _marked_days(context.shards[shard], event, offset, last)
-        (days,) = yield from gather(context, [(shard, query)])
-    runs = _runs(days)
+        ((marked, is_known),) = yield from gather(context, [(shard, query)])
+    runs = _runs(marked)
     since, current = 0, 0
     if runs and sum(runs[-1]) > (last if is_over else last - 1):
         since, current = runs[-1]
@@ -85,6 +142,8 @@ def streak(context: Context, event: str, user_id: Any, until: date | None) -> Qu
         longest=longest,
         longest_since=date.fromordinal(longest_since) if longest else None,
         until=moment,
+        labels=readable,
+        unknown_events=(yield from find_unknown(context, [] if is_known else [event])),
     )
 
 
@@ -111,8 +170,12 @@ def last_days(context: Context, until: date | None) -> tuple[datetime, int, bool
     return moment, today - is_over, is_over
 
 
-def _marked_days(context: Context, event: str, offset: int, last: int) -> Query[list[int]]:
+def _marked_days(
+    context: Context, event: str, offset: int, last: int
+) -> Query[tuple[list[int], bool]]:
     """Return the ordinals of the days on which a user was marked, from 1970 on, in order.
+
+    And whether the event has a bitmap that was found meanwhile.
 
     Arguments:
         context: the shard of the user.
@@ -135,7 +198,7 @@ def _marked_days(context: Context, event: str, offset: int, last: int) -> Query[
         )
         bits = yield Request([(b"GETBIT", key, digits) for key in keys])
         marked += itertools.compress(chunk, bits)
-    return marked
+    return marked, bool(days)
 
 
 def _days_to_read(context: Context, event: str, last: int) -> Query[Sequence[int]]:
