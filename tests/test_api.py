@@ -14,13 +14,14 @@ import tallymark
 from tallymark import SyncTally, Tally, Transaction, bitmapist
 from tallymark import sync as tm
 from tallymark._async.reads import AsyncReads
+from tallymark._async.reports import AsyncReports
 from tallymark._core.context import EventSets
-from tallymark._sync.reads import SyncReads
+from tallymark._sync.reports import SyncReports
 
 VERBS = ["mark_event", "unmark_event", "mark_unique", "unmark_unique"]
 MANY = ["mark_many", "unmark_many"]
 #: What a tally has beside the verbs that mark.
-READS = [name for name in vars(AsyncReads) if not name.startswith("_")]
+READS = [name for name in (*vars(AsyncReads), *vars(AsyncReports)) if not name.startswith("_")]
 STREAMS = ["users", "user_chunks"]
 MODULES = [
     importlib.import_module(module.name)
@@ -131,8 +132,8 @@ def test_both_facades_have_the_same_methods() -> None:
     def named(owner: type) -> set[str]:
         return {name for name in dir(owner) if not name.startswith("_")}
 
-    assert named(AsyncReads) == named(SyncReads)
-    assert named(EventSets) < named(AsyncReads)
+    assert named(AsyncReports) == named(SyncReports)
+    assert named(EventSets) < named(AsyncReports)
     assert named(Tally) - {"aclose"} == named(SyncTally) - {"close"}
 
 

@@ -12,6 +12,7 @@ import tallymark
 from tallymark import SyncTally, Tally
 from tallymark import sync as tm
 from tallymark._async.reads import AsyncReads
+from tallymark._async.reports import AsyncReports
 
 #: The verbs that the modules have too, with the default tally.
 MARKING = (
@@ -23,7 +24,7 @@ MARKING = (
     "unmark_many",
     "transaction",
 )
-READS = [name for name in vars(AsyncReads) if not name.startswith("_")]
+READS = [name for name in (*vars(AsyncReads), *vars(AsyncReports)) if not name.startswith("_")]
 
 #: The second paragraph of a module's verb.
 DEFAULT_TALLY = {

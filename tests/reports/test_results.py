@@ -33,7 +33,8 @@ from tallymark import (
     Retention,
     Stickiness,
 )
-from tallymark._reports.results import Labels, checked_labels
+from tallymark._core.frozen import FrozenMapping
+from tallymark._reports.results import checked_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -216,7 +217,7 @@ def test_reports_are_values(index: int) -> None:
 
 def test_labels() -> None:
     pairs = {"a": "A"}
-    for given in (pairs, MappingProxyType(pairs), OrderedDict(pairs), Labels(pairs)):
+    for given in (pairs, MappingProxyType(pairs), OrderedDict(pairs), FrozenMapping(pairs)):
         assert checked_labels(given) == pairs
     assert len(checked_labels(None)) == 0
     assert repr(checked_labels(pairs)) == repr(pairs)

@@ -1,8 +1,7 @@
 """The read verbs of `tallymark.Tally`: their signatures and their documentation.
 
-The queries are in the packages `tallymark._reading` and `tallymark._reports`. This module and
-`tallymark._sync.reads` have a driver execute them. The reports' modules are imported by the first
-verb that makes one: they take 7 ms, and many programs make no report.
+The queries are in the package `tallymark._reading`. This module and `tallymark._sync.reads` have a
+driver execute them. The verbs that make reports are in `tallymark._async.reports`.
 """
 
 from __future__ import annotations
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from .._core.events import EventSet
     from .._core.periods import By, Granularity, Period
     from .._reading.requests import Query
-    from .._reports.engagement import Funnel, Stickiness
-    from .._reports.retention import Mode, Retention
-    from .._reports.retention_query import Selector
     from .backend import AsyncBackend
 
 __all__ = ["AsyncReads"]
@@ -285,138 +281,6 @@ class AsyncReads(EventSets, Generic[IdT]):
         Cancelled: all, some or none of the bitmaps may have been changed; call it again.
         """
         return await self._answer(queries.delete(self._context, event_set), timeout)
-
-    async def retention(
-        self,
-        cohort: Selector,
-        activity: Selector,
-        *,
-        by: By = "week",
-        periods: int = 12,
-        cohorts: int | None = None,
-        until: date | None = None,
-        mode: Mode = "classic",
-        first_time: bool = False,
-        timeout: float | None = None,
-    ) -> Retention:
-        """Return how many users of each period were active in later periods.
-
-        Arguments:
-            cohort: the users of a cohort: an event's name, or a function that takes a
-                `Period` and returns an event set (`during` builds one), such as for users
-                who signed up on the web or on iOS.
-            activity: what makes a user active, given in the same way.
-            by: the length of a period: ``"day"``, ``"week"``, ``"month"`` or ``"year"``.
-            periods: the number of periods after the cohort's own, 0 or more. The table has
-                one more column, for the cohort's own period.
-            cohorts: the number of rows, 1 or more; as many as ``periods`` by default. The
-                last cohort is that of the last period that is over.
-            until: the moment of the report; the present by default, and at most. Periods that
-                are not over then are not counted: their cells are ``None``, and the state of
-                a cell says why.
-            mode: ``"classic"``: active in that very period. ``"unbounded"``: active in that
-                period or any later one that is over. For definitions see
-                https://amplitude.com/docs/faq/retention-analysis.
-            first_time: count in each cohort only users who were in no earlier period, back
-                to the year 1970, also in those that the table does not show. Bitmaps that
-                were deleted or have expired count as empty.
-
-        The bitmaps are fetched a few at a time and combined by the tally in a thread, with
-        numpy if it is installed (extra ``numpy``), so other tasks and other clients of Redis
-        are served meanwhile. It needs about 64 MiB, however many users there are, unless
-        cohorts have very many bitmaps. Concurrent marks may be in one cell and not in another.
-
-        Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
-                of another database; nothing was sent.
-            CommandError: Redis refused a command, such as for a key that holds no bitmap.
-            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            OverloadedError: ``max_pending`` reads were waiting.
-            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
-                loop.
-
-        Cancelled: other calls are not affected, and no temporary key is left.
-        """
-        from .._reports import retention_query  # noqa: PLC0415 - see above
-
-        return await self._answer(
-            retention_query.retention(
-                self._context,
-                cohort,
-                activity,
-                by=by,
-                periods=periods,
-                cohorts=cohorts,
-                until=until,
-                mode=mode,
-                first_time=first_time,
-            ),
-            timeout,
-        )
-
-    async def stickiness(
-        self, event: str, day: date | None = None, *, timeout: float | None = None
-    ) -> Stickiness:
-        """Return the share of a month's users who are active on a day: DAU over rolling MAU.
-
-        Arguments:
-            event: the event's name.
-            day: the day; by default yesterday, the last day that is over. The month is the 28
-                days that end with it, so that it has each day of the week equally often.
-
-        One request, one moment.
-
-        Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
-                of another database; nothing was sent.
-            CommandError: Redis refused a command, such as for a key that holds no bitmap.
-            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            OverloadedError: ``max_pending`` reads were waiting.
-            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
-                loop.
-
-        Cancelled: other calls are not affected, and no temporary key is left.
-        """
-        from .._reports import engagement  # noqa: PLC0415 - see above
-
-        return await self._answer(engagement.stickiness(self._context, event, day), timeout)
-
-    async def funnel(
-        self,
-        steps: Iterable[str | EventSet],
-        *,
-        by: By = "week",
-        moment: date | None = None,
-        timeout: float | None = None,
-    ) -> Funnel:
-        """Return how many users of a period took the first step, the first two, and so on.
-
-        Bitmaps have no order and no number of events in a period. So a user has reached a
-        step who did this step and all earlier ones within the same period, in any order. In a
-        funnel by week, a user who buys first and visits later is counted; a user who visits
-        on Sunday and buys on Monday is not.
-
-        Arguments:
-            steps: names of events, or event sets, which may be of any period.
-            by: the length of the period; ``"week"`` by default.
-            moment: a moment of the period; the present by default.
-
-        One request, one moment.
-
-        Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
-                of another database; nothing was sent.
-            CommandError: Redis refused a command, such as for a key that holds no bitmap.
-            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            OverloadedError: ``max_pending`` reads were waiting.
-            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
-                loop.
-
-        Cancelled: other calls are not affected, and no temporary key is left.
-        """
-        from .._reports import engagement  # noqa: PLC0415 - see above
-
-        return await self._answer(engagement.funnel(self._context, steps, by, moment), timeout)
 
     async def event_names(self, prefix: str = "", *, timeout: float | None = None) -> list[str]:
         """Return the names of all events that have a bitmap, sorted.

@@ -13,7 +13,7 @@ from .._redis.async_clients import KINDS
 from .._redis.cluster_clients import from_client, from_url
 from .backends import make_backend
 from .bulk import write_many
-from .reads import AsyncReads
+from .reports import AsyncReports
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Tally"]
 
 
-class Tally(AsyncReads[IdT]):
+class Tally(AsyncReports[IdT]):
     """Marks events of users on one Redis database and reads them back, for asyncio programs.
 
     Make one tally when the program starts, use it from all tasks of one event loop, and close

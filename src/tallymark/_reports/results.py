@@ -11,52 +11,24 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from .._charts.page import Page, isolated
 from .._core.arguments import check_flag, plain_str
+from .._core.frozen import FrozenMapping
 from .._core.untrusted import reraise_from_handler, shown
 from ..errors import InvalidTypeError, MissingExtraError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from .._charts.page import Figure
 
-__all__ = ["Labels", "Report", "checked_labels"]
+__all__ = ["Report", "checked_labels"]
 
 
-class Labels(Mapping[str, str]):
-    """The readable names of events: an immutable mapping that can be hashed and pickled."""
-
-    __slots__ = ("_names",)
-
-    def __init__(self, names: Mapping[str, str] | None = None) -> None:
-        self._names = dict(names or {})
-
-    def __getitem__(self, name: str) -> str:
-        return self._names[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __hash__(self) -> int:
-        return hash(frozenset(self._names.items()))
-
-    def __repr__(self) -> str:
-        return repr(self._names)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return Labels, (self._names,)
-
-
-def checked_labels(labels: Mapping[str, str] | None) -> Labels:
+def checked_labels(labels: Mapping[str, str] | None) -> FrozenMapping[str]:
     """Return the argument ``labels`` of a report as an immutable mapping.
 
     Raises:
         InvalidTypeError: it is no mapping of str to str.
     """
-    if isinstance(labels, Labels):
-        return labels
     error = None
     if labels is None or isinstance(labels, Mapping):
         try:
@@ -66,13 +38,13 @@ def checked_labels(labels: Mapping[str, str] | None) -> Labels:
             error = raised
         else:
             if all(type(text) is str for pair in names.items() for text in pair):
-                return Labels(names)
+                return FrozenMapping(names)
     raise InvalidTypeError(
         f"labels must be a mapping of names to readable names, both str, got {shown(labels)}"
     ) from error
 
 
-_NO_LABELS: Final = Labels()
+_NO_LABELS: Final[FrozenMapping[str]] = FrozenMapping()
 
 
 @dataclass(frozen=True, kw_only=True)

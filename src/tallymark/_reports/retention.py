@@ -8,27 +8,32 @@ returned in one period.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+import functools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from .._charts.heatmap import HeatCell, HeatMap, HeatRow
 from .._core.arguments import immutable
+from .._core.frozen import FrozenMapping
+from ..errors import InvalidValueError
 from .results import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from .._charts.page import Figure
+    from .._core.events import EventSet
     from .._core.periods import Granularity, Period
 
 __all__ = [
     "Cell",
     "CellState",
     "Cohort",
+    "CohortSource",
+    "CurvePoint",
     "Mode",
     "Retention",
-    "lazy_cohort",
     "rate",
 ]
 
@@ -56,8 +61,8 @@ class Cell:
     """How many users of a cohort returned in one period.
 
     Attributes:
-        period: the period of the return.
-        state: whether the period was complete.
+        period: the period of the return; of a bracket, the first one.
+        state: whether the period was complete; of a bracket, all periods.
         count: how many users returned; ``None`` unless the period was complete.
         rate: the retention rate, ``count`` divided by the size of the cohort, from 0 to 1;
             ``None`` unless the period was complete and the cohort has users.
@@ -67,6 +72,12 @@ class Cell:
     state: CellState
     count: int | None
     rate: float | None
+    _users: Callable[[], EventSet] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def users(self) -> EventSet | None:
+        """The event set of the users who returned; ``None`` if ``count`` is ``None``."""
+        return self._users() if self._users else None
 
 
 @dataclass(frozen=True)
@@ -82,24 +93,51 @@ class Cohort:
     period: Period
     size: int
     cells: tuple[Cell, ...]
+    _users: Callable[[], EventSet] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def users(self) -> EventSet:
+        """The event set of the users of the cohort.
+
+        Raises:
+            InvalidValueError: the cohort was not made by a tally.
+        """
+        if self._users is None:
+            raise InvalidValueError("this cohort was not made by a tally: it has no event set")
+        return self._users()
 
     if not TYPE_CHECKING:  # a type checker would accept every attribute
 
         def __getattr__(self, name: str) -> object:
-            arguments = vars(self).get("_cell_arguments")
-            if name != "cells" or arguments is None:
+            source = vars(self).get("_source")
+            if name != "cells" or source is None:
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            calendar, row, until, counts = arguments
-            periods = calendar[row : row + len(counts) + 1]
-            cells = tuple(
-                _cell(period, until, following.start, count, self.size)
-                for period, following, count in zip(periods, periods[1:], counts, strict=False)
-            )
+            cells = tuple(source.cells(self.size))
             vars(self)["cells"] = cells
             return cells
 
         def __reduce__(self) -> tuple[object, ...]:
-            return Cohort, (self.period, self.size, self.cells)
+            return Cohort, (self.period, self.size, self.cells, self._users)
+
+
+class CurvePoint(NamedTuple):
+    """A point of a retention curve: a column of the table, over all cohorts.
+
+    Attributes:
+        name: the offset of the column's periods, such as ``4`` or, for a bracket, ``4-7``.
+        size: how many users the cohorts have whose cells in this column are finished.
+        rate: the share of them who returned, from 0 to 1; ``None`` if there are no users.
+        unweighted: the mean of the rates of these cohorts, each counting equally; ``None`` if
+            there are no users.
+    """
+
+    name: str
+    size: int
+    rate: float | None
+    unweighted: float | None
+
+
+_NO_SEGMENTS: FrozenMapping[Any] = FrozenMapping()
 
 
 @dataclass(frozen=True)
@@ -116,6 +154,11 @@ class Retention(Report):
         first_time: whether a cohort has only the users who were in no earlier period.
         until: the moment of the report, naive, in the tally's time zone.
         cohorts: the rows, from the earliest period to the latest.
+        offsets: for each column its first and its last period, as the number of periods after
+            the cohort's own. They differ in brackets.
+        unit: the length of a period, such as ``week`` or ``7 days``.
+        segment: the name of the segment; ``None`` for the table of all users.
+        segments: a table for each segment, by name; none in the table of a segment.
     """
 
     cohort: str
@@ -125,6 +168,10 @@ class Retention(Report):
     first_time: bool
     until: datetime
     cohorts: tuple[Cohort, ...]
+    offsets: tuple[tuple[int, int], ...] = field(default=(), kw_only=True)
+    unit: str = field(default="", kw_only=True)
+    segment: str | None = field(default=None, kw_only=True)
+    segments: Mapping[str, Retention] = field(default=_NO_SEGMENTS, kw_only=True, repr=False)
 
     _integers: ClassVar[tuple[str, ...]] = ("count",)
 
@@ -148,7 +195,7 @@ class Retention(Report):
         """The retention rate of each column, from 0 to 1, over all cohorts.
 
         That is the mean of the rates of the finished cells, weighted by the sizes of their
-        cohorts; ``None`` if these cohorts have no users.
+        cohorts; ``None`` if these cohorts have no users. See `unweighted_averages`.
         """
         return tuple(
             rate(
@@ -156,6 +203,31 @@ class Retention(Report):
                 sum(size for size, _ in finished),
             )
             for finished in (self._finished_cells(column) for column in range(self.columns))
+        )
+
+    @property
+    def unweighted_averages(self) -> tuple[float | None, ...]:
+        """The mean of the rates of each column, from 0 to 1: every cohort counts equally.
+
+        Cohorts without users have no rate; ``None`` if no cohort has one.
+        """
+        columns = (self._finished_cells(column) for column in range(self.columns))
+        all_rates = ([cell.rate for size, cell in finished if size] for finished in columns)
+        return tuple(sum(rates) / len(rates) if rates else None for rates in all_rates)
+
+    @property
+    def curve(self) -> tuple[CurvePoint, ...]:
+        """The retention curve: a point for each column."""
+        names = (_column_name(first, last) for first, last in self._offsets)
+        averages = zip(names, self.averages, self.unweighted_averages, strict=True)
+        return tuple(
+            CurvePoint(
+                name,
+                sum(size for size, _ in self._finished_cells(column)),
+                average,
+                unweighted,
+            )
+            for column, (name, average, unweighted) in enumerate(averages)
         )
 
     @property
@@ -168,55 +240,81 @@ class Retention(Report):
 
         The keys: ``cohort`` and ``period`` (ISO 8601, such as ``2026-W48``), ``size``,
         ``offset`` (the number of periods after the cohort's own), ``count``, ``rate``,
-        ``state``. As a data frame, ``table.to_pandas().pivot(index="cohort",
-        columns="offset", values="rate")`` is the table with a row for each cohort.
-        Blocks the event loop, as `to_csv` does.
+        ``state``. With brackets, ``last_offset`` follows ``offset``. With segments,
+        ``segment`` comes first: ``None`` for all users, whose rows come before those of the
+        segments. As a data frame, ``table.to_pandas().pivot(index="cohort",
+        columns="offset", values="rate")`` is the table with a row for each cohort. Blocks
+        the event loop, as `to_csv` does.
         """
-        return [
-            {
-                "cohort": str(row.period),
-                "size": row.size,
-                "offset": offset,
-                "period": str(cell.period),
-                "count": cell.count,
-                "rate": cell.rate,
-                "state": cell.state.value,
-            }
-            for row in self.cohorts
-            for offset, cell in enumerate(row.cells)
-        ]
+        rows = []
+        for table in (self, *self.segments.values()):
+            segment = {"segment": table.segment} if self.segments else {}
+            for row in table.cohorts:
+                for (first, last), cell in zip(self._offsets, row.cells, strict=True):
+                    rows.append(
+                        {
+                            **segment,
+                            "cohort": str(row.period),
+                            "size": row.size,
+                            "offset": first,
+                            **({"last_offset": last} if self._has_brackets else {}),
+                            "period": str(cell.period),
+                            "count": cell.count,
+                            "rate": cell.rate,
+                            "state": cell.state.value,
+                        }
+                    )
+        return rows
 
     def _title(self) -> str:
         return f"{self._isolated(self.cohort)} → {self._isolated(self.activity)}"
 
     def _caption(self) -> str:
-        unit = str(self.granularity)
+        period = f"period of {self._unit}" if self._is_own_unit else self._unit
+        periods = f"periods of {self._unit}" if self._is_own_unit else f"{self._unit}s"
         first = "their first " if self.first_time else ""
         later = "" if self.mode == "classic" else ", or in any later one"
         return (
-            f"Rows: users with {first}“{self._isolated(self.cohort)}” in that {unit}. Columns: "
-            f"the share of them with “{self._isolated(self.activity)}” so many {unit}s "
+            f"Rows: users with {first}“{self._isolated(self.cohort)}” in that {period}. Columns: "
+            f"the share of them with “{self._isolated(self.activity)}” so many {periods} "
             f"later{later}. As of {self.until:%Y-%m-%d %H:%M}."
         )
 
     def _figures(self) -> Sequence[Figure]:
-        unit = str(self.granularity)
+        return list(map(Retention._heat_map, (self, *self.segments.values())))
+
+    def _heat_map(self) -> HeatMap:
         average = HeatRow(
             "All", sum(self.sizes), [HeatCell(mean, "of all so far") for mean in self.averages]
         )
-        return [
-            HeatMap(
-                title="Retention by cohort",
-                corner=unit.capitalize(),
-                columns=[str(offset) for offset in range(self.columns)],
-                rows=[average, *map(_heat_row, self.cohorts)],
-                notes=[
-                    f"… {unit} is not over yet",
-                    "empty: in the future",
-                    f"{_EMPTY_COHORT} no users",
-                ],
-            )
-        ]
+        return HeatMap(
+            title=self.segment or "All users",
+            corner=self._unit.capitalize(),
+            columns=[point.name for point in self.curve],
+            rows=[average, *map(_heat_row, self.cohorts)],
+            notes=[
+                f"… {self._unit} is not over yet" if not self._is_own_unit else "… not over yet",
+                "empty: in the future",
+                f"{_EMPTY_COHORT} no users",
+            ],
+        )
+
+    @property
+    def _unit(self) -> str:
+        return self.unit or str(self.granularity)
+
+    @property
+    def _is_own_unit(self) -> bool:
+        """Whether the unit is a number of days, and no word."""
+        return self._unit != str(self.granularity)
+
+    @property
+    def _offsets(self) -> tuple[tuple[int, int], ...]:
+        return self.offsets or tuple((column, column) for column in range(self.columns))
+
+    @property
+    def _has_brackets(self) -> bool:
+        return any(first < last for first, last in self._offsets)
 
     def _finished_cells(self, column: int) -> list[tuple[int, Any]]:
         """Return the finished cells of a column, each with the size of its cohort."""
@@ -247,35 +345,52 @@ def _heat_cell(cell: Cell, size: int) -> HeatCell:
     return HeatCell(None, f"{cell.period} is {_REASONS[cell.state]}", text)
 
 
-def lazy_cohort(
-    calendar: Sequence[Period], row: int, until: datetime, size: int, counts: Sequence[int]
-) -> Cohort:
-    """Return a cohort whose cells are made at the first access to its ``cells``.
+def _column_name(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
+
+
+class CohortSource(NamedTuple):
+    """What the cells of a cohort are made of.
 
     Half a million cells, made at once, would be traversed by several collections of Python's
-    garbage collector, which stops all threads.
+    garbage collector, which stops all threads. So they are made at the first access.
 
-    Arguments:
-        calendar: consecutive periods: those of the rows, then those of the columns of the
-            last row, then the period that follows.
+    Attributes:
+        timeline: consecutive periods: those of the rows, then those of the columns of the last
+            row, then the period that follows.
         row: the index of the row.
         until: the moment of the report.
-        size: how many users the cohort has.
-        counts: how many users returned, for each cell.
+        columns: for each column the first and the last offset.
+        counts: how many users returned, by column.
+        users_of_cell: returns the event set of a row and a column.
     """
-    cohort = object.__new__(Cohort)
-    vars(cohort).update(
-        period=calendar[row], size=size, _cell_arguments=(calendar, row, until, counts)
-    )
-    return cohort
 
+    timeline: Sequence[Period]
+    row: int
+    until: datetime
+    columns: Sequence[tuple[int, int]]
+    counts: Sequence[int]
+    users_of_cell: Callable[[int, int], EventSet]
 
-def _cell(period: Period, until: datetime, end: datetime, count: int, size: int) -> Cell:
-    """Return a cell; without the count if its period ends after the moment of the report."""
-    if end <= until:
-        return Cell(period, CellState.FINISHED, count, rate(count, size))
-    state = CellState.UNFINISHED if period.start < until else CellState.FUTURE
-    return Cell(period, state, None, None)
+    def cohort(self, size: int, users: Callable[[], EventSet]) -> Cohort:
+        """Return the cohort, with so many users."""
+        cohort = object.__new__(Cohort)
+        vars(cohort).update(period=self.timeline[self.row], size=size, _users=users, _source=self)
+        return cohort
+
+    def cells(self, size: int) -> Iterator[Cell]:
+        """Yield the cells of a cohort of so many users."""
+        for column, ((first, last), count) in enumerate(
+            zip(self.columns, self.counts, strict=True)
+        ):
+            period = self.timeline[self.row + first]
+            if self.timeline[self.row + last + 1].start <= self.until:
+                users = functools.partial(self.users_of_cell, self.row, column)
+                yield Cell(period, CellState.FINISHED, count, rate(count, size), users)
+            else:
+                begun = period.start < self.until
+                state = CellState.UNFINISHED if begun else CellState.FUTURE
+                yield Cell(period, state, None, None)
 
 
 def rate(count: int, total: int) -> float | None:

@@ -20,7 +20,7 @@ from .._redis.blocking_clients import KINDS
 from .._redis.cluster_clients import from_client, from_url
 from ..errors import TallymarkError
 from .backends import make_backend
-from .reads import SyncReads
+from .reports import SyncReports
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["SyncTally", "make_owning_tally"]
 
 
-class SyncTally(SyncReads[IdT]):
+class SyncTally(SyncReports[IdT]):
     """Marks events of users and reads them back, for programs without an event loop.
 
     The blocking version of `tallymark.Tally`: same verbs, arguments, results and guarantees.

@@ -1,0 +1,180 @@
+"""The reports of `tallymark.Tally`: their signatures and their documentation.
+
+The queries are in the package `tallymark._reports`. Its modules are imported by the first verb that
+makes a report: they take some milliseconds, and many programs make none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._core.user_ids import IdT
+from .reads import AsyncReads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import date
+
+    from .._core.calendars import Every
+    from .._core.events import EventSet
+    from .._core.periods import By
+    from .._reports.engagement import Funnel, Stickiness
+    from .._reports.retention import Mode, Retention
+    from .._reports.retention_query import Segments, Selector
+
+__all__ = ["AsyncReports"]
+
+
+class AsyncReports(AsyncReads[IdT]):
+    """The verbs that make reports.
+
+    What `AsyncReads` says of all verbs holds for them too. A report writes nothing to the database.
+    """
+
+    async def retention(
+        self,
+        cohort: Selector,
+        activity: Selector,
+        *,
+        by: Every = "week",
+        anchor: date | None = None,
+        periods: int | None = None,
+        cohorts: int | None = None,
+        until: date | None = None,
+        mode: Mode = "classic",
+        first_time: bool = False,
+        segments: Segments | None = None,
+        brackets: Iterable[int] | None = None,
+        timeout: float | None = None,
+    ) -> Retention:
+        """Return how many users of each period were active in later periods.
+
+        Arguments:
+            cohort: the users of a cohort: an event's name, or a function that takes a
+                `Period` and returns an event set (`during` builds one), such as for users
+                who signed up on the web or on iOS.
+            activity: what makes a user active, given in the same way.
+            by: the length of a period: ``"day"``, ``"week"`` (ISO, from Monday on), ``"month"``
+                or ``"year"``; or a timedelta of 1 to 3,660 whole days.
+            anchor: with a timedelta, the first day of one of the periods: any Sunday, for
+                weeks of ``timedelta(days=7)`` that begin on Sunday.
+            periods: the number of periods after the cohort's own, 0 or more; 12 by default.
+                The table has one more column, for the cohort's own period.
+            cohorts: the number of rows, 1 or more; as many as ``periods`` by default. The
+                last cohort is that of the last period that is over.
+            until: the moment of the report; the present by default, and at most. Periods that
+                are not over then are not counted: their cells are ``None``, and the state of
+                a cell says why.
+            mode: ``"classic"``: active in that very period. ``"unbounded"``: active in that
+                period or any later one that is over. For definitions see
+                https://amplitude.com/docs/faq/retention-analysis.
+            first_time: count in each cohort only users who were in no earlier period, back
+                to the year 1970, also in those that the table does not show. Bitmaps that
+                were deleted or have expired count as empty.
+            segments: for each segment, by name, an event set, or a function that takes the
+                `Period` of a cohort and returns one. The result has a table for each segment
+                beside that of all users; each bitmap is fetched once for all tables.
+            brackets: the last offset of each bracket, in ascending order, instead of
+                ``periods``: ``[1, 3, 7]`` for the columns 0, 1, 2-3 and 4-7. A user returned
+                in a bracket who was active in any of its periods. A cell is finished when
+                all periods of its bracket are over.
+
+        The bitmaps are fetched a few at a time and combined by the tally in a thread, with
+        numpy if it is installed (extra ``numpy``), so other tasks and other clients of Redis
+        are served meanwhile. It needs about 64 MiB, however many users there are, unless
+        cohorts have very many bitmaps. Concurrent marks may be in one cell and not in another.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
+                of another database; nothing was sent.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+                loop.
+
+        Cancelled: other calls are not affected, and no temporary key is left.
+        """
+        from .._reports import retention_query  # noqa: PLC0415 - see above
+
+        return await self._answer(
+            retention_query.retention(
+                self._context,
+                cohort,
+                activity,
+                by=by,
+                anchor=anchor,
+                periods=periods,
+                cohorts=cohorts,
+                until=until,
+                mode=mode,
+                first_time=first_time,
+                segments=segments,
+                brackets=brackets,
+            ),
+            timeout,
+        )
+
+    async def stickiness(
+        self, event: str, day: date | None = None, *, timeout: float | None = None
+    ) -> Stickiness:
+        """Return the share of a month's users who are active on a day: DAU over rolling MAU.
+
+        Arguments:
+            event: the event's name.
+            day: the day; by default yesterday, the last day that is over. The month is the 28
+                days that end with it, so that it has each day of the week equally often.
+
+        One request, one moment.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
+                of another database; nothing was sent.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+                loop.
+
+        Cancelled: other calls are not affected, and no temporary key is left.
+        """
+        from .._reports import engagement  # noqa: PLC0415 - see above
+
+        return await self._answer(engagement.stickiness(self._context, event, day), timeout)
+
+    async def funnel(
+        self,
+        steps: Iterable[str | EventSet],
+        *,
+        by: By = "week",
+        moment: date | None = None,
+        timeout: float | None = None,
+    ) -> Funnel:
+        """Return how many users of a period took the first step, the first two, and so on.
+
+        Bitmaps have no order and no number of events in a period. So a user has reached a
+        step who did this step and all earlier ones within the same period, in any order. In a
+        funnel by week, a user who buys first and visits later is counted; a user who visits
+        on Sunday and buys on Monday is not.
+
+        Arguments:
+            steps: names of events, or event sets, which may be of any period.
+            by: the length of the period; ``"week"`` by default.
+            moment: a moment of the period; the present by default.
+
+        One request, one moment.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
+                of another database; nothing was sent.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+                loop.
+
+        Cancelled: other calls are not affected, and no temporary key is left.
+        """
+        from .._reports import engagement  # noqa: PLC0415 - see above
+
+        return await self._answer(engagement.funnel(self._context, steps, by, moment), timeout)
