@@ -12,7 +12,9 @@ import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+from .._charts.drawing import Series
 from .._charts.heatmap import HeatCell, HeatMap, HeatRow
+from .._charts.lines import LineChart
 from .._core.arguments import immutable
 from .._core.frozen import FrozenMapping
 from ..errors import InvalidValueError
@@ -281,14 +283,30 @@ class Retention(Report):
         )
 
     def _figures(self) -> Sequence[Figure]:
-        return list(map(Retention._heat_map, (self, *self.segments.values())))
+        table, *of_segments = map(Retention._heat_map, (self, *self.segments.values()))
+        if self.columns < 2:
+            return [table, *of_segments]
+        curve = LineChart(
+            title="Retention curve",
+            labels=table.columns,
+            series=[Series(name, averages) for name, averages in self._curves()],
+            rates=True,
+            above="Share of the users of all cohorts",
+            below=f"{'Periods' if self._is_own_unit else self._unit.capitalize() + 's'} later",
+        )
+        return [table, curve, *of_segments]
+
+    def _curves(self) -> list[tuple[str, Sequence[float | None]]]:
+        """Return the lines of the curve: the name of each, and its average of each column."""
+        tables = (self, *self.segments.values())
+        return [(table.segment or "All users", table.averages) for table in tables]
 
     def _heat_map(self) -> HeatMap:
         average = HeatRow(
             "All", sum(self.sizes), [HeatCell(mean, "of all so far") for mean in self.averages]
         )
         return HeatMap(
-            title=self.segment or "All users",
+            title=_TABLE if self.segment is None else f"{_TABLE}: {self.segment}",
             corner=self._unit.capitalize(),
             columns=[point.name for point in self.curve],
             rows=[average, *map(_heat_row, self.cohorts)],
@@ -324,6 +342,9 @@ class Retention(Report):
             if row.cells[column].state is CellState.FINISHED
         ]
 
+
+#: The heading of a heat map.
+_TABLE = "Retention by cohort"
 
 #: The text of a finished cell whose cohort has no users.
 _EMPTY_COHORT = "\N{EN DASH}"
