@@ -118,7 +118,7 @@ class BarChart(NamedTuple):
             parts.append(
                 f'<rect class="fill c{index % COLOURS}" x="{axes.places[at] - width / 2:.5g}%" '
                 f'y="{top:g}" width="{width:.5g}%" height="{bottom - top:.4g}">'
-                f"{tooltip(f'{each.name}, {self.labels[at]}: {grouped(value)}')}</rect>\n"
+                f"{tooltip([each.name, self.labels[at]], grouped(value))}</rect>\n"
             )
         return "".join(parts)
 

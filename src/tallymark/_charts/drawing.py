@@ -173,16 +173,17 @@ def legend(entries: Sequence[tuple[str, str]]) -> str:
     return f'<ul class="key">\n{items}</ul>\n'
 
 
-def marker(index: int, x: str, y: float, title: str, *, hollow: bool = False) -> str:
-    """Return the marker of a series at a place, with a tooltip."""
+def marker(index: int, x: str, y: float, within: str = "", *, hollow: bool = False) -> str:
+    """Return the marker of a series at a place; ``within`` may be its tooltip."""
     kind = "hollow" if hollow else "fill"
-    shape = f'<path class="{kind}" d="{_MARKERS[index % len(_MARKERS)]}">{tooltip(title)}</path>'
+    shape = f'<path class="{kind}" d="{_MARKERS[index % len(_MARKERS)]}">{within}</path>'
     return f'<svg class="c{index % COLOURS}" x="{x}" y="{y}">{shape}</svg>\n'
 
 
-def tooltip(text: str) -> str:
-    """Return the tooltip of the SVG element around it; nothing for no text."""
-    return f"<title>{escape(text)}</title>" if text else ""
+def tooltip(names: Sequence[str], text: str = "") -> str:
+    """Return the tooltip of the SVG element around it: some names and a text."""
+    shown = f"{', '.join(map(isolated, names))}{': ' if text else ''}{text}"
+    return f"<title>{escape(shown)}</title>"
 
 
 def numbers(table: Table) -> str:

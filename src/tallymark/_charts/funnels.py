@@ -142,10 +142,10 @@ def _bar(name: str, kind: str, bar: FunnelBar, index: int, *, thickness: int) ->
     filled = max(0.3, 100 * (bar.of_first or 0)) if bar.users else 0
     return (
         f"{_named(name, kind, _NARROW - room, _MEDIUM - room)}"
-        f'<text class="users" x="100%" y="14" text-anchor="end">{users}</text>\n'
+        f'<text class="users" x="100%" y="14" text-anchor="end">{escape(users)}</text>\n'
         f'<rect class="track" y="21" width="100%" height="{thickness}" rx="2"/>\n'
         f'<rect class="fill c{index % COLOURS}" y="21" width="{filled:.5g}%" '
-        f'height="{thickness}" rx="2">{tooltip(f"{name}: {users}")}</rect>\n'
+        f'height="{thickness}" rx="2">{tooltip([name], users)}</rect>\n'
     )
 
 
@@ -155,6 +155,6 @@ def _named(name: str, kind: str, narrow: float, medium: float) -> str:
     if short == long:
         return f'<text class="{kind}" y="14">{escape(short)}</text>\n'
     return (
-        f'<text class="{kind} narrow" y="14">{escape(short)}{tooltip(name)}</text>\n'
-        f'<text class="{kind} medium" y="14">{escape(long)}{tooltip(name)}</text>\n'
+        f'<text class="{kind} narrow" y="14">{escape(short)}{tooltip([name])}</text>\n'
+        f'<text class="{kind} medium" y="14">{escape(long)}{tooltip([name])}</text>\n'
     )

@@ -17,6 +17,7 @@ from .drawing import (
     numbers,
     plot,
     summary,
+    tooltip,
 )
 from .formats import grouped, percent
 from .tables import Table
@@ -118,7 +119,7 @@ class LineChart(NamedTuple):
                 index,
                 f"{axes.places[at]:.5g}%",
                 axes.scale.y(value),
-                f"{series.name}, {self.labels[at]}: {self._text(index, at)}",
+                tooltip([series.name, self.labels[at]], self._text(index, at)),
                 hollow=at in series.unfinished,
             )
             for at, value in self._marked(index)
@@ -159,5 +160,5 @@ def _sample(index: int, *, dashed: bool = False) -> str:
     kind = "line dashed" if dashed else "line"
     return (
         f'<path class="c{index % COLOURS} {kind}" d="M1 6H25"/>'
-        f"{marker(index, '13', 6, '', hollow=dashed)}"
+        f"{marker(index, '13', 6, hollow=dashed)}"
     )
