@@ -30,6 +30,7 @@ from ._async.default import (
 )
 from ._async.tally import Tally
 from ._core import options as _options
+from ._core.calendars import DaySpan
 from ._core.events import EventSet, all_of, any_of
 from ._core.keys import KeySchema
 from ._core.observers import Observer, Operation
@@ -63,7 +64,7 @@ from .errors import (
 if _TYPE_CHECKING:
     from ._reports.engagement import Funnel, FunnelStep, Stickiness
     from ._reports.results import Report
-    from ._reports.retention import Cell, CellState, Cohort, Retention
+    from ._reports.retention import Cell, CellState, Cohort, CurvePoint, Retention
     from .sync import SyncTally
 
 __all__ = [
@@ -74,6 +75,8 @@ __all__ = [
     "ClosedError",
     "Cohort",
     "CommandError",
+    "CurvePoint",
+    "DaySpan",
     "EventSet",
     "Funnel",
     "FunnelStep",
@@ -132,6 +135,7 @@ _LAZY = {
     "Cell": "_reports.retention",
     "CellState": "_reports.retention",
     "Cohort": "_reports.retention",
+    "CurvePoint": "_reports.retention",
     "Funnel": "_reports.engagement",
     "FunnelStep": "_reports.engagement",
     "Report": "_reports.results",

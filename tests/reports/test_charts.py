@@ -149,7 +149,7 @@ def check_ticks(found: list[float], low: float, high: float, most: int) -> None:
 
 #: The least width of each kind of chart, and the classes that are hidden there.
 HIDDEN: dict[int, tuple[str, ...]] = {
-    260: ("medium", "wide", "full"),
+    280: ("medium", "wide", "full"),
     520: ("wide", "full"),
     900: ("full",),
     1040: (),

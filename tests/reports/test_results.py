@@ -229,7 +229,7 @@ def test_labels() -> None:
         Stickiness(DAY, 1, 2, labels=invalid[0])
 
 
-@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("value", HOSTILE, ids=lambda value: type(value).__name__)
 def test_hostile_labels(value: Any) -> None:
     with used(value) as hostile:
         try:

@@ -12,14 +12,14 @@ from .page import isolated
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["HEIGHT", "Axes", "Scale", "ticks", "visible_from"]
+__all__ = ["HEIGHT", "Axes", "Scale", "ticks"]
 
 #: The height of the plot between its axes, in pixels.
 HEIGHT: Final = 220
 
-#: The width of the plot that is certain at each of four widths of the chart, from the
-#: widest, and the class of what only that width has room for: see the style of drawings.
-_WIDTHS: Final = ((930.0, "full"), (800.0, "wide"), (420.0, "medium"), (190.0, ""))
+#: The least width of four kinds of charts, in pixels, from the widest, and the class of what a
+#: narrower chart has no room for: see the container queries of drawings.
+_WIDTHS: Final = ((1040, "full"), (900, "wide"), (520, "medium"), (280, ""))
 
 #: How wide the label of a point is at most, in pixels.
 _LABEL: Final = 110
@@ -107,8 +107,7 @@ class Axes(NamedTuple):
             for tick in self.scale.ticks
         )
         texts = self._texts()
-        pitch = (self.places[1] - self.places[0]) / 100 if len(self.places) > 1 else 1.0
-        steps = _steps(max(map(text_width, texts), default=0), pitch)
+        steps = self._steps(max(map(text_width, texts), default=0))
         labels = []
         # Counted from the last point, which is the latest.
         for distance, (place, text) in enumerate(
@@ -124,30 +123,32 @@ class Axes(NamedTuple):
                 )
         return lines + "".join(labels)
 
+    def room_for(self, needed: float) -> str | None:
+        """Return the class of text of a width that stands at each point.
+
+        It is hidden in charts that have no room for it; ``None`` if none has.
+        """
+        names = [name for distance, name in self._distances() if distance >= needed + 4]
+        return names[-1] if names else None
+
+    def _steps(self, widest: float) -> list[tuple[int, str]]:
+        """Return, for each kind of chart, at every how manieth point there is a label.
+
+        Each step is a multiple of the one before, so that a label of a narrow chart is also
+        one of a wider chart.
+        """
+        steps = []
+        step = 1
+        for distance, name in self._distances():
+            step *= max(1, math.ceil((widest + 12) / (distance * step)))
+            steps.append((step, name))
+        return steps
+
+    def _distances(self) -> list[tuple[float, str]]:
+        """Return the distance of two points in each kind of chart, in pixels, and its class."""
+        share = (self.places[1] - self.places[0]) / 100 if len(self.places) > 1 else 1.0
+        margins = sum(self.margins())
+        return [(share * (width - margins), name) for width, name in _WIDTHS]
+
     def _texts(self) -> list[str]:
         return [isolated(fitted(label, _LABEL)) for label in self.labels]
-
-
-def _steps(widest: float, pitch: float) -> list[tuple[int, str]]:
-    """Return, for each width of the chart, at every how manieth point there is a label.
-
-    Each step is a multiple of the one before, so that a label of a narrow chart is also one of
-    a wider chart.
-    """
-    steps = []
-    step = 1
-    for width, name in _WIDTHS:
-        step *= max(1, math.ceil((widest + 12) / (pitch * width * step)))
-        steps.append((step, name))
-    return steps
-
-
-def visible_from(needed: float, pitch: float) -> str | None:
-    """Return the class of text that stands at each point, or ``None`` if no width has room.
-
-    Arguments:
-        needed: the width of the text, in pixels.
-        pitch: the distance of two points, as a share of the width of the plot.
-    """
-    names = [name for width, name in _WIDTHS if pitch * width >= needed + 4]
-    return names[-1] if names else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from .axes import Axes, Scale, visible_from
+from .axes import Axes, Scale
 from .drawing import (
     COLOURS,
     DRAWING_STYLE,
@@ -74,7 +74,7 @@ class BarChart(NamedTuple):
         zero = axes.scale.y(0)
         content += f'<line class="zero" x1="0" x2="100%" y1="{zero}" y2="{zero}"/>\n'
         if len(self.series) == 1:
-            content += self._counts(axes, 1 / slots)
+            content += self._counts(axes)
         description = " ".join(summary(each, self.labels, rates=False) for each in self.series)
         key = [
             (f'<rect class="fill c{index % COLOURS}" x="6" width="14" height="12"/>', each.name)
@@ -122,12 +122,12 @@ class BarChart(NamedTuple):
             )
         return "".join(parts)
 
-    def _counts(self, axes: Axes, pitch: float) -> str:
+    def _counts(self, axes: Axes) -> str:
         """Return the numbers above the bars of a histogram."""
         values = [value for value in self.series[0].values if value is not None]
         for digits in (3, 2):
             texts = [compact(value, digits) for value in values]
-            kind = visible_from(max(map(text_width, texts), default=0), pitch)
+            kind = axes.room_for(max(map(text_width, texts), default=0))
             if kind in ("", "medium"):
                 break
         if kind is None:

@@ -85,7 +85,7 @@ def _colours(colours: Sequence[str]) -> str:
     return " ".join(f"--c{index}: {colour};" for index, colour in enumerate(colours))
 
 
-#: The widths of the container queries belong to those of `axes`.
+#: The widths of the container queries are those of `axes`.
 DRAWING_STYLE: Final = f"""\
 {TABLE_STYLE}\
 .tallymark {{ {_colours(_LIGHT)} --axis: #76828e; --track: #eef1f4; }}

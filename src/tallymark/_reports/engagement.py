@@ -16,11 +16,11 @@ from .._core.arguments import checked_name, iterated
 from .._core.periods import Granularity, Period, dated
 from .._reading.queries import counts
 from ..errors import InvalidValueError
-from .results import Report
+from .results import Report, checked_labels
 from .retention import rate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import date
 
     from .._charts.page import Figure
@@ -171,18 +171,22 @@ class Funnel(Report):
         ]
 
 
-def stickiness(context: Context, event: str, day: date | None) -> Query[Stickiness]:
+def stickiness(
+    context: Context, event: str, day: date | None, labels: Mapping[str, str] | None
+) -> Query[Stickiness]:
     """Count the users of a day and of the 28 days that end with the day, at one moment.
 
     Arguments:
         context: the database.
         event: the event that active users are marked for.
         day: the day; None for yesterday.
+        labels: readable names of events.
 
     Raises:
         InvalidTypeError, InvalidValueError: an argument is not allowed.
     """
     event = checked_name("event", event)
+    readable = checked_labels(labels)
     period = Period.containing(Granularity.DAY, context.local(day, "day"))
     if day is None:
         period = period.shift(-1)  # the last complete day
@@ -193,11 +197,15 @@ def stickiness(context: Context, event: str, day: date | None) -> Query[Stickine
         raise InvalidValueError(f"the {ROLLING_DAYS} days before {period} leave year 1") from error
     month = context.days(event, start, end)
     daily, monthly = yield from counts(context, [context.during(event, period), month])
-    return Stickiness(period, daily, monthly, event=event)
+    return Stickiness(period, daily, monthly, event=event, labels=readable)
 
 
 def funnel(
-    context: Context, steps: Iterable[str | EventSet], by: By, moment: date | None
+    context: Context,
+    steps: Iterable[str | EventSet],
+    by: By,
+    moment: date | None,
+    labels: Mapping[str, str] | None,
 ) -> Query[Funnel]:
     """Count the users who reached each step, all at one moment.
 
@@ -206,11 +214,13 @@ def funnel(
         steps: the names of events, which are counted in the period, or event sets.
         by: the granularity of the period.
         moment: a moment in the period; None for now.
+        labels: readable names of events.
 
     Raises:
         InvalidTypeError, InvalidValueError: an argument is not allowed.
     """
     remaining = iterated("steps must be several names or event sets", steps)
+    readable = checked_labels(labels)
     period = Period.containing(dated(by), context.local(moment))
     # The count of the n-th step combines n event sets: about n**2 / 2 for all n steps.
     max_steps = math.isqrt(2 * context.options.max_bitmaps)
@@ -243,4 +253,5 @@ def funnel(
             )
             for index, (name, count) in enumerate(zip(names, users, strict=True))
         ),
+        labels=readable,
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from .._charts.drawing import Series
 from .._charts.heatmap import HeatCell, HeatMap, HeatRow
 from .._charts.lines import LineChart
+from .._charts.page import isolated
 from .._core.arguments import immutable
 from .._core.frozen import FrozenMapping
 from ..errors import InvalidValueError
@@ -245,8 +246,8 @@ class Retention(Report):
         ``state``. With brackets, ``last_offset`` follows ``offset``. With segments,
         ``segment`` comes first: ``None`` for all users, whose rows come before those of the
         segments. As a data frame, ``table.to_pandas().pivot(index="cohort",
-        columns="offset", values="rate")`` is the table with a row for each cohort. Blocks
-        the event loop, as `to_csv` does.
+        columns="offset", values="rate")`` is the table with a row for each cohort, if there
+        are no segments. Blocks the event loop, as `to_csv` does.
         """
         rows = []
         for table in (self, *self.segments.values()):
@@ -272,8 +273,7 @@ class Retention(Report):
         return f"{self._isolated(self.cohort)} → {self._isolated(self.activity)}"
 
     def _caption(self) -> str:
-        period = f"period of {self._unit}" if self._is_own_unit else self._unit
-        periods = f"periods of {self._unit}" if self._is_own_unit else f"{self._unit}s"
+        period, periods = _words(_unit(self))
         first = "their first " if self.first_time else ""
         later = "" if self.mode == "classic" else ", or in any later one"
         return (
@@ -283,48 +283,25 @@ class Retention(Report):
         )
 
     def _figures(self) -> Sequence[Figure]:
-        table, *of_segments = map(Retention._heat_map, (self, *self.segments.values()))
+        table = _heat_map(self, "Retention by cohort")
+        of_segments = [
+            _heat_map(segment, f"Retention by cohort: {isolated(name)}")
+            for name, segment in self.segments.items()
+        ]
         if self.columns < 2:
             return [table, *of_segments]
         curve = LineChart(
             title="Retention curve",
             labels=table.columns,
-            series=[Series(name, averages) for name, averages in self._curves()],
+            series=[
+                Series(each.segment or "All users", each.averages)
+                for each in (self, *self.segments.values())
+            ],
             rates=True,
             above="Share of the users of all cohorts",
-            below=f"{'Periods' if self._is_own_unit else self._unit.capitalize() + 's'} later",
+            below=f"{_words(_unit(self))[1].capitalize()} later",
         )
         return [table, curve, *of_segments]
-
-    def _curves(self) -> list[tuple[str, Sequence[float | None]]]:
-        """Return the lines of the curve: the name of each, and its average of each column."""
-        tables = (self, *self.segments.values())
-        return [(table.segment or "All users", table.averages) for table in tables]
-
-    def _heat_map(self) -> HeatMap:
-        average = HeatRow(
-            "All", sum(self.sizes), [HeatCell(mean, "of all so far") for mean in self.averages]
-        )
-        return HeatMap(
-            title=_TABLE if self.segment is None else f"{_TABLE}: {self.segment}",
-            corner=self._unit.capitalize(),
-            columns=[point.name for point in self.curve],
-            rows=[average, *map(_heat_row, self.cohorts)],
-            notes=[
-                f"… {self._unit} is not over yet" if not self._is_own_unit else "… not over yet",
-                "empty: in the future",
-                f"{_EMPTY_COHORT} no users",
-            ],
-        )
-
-    @property
-    def _unit(self) -> str:
-        return self.unit or str(self.granularity)
-
-    @property
-    def _is_own_unit(self) -> bool:
-        """Whether the unit is a number of days, and no word."""
-        return self._unit != str(self.granularity)
 
     @property
     def _offsets(self) -> tuple[tuple[int, int], ...]:
@@ -343,14 +320,40 @@ class Retention(Report):
         ]
 
 
-#: The heading of a heat map.
-_TABLE = "Retention by cohort"
-
 #: The text of a finished cell whose cohort has no users.
 _EMPTY_COHORT = "\N{EN DASH}"
 
 #: In the tooltip of a cell that has no count: what its period is.
 _REASONS = {CellState.UNFINISHED: "not over yet", CellState.FUTURE: "in the future"}
+
+
+def _unit(table: Retention) -> str:
+    return table.unit or str(table.granularity)
+
+
+def _words(unit: str) -> tuple[str, str]:
+    """Return the singular and the plural of the unit of a table."""
+    if unit.isalpha():
+        return unit, f"{unit}s"
+    return f"period of {unit}", f"periods of {unit}"
+
+
+def _heat_map(table: Retention, title: str) -> HeatMap:
+    unit = _unit(table)
+    average = HeatRow(
+        "All", sum(table.sizes), [HeatCell(mean, "of all so far") for mean in table.averages]
+    )
+    return HeatMap(
+        title=title,
+        corner=unit.capitalize(),
+        columns=[point.name for point in table.curve],
+        rows=[average, *map(_heat_row, table.cohorts)],
+        notes=[
+            f"… {_words(unit)[0]} is not over yet",
+            "empty: in the future",
+            f"{_EMPTY_COHORT} no users",
+        ],
+    )
 
 
 def _heat_row(row: Cohort) -> HeatRow:

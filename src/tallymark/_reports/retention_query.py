@@ -23,6 +23,7 @@ from .._reading.fanout import each_shard
 from .._reading.keyspace import periods_of
 from .._reading.requests import Request, in_steps
 from ..errors import InvalidTypeError, InvalidValueError
+from .results import checked_labels
 from .retention import CohortSource, Mode, Retention
 from .retention_counts import RetentionSets, count_cells
 
@@ -74,6 +75,7 @@ def retention(
     first_time: bool,
     segments: Segments | None,
     brackets: Iterable[int] | None,
+    labels: Mapping[str, str] | None,
 ) -> Query[Retention]:
     """Count the cells of a retention table, and of one for each segment.
 
@@ -91,10 +93,12 @@ def retention(
         segments: for each segment an event set, or a function from the period of a cohort to one.
         brackets: the last offset of each bracket, in ascending order; None for one column for
             each period.
+        labels: readable names of events.
 
     Raises:
         InvalidTypeError, InvalidValueError: an argument is not allowed.
     """
+    readable = checked_labels(labels)
     spans = calendar(by, None if anchor is None else context.local(anchor, "anchor"))
     columns = yield from _columns(context, periods, brackets)
     periods = columns[-1][1]
@@ -159,6 +163,7 @@ def retention(
             unit=spans.unit,
             segment=names[segment] if segment is not None else None,
             segments=FrozenMapping(segments),
+            labels=readable,
         )
 
     return table(0, {name: table(index, {}) for index, name in enumerate(names, 1)})

@@ -12,7 +12,7 @@ from .._core.user_ids import IdT
 from .reads import SyncReads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import date
 
     from .._core.calendars import Every
@@ -45,6 +45,7 @@ class SyncReports(SyncReads[IdT]):
         first_time: bool = False,
         segments: Segments | None = None,
         brackets: Iterable[int] | None = None,
+        labels: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Retention:
         """Return how many users of each period were active in later periods.
@@ -78,6 +79,7 @@ class SyncReports(SyncReads[IdT]):
                 ``periods``: ``[1, 3, 7]`` for the columns 0, 1, 2-3 and 4-7. A user returned
                 in a bracket who was active in any of its periods. A cell is finished when
                 all periods of its bracket are over.
+            labels: readable names of events, for titles and captions of the HTML.
 
         The bitmaps are fetched a few at a time and combined by the tally, with
         numpy if it is installed (extra ``numpy``), so other threads and other clients of Redis
@@ -107,12 +109,18 @@ class SyncReports(SyncReads[IdT]):
                 first_time=first_time,
                 segments=segments,
                 brackets=brackets,
+                labels=labels,
             ),
             timeout,
         )
 
     def stickiness(
-        self, event: str, day: date | None = None, *, timeout: float | None = None
+        self,
+        event: str,
+        day: date | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        timeout: float | None = None,
     ) -> Stickiness:
         """Return the share of a month's users who are active on a day: DAU over rolling MAU.
 
@@ -120,6 +128,7 @@ class SyncReports(SyncReads[IdT]):
             event: the event's name.
             day: the day; by default yesterday, the last day that is over. The month is the 28
                 days that end with it, so that it has each day of the week equally often.
+            labels: readable names of events, for titles and captions of the HTML.
 
         One request, one moment.
 
@@ -132,7 +141,7 @@ class SyncReports(SyncReads[IdT]):
         """
         from .._reports import engagement  # noqa: PLC0415 - see above
 
-        return self._answer(engagement.stickiness(self._context, event, day), timeout)
+        return self._answer(engagement.stickiness(self._context, event, day, labels), timeout)
 
     def funnel(
         self,
@@ -140,6 +149,7 @@ class SyncReports(SyncReads[IdT]):
         *,
         by: By = "week",
         moment: date | None = None,
+        labels: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Funnel:
         """Return how many users of a period took the first step, the first two, and so on.
@@ -153,6 +163,7 @@ class SyncReports(SyncReads[IdT]):
             steps: names of events, or event sets, which may be of any period.
             by: the length of the period; ``"week"`` by default.
             moment: a moment of the period; the present by default.
+            labels: readable names of events, for titles and captions of the HTML.
 
         One request, one moment.
 
@@ -165,4 +176,4 @@ class SyncReports(SyncReads[IdT]):
         """
         from .._reports import engagement  # noqa: PLC0415 - see above
 
-        return self._answer(engagement.funnel(self._context, steps, by, moment), timeout)
+        return self._answer(engagement.funnel(self._context, steps, by, moment, labels), timeout)
