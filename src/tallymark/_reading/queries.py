@@ -14,8 +14,6 @@ from .._core.untrusted import shown
 from ..errors import InvalidTypeError
 from .bounds import check_bitmaps, check_number
 from .expressions import (
-    MAX_PART,
-    MIN_PART,
     build_request,
     build_shard_requests,
     check_cost,
@@ -23,7 +21,9 @@ from .expressions import (
     compile_graphs,
     fetch_part,
     find_candidate,
+    is_short_work,
     load_algebra,
+    part_size,
 )
 from .fanout import each_shard
 from .raw_keys import bitcount, unlink
@@ -134,7 +134,8 @@ def _read(
         event_sets: the event sets.
         read_command: returns the command that reads the bitmap under a key.
         fallback: reads the results without temporary keys, given a graph for each event set:
-            from a replica, or from a shard whose slot is migrating.
+            from a replica, from a shard whose slot is migrating, or where thresholds would
+            block the server for long.
 
     Returns:
         For each shard the list of the replies to ``read_command``. Those of one shard are of
@@ -147,11 +148,14 @@ def _read(
         key = event_sets[0].key_with_prefix(context.shards[0].origin.prefix)
         request = Request([read_command(key)], share=_COUNTS)
         return (yield from each_shard(context, lambda _: send(request)))
-    if context.options.reads_elsewhere and not {Bitmap}.issuperset(map(type, event_sets)):
-        # A replica refuses to write temporary keys.
+    # A replica refuses to write temporary keys.
+    in_client = context.options.reads_elsewhere and not {Bitmap}.issuperset(map(type, event_sets))
+    if not in_client:
+        graph = yield from compile_graph(event_sets)
+        in_client = graph.has_thresholds and not (yield from is_short_work(context, graph))
+    if in_client:
         graphs = yield from compile_graphs(event_sets)
         return (yield from each_shard(context, lambda shard: fallback(_in_shard(shard, graphs))))
-    graph = yield from compile_graph(event_sets)
     yield from check_cost(context, graph)
     request_of, indexes, concurrency = yield from build_shard_requests(context, graph, read_command)
 
@@ -181,7 +185,7 @@ def _count_in_client(graph: Graph, *, enough: int | None = None) -> Query[int]:
         (number,) = yield Request([(b"BITCOUNT", graph.key_of(graph.bitmaps[0]))], share=_COUNTS)
         return int(number)
     algebra = yield from load_algebra()
-    size = max(MIN_PART, MAX_PART // len(graph.bitmaps))
+    size = part_size(graph)
     at: int | None = 0
     number = 0
     while at is not None and (enough is None or number < enough):
