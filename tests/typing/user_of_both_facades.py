@@ -30,6 +30,7 @@ from tallymark import (
     __version__,
     all_of,
     any_of,
+    at_least,
     configure,
     current_tally,
     mark_event,
@@ -140,6 +141,7 @@ def event_sets(tally: Tally, blocking: SyncTally, now: datetime, day: date) -> N
     assert_type((both | tally.unique("premium")) - both.shift(-2) ^ both, EventSet)
     assert_type(both.start, "datetime | None")
     assert_type(any_of([both, tally.last("active", 7)]), EventSet)
+    assert_type(at_least(2, [both, tally.last("active", 7), tally.unique("x")]), EventSet)
     assert_type(all_of({both}), EventSet)
     tally.between("active", day)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     both & "active"  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue, reportUnusedExpression]
