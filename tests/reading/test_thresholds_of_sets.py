@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +21,10 @@ from tallymark._core.options import Options
 from tallymark._reading import bits, expressions, queries
 from tallymark._reading.graphs import Graph
 from tallymark._reading.requests import Checkpoint, Compute, Request
+from threshold_trees import Tree, counted, ids, trees
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Sequence
 
     from facades import Facade
     from stores import Store
@@ -32,44 +32,6 @@ if TYPE_CHECKING:
 FIRST = date(2026, 10, 10)
 context = Context.of("db", Options(), lambda: 0.0)
 flags = [Bitmap(context.origin, f"f{number}", None) for number in range(3_650)]
-
-
-def counted(number: int, sets: Iterable[set[int]]) -> set[int]:
-    """Return who is in at least so many sets."""
-    return {
-        user
-        for user, count in Counter(user for each in sets for user in each).items()
-        if count >= number
-    }
-
-
-class Tree:
-    """A random expression: of event sets, and of sets."""
-
-    def __init__(self, draw: Callable[[Any], Any], leaves: int, depth: int) -> None:
-        self.kind = draw(st.sampled_from("l" if not depth else "lttt&|^-"))
-        parts = 0 if self.kind == "l" else draw(st.integers(1, 8)) if self.kind == "t" else 2
-        self.leaf = draw(st.integers(0, leaves - 1))
-        self.parts = [Tree(draw, leaves, depth - 1) for _ in range(parts)]
-        self.number = draw(st.integers(1, max(1, parts)))
-
-    def of(self, sets: Sequence[Any], threshold: Callable[..., Any]) -> Any:
-        if self.kind == "l":
-            return sets[self.leaf]
-        parts = [part.of(sets, threshold) for part in self.parts]
-        if self.kind == "t":
-            return threshold(self.number, parts)
-        return {
-            "&": lambda a, b: a & b,
-            "|": lambda a, b: a | b,
-            "^": lambda a, b: a ^ b,
-            "-": lambda a, b: a - b,
-        }[self.kind](*parts)
-
-
-@st.composite
-def trees(draw: Any, leaves: int = 7, depth: int = 3) -> Tree:
-    return Tree(draw, leaves, depth)
 
 
 @pytest.mark.parametrize("algebra", [bits.Ints(), bits.Arrays(np)])
@@ -129,8 +91,6 @@ def test_parts_in_common_are_computed_once() -> None:
     assert len(both.operations) < 1.5 * len(one.operations)
 
 
-#: Bitmaps of very different lengths.
-ids = st.one_of(st.integers(0, 20), st.sampled_from([8_191, 65_500, 600_000]))
 examples = settings(
     max_examples=15,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -158,6 +158,8 @@ async def async_reads(tally: Tally, event_set: EventSet, day: date) -> None:
     assert_type([chunk async for chunk in tally.user_chunks(event_set)], list[list[int]])
     assert_type(await tally.is_empty(event_set), bool)
     assert_type(await tally.delete(event_set), int)
+    assert_type(await tally.save(event_set, as_="regulars"), int)
+    assert_type(tally.last_hours("active", 48, day), EventSet)
     assert_type(await tally.event_names(), list[str])
     assert_type(await tally.periods("active", "week"), list[Period])
     assert_type(await tally.memory("active"), dict[Granularity, int])

@@ -42,6 +42,15 @@ class Algebra(Protocol):
         """Return how many bits are set."""
         ...
 
+    def dump(self, value: Any, size: int) -> bytes:
+        """Return the bytes of a part of a bitmap: the inverse of `load`.
+
+        Arguments:
+            value: the value of the part.
+            size: its length in bytes.
+        """
+        ...
+
     def ids(self, value: Any, size: int, first: int) -> Iterator[list[int]]:
         """Yield the ids of the set bits in ascending order, in lists of up to 8,192.
 
@@ -68,9 +77,13 @@ class Ints:
         """Return how many bits are set."""
         return value.bit_count()
 
+    def dump(self, value: int, size: int) -> bytes:
+        """Return the bytes of a part of a bitmap."""
+        return value.to_bytes(size, "little")
+
     def ids(self, value: int, size: int, first: int) -> Iterator[list[int]]:
         """Yield the ids of the set bits in ascending order."""
-        data = value.to_bytes(size, "little")
+        data = self.dump(value, size)
         for at in range(0, size, _PIECE):
             piece = data[at : at + _PIECE]
             if piece.count(0) < len(piece):
@@ -113,6 +126,11 @@ class Arrays:
             # The sum of a part fits into 32 bits, with which numpy takes half the time.
             return int(self._count(value).sum(dtype=self.numpy.uint32))
         return int.from_bytes(value.tobytes(), "little").bit_count()
+
+    def dump(self, value: Any, size: int) -> bytes:
+        """Return the bytes of a part of a bitmap, without the padding."""
+        data: bytes = value.tobytes()
+        return data[:size]
 
     def ids(self, value: Any, size: int, first: int) -> Iterator[list[int]]:
         """Yield the ids of the set bits in ascending order."""

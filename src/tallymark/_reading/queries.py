@@ -76,18 +76,18 @@ def _first_bit(key: bytes) -> Command:
     return (b"BITPOS", key, b"1")
 
 
-def _counts_in_client(graphs: Sequence[Graph]) -> Query[list[int]]:
+def _counts_in_client(context: Context, graphs: Sequence[Graph]) -> Query[list[int]]:
     numbers = [0] * len(graphs)
     for index, graph in enumerate(graphs):
-        numbers[index] = yield from _count_in_client(graph)
+        numbers[index] = yield from _count_in_client(context, graph)
     return numbers
 
 
-def _first_bits_in_client(graphs: Sequence[Graph]) -> Query[list[int]]:
+def _first_bits_in_client(context: Context, graphs: Sequence[Graph]) -> Query[list[int]]:
     """Return for each expression -1 if it has no users, as ``BITPOS`` does; else 0."""
     numbers = [0] * len(graphs)
     for index, graph in enumerate(graphs):
-        numbers[index] = 0 if (yield from _count_in_client(graph, enough=1)) else -1
+        numbers[index] = 0 if (yield from _count_in_client(context, graph, enough=1)) else -1
     return numbers
 
 
@@ -125,7 +125,7 @@ def _read(
     context: Context,
     event_sets: Sequence[EventSet],
     read_command: Callable[[bytes], Command],
-    fallback: Callable[[Sequence[Graph]], Query[list[Any]]],
+    fallback: Callable[[Context, Sequence[Graph]], Query[list[Any]]],
 ) -> Query[list[list[Any]]]:
     """Compute event sets in all shards, and read each result with one command.
 
@@ -133,7 +133,8 @@ def _read(
         context: the database.
         event_sets: the event sets.
         read_command: returns the command that reads the bitmap under a key.
-        fallback: reads the results without temporary keys, given a graph for each event set:
+        fallback: reads the results without temporary keys, given the database and a graph in
+            a shard for each event set:
             from a replica, from a shard whose slot is migrating, or where thresholds would
             block the server for long.
 
@@ -155,7 +156,11 @@ def _read(
         in_client = graph.has_thresholds and not (yield from is_short_work(context, graph))
     if in_client:
         graphs = yield from compile_graphs(event_sets)
-        return (yield from each_shard(context, lambda shard: fallback(_in_shard(shard, graphs))))
+        return (
+            yield from each_shard(
+                context, lambda shard: fallback(context, _in_shard(shard, graphs))
+            )
+        )
     yield from check_cost(context, graph)
     request_of, indexes, concurrency = yield from build_shard_requests(context, graph, read_command)
 
@@ -165,7 +170,7 @@ def _read(
         except SlotMovingError:
             # While a slot is migrating, only commands on single keys reach all of its bitmaps.
             graphs = yield from compile_graphs(event_sets)
-            return (yield from fallback(_in_shard(shard, graphs)))
+            return (yield from fallback(context, _in_shard(shard, graphs)))
         return [replies[index] for index in indexes]
 
     return (yield from each_shard(context, read_shard, concurrency))
@@ -175,7 +180,7 @@ def _in_shard(shard: Context, graphs: Iterable[Graph]) -> list[Graph]:
     return [graph.with_prefix(shard.origin.prefix) for graph in graphs]
 
 
-def _count_in_client(graph: Graph, *, enough: int | None = None) -> Query[int]:
+def _count_in_client(context: Context, graph: Graph, *, enough: int | None = None) -> Query[int]:
     """Return how many users an expression has, or at least ``enough`` if it has that many.
 
     Uses no temporary keys, which a replica would refuse: the server counts a single bitmap;
@@ -185,7 +190,7 @@ def _count_in_client(graph: Graph, *, enough: int | None = None) -> Query[int]:
         (number,) = yield Request([(b"BITCOUNT", graph.key_of(graph.bitmaps[0]))], share=_COUNTS)
         return int(number)
     algebra = yield from load_algebra()
-    size = part_size(graph)
+    size = part_size(context, graph)
     at: int | None = 0
     number = 0
     while at is not None and (enough is None or number < enough):
