@@ -1,4 +1,4 @@
-"""Pieces of HTML pages: heat maps and tables, which know nothing of users and events. Pure."""
+"""HTML and SVG for reports: heat maps, charts and tables, which know nothing of events. Pure."""
 
 from __future__ import annotations
 

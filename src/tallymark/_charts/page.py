@@ -90,10 +90,11 @@ body { margin: 0; padding: 1.2em; }
 #: The contrast of all text is at least 4.5 to 1 (WCAG 2.2, 1.4.3), as the browser test measures.
 _STYLE: Final = """\
 .tallymark { color-scheme: light dark; --ink: #1b2530; --faint: #5b6875; --paper: #ffffff;
-  --line: #b8c2cc; --strong: #ffffff; --alert: #fff4d6; --alert-line: #b7791f;
+  --line: #b8c2cc; --rule: #e3e8ed; --strong: #ffffff; --alert: #fff4d6; --alert-line: #b7791f;
   color: var(--ink); background: var(--paper); font: 14px/1.4 system-ui, sans-serif; }
 @media (prefers-color-scheme: dark) { .tallymark { --ink: #e8eef4; --faint: #9fb0c0;
-  --paper: #12171d; --line: #46535f; --strong: #0b1118; --alert: #33290f; --alert-line: #d9a441; } }
+  --paper: #12171d; --line: #46535f; --rule: #29323c; --strong: #0b1118;
+  --alert: #33290f; --alert-line: #d9a441; } }
 .tallymark h1 { font: 600 20px/1.3 system-ui, sans-serif; margin: 0 0 .4em; }
 .tallymark p { color: var(--faint); margin: 0 0 .8em; max-width: 75em; text-wrap: pretty; }
 .tallymark p.title { color: var(--ink); font-weight: 600; margin: 0 0 .2em; }

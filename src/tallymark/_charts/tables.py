@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .page import isolated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Table", "scrolling"]
+__all__ = ["TABLE_STYLE", "Table", "scrolling"]
 
 
 class Table(NamedTuple):
@@ -20,25 +20,41 @@ class Table(NamedTuple):
         title: the accessible name.
         columns: the headings of the columns, that of the names first.
         rows: the rows: the name, then the numbers, as text.
+        names: how many columns, at the left, hold names.
     """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    names: int = 1
 
     @property
     def style(self) -> str:
         """The CSS rules of plain tables."""
-        return ".tallymark .plain td, .tallymark .plain th { padding: .2em .8em .2em 0; }\n"
+        return TABLE_STYLE
 
     def html(self) -> str:
         """Return the table as HTML."""
-        columns = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in self.columns)
+        columns = "".join(
+            f'<th scope="col"{_kind(index, self.names)}>{escape(heading)}</th>'
+            for index, heading in enumerate(map(isolated, self.columns))
+        )
+        body = "".join(_row(row, self.names) for row in self.rows)
         return scrolling(
             self.title,
-            f'<table class="plain">\n<thead><tr>{columns}</tr></thead>\n<tbody>\n'
-            f"{''.join(map(_row, self.rows))}</tbody>\n</table>\n",
+            f'<table class="plain">\n<thead><tr>{columns}</tr></thead>\n'
+            f"<tbody>\n{body}</tbody>\n</table>\n",
         )
+
+
+TABLE_STYLE: Final = """\
+.tallymark .plain { border-spacing: 0; }
+.tallymark .plain td, .tallymark .plain th { padding: .15em 1.2em .15em 0;
+  border-bottom: 1px solid var(--rule); }
+.tallymark .plain .name { text-align: left; }
+.tallymark .plain tr > th:first-child { min-width: 8em; max-width: 16em; white-space: normal;
+  overflow-wrap: break-word; }
+"""
 
 
 def scrolling(title: str, content: str) -> str:
@@ -49,7 +65,11 @@ def scrolling(title: str, content: str) -> str:
     )
 
 
-def _row(row: Sequence[str]) -> str:
-    name, *cells = map(escape, map(isolated, row))
-    numbers = "".join(f"<td>{cell}</td>" for cell in cells)
-    return f'<tr><th scope="row">{name}</th>{numbers}</tr>\n'
+def _row(row: Sequence[str], names: int) -> str:
+    first, *cells = map(escape, map(isolated, row))
+    others = "".join(f"<td{_kind(index, names)}>{cell}</td>" for index, cell in enumerate(cells, 1))
+    return f'<tr><th scope="row">{first}</th>{others}</tr>\n'
+
+
+def _kind(index: int, names: int) -> str:
+    return ' class="name"' if 0 < index < names else ""

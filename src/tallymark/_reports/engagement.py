@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from .._charts.formats import percent
+from .._charts.funnels import FunnelBar, FunnelBars, FunnelGroup
 from .._charts.tables import Table
 from .._core.arguments import checked_name, iterated
 from .._core.periods import Granularity, Period, dated
@@ -155,17 +156,17 @@ class Funnel(Report):
 
     def _figures(self) -> Sequence[Figure]:
         return [
-            Table(
+            FunnelBars(
                 "Funnel",
-                ["Step", "Users", "Of first", "Of previous"],
+                [self.label(step.name) for step in self.steps],
                 [
-                    [
-                        self.label(step.name),
-                        f"{step.count:,}",
-                        percent(step.of_first),
-                        percent(step.of_previous),
-                    ]
-                    for step in self.steps
+                    FunnelGroup(
+                        "",
+                        [
+                            FunnelBar(step.count, step.of_first, step.of_previous)
+                            for step in self.steps
+                        ],
+                    )
                 ],
             )
         ]

@@ -29,8 +29,6 @@ def checked_labels(labels: Mapping[str, str] | None) -> FrozenMapping[str]:
     Raises:
         InvalidTypeError: it is no mapping of str to str.
     """
-    if isinstance(labels, FrozenMapping):
-        return labels
     error = None
     if labels is None or isinstance(labels, Mapping):
         try:

@@ -12,7 +12,9 @@ import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+from .._charts.drawing import Series
 from .._charts.heatmap import HeatCell, HeatMap, HeatRow
+from .._charts.lines import LineChart
 from .._charts.page import isolated
 from .._core.arguments import immutable
 from .._core.frozen import FrozenMapping
@@ -271,23 +273,35 @@ class Retention(Report):
         return f"{self._isolated(self.cohort)} → {self._isolated(self.activity)}"
 
     def _caption(self) -> str:
-        unit = _unit(self)
+        period, periods = _words(_unit(self))
         first = "their first " if self.first_time else ""
         later = "" if self.mode == "classic" else ", or in any later one"
         return (
-            f"Rows: users with {first}“{self._isolated(self.cohort)}” in that {unit}. Columns: "
-            f"the share of them with “{self._isolated(self.activity)}” so many {unit}s "
+            f"Rows: users with {first}“{self._isolated(self.cohort)}” in that {period}. Columns: "
+            f"the share of them with “{self._isolated(self.activity)}” so many {periods} "
             f"later{later}. As of {self.until:%Y-%m-%d %H:%M}."
         )
 
     def _figures(self) -> Sequence[Figure]:
-        return [
-            _heat_map(self, "Retention by cohort"),
-            *(
-                _heat_map(table, f"Retention by cohort: {isolated(name)}")
-                for name, table in self.segments.items()
-            ),
+        table = _heat_map(self, "Retention by cohort")
+        of_segments = [
+            _heat_map(segment, f"Retention by cohort: {isolated(name)}")
+            for name, segment in self.segments.items()
         ]
+        if self.columns < 2:
+            return [table, *of_segments]
+        curve = LineChart(
+            title="Retention curve",
+            labels=table.columns,
+            series=[
+                Series(each.segment or "All users", each.averages)
+                for each in (self, *self.segments.values())
+            ],
+            rates=True,
+            above="Share of the users of all cohorts",
+            below=f"{_words(_unit(self))[1].capitalize()} later",
+        )
+        return [table, curve, *of_segments]
 
     @property
     def _offsets(self) -> tuple[tuple[int, int], ...]:
@@ -317,6 +331,13 @@ def _unit(table: Retention) -> str:
     return table.unit or str(table.granularity)
 
 
+def _words(unit: str) -> tuple[str, str]:
+    """Return the singular and the plural of the unit of a table."""
+    if unit.isalpha():
+        return unit, f"{unit}s"
+    return f"period of {unit}", f"periods of {unit}"
+
+
 def _heat_map(table: Retention, title: str) -> HeatMap:
     unit = _unit(table)
     average = HeatRow(
@@ -328,7 +349,7 @@ def _heat_map(table: Retention, title: str) -> HeatMap:
         columns=[point.name for point in table.curve],
         rows=[average, *map(_heat_row, table.cohorts)],
         notes=[
-            f"… {unit} is not over yet",
+            f"… {_words(unit)[0]} is not over yet",
             "empty: in the future",
             f"{_EMPTY_COHORT} no users",
         ],
