@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from stores import Store
 
 COUNT = 2_000
-#: Fewer, if no process has to be killed in the middle.
-FEW = 1_000
 PROCESSES = 8
 
 Program = subprocess.Popen[str]
@@ -76,20 +74,20 @@ def check(database: Database, indexes: Sequence[int] | set[int] | range) -> None
 
 
 def test_processes_mark_the_same_new_users(redis_store: Store) -> None:
-    with programs(redis_store.url, FEW) as started:
+    with programs(redis_store.url) as started:
         for program in started:
-            assert acknowledged(program) == set(range(FEW))
+            assert acknowledged(program) == set(range(COUNT))
     database = read_database(redis_store.raw)
-    check(database, range(FEW))
-    assert set(database.numbers.values()) == set(range(FEW))
+    check(database, range(COUNT))
+    assert set(database.numbers.values()) == set(range(COUNT))
 
 
 def test_processes_on_a_cluster(redis_cluster: Cluster) -> None:
     redis_cluster.flush()
-    with programs(redis_cluster.url, FEW) as started:
+    with programs(redis_cluster.url) as started:
         for program in started:
-            assert acknowledged(program) == set(range(FEW))
-    check(read_cluster(redis_cluster), range(FEW))
+            assert acknowledged(program) == set(range(COUNT))
+    check(read_cluster(redis_cluster), range(COUNT))
     redis_cluster.flush()
 
 
