@@ -118,7 +118,7 @@ class Axes(NamedTuple):
                 # The narrowest width that has room.
                 kind = f' class="{names[-1]}"' if names[-1] else ""
                 labels.append(
-                    f'<text{kind} x="{place:.5g}%" y="{HEIGHT + 20}" text-anchor="middle">'
+                    f'<text{kind} x="{place:.5g}%" y="{HEIGHT + 24}" text-anchor="middle">'
                     f"{escape(text)}</text>\n"
                 )
         return lines + "".join(labels)
@@ -140,7 +140,7 @@ class Axes(NamedTuple):
         steps = []
         step = 1
         for distance, name in self._distances():
-            step *= max(1, math.ceil((widest + 12) / (distance * step)))
+            step *= max(1, math.ceil((widest + 8) / (distance * step)))
             steps.append((step, name))
         return steps
 
