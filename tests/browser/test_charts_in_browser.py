@@ -174,6 +174,7 @@ def test_bars_are_as_long_as_their_numbers(page: Page) -> None:
     assert wide[1] / wide[0] == pytest.approx(5_020 / 12_034, rel=0.01)
 
 
+@AT_BOTH_WIDTHS
 def test_lines_end_at_the_edges_of_the_plot(page: Page) -> None:
     """Though they are stretched, and the markers are not."""
     page.set_content(page_of(FIGURES["curve"]))
@@ -188,10 +189,12 @@ def test_lines_end_at_the_edges_of_the_plot(page: Page) -> None:
         )
         (first, *_) = markers
         assert abs(first[0] - plot["x"]) <= 1.5
+        assert index or first[1] == pytest.approx(1, abs=0.1)  # a circle
     line = page.locator("svg[role=img] path.line").first.evaluate(
-        "node => { const box = node.getBoundingClientRect(); return [box.left, box.right]; }"
+        "node => { const box = node.getBoundingClientRect(); return [box.left, box.top]; }"
     )
     assert abs(line[0] - plot["x"]) <= 2
+    assert abs(line[1] - plot["y"]) <= 2
     dashed = page.locator("svg[role=img] path.dashed").first.evaluate(
         "node => node.getBoundingClientRect().right"
     )
