@@ -303,7 +303,7 @@ FUNCTIONS = sorted(
 
 def test_all_verbs_take_part() -> None:
     assert {"mark_event", "mark_many", "retention", "users", "day", "between"} <= set(VERBS)
-    assert {"mark_event", "mark_many", "transaction"} <= set(FUNCTIONS)
+    assert {"mark_event", "mark_many", "mark_unique_many", "transaction"} <= set(FUNCTIONS)
     assert methods(Tally).keys() == methods(SyncTally).keys()
     assert len(HOSTILE) > 100
 

@@ -142,7 +142,7 @@ def test_what_is_imported_late_is_found_in_every_way() -> None:
         """
 import inspect, sys, tallymark
 late = {"Cell", "CellState", "Cohort", "Funnel", "FunnelStep", "Report", "Retention"}
-late |= {"Stickiness", "SyncTally", "sync"}
+late |= {"Stickiness", "Streak", "SyncTally", "sync"}
 assert not late & vars(tallymark).keys()
 assert late <= set(dir(tallymark)) and set(tallymark.__all__) <= set(dir(tallymark))
 assert "tallymark.sync" not in sys.modules

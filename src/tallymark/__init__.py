@@ -23,10 +23,12 @@ from ._async.default import (
     mark_event,
     mark_many,
     mark_unique,
+    mark_unique_many,
     transaction,
     unmark_event,
     unmark_many,
     unmark_unique,
+    unmark_unique_many,
 )
 from ._async.tally import Tally
 from ._core import options as _options
@@ -65,6 +67,7 @@ if _TYPE_CHECKING:
     from ._reports.engagement import Funnel, FunnelStep, Stickiness
     from ._reports.results import Report
     from ._reports.retention import Cell, CellState, Cohort, CurvePoint, Retention
+    from ._reports.streaks import Streak
     from .sync import SyncTally
 
 __all__ = [
@@ -102,6 +105,7 @@ __all__ = [
     "StoreNotReadyError",
     "StoreTimeoutError",
     "StoreUnavailableError",
+    "Streak",
     "SyncTally",
     "Tally",
     "TallyOptions",
@@ -118,10 +122,12 @@ __all__ = [
     "mark_event",
     "mark_many",
     "mark_unique",
+    "mark_unique_many",
     "transaction",
     "unmark_event",
     "unmark_many",
     "unmark_unique",
+    "unmark_unique_many",
 ]
 
 TRACK_HOURLY: bool
@@ -141,6 +147,7 @@ _LAZY = {
     "Report": "_reports.results",
     "Retention": "_reports.retention",
     "Stickiness": "_reports.engagement",
+    "Streak": "_reports.streaks",
     "SyncTally": "sync",
 }
 

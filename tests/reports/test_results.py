@@ -11,7 +11,7 @@ import pickle
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from html.parser import HTMLParser
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -32,6 +32,7 @@ from tallymark import (
     Report,
     Retention,
     Stickiness,
+    Streak,
 )
 from tallymark._core.frozen import FrozenMapping
 from tallymark._reports.results import checked_labels
@@ -64,10 +65,13 @@ def reports(**options: Any) -> list[Report]:
         Retention("visit", "<b>&", Granularity.DAY, "classic", False, MOMENT, (COHORT,), **options),
         Funnel(WEEK, STEPS, **options),
         Stickiness(DAY, 3, 12, event="visit", **options),
+        Streak("visit", 3, DAY.start.date(), 12, date(2026, 1, 2), MOMENT, **options),
     ]
 
 
-EACH = pytest.mark.parametrize("index", [0, 1, 2], ids=["retention", "funnel", "stickiness"])
+EACH = pytest.mark.parametrize(
+    "index", range(4), ids=["retention", "funnel", "stickiness", "streak"]
+)
 
 
 class Text(HTMLParser):
@@ -106,7 +110,7 @@ def test_rows_are_of_json_and_csv(index: int) -> None:
 
 
 def test_rows_of_the_old_reports() -> None:
-    _, funnel, stickiness = reports(labels={"visit": "Visits"})
+    _, funnel, stickiness, _ = reports(labels={"visit": "Visits"})
     assert funnel.to_rows()[1] == {
         "period": "2026-W48",
         "step": 2,

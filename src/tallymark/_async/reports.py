@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .._reports.engagement import Funnel, Stickiness
     from .._reports.retention import Mode, Retention
     from .._reports.retention_query import Segments, Selector
+    from .._reports.streaks import Streak
 
 __all__ = ["AsyncReports"]
 
@@ -134,7 +135,8 @@ class AsyncReports(AsyncReads[IdT]):
                 days that end with it, so that it has each day of the week equally often.
             labels: readable names of events, for titles and captions of the HTML.
 
-        One request, one moment.
+        One request, one moment. If a number is 0, further requests look for events that nobody
+        was ever marked for: the `unknown_events` of the report.
 
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
@@ -173,7 +175,8 @@ class AsyncReports(AsyncReads[IdT]):
             moment: a moment of the period; the present by default.
             labels: readable names of events, for titles and captions of the HTML.
 
-        One request, one moment.
+        One request, one moment. If a number is 0, further requests look for events that nobody
+        was ever marked for: the `unknown_events` of the report.
 
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
@@ -190,4 +193,49 @@ class AsyncReports(AsyncReads[IdT]):
 
         return await self._answer(
             engagement.funnel(self._context, steps, by, moment, labels), timeout
+        )
+
+    async def streak(
+        self,
+        event: str,
+        user_id: IdT,
+        *,
+        until: date | None = None,
+        labels: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Streak:
+        """Return on how many days in a row a user was marked: the current and the longest run.
+
+        The current run ends on the day of ``until`` or on the day before. So the day of
+        ``until``, which is not over, counts if the user is marked on it already, and does not
+        break the run if not. Days are those of the tally's time zone.
+
+        Arguments:
+            event: the event's name.
+            user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
+                that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
+            until: the moment of the report; the present by default, and at most. Later days do
+                not count. At a midnight, as of a date, the new day has not begun: the current
+                run is the one that ends on the day before.
+            labels: readable names of events, for titles and captions of the HTML.
+
+        Looks up the user's bit of each day, from 1970 on, of the months that have a bitmap: a
+        thousand days in a request, without a common snapshot. Days whose bitmaps were deleted or
+        have expired count as days without the user.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
+                Or there are more than ``max_bitmaps`` days to look up.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+                loop.
+
+        Cancelled: other calls are not affected, and no temporary key is left.
+        """
+        from .._reports import streaks  # noqa: PLC0415 - see above
+
+        return await self._answer(
+            streaks.streak(self._context, event, user_id, until, labels), timeout
         )

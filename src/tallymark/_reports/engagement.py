@@ -14,6 +14,7 @@ from .._charts.funnels import FunnelBar, FunnelBars, FunnelGroup
 from .._charts.tables import Table
 from .._core.arguments import checked_name, iterated
 from .._core.periods import Granularity, Period, dated
+from .._reading.existence import find_unknown
 from .._reading.queries import counts
 from ..errors import InvalidValueError
 from .results import Report, checked_labels
@@ -197,7 +198,8 @@ def stickiness(
         raise InvalidValueError(f"the {ROLLING_DAYS} days before {period} leave year 1") from error
     month = context.days(event, start, end)
     daily, monthly = yield from counts(context, [context.during(event, period), month])
-    return Stickiness(period, daily, monthly, event=event, labels=readable)
+    unknown = yield from find_unknown(context, [] if monthly else [event])
+    return Stickiness(period, daily, monthly, event=event, labels=readable, unknown_events=unknown)
 
 
 def funnel(
@@ -226,8 +228,10 @@ def funnel(
     max_steps = math.isqrt(2 * context.options.max_bitmaps)
     event_sets: list[EventSet] = []
     names: list[str] = []
+    events: set[int] = set()
     for step in itertools.islice(remaining, max_steps + 1):
         if isinstance(step, str):
+            events.add(len(names))
             names.append(checked_name("event", step))
             event_sets.append(context.during(names[-1], period))
         else:
@@ -242,6 +246,9 @@ def funnel(
         )
     reached = list(itertools.accumulate(event_sets, operator.and_))
     users = yield from counts(context, reached)
+    unknown = yield from find_unknown(
+        context, [names[index] for index in sorted(events) if not users[index]]
+    )
     return Funnel(
         period,
         tuple(
@@ -254,4 +261,5 @@ def funnel(
             for index, (name, count) in enumerate(zip(names, users, strict=True))
         ),
         labels=readable,
+        unknown_events=unknown,
     )
