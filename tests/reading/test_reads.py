@@ -45,6 +45,7 @@ def _either_algebra(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     for module in (
         "_reading.expressions",
         "_reading.id_streams",
+        "_reading.sweep",
         "_reports.retention_counts",
         "_async.executor",
     ):

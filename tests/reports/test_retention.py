@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import csv
 import dataclasses
@@ -26,13 +25,14 @@ from tallymark import (
     Period,
     Retention,
 )
+from tallymark._charts import heatmap
 from tallymark._core.context import Context
 from tallymark._core.events import Bitmap
 from tallymark._core.failures import SlotMovingError
 from tallymark._core.options import Options
-from tallymark._reading import bits, expressions
+from tallymark._reading import bits, expressions, sweep
 from tallymark._reading.requests import Compute, Scatter
-from tallymark._reports import heatmap, retention_counts
+from tallymark._reports import retention_counts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,7 +146,7 @@ async def test_cells_agree_with_sets(
             # In windows of 64 bits, with a request for each bitmap: the same.
             with monkeypatch.context() as tiny:
                 for limit in ("_ALL_WINDOWS", "_MIN_WINDOW", "_MAX_WINDOW", "_MAX_FETCH"):
-                    tiny.setattr(retention_counts, limit, 8)
+                    tiny.setattr(sweep, limit, 8)
                 assert table == await tally.retention("signup", on_web_or_ios, **options)
         assert store.names() == before
 
@@ -155,12 +155,15 @@ def test_cells_count_once_if_a_shard_moves_between_two_transactions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Without numpy, the server counts; while a slot is moving, bitmaps are fetched instead."""
-    monkeypatch.setattr(retention_counts, "algebra", bits.Ints)
+    for module in (retention_counts, sweep):
+        monkeypatch.setattr(module, "algebra", bits.Ints)
     monkeypatch.setattr(retention_counts, "_MAX_BITOP", 3)  # bytes: a row in each transaction
     context = Context.of("db", Options(shards=1), lambda: 0.0)
     rows = [Bitmap(context.origin, f"event{row}", None) for row in range(3)]
-    table = retention_counts.CellCounts(3, 1, "classic", first_time=False)
-    query = retention_counts.count_cells(context, rows, rows, [], table)
+    sets = retention_counts.RetentionSets(
+        rows, rows, [], [], [(0, 0), (1, 1)], "classic", first_time=False
+    )
+    query = retention_counts.count_cells(context, sets)
     replies: dict[bytes, Any] = {
         b"STRLEN": 1,
         b"GETRANGE": b"\xc0",
@@ -170,7 +173,7 @@ def test_cells_count_once_if_a_shard_moves_between_two_transactions(
     }
     transactions = 0
     outcome: Any = None
-    with contextlib.suppress(StopIteration):
+    try:
         while True:
             effect = query.send(outcome)
             outcome = None
@@ -183,9 +186,11 @@ def test_cells_count_once_if_a_shard_moves_between_two_transactions(
                 moving = request.atomic and transactions == 2
                 each = [replies[command[0]] for command in request.commands]
                 outcome = [SlotMovingError() if moving else each]
+    except StopIteration as end:
+        table, _ = end.value
     assert transactions == 2
-    assert table.sizes == [2, 2, 2]
-    assert table.counts == [[2, 2], [2, 2], [2, 0]]
+    assert table.sizes == [[2, 2, 2]]
+    assert table.counts == [[[2, 2], [2, 2], [2, 0]]]
 
 
 @pytest.mark.parametrize(
@@ -211,7 +216,7 @@ async def test_without_numpy_redis_counts_plain_cells(
         return expressions.build_request(origin, graph, question)
 
     ints = bits.Ints()
-    for module in ("_reports.retention_counts", "_async.executor"):
+    for module in ("_reports.retention_counts", "_reading.sweep", "_async.executor"):
         monkeypatch.setattr(f"tallymark.{module}.algebra", lambda: ints)
     monkeypatch.setattr(retention_counts, "build_request", watched)
     monkeypatch.setattr(retention_counts, "_MAX_BITOP", limit)
@@ -438,12 +443,16 @@ def test_the_page_shows_the_table_and_needs_nothing_else(table: Retention) -> No
     cells = Cells()
     cells.feed(page)
     assert cells.open == []
-    assert cells.rows == [
+    assert cells.rows[:5] == [
         ["Day", "Users", "0", "1", "2", "3"],
         ["All", "1,003", "25.2%", "25.0%", "", ""],
         ["2025-03-30", "0", "\N{EN DASH}", "\N{EN DASH}", "\N{EN DASH}", "…"],
         ["2025-03-31", "1,000", "25.0%", "25.0%", "…", ""],
         ["2025-04-01", "3", "100%", "…", "", ""],
+    ]
+    assert cells.rows[5:] == [
+        ["Days later", "All users"],
+        *(["0", "25.2%"], ["1", "25.0%"], ["2", "\N{EN DASH}"], ["3", "\N{EN DASH}"]),
     ]
     assert "sign<up>" not in page
     assert "sign&lt;up&gt; → a&amp;b</title>" in page
@@ -470,7 +479,7 @@ def test_the_page_shows_the_table_and_needs_nothing_else(table: Retention) -> No
 )
 def test_shades_go_by_tens(rate: float, shade: str, text: str) -> None:
     row = heatmap.HeatRow("row", 1, [heatmap.HeatCell(rate, "why")])
-    page = heatmap.HeatMap("title", "caption", "corner", ["0"], [row], []).page()
+    page = heatmap.HeatMap("title", "corner", ["0"], [row], []).html()
     assert f'<td class="{shade}" title="why">{text}</td>' in page
 
 

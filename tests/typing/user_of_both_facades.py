@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -21,9 +21,11 @@ from tallymark import (
     Operation,
     PendingMark,
     Period,
+    Report,
     Retention,
     Stats,
     Stickiness,
+    Streak,
     SyncTally,
     Tally,
     Transaction,
@@ -36,10 +38,12 @@ from tallymark import (
     mark_event,
     mark_many,
     mark_unique,
+    mark_unique_many,
     transaction,
     unmark_event,
     unmark_many,
     unmark_unique,
+    unmark_unique_many,
 )
 from tallymark import sync as tm
 from tallymark.migrate import Migration, migrate
@@ -56,6 +60,8 @@ async def async_functions(now: datetime, day: date, stream: AsyncIterator[int]) 
     assert_type(await unmark_event("active", 123, now=day, exact=True), Granularity)
     assert_type(await mark_unique("premium", 1), Granularity)
     assert_type(await unmark_unique("premium", 1), Granularity)
+    assert_type(await mark_unique_many("premium", stream), int)
+    assert_type(await unmark_unique_many("premium", {1, 2}, timeout=5), int)
     async with transaction() as tx:
         assert_type(tx, Transaction[Any])
         assert_type(tx.mark_event("signup", 7), PendingMark)
@@ -79,6 +85,7 @@ async def async_tally(client: redis.asyncio.Redis, blocking: redis.Redis) -> Non
         assert_type(tally.stats(), Stats)
         assert_type(tally.stats().marks_per_batch, float)
         assert_type(await tally.mark_many("active", range(10)), dict[Granularity, int])
+        assert_type(await tally.mark_unique_many("premium", range(10)), int)
     assert_type(await Tally(client, track_yearly=True).aclose(), None)
     Tally(blocking)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     Tally(client, track_yaerly=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
@@ -93,6 +100,8 @@ def blocking_functions(now: datetime, day: date, stream: AsyncIterator[int]) -> 
     assert_type(tm.unmark_event("active", 123, now=day, exact=True), Granularity)
     assert_type(tm.mark_unique("premium", 1), Granularity)
     assert_type(tm.unmark_unique("premium", 1), Granularity)
+    assert_type(tm.mark_unique_many("premium", [1]), int)
+    tm.unmark_unique_many("premium", stream)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with tm.transaction() as tx:
         assert_type(tx, Transaction[Any])
     assert_type(tm.TRACK_HOURLY, bool)
@@ -107,6 +116,7 @@ def blocking_tally(client: redis.Redis) -> None:
         assert_type(tally, SyncTally)
         assert_type(tally.mark_event("active", 123), Granularity)
         assert_type(tally.unmark_unique("active", 123), Granularity)
+        assert_type(tally.unmark_unique_many("active", (1, 2)), int)
         with tally.transaction() as tx:
             assert_type(tx, Transaction)
         assert_type(tally.client, redis.Redis | redis.RedisCluster)
@@ -172,8 +182,14 @@ async def async_reads(tally: Tally, event_set: EventSet, day: date) -> None:
     assert_type(table, Retention)
     assert_type(table.cohorts[0].cells[0], Cell)
     assert_type(table.rates[0][0], "float | None")
-    assert_type(table.to_html(), str)
+    assert_type(table.to_html("a", fragment=True), str)
+    assert_type(table.label("a"), str)
+    report: Report = table
+    assert_type(report.to_rows(), list[dict[str, Any]])
+    assert_type(report.labels, Mapping[str, str])
     assert_type(await tally.stickiness("active"), Stickiness)
+    assert_type(await tally.streak("active", 7, until=day), Streak)
+    assert_type((await tally.streak("active", 7)).since, date | None)
     assert_type(await tally.funnel(["a", event_set]), Funnel)
     await tally.periods("active", "weeks")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await tally.retention("a", "b", mode="first")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from ..errors import InvalidTypeError, InvalidValueError
 from .arguments import checked_int, checked_name, iterated
+from .calendars import DaySpan
 from .events import Bitmap, EventSet, Origin, checked
 from .hours import HourRange, wall_hours
 from .options import switches
@@ -174,6 +175,8 @@ class Context:
 
     def during(self, event: str, period: Period) -> EventSet:
         """Return the users of an event in a period."""
+        if type(period) is DaySpan:
+            return self.days(event, period.start, period.end)
         if period.granularity in self.coverage.complete:
             return Bitmap(self.origin, event, period)
         return PeriodUnion(self.origin, event, period, self.coverage)

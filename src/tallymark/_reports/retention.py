@@ -7,30 +7,36 @@ returned in one period.
 
 from __future__ import annotations
 
-import csv
 import enum
-import io
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+import functools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+from .._charts.drawing import Series
+from .._charts.heatmap import HeatCell, HeatMap, HeatRow
+from .._charts.lines import LineChart
+from .._charts.page import isolated
 from .._core.arguments import immutable
-from .._core.untrusted import shown
-from ..errors import InvalidTypeError, MissingExtraError
-from .heatmap import HeatCell, HeatMap, HeatRow, isolated
+from .._core.frozen import FrozenMapping
+from ..errors import InvalidValueError
+from .results import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
+    from .._charts.page import Figure
+    from .._core.events import EventSet
     from .._core.periods import Granularity, Period
 
 __all__ = [
     "Cell",
     "CellState",
     "Cohort",
+    "CohortSource",
+    "CurvePoint",
     "Mode",
     "Retention",
-    "lazy_cohort",
     "rate",
 ]
 
@@ -58,8 +64,8 @@ class Cell:
     """How many users of a cohort returned in one period.
 
     Attributes:
-        period: the period of the return.
-        state: whether the period was complete.
+        period: the period of the return; of a bracket, the first one.
+        state: whether the period was complete; of a bracket, all periods.
         count: how many users returned; ``None`` unless the period was complete.
         rate: the retention rate, ``count`` divided by the size of the cohort, from 0 to 1;
             ``None`` unless the period was complete and the cohort has users.
@@ -69,6 +75,12 @@ class Cell:
     state: CellState
     count: int | None
     rate: float | None
+    _users: Callable[[], EventSet] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def users(self) -> EventSet | None:
+        """The event set of the users who returned; ``None`` if ``count`` is ``None``."""
+        return self._users() if self._users else None
 
 
 @dataclass(frozen=True)
@@ -84,28 +96,55 @@ class Cohort:
     period: Period
     size: int
     cells: tuple[Cell, ...]
+    _users: Callable[[], EventSet] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def users(self) -> EventSet:
+        """The event set of the users of the cohort.
+
+        Raises:
+            InvalidValueError: the cohort was not made by a tally.
+        """
+        if self._users is None:
+            raise InvalidValueError("this cohort was not made by a tally: it has no event set")
+        return self._users()
 
     if not TYPE_CHECKING:  # a type checker would accept every attribute
 
         def __getattr__(self, name: str) -> object:
-            arguments = vars(self).get("_cell_arguments")
-            if name != "cells" or arguments is None:
+            source = vars(self).get("_source")
+            if name != "cells" or source is None:
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            calendar, row, until, counts = arguments
-            periods = calendar[row : row + len(counts) + 1]
-            cells = tuple(
-                _cell(period, until, following.start, count, self.size)
-                for period, following, count in zip(periods, periods[1:], counts, strict=False)
-            )
+            cells = tuple(source.cells(self.size))
             vars(self)["cells"] = cells
             return cells
 
         def __reduce__(self) -> tuple[object, ...]:
-            return Cohort, (self.period, self.size, self.cells)
+            return Cohort, (self.period, self.size, self.cells, self._users)
+
+
+class CurvePoint(NamedTuple):
+    """A point of a retention curve: a column of the table, over all cohorts.
+
+    Attributes:
+        name: the offset of the column's periods, such as ``4`` or, for a bracket, ``4-7``.
+        size: how many users the cohorts have whose cells in this column are finished.
+        rate: the share of them who returned, from 0 to 1; ``None`` if there are no users.
+        unweighted: the mean of the rates of these cohorts, each counting equally; ``None`` if
+            there are no users.
+    """
+
+    name: str
+    size: int
+    rate: float | None
+    unweighted: float | None
+
+
+_NO_SEGMENTS: FrozenMapping[Any] = FrozenMapping()
 
 
 @dataclass(frozen=True)
-class Retention:
+class Retention(Report):
     """A retention table: a row for each cohort, a column for its period and each one after it.
 
     Attributes:
@@ -118,6 +157,11 @@ class Retention:
         first_time: whether a cohort has only the users who were in no earlier period.
         until: the moment of the report, naive, in the tally's time zone.
         cohorts: the rows, from the earliest period to the latest.
+        offsets: for each column its first and its last period, as the number of periods after
+            the cohort's own. They differ in brackets.
+        unit: the length of a period, such as ``week`` or ``7 days``.
+        segment: the name of the segment; ``None`` for the table of all users.
+        segments: a table for each segment, by name; none in the table of a segment.
     """
 
     cohort: str
@@ -127,6 +171,12 @@ class Retention:
     first_time: bool
     until: datetime
     cohorts: tuple[Cohort, ...]
+    offsets: tuple[tuple[int, int], ...] = field(default=(), kw_only=True)
+    unit: str = field(default="", kw_only=True)
+    segment: str | None = field(default=None, kw_only=True)
+    segments: Mapping[str, Retention] = field(default=_NO_SEGMENTS, kw_only=True, repr=False)
+
+    _integers: ClassVar[tuple[str, ...]] = ("count",)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -148,7 +198,7 @@ class Retention:
         """The retention rate of each column, from 0 to 1, over all cohorts.
 
         That is the mean of the rates of the finished cells, weighted by the sizes of their
-        cohorts; ``None`` if these cohorts have no users.
+        cohorts; ``None`` if these cohorts have no users. See `unweighted_averages`.
         """
         return tuple(
             rate(
@@ -156,6 +206,31 @@ class Retention:
                 sum(size for size, _ in finished),
             )
             for finished in (self._finished_cells(column) for column in range(self.columns))
+        )
+
+    @property
+    def unweighted_averages(self) -> tuple[float | None, ...]:
+        """The mean of the rates of each column, from 0 to 1: every cohort counts equally.
+
+        Cohorts without users have no rate; ``None`` if no cohort has one.
+        """
+        columns = (self._finished_cells(column) for column in range(self.columns))
+        all_rates = ([cell.rate for size, cell in finished if size] for finished in columns)
+        return tuple(sum(rates) / len(rates) if rates else None for rates in all_rates)
+
+    @property
+    def curve(self) -> tuple[CurvePoint, ...]:
+        """The retention curve: a point for each column."""
+        names = (_column_name(first, last) for first, last in self._offsets)
+        averages = zip(names, self.averages, self.unweighted_averages, strict=True)
+        return tuple(
+            CurvePoint(
+                name,
+                sum(size for size, _ in self._finished_cells(column)),
+                average,
+                unweighted,
+            )
+            for column, (name, average, unweighted) in enumerate(averages)
         )
 
     @property
@@ -168,96 +243,73 @@ class Retention:
 
         The keys: ``cohort`` and ``period`` (ISO 8601, such as ``2026-W48``), ``size``,
         ``offset`` (the number of periods after the cohort's own), ``count``, ``rate``,
-        ``state``. Blocks the event loop, as `to_csv` does.
+        ``state``. With brackets, ``last_offset`` follows ``offset``. With segments,
+        ``segment`` comes first: ``None`` for all users, whose rows come before those of the
+        segments. As a data frame, ``table.to_pandas().pivot(index="cohort",
+        columns="offset", values="rate")`` is the table with a row for each cohort, if there
+        are no segments. Blocks the event loop, as `to_csv` does.
         """
-        return [
-            {
-                "cohort": str(row.period),
-                "size": row.size,
-                "offset": offset,
-                "period": str(cell.period),
-                "count": cell.count,
-                "rate": cell.rate,
-                "state": cell.state.value,
-            }
-            for row in self.cohorts
-            for offset, cell in enumerate(row.cells)
-        ]
+        rows = []
+        for table in (self, *self.segments.values()):
+            segment = {"segment": table.segment} if self.segments else {}
+            for row in table.cohorts:
+                for (first, last), cell in zip(self._offsets, row.cells, strict=True):
+                    rows.append(
+                        {
+                            **segment,
+                            "cohort": str(row.period),
+                            "size": row.size,
+                            "offset": first,
+                            **({"last_offset": last} if self._has_brackets else {}),
+                            "period": str(cell.period),
+                            "count": cell.count,
+                            "rate": cell.rate,
+                            "state": cell.state.value,
+                        }
+                    )
+        return rows
 
-    def to_csv(self) -> str:
-        """Return the rows of `to_rows` as CSV (RFC 4180) with a header; ``None`` is empty.
+    def _title(self) -> str:
+        return f"{self._isolated(self.cohort)} → {self._isolated(self.activity)}"
 
-        Blocks the event loop, as all methods of a table do, for some tenths of a second
-        for 100,000 cells. In an asyncio program, ``await asyncio.to_thread(table.to_csv)``.
-        """
-        rows = self.to_rows()
-        output = io.StringIO()
-        writer = csv.DictWriter(output, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-        return output.getvalue()
-
-    def to_html(self, title: str | None = None) -> str:
-        """Return an HTML page with the table as a heat map.
-
-        The page needs no script, font or other file. It follows the light or dark mode of
-        the reader's system, and a table that is too wide scrolls. Blocks the event loop
-        for some tenths of a second for 100,000 cells: in an asyncio program,
-        ``await asyncio.to_thread(table.to_html)``.
-
-        Arguments:
-            title: the heading; by default the names of cohort and activity.
-
-        Raises:
-            InvalidTypeError: the title is no str.
-        """
-        if title is not None and not isinstance(title, str):
-            raise InvalidTypeError(f"title must be a str or None, got {shown(title)}")
-        return self._heat_map(title).page()
-
-    def _repr_html_(self) -> str:
-        """Return the heat map as an HTML fragment, for notebooks."""
-        return self._heat_map(None).fragment()
-
-    def to_pandas(self) -> Any:
-        """Return the rows of `to_rows` as a ``pandas.DataFrame``.
-
-        ``table.to_pandas().pivot(index="cohort", columns="offset", values="rate")``
-        is the table with a row for each cohort. Blocks the event loop, as `to_csv` does.
-
-        Raises:
-            MissingExtraError: pandas is not installed.
-        """
-        try:
-            import pandas as pd  # noqa: PLC0415 - optional
-        except ImportError as error:
-            raise MissingExtraError(
-                "to_pandas() needs pandas, which is not installed; run: pip install pandas"
-            ) from error
-        return pd.DataFrame(self.to_rows()).astype({"count": "Int64"})
-
-    def _heat_map(self, title: str | None) -> HeatMap:
-        unit = str(self.granularity)
-        cohort, activity = isolated(self.cohort), isolated(self.activity)
+    def _caption(self) -> str:
+        period, periods = _words(_unit(self))
         first = "their first " if self.first_time else ""
         later = "" if self.mode == "classic" else ", or in any later one"
-        average = HeatRow(
-            "All", sum(self.sizes), [HeatCell(mean, "of all so far") for mean in self.averages]
+        return (
+            f"Rows: users with {first}“{self._isolated(self.cohort)}” in that {period}. Columns: "
+            f"the share of them with “{self._isolated(self.activity)}” so many {periods} "
+            f"later{later}. As of {self.until:%Y-%m-%d %H:%M}."
         )
-        return HeatMap(
-            title=f"{cohort} → {activity}" if title is None else title,
-            caption=f"Rows: users with {first}“{cohort}” in that {unit}. Columns: "
-            f"the share of them with “{activity}” so many {unit}s later{later}. "
-            f"As of {self.until:%Y-%m-%d %H:%M}.",
-            corner=unit.capitalize(),
-            columns=[str(offset) for offset in range(self.columns)],
-            rows=[average, *map(_heat_row, self.cohorts)],
-            notes=[
-                f"… {unit} is not over yet",
-                "empty: in the future",
-                f"{_EMPTY_COHORT} no users",
+
+    def _figures(self) -> Sequence[Figure]:
+        table = _heat_map(self, "Retention by cohort")
+        of_segments = [
+            _heat_map(segment, f"Retention by cohort: {isolated(name)}")
+            for name, segment in self.segments.items()
+        ]
+        if self.columns < 2:
+            return [table, *of_segments]
+        curve = LineChart(
+            title="Retention curve",
+            labels=table.columns,
+            series=[
+                Series(each.segment or "All users", each.averages)
+                for each in (self, *self.segments.values())
             ],
+            rates=True,
+            above="Share of the users of all cohorts",
+            below=f"{_words(_unit(self))[1].capitalize()} later",
         )
+        return [table, curve, *of_segments]
+
+    @property
+    def _offsets(self) -> tuple[tuple[int, int], ...]:
+        return self.offsets or tuple((column, column) for column in range(self.columns))
+
+    @property
+    def _has_brackets(self) -> bool:
+        return any(first < last for first, last in self._offsets)
 
     def _finished_cells(self, column: int) -> list[tuple[int, Any]]:
         """Return the finished cells of a column, each with the size of its cohort."""
@@ -275,6 +327,35 @@ _EMPTY_COHORT = "\N{EN DASH}"
 _REASONS = {CellState.UNFINISHED: "not over yet", CellState.FUTURE: "in the future"}
 
 
+def _unit(table: Retention) -> str:
+    return table.unit or str(table.granularity)
+
+
+def _words(unit: str) -> tuple[str, str]:
+    """Return the singular and the plural of the unit of a table."""
+    if unit.isalpha():
+        return unit, f"{unit}s"
+    return f"period of {unit}", f"periods of {unit}"
+
+
+def _heat_map(table: Retention, title: str) -> HeatMap:
+    unit = _unit(table)
+    average = HeatRow(
+        "All", sum(table.sizes), [HeatCell(mean, "of all so far") for mean in table.averages]
+    )
+    return HeatMap(
+        title=title,
+        corner=unit.capitalize(),
+        columns=[point.name for point in table.curve],
+        rows=[average, *map(_heat_row, table.cohorts)],
+        notes=[
+            f"… {_words(unit)[0]} is not over yet",
+            "empty: in the future",
+            f"{_EMPTY_COHORT} no users",
+        ],
+    )
+
+
 def _heat_row(row: Cohort) -> HeatRow:
     return HeatRow(str(row.period), row.size, [_heat_cell(cell, row.size) for cell in row.cells])
 
@@ -288,35 +369,52 @@ def _heat_cell(cell: Cell, size: int) -> HeatCell:
     return HeatCell(None, f"{cell.period} is {_REASONS[cell.state]}", text)
 
 
-def lazy_cohort(
-    calendar: Sequence[Period], row: int, until: datetime, size: int, counts: Sequence[int]
-) -> Cohort:
-    """Return a cohort whose cells are made at the first access to its ``cells``.
+def _column_name(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
+
+
+class CohortSource(NamedTuple):
+    """What the cells of a cohort are made of.
 
     Half a million cells, made at once, would be traversed by several collections of Python's
-    garbage collector, which stops all threads.
+    garbage collector, which stops all threads. So they are made at the first access.
 
-    Arguments:
-        calendar: consecutive periods: those of the rows, then those of the columns of the
-            last row, then the period that follows.
+    Attributes:
+        timeline: consecutive periods: those of the rows, then those of the columns of the last
+            row, then the period that follows.
         row: the index of the row.
         until: the moment of the report.
-        size: how many users the cohort has.
-        counts: how many users returned, for each cell.
+        columns: for each column the first and the last offset.
+        counts: how many users returned, by column.
+        users_of_cell: returns the event set of a row and a column.
     """
-    cohort = object.__new__(Cohort)
-    vars(cohort).update(
-        period=calendar[row], size=size, _cell_arguments=(calendar, row, until, counts)
-    )
-    return cohort
 
+    timeline: Sequence[Period]
+    row: int
+    until: datetime
+    columns: Sequence[tuple[int, int]]
+    counts: Sequence[int]
+    users_of_cell: Callable[[int, int], EventSet]
 
-def _cell(period: Period, until: datetime, end: datetime, count: int, size: int) -> Cell:
-    """Return a cell; without the count if its period ends after the moment of the report."""
-    if end <= until:
-        return Cell(period, CellState.FINISHED, count, rate(count, size))
-    state = CellState.UNFINISHED if period.start < until else CellState.FUTURE
-    return Cell(period, state, None, None)
+    def cohort(self, size: int, users: Callable[[], EventSet]) -> Cohort:
+        """Return the cohort, with so many users."""
+        cohort = object.__new__(Cohort)
+        vars(cohort).update(period=self.timeline[self.row], size=size, _users=users, _source=self)
+        return cohort
+
+    def cells(self, size: int) -> Iterator[Cell]:
+        """Yield the cells of a cohort of so many users."""
+        for column, ((first, last), count) in enumerate(
+            zip(self.columns, self.counts, strict=True)
+        ):
+            period = self.timeline[self.row + first]
+            if self.timeline[self.row + last + 1].start <= self.until:
+                users = functools.partial(self.users_of_cell, self.row, column)
+                yield Cell(period, CellState.FINISHED, count, rate(count, size), users)
+            else:
+                begun = period.start < self.until
+                state = CellState.UNFINISHED if begun else CellState.FUTURE
+                yield Cell(period, state, None, None)
 
 
 def rate(count: int, total: int) -> float | None:

@@ -1,97 +1,129 @@
-"""The counting of the cells of a retention table, and the requests for it. Pure.
+"""The counting of the cells of retention tables. Pure.
 
-The bitmaps are fetched in windows: the same range of bytes of all bitmaps, a few bitmaps with
-one request, which takes the server about a millisecond. The windows are combined in this
-process, so the memory depends neither on the number of users nor on that of earlier periods.
-Only without numpy, where this is slow, the server counts the cells of small bitmaps
-(``BITOP AND``, ``BITCOUNT``), a few in each transaction.
+The event sets are fetched and combined by a `Sweep`. Only without numpy, where this is slow, the
+server counts the cells of small bitmaps (``BITOP AND``, ``BITCOUNT``), a few in each transaction.
 """
 
 from __future__ import annotations
 
 import copy
-import functools
-import itertools
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from .._core.events import Bitmap, Combination, EventSet
+from .._core.events import any_of
 from .._core.failures import SlotMovingError
 from .._reading.bits import algebra
-from .._reading.expressions import (
-    build_request,
-    compile_graph,
-    compile_graphs,
-    fetch_lengths,
-    find_candidate,
-)
-from .._reading.fanout import CONCURRENCY, each_shard
-from .._reading.raw_keys import bitcount, getrange_commands
-from .._reading.requests import Checkpoint, Compute, Request, in_steps, run_steps, send
+from .._reading.expressions import build_request, compile_graph, fetch_lengths
+from .._reading.fanout import each_shard
+from .._reading.raw_keys import bitcount
+from .._reading.requests import Checkpoint, Request, in_steps, send
+from .._reading.sweep import Sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from .._core.context import Context
+    from .._core.events import Bitmap, EventSet
     from .._reading.graphs import Graph
     from .._reading.requests import Query
     from .retention import Mode
 
-__all__ = ["CellCounts", "count_cells"]
-
-#: Consumes a window of an event set, as a value of the `Algebra`; yields between two steps.
-_Consumer = Callable[[Any], "Iterator[None]"]
+__all__ = ["CellCounts", "RetentionSets", "count_cells"]
 
 #: The number of users of some cells, by row and column; column -1 is the size of the cohort.
 _Counts = dict[tuple[int, int], int]
-
-#: The bytes of the windows of all cohorts together, and the limits of one window in bytes.
-_ALL_WINDOWS: Final = 32 * 1024 * 1024
-_MIN_WINDOW: Final = 64 * 1024
-_MAX_WINDOW: Final = 1024 * 1024
-
-#: The most bytes that are fetched with one request.
-_MAX_FETCH: Final = 4 * 1024 * 1024
-
-#: Up to this number of bitmaps, counted once for each event set, to group them takes no
-#: noticeable time.
-_SMALL_TABLE: Final = 500
 
 #: The most bytes that the server combines in one transaction, which takes a millisecond.
 _MAX_BITOP: Final = 2 * 1024 * 1024
 
 
-class CellCounts:
-    """The cells of a retention table while they are counted, window by window.
-
-    For each window: `begin_window`, `exclude` for each earlier event set, `add_cohort` for
-    each row from the first to the last, then `add_active` for each row from the last to the
-    first.
+class RetentionSets:
+    """The event sets of a retention table.
 
     Attributes:
-        sizes: how many users of each cohort were counted.
-        counts: for each cohort, how many users who returned were counted, by column.
-        window_size: how many users of this window are in a cohort, the sum of all cohorts.
-        columns: the number of cells in each row.
-        cells_are_independent: whether a cell depends on no event sets but those of its
-            cohort and of its period.
-
-    Arguments:
-        rows: the number of cohorts.
-        periods: the number of periods after that of the cohort.
-        mode: whether a user returns in exactly a period, or in that or any later one.
+        cohorts: the users of the cohort of each row.
+        active: the active users of the period of each row.
+        earlier: the users of periods before the first cohort, for first-time cohorts.
+        segments: for each segment one event set, or one for each row.
+        columns: for each column the first and the last offset of its bracket: the number of
+            periods after the cohort's own.
+        mode: whether a user returns in exactly a column's periods, or in those or any later one.
         first_time: whether a cohort has only the users who were in no earlier period.
     """
 
-    def __init__(self, rows: int, periods: int, mode: Mode, first_time: bool) -> None:
+    def __init__(
+        self,
+        cohorts: Sequence[EventSet],
+        active: Sequence[EventSet],
+        earlier: Sequence[EventSet],
+        segments: Sequence[Sequence[EventSet]],
+        columns: Sequence[tuple[int, int]],
+        mode: Mode,
+        first_time: bool,
+    ) -> None:
+        self.cohorts = cohorts
+        self.active = active
+        self.earlier = earlier
+        self.segments = segments
+        self.columns = columns
+        self.mode = mode
+        self.first_time = first_time
+
+    def users_of_cohort(self, segment: int | None, row: int) -> EventSet:
+        """Return the users of a cohort; of one segment, or of all."""
+        users = self.cohorts[row]
+        if self.first_time and (earlier := [*self.earlier, *self.cohorts[:row]]):
+            users = users - any_of(earlier)
+        if segment is not None:
+            by_row = self.segments[segment]
+            users = users & by_row[row if by_row[1:] else 0]
+        return users
+
+    def users_of_cell(self, segment: int | None, row: int, column: int) -> EventSet:
+        """Return the users of a cell, whose periods have to be over; of one segment, or of all."""
+        first, last = self.columns[column]
+        end = None if self.mode == "unbounded" else row + last + 1
+        return self.users_of_cohort(segment, row) & any_of(self.active[row + first : end])
+
+
+class CellCounts:
+    """The cells of retention tables while they are counted: an `Accumulator`.
+
+    Attributes:
+        sizes: how many users of each cohort were counted: of all, then of each segment.
+        counts: for each cohort, how many users who returned were counted, by column: of all, then
+            of each segment.
+    """
+
+    def __init__(self, sets: RetentionSets) -> None:
+        """Make cells with no users.
+
+        Arguments:
+            sets: the event sets.
+        """
+        self._sets = sets
         self._algebra = algebra()
-        self._unbounded = mode == "unbounded"
-        self._first_time = first_time
-        self.columns = periods + 1
-        self.cells_are_independent = not (self._unbounded or first_time)
-        self.sizes = [0] * rows
-        self.counts = [[0] * self.columns for _ in range(rows)]
+        self._unbounded = sets.mode == "unbounded"
+        rows = len(sets.cohorts)
+        tables = 1 + len(sets.segments)
+        self.sizes = [[0] * rows for _ in range(tables)]
+        self.counts = [[[0] * len(sets.columns) for _ in range(rows)] for _ in range(tables)]
+        #: The column of each offset that is the first of a bracket.
+        self._firsts = {first: column for column, (first, _) in enumerate(sets.columns)}
+        self._has_users: bool | None = None
         self.begin_window()
+
+    def event_sets(self) -> tuple[list[EventSet], int]:
+        """Return the event sets in the order in which they are added, and how many are bounding."""
+        sets = self._sets
+        segments = [event_set for by_row in sets.segments for event_set in by_row]
+        # The active users from the last period to the first, as unbounded retention needs them.
+        return [*sets.cohorts, *sets.earlier, *segments, *sets.active[::-1]], len(sets.cohorts)
+
+    def held(self) -> int:
+        """Return how many windows are held at a time."""
+        rows = len(self._sets.cohorts)
+        wide = any(first < last for first, last in self._sets.columns)
+        return 1 + rows * (2 if wide else 1) + sum(map(len, self._sets.segments))
 
     def for_shard(self) -> CellCounts:
         """Return an object that counts into the same cells, with a window state of its own."""
@@ -99,41 +131,76 @@ class CellCounts:
         shard.begin_window()
         return shard
 
-    def add(self, counts: _Counts) -> None:
+    def add_counts(self, counts: _Counts) -> None:
         """Add counts of the server to the cells."""
         for (row, column), count in counts.items():
             if column < 0:
-                self.sizes[row] += count
+                self.sizes[0][row] += count
             else:
-                self.counts[row][column] += count
+                self.counts[0][row][column] += count
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no cohort has a user in this window."""
+        if self._has_users is None:
+            self._has_users = any(map(self._algebra.any, self._cohorts))
+        return not self._has_users
 
     def begin_window(self) -> None:
         """Discard the users of the previous window."""
-        self.window_size = 0
+        self._has_users = None
         self._cohorts: list[Any] = []
+        self._extents: list[slice] = []
+        self._segments: list[Any] = []
         self._earlier: Any = None
         self._later: Any = None
+        #: By row, who was active in a part of the bracket that is being counted.
+        self._returned: dict[int, Any] = {}
 
-    def exclude(self, users: Any) -> Iterator[None]:
-        """Leave users of periods before the first cohort out of all cohorts."""
-        self._earlier = users if self._earlier is None else self._earlier | users
-        yield
+    def add(self, index: int, users: Any) -> Iterator[None]:
+        """Add a cohort, earlier users, a segment or the active users of a period, in this order."""
+        rows = len(self._sets.cohorts)
+        if index < rows:
+            self._cohorts.append(users)
+            yield
+            return
+        index -= rows
+        if index < len(self._sets.earlier):
+            self._earlier = users if self._earlier is None else self._earlier | users
+            yield
+            return
+        index -= len(self._sets.earlier)
+        segments = sum(map(len, self._sets.segments))
+        if index < segments:
+            self._segments.append(users)
+            return
+        if index == segments:
+            yield from self._complete_cohorts()
+        yield from self._add_active(len(self._sets.active) - 1 - (index - segments), users)
 
-    def add_cohort(self, users: Any) -> Iterator[None]:
-        """Count the next cohort of the window."""
-        if self._first_time:
-            known = users
-            if self._earlier is not None:
-                users = users & ~self._earlier
-                known = known | self._earlier
-            self._earlier = known
-        size = self._algebra.count(users)
-        self.window_size += size
-        self.sizes[len(self._cohorts)] += size
-        self._cohorts.append(users)
-        yield
+    def end_window(self) -> Iterator[None]:
+        """Count the cohorts of a table without columns; else everything is counted."""
+        if not self._sets.active:
+            yield from self._complete_cohorts()
 
-    def add_active(self, row: int, users: Any) -> Iterator[None]:
+    def _complete_cohorts(self) -> Iterator[None]:
+        """Leave earlier users out of the cohorts, if asked for, and count the cohorts."""
+        for row, cohort in enumerate(self._cohorts):
+            users = cohort
+            if self._sets.first_time:
+                known = users
+                if self._earlier is not None:
+                    users = users & ~self._earlier
+                    known = known | self._earlier
+                self._earlier = known
+            extent = self._algebra.extent(users)
+            # Counts, and later combines, only the part where the cohort has users.
+            self._cohorts[row] = users = self._algebra.part(users, extent)
+            self._extents.append(extent)
+            self._count(users, row, self.sizes)
+            yield
+
+    def _add_active(self, row: int, users: Any) -> Iterator[None]:
         """Count the users of each cohort who returned in the period of a row.
 
         Arguments:
@@ -142,112 +209,119 @@ class CellCounts:
         """
         if self._unbounded:
             self._later = users = users if self._later is None else self._later | users
-        for cohort in range(max(0, row + 1 - self.columns), min(row + 1, len(self._cohorts))):
-            returned = self._algebra.count(self._cohorts[cohort] & users)
-            self.counts[cohort][row - cohort] += returned
+        longest = self._sets.columns[-1][1]
+        for cohort in range(max(0, row - longest), min(row + 1, len(self._cohorts))):
+            offset = row - cohort
+            column = self._firsts.get(offset)
+            if column is None and self._unbounded:
+                continue
+            active = self._algebra.part(users, self._extents[cohort])
+            if cohort in self._returned:
+                active = active | self._returned.pop(cohort)
+            if column is None:
+                self._returned[cohort] = active
+                yield
+                continue
+            returned = self._cohorts[cohort] & active
+            self._count(returned, cohort, [table[cohort] for table in self.counts], column)
             yield
 
+    def _count(
+        self, users: Any, row: int, totals: Sequence[list[int]], index: int | None = None
+    ) -> None:
+        """Count users of a cohort, of all and of each segment.
 
-def count_cells(
-    context: Context,
-    cohorts: Sequence[EventSet],
-    active: Sequence[EventSet],
-    earlier: Sequence[EventSet],
-    table: CellCounts,
-) -> Query[None]:
+        Arguments:
+            users: the users, in the extent of the cohort.
+            row: the index of the cohort.
+            totals: a list of numbers for all, and for each segment; the counts are added.
+            index: the index in each of these lists; the row by default.
+        """
+        index = row if index is None else index
+        totals[0][index] += self._algebra.count(users)
+        if self._segments:
+            extent = self._extents[row]
+            parts = [self._algebra.part(segment, extent) for segment in self._segments_of(row)]
+            counts = self._algebra.count_each(users, parts)
+            for total, count in zip(totals[1:], counts, strict=True):
+                total[index] += count
+
+    def _segments_of(self, row: int) -> Iterator[Any]:
+        """Yield the users of each segment of a cohort."""
+        first = 0
+        for by_row in self._sets.segments:
+            yield self._segments[first + (row if by_row[1:] else 0)]
+            first += len(by_row)
+
+
+def count_cells(context: Context, sets: RetentionSets) -> Query[tuple[CellCounts, Sweep]]:
     """Count all cells of a table, shard by shard.
 
     Arguments:
         context: the database.
-        cohorts: the users of the cohort of each row.
-        active: the active users of the period of each row; more event sets are those of the
-            periods that follow.
-        earlier: the users of periods before the first cohort, for first-time cohorts.
-        table: the cells; the counts are added to them.
+        sets: the event sets.
     """
-    # `any_of` would also look for equal event sets, which takes long if these are large.
-    union = Combination(context.origin, "|", tuple(cohorts)) if cohorts[1:] else cohorts[0]
-    union_graph = yield from compile_graph([union])
-    cohort_graphs = yield from compile_graphs(cohorts)
-    active_graphs = yield from compile_graphs(active)
-    first_graphs = [*(yield from compile_graphs(earlier)), *cohort_graphs]
-    concurrent = min(CONCURRENCY, len(context.shards))
-    window = min(max(_ALL_WINDOWS // concurrent // len(cohorts), _MIN_WINDOW), _MAX_WINDOW)
-    batch = max(1, _MAX_FETCH // concurrent // window)
-    large = sum(len(graph.bitmaps) for graph in (*first_graphs, *active_graphs)) > _SMALL_TABLE
-    plan = _Plan(
-        union_graph,
-        cohort_graphs,
-        active_graphs,
-        (yield from run_steps(_grouped(first_graphs, batch), large=large)),
-        (yield from run_steps(_grouped(active_graphs[::-1], batch), large=large)),
-        window,
-        batch,
+    cells = CellCounts(sets)
+    event_sets, bounding = cells.event_sets()
+    sweep = yield from Sweep.of(context, event_sets, bounding=bounding, held=cells.held())
+    yield from each_shard(
+        context, lambda shard: _count_in_shard(shard, sets, sweep, cells.for_shard())
     )
-    yield from each_shard(context, lambda shard: _count_in_shard(shard, plan, table.for_shard()))
+    return cells, sweep
 
 
-class _Group(NamedTuple):
-    """Consecutive event sets whose bitmaps are fetched together.
-
-    Attributes:
-        graphs: the graphs of the event sets.
-        bitmaps: the bitmaps of all graphs, without duplicates.
-        indexes: for each graph the indexes of its bitmaps in ``bitmaps``.
-    """
-
-    graphs: list[Graph]
-    bitmaps: list[Bitmap]
-    indexes: list[list[int]]
-
-
-class _Plan(NamedTuple):
-    """The event sets of a table, and how they are fetched; the same for each shard.
-
-    Attributes:
-        union: the union of all cohorts.
-        cohorts: the cohort of each row.
-        active: the active users of the period of each row.
-        cohort_groups: the users of periods before the first cohort, then the cohorts.
-        active_groups: the active users, from the last period to the first.
-        window: how many bytes of each bitmap are counted together.
-        batch: how many bitmaps are fetched with one request.
-    """
-
-    union: Graph
-    cohorts: Sequence[Graph]
-    active: Sequence[Graph]
-    cohort_groups: Sequence[_Group]
-    active_groups: Sequence[_Group]
-    window: int
-    batch: int
-
-
-def _count_in_shard(context: Context, plan: _Plan, table: CellCounts) -> Query[None]:
+def _count_in_shard(
+    shard: Context, sets: RetentionSets, sweep: Sweep, cells: CellCounts
+) -> Query[None]:
     """Count the cells of the users of one shard."""
-    union = plan.union.with_prefix(context.origin.prefix)
-    cohort_sizes = yield from fetch_lengths(union)
-    plain = not any(graph.operations for graph in (*plan.cohorts, *plan.active))
-    may_write = plain and not context.options.reads_elsewhere
-    if may_write and table.cells_are_independent and not algebra().releases_gil:
+    if not (algebra().releases_gil or shard.options.reads_elsewhere) and _is_plain(sets, sweep):
         # BITOP AND is faster than ints of Python, even if fetching cost nothing.
-        cohorts = [bitmap for graph in plan.cohorts for bitmap in graph.bitmaps]
-        active = [bitmap for graph in plan.active for bitmap in graph.bitmaps]
-        sizes = dict(zip(union.bitmaps, cohort_sizes, strict=True))
-        sizes |= yield from _lengths(union, active)
-        if max(sizes.values()) * (table.columns + 1) <= _MAX_BITOP:
-            try:
-                transactions = yield from _count_on_server(
-                    context.origin.prefix, cohorts, active, sizes, table.columns
-                )
-            except SlotMovingError:  # fetching works also while a slot moves
-                pass
-            else:
-                for counts in transactions:
-                    table.add(counts)
-                    yield Checkpoint()
-                return
-    yield from _count_windows(union, plan, max(cohort_sizes), table)
+        counts = yield from _try_on_server(shard, sets, sweep)
+        if counts is not None:
+            for transaction in counts:
+                cells.add_counts(transaction)
+                yield Checkpoint()
+            return
+    yield from sweep.run_in_shard(shard, cells)
+
+
+def _is_plain(sets: RetentionSets, sweep: Sweep) -> bool:
+    """Return whether each cell is the intersection of two bitmaps."""
+    return (
+        sets.mode == "classic"
+        and not sets.first_time
+        and not sets.segments
+        and all(first == last for first, last in sets.columns)
+        and not any(graph.operations for graph in sweep.graphs)
+    )
+
+
+def _try_on_server(
+    shard: Context, sets: RetentionSets, sweep: Sweep
+) -> Query[list[_Counts] | None]:
+    """Count the cells by commands of the server, if that takes it little time.
+
+    Returns:
+        For each transaction the counts, for `CellCounts.add_counts`; None if the bitmaps are too
+        long, or the slot of the shard is moving.
+    """
+    bounds = sweep.bounds.with_prefix(shard.origin.prefix)
+    lengths = yield from fetch_lengths(bounds)
+    rows = len(sets.cohorts)
+    cohorts = [graph.bitmaps[0] for graph in sweep.graphs[:rows]]
+    active = [graph.bitmaps[0] for graph in sweep.graphs[: rows - 1 : -1]]
+    sizes = dict(zip(bounds.bitmaps, lengths, strict=True))
+    sizes |= yield from _lengths(bounds, active)
+    if max(sizes.values()) * len(sets.columns) > _MAX_BITOP:
+        return None
+    try:
+        return (
+            yield from _count_on_server(
+                shard.origin.prefix, cohorts, active, sizes, len(sets.columns)
+            )
+        )
+    except SlotMovingError:  # fetching works also while a slot moves
+        return None
 
 
 def _lengths(graph: Graph, bitmaps: Sequence[Bitmap]) -> Query[dict[Bitmap, int]]:
@@ -302,100 +376,3 @@ def _count_transaction(prefix: str, cells: Mapping[tuple[int, int], EventSet]) -
     request, indexes = yield from build_request(prefix, graph, bitcount)
     replies = yield request
     return {cell: replies[index] for cell, index in zip(cells, indexes, strict=True)}
-
-
-def _count_windows(union: Graph, plan: _Plan, end: int, table: CellCounts) -> Query[None]:
-    """Count the cells in this process, window by window.
-
-    A user without a cohort is in no cell, so the windows end with the longest cohort.
-
-    Arguments:
-        union: the union of all cohorts, in this shard.
-        plan: the event sets, and how they are fetched.
-        end: the length of the longest bitmap of a cohort, in bytes.
-        table: the cells; the counts are added to them.
-    """
-    earlier = sum(len(group.graphs) for group in plan.cohort_groups) - len(plan.cohorts)
-    add_cohorts = [table.exclude] * earlier + [table.add_cohort] * len(plan.cohorts)
-    add_active = [
-        functools.partial(table.add_active, row) for row in range(len(plan.active) - 1, -1, -1)
-    ]
-    start: int | None = 0
-    while start is not None and start < end:
-        size = min(plan.window, end - start)
-        table.begin_window()
-        yield from _consume(union, plan.cohort_groups, add_cohorts, start, size, plan.batch)
-        if table.window_size:
-            yield from _consume(union, plan.active_groups, add_active, start, size, plan.batch)
-            start += size
-        else:
-            start = yield from find_candidate(union, start + size)
-
-
-def _consume(
-    graph: Graph,
-    groups: Sequence[_Group],
-    consumers: Iterable[_Consumer],
-    start: int,
-    size: int,
-    batch: int,
-) -> Query[None]:
-    """Fetch one window of some event sets, and pass each event set to its consumer, in order.
-
-    The next group is fetched while one group is evaluated.
-
-    Arguments:
-        graph: a graph of the shard, which makes the keys.
-        groups: the event sets.
-        consumers: the consumer of each event set.
-        start, size: the window, in bytes.
-        batch: how many bitmaps are fetched with one request.
-    """
-    remaining = iter(consumers)
-    work: Iterator[None] = iter(())
-    for group in groups:
-        data: list[bytes] = []
-        for first in range(0, len(group.bitmaps), batch):
-            commands = getrange_commands(
-                graph.keys_of(group.bitmaps[first : first + batch]), start, size
-            )
-            data += yield Request(commands, meanwhile=work, replies=bytes)
-            work = iter(())
-        group_consumers = list(itertools.islice(remaining, len(group.graphs)))
-        work = _consume_group(group, group_consumers, data, size)
-    yield Compute(work)
-
-
-def _consume_group(
-    group: _Group, consumers: Sequence[_Consumer], data: list[bytes], size: int
-) -> Iterator[None]:
-    """Evaluate the event sets of a group, and pass each to its consumer, step by step."""
-    load = algebra().load
-    bitmaps = []
-    for part in data:
-        bitmaps.append(load(part, size))
-        yield
-    for graph, indexes, consumer in zip(group.graphs, group.indexes, consumers, strict=True):
-        values = graph.values([bitmaps[index] for index in indexes])
-        yield from graph.evaluation(values)
-        yield from consumer(values[graph.roots[0]])
-
-
-def _grouped(graphs: Sequence[Graph], batch: int) -> Generator[None, None, list[_Group]]:
-    """Group consecutive event sets: up to ``batch`` bitmaps, or one event set that has more."""
-    groups: list[_Group] = []
-    group = _Group([], [], [])
-    indexes: dict[Bitmap, int] = {}
-    for graph in graphs:
-        yield
-        new = {bitmap: None for bitmap in graph.bitmaps if bitmap not in indexes}
-        if group.graphs and len(indexes) + len(new) > batch:
-            groups.append(group)
-            group, indexes, new = _Group([], [], []), {}, dict.fromkeys(graph.bitmaps)
-        indexes |= zip(new, itertools.count(len(indexes)), strict=False)
-        group.graphs.append(graph)
-        group.bitmaps.extend(new)
-        group.indexes.append([indexes[bitmap] for bitmap in graph.bitmaps])
-    if group.graphs:
-        groups.append(group)
-    return groups

@@ -4,41 +4,55 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, cast, get_args
+import operator
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, cast, get_args
 
-from .._core.arguments import check_flag, checked_int, checked_name
+from .._core.arguments import check_flag, checked_int, checked_name, iterated
+from .._core.calendars import calendar
 from .._core.events import Bitmap, EventSet
-from .._core.keys import bitmap_key
-from .._core.periods import Granularity, Period, dated, periods_between
-from .._core.unions import cover
+from .._core.frozen import FrozenMapping
+from .._core.periods import Granularity, Period, periods_between
 from .._core.untrusted import shown
 from .._reading.bounds import check_bitmaps, check_number, check_uses
+from .._reading.existence import EPOCH, marked_periods
 from .._reading.expressions import load_algebra
-from .._reading.fanout import each_shard
-from .._reading.keyspace import periods_of
-from .._reading.requests import Request, in_steps
+from .._reading.requests import in_steps
 from ..errors import InvalidTypeError, InvalidValueError
-from .retention import Mode, Retention, lazy_cohort
-from .retention_counts import CellCounts, count_cells
+from .results import checked_labels
+from .retention import CohortSource, Mode, Retention
+from .retention_counts import RetentionSets, count_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
     from datetime import date
 
+    from .._core.calendars import Calendar, Every
     from .._core.context import Context
-    from .._core.periods import By
     from .._reading.requests import Query
 
-__all__ = ["Selector", "check_table", "retention"]
+__all__ = [
+    "Segment",
+    "Segments",
+    "Selector",
+    "check_table",
+    "checked_segments",
+    "retention",
+    "select",
+    "select_segment",
+    "selector_name",
+]
 
 #: Selects the users of a period: the name of an event, or a function from a period to an
 #: event set.
 Selector = str | Callable[[Period], EventSet]
 
-#: The first moment that cohorts with ``first_time`` look at.
-_EPOCH: Final = datetime(1970, 1, 1)
+#: The users of a segment: an event set, or a function from the period of a cohort to one.
+Segment = EventSet | Callable[[Period], EventSet]
+
+#: Segments by their names.
+Segments = Mapping[str, Segment]
 
 
 def retention(
@@ -46,37 +60,47 @@ def retention(
     cohort: Selector,
     activity: Selector,
     *,
-    by: By,
-    periods: int,
+    by: Every,
+    anchor: date | None,
+    periods: int | None,
     cohorts: int | None,
     until: date | None,
     mode: Mode,
     first_time: bool,
+    segments: Segments | None,
+    brackets: Iterable[int] | None,
+    labels: Mapping[str, str] | None,
 ) -> Query[Retention]:
-    """Count the cells of a retention table.
+    """Count the cells of a retention table, and of one for each segment.
 
     Arguments:
         context: the database.
         cohort: selects the users of each cohort.
         activity: selects the active users of each period.
-        by: the granularity of the periods.
-        periods: the number of periods after that of the cohort, 0 or more.
+        by: the length of the periods.
+        anchor: if that is a timedelta, the first day of one of the periods.
+        periods: the number of periods after that of the cohort, 0 or more; None for 12.
         cohorts: the number of cohorts, 1 or more; None for as many as ``periods``.
         until: the moment of the report; None for now.
         mode: whether a user returns in exactly a period, or in that or any later one.
         first_time: whether a cohort has only the users who were in no earlier period.
+        segments: for each segment an event set, or a function from the period of a cohort to one.
+        brackets: the last offset of each bracket, in ascending order; None for one column for
+            each period.
+        labels: readable names of events.
 
     Raises:
         InvalidTypeError, InvalidValueError: an argument is not allowed.
     """
-    granularity = dated(by)
-    periods = checked_int("periods", periods)
-    if periods < 0:
-        raise InvalidValueError(f"periods must be 0 or more, got {shown(periods)}")
+    readable = checked_labels(labels)
+    spans = calendar(by, None if anchor is None else context.local(anchor, "anchor"))
+    columns = yield from _columns(context, periods, brackets)
+    periods = columns[-1][1]
     rows = max(1, periods) if cohorts is None else checked_int("cohorts", cohorts)
     if rows < 1:
         raise InvalidValueError(f"cohorts must be 1 or more, got {shown(rows)}")
-    check_table(context, rows, periods + 1)
+    names, selectors = checked_segments(context, segments)
+    check_table(context, rows, periods + 1, 1 + len(names))
     if isinstance(mode, str):
         mode = cast("Mode", str.__str__(mode))  # an exact str, also of a subclass
     if type(mode) is not str or mode not in get_args(Mode):
@@ -85,45 +109,104 @@ def retention(
     moment = context.local(None)
     if until is not None:
         moment = min(moment, context.local(until, "until"))
-    last = Period.containing(granularity, moment).shift(-1)  # the last complete period
+    last = spans.containing(moment).shift(-1)  # the last complete period
     # The periods of the rows, of the last row's other columns, and the one after these.
-    calendar = yield from in_steps(map(last.shift, range(1 - rows, periods + 2)))
-    complete = calendar[:rows]
-    cohort_sets = yield from in_steps(_select(context, cohort, period) for period in complete)
-    active_sets = yield from in_steps(_select(context, activity, period) for period in complete)
-    yield from check_bitmaps(context, (*cohort_sets, *active_sets))
+    timeline = yield from in_steps(map(last.shift, range(1 - rows, periods + 2)))
+    complete = timeline[:rows]
+    cohort_sets = yield from in_steps(select(context, cohort, period) for period in complete)
+    active_sets = yield from in_steps(select(context, activity, period) for period in complete)
+    segment_sets = []
+    for segment in selectors:
+        of_rows = complete if callable(segment) else complete[:1]
+        segment_sets.append(
+            (yield from in_steps(select_segment(context, segment, period) for period in of_rows))
+        )
+    in_segments = itertools.chain.from_iterable(segment_sets)
+    yield from check_bitmaps(context, (*cohort_sets, *active_sets, *in_segments))
     earlier_sets: list[EventSet] = []
     if first_time:
-        earlier_sets = yield from _earlier_sets(context, cohort, complete[0], cohort_sets[0])
+        earlier_sets = yield from _earlier_sets(context, spans, cohort, complete[0], cohort_sets[0])
     yield from load_algebra()
-    cells = CellCounts(rows, periods, mode, first_time)
-    yield from count_cells(context, cohort_sets, active_sets, earlier_sets, cells)
-    return Retention(
-        cohort=_selector_name(cohort),
-        activity=_selector_name(activity),
-        granularity=granularity,
-        mode=mode,
-        first_time=first_time,
-        until=moment,
-        cohorts=tuple(
-            lazy_cohort(calendar, row, moment, size, counts)
-            for row, (size, counts) in enumerate(zip(cells.sizes, cells.counts, strict=True))
-        ),
+    sets = RetentionSets(
+        cohort_sets, active_sets, earlier_sets, segment_sets, columns, mode, first_time
     )
+    cells, _ = yield from count_cells(context, sets)
+
+    def table(index: int, segments: Mapping[str, Retention]) -> Retention:
+        segment = index - 1 if index else None
+        rows_of_table = zip(cells.sizes[index], cells.counts[index], strict=True)
+        return Retention(
+            cohort=selector_name(cohort),
+            activity=selector_name(activity),
+            granularity=last.granularity,
+            mode=mode,
+            first_time=first_time,
+            until=moment,
+            cohorts=tuple(
+                CohortSource(
+                    timeline,
+                    row,
+                    moment,
+                    columns,
+                    counts,
+                    functools.partial(sets.users_of_cell, segment),
+                ).cohort(size, functools.partial(sets.users_of_cohort, segment, row))
+                for row, (size, counts) in enumerate(rows_of_table)
+            ),
+            offsets=tuple(columns),
+            unit=spans.unit,
+            segment=names[segment] if segment is not None else None,
+            segments=FrozenMapping(segments),
+            labels=readable,
+        )
+
+    return table(0, {name: table(index, {}) for index, name in enumerate(names, 1)})
 
 
-def check_table(context: Context, rows: int, columns: int) -> None:
-    """Raise if a table has more cells than one query may count.
+def _columns(
+    context: Context, periods: int | None, brackets: Iterable[int] | None
+) -> Query[list[tuple[int, int]]]:
+    """Return for each column of a table the first and the last offset of its bracket."""
+    if brackets is None:
+        periods = 12 if periods is None else checked_int("periods", periods)
+        if periods < 0:
+            raise InvalidValueError(f"periods must be 0 or more, got {shown(periods)}")
+        check_number(context, periods + 1, "periods")
+        offsets = yield from in_steps(range(periods + 1))
+        return list(zip(offsets, offsets, strict=True))
+    if periods is not None:
+        raise InvalidValueError("brackets say how many periods there are: leave out periods")
+    limit = context.options.max_bitmaps
+    lasts = [
+        checked_int("a bracket", last)
+        for last in itertools.islice(iterated("brackets must be several ints", brackets), limit)
+    ]
+    if not lasts or lasts[0] < 1 or any(map(operator.ge, lasts, lasts[1:])):
+        raise InvalidValueError(
+            f"brackets are the last offset of each, ascending from 1 or more, got {shown(lasts)}"
+        )
+    check_number(context, lasts[-1] + 1, "periods")
+    firsts = [1, *(last + 1 for last in lasts[:-1])]
+    return [(0, 0), *zip(firsts, lasts, strict=True)]
+
+
+def check_table(context: Context, rows: int, columns: int, tables: int = 1) -> None:
+    """Raise if tables have more cells than one query may count.
+
+    Arguments:
+        context: the database and its options.
+        rows, columns: of one table.
+        tables: how many tables there are: one for each segment, and that of all users.
 
     Raises:
         InvalidValueError: too many rows, columns or cells for ``max_bitmaps``.
     """
     check_number(context, rows, "cohorts")
     check_number(context, columns, "periods")
-    check_uses(context, rows * columns, "cells (cohorts times periods)")
+    check_uses(context, rows * columns * tables, "cells (cohorts times periods times tables)")
 
 
-def _select(context: Context, selector: Selector, period: Period) -> EventSet:
+def select(context: Context, selector: Selector, period: Period) -> EventSet:
     """Return the event set of the users that a selector selects for a period."""
     if isinstance(selector, str):
         return context.during(checked_name("event", selector), period)
@@ -135,7 +218,37 @@ def _select(context: Context, selector: Selector, period: Period) -> EventSet:
     return context.checked(selector(period))
 
 
-def _selector_name(selector: Selector) -> str:
+def select_segment(context: Context, segment: Segment, period: Period) -> EventSet:
+    """Return the event set of a segment for a period."""
+    return context.checked(segment(period) if callable(segment) else segment)
+
+
+def checked_segments(
+    context: Context, segments: Segments | None
+) -> tuple[list[str], list[Segment]]:
+    """Return the names and the event sets or functions of segments.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: these are no segments, or of another database.
+    """
+    if segments is None:
+        return [], []
+    if not isinstance(segments, Mapping):
+        raise InvalidTypeError(
+            f"segments must be a dict from names to event sets or functions, got {shown(segments)}"
+        )
+    items = list(itertools.islice(segments.items(), context.options.max_bitmaps + 1))
+    check_number(context, len(items), "segments")
+    for _, segment in items:
+        if not callable(segment):
+            context.checked(segment)
+    return (
+        [checked_name("a segment's name", name) for name, _ in items],
+        [segment for _, segment in items],
+    )
+
+
+def selector_name(selector: Selector) -> str:
     if isinstance(selector, str):
         return selector
     name = getattr(selector, "__name__", None)
@@ -148,22 +261,23 @@ def _hint(mode: object) -> str:
 
 
 def _earlier_sets(
-    context: Context, cohort: Selector, first: Period, first_set: EventSet
+    context: Context, spans: Calendar, cohort: Selector, first: Period, first_set: EventSet
 ) -> Query[list[EventSet]]:
     """Return event sets whose union is all users of periods before the first cohort.
 
     Arguments:
         context: the database.
+        spans: the calendar of the cohorts.
         cohort: selects the users of a cohort.
         first: the period of the first cohort.
         first_set: the event set of the first cohort. If the selector is a function, the
             earlier periods are those for which an event of this set has bitmaps.
     """
-    if first.start <= _EPOCH:
+    if first.start <= EPOCH:
         return []
     if isinstance(cohort, str):
         midnight = Period.containing(Granularity.DAY, first.start).start
-        marked = yield from _marked_periods(context, [cohort], midnight)
+        marked = yield from marked_periods(context, [cohort], midnight)
         # For a cohort of one hour: the earlier hours of the same day.
         marked += periods_between(Granularity.HOUR, midnight, first.start)
         return [Bitmap(context.origin, cohort, period) for period in marked]
@@ -172,52 +286,15 @@ def _earlier_sets(
     )
     # The end of a month: bitmaps of months cover the range, without bitmaps of single days.
     month = Period.containing(Granularity.MONTH, first.start - timedelta.resolution)
-    marked = yield from _marked_periods(context, list(events), month.end)
+    marked = yield from marked_periods(context, list(events), month.end)
     overlapping = yield from in_steps(
         period
         for span in marked
-        for period in periods_between(first.granularity, span.start, min(span.end, first.start))
+        for period in spans.between(span.start, min(span.end, first.start))
         if period.start < first.start
     )
     earlier = dict.fromkeys(overlapping)  # a period may overlap two marked periods
     check_number(context, len(earlier), "periods before the first cohort")
-    event_sets = yield from in_steps(_select(context, cohort, period) for period in earlier)
+    event_sets = yield from in_steps(select(context, cohort, period) for period in earlier)
     yield from check_bitmaps(context, event_sets)
     return event_sets
-
-
-def _marked_periods(
-    context: Context, events: Sequence[str], midnight: datetime
-) -> Query[list[Period]]:
-    """Return the periods whose bitmaps have all users who were marked before a midnight.
-
-    The periods are those of existing bitmaps, from 1970 on, in order.
-    """
-    end = midnight.toordinal()
-    if midnight <= _EPOCH:
-        return []
-    marked: dict[Period, None] = {}
-    if Granularity.MONTH in context.coverage.permanent:
-        # EXISTS of the few possible keys is faster than a SCAN of all keys.
-        periods = yield from in_steps(cover(_EPOCH.toordinal(), end, context.coverage))
-        for event in events:
-            exist = functools.partial(_bitmaps_exist, event=event, periods=periods)
-            for replies in (yield from each_shard(context, exist)):
-                marked |= dict.fromkeys(itertools.compress(periods, replies))
-    else:
-        for event in events:
-            scanned = yield from periods_of(context, event)
-            existing = [period for period in scanned if period.start < midnight]
-            begin = max(_EPOCH, min((period.start for period in existing), default=midnight))
-            covering = set((yield from in_steps(cover(begin.toordinal(), end, context.coverage))))
-            marked |= dict.fromkeys(period for period in existing if period in covering)
-    return sorted(marked, key=lambda period: period.start)
-
-
-def _bitmaps_exist(context: Context, event: str, periods: Sequence[Period]) -> Query[list[int]]:
-    """Return for each period 1 if the event has a bitmap for the period, else 0."""
-    keys = yield from in_steps(
-        bitmap_key(context.origin.prefix, event, period) for period in periods
-    )
-    replies: list[int] = yield Request([(b"EXISTS", key) for key in keys])
-    return replies

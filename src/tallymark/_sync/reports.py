@@ -12,14 +12,16 @@ from .._core.user_ids import IdT
 from .reads import SyncReads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import date
 
+    from .._core.calendars import Every
     from .._core.events import EventSet
     from .._core.periods import By
     from .._reports.engagement import Funnel, Stickiness
     from .._reports.retention import Mode, Retention
-    from .._reports.retention_query import Selector
+    from .._reports.retention_query import Segments, Selector
+    from .._reports.streaks import Streak
 
 __all__ = ["SyncReports"]
 
@@ -35,12 +37,16 @@ class SyncReports(SyncReads[IdT]):
         cohort: Selector,
         activity: Selector,
         *,
-        by: By = "week",
-        periods: int = 12,
+        by: Every = "week",
+        anchor: date | None = None,
+        periods: int | None = None,
         cohorts: int | None = None,
         until: date | None = None,
         mode: Mode = "classic",
         first_time: bool = False,
+        segments: Segments | None = None,
+        brackets: Iterable[int] | None = None,
+        labels: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Retention:
         """Return how many users of each period were active in later periods.
@@ -50,9 +56,12 @@ class SyncReports(SyncReads[IdT]):
                 `Period` and returns an event set (`during` builds one), such as for users
                 who signed up on the web or on iOS.
             activity: what makes a user active, given in the same way.
-            by: the length of a period: ``"day"``, ``"week"``, ``"month"`` or ``"year"``.
-            periods: the number of periods after the cohort's own, 0 or more. The table has
-                one more column, for the cohort's own period.
+            by: the length of a period: ``"day"``, ``"week"`` (ISO, from Monday on), ``"month"``
+                or ``"year"``; or a timedelta of 1 to 3,660 whole days.
+            anchor: with a timedelta, the first day of one of the periods: any Sunday, for
+                weeks of ``timedelta(days=7)`` that begin on Sunday.
+            periods: the number of periods after the cohort's own, 0 or more; 12 by default.
+                The table has one more column, for the cohort's own period.
             cohorts: the number of rows, 1 or more; as many as ``periods`` by default. The
                 last cohort is that of the last period that is over.
             until: the moment of the report; the present by default, and at most. Periods that
@@ -64,6 +73,14 @@ class SyncReports(SyncReads[IdT]):
             first_time: count in each cohort only users who were in no earlier period, back
                 to the year 1970, also in those that the table does not show. Bitmaps that
                 were deleted or have expired count as empty.
+            segments: for each segment, by name, an event set, or a function that takes the
+                `Period` of a cohort and returns one. The result has a table for each segment
+                beside that of all users; each bitmap is fetched once for all tables.
+            brackets: the last offset of each bracket, in ascending order, instead of
+                ``periods``: ``[1, 3, 7]`` for the columns 0, 1, 2-3 and 4-7. A user returned
+                in a bracket who was active in any of its periods. A cell is finished when
+                all periods of its bracket are over.
+            labels: readable names of events, for titles and captions of the HTML.
 
         The bitmaps are fetched a few at a time and combined by the tally, with
         numpy if it is installed (extra ``numpy``), so other threads and other clients of Redis
@@ -85,17 +102,26 @@ class SyncReports(SyncReads[IdT]):
                 cohort,
                 activity,
                 by=by,
+                anchor=anchor,
                 periods=periods,
                 cohorts=cohorts,
                 until=until,
                 mode=mode,
                 first_time=first_time,
+                segments=segments,
+                brackets=brackets,
+                labels=labels,
             ),
             timeout,
         )
 
     def stickiness(
-        self, event: str, day: date | None = None, *, timeout: float | None = None
+        self,
+        event: str,
+        day: date | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        timeout: float | None = None,
     ) -> Stickiness:
         """Return the share of a month's users who are active on a day: DAU over rolling MAU.
 
@@ -103,8 +129,10 @@ class SyncReports(SyncReads[IdT]):
             event: the event's name.
             day: the day; by default yesterday, the last day that is over. The month is the 28
                 days that end with it, so that it has each day of the week equally often.
+            labels: readable names of events, for titles and captions of the HTML.
 
-        One request, one moment.
+        One request, one moment. If a number is 0, further requests look for events that nobody
+        was ever marked for: the `unknown_events` of the report.
 
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
@@ -115,7 +143,7 @@ class SyncReports(SyncReads[IdT]):
         """
         from .._reports import engagement  # noqa: PLC0415 - see above
 
-        return self._answer(engagement.stickiness(self._context, event, day), timeout)
+        return self._answer(engagement.stickiness(self._context, event, day, labels), timeout)
 
     def funnel(
         self,
@@ -123,6 +151,7 @@ class SyncReports(SyncReads[IdT]):
         *,
         by: By = "week",
         moment: date | None = None,
+        labels: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Funnel:
         """Return how many users of a period took the first step, the first two, and so on.
@@ -136,8 +165,10 @@ class SyncReports(SyncReads[IdT]):
             steps: names of events, or event sets, which may be of any period.
             by: the length of the period; ``"week"`` by default.
             moment: a moment of the period; the present by default.
+            labels: readable names of events, for titles and captions of the HTML.
 
-        One request, one moment.
+        One request, one moment. If a number is 0, further requests look for events that nobody
+        was ever marked for: the `unknown_events` of the report.
 
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
@@ -148,4 +179,43 @@ class SyncReports(SyncReads[IdT]):
         """
         from .._reports import engagement  # noqa: PLC0415 - see above
 
-        return self._answer(engagement.funnel(self._context, steps, by, moment), timeout)
+        return self._answer(engagement.funnel(self._context, steps, by, moment, labels), timeout)
+
+    def streak(
+        self,
+        event: str,
+        user_id: IdT,
+        *,
+        until: date | None = None,
+        labels: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Streak:
+        """Return on how many days in a row a user was marked: the current and the longest run.
+
+        The current run ends on the day of ``until`` or on the day before. So the day of
+        ``until``, which is not over, counts if the user is marked on it already, and does not
+        break the run if not. Days are those of the tally's time zone.
+
+        Arguments:
+            event: the event's name.
+            user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
+                that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
+            until: the moment of the report; the present by default, and at most. Later days do
+                not count. At a midnight, as of a date, the new day has not begun: the current
+                run is the one that ends on the day before.
+            labels: readable names of events, for titles and captions of the HTML.
+
+        Looks up the user's bit of each day, from 1970 on, of the months that have a bitmap: a
+        thousand days in a request, without a common snapshot. Days whose bitmaps were deleted or
+        have expired count as days without the user.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
+                Or there are more than ``max_bitmaps`` days to look up.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            ClosedError: the tally is closed.
+        """
+        from .._reports import streaks  # noqa: PLC0415 - see above
+
+        return self._answer(streaks.streak(self._context, event, user_id, until, labels), timeout)

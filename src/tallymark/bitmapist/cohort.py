@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._core.untrusted import shown
 from .._reading.queries import is_empty
-from .._reports.retention_counts import CellCounts, count_cells
+from .._reports.retention_counts import CellCounts, RetentionSets, count_cells
 from .._reports.retention_query import check_table
 from ..errors import InvalidValueError
 from .cohort_pages import render_csv_data, render_html_data, render_html_form
@@ -116,10 +116,10 @@ def get_dates_data(
     return [
         [moments[row], size]
         + [
-            _cell(table.counts[row][column], size, row + column in nonempty, as_percent)
+            _cell(table.counts[0][row][column], size, row + column in nonempty, as_percent)
             for column in range(columns)
         ]
-        for row, size in enumerate(table.sizes)
+        for row, size in enumerate(table.sizes[0])
     ]
 
 
@@ -207,14 +207,15 @@ def _count_table(
     Returns:
         The counts, and the indexes in ``active`` of the event sets that have users.
     """
-    table = CellCounts(len(cohorts), columns - 1, "classic", first_time=False)
-    yield from count_cells(context, cohorts, active, (), table)
+    offsets = [(column, column) for column in range(columns)]
+    sets = RetentionSets(cohorts, active, (), (), offsets, "classic", first_time=False)
+    table, _ = yield from count_cells(context, sets)
     shown_periods: set[int] = set()
     nonempty: set[int] = set()
-    for row, size in enumerate(table.sizes):
+    for row, size in enumerate(table.sizes[0]):
         if size:
             shown_periods.update(range(row, row + columns))
-            nonempty.update(row + at for at, count in enumerate(table.counts[row]) if count)
+            nonempty.update(row + at for at, count in enumerate(table.counts[0][row]) if count)
     for period in sorted(shown_periods - nonempty):
         if not (yield from is_empty(context, active[period])):
             nonempty.add(period)
