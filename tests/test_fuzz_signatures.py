@@ -162,6 +162,8 @@ LEFT_OUT: dict[tuple[str, str], tuple[str, ...]] = {
     ("history", "until"): (*_LATE, "last moment, west", "last moment, east"),
     ("retention", "cohort"): _CALLABLE,
     ("retention", "activity"): _CALLABLE,
+    ("days_active", "activity"): _CALLABLE,
+    ("lifecycle", "activity"): _CALLABLE,
 }
 
 

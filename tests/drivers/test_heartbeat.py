@@ -121,6 +121,9 @@ VERBS: dict[str, Callable[[Tally], Any]] = {
     "retention, first_time": lambda tally: tally.retention(
         "a", "a", by="day", periods=20, cohorts=20, until=NOW, first_time=True, mode="unbounded"
     ),
+    "days_active": lambda tally: tally.days_active("a", days=2_000, until=NOW),
+    "lifecycle": lambda tally: tally.lifecycle("a", by="day", periods=2_000, until=NOW),
+    "streaks": lambda tally: tally.streaks("a", days=2_000, until=NOW),
     "stickiness": lambda tally: tally.stickiness("a", NOW),
     "funnel": lambda tally: tally.funnel(list("abcdefghij"), moment=NOW),
     "event_names": lambda tally: tally.event_names(),
