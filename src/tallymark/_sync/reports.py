@@ -244,8 +244,8 @@ class SyncReports(SyncReads[IdT]):
             until: the moment of the report; the present by default, and at most.
             labels: readable names of events, by name, for titles and captions.
 
-        The bitmaps are fetched a few at a time and combined by the tally in a thread, with
-        numpy if it is installed (extra ``numpy``), so other tasks and other clients of Redis
+        The bitmaps are fetched a few at a time and combined by the tally, with
+        numpy if it is installed (extra ``numpy``), so other threads and other clients of Redis
         are served meanwhile. It needs about 64 MiB, however many users there are.
         Concurrent marks may be in one number and not in another.
 
@@ -293,8 +293,8 @@ class SyncReports(SyncReads[IdT]):
             until: the moment of the report; the present by default, and at most.
             labels: readable names of events, by name, for titles and captions.
 
-        The bitmaps are fetched a few at a time and combined by the tally in a thread, with
-        numpy if it is installed (extra ``numpy``), so other tasks and other clients of Redis
+        The bitmaps are fetched a few at a time and combined by the tally, with
+        numpy if it is installed (extra ``numpy``), so other threads and other clients of Redis
         are served meanwhile. It needs about 64 MiB, however many users there are, unless
         periods have very many bitmaps. Concurrent marks may be in one number and not in another.
 
@@ -343,8 +343,8 @@ class SyncReports(SyncReads[IdT]):
             days: the length from which on runs are counted together, 1 or more.
             labels: readable names of events, by name, for titles and captions.
 
-        The bitmaps are fetched a few at a time and combined by the tally in a thread, with
-        numpy if it is installed (extra ``numpy``), so other tasks and other clients of Redis
+        The bitmaps are fetched a few at a time and combined by the tally, with
+        numpy if it is installed (extra ``numpy``), so other threads and other clients of Redis
         are served meanwhile. It needs about 64 MiB, however many users there are.
         Concurrent marks may be in one number and not in another.
 
