@@ -97,10 +97,12 @@ class FunnelCounts:
     def held(self) -> int:
         """Return how many windows are held at a time."""
         plan, sets = self._plan, self._sets
-        tables = 1 + len(sets.segments) - len(plan.fixed_segments)
+        segments = len(sets.segments) - len(plan.fixed_segments)
         steps = len(sets.later)
-        of_period = max(len(sets.later) + tables, 1)
-        return plan.held + of_period + tables * (2 + sets.window * max(0, 2 * steps - 1))
+        of_period = steps + segments
+        # By entry and by age, and the entries of a segment, which are no event set.
+        of_ages = max(0, 2 * steps - 1) * (1 + segments) + segments
+        return plan.held + of_period + 2 * (1 + segments) + sets.window * of_ages
 
     def for_shard(self) -> FunnelCounts:
         """Return an object that counts into the same numbers, with a window state of its own."""
