@@ -63,6 +63,7 @@ from .errors import (
 if _TYPE_CHECKING:
     from ._reports.engagement import Funnel, FunnelStep, Stickiness
     from ._reports.retention import Cell, CellState, Cohort, Retention
+    from ._reports.trend import Trend, TrendPoint
     from .sync import SyncTally
 
 __all__ = [
@@ -102,6 +103,8 @@ __all__ = [
     "TallyOptions",
     "TallymarkError",
     "Transaction",
+    "Trend",
+    "TrendPoint",
     "UnknownCommandError",
     "WrongEventLoopError",
     "WrongKeyTypeError",
@@ -135,6 +138,8 @@ _LAZY = {
     "Retention": "_reports.retention",
     "Stickiness": "_reports.engagement",
     "SyncTally": "sync",
+    "Trend": "_reports.trend",
+    "TrendPoint": "_reports.trend",
 }
 
 if not _TYPE_CHECKING:  # for a type checker, a module with `__getattr__` has every name

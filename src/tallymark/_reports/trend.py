@@ -1,0 +1,86 @@
+"""Trends: active users, rolling actives and stickiness over time. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from .._core.events import EventSet
+    from .._core.periods import Period
+
+__all__ = ["Trend", "TrendPoint"]
+
+
+@dataclass(frozen=True)
+class TrendPoint:
+    """The active users of one period, and of the days that end with it.
+
+    Attributes:
+        period: the period.
+        count: how many users were active in the period.
+        rolling: how many users were active on any of the ``rolling`` days that end with the last
+            day of the period; ``None`` in a trend without rolling actives.
+        stickiness: ``count / rolling``, from 0 to 1. ``None`` if that was no share: without
+            rolling actives, if there are none, or if the period has more days than ``rolling``.
+    """
+
+    period: Period
+    count: int
+    rolling: int | None
+    stickiness: float | None
+    _users: Callable[[], EventSet] | None = field(default=None, compare=False, repr=False)
+    _rolling_users: Callable[[], EventSet] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def users(self) -> EventSet | None:
+        """The event set of the users who were active in the period."""
+        return self._users() if self._users else None
+
+    @property
+    def rolling_users(self) -> EventSet | None:
+        """The event set of the rolling actives; ``None`` if ``rolling`` is ``None``."""
+        return self._rolling_users() if self._rolling_users else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trend:
+    """Numbers of active users over time, in one or more series.
+
+    Attributes:
+        series: the points of each series, by name, from the earliest period to the latest.
+        unit: the length of a period, such as ``day`` or ``7 days``.
+        rolling: how many days rolling actives are counted over; ``None`` for no rolling actives.
+        until: the moment of the report, naive, in the tally's time zone.
+    """
+
+    series: Mapping[str, tuple[TrendPoint, ...]]
+    unit: str
+    rolling: int | None
+    until: datetime
+
+    @property
+    def points(self) -> tuple[TrendPoint, ...]:
+        """The points of the first series: of the only one, if one selector was given."""
+        return next(iter(self.series.values()))
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return a dict for each series and period, with values that JSON and CSV can represent.
+
+        The keys: ``series``, ``period`` (ISO 8601, such as ``2026-W48``), ``count``,
+        ``rolling``, ``stickiness``.
+        """
+        return [
+            {
+                "series": name,
+                "period": str(point.period),
+                "count": point.count,
+                "rolling": point.rolling,
+                "stickiness": point.stickiness,
+            }
+            for name, points in self.series.items()
+            for point in points
+        ]
