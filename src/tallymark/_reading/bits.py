@@ -149,14 +149,14 @@ class Arrays:
     def count_each(self, value: Any, others: Sequence[Any]) -> list[int]:
         """Return how many bits are set in both ``value`` and each of some other values.
 
-        Of a sparse value, only the words with set bits are combined. With one word in eight, five
-        other values take half the time.
+        Of a sparse value, only the words with set bits are combined: with one word in seven, in
+        half the time for five other values; with one in three, in three quarters.
         """
         if len(others) > 1:
             words = self.numpy.flatnonzero(value != 0)
             if _SPARSE * len(words) < len(value):
-                value = value[words]
-                return [self.count(value & other[words]) for other in others]
+                value = value.take(words)
+                return [self.count(value & other.take(words)) for other in others]
         return [self.count(value & other) for other in others]
 
     def any(self, value: Any) -> bool:
@@ -189,7 +189,7 @@ class Arrays:
 
 
 #: A value is sparse if fewer than one word in so many has set bits.
-_SPARSE: Final = 4
+_SPARSE: Final = 3
 
 
 @functools.cache

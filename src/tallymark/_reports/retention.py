@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from .._core.arguments import immutable
 from .._core.frozen import FrozenMapping
 from .._core.untrusted import shown
-from ..errors import InvalidTypeError, MissingExtraError
+from ..errors import InvalidTypeError, InvalidValueError, MissingExtraError
 from .heatmap import HeatCell, HeatMap, HeatRow, isolated
 
 if TYPE_CHECKING:
@@ -97,9 +97,15 @@ class Cohort:
     _users: Callable[[], EventSet] | None = field(default=None, compare=False, repr=False)
 
     @property
-    def users(self) -> EventSet | None:
-        """The event set of the users of the cohort."""
-        return self._users() if self._users else None
+    def users(self) -> EventSet:
+        """The event set of the users of the cohort.
+
+        Raises:
+            InvalidValueError: the cohort was not made by a tally.
+        """
+        if self._users is None:
+            raise InvalidValueError("this cohort was not made by a tally: it has no event set")
+        return self._users()
 
     if not TYPE_CHECKING:  # a type checker would accept every attribute
 
