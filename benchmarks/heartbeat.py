@@ -199,6 +199,16 @@ def verbs(scale: float) -> Iterator[Verb]:
         ),
     )
     yield Verb(
+        "trend",
+        "9,000 days",
+        lambda t, **o: t.trend("a", periods=9_000, until=NOW, **o),
+    )
+    yield Verb(
+        "trend",
+        "1,000 days x 9, rolling 365",
+        lambda t, **o: t.trend(list("abcdefghi"), periods=1_000, rolling=365, until=NOW, **o),
+    )
+    yield Verb(
         "funnel",
         "190 steps",
         lambda t, **o: t.funnel([f"e{at}" for at in range(190)], moment=NOW, **o),

@@ -26,6 +26,7 @@ from cpu import events, lone, pinned
 from crowds import crowds, longest_stops
 from duck import duck
 from http_load import generator
+from product_reports import product_reports
 from reads import beside_reports, reads
 from report import RESULTS, machine, show, write
 from slow_link import slow_link
@@ -261,6 +262,14 @@ def run_duckdb(url: str, quick: bool) -> dict[str, Any]:
     return result
 
 
+def run_product_reports(url: str, quick: bool) -> dict[str, Any]:
+    """Measure the reports of product analytics, of tallymark and of DuckDB."""
+    result = product_reports(url, 1 if quick else 3, 1_000_000 if quick else 10_000_000)
+    title = f"Reports on {result['marks']:,} marks of {result['users']:,} users"
+    show(title, result["rows"], DUCKDB)
+    return result
+
+
 def run_cluster(url: str, quick: bool) -> dict[str, Any]:
     """Measure a cluster of three masters, without replicas: the machine has two CPUs."""
     with running_cluster(replicas=False) as cluster:
@@ -296,6 +305,7 @@ PARTS = {
     "flask": run_flask,
     "reads": run_reads,
     "duckdb": run_duckdb,
+    "product_reports": run_product_reports,
     "cluster": run_cluster,
     "user_ids": run_user_ids,
 }

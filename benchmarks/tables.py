@@ -237,6 +237,30 @@ def duckdb(results: dict[str, Any]) -> str:
     return table([f"{found['marks'] / 1e6:.1f} M marks of a million users", *names], lines)
 
 
+#: The reports of product analytics.
+PRODUCT_REPORTS = {
+    "retention": "retention, 31 x 13 days",
+    "segments": "the same, by 5 segments",
+    "days_active": "days active, of 28",
+    "at_least": "active on 20 of 31 days or more",
+    "lifecycle": "lifecycle, 12 weeks",
+    "funnel": "ordered funnel, 3 steps, 30 days, window 7 days",
+}
+
+
+def product_reports(results: dict[str, Any]) -> str:
+    """Return the table of the reports of product analytics beside DuckDB's."""
+    found = results["product_reports"]
+    by_report = {(row["report"], row["contender"]): row for row in found["rows"]}
+    lines = []
+    for report, title in PRODUCT_REPORTS.items():
+        ours, theirs = by_report[report, "SyncTally"], by_report[report, "DuckDB"]
+        times = f"{theirs['ms']:,.0f} ms ({theirs['ratio']:.0f}x)"
+        lines.append([title, f"{ours['ms']:.0f} ms", times])
+    head = f"{found['marks'] / 1e6:.0f} M marks of {found['users'] / 1e6:.0f} million users"
+    return table([head, "SyncTally", "DuckDB"], lines)
+
+
 def cluster(results: dict[str, Any]) -> str:
     """Return the table of marks on a cluster, and the sentences about counts."""
     lines = []
@@ -316,6 +340,7 @@ def measured(results: dict[str, Any]) -> str:
         web(results),
         reads(results),
         duckdb(results),
+        product_reports(results),
         cluster(results),
     ]
     return "\n" + "\n".join(parts) + "\n"

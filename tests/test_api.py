@@ -19,7 +19,7 @@ from tallymark._core.context import EventSets
 from tallymark._sync.reports import SyncReports
 
 VERBS = ["mark_event", "unmark_event", "mark_unique", "unmark_unique"]
-MANY = ["mark_many", "unmark_many"]
+MANY = ["mark_many", "unmark_many", "mark_unique_many", "unmark_unique_many"]
 #: What a tally has beside the verbs that mark.
 READS = [name for name in (*vars(AsyncReads), *vars(AsyncReports)) if not name.startswith("_")]
 STREAMS = ["users", "user_chunks"]

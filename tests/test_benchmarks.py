@@ -201,6 +201,16 @@ def test_reports_beside_duckdb(redis_store: Store, modules: Any) -> None:
         duck.compare("daily", {"one": {1: 5, 2: 6, 3: 7}, "other": {1: 5, 2: 7}})
 
 
+def test_product_reports_beside_duckdb(redis_store: Store, modules: Any) -> None:
+    pytest.importorskip("duckdb")
+    module = importlib.import_module("product_reports")
+    result = module.product_reports(redis_store.url, rounds=1, users=5_000)
+    assert len(result["rows"]) == 2 * len(module.QUERIES)
+    assert all(row["ms"] > 0 for row in result["rows"])
+    table = importlib.import_module("tables").product_reports({"product_reports": result})
+    assert "| lifecycle, 12 weeks |" in table
+
+
 def test_ids_of_other_types_beside_offsets(redis_store: Store, modules: Any) -> None:
     wrong = modules[0].WrongBitsError
     module = importlib.import_module("user_ids")

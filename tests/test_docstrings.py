@@ -22,6 +22,8 @@ MARKING = (
     "unmark_unique",
     "mark_many",
     "unmark_many",
+    "mark_unique_many",
+    "unmark_unique_many",
     "transaction",
 )
 READS = [name for name in (*vars(AsyncReads), *vars(AsyncReports)) if not name.startswith("_")]

@@ -69,6 +69,10 @@ INNOCENT: dict[str, Any] = {
     "until": NOON,
     "mode": "classic",
     "first_time": False,
+    "anchor": None,
+    "segments": None,
+    "brackets": None,
+    "labels": {"a": "A"},
     "day": NOON,
     "steps": ["a"],
     "moment": NOON,
@@ -81,6 +85,7 @@ INNOCENT: dict[str, Any] = {
     "days": 2,
     "count": 1,
     "title": "a",
+    "fragment": False,
     "key": b"trackist_a_2026-11-23",
     "max_user_id": 100,
     "shards": None,
@@ -154,6 +159,7 @@ LEFT_OUT: dict[tuple[str, str], tuple[str, ...]] = {
     ("history", "until"): (*_LATE, "last moment, west", "last moment, east"),
     ("retention", "cohort"): _CALLABLE,
     ("retention", "activity"): _CALLABLE,
+    ("trend", "what"): _CALLABLE,
 }
 
 
@@ -298,7 +304,7 @@ FUNCTIONS = sorted(
 
 def test_all_verbs_take_part() -> None:
     assert {"mark_event", "mark_many", "retention", "users", "day", "between"} <= set(VERBS)
-    assert {"mark_event", "mark_many", "transaction"} <= set(FUNCTIONS)
+    assert {"mark_event", "mark_many", "mark_unique_many", "transaction"} <= set(FUNCTIONS)
     assert methods(Tally).keys() == methods(SyncTally).keys()
     assert len(HOSTILE) > 100
 

@@ -121,6 +121,9 @@ async def test_every_verb_takes_the_ids_and_gives_them_back(
         assert [len(periods) for periods in history.values()] == [1, 0]
         assert await tally.unmark_many("a", [second, fourth], now=NOON) == TWO_EACH
         assert [user async for user in tally.users(day)] == [first]
+        assert await tally.mark_unique_many("flag", [second, third, second]) == 2
+        assert await tally.unmark_unique_many("flag", iter([first, third])) == 1
+        assert [user async for user in tally.users(tally.unique("flag"))] == [second]
         assert await tally.merge(first, fourth) == 4
         assert [user async for user in tally.users(day)] == [fourth]
         assert await tally.forget(fourth) == 4
@@ -140,6 +143,7 @@ async def test_an_unmark_of_an_unknown_id_writes_nothing(
         assert not await tally.unmark_event("a", second, exact=True)
         assert not await tally.unmark_unique("a", second)
         await tally.unmark_many("a", [second])
+        assert not await tally.unmark_unique_many("a", [second])
         assert await tally.numbers([second]) == [None]
         assert store.names() == before
 
@@ -152,6 +156,8 @@ CALLS: dict[str, Callable[[Any, Any], Any]] = {
     "unmark_unique": lambda tally, user_id: tally.unmark_unique("a", user_id),
     "mark_many": lambda tally, user_id: tally.mark_many("a", [user_id]),
     "unmark_many": lambda tally, user_id: tally.unmark_many("a", [user_id]),
+    "mark_unique_many": lambda tally, user_id: tally.mark_unique_many("a", [user_id]),
+    "unmark_unique_many": lambda tally, user_id: tally.unmark_unique_many("a", [user_id]),
     "contains": lambda tally, user_id: tally.contains(tally.unique("a"), user_id),
     "contains_many": lambda tally, user_id: tally.contains_many(tally.unique("a"), [user_id]),
     "history": lambda tally, user_id: tally.history(user_id, "a", NOON),

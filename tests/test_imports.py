@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 OPTIONAL = (
     *("fakeredis", "lupa", "numpy", "pandas", "jinja2", "opentelemetry"),
     *("html", "csv", "argparse", "zoneinfo", "importlib.metadata"),
-    *("tallymark.bitmapist", "tallymark.migrate", "tallymark.otel", "tallymark._reports"),
+    *("tallymark.bitmapist", "tallymark.migrate", "tallymark.otel"),
+    *("tallymark._reports", "tallymark._charts"),
 )
 BLOCKING = ("tallymark.sync", "tallymark._sync")
 CLUSTER = (
@@ -140,8 +141,8 @@ def test_what_is_imported_late_is_found_in_every_way() -> None:
     run(
         """
 import inspect, sys, tallymark
-late = {"Cell", "CellState", "Cohort", "Funnel", "FunnelStep", "Retention", "Stickiness"}
-late |= {"SyncTally", "sync"}
+late = {"Cell", "CellState", "Cohort", "Funnel", "FunnelStep", "Report", "Retention"}
+late |= {"Stickiness", "Streak", "SyncTally", "sync"}
 assert not late & vars(tallymark).keys()
 assert late <= set(dir(tallymark)) and set(tallymark.__all__) <= set(dir(tallymark))
 assert "tallymark.sync" not in sys.modules

@@ -23,13 +23,16 @@ from ._async.default import (
     mark_event,
     mark_many,
     mark_unique,
+    mark_unique_many,
     transaction,
     unmark_event,
     unmark_many,
     unmark_unique,
+    unmark_unique_many,
 )
 from ._async.tally import Tally
 from ._core import options as _options
+from ._core.calendars import DaySpan
 from ._core.events import EventSet, all_of, any_of
 from ._core.keys import KeySchema
 from ._core.observers import Observer, Operation
@@ -62,7 +65,9 @@ from .errors import (
 
 if _TYPE_CHECKING:
     from ._reports.engagement import Funnel, FunnelStep, Stickiness
-    from ._reports.retention import Cell, CellState, Cohort, Retention
+    from ._reports.results import Report
+    from ._reports.retention import Cell, CellState, Cohort, CurvePoint, Retention
+    from ._reports.streaks import Streak
     from ._reports.trend import Trend, TrendPoint
     from .sync import SyncTally
 
@@ -74,6 +79,8 @@ __all__ = [
     "ClosedError",
     "Cohort",
     "CommandError",
+    "CurvePoint",
+    "DaySpan",
     "EventSet",
     "Funnel",
     "FunnelStep",
@@ -90,6 +97,7 @@ __all__ = [
     "Period",
     "PermissionDeniedError",
     "ReentrantCallError",
+    "Report",
     "Retention",
     "Stats",
     "Stickiness",
@@ -98,6 +106,7 @@ __all__ = [
     "StoreNotReadyError",
     "StoreTimeoutError",
     "StoreUnavailableError",
+    "Streak",
     "SyncTally",
     "Tally",
     "TallyOptions",
@@ -116,10 +125,12 @@ __all__ = [
     "mark_event",
     "mark_many",
     "mark_unique",
+    "mark_unique_many",
     "transaction",
     "unmark_event",
     "unmark_many",
     "unmark_unique",
+    "unmark_unique_many",
 ]
 
 TRACK_HOURLY: bool
@@ -133,10 +144,13 @@ _LAZY = {
     "Cell": "_reports.retention",
     "CellState": "_reports.retention",
     "Cohort": "_reports.retention",
+    "CurvePoint": "_reports.retention",
     "Funnel": "_reports.engagement",
     "FunnelStep": "_reports.engagement",
+    "Report": "_reports.results",
     "Retention": "_reports.retention",
     "Stickiness": "_reports.engagement",
+    "Streak": "_reports.streaks",
     "SyncTally": "sync",
     "Trend": "_reports.trend",
     "TrendPoint": "_reports.trend",

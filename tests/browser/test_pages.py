@@ -133,7 +133,7 @@ def test_stronger_rates_have_stronger_colours(page: Page) -> None:
     )
     assert len(shades) == 11
     paper = page.evaluate(
-        """getComputedStyle(document.querySelector(".tallymark-heatmap"))
+        """getComputedStyle(document.querySelector(".tallymark"))
         .backgroundColor.match(/\\d+/g).map(Number)"""
     )
     distances = [sum(abs(a - b) for a, b in zip(shade, paper, strict=True)) for shade in shades]

@@ -121,6 +121,7 @@ VERBS: dict[str, Callable[[Tally], Any]] = {
     "retention, first_time": lambda tally: tally.retention(
         "a", "a", by="day", periods=20, cohorts=20, until=NOW, first_time=True, mode="unbounded"
     ),
+    "trend": lambda tally: tally.trend("a", periods=2_000, until=NOW),
     "stickiness": lambda tally: tally.stickiness("a", NOW),
     "funnel": lambda tally: tally.funnel(list("abcdefghij"), moment=NOW),
     "event_names": lambda tally: tally.event_names(),

@@ -64,6 +64,7 @@ async def test_bitmaps_end_so_long_after_their_period(facade: Facade, plain_stor
             assert end_of(plain_store, D, moment) == pytest.approx(7 * 86400, abs=2)
             assert end_of(plain_store, W, moment) is None
             assert end_of(plain_store, M, moment) is None
+        assert await tally.mark_unique_many("a", range(2000)) == 1999
         assert plain_store.raw.ttl("trackist_a_u") == -1
         # Whatever took the end away, the next mark sets it again; a late mark does not move it.
         for write in (
@@ -168,6 +169,7 @@ async def test_names_that_match_no_pattern(facade: Facade, store: Store) -> None
             for write in (
                 tally.mark_event(name, 1),
                 tally.mark_many(name, [1]),
+                tally.mark_unique_many(name, [1]),
                 tally.unmark_event(name, 1, exact=True),
                 tally.mark_unique(name, 1),
             ):

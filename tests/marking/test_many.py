@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import Counter, deque
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -49,6 +49,34 @@ def each(count: int) -> dict[Granularity, int]:
     return dict.fromkeys((M, W, D), count)
 
 
+class Bulk(NamedTuple):
+    """A verb for many users, its opposite, and what they write for the event "a".
+
+    Attributes:
+        verbs: the names of the verb that marks and of the one that unmarks.
+        arguments: their arguments besides the event and the users.
+        keys: the bitmaps that they write to.
+        flipped: their result for a number of users whose bits were flipped.
+    """
+
+    verbs: tuple[str, str]
+    arguments: dict[str, Any]
+    keys: list[str]
+    flipped: Callable[[int], Any]
+
+    async def mark(self, tally: Any, user_ids: Any, event: str = "a") -> Any:
+        return await getattr(tally, self.verbs[0])(event, user_ids, **self.arguments)
+
+    async def unmark(self, tally: Any, user_ids: Any, event: str = "a") -> Any:
+        return await getattr(tally, self.verbs[1])(event, user_ids, **self.arguments)
+
+
+EVENTS = Bulk(("mark_many", "unmark_many"), {"now": MONDAY}, KEYS, each)
+FLAGS = Bulk(("mark_unique_many", "unmark_unique_many"), {}, ["trackist_a_u"], int)
+BULKS = pytest.mark.parametrize("bulk", [EVENTS, FLAGS], ids=["events", "flags"])
+VERBS = pytest.mark.parametrize("verb", [*EVENTS.verbs, *FLAGS.verbs])
+
+
 async def streamed(ids: list[int]) -> AsyncIterator[int]:
     for user_id in ids:
         yield user_id
@@ -68,27 +96,33 @@ CONTAINERS: list[Callable[[list[int]], Any]] = [
 NAMES = ["list", "tuple", "set", "deque", "iterator", "generator", "int64", "uint32", "uint64"]
 
 
+@BULKS
 @pytest.mark.parametrize("container", CONTAINERS, ids=NAMES)
 @pytest.mark.parametrize("ids", [[], [5], [9, 3, 4_000_000], list(range(3, 900))])
 async def test_any_iterable_of_ids(
-    facade: Facade, redis_store: Store, container: Callable[[list[int]], Any], ids: list[int]
+    facade: Facade,
+    redis_store: Store,
+    container: Callable[[list[int]], Any],
+    ids: list[int],
+    bulk: Bulk,
 ) -> None:
     store = redis_store
     async with facade.open(store.url) as tally:
-        assert await tally.mark_many("a", container(ids), now=MONDAY) == each(len(ids))
-        assert await tally.mark_many("a", container(ids), now=MONDAY) == each(0)
-        assert store.bits() == ({key: set(ids) for key in KEYS} if ids else {})
-        assert await tally.unmark_many("a", container(ids), now=MONDAY) == each(len(ids))
+        assert await bulk.mark(tally, container(ids)) == bulk.flipped(len(ids))
+        assert await bulk.mark(tally, container(ids)) == bulk.flipped(0)
+        assert store.bits() == ({key: set(ids) for key in bulk.keys} if ids else {})
+        assert await bulk.unmark(tally, container(ids)) == bulk.flipped(len(ids))
     assert store.bits() == {}
 
 
-async def test_async_iterables_of_ids(store: Store) -> None:
+@BULKS
+async def test_async_iterables_of_ids(store: Store, bulk: Bulk) -> None:
     ids = list(range(0, 3 * BLOCK, 2))
     async with Tally.from_url(store.url) as tally:
-        assert await tally.mark_many("a", streamed(ids), now=MONDAY) == each(len(ids))
-        assert await tally.mark_many("a", streamed([]), now=MONDAY) == each(0)
-        assert await tally.mark_many("a", streamed([1, 1]), now=MONDAY) == each(1)
-    assert store.raw.bitcount(KEYS[0]) == len(ids) + 1
+        assert await bulk.mark(tally, streamed(ids)) == bulk.flipped(len(ids))
+        assert await bulk.mark(tally, streamed([])) == bulk.flipped(0)
+        assert await bulk.mark(tally, streamed([1, 1])) == bulk.flipped(1)
+    assert store.raw.bitcount(bulk.keys[0]) == len(ids) + 1
 
 
 # Clusters of neighbours, and far ones; few enough to coincide, and to be distinguished by hand.
@@ -99,6 +133,7 @@ runs = st.builds(range, st.integers(0, 400), st.integers(0, 600), st.integers(1,
 programs = st.lists(st.tuples(st.booleans(), ids | runs, st.sampled_from(CONTAINERS)), max_size=6)
 
 
+@BULKS
 @ON_SOME_STORES
 @settings(
     max_examples=20,
@@ -107,7 +142,7 @@ programs = st.lists(st.tuples(st.booleans(), ids | runs, st.sampled_from(CONTAIN
 )
 @given(program=programs, bitfield=st.booleans())
 async def test_random_programs_agree_with_sets(
-    facade: Facade, store: Store, program: list[Any], bitfield: bool
+    facade: Facade, store: Store, program: list[Any], bitfield: bool, bulk: Bulk
 ) -> None:
     store.raw.flushdb()
     model: set[int] = set()
@@ -116,13 +151,13 @@ async def test_random_programs_agree_with_sets(
             before = set(model)
             if mark:
                 model |= set(user_ids)
-                counts = await tally.mark_many("a", container(user_ids), now=MONDAY)
+                counts = await bulk.mark(tally, container(user_ids))
             else:
                 model -= set(user_ids)
-                counts = await tally.unmark_many("a", container(user_ids), now=MONDAY)
-            assert counts == each(len(before ^ model))
-    assert store.bits() == (dict.fromkeys(KEYS, model) if model else {})
-    assert store.names() <= set(KEYS)
+                counts = await bulk.unmark(tally, container(user_ids))
+            assert counts == bulk.flipped(len(before ^ model))
+    assert store.bits() == (dict.fromkeys(bulk.keys, model) if model else {})
+    assert store.names() <= set(bulk.keys)
 
 
 async def test_switches_and_the_default_tally(facade: Facade, store: Store) -> None:
@@ -133,6 +168,18 @@ async def test_switches_and_the_default_tally(facade: Facade, store: Store) -> N
     assert set(counts.values()) == {100}
     assert set((await verbs.unmark_many("a", range(50), track_unique=True)).values()) == {50}
     assert store.raw.bitcount("trackist_a_u") == 50
+
+
+async def test_flags_with_the_default_tally_and_an_exact_str(facade: Facade, store: Store) -> None:
+    class Name(str):
+        __slots__ = ()
+
+    tallymark.configure(store.url)
+    verbs = facade.verbs(facade.module)
+    assert await verbs.mark_unique_many(Name("a"), range(100)) == 100
+    assert await verbs.mark_unique("a", 100)
+    assert await verbs.unmark_unique_many("a", range(50, 200)) == 51
+    assert store.bits() == {"trackist_a_u": set(range(50))}
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -148,43 +195,46 @@ async def test_exact_or_not_as_for_one_user(facade: Facade, store: Store, exact:
 # --- what is sent
 
 
+@BULKS
 async def test_neighbours_go_as_bitmaps_and_others_bit_by_bit(
-    facade: Facade, redis_store: Store
+    facade: Facade, redis_store: Store, bulk: Bulk
 ) -> None:
     dense, few = list(range(5000, 9000)), list(range(10_000_000, 50_000_000, 1_000_000))
     with proxied(redis_store.url) as proxy:
         async with facade.open(proxy.url) as tally:
-            await tally.mark_many("a", few + dense, now=MONDAY)
+            await bulk.mark(tally, few + dense)
     sent = b"".join(proxy.transactions())
     assert sent.count(b"EVAL") == 1
-    assert sent.count(b"BITFIELD") == 3
+    assert sent.count(b"BITFIELD") == len(bulk.keys)
     assert len(sent) < 8000
-    assert redis_store.bits() == {key: {*few, *dense} for key in KEYS}
+    assert redis_store.bits() == {key: {*few, *dense} for key in bulk.keys}
 
 
+@BULKS
 async def test_an_expiry_is_kept_and_nothing_is_left_behind(
-    facade: Facade, plain_store: Store
+    facade: Facade, plain_store: Store, bulk: Bulk
 ) -> None:
     async with facade.open(plain_store.url) as tally:
-        await tally.mark_many("a", [1], now=MONDAY)
-        for key in KEYS:
+        await bulk.mark(tally, [1])
+        for key in bulk.keys:
             plain_store.raw.expire(key, 1000)
-        await tally.mark_many("a", range(10_000), now=MONDAY)
-        await tally.mark_many("a", [2**20], now=MONDAY)
-        await tally.unmark_many("a", range(5000), now=MONDAY)
-    assert all(900 < plain_store.raw.ttl(key) <= 1000 for key in KEYS)
-    assert plain_store.names() == set(KEYS)
+        await bulk.mark(tally, range(10_000))
+        await bulk.mark(tally, [2**20])
+        await bulk.unmark(tally, range(5000))
+    assert all(900 < plain_store.raw.ttl(key) <= 1000 for key in bulk.keys)
+    assert plain_store.names() == set(bulk.keys)
 
 
+@BULKS
 async def test_unmarking_many_neighbours_makes_no_bitmap_longer(
-    facade: Facade, plain_store: Store
+    facade: Facade, plain_store: Store, bulk: Bulk
 ) -> None:
     async with facade.open(plain_store.url) as tally:
-        await tally.mark_many("a", [8], now=MONDAY)
-        assert await tally.unmark_many("a", range(1000), now=MONDAY) == each(1)
-        assert {plain_store.raw.strlen(key) for key in KEYS} == {2}
-        assert await tally.unmark_many("b", range(1000), now=MONDAY) == each(0)
-    assert plain_store.names() == set(KEYS)
+        await bulk.mark(tally, [8])
+        assert await bulk.unmark(tally, range(1000)) == bulk.flipped(1)
+        assert {plain_store.raw.strlen(key) for key in bulk.keys} == {2}
+        assert await bulk.unmark(tally, range(1000), "b") == bulk.flipped(0)
+    assert plain_store.names() == set(bulk.keys)
 
 
 async def test_few_far_users_need_no_more_memory_than_their_bitmaps(
@@ -215,7 +265,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("bad", "error", "message"), BAD)
-@pytest.mark.parametrize("verb", ["mark_many", "unmark_many"])
+@VERBS
 @pytest.mark.parametrize("container", [list, tuple, deque])
 async def test_a_bad_id_fails_before_anything_is_sent(
     facade: Facade, verb: str, container: Any, bad: Any, error: type[Exception], message: str
@@ -256,6 +306,8 @@ async def test_a_single_id_is_refused_with_the_advice_to_pass_an_iterable(facade
         for call in (
             lambda wrong: tally.mark_many("a", wrong),
             lambda wrong: tally.unmark_many("a", wrong),
+            lambda wrong: tally.mark_unique_many("a", wrong),
+            lambda wrong: tally.unmark_unique_many("a", wrong),
             lambda wrong: tally.contains_many(tally.unique("a"), wrong),
         ):
             for wrong in (5, None):
@@ -291,6 +343,8 @@ async def test_what_holds_other_ids_is_refused_with_advice(
         for call in (
             lambda: tally.mark_many("a", ids),
             lambda: tally.unmark_many("a", ids),
+            lambda: tally.mark_unique_many("a", ids),
+            lambda: tally.unmark_unique_many("a", ids),
             lambda: tally.contains_many(tally.unique("a"), ids),
         ):
             with pytest.raises(InvalidTypeError, match=wanted) as raised:
@@ -319,6 +373,13 @@ async def test_the_other_arguments_are_checked_too(facade: Facade) -> None:
         tally: Any = opened
         with pytest.raises(InvalidValueError, match="event"):
             await tally.mark_many("", [1])
+        for verb in FLAGS.verbs:
+            with pytest.raises(InvalidValueError, match="event"):
+                await getattr(tally, verb)("", [1])
+            with pytest.raises(InvalidTypeError, match="event"):
+                await getattr(tally, verb)(5, [1])
+            with pytest.raises(TypeError, match="positional"):
+                await getattr(tally, verb)("a", [1], 5)
         with pytest.raises(InvalidTypeError, match="now must be"):
             await tally.mark_many("a", [1], now="today")
         with pytest.raises(InvalidTypeError, match="exact must be"):
@@ -327,15 +388,18 @@ async def test_the_other_arguments_are_checked_too(facade: Facade) -> None:
             await tally.mark_many("a", [1], MONDAY)
 
 
-async def test_a_stream_tells_how_many_were_marked_before(facade: Facade, store: Store) -> None:
+@BULKS
+async def test_a_stream_tells_how_many_were_marked_before(
+    facade: Facade, store: Store, bulk: Bulk
+) -> None:
     def stream() -> Iterator[int]:
         yield from range(BLOCK + 10)
         yield -1
 
     async with facade.open(store.url) as tally:
         with pytest.raises(InvalidValueError, match=f"got -1; {BLOCK} ids before were written"):
-            await tally.mark_many("a", stream(), now=MONDAY)
-    assert store.raw.bitcount(KEYS[0]) == BLOCK
+            await bulk.mark(tally, stream())
+    assert store.raw.bitcount(bulk.keys[0]) == BLOCK
 
 
 async def test_an_async_stream_tells_it_too(store: Store) -> None:
@@ -365,11 +429,22 @@ async def test_a_key_of_the_wrong_type(
     assert plain_store.names() <= set(KEYS)
 
 
-async def test_a_closed_tally(facade: Facade, store: Store) -> None:
+@pytest.mark.parametrize("count", [5, 5000])
+async def test_a_flag_of_the_wrong_type(facade: Facade, plain_store: Store, count: int) -> None:
+    plain_store.raw.lpush("trackist_a_u", "not a bitmap")
+    async with facade.open(plain_store.url) as tally:
+        for verb in FLAGS.verbs:
+            with pytest.raises(WrongKeyTypeError):
+                await getattr(tally, verb)("a", range(count))
+    assert plain_store.names() == {"trackist_a_u"}
+
+
+@BULKS
+async def test_a_closed_tally(facade: Facade, store: Store, bulk: Bulk) -> None:
     made = facade.tally.from_url(store.url)
     await facade.close(made)
     with pytest.raises(ClosedError):
-        await facade.verbs(made).mark_many("a", [1])
+        await bulk.mark(facade.verbs(made), [1])
 
 
 async def test_a_stream_that_breaks_leaves_what_came_before(facade: Facade, store: Store) -> None:
@@ -383,7 +458,10 @@ async def test_a_stream_that_breaks_leaves_what_came_before(facade: Facade, stor
     assert store.raw.bitcount(KEYS[0]) == BLOCK
 
 
-async def test_a_failure_tells_how_far_it_got(facade: Facade, redis_store: Store) -> None:
+@BULKS
+async def test_a_failure_tells_how_far_it_got(
+    facade: Facade, redis_store: Store, bulk: Bulk
+) -> None:
     with proxied(redis_store.url) as proxy:
         async with facade.open(proxy.url, timeout=0.3) as tally:
 
@@ -393,29 +471,33 @@ async def test_a_failure_tells_how_far_it_got(facade: Facade, redis_store: Store
                 yield from range(2 * BLOCK, 3 * BLOCK)
 
             with pytest.raises(StoreTimeoutError, match=r"\d+ ids before were written") as raised:
-                await tally.mark_many("a", stream(), now=MONDAY)
+                await bulk.mark(tally, stream())
             done = int(str(raised.value).split("; ")[-1].split()[0])
             assert BLOCK <= done <= 2 * BLOCK
-            assert redis_store.raw.bitcount(KEYS[0]) >= done
+            assert redis_store.raw.bitcount(bulk.keys[0]) >= done
 
 
-async def test_a_broken_connection_is_retried(facade: Facade, redis_store: Store) -> None:
+@BULKS
+async def test_a_broken_connection_is_retried(
+    facade: Facade, redis_store: Store, bulk: Bulk
+) -> None:
     with proxied(redis_store.url) as proxy:
         async with facade.open(proxy.url) as tally:
-            await tally.mark_unique("a", 0)
+            await tally.mark_unique("b", 0)
             proxy.cuts = 3
-            await tally.mark_many("a", range(5 * BLOCK), now=MONDAY)
+            await bulk.mark(tally, range(5 * BLOCK))
             assert proxy.cuts == 0
-    assert [redis_store.raw.bitcount(key) for key in KEYS] == [5 * BLOCK] * 3
-    assert redis_store.names() == {*KEYS, "trackist_a_u"}
+    assert {redis_store.raw.bitcount(key) for key in bulk.keys} == {5 * BLOCK}
+    assert redis_store.names() == {*bulk.keys, "trackist_b_u"}
 
 
-async def test_cancelled_it_leaves_whole_pieces(redis_store: Store) -> None:
+@BULKS
+async def test_cancelled_it_leaves_whole_pieces(redis_store: Store, bulk: Bulk) -> None:
     with proxied(redis_store.url) as proxy:
         async with Tally.from_url(proxy.url) as tally:
             await tally.mark_unique("b", 0)
             proxy.passing.clear()
-            task = asyncio.create_task(tally.mark_many("a", range(10 * BLOCK), now=MONDAY))
+            task = asyncio.create_task(bulk.mark(tally, range(10 * BLOCK)))
             await asyncio.to_thread(proxy.held.wait)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -423,8 +505,8 @@ async def test_cancelled_it_leaves_whole_pieces(redis_store: Store) -> None:
             proxy.passing.set()
             assert await tally.mark_unique("b", 1)
             assert tally.stats().waiting == 0
-    assert redis_store.raw.bitcount(KEYS[0]) in {BLOCK, 0}
-    assert redis_store.names() <= {*KEYS, "trackist_b_u"}
+    assert redis_store.raw.bitcount(bulk.keys[0]) in {BLOCK, 0}
+    assert redis_store.names() <= {*bulk.keys, "trackist_b_u"}
 
 
 async def test_cancelled_while_it_waits_for_a_stream(redis_store: Store) -> None:
@@ -529,7 +611,7 @@ def test_blocks_bound_what_is_looked_at_in_one_go() -> None:
 # --- sources that stall
 
 
-@pytest.mark.parametrize("verb", ["mark_many", "unmark_many"])
+@VERBS
 async def test_an_async_source_that_stalls_is_left_at_the_deadline(
     redis_store: Store, verb: str
 ) -> None:
@@ -548,7 +630,7 @@ async def test_an_async_source_that_stalls_is_left_at_the_deadline(
         with pytest.raises(
             StoreTimeoutError, match=rf"did not give the next one in time; {BLOCK} ids before"
         ):
-            await getattr(tally, verb)("a", stalling(), now=MONDAY, timeout=1)
+            await getattr(tally, verb)("a", stalling(), timeout=1)
         assert time.monotonic() - begun < 5
         assert closed == [True]
         assert await tally.mark_many("b", streamed([1, 2]), now=MONDAY) == each(2)
@@ -570,7 +652,7 @@ async def test_an_async_source_is_closed_after_a_bad_id(redis_store: Store) -> N
         assert closed == [True]
 
 
-@pytest.mark.parametrize("verb", ["mark_many", "unmark_many"])
+@VERBS
 async def test_a_timeout_names_that_of_the_call(
     facade: Facade, redis_store: Store, verb: str
 ) -> None:
@@ -583,10 +665,10 @@ async def test_a_timeout_names_that_of_the_call(
             await tally.mark_unique("a", 1)
             proxy.passing.clear()
             with pytest.raises(StoreTimeoutError, match=r"did not answer within 0\.4 s; marks may"):
-                await getattr(tally, verb)("a", ids(), now=MONDAY, timeout=0.4)
+                await getattr(tally, verb)("a", ids(), timeout=0.4)
 
 
-@pytest.mark.parametrize("verb", ["mark_many", "unmark_many"])
+@VERBS
 async def test_a_slow_source_is_left_after_the_next_id(
     facade: Facade, redis_store: Store, verb: str
 ) -> None:
@@ -600,5 +682,5 @@ async def test_a_slow_source_is_left_after_the_next_id(
 
     async with facade.open(redis_store.url) as tally:
         with pytest.raises(StoreTimeoutError, match=r"not done within 0\.1 s"):
-            await getattr(tally, verb)("a", slow(), now=MONDAY, timeout=0.1)
+            await getattr(tally, verb)("a", slow(), timeout=0.1)
     assert len(given) < 50

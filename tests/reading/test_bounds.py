@@ -247,6 +247,8 @@ async def test_names_are_short_unless_an_option_says_otherwise(
             lambda name: tally.unmark_unique(name, 1),
             lambda name: tally.mark_many(name, [1]),
             lambda name: tally.unmark_many(name, [1]),
+            lambda name: tally.mark_unique_many(name, [1]),
+            lambda name: tally.unmark_unique_many(name, [1]),
         ]
 
     async with facade.open(store.url) as tally:
@@ -303,6 +305,7 @@ async def test_marks_that_failed_use_up_no_event(facade: Facade, redis_store: St
                     lambda name: tally.mark_event(name, 1),
                     lambda name: tally.mark_unique(name, 1),
                     lambda name: tally.mark_many(name, [1, 2]),
+                    lambda name: tally.mark_unique_many(name, [1, 2]),
                 ):
                     with pytest.raises(StoreFullError):
                         await fail(f"failed{number}")
@@ -350,6 +353,7 @@ SENT_NOTHING: dict[str, tuple[Callable[[Tally], Any], type[BaseException]]] = {
     "no ids": (lambda tally: tally.mark_many("x", cast("Any", 5)), InvalidTypeError),
     "wrong id": (lambda tally: tally.unmark_many("x", [1, -1]), InvalidValueError),
     "source": (lambda tally: tally.mark_many("x", broken(0)), ZeroDivisionError),
+    "of flags": (lambda tally: tally.mark_unique_many("x", broken(9)), ZeroDivisionError),
     "few of it": (lambda tally: tally.mark_many("x", broken(9)), ZeroDivisionError),
 }
 
@@ -531,7 +535,12 @@ async def test_marks_that_were_cancelled_count_if_they_were_sent(
         await tally.mark_event("another", 1)
 
 
-async def test_a_source_that_sleeps_holds_its_place_until_it_is_cancelled(store: Store) -> None:
+@pytest.mark.parametrize(
+    "verb", ["mark_many", "unmark_many", "mark_unique_many", "unmark_unique_many"]
+)
+async def test_a_source_that_sleeps_holds_its_place_until_it_is_cancelled(
+    store: Store, verb: str
+) -> None:
     asked = asyncio.Event()
 
     async def source() -> AsyncIterator[int]:
@@ -540,7 +549,7 @@ async def test_a_source_that_sleeps_holds_its_place_until_it_is_cancelled(store:
         yield 1
 
     async with Tally.from_url(store.url, max_events=1) as tally:
-        slow = asyncio.ensure_future(tally.mark_many("x", source()))
+        slow = asyncio.ensure_future(getattr(tally, verb)("x", source()))
         await asked.wait()
         with pytest.raises(InvalidValueError, match="max_events=1"):
             await tally.mark_event("another", 1)

@@ -294,6 +294,16 @@ async def ask_for_retention(tally: Any, model: Model, by: Any) -> None:
             assert counts == [len(users & each) for each in back], (by, mode, first_time, row)
 
 
+async def ask_for_streaks(tally: Any, model: Model) -> None:
+    since = (TODAY - 2 * DAY).date()
+    found = await tally.streak("a", 2, until=TODAY)
+    assert (found.current, found.since) == (found.longest, found.longest_since) == (2, since)
+    day = Period.containing(Granularity.DAY, TODAY - 35 * DAY)
+    found = await tally.streak("a", 12, until=TODAY)
+    assert found.current == 0
+    assert found.longest == (("a", day) in model.bitmaps)
+
+
 async def look_for_bitmaps(tally: Any, model: Model) -> None:
     assert await tally.event_names() == [*sorted({name for name, _ in model.bitmaps}), "flag"]
     for by in GRANULARITIES:
@@ -318,6 +328,7 @@ async def look_for_bitmaps(tally: Any, model: Model) -> None:
 async def ask_everything(tally: Any, model: Model) -> None:
     await ask_about_sets(tally, model)
     await ask_for_reports(tally, model)
+    await ask_for_streaks(tally, model)
     await look_for_bitmaps(tally, model)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 import random
 from datetime import date, datetime, timedelta, timezone
@@ -25,7 +26,7 @@ from tallymark import (
     TrendPoint,
 )
 from tallymark._core.periods import Granularity
-from tallymark._reading import bits, sweep
+from tallymark._reading import bits, raw_keys, sweep
 from tallymark._reports.trend_counts import SlidingUnion
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ ZONE = "Europe/Berlin"
 FIRST = date(2020, 12, 1)
 DAYS = 130
 UNTIL = datetime(2021, 4, 7, 15)
-SPREAD = 5000
+SPREAD = 2000
 IOS = frozenset([*range(0, 200, 3), *range(200, SPREAD, 41)])
 SUNDAY = date(2023, 1, 1)
 
@@ -67,10 +68,11 @@ def by_day() -> Iterator[tuple[str, date, list[int]]]:
 
 async def fill(tally: Any) -> None:
     for event, day, users in by_day():
-        mistaken = [user for user in range(4000, 4100) if user not in set(users)]
         await tally.mark_many(event, users, now=day)
-        await tally.mark_many(event, mistaken, now=day)
-        await tally.unmark_many(event, mistaken, now=day, exact=True)
+        if day.day % 10 == 1:
+            mistaken = [user for user in range(1900, 2000) if user not in set(users)]
+            await tally.mark_many(event, mistaken, now=day)
+            await tally.unmark_many(event, mistaken, now=day, exact=True)
     for user in IOS:
         await tally.mark_unique("ios", user)
 
@@ -103,7 +105,7 @@ def expected(
     begins.reverse()
     counts = marks.assign(begin=marks["day"].map(begin_of)).groupby("begin")["user"].nunique()
     points: list[tuple[date, int, int | None, float | None]] = []
-    for begin, after in zip(begins, begins[1:], strict=False):
+    for begin, after in itertools.pairwise(begins):
         count = int(counts.get(begin, 0))
         if rolling is None:
             points.append((begin, count, None, None))
@@ -193,10 +195,10 @@ async def test_all_numbers_agree_with_pandas(
             for name, points in trend.series.items():
                 wanted = expected(begin_of, case["periods"], case["rolling"], marks[name])
                 assert numbers(points) == wanted, (case, name)
-            # In windows of 64 bits, with a request for each bitmap: the same.
+            # In windows of 200 bytes, with a request for each bitmap: the same.
             with monkeypatch.context() as tiny:
                 for limit in ("_ALL_WINDOWS", "_MIN_WINDOW", "_MAX_WINDOW", "_MAX_FETCH"):
-                    tiny.setattr(sweep, limit, 64)
+                    tiny.setattr(sweep, limit, 200)
                 assert await tally.trend(series, until=UNTIL, **case) == trend
         assert store.names() == before
 
@@ -229,7 +231,7 @@ async def test_mapped_ids(facade: Facade, store: Store) -> None:
         await tally.mark_many("active", ["ben", "cleo"], now=date(2025, 3, 2))
         trend = await tally.trend("active", periods=2, rolling=2, until=date(2025, 3, 3))
         assert [(point.count, point.rolling) for point in trend.points] == [(2, 2), (2, 3)]
-        point = trend.points[1]
+        point: Any = trend.points[1]
         assert {user async for user in tally.users(point.users)} == {"ben", "cleo"}
         assert {user async for user in tally.users(point.rolling_users)} == {"ann", "ben", "cleo"}
 
@@ -238,6 +240,8 @@ async def test_the_users_behind_each_number(facade: Facade, store: Store) -> Non
     async with facade.open(store.url, timezone=ZONE) as tally:
         await fill(tally)
         series, _ = series_of(tally)
+        del series["bought"], series["others"]
+        case: Any
         for case in (
             {"by": "day", "periods": 6},
             {"by": "week", "periods": 5, "rolling": 30},
@@ -245,7 +249,7 @@ async def test_the_users_behind_each_number(facade: Facade, store: Store) -> Non
             {"by": "month", "periods": 2, "rolling": None},
         ):
             trend = await tally.trend(series, until=UNTIL, **case)
-            points = [point for of_one in trend.series.values() for point in of_one]
+            points: list[Any] = [point for of_one in trend.series.values() for point in of_one]
             assert await tally.counts([point.users for point in points]) == [
                 point.count for point in points
             ]
@@ -280,7 +284,7 @@ async def test_an_unmark_that_is_not_exact_leaves_the_other_days(
             await tally.mark_event("active", 7, now=date(2025, 3, day))
         await tally.unmark_event("active", 7, now=date(2025, 3, 4))
         trend = await tally.trend("active", periods=1, until=date(2025, 3, 10))
-        (point,) = trend.points
+        point: Any = trend.points[0]
         assert (point.count, point.rolling) == (0, 1)
         assert await tally.count(tally.last("active", 28, date(2025, 3, 9))) == 0
         assert await tally.count(point.rolling_users) == 1
@@ -325,7 +329,7 @@ async def test_each_bitmap_is_fetched_once(
 ) -> None:
     """Also those that all series and all days use."""
     fetched: list[bytes] = []
-    original = sweep.getrange_commands
+    original = raw_keys.getrange_commands
 
     def watched(keys: Any, start: int, size: int) -> Any:
         keys = list(keys)
@@ -352,6 +356,7 @@ async def test_a_function_is_called_once_for_each_period_and_day(
             called.append(period)
             return tally.during("active", period)
 
+        options: Any
         for options, number in (
             ({"by": "day", "periods": 10, "rolling": 28}, 37),
             ({"by": "week", "periods": 2, "rolling": 28}, 2 + 35),
@@ -380,12 +385,16 @@ async def test_series_and_rows(facade: Facade, plain_store: Store) -> None:
     async with facade.open(plain_store.url) as tally:
         await tally.mark_many("active", [1, 2], now=date(2025, 1, 1))
         await tally.mark_many("buy", [2], now=date(2025, 1, 2))
-        trend = await tally.trend(
-            ["active", "buy"], periods=2, rolling=2, until=date(2025, 1, 3)
-        )
+        trend = await tally.trend(["active", "buy"], periods=2, rolling=2, until=date(2025, 1, 3))
         assert trend == Trend(
             series=trend.series, unit="day", rolling=2, until=datetime(2025, 1, 3)
         )
+        frame = trend.to_pandas()
+        assert frame["rolling"].tolist() == [2, 2, 0, 1]
+        assert trend.to_csv().splitlines()[:2] == [
+            "series,period,count,rolling,stickiness",
+            "active,2025-01-01,2,2,1.0",
+        ]
         assert trend.points == trend.series["active"]
         assert trend.to_rows() == [
             {
@@ -405,6 +414,38 @@ async def test_series_and_rows(facade: Facade, plain_store: Store) -> None:
         assert trend.points[0] == TrendPoint(
             Period(Granularity.DAY, datetime(2025, 1, 1)), 2, 2, 1.0
         )
+
+
+async def test_charts_and_unknown_events(facade: Facade, plain_store: Store) -> None:
+    async with facade.open(plain_store.url) as tally:
+        await tally.mark_many("active", [1, 2], now=date(2025, 1, 1))
+        await tally.mark_many("old", [1], now=date(2024, 1, 1))
+        await tally.mark_unique("ios", 1)
+        options: dict[str, Any] = {"periods": 3, "rolling": 2, "until": date(2025, 1, 4)}
+        trend = await tally.trend(
+            {
+                "active": "active",
+                "old": "old",
+                "ios": lambda period: tally.during("active", period) & tally.unique("isos"),
+            },
+            labels={"active": "Active <all>", "ios": "On iOS"},
+            **options,
+        )
+        assert trend.unknown_events == ("isos",)
+        assert trend.label("ios") == "On iOS"
+        page = trend.to_html()
+        assert "Active &lt;all&gt;" in page
+        assert "On iOS" in page
+        assert "isos" in page
+        assert page.count("<svg") == 3
+        counted = await tally.trend("active", rolling=None, periods=3, until=date(2025, 1, 4))
+        assert counted.unknown_events == ()
+        assert counted.to_html(fragment=True).count("<svg") == 1
+        empty = await tally.trend("actve", **options)
+        assert empty.unknown_events == ("actve",)
+        assert [(point.count, point.rolling, point.stickiness) for point in empty.points] == [
+            (0, 0, None)
+        ] * 3
 
 
 def bad_arguments() -> Iterator[tuple[Any, dict[str, Any], type[Exception], str]]:
@@ -427,6 +468,7 @@ def bad_arguments() -> Iterator[tuple[Any, dict[str, Any], type[Exception], str]
     yield "a", {"by": "hour"}, InvalidValueError, "rolling=None"
     yield "a", {"by": "fortnight"}, InvalidValueError, "granularity"
     yield "a", {"by": timedelta(days=7)}, InvalidTypeError, "anchor"
+    yield "a", {"labels": ["a"]}, InvalidTypeError, "labels"
     yield "a", {"anchor": SUNDAY}, InvalidValueError, "anchor"
     yield "a", {"until": "now"}, InvalidTypeError, "until"
     yield "a", {"until": date(1, 1, 20), "periods": 3}, InvalidValueError, "year 1"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -21,12 +21,16 @@ from tallymark import (
     Operation,
     PendingMark,
     Period,
+    Report,
     Retention,
     Stats,
     Stickiness,
+    Streak,
     SyncTally,
     Tally,
     Transaction,
+    Trend,
+    TrendPoint,
     __version__,
     all_of,
     any_of,
@@ -35,10 +39,12 @@ from tallymark import (
     mark_event,
     mark_many,
     mark_unique,
+    mark_unique_many,
     transaction,
     unmark_event,
     unmark_many,
     unmark_unique,
+    unmark_unique_many,
 )
 from tallymark import sync as tm
 from tallymark.migrate import Migration, migrate
@@ -55,6 +61,8 @@ async def async_functions(now: datetime, day: date, stream: AsyncIterator[int]) 
     assert_type(await unmark_event("active", 123, now=day, exact=True), Granularity)
     assert_type(await mark_unique("premium", 1), Granularity)
     assert_type(await unmark_unique("premium", 1), Granularity)
+    assert_type(await mark_unique_many("premium", stream), int)
+    assert_type(await unmark_unique_many("premium", {1, 2}, timeout=5), int)
     async with transaction() as tx:
         assert_type(tx, Transaction[Any])
         assert_type(tx.mark_event("signup", 7), PendingMark)
@@ -78,6 +86,7 @@ async def async_tally(client: redis.asyncio.Redis, blocking: redis.Redis) -> Non
         assert_type(tally.stats(), Stats)
         assert_type(tally.stats().marks_per_batch, float)
         assert_type(await tally.mark_many("active", range(10)), dict[Granularity, int])
+        assert_type(await tally.mark_unique_many("premium", range(10)), int)
     assert_type(await Tally(client, track_yearly=True).aclose(), None)
     Tally(blocking)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     Tally(client, track_yaerly=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
@@ -92,6 +101,8 @@ def blocking_functions(now: datetime, day: date, stream: AsyncIterator[int]) -> 
     assert_type(tm.unmark_event("active", 123, now=day, exact=True), Granularity)
     assert_type(tm.mark_unique("premium", 1), Granularity)
     assert_type(tm.unmark_unique("premium", 1), Granularity)
+    assert_type(tm.mark_unique_many("premium", [1]), int)
+    tm.unmark_unique_many("premium", stream)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with tm.transaction() as tx:
         assert_type(tx, Transaction[Any])
     assert_type(tm.TRACK_HOURLY, bool)
@@ -106,6 +117,7 @@ def blocking_tally(client: redis.Redis) -> None:
         assert_type(tally, SyncTally)
         assert_type(tally.mark_event("active", 123), Granularity)
         assert_type(tally.unmark_unique("active", 123), Granularity)
+        assert_type(tally.unmark_unique_many("active", (1, 2)), int)
         with tally.transaction() as tx:
             assert_type(tx, Transaction)
         assert_type(tally.client, redis.Redis | redis.RedisCluster)
@@ -168,8 +180,19 @@ async def async_reads(tally: Tally, event_set: EventSet, day: date) -> None:
     assert_type(table, Retention)
     assert_type(table.cohorts[0].cells[0], Cell)
     assert_type(table.rates[0][0], "float | None")
-    assert_type(table.to_html(), str)
+    assert_type(table.to_html("a", fragment=True), str)
+    assert_type(table.label("a"), str)
+    report: Report = table
+    assert_type(report.to_rows(), list[dict[str, Any]])
+    assert_type(report.labels, Mapping[str, str])
+    trend = await tally.trend({"a": "a", "b": lambda period: tally.during("b", period)}, by="week")
+    assert_type(trend, Trend)
+    assert_type(trend.series["a"][0], TrendPoint)
+    assert_type(trend.points[0].stickiness, "float | None")
+    assert_type(trend.points[0].rolling_users, "EventSet | None")
     assert_type(await tally.stickiness("active"), Stickiness)
+    assert_type(await tally.streak("active", 7, until=day), Streak)
+    assert_type((await tally.streak("active", 7)).since, date | None)
     assert_type(await tally.funnel(["a", event_set]), Funnel)
     await tally.periods("active", "weeks")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await tally.retention("a", "b", mode="first")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -194,6 +217,7 @@ def blocking_reads(tally: SyncTally, event_set: EventSet, day: date) -> None:
     assert_type(tally.user_chunks(event_set), Iterator[list[int]])
     assert_type(tally.history(1, ["a", "b"], day, day, "hour"), dict[str, list[Period]])
     assert_type(tally.retention("a", "b", by=Granularity.WEEK, until=day), Retention)
+    assert_type(tally.trend(["a", "b"], rolling=None, until=day), Trend)
     assert_type(tally.stickiness("active", day).ratio, "float | None")
     assert_type(tally.forget(1), int)
     assert_type(tally.merge(source=1, target=2), int)

@@ -125,6 +125,12 @@ OPERATION: st.SearchStrategy[Any] = st.one_of(
         st.just({"now": MONDAY}),
     ),
     st.tuples(
+        st.sampled_from(["mark_unique_many", "unmark_unique_many"]),
+        st.sampled_from(EVENTS),
+        st.lists(st.integers(0, 5), max_size=8),
+        st.just({}),
+    ),
+    st.tuples(
         st.just("transaction"),
         st.sampled_from(EVENTS),
         st.lists(st.integers(0, 5), min_size=1, max_size=4),
@@ -149,7 +155,7 @@ async def run(tally: Any, operation: Any, users: list[Any]) -> Any:
 
 async def run_all(tally: Any, step: list[Any], users: list[Any]) -> list[Any]:
     """Run operations at once; bulk marks alone, since their pieces mix with other marks."""
-    if any(verb in {"mark_many", "unmark_many"} for verb, _, _, _ in step):
+    if any(verb.endswith("_many") for verb, _, _, _ in step):
         return [await run(tally, operation, users) for operation in step]
     return await asyncio.gather(*(run(tally, operation, users) for operation in step))
 
@@ -272,6 +278,7 @@ async def test_unmarks_of_unknown_users_write_nothing(facade: Facade, store: Sto
         assert not await tally.unmark_unique("a", "nobody")
         assert not sum((await tally.unmark_many("a", ["nobody", "no one"])).values())
         assert not sum((await tally.unmark_many("a", ["nobody"], exact=True)).values())
+        assert not await tally.unmark_unique_many("a", ["nobody", "no one"])
         names = store.names()
         assert not [name for name in names if not name.endswith("schema")]
 

@@ -56,6 +56,7 @@ programs = st.lists(
     | steps("transaction", st.lists(calls, max_size=6))
     | steps("many", calls.filter(lambda call: call.verb == "mark_event"), many)
     | steps("unmark_many", event_calls, many)
+    | steps("unique_many", unique_calls, many)
     | steps("forget", ids)
     | steps("merge", st.lists(ids, min_size=2, max_size=2, unique=True)),
     min_size=6,
@@ -99,6 +100,12 @@ async def run(step: Step, tally: Tally[Any], model: IdModel) -> None:
         await getattr(tally, verb.replace("event", "many"))(call.event, users, **dict(call.options))
         for user in users:
             model.run(Call(verb, call.event, user, call.options))
+    elif step.what == "unique_many":
+        call, users = arguments
+        flipped = await getattr(tally, f"{call.verb}_many")(call.event, users)
+        assert flipped == sum(
+            bool(model.run(Call(call.verb, call.event, user, ()))) for user in users
+        )
     elif step.what == "forget":
         assert await tally.forget(arguments[0]) == model.forget(arguments[0])
     else:

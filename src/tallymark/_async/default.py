@@ -27,10 +27,12 @@ __all__ = [
     "mark_event",
     "mark_many",
     "mark_unique",
+    "mark_unique_many",
     "transaction",
     "unmark_event",
     "unmark_many",
     "unmark_unique",
+    "unmark_unique_many",
 ]
 
 
@@ -396,6 +398,82 @@ async def unmark_many(
         exact=exact,
         timeout=timeout,
     )
+
+
+async def mark_unique_many(
+    event: str,
+    user_ids: Iterable[UserId] | AsyncIterable[UserId],
+    *,
+    timeout: float | None = None,
+) -> int:
+    """Set the flag of many users: their bits in the event's bitmap without a date.
+
+    On the running event loop's default tally, which `configure` describes.
+
+    Like `mark_unique` for each of the users, in pieces as `mark_many` sends them: each
+    piece is a transaction, and a bitmap where the ids lie close together.
+
+    Arguments:
+        event: a non-empty str without control characters.
+        user_ids, timeout: as for `mark_many`.
+
+    Returns:
+        How many of the users did not have the flag. The number may be too low after a broken
+        connection and a retry.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: an argument is not allowed. If the ids are a
+            collection (a list, a set, an array), nothing was sent; else the message says
+            how many ids were marked before.
+        CommandError, StoreUnavailableError, StoreTimeoutError, OverloadedError: Redis
+            refused a piece, or did not answer in time, or ``max_pending`` marks were
+            waiting; the message says how many ids were marked before.
+        ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+            loop.
+
+    Cancelled: a prefix of the pieces is applied, each piece whole.
+    """
+    tally = _usual_tally() or await current_tally()
+    return await tally.mark_unique_many(event, user_ids, timeout=timeout)
+
+
+async def unmark_unique_many(
+    event: str,
+    user_ids: Iterable[UserId] | AsyncIterable[UserId],
+    *,
+    timeout: float | None = None,
+) -> int:
+    """Take the flag from many users: clear their bits in the event's bitmap without a date.
+
+    On the running event loop's default tally, which `configure` describes.
+
+    Like `unmark_unique` for each of the users, in pieces as `mark_many` sends them. A
+    bitmap may be extended to hold a 0.
+
+    With ``user_ids``, nothing is written for an id that has never been marked.
+
+    Arguments:
+        event: a non-empty str without control characters.
+        user_ids, timeout: as for `mark_many`.
+
+    Returns:
+        How many of the users had the flag. The number may be too low after a broken connection
+        and a retry.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: an argument is not allowed. If the ids are a
+            collection (a list, a set, an array), nothing was sent; else the message says
+            how many ids were unmarked before.
+        CommandError, StoreUnavailableError, StoreTimeoutError, OverloadedError: Redis
+            refused a piece, or did not answer in time, or ``max_pending`` marks were
+            waiting; the message says how many ids were unmarked before.
+        ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+            loop.
+
+    Cancelled: a prefix of the pieces is applied, each piece whole.
+    """
+    tally = _usual_tally() or await current_tally()
+    return await tally.unmark_unique_many(event, user_ids, timeout=timeout)
 
 
 async def mark_unique(event: str, user_id: UserId, *, timeout: float | None = None) -> Granularity:

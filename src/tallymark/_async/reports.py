@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .._reports.engagement import Funnel, Stickiness
     from .._reports.retention import Mode, Retention
     from .._reports.retention_query import Segments, Selector
+    from .._reports.streaks import Streak
     from .._reports.trend import Trend
 
 __all__ = ["AsyncReports"]
@@ -46,6 +47,7 @@ class AsyncReports(AsyncReads[IdT]):
         first_time: bool = False,
         segments: Segments | None = None,
         brackets: Iterable[int] | None = None,
+        labels: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Retention:
         """Return how many users of each period were active in later periods.
@@ -79,6 +81,7 @@ class AsyncReports(AsyncReads[IdT]):
                 ``periods``: ``[1, 3, 7]`` for the columns 0, 1, 2-3 and 4-7. A user returned
                 in a bracket who was active in any of its periods. A cell is finished when
                 all periods of its bracket are over.
+            labels: readable names of events, for titles and captions of the HTML.
 
         The bitmaps are fetched a few at a time and combined by the tally in a thread, with
         numpy if it is installed (extra ``numpy``), so other tasks and other clients of Redis
@@ -112,6 +115,7 @@ class AsyncReports(AsyncReads[IdT]):
                 first_time=first_time,
                 segments=segments,
                 brackets=brackets,
+                labels=labels,
             ),
             timeout,
         )
@@ -145,7 +149,7 @@ class AsyncReports(AsyncReads[IdT]):
                 ``None`` for no rolling actives; by hour, they have to be ``None``.
             until: the moment of the report; the present by default, and at most. Only periods
                 that are over then are counted.
-            labels: readable names of series, by name, for the HTML.
+            labels: readable names of series, for titles and charts of the HTML.
 
         Rolling actives are read from the sets of single days. A function is called once for
         each period, and for each day that rolling actives need. `last` also reads the bitmaps
@@ -158,7 +162,8 @@ class AsyncReports(AsyncReads[IdT]):
         (extra ``numpy``), so other tasks and other clients of Redis are served meanwhile. It
         needs about 64 MiB, however many users and periods there are; with more than 500 days
         of ``rolling`` times series (times shards, up to 16), 64 KiB for each. Concurrent
-        marks may be in one number and not in another.
+        marks may be in one number and not in another. For events without any users, further
+        requests look for those that nobody was ever marked for: the `unknown_events`.
 
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
@@ -188,7 +193,12 @@ class AsyncReports(AsyncReads[IdT]):
         )
 
     async def stickiness(
-        self, event: str, day: date | None = None, *, timeout: float | None = None
+        self,
+        event: str,
+        day: date | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        timeout: float | None = None,
     ) -> Stickiness:
         """Return the share of a month's users who are active on a day: DAU over rolling MAU.
 
@@ -196,8 +206,10 @@ class AsyncReports(AsyncReads[IdT]):
             event: the event's name.
             day: the day; by default yesterday, the last day that is over. The month is the 28
                 days that end with it, so that it has each day of the week equally often.
+            labels: readable names of events, for titles and captions of the HTML.
 
-        One request, one moment.
+        One request, one moment. If a number is 0, further requests look for events that nobody
+        was ever marked for: the `unknown_events` of the report.
 
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
@@ -212,7 +224,7 @@ class AsyncReports(AsyncReads[IdT]):
         """
         from .._reports import engagement  # noqa: PLC0415 - see above
 
-        return await self._answer(engagement.stickiness(self._context, event, day), timeout)
+        return await self._answer(engagement.stickiness(self._context, event, day, labels), timeout)
 
     async def funnel(
         self,
@@ -220,6 +232,7 @@ class AsyncReports(AsyncReads[IdT]):
         *,
         by: By = "week",
         moment: date | None = None,
+        labels: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Funnel:
         """Return how many users of a period took the first step, the first two, and so on.
@@ -233,8 +246,10 @@ class AsyncReports(AsyncReads[IdT]):
             steps: names of events, or event sets, which may be of any period.
             by: the length of the period; ``"week"`` by default.
             moment: a moment of the period; the present by default.
+            labels: readable names of events, for titles and captions of the HTML.
 
-        One request, one moment.
+        One request, one moment. If a number is 0, further requests look for events that nobody
+        was ever marked for: the `unknown_events` of the report.
 
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
@@ -249,4 +264,51 @@ class AsyncReports(AsyncReads[IdT]):
         """
         from .._reports import engagement  # noqa: PLC0415 - see above
 
-        return await self._answer(engagement.funnel(self._context, steps, by, moment), timeout)
+        return await self._answer(
+            engagement.funnel(self._context, steps, by, moment, labels), timeout
+        )
+
+    async def streak(
+        self,
+        event: str,
+        user_id: IdT,
+        *,
+        until: date | None = None,
+        labels: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Streak:
+        """Return on how many days in a row a user was marked: the current and the longest run.
+
+        The current run ends on the day of ``until`` or on the day before. So the day of
+        ``until``, which is not over, counts if the user is marked on it already, and does not
+        break the run if not. Days are those of the tally's time zone.
+
+        Arguments:
+            event: the event's name.
+            user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
+                that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
+            until: the moment of the report; the present by default, and at most. Later days do
+                not count. At a midnight, as of a date, the new day has not begun: the current
+                run is the one that ends on the day before.
+            labels: readable names of events, for titles and captions of the HTML.
+
+        Looks up the user's bit of each day, from 1970 on, of the months that have a bitmap: a
+        thousand days in a request, without a common snapshot. Days whose bitmaps were deleted or
+        have expired count as days without the user.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
+                Or there are more than ``max_bitmaps`` days to look up.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+                loop.
+
+        Cancelled: other calls are not affected, and no temporary key is left.
+        """
+        from .._reports import streaks  # noqa: PLC0415 - see above
+
+        return await self._answer(
+            streaks.streak(self._context, event, user_id, until, labels), timeout
+        )

@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, overload
 
 from .._core.options import Options, hide_urls
+from .._core.periods import Granularity
 from .._core.urls import StoreUrl
 from .._core.user_ids import IdT, OtherIdT
 from .._marking.transaction import Transaction, unwrapped
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from .._core.options import TallyOptions
-    from .._core.periods import Granularity
     from .._marking.marks import Mark
     from .._marking.stats import Stats
     from .backend import AsyncBackend
@@ -466,6 +466,82 @@ class Tally(AsyncReports[IdT]):
         many = self.backend.marker.unmark_many(event, now, track_hourly, track_unique, exact)
         with self.backend.marker.reservation(many):
             return await write_many(self.backend, many, user_ids, timeout)
+
+    async def mark_unique_many(
+        self,
+        event: str,
+        user_ids: Iterable[IdT] | AsyncIterable[IdT],
+        *,
+        timeout: float | None = None,
+    ) -> int:
+        """Set the flag of many users: their bits in the event's bitmap without a date.
+
+        Like `mark_unique` for each of the users, in pieces as `mark_many` sends them: each
+        piece is a transaction, and a bitmap where the ids lie close together.
+
+        Arguments:
+            event: a non-empty str without control characters.
+            user_ids, timeout: as for `mark_many`.
+
+        Returns:
+            How many of the users did not have the flag. The number may be too low after a broken
+            connection and a retry.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed. If the ids are a
+                collection (a list, a set, an array), nothing was sent; else the message says
+                how many ids were marked before.
+            CommandError, StoreUnavailableError, StoreTimeoutError, OverloadedError: Redis
+                refused a piece, or did not answer in time, or ``max_pending`` marks were
+                waiting; the message says how many ids were marked before.
+            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+                loop.
+
+        Cancelled: a prefix of the pieces is applied, each piece whole.
+        """
+        many = self.backend.marker.mark_unique_many(event)
+        with self.backend.marker.reservation(many):
+            counts = await write_many(self.backend, many, user_ids, timeout)
+        return counts[Granularity.UNIQUE]
+
+    async def unmark_unique_many(
+        self,
+        event: str,
+        user_ids: Iterable[IdT] | AsyncIterable[IdT],
+        *,
+        timeout: float | None = None,
+    ) -> int:
+        """Take the flag from many users: clear their bits in the event's bitmap without a date.
+
+        Like `unmark_unique` for each of the users, in pieces as `mark_many` sends them. A
+        bitmap may be extended to hold a 0.
+
+        With ``user_ids``, nothing is written for an id that has never been marked.
+
+        Arguments:
+            event: a non-empty str without control characters.
+            user_ids, timeout: as for `mark_many`.
+
+        Returns:
+            How many of the users had the flag. The number may be too low after a broken connection
+            and a retry.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed. If the ids are a
+                collection (a list, a set, an array), nothing was sent; else the message says
+                how many ids were unmarked before.
+            CommandError, StoreUnavailableError, StoreTimeoutError, OverloadedError: Redis
+                refused a piece, or did not answer in time, or ``max_pending`` marks were
+                waiting; the message says how many ids were unmarked before.
+            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+                loop.
+
+        Cancelled: a prefix of the pieces is applied, each piece whole.
+        """
+        many = self.backend.marker.unmark_unique_many(event)
+        with self.backend.marker.reservation(many):
+            counts = await write_many(self.backend, many, user_ids, timeout)
+        return counts[Granularity.UNIQUE]
 
     @contextlib.asynccontextmanager
     async def transaction(self, *, timeout: float | None = None) -> AsyncIterator[Transaction[IdT]]:

@@ -327,7 +327,11 @@ def results_of_bitmapist(prefix: str) -> re.Pattern[bytes]:
 
 def bitmap_key(prefix: str, event: str, period: Period | None) -> bytes:
     """Return the key of a bitmap in the plain format. Checks no argument."""
-    suffix = UNIQUE_SUFFIX if period is None else period.suffix
+    return suffixed_key(prefix, event, UNIQUE_SUFFIX if period is None else period.suffix)
+
+
+def suffixed_key(prefix: str, event: str, suffix: str) -> bytes:
+    """Return the key of the bitmap with a suffix, as `bitmap_key`."""
     # Concatenated, since format() shows a str Enum as its name on some Pythons.
     return (prefix + event + "_" + suffix).encode()
 

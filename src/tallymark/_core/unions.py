@@ -33,6 +33,7 @@ __all__ = [
     "Union",
     "cover",
     "days_of",
+    "spans",
 ]
 
 #: The dated granularities, the widest first.
@@ -300,6 +301,21 @@ def days_of(period: Period) -> tuple[int, int]:
     """Return the ordinals of a period's first day and of the day after its last."""
     _, start, stop = _span(period.granularity, period.start.toordinal())
     return start, stop
+
+
+def spans(granularity: Granularity, first: int, after: int) -> Iterator[tuple[int, int]]:
+    """Yield the days of the periods that overlap a range of days, in order.
+
+    Arguments:
+        granularity: DAY, WEEK, MONTH or YEAR.
+        first, after: ordinals of the first day and of the day after the last one.
+
+    Yields:
+        For each period, the ordinals of its first day and of the day after its last.
+    """
+    while first < after:
+        _, start, first = _span(granularity, first)
+        yield start, first
 
 
 def cover(first: int, after: int, coverage: Coverage) -> Iterator[Period]:

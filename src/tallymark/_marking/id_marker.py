@@ -84,5 +84,5 @@ class IdMarker(Marker):
     ) -> IdExactUnmark:
         return IdExactUnmark(bitmaps, -1, other_days, user)
 
-    def _bulk_write(self, target: Callable[[int], Target], value: int) -> IdBulkWrite:
+    def _bulk_write_to(self, target: Callable[[int], Target], value: int) -> IdBulkWrite:
         return IdBulkWrite(target, self._schema, self._dictionary, self._numbers, value=value)

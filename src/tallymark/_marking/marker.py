@@ -121,13 +121,9 @@ class Marker:
     ) -> BulkWrite:
         """Return the bulk write that sets many users' bits of a moment."""
         moment = self._cache.local_time(now)  # the same for all shards
-        uid = uuid.uuid4().hex
-
-        def target(shard: int) -> Target:
-            bitmaps = self.bitmaps(event, moment, track_hourly, track_unique, shard)
-            return Target(bitmaps, self._temp_keys(shard, uid))
-
-        return self._bulk_write(target, 1)
+        return self._bulk_write(
+            lambda shard: self.bitmaps(event, moment, track_hourly, track_unique, shard), 1
+        )
 
     def unmark_many(
         self,
@@ -140,18 +136,20 @@ class Marker:
         """Return the bulk write that clears many users' bits of a moment."""
         moment = self._cache.local_time(now)
         check_flag("exact", exact)
-        uid = uuid.uuid4().hex
+
+        def bitmaps(shard: int) -> Bitmaps:
+            return self.bitmaps(event, moment, track_hourly, track_unique, shard)
+
+        if not exact:
+            return self._bulk_write(bitmaps, 0)
 
         def target(shard: int) -> Target:
-            bitmaps = self.bitmaps(event, moment, track_hourly, track_unique, shard)
-            if not exact:
-                return Target(bitmaps, self._temp_keys(shard, uid))
-            bitmaps = self._decidable(bitmaps, moment)
-            other_days = self._other_days(bitmaps, moment)
-            exact_unmark = functools.partial(self._exact_unmark, bitmaps, other_days)
-            return Target(bitmaps, None, exact_unmark)
+            decidable = self._decidable(bitmaps(shard), moment)
+            other_days = self._other_days(decidable, moment)
+            exact_unmark = functools.partial(self._exact_unmark, decidable, other_days)
+            return Target(decidable, None, exact_unmark)
 
-        return self._bulk_write(target, 0)
+        return self._bulk_write_to(target, 0)
 
     def mark_unique(self, event: str, user_id: Any) -> BitMark:
         """Return the mark that sets a user's dateless bit."""
@@ -160,6 +158,14 @@ class Marker:
     def unmark_unique(self, event: str, user_id: Any) -> BitMark:
         """Return the mark that clears a user's dateless bit."""
         return self._dateless_mark(event, user_id, 0)
+
+    def mark_unique_many(self, event: str) -> BulkWrite:
+        """Return the bulk write that sets many users' dateless bits."""
+        return self._dateless_write(event, 1)
+
+    def unmark_unique_many(self, event: str) -> BulkWrite:
+        """Return the bulk write that clears many users' dateless bits."""
+        return self._dateless_write(event, 0)
 
     def bitmaps(
         self,
@@ -253,6 +259,18 @@ class Marker:
         shard, user = self._place(user_id)
         return self._bit(self._cache.dateless(event, shard), user, value)
 
+    def _dateless_write(self, event: str, value: int) -> BulkWrite:
+        if type(event) is not str:
+            event = checked_name("event", event)
+        return self._bulk_write(functools.partial(self._cache.dateless, event), value)
+
+    def _bulk_write(self, bitmaps: Callable[[int], Bitmaps], value: int) -> BulkWrite:
+        """Return the bulk write to the bitmaps of each shard."""
+        uid = uuid.uuid4().hex
+        return self._bulk_write_to(
+            lambda shard: Target(bitmaps(shard), self._temp_keys(shard, uid)), value
+        )
+
     # --- users: by offset
 
     def _place(self, user_id: Any) -> tuple[int, Any]:
@@ -267,7 +285,7 @@ class Marker:
     ) -> ExactUnmark:
         return ExactUnmark(bitmaps, user, other_days)
 
-    def _bulk_write(self, target: Callable[[int], Target], value: int) -> BulkWrite:
+    def _bulk_write_to(self, target: Callable[[int], Target], value: int) -> BulkWrite:
         return BulkWrite(target, self._schema, value=value)
 
     # --- parts

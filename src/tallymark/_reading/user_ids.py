@@ -121,6 +121,18 @@ def checked_keys(dictionary: Dictionary, user_ids: Iterable[Any]) -> Query[list[
     return keys
 
 
+def find_user(context: Context, user_id: Any) -> Query[tuple[int, int] | None]:
+    """Return the shard and the offset of a user; ``None`` for an id that has no number.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: the id is not allowed; nothing was sent.
+    """
+    dictionary = context.schema.dictionary
+    if dictionary is None:
+        return context.schema.place(user_id)
+    return (yield from find_place(context, dictionary, dictionary.ids.key(user_id)))
+
+
 def find_place(context: Context, dictionary: Dictionary, key: Any) -> Query[tuple[int, int] | None]:
     """Return the shard and the offset of the user with a key; ``None`` for an unknown user."""
     shard = dictionary.shard(key)

@@ -7,23 +7,25 @@ returned in one period.
 
 from __future__ import annotations
 
-import csv
 import enum
 import functools
-import io
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+from .._charts.drawing import Series
+from .._charts.heatmap import HeatCell, HeatMap, HeatRow
+from .._charts.lines import LineChart
+from .._charts.page import isolated
 from .._core.arguments import immutable
 from .._core.frozen import FrozenMapping
-from .._core.untrusted import shown
-from ..errors import InvalidTypeError, InvalidValueError, MissingExtraError
-from .heatmap import HeatCell, HeatMap, HeatRow, isolated
+from ..errors import InvalidValueError
+from .results import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
+    from .._charts.page import Figure
     from .._core.events import EventSet
     from .._core.periods import Granularity, Period
 
@@ -142,7 +144,7 @@ _NO_SEGMENTS: FrozenMapping[Any] = FrozenMapping()
 
 
 @dataclass(frozen=True)
-class Retention:
+class Retention(Report):
     """A retention table: a row for each cohort, a column for its period and each one after it.
 
     Attributes:
@@ -173,6 +175,8 @@ class Retention:
     unit: str = field(default="", kw_only=True)
     segment: str | None = field(default=None, kw_only=True)
     segments: Mapping[str, Retention] = field(default=_NO_SEGMENTS, kw_only=True, repr=False)
+
+    _integers: ClassVar[tuple[str, ...]] = ("count",)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -241,7 +245,9 @@ class Retention:
         ``offset`` (the number of periods after the cohort's own), ``count``, ``rate``,
         ``state``. With brackets, ``last_offset`` follows ``offset``. With segments,
         ``segment`` comes first: ``None`` for all users, whose rows come before those of the
-        segments. Blocks the event loop, as `to_csv` does.
+        segments. As a data frame, ``table.to_pandas().pivot(index="cohort",
+        columns="offset", values="rate")`` is the table with a row for each cohort, if there
+        are no segments. Blocks the event loop, as `to_csv` does.
         """
         rows = []
         for table in (self, *self.segments.values()):
@@ -263,80 +269,39 @@ class Retention:
                     )
         return rows
 
-    def to_csv(self) -> str:
-        """Return the rows of `to_rows` as CSV (RFC 4180) with a header; ``None`` is empty.
+    def _title(self) -> str:
+        return f"{self._isolated(self.cohort)} → {self._isolated(self.activity)}"
 
-        Blocks the event loop, as all methods of a table do, for some tenths of a second
-        for 100,000 cells. In an asyncio program, ``await asyncio.to_thread(table.to_csv)``.
-        """
-        rows = self.to_rows()
-        output = io.StringIO()
-        writer = csv.DictWriter(output, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-        return output.getvalue()
-
-    def to_html(self, title: str | None = None) -> str:
-        """Return an HTML page with the table as a heat map.
-
-        The page needs no script, font or other file. It follows the light or dark mode of
-        the reader's system, and a table that is too wide scrolls. Blocks the event loop
-        for some tenths of a second for 100,000 cells: in an asyncio program,
-        ``await asyncio.to_thread(table.to_html)``.
-
-        Arguments:
-            title: the heading; by default the names of cohort and activity.
-
-        Raises:
-            InvalidTypeError: the title is no str.
-        """
-        if title is not None and not isinstance(title, str):
-            raise InvalidTypeError(f"title must be a str or None, got {shown(title)}")
-        return self._heat_map(title).page()
-
-    def _repr_html_(self) -> str:
-        """Return the heat map as an HTML fragment, for notebooks."""
-        return self._heat_map(None).fragment()
-
-    def to_pandas(self) -> Any:
-        """Return the rows of `to_rows` as a ``pandas.DataFrame``.
-
-        ``table.to_pandas().pivot(index="cohort", columns="offset", values="rate")``
-        is the table with a row for each cohort. Blocks the event loop, as `to_csv` does.
-
-        Raises:
-            MissingExtraError: pandas is not installed.
-        """
-        try:
-            import pandas as pd  # noqa: PLC0415 - optional
-        except ImportError as error:
-            raise MissingExtraError(
-                "to_pandas() needs pandas, which is not installed; run: pip install pandas"
-            ) from error
-        return pd.DataFrame(self.to_rows()).astype({"count": "Int64"})
-
-    def _heat_map(self, title: str | None) -> HeatMap:
-        unit = self.unit or str(self.granularity)
-        cohort, activity = isolated(self.cohort), isolated(self.activity)
+    def _caption(self) -> str:
+        period, periods = _words(_unit(self))
         first = "their first " if self.first_time else ""
         later = "" if self.mode == "classic" else ", or in any later one"
-        average = HeatRow(
-            "All", sum(self.sizes), [HeatCell(mean, "of all so far") for mean in self.averages]
+        return (
+            f"Rows: users with {first}“{self._isolated(self.cohort)}” in that {period}. Columns: "
+            f"the share of them with “{self._isolated(self.activity)}” so many {periods} "
+            f"later{later}. As of {self.until:%Y-%m-%d %H:%M}."
         )
-        return HeatMap(
-            title=f"{cohort} → {activity}" if title is None else title,
-            caption=f"Rows: users with {first}“{cohort}” in that {unit}. Columns: "
-            f"the share of them with “{activity}” so many {unit}s later{later}. "
-            f"As of {self.until:%Y-%m-%d %H:%M}.",
-            corner=unit.capitalize(),
-            columns=[point.name for point in self.curve],
-            rows=[average, *map(_heat_row, self.cohorts)],
-            notes=[
-                f"… {unit} is not over yet",
-                "empty: in the future",
-                f"{_EMPTY_COHORT} no users",
+
+    def _figures(self) -> Sequence[Figure]:
+        table = _heat_map(self, "Retention by cohort")
+        of_segments = [
+            _heat_map(segment, f"Retention by cohort: {isolated(name)}")
+            for name, segment in self.segments.items()
+        ]
+        if self.columns < 2:
+            return [table, *of_segments]
+        curve = LineChart(
+            title="Retention curve",
+            labels=table.columns,
+            series=[
+                Series(each.segment or "All users", each.averages)
+                for each in (self, *self.segments.values())
             ],
+            rates=True,
+            above="Share of the users of all cohorts",
+            below=f"{_words(_unit(self))[1].capitalize()} later",
         )
+        return [table, curve, *of_segments]
 
     @property
     def _offsets(self) -> tuple[tuple[int, int], ...]:
@@ -360,6 +325,35 @@ _EMPTY_COHORT = "\N{EN DASH}"
 
 #: In the tooltip of a cell that has no count: what its period is.
 _REASONS = {CellState.UNFINISHED: "not over yet", CellState.FUTURE: "in the future"}
+
+
+def _unit(table: Retention) -> str:
+    return table.unit or str(table.granularity)
+
+
+def _words(unit: str) -> tuple[str, str]:
+    """Return the singular and the plural of the unit of a table."""
+    if unit.isalpha():
+        return unit, f"{unit}s"
+    return f"period of {unit}", f"periods of {unit}"
+
+
+def _heat_map(table: Retention, title: str) -> HeatMap:
+    unit = _unit(table)
+    average = HeatRow(
+        "All", sum(table.sizes), [HeatCell(mean, "of all so far") for mean in table.averages]
+    )
+    return HeatMap(
+        title=title,
+        corner=unit.capitalize(),
+        columns=[point.name for point in table.curve],
+        rows=[average, *map(_heat_row, table.cohorts)],
+        notes=[
+            f"… {_words(unit)[0]} is not over yet",
+            "empty: in the future",
+            f"{_EMPTY_COHORT} no users",
+        ],
+    )
 
 
 def _heat_row(row: Cohort) -> HeatRow:

@@ -6,28 +6,26 @@ import functools
 import itertools
 import operator
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, cast, get_args
+from datetime import timedelta
+from typing import TYPE_CHECKING, cast, get_args
 
 from .._core.arguments import check_flag, checked_int, checked_name, iterated
 from .._core.calendars import calendar
 from .._core.events import Bitmap, EventSet
 from .._core.frozen import FrozenMapping
-from .._core.keys import bitmap_key
 from .._core.periods import Granularity, Period, periods_between
-from .._core.unions import cover
 from .._core.untrusted import shown
 from .._reading.bounds import check_bitmaps, check_number, check_uses
+from .._reading.existence import EPOCH, marked_periods
 from .._reading.expressions import load_algebra
-from .._reading.fanout import each_shard
-from .._reading.keyspace import periods_of
-from .._reading.requests import Request, in_steps
+from .._reading.requests import in_steps
 from ..errors import InvalidTypeError, InvalidValueError
+from .results import checked_labels
 from .retention import CohortSource, Mode, Retention
 from .retention_counts import RetentionSets, count_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from datetime import date
 
     from .._core.calendars import Calendar, Every
@@ -56,9 +54,6 @@ Segment = EventSet | Callable[[Period], EventSet]
 #: Segments by their names.
 Segments = Mapping[str, Segment]
 
-#: The first moment that cohorts with ``first_time`` look at.
-_EPOCH: Final = datetime(1970, 1, 1)
-
 
 def retention(
     context: Context,
@@ -74,6 +69,7 @@ def retention(
     first_time: bool,
     segments: Segments | None,
     brackets: Iterable[int] | None,
+    labels: Mapping[str, str] | None,
 ) -> Query[Retention]:
     """Count the cells of a retention table, and of one for each segment.
 
@@ -91,10 +87,12 @@ def retention(
         segments: for each segment an event set, or a function from the period of a cohort to one.
         brackets: the last offset of each bracket, in ascending order; None for one column for
             each period.
+        labels: readable names of events.
 
     Raises:
         InvalidTypeError, InvalidValueError: an argument is not allowed.
     """
+    readable = checked_labels(labels)
     spans = calendar(by, None if anchor is None else context.local(anchor, "anchor"))
     columns = yield from _columns(context, periods, brackets)
     periods = columns[-1][1]
@@ -159,6 +157,7 @@ def retention(
             unit=spans.unit,
             segment=names[segment] if segment is not None else None,
             segments=FrozenMapping(segments),
+            labels=readable,
         )
 
     return table(0, {name: table(index, {}) for index, name in enumerate(names, 1)})
@@ -274,11 +273,11 @@ def _earlier_sets(
         first_set: the event set of the first cohort. If the selector is a function, the
             earlier periods are those for which an event of this set has bitmaps.
     """
-    if first.start <= _EPOCH:
+    if first.start <= EPOCH:
         return []
     if isinstance(cohort, str):
         midnight = Period.containing(Granularity.DAY, first.start).start
-        marked = yield from _marked_periods(context, [cohort], midnight)
+        marked = yield from marked_periods(context, [cohort], midnight)
         # For a cohort of one hour: the earlier hours of the same day.
         marked += periods_between(Granularity.HOUR, midnight, first.start)
         return [Bitmap(context.origin, cohort, period) for period in marked]
@@ -287,7 +286,7 @@ def _earlier_sets(
     )
     # The end of a month: bitmaps of months cover the range, without bitmaps of single days.
     month = Period.containing(Granularity.MONTH, first.start - timedelta.resolution)
-    marked = yield from _marked_periods(context, list(events), month.end)
+    marked = yield from marked_periods(context, list(events), month.end)
     overlapping = yield from in_steps(
         period
         for span in marked
@@ -299,40 +298,3 @@ def _earlier_sets(
     event_sets = yield from in_steps(select(context, cohort, period) for period in earlier)
     yield from check_bitmaps(context, event_sets)
     return event_sets
-
-
-def _marked_periods(
-    context: Context, events: Sequence[str], midnight: datetime
-) -> Query[list[Period]]:
-    """Return the periods whose bitmaps have all users who were marked before a midnight.
-
-    The periods are those of existing bitmaps, from 1970 on, in order.
-    """
-    end = midnight.toordinal()
-    if midnight <= _EPOCH:
-        return []
-    marked: dict[Period, None] = {}
-    if Granularity.MONTH in context.coverage.permanent:
-        # EXISTS of the few possible keys is faster than a SCAN of all keys.
-        periods = yield from in_steps(cover(_EPOCH.toordinal(), end, context.coverage))
-        for event in events:
-            exist = functools.partial(_bitmaps_exist, event=event, periods=periods)
-            for replies in (yield from each_shard(context, exist)):
-                marked |= dict.fromkeys(itertools.compress(periods, replies))
-    else:
-        for event in events:
-            scanned = yield from periods_of(context, event)
-            existing = [period for period in scanned if period.start < midnight]
-            begin = max(_EPOCH, min((period.start for period in existing), default=midnight))
-            covering = set((yield from in_steps(cover(begin.toordinal(), end, context.coverage))))
-            marked |= dict.fromkeys(period for period in existing if period in covering)
-    return sorted(marked, key=lambda period: period.start)
-
-
-def _bitmaps_exist(context: Context, event: str, periods: Sequence[Period]) -> Query[list[int]]:
-    """Return for each period 1 if the event has a bitmap for the period, else 0."""
-    keys = yield from in_steps(
-        bitmap_key(context.origin.prefix, event, period) for period in periods
-    )
-    replies: list[int] = yield Request([(b"EXISTS", key) for key in keys])
-    return replies

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from .._charts.drawing import Series
+from .._charts.lines import LineChart
+from .results import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
+    from .._charts.page import Figure
     from .._core.events import EventSet
     from .._core.periods import Period
 
@@ -47,7 +53,7 @@ class TrendPoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trend:
+class Trend(Report):
     """Numbers of active users over time, in one or more series.
 
     Attributes:
@@ -61,6 +67,8 @@ class Trend:
     unit: str
     rolling: int | None
     until: datetime
+
+    _integers: ClassVar[tuple[str, ...]] = ("count", "rolling")
 
     @property
     def points(self) -> tuple[TrendPoint, ...]:
@@ -84,3 +92,41 @@ class Trend:
             for name, points in self.series.items()
             for point in points
         ]
+
+    def _title(self) -> str:
+        return f"{', '.join(map(self._isolated, self.series))} by {self.unit}"
+
+    def _caption(self) -> str:
+        rolling = ""
+        if self.rolling is not None:
+            rolling = (
+                f" Rolling: users who were active on any of the {self.rolling} days that end with "
+                f"the {self.unit}. Stickiness: the share of these who were active in it."
+            )
+        first, last = self.points[0].period, self.points[-1].period
+        return (
+            f"Active users of each {self.unit}, {first} to {last}.{rolling} "
+            f"As of {self.until:%Y-%m-%d %H:%M}."
+        )
+
+    def _figures(self) -> Sequence[Figure]:
+        figures = [self._chart(f"Active users by {self.unit}", "count")]
+        if self.rolling is not None:
+            figures.append(self._chart(f"Rolling actives, {self.rolling} days", "rolling"))
+            if any(point.stickiness is not None for point in self.points):
+                figures.append(self._chart("Stickiness", "stickiness"))
+        return figures
+
+    def _chart(self, title: str, attribute: str) -> LineChart:
+        """Return the chart of an attribute of all points."""
+        value = operator.attrgetter(attribute)
+        return LineChart(
+            title,
+            [str(point.period) for point in self.points],
+            [
+                Series(self.label(name), [value(point) for point in points])
+                for name, points in self.series.items()
+            ],
+            rates=attribute == "stickiness",
+            above=title,
+        )

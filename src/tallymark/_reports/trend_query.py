@@ -15,9 +15,11 @@ from .._core.frozen import FrozenMapping
 from .._core.periods import Granularity, Period
 from .._core.untrusted import shown
 from .._reading.bounds import check_bitmaps, check_number
+from .._reading.existence import find_unknown
 from .._reading.expressions import load_algebra
 from .._reading.requests import in_steps
 from ..errors import InvalidValueError
+from .results import checked_labels
 from .retention import rate
 from .retention_query import select, selector_name
 from .trend import Trend, TrendPoint
@@ -58,12 +60,13 @@ def trend(
         periods: how many periods, 1 or more.
         rolling: how many days the windows of rolling actives have, 1 or more; None for none.
         until: the moment of the report; None for now.
-        labels: the readable names of series.
+        labels: readable names of series.
 
     Raises:
         InvalidTypeError, InvalidValueError: an argument is not allowed.
     """
     spans = calendar(by, None if anchor is None else context.local(anchor, "anchor"))
+    readable = checked_labels(labels)
     names, selectors = _checked_series(context, what)
     number = checked_int("periods", periods)
     if number < 1:
@@ -90,14 +93,22 @@ def trend(
     )
     yield from load_algebra()
     steps = yield from in_steps(_steps(all_sets, timeline, windows))
-    counts, _ = yield from count_steps(
+    counts, sweep = yield from count_steps(
         context, steps, series=len(names), points=number, days=rolling or 0
     )
     series = {}
     for index, (name, sets) in enumerate(zip(names, all_sets, strict=True)):
         points = yield from in_steps(_points(counts, index, sets, rolling))
         series[name] = tuple(points)
-    return Trend(series=FrozenMapping(series), unit=spans.unit, rolling=rolling, until=moment)
+    unknown = yield from find_unknown(context, sorted(sweep.empty_events))
+    return Trend(
+        series=FrozenMapping(series),
+        unit=spans.unit,
+        rolling=rolling,
+        until=moment,
+        labels=readable,
+        unknown_events=unknown,
+    )
 
 
 class _Window(NamedTuple):

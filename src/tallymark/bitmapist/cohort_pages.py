@@ -7,7 +7,8 @@ import functools
 import io
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from .._reports.heatmap import HeatCell, HeatMap, HeatRow, isolated
+from .._charts.heatmap import HeatCell, HeatMap, HeatRow
+from .._charts.page import Page, isolated
 from ..errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -99,16 +100,21 @@ def render_html_data(
     unit = _unit(time_group)
     shares = "the share of them" if as_percent else "how many of them"
     body = [_heat_row(row, columns, time_group, as_percent) for row in dates_data]
+    title = f"Who came back, by {unit}"
+    caption = (
+        f"Rows: users of that {unit}. Columns: {shares} who came back so many "
+        f"{unit}s later. The first row is the mean of the others."
+    )
     table = HeatMap(
-        title=f"Who came back, by {unit}",
-        caption=f"Rows: users of that {unit}. Columns: {shares} who came back so many "
-        f"{unit}s later. The first row is the mean of the others.",
+        title=title,
         corner=unit.capitalize(),
         columns=[str(column) for column in range(columns)],
         rows=[_mean(dates_data, columns, as_percent), *body],
         notes=["empty: nobody came back, or there was nobody"],
     )
-    return f'<div class="cohort_table">\n{table.fragment()}{_EXPORT}</div>\n'
+    return (
+        f'<div class="cohort_table">\n{Page(title, caption, [table]).fragment()}{_EXPORT}</div>\n'
+    )
 
 
 def render_csv_data(
