@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from .._charts.drawing import Series
 from .._charts.lines import LineChart
+from .._core.arguments import immutable
 from .results import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from .._charts.page import Figure
@@ -21,7 +22,20 @@ if TYPE_CHECKING:
 __all__ = ["Trend", "TrendPoint"]
 
 
-@dataclass(frozen=True)
+class PointSets(Protocol):
+    """The event sets of the points of a series."""
+
+    def users(self, point: int) -> EventSet:
+        """Return the users of the period of the point with this index."""
+        ...
+
+    def rolling_users(self, point: int) -> EventSet:
+        """Return the users of the days that end with it."""
+        ...
+
+
+@immutable
+@dataclass(frozen=True, slots=True)  # a trend may have ten thousand points
 class TrendPoint:
     """The active users of one period, and of the days that end with it.
 
@@ -38,18 +52,20 @@ class TrendPoint:
     count: int
     rolling: int | None
     stickiness: float | None
-    _users: Callable[[], EventSet] | None = field(default=None, compare=False, repr=False)
-    _rolling_users: Callable[[], EventSet] | None = field(default=None, compare=False, repr=False)
+    _sets: PointSets | None = field(default=None, compare=False, repr=False)
+    _index: int = field(default=0, compare=False, repr=False)
 
     @property
     def users(self) -> EventSet | None:
         """The event set of the users who were active in the period."""
-        return self._users() if self._users else None
+        return None if self._sets is None else self._sets.users(self._index)
 
     @property
     def rolling_users(self) -> EventSet | None:
         """The event set of the rolling actives; ``None`` if ``rolling`` is ``None``."""
-        return self._rolling_users() if self._rolling_users else None
+        if self._sets is None or self.rolling is None:
+            return None
+        return self._sets.rolling_users(self._index)
 
 
 @dataclass(frozen=True, kw_only=True)

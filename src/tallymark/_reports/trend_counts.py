@@ -45,6 +45,20 @@ class Step(NamedTuple):
     rolling: int | None = None
 
 
+class TrendNumbers(NamedTuple):
+    """The numbers of a trend.
+
+    Attributes:
+        counts: how many users the periods have, by series and point.
+        rolling: how many users the windows have, by series and point.
+        empty_events: the events that have no user in any of them.
+    """
+
+    counts: list[list[int]]
+    rolling: list[list[int]]
+    empty_events: list[str]
+
+
 class SlidingUnion:
     """The union of the sets in a queue, such as those of the last 28 days.
 
@@ -218,7 +232,7 @@ class TrendCounts:
 
 def count_steps(
     context: Context, steps: Sequence[Step], *, series: int, points: int, days: int
-) -> Query[tuple[TrendCounts, Sweep]]:
+) -> Query[TrendNumbers]:
     """Count the users of all points, shard by shard.
 
     Arguments:
@@ -233,4 +247,4 @@ def count_steps(
     held = plan.held + series * days
     sweep = yield from Sweep.of(context, plan.bitmaps, bounding=len(plan.bitmaps), held=held)
     yield from sweep.run(context, counts)
-    return counts, sweep
+    return TrendNumbers(counts.counts, counts.rolling, sorted(sweep.empty_events))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .._core.arguments import checked_int, checked_name, iterated
 from .._core.calendars import calendar
@@ -34,9 +33,12 @@ if TYPE_CHECKING:
     from .._core.events import EventSet
     from .._reading.requests import Query
     from .retention_query import Selector
-    from .trend_counts import TrendCounts
+    from .trend_counts import TrendNumbers
 
 __all__ = ["trend"]
+
+#: How many event sets or points, at up to 20 us each, are made between two checkpoints.
+_STEP: Final = 100
 
 
 def trend(
@@ -80,27 +82,30 @@ def trend(
     windows: list[_Window] = []
     if rolling is not None:
         rolling = _checked_rolling(context, rolling, timeline[0])
-        windows = yield from in_steps(_windows(timeline, rolling))
+        windows = yield from in_steps(_windows(timeline, rolling), _STEP)
         days = sum(len(window.new_days) for window in windows)
         check_number(context, len(names) * days, "days of rolling actives (times series)")
     all_sets = []
     for selector in selectors:
         sets = TrendSets(timeline, windows)
-        yield from in_steps(sets.select(context, selector))
+        yield from in_steps(sets.select(context, selector), _STEP)
         all_sets.append(sets)
     yield from check_bitmaps(
         context, [part for sets in all_sets for part in sets.by_period.values()]
     )
     yield from load_algebra()
-    steps = yield from in_steps(_steps(all_sets, timeline, windows))
-    counts, sweep = yield from count_steps(
-        context, steps, series=len(names), points=number, days=rolling or 0
+    numbers = yield from count_steps(
+        context,
+        (yield from in_steps(_steps(all_sets, timeline, windows), _STEP)),
+        series=len(names),
+        points=number,
+        days=rolling or 0,
     )
     series = {}
     for index, (name, sets) in enumerate(zip(names, all_sets, strict=True)):
-        points = yield from in_steps(_points(counts, index, sets, rolling))
+        points = yield from in_steps(_points(numbers, index, sets, rolling), _STEP)
         series[name] = tuple(points)
-    unknown = yield from find_unknown(context, sorted(sweep.empty_events))
+    unknown = yield from find_unknown(context, numbers.empty_events)
     return Trend(
         series=FrozenMapping(series),
         unit=spans.unit,
@@ -249,21 +254,15 @@ def _steps(
 
 
 def _points(
-    counts: TrendCounts, series: int, sets: TrendSets, rolling: int | None
+    numbers: TrendNumbers, series: int, sets: TrendSets, rolling: int | None
 ) -> Iterator[TrendPoint]:
     """Yield the points of a series."""
-    for point, (period, count) in enumerate(zip(sets.timeline, counts.counts[series], strict=True)):
-        users = functools.partial(sets.users, point)
-        if rolling is None:
-            yield TrendPoint(period, count, None, None, users)
-            continue
-        in_window = counts.rolling[series][point]
-        is_inside = period.end - period.start <= timedelta(days=rolling)
-        yield TrendPoint(
-            period,
-            count,
-            in_window,
-            rate(count, in_window) if is_inside else None,
-            users,
-            functools.partial(sets.rolling_users, point),
-        )
+    for point, (period, count) in enumerate(
+        zip(sets.timeline, numbers.counts[series], strict=True)
+    ):
+        in_window = None if rolling is None else numbers.rolling[series][point]
+        stickiness = None
+        if rolling is not None and in_window is not None:
+            is_inside = period.end - period.start <= timedelta(days=rolling)
+            stickiness = rate(count, in_window) if is_inside else None
+        yield TrendPoint(period, count, in_window, stickiness, sets, point)

@@ -154,8 +154,8 @@ class SyncReports(SyncReads[IdT]):
         the bitmaps of days have expired, which count as empty.
 
         Each bitmap is fetched once, also if several series use it. The bitmaps are fetched a
-        few at a time and combined by the tally in a thread, with numpy if it is installed
-        (extra ``numpy``), so other tasks and other clients of Redis are served meanwhile. It
+        few at a time and combined by the tally, with numpy if it is installed (extra
+        ``numpy``), so other threads and other clients of Redis are served meanwhile. It
         needs about 64 MiB, however many users and periods there are; with more than 500 days
         of ``rolling`` times series (times shards, up to 16), 64 KiB for each. Concurrent
         marks may be in one number and not in another. For events without any users, further
