@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import random
 import sys
 import time
 from array import array
@@ -25,7 +26,7 @@ import redis
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
 from servers import running_server  # pyright: ignore[reportMissingImports]
-from tallymark import SyncTally, Tally, TallymarkError, any_of
+from tallymark import SyncTally, Tally, TallymarkError, any_of, at_least
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -137,6 +138,17 @@ def verbs(scale: float) -> Iterator[Verb]:
         "1,600 years",
         lambda t, **o: t.count(t.between("a", datetime(400, 1, 1), NOW), **o),
     )
+    for verb in ("count", "is_empty"):
+        yield Verb(
+            verb,
+            "at least 20 of 31 days of 10,000,000",
+            lambda t, verb=verb, **o: getattr(t, verb)(regulars(t, 20, 31, "random"), **o),
+        )
+        yield Verb(
+            verb,
+            "at least 1,000 of 3,650 days",
+            lambda t, verb=verb, **o: getattr(t, verb)(regulars(t, 1_000, 3_650, "a"), **o),
+        )
     yield Verb(
         "contains", "a union of 19,000 days", lambda t, **o: t.contains(union(t, 19_000), 7, **o)
     )
@@ -261,6 +273,14 @@ def union(tally: Any, number: int) -> Any:
     return _unions[key]
 
 
+def regulars(tally: Any, threshold: int, number: int, event: str) -> Any:
+    """Return the event set of who was there on at least so many of so many days."""
+    key = (tally._context.origin, threshold, number, event)
+    if key not in _unions:
+        _unions[key] = at_least(threshold, [tally.day(event, day) for day in days(number)])
+    return _unions[key]
+
+
 def numbers(size: int) -> Any:
     """Return an array of ids."""
     try:
@@ -314,6 +334,10 @@ def fill(url: str, scale: float) -> None:
             for number in range(int(80_000 * scale)):
                 pipeline.setbit(f"trackist_name{number}_u", 3, 1)
             pipeline.execute()
+        chance = random.Random(1)
+        for day in days(31):
+            key = f"trackist_random_{day.year}-{day.month}-{day.day}"
+            raw.set(key, chance.randbytes(int(1_250_000 * scale)))
         raw.set("trackist_big_2026-11", b"\xff" * 1_000_000)
         raw.setbit("trackist_far_u", 400_000_000, 1)
         raw.setrange("trackist_far_u", 51_000_000, b"\xff" * 1_000_000)

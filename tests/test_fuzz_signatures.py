@@ -431,6 +431,7 @@ def test_values() -> None:
         **{f"Period.{name}": each for name, each in methods(DAY).items()},
         "any_of": tallymark.any_of,
         "all_of": tallymark.all_of,
+        "at_least": tallymark.at_least,
         "Retention.to_html": table.to_html,
         **{
             f"EventSet{index}.{name}": getattr(each, name)

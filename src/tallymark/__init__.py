@@ -38,6 +38,7 @@ from ._core.keys import KeySchema
 from ._core.observers import Observer, Operation
 from ._core.options import TallyOptions
 from ._core.periods import Granularity, Period
+from ._core.thresholds import at_least
 from ._marking.stats import Stats
 from ._marking.transaction import PendingMark, Transaction
 from ._redis.defaults import configure
@@ -120,6 +121,7 @@ __all__ = [
     "WrongSchemaError",
     "all_of",
     "any_of",
+    "at_least",
     "configure",
     "current_tally",
     "mark_event",

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tallymark._reading import bits
+
 if TYPE_CHECKING:
     from facades import Facade
     from stores import Store
@@ -52,6 +54,32 @@ async def test_stickiness(facade: Facade, store: Store) -> None:
         assert (await tally.stickiness("payed", MONDAY)).unknown_events == ("payed",)
 
 
+@pytest.mark.parametrize("numpy", [True, False])
+async def test_retention(
+    facade: Facade, store: Store, numpy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not numpy:
+        for module in ("_reading.sweep", "_reports.retention_counts", "_async.executor"):
+            monkeypatch.setattr(f"tallymark.{module}.algebra", bits.Ints)
+    async with facade.open(store.url) as tally:
+        await fill(tally)
+
+        async def unknown(cohort: Any, activity: Any, **options: Any) -> tuple[str, ...]:
+            table = await tally.retention(cohort, activity, periods=1, until=NOON, **options)
+            for segment in table.segments.values():
+                assert segment.unknown_events == ()
+            found: tuple[str, ...] = table.unknown_events
+            return found
+
+        assert await unknown("visit", "cart") == ()
+        assert await unknown("pay", "cart") == ()
+        assert await unknown("visit", "cort") == ("cort",)
+        segments = {"trial": tally.unique("trial"), "web": tally.unique("wep")}
+        assert await unknown("vist", "cort", segments=segments) == ("cort", "vist", "wep")
+        day = tally.day("payed", MONDAY)
+        assert await unknown(lambda p: tally.during("cart", p) | day, "cart") == ("payed",)
+
+
 @pytest.mark.parametrize("user_ids", [None, str])
 async def test_streaks(facade: Facade, store: Store, user_ids: type | None) -> None:
     marked, other, stranger = (1, 2, 3) if user_ids is None else ("ann", "bob", "eve")
@@ -72,6 +100,7 @@ async def test_nothing_is_looked_for_while_there_are_numbers(
         before = exists(redis_store)
         await tally.funnel(["visit", "cart", tally.unique("nobody")], moment=MONDAY)
         await tally.stickiness("visit", date(2025, 4, 20))
+        await tally.retention("visit", "cart", until=date(2025, 4, 20))
         assert exists(redis_store) == before
         await tally.streak("visit", 8, until=NOON)  # one request for the months, as always
         months = 12 * (NOON.year - 1970) + NOON.month

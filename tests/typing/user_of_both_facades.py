@@ -34,6 +34,7 @@ from tallymark import (
     __version__,
     all_of,
     any_of,
+    at_least,
     configure,
     current_tally,
     mark_event,
@@ -152,6 +153,7 @@ def event_sets(tally: Tally, blocking: SyncTally, now: datetime, day: date) -> N
     assert_type((both | tally.unique("premium")) - both.shift(-2) ^ both, EventSet)
     assert_type(both.start, "datetime | None")
     assert_type(any_of([both, tally.last("active", 7)]), EventSet)
+    assert_type(at_least(2, [both, tally.last("active", 7), tally.unique("x")]), EventSet)
     assert_type(all_of({both}), EventSet)
     tally.between("active", day)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     both & "active"  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue, reportUnusedExpression]
@@ -168,6 +170,8 @@ async def async_reads(tally: Tally, event_set: EventSet, day: date) -> None:
     assert_type([chunk async for chunk in tally.user_chunks(event_set)], list[list[int]])
     assert_type(await tally.is_empty(event_set), bool)
     assert_type(await tally.delete(event_set), int)
+    assert_type(await tally.save(event_set, as_="regulars"), int)
+    assert_type(tally.last_hours("active", 48, day), EventSet)
     assert_type(await tally.event_names(), list[str])
     assert_type(await tally.periods("active", "week"), list[Period])
     assert_type(await tally.memory("active"), dict[Granularity, int])

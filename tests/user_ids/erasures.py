@@ -220,6 +220,38 @@ def crashing(query: Query[Any], after: int) -> Query[Any]:
     return step_by_step(query, crash)
 
 
+def losing_writes(
+    raw: Any, first: int, lost: int, keys: Callable[[], list[bytes]]
+) -> Callable[[int], None]:
+    """Return a function for `step_by_step` after which a server has lost its last writes.
+
+    Arguments:
+        raw: a client of the server.
+        first, lost: numbers of requests: before the second one, some keys become what they
+            were before the first one.
+        keys: returns these keys, as they are at present.
+    """
+    kept: dict[bytes, bytes] = {}
+
+    def lose(number: int) -> None:
+        if number not in {first, lost}:
+            return
+        present = keys()
+        with raw.pipeline() as pipeline:
+            if number == first:
+                for key in present:
+                    pipeline.dump(key)
+                kept.update(zip(present, pipeline.execute(), strict=True))
+                return
+            if present:
+                pipeline.delete(*present)
+            for key, value in kept.items():
+                pipeline.restore(key, 0, value)
+            pipeline.execute()
+
+    return lose
+
+
 def repeating(query: Query[Any], at: int) -> Query[Any]:
     """Run a query whose request with a number is executed twice, as after a lost reply."""
     outcome: Any = None

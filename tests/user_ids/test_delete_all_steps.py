@@ -21,6 +21,7 @@ from erasures import (
     fill,
     fill_blocking,
     losing_an_answer,
+    losing_writes,
     opened,
     opened_blocking,
     repeating,
@@ -189,17 +190,7 @@ def test_a_failover_at_any_step(redis_store: Store, options: Any) -> None:
     pairs = itertools.combinations(range(requests(redis_store.url, options)), 2)
     for step, lost in itertools.islice(pairs, 0, None, 4):  # all would take a minute
         raw.flushdb()
-        snapshots: list[dict[bytes, bytes]] = []
-
-        def fail_over(
-            number: int, first: int = step, at: int = lost, kept: Any = snapshots
-        ) -> None:
-            kept.append({key: raw.dump(key) for key in raw.keys("*")})
-            if number == at:
-                raw.flushdb()
-                for key, value in kept[first].items():
-                    raw.restore(key, 0, value)
-
+        fail_over = losing_writes(raw, step, lost, lambda: list(raw.keys("*")))
         with opened_blocking(redis_store.url, **options) as tally:
             fill_blocking(tally, USERS)
             run(tally, step_by_step(deletion(tally), fail_over))

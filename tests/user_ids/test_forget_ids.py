@@ -25,6 +25,7 @@ from erasures import (
     fill,
     fill_blocking,
     losing_an_answer,
+    losing_writes,
     opened,
     opened_blocking,
     repeating,
@@ -300,22 +301,11 @@ def test_a_failover(
 
     for step, lost in itertools.combinations(range(count), 2):
         raw.flushdb()
-        snapshots: list[dict[bytes, bytes]] = []
-
-        def fail_over(
-            number: int, first: int = step, at: int = lost, kept: Any = snapshots
-        ) -> None:
-            kept.append({key: raw.dump(key) for key in keys()})
-            if number == at:
-                raw.delete(*keys())
-                for key, value in kept[first].items():
-                    raw.restore(key, 0, value)
-
         with opened_blocking(redis_store.url, **options) as tally:
             fill_blocking(tally, USERS)
             before = inspector.users(USERS)
             query = VERBS[verb](tally.backend.context, *arguments)
-            run(tally, step_by_step(query, fail_over))
+            run(tally, step_by_step(query, losing_writes(raw, step, lost, keys)))
             tally.forget(NOBODY)
             users, wanted = inspector.users(USERS), after(before)
             if may_lose:

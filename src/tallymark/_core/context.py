@@ -13,6 +13,7 @@ from ..errors import InvalidTypeError, InvalidValueError
 from .arguments import checked_int, checked_name, iterated
 from .calendars import DaySpan
 from .events import Bitmap, EventSet, Origin, checked
+from .hours import HourRange, wall_hours
 from .options import switches
 from .periods import Granularity, Period, clock_at, wall_clock
 from .unions import Coverage, DayRange, PeriodUnion
@@ -380,6 +381,32 @@ class EventSets:
         after = _shifted(_midnight(context.local(moment)), 1)
         first = _shifted(after, -days)
         return context.days(event, first, after)
+
+    def last_hours(self, event: str, hours: int = 24, moment: date | None = None) -> EventSet:
+        """Return the users of an event in the hour of a moment or the hours before it.
+
+        For tallies that mark hours (``track_hourly``). These are hours of real time: where
+        the clock is put forward or back, the set has the hours of the wall clock that belong to
+        them. An hour that occurs twice has one bitmap, and is in the set if one of the two is.
+
+        Whole days in between are read from the bitmaps of days, weeks and months, as those of
+        `between`: they also have the users who were marked without hours.
+
+        Arguments:
+            event: the event's name.
+            hours: how many hours, 1 or more, the moment's own included; 24 by default.
+            moment: the last moment, as in `day`; the present by default.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
+        """
+        context = self._context
+        event = checked_name("event", event)
+        hours = checked_int("hours", hours)
+        if hours < 1:
+            raise InvalidValueError(f"hours must be 1 or more, got {shown(hours)}")
+        first, after = wall_hours(context.local(moment), hours, context.options.zone)
+        return HourRange(context.origin, event, first, after, context.coverage)
 
     def _containing(self, granularity: Granularity, event: str, moment: date | None) -> EventSet:
         event = checked_name("event", event)

@@ -6,6 +6,7 @@ tally that take an event set read the database, any number of times for the same
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
@@ -21,14 +22,17 @@ if TYPE_CHECKING:
     from .periods import Period
 
 __all__ = [
+    "MAX_SIZE",
     "Bitmap",
     "Bounds",
     "Combination",
+    "Compound",
     "EventSet",
     "Operator",
     "Origin",
     "all_of",
     "any_of",
+    "check_origins",
     "checked",
     "walk",
 ]
@@ -40,7 +44,7 @@ _ASK = "ask a tally"
 Bounds = tuple["datetime | None", "datetime | None"]
 
 #: The largest `EventSet.size`. Written out, an expression may double with each operation.
-_MAX_SIZE: Final = 2**32
+MAX_SIZE: Final = 2**32
 
 #: After how many characters the ``repr`` of an expression ends.
 _LONGEST_TEXT: Final = 2000
@@ -262,32 +266,37 @@ class Bitmap(EventSet):
         return f"{self.period.granularity}({self.event!r}, {self.period})"
 
 
-@immutable
-@dataclass(frozen=True, repr=False, eq=False, slots=True)
-class Combination(EventSet):
-    """Two or more event sets, combined from left to right.
+class Compound(EventSet):
+    """An event set that others define.
 
     Operands may be shared: an expression is a graph, whose depth only memory limits.
     So all functions that traverse it visit each part once, and do not recurse.
 
     Attributes:
         origin: as in `EventSet`.
-        operator: how the operands are combined.
         operands: two or more event sets of the same origin.
+        made_with: the argument of the class between the origin and the operands.
     """
 
-    origin: Origin
-    operator: Operator
-    operands: tuple[EventSet, ...]
-    _size: int = field(init=False)
-    _hash: int = field(init=False)  # 0 until `__hash__` has computed it
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        size = 1
-        for operand in self.operands:
-            size += operand.size
-        object.__setattr__(self, "_size", min(size, _MAX_SIZE))
-        object.__setattr__(self, "_hash", 0)
+    operands: tuple[EventSet, ...]
+    made_with: Any
+    _size: int
+    _hash: int  # 0 until `__hash__` has computed it
+
+    def folded(self, values: Iterable[Any], number: Callable[[Hashable], Any]) -> Any:
+        """Return the value of this set from those of its operands.
+
+        Arguments:
+            values: the value of each operand.
+            number: returns the value of a tuple of an operator and values.
+        """
+        raise NotImplementedError
+
+    def pieces(self) -> Iterator[str | EventSet]:
+        """Yield the operands with the text between them, for the ``repr``."""
+        raise NotImplementedError
 
     @property
     def size(self) -> int:
@@ -296,29 +305,25 @@ class Combination(EventSet):
 
     def __hash__(self) -> int:
         if not self._hash:
-            stack = [self]
+            stack: list[Compound] = [self]
             while stack:
                 part = stack[-1]
                 missing = [
                     operand
                     for operand in part.operands
-                    if isinstance(operand, Combination) and not operand._hash  # noqa: SLF001
+                    if isinstance(operand, Compound) and not operand._hash  # noqa: SLF001
                 ]
                 if missing:
                     stack += missing
                     continue
-                result, *others = map(hash, part.operands)
-                for other in others:
-                    # Pairwise, since `a | b | c` equals `any_of([a, b, c])`.
-                    result = hash((part.operator, result, other))
-                object.__setattr__(part, "_hash", result or 1)
+                object.__setattr__(part, "_hash", part.folded(map(hash, part.operands), hash) or 1)
                 stack.pop()
         return self._hash
 
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        if not isinstance(other, Combination):
+        if not isinstance(other, Compound):
             return NotImplemented
         return hash(self) == hash(other) and _are_equal(self, other)
 
@@ -329,14 +334,17 @@ class Combination(EventSet):
         for part in walk([self]):
             numbers[id(part)] = len(table)
             table.append(
-                (part.operator, *(numbers[id(operand)] for operand in part.operands))
-                if isinstance(part, Combination)
+                (
+                    part.made_with if type(part) is Combination else (type(part), part.made_with),
+                    *(numbers[id(operand)] for operand in part.operands),
+                )
+                if isinstance(part, Compound)
                 else part
             )
         return _assembled, (table,)
 
     def _leaves(self) -> Iterator[EventSet]:
-        return (part for part in walk([self]) if not isinstance(part, Combination))
+        return (part for part in walk([self]) if not isinstance(part, Compound))
 
     def _bounds(self) -> Bounds:
         leaves = list(self._leaves())
@@ -345,12 +353,12 @@ class Combination(EventSet):
         return min(starts, default=None), max(ends, default=None)
 
     def shift(self, count: int) -> EventSet:
-        """Return the combination of the operands, each shifted."""
+        """Return the same set of the operands, each shifted."""
         checked_int("count", count)
         return self._mapped(self.origin, lambda leaf: leaf.shift(count))
 
     def at(self, origin: Origin) -> EventSet:
-        """Return the same combination of another origin."""
+        """Return the same set of another origin."""
         return self._mapped(origin, lambda leaf: leaf.at(origin))
 
     def bitmaps(self) -> Iterator[Bitmap]:
@@ -358,12 +366,13 @@ class Combination(EventSet):
         return (bitmap for leaf in self._leaves() for bitmap in leaf.bitmaps())
 
     def _mapped(self, origin: Origin, replacement: Callable[[EventSet], EventSet]) -> EventSet:
-        """Return the same combination with each leaf replaced."""
+        """Return the same set with each leaf replaced."""
         results: dict[int, EventSet] = {}
         for part in walk([self]):
-            if isinstance(part, Combination):
+            if isinstance(part, Compound):
+                made: Any = type(part)
                 operands = tuple([results[id(operand)] for operand in part.operands])
-                results[id(part)] = Combination(origin, part.operator, operands)
+                results[id(part)] = made(origin, part.made_with, operands)
             else:
                 results[id(part)] = replacement(part)
         return results[id(self)]
@@ -375,8 +384,9 @@ class Combination(EventSet):
         stack: list[str | EventSet] = [self]
         while stack:
             part = stack.pop()
-            if isinstance(part, Combination):
-                stack += reversed(list(_pieces(part)))
+            if isinstance(part, Compound):
+                # Each operand has a character at least, so the text is long enough.
+                stack += reversed(list(itertools.islice(part.pieces(), 2 * _LONGEST_TEXT)))
                 continue
             texts.append(part if isinstance(part, str) else repr(part))
             length += len(texts[-1])
@@ -385,18 +395,51 @@ class Combination(EventSet):
         return "".join(texts)
 
 
-def _pieces(combination: Combination) -> Iterator[str | EventSet]:
-    """Yield the operands of a combination with the operators and parentheses between them."""
-    for number, operand in enumerate(combination.operands):
-        if number:
-            yield f" {combination.operator} "
-            # Each operand has a character at least, so the text is long enough.
-            if number > _LONGEST_TEXT:
-                return
-        chained = not isinstance(operand, Combination) or (
-            operand.operator == combination.operator and (operand.operator != "-" or not number)
-        )
-        yield from (operand,) if chained else ("(", operand, ")")
+@immutable
+@dataclass(frozen=True, repr=False, eq=False, slots=True)
+class Combination(Compound):
+    """Two or more event sets, combined from left to right.
+
+    Attributes:
+        origin, operands: as in `Compound`.
+        operator: how the operands are combined.
+    """
+
+    origin: Origin
+    operator: Operator
+    operands: tuple[EventSet, ...]
+    _size: int = field(init=False)
+    _hash: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        size = 1
+        for operand in self.operands:
+            size += operand.size
+        object.__setattr__(self, "_size", min(size, MAX_SIZE))
+        object.__setattr__(self, "_hash", 0)
+
+    @property
+    def made_with(self) -> Operator:
+        """The operator."""
+        return self.operator
+
+    def folded(self, values: Iterable[Any], number: Callable[[Hashable], Any]) -> Any:
+        """Return the value of this set from those of its operands."""
+        result, *others = values
+        for other in others:
+            # Pairwise, since `a | b | c` equals `any_of([a, b, c])`.
+            result = number((self.operator, result, other))
+        return result
+
+    def pieces(self) -> Iterator[str | EventSet]:
+        """Yield the operands with the operators and parentheses between them."""
+        for number, operand in enumerate(self.operands):
+            if number:
+                yield f" {self.operator} "
+            chained = not isinstance(operand, Combination) or (
+                operand.operator == self.operator and (operand.operator != "-" or not number)
+            )
+            yield from (operand,) if chained else ("(", operand, ")")
 
 
 def walk(event_sets: Sequence[EventSet]) -> Iterator[EventSet]:
@@ -406,7 +449,7 @@ def walk(event_sets: Sequence[EventSet]) -> Iterator[EventSet]:
     while stack:
         part = stack[-1]
         if id(part) not in visited:
-            if isinstance(part, Combination):
+            if isinstance(part, Compound):
                 missing = [
                     operand for operand in reversed(part.operands) if id(operand) not in visited
                 ]
@@ -418,23 +461,24 @@ def walk(event_sets: Sequence[EventSet]) -> Iterator[EventSet]:
         stack.pop()
 
 
-def _are_equal(*pair: Combination) -> bool:
-    """Return whether two combinations are built alike.
+def _are_equal(*pair: Compound) -> bool:
+    """Return whether two event sets are built alike.
 
-    Equal parts get the same number, whichever of the two combinations they belong to.
+    Equal parts get the same number, whichever of the two sets they belong to.
     """
     numbers: dict[int, int] = {}
     numbers_of_values: dict[object, int] = {}
+
+    def number(value: object) -> int:
+        return numbers_of_values.setdefault(value, len(numbers_of_values))
+
     for part in walk(pair):
-        if isinstance(part, Combination):
-            number, *others = [numbers[id(operand)] for operand in part.operands]
-            for other in others:
-                value = (part.operator, number, other)
-                number = numbers_of_values.setdefault(value, len(numbers_of_values))
-        else:
-            number = numbers_of_values.setdefault(part, len(numbers_of_values))
-        numbers[id(part)] = number
-    return len({numbers[id(combination)] for combination in pair}) == 1
+        numbers[id(part)] = (
+            part.folded([numbers[id(operand)] for operand in part.operands], number)
+            if isinstance(part, Compound)
+            else number(part)
+        )
+    return len({numbers[id(compound)] for compound in pair}) == 1
 
 
 def _assembled(table: Sequence[Any]) -> EventSet:
@@ -444,9 +488,10 @@ def _assembled(table: Sequence[Any]) -> EventSet:
         if isinstance(row, EventSet):
             parts.append(row)
         else:
-            operator, *numbers = row
+            head, *numbers = row
+            made, argument = head if isinstance(head, tuple) else (Combination, head)
             operands = tuple([parts[number] for number in numbers])
-            parts.append(Combination(operands[0].origin, operator, operands))
+            parts.append(made(operands[0].origin, argument, operands))
     return parts[-1]
 
 
@@ -483,6 +528,12 @@ def _chained(name: str, operator: Operator, event_sets: Iterable[EventSet]) -> E
 
 def _combination(operator: Operator, operands: tuple[EventSet, ...]) -> Combination:
     """Return the combination of two or more event sets, which must have the same origin."""
+    check_origins(operands)
+    return Combination(operands[0].origin, operator, operands)
+
+
+def check_origins(operands: Sequence[EventSet]) -> None:
+    """Raise if event sets have different origins."""
     first = operands[0]
     for operand in operands:
         if operand.origin != first.origin:
@@ -490,7 +541,6 @@ def _combination(operator: Operator, operands: tuple[EventSet, ...]) -> Combinat
                 f"{shown(first)} and {shown(operand)} are of different databases or prefixes, "
                 "so no server can combine them"
             )
-    return Combination(first.origin, operator, operands)
 
 
 def _not_combined(other: object) -> InvalidTypeError:

@@ -39,6 +39,7 @@ class BitopPlan:
         commands: all commands, in order; to be sent as one transaction. The last one unlinks
             the temporary keys, if there are any.
         reply_indexes: for each expression the index of the command that reads its result.
+        temp_keys: the temporary keys.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -51,7 +52,7 @@ class BitopPlan:
         self.reply_indexes: list[int] = []
         # No bitmap has such a key: a bitmap's key has another underscore after the prefix.
         self._temp_prefix = f"{prefix}tmp:{secrets.token_hex(16)}:"
-        self._temp_keys: list[bytes] = []
+        self.temp_keys: list[bytes] = []
         #: The temporary keys whose values are not used any more.
         self._free_keys: list[bytes] = []
 
@@ -81,8 +82,8 @@ class BitopPlan:
             self.commands.append(read_command(keys[roots[0]]))
         else:
             yield from self._add_several(graph, keys, read_command)
-        if self._temp_keys:
-            self.commands.append((b"UNLINK", *self._temp_keys))
+        if self.temp_keys:
+            self.commands.append((b"UNLINK", *self.temp_keys))
 
     def _add_several(
         self, graph: Graph, keys: list[bytes], read_command: Callable[[bytes], Command]
@@ -116,8 +117,8 @@ class BitopPlan:
         """Return a temporary key that may be written to."""
         if self._free_keys:
             return self._free_keys.pop()
-        self._temp_keys.append(f"{self._temp_prefix}{len(self._temp_keys)}".encode())
-        return self._temp_keys[-1]
+        self.temp_keys.append(f"{self._temp_prefix}{len(self.temp_keys)}".encode())
+        return self.temp_keys[-1]
 
     def _compute(self, operation: Operation, keys: Sequence[bytes]) -> bytes:
         """Add the commands for an operation, and return the key of its result."""

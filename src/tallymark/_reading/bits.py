@@ -58,6 +58,15 @@ class Algebra(Protocol):
         """Return the part of a value that has all its bits in an extent; without a copy."""
         ...
 
+    def dump(self, value: Any, size: int) -> bytes:
+        """Return the bytes of a part of a bitmap: the inverse of `load`.
+
+        Arguments:
+            value: the value of the part.
+            size: its length in bytes.
+        """
+        ...
+
     def ids(self, value: Any, size: int, first: int) -> Iterator[list[int]]:
         """Yield the ids of the set bits in ascending order, in lists of up to 8,192.
 
@@ -100,9 +109,13 @@ class Ints:
         """Return the value."""
         return value
 
+    def dump(self, value: int, size: int) -> bytes:
+        """Return the bytes of a part of a bitmap."""
+        return value.to_bytes(size, "little")
+
     def ids(self, value: int, size: int, first: int) -> Iterator[list[int]]:
         """Yield the ids of the set bits in ascending order."""
-        data = value.to_bytes(size, "little")
+        data = self.dump(value, size)
         for at in range(0, size, _PIECE):
             piece = data[at : at + _PIECE]
             if piece.count(0) < len(piece):
@@ -177,6 +190,11 @@ class Arrays:
     def part(self, value: Any, extent: slice) -> Any:
         """Return some words of a value, as a view."""
         return value[extent]
+
+    def dump(self, value: Any, size: int) -> bytes:
+        """Return the bytes of a part of a bitmap, without the padding."""
+        data: bytes = value.tobytes()
+        return data[:size]
 
     def ids(self, value: Any, size: int, first: int) -> Iterator[list[int]]:
         """Yield the ids of the set bits in ascending order."""

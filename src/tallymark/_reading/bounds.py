@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .._core.events import Bitmap, Combination
+from .._core.events import Bitmap, Combination, Compound
 from .._core.unions import DayRange, Union
 from ..errors import InvalidValueError
 from .requests import Checkpoint
@@ -107,7 +107,7 @@ def _leaves(event_sets: Sequence[EventSet]) -> Query[list[Bitmap | Union]]:
         if id(part) in visited:
             continue
         visited.add(id(part))
-        if isinstance(part, Combination):
+        if isinstance(part, Compound):
             stack += part.operands
         elif isinstance(part, Bitmap | Union):
             leaves.append(part)

@@ -6,11 +6,14 @@ exponentially if it is written out; as a graph it has some hundred operations.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from .._core.context import MIN_WRITE_COST, TAIL_FACTOR
 from .._core.events import Bitmap, Combination, walk
+from .._core.thresholds import Threshold
+from .adders import count_at_least
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -55,9 +58,10 @@ class Graph:
         roots: the number of the value of each expression.
         writes: how often a server writes a temporary key to compute the roots.
         prefix: the prefix of the bitmaps' keys, if it is not that of their origin.
+        has_thresholds: whether an expression has a `Threshold`, which takes many operations.
     """
 
-    __slots__ = ("bitmaps", "operations", "prefix", "roots", "writes")
+    __slots__ = ("bitmaps", "has_thresholds", "operations", "prefix", "roots", "writes")
 
     def __init__(self) -> None:
         """Make an empty graph."""
@@ -66,6 +70,7 @@ class Graph:
         self.roots: Sequence[int] = ()
         self.writes = 0
         self.prefix: str | None = None
+        self.has_thresholds = False
 
     @classmethod
     def of(cls, *event_sets: EventSet) -> Graph:
@@ -84,7 +89,7 @@ class Graph:
 
     @classmethod
     def of_tree(cls, event_set: EventSet) -> Graph:
-        """Return the graph of a small expression, faster than `of`.
+        """Return the graph of a small expression without thresholds, faster than `of`.
 
         Operations of a part that the expression uses several times are there several times.
         """
@@ -97,7 +102,7 @@ class Graph:
             graph.writes += _writes(operator, len(operands))
         return graph
 
-    def _built(self, event_sets: Sequence[EventSet]) -> Iterator[None]:
+    def _built(self, event_sets: Sequence[EventSet]) -> Generator[None, None, None]:
         bitmaps: dict[Bitmap, int] = {}
         operations: dict[tuple[Operator, tuple[int, ...]], int] = {}
         numbers: dict[int, int] = {}  # by the parts' identity
@@ -111,6 +116,11 @@ class Graph:
                 for other in others:
                     # Pairwise, so that expressions with the same beginning share operations.
                     number = _numbered(operations, part.operator, (number, other))
+            elif isinstance(part, Threshold):
+                self.has_thresholds = True
+                counted = [numbers[id(operand)] for operand in part.operands]
+                compute = functools.partial(_numbered, operations)
+                number = yield from count_at_least(part.threshold, counted, compute)
             else:
                 union = [bitmaps.setdefault(bitmap, ~len(bitmaps)) for bitmap in part.bitmaps()]
                 number = _numbered(operations, "|", tuple(union))
@@ -151,6 +161,7 @@ class Graph:
         graph = Graph()
         graph.bitmaps, graph.operations = self.bitmaps, self.operations
         graph.roots, graph.writes, graph.prefix = self.roots, self.writes, prefix
+        graph.has_thresholds = self.has_thresholds
         return graph
 
     def keys(self) -> Iterator[bytes]:
@@ -301,7 +312,9 @@ def _merged(
 ) -> Generator[None, None, list[int]]:
     """Merge nested operations of the same operator whose results have no other use.
 
-    A server combines many operands at once faster than two at a time. Yields between steps.
+    A server combines many operands at once faster than two at a time. Operations whose results
+    have no use at all are left out, such as the digits of a count below those of its threshold.
+    Yields between steps.
 
     Arguments:
         operations: all operations; changed in place.
@@ -311,15 +324,7 @@ def _merged(
     Returns:
         The numbers of the remaining operations, in ascending order.
     """
-    # Indexed by number: the uses of bitmaps are at the end.
-    uses = [0] * (len(operations) + bitmaps)
-    for number in roots:
-        uses[number] += 1
-    for count, (_, operands) in enumerate(operations):
-        if count % _STEP == _STEP - 1:
-            yield
-        for number in operands:
-            uses[number] += 1
+    uses = yield from _uses(operations, roots, bitmaps)
     is_merged = [False] * len(operations)
     kept: list[int] = []
     for number in range(len(operations) - 1, -1, -1):
@@ -327,8 +332,12 @@ def _merged(
             yield
         if is_merged[number]:
             continue
-        kept.append(number)
         operator, operands = operations[number]
+        if not uses[number]:
+            for operand in operands:
+                uses[operand] -= 1
+            continue
+        kept.append(number)
         if not any(
             operand >= 0 and uses[operand] == 1 and operations[operand][0] == operator
             for operand in operands
@@ -351,6 +360,21 @@ def _merged(
         operations[number] = operator, _without_repetitions(operator, flat)
     kept.reverse()
     return kept
+
+
+def _uses(
+    operations: Sequence[tuple[Operator, Sequence[int]]], roots: Sequence[int], bitmaps: int
+) -> Generator[None, None, list[int]]:
+    """Return how often each value is used, indexed by its number. Arguments as `_merged`."""
+    uses = [0] * (len(operations) + bitmaps)  # those of bitmaps are at the end
+    for number in roots:
+        uses[number] += 1
+    for count, (_, operands) in enumerate(operations):
+        if count % _STEP == _STEP - 1:
+            yield
+        for number in operands:
+            uses[number] += 1
+    return uses
 
 
 def _without_repetitions(operator: Operator, operands: list[int]) -> list[int]:

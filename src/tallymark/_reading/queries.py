@@ -14,8 +14,6 @@ from .._core.untrusted import shown
 from ..errors import InvalidTypeError
 from .bounds import check_bitmaps, check_number
 from .expressions import (
-    MAX_PART,
-    MIN_PART,
     build_request,
     build_shard_requests,
     check_cost,
@@ -23,7 +21,9 @@ from .expressions import (
     compile_graphs,
     fetch_part,
     find_candidate,
+    is_short_work,
     load_algebra,
+    part_size,
 )
 from .fanout import each_shard
 from .raw_keys import bitcount, unlink
@@ -76,18 +76,18 @@ def _first_bit(key: bytes) -> Command:
     return (b"BITPOS", key, b"1")
 
 
-def _counts_in_client(graphs: Sequence[Graph]) -> Query[list[int]]:
+def _counts_in_client(context: Context, graphs: Sequence[Graph]) -> Query[list[int]]:
     numbers = [0] * len(graphs)
     for index, graph in enumerate(graphs):
-        numbers[index] = yield from _count_in_client(graph)
+        numbers[index] = yield from _count_in_client(context, graph)
     return numbers
 
 
-def _first_bits_in_client(graphs: Sequence[Graph]) -> Query[list[int]]:
+def _first_bits_in_client(context: Context, graphs: Sequence[Graph]) -> Query[list[int]]:
     """Return for each expression -1 if it has no users, as ``BITPOS`` does; else 0."""
     numbers = [0] * len(graphs)
     for index, graph in enumerate(graphs):
-        numbers[index] = 0 if (yield from _count_in_client(graph, enough=1)) else -1
+        numbers[index] = 0 if (yield from _count_in_client(context, graph, enough=1)) else -1
     return numbers
 
 
@@ -125,7 +125,7 @@ def _read(
     context: Context,
     event_sets: Sequence[EventSet],
     read_command: Callable[[bytes], Command],
-    fallback: Callable[[Sequence[Graph]], Query[list[Any]]],
+    fallback: Callable[[Context, Sequence[Graph]], Query[list[Any]]],
 ) -> Query[list[list[Any]]]:
     """Compute event sets in all shards, and read each result with one command.
 
@@ -133,8 +133,10 @@ def _read(
         context: the database.
         event_sets: the event sets.
         read_command: returns the command that reads the bitmap under a key.
-        fallback: reads the results without temporary keys, given a graph for each event set:
-            from a replica, or from a shard whose slot is migrating.
+        fallback: reads the results without temporary keys, given the database and a graph in
+            a shard for each event set:
+            from a replica, from a shard whose slot is migrating, or where thresholds would
+            block the server for long.
 
     Returns:
         For each shard the list of the replies to ``read_command``. Those of one shard are of
@@ -147,11 +149,18 @@ def _read(
         key = event_sets[0].key_with_prefix(context.shards[0].origin.prefix)
         request = Request([read_command(key)], share=_COUNTS)
         return (yield from each_shard(context, lambda _: send(request)))
-    if context.options.reads_elsewhere and not {Bitmap}.issuperset(map(type, event_sets)):
-        # A replica refuses to write temporary keys.
+    # A replica refuses to write temporary keys.
+    in_client = context.options.reads_elsewhere and not {Bitmap}.issuperset(map(type, event_sets))
+    if not in_client:
+        graph = yield from compile_graph(event_sets)
+        in_client = graph.has_thresholds and not (yield from is_short_work(context, graph))
+    if in_client:
         graphs = yield from compile_graphs(event_sets)
-        return (yield from each_shard(context, lambda shard: fallback(_in_shard(shard, graphs))))
-    graph = yield from compile_graph(event_sets)
+        return (
+            yield from each_shard(
+                context, lambda shard: fallback(context, _in_shard(shard, graphs))
+            )
+        )
     yield from check_cost(context, graph)
     request_of, indexes, concurrency = yield from build_shard_requests(context, graph, read_command)
 
@@ -161,7 +170,7 @@ def _read(
         except SlotMovingError:
             # While a slot is migrating, only commands on single keys reach all of its bitmaps.
             graphs = yield from compile_graphs(event_sets)
-            return (yield from fallback(_in_shard(shard, graphs)))
+            return (yield from fallback(context, _in_shard(shard, graphs)))
         return [replies[index] for index in indexes]
 
     return (yield from each_shard(context, read_shard, concurrency))
@@ -171,7 +180,7 @@ def _in_shard(shard: Context, graphs: Iterable[Graph]) -> list[Graph]:
     return [graph.with_prefix(shard.origin.prefix) for graph in graphs]
 
 
-def _count_in_client(graph: Graph, *, enough: int | None = None) -> Query[int]:
+def _count_in_client(context: Context, graph: Graph, *, enough: int | None = None) -> Query[int]:
     """Return how many users an expression has, or at least ``enough`` if it has that many.
 
     Uses no temporary keys, which a replica would refuse: the server counts a single bitmap;
@@ -181,7 +190,7 @@ def _count_in_client(graph: Graph, *, enough: int | None = None) -> Query[int]:
         (number,) = yield Request([(b"BITCOUNT", graph.key_of(graph.bitmaps[0]))], share=_COUNTS)
         return int(number)
     algebra = yield from load_algebra()
-    size = max(MIN_PART, MAX_PART // len(graph.bitmaps))
+    size = part_size(context, graph)
     at: int | None = 0
     number = 0
     while at is not None and (enough is None or number < enough):

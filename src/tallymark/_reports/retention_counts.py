@@ -314,6 +314,7 @@ def _try_on_server(
     sizes |= yield from _lengths(bounds, active)
     if max(sizes.values()) * len(sets.columns) > _MAX_BITOP:
         return None
+    sweep.empty_events.difference_update(bitmap.event for bitmap, size in sizes.items() if size)
     try:
         return (
             yield from _count_on_server(

@@ -16,7 +16,7 @@ from .._core.frozen import FrozenMapping
 from .._core.periods import Granularity, Period, periods_between
 from .._core.untrusted import shown
 from .._reading.bounds import check_bitmaps, check_number, check_uses
-from .._reading.existence import EPOCH, marked_periods
+from .._reading.existence import EPOCH, find_unknown, marked_periods
 from .._reading.expressions import load_algebra
 from .._reading.requests import in_steps
 from ..errors import InvalidTypeError, InvalidValueError
@@ -130,7 +130,8 @@ def retention(
     sets = RetentionSets(
         cohort_sets, active_sets, earlier_sets, segment_sets, columns, mode, first_time
     )
-    cells, _ = yield from count_cells(context, sets)
+    cells, sweep = yield from count_cells(context, sets)
+    unknown = yield from find_unknown(context, sorted(sweep.empty_events))
 
     def table(index: int, segments: Mapping[str, Retention]) -> Retention:
         segment = index - 1 if index else None
@@ -158,6 +159,7 @@ def retention(
             segment=names[segment] if segment is not None else None,
             segments=FrozenMapping(segments),
             labels=readable,
+            unknown_events=() if index else unknown,
         )
 
     return table(0, {name: table(index, {}) for index, name in enumerate(names, 1)})
