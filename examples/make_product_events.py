@@ -14,6 +14,9 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
+from typing import TypeVar
+
+ItemT = TypeVar("ItemT")
 
 USERS = 2000
 FIRST = date(2026, 2, 1)
@@ -125,7 +128,7 @@ def _is_weekend(day: int) -> bool:
     return (FIRST + timedelta(days=day)).weekday() >= 5
 
 
-def _drawn(draw: random.Random, shares: dict) -> str | float:
+def _drawn(draw: random.Random, shares: dict[ItemT, float]) -> ItemT:
     return draw.choices(list(shares), list(shares.values()))[0]
 
 

@@ -62,6 +62,8 @@ INNOCENT: dict[str, Any] = {
     "start": 0,
     "limit": 5,
     "cohort": "a",
+    "what": "a",
+    "rolling": 3,
     "activity": "a",
     "by": "day",
     "periods": 2,

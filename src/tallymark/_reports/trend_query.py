@@ -175,7 +175,7 @@ def _checked_series(
         InvalidTypeError, InvalidValueError: these are no selectors, or no names, or not unique.
     """
     if isinstance(what, str) or callable(what):
-        return [selector_name(what)], [what]
+        return [_name(what)], [what]
     most = context.options.max_bitmaps + 1
     if isinstance(what, Mapping):
         items = list(itertools.islice(what.items(), most))
@@ -184,7 +184,7 @@ def _checked_series(
     else:
         several = iterated("what must be a selector, or several", what)
         selectors = list(itertools.islice(several, most))
-        names = [selector_name(selector) for selector in selectors]
+        names = [_name(selector) for selector in selectors]
     check_number(context, len(names), "series")
     if not names:
         raise InvalidValueError("a trend has one series or more")
@@ -194,6 +194,13 @@ def _checked_series(
             "to selectors"
         )
     return names, selectors
+
+
+def _name(selector: Selector) -> str:
+    """Return the name of a series: that of an event, checked, or of a function."""
+    if isinstance(selector, str):
+        return checked_name("event", selector)
+    return selector_name(selector)
 
 
 def _checked_rolling(context: Context, rolling: int, first: Period) -> int:
