@@ -413,9 +413,12 @@ async def test_series_and_rows(facade: Facade, plain_store: Store) -> None:
                 ("buy", "2025-01-02", 1, 1, 1.0),
             )
         ]
-        assert trend.points[0] == TrendPoint(
-            Period(Granularity.DAY, datetime(2025, 1, 1)), 2, 2, 1.0
-        )
+        made = TrendPoint(Period(Granularity.DAY, datetime(2025, 1, 1)), 2, 2, 1.0)
+        assert trend.points[0] == made
+        with pytest.raises(InvalidValueError, match="no report"):
+            made.users  # noqa: B018
+        with pytest.raises(InvalidValueError, match="no report"):
+            made.rolling_users  # noqa: B018
 
 
 async def test_charts_and_unknown_events(facade: Facade, plain_store: Store) -> None:

@@ -193,6 +193,7 @@ async def async_reads(tally: Tally, event_set: EventSet, day: date) -> None:
     assert_type(trend, Trend)
     assert_type(trend.series["a"][0], TrendPoint)
     assert_type(trend.points[0].stickiness, "float | None")
+    assert_type(trend.points[0].users, EventSet)
     assert_type(trend.points[0].rolling_users, "EventSet | None")
     assert_type(await tally.stickiness("active"), Stickiness)
     assert_type(await tally.streak("active", 7, until=day), Streak)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from .._charts.drawing import Series
 from .._charts.lines import LineChart
 from .._core.arguments import immutable
+from ..errors import InvalidValueError
 from .results import Report
 
 if TYPE_CHECKING:
@@ -56,16 +57,28 @@ class TrendPoint:
     _index: int = field(default=0, compare=False, repr=False)
 
     @property
-    def users(self) -> EventSet | None:
-        """The event set of the users who were active in the period."""
-        return None if self._sets is None else self._sets.users(self._index)
+    def users(self) -> EventSet:
+        """The event set of the users who were active in the period.
+
+        Raises:
+            InvalidValueError: no report of a tally has made this value.
+        """
+        return self._checked_sets().users(self._index)
 
     @property
     def rolling_users(self) -> EventSet | None:
-        """The event set of the rolling actives; ``None`` if ``rolling`` is ``None``."""
-        if self._sets is None or self.rolling is None:
-            return None
-        return self._sets.rolling_users(self._index)
+        """The event set of the rolling actives; ``None`` if ``rolling`` is ``None``.
+
+        Raises:
+            InvalidValueError: no report of a tally has made this value.
+        """
+        sets = self._checked_sets()
+        return None if self.rolling is None else sets.rolling_users(self._index)
+
+    def _checked_sets(self) -> PointSets:
+        if self._sets is None:
+            raise InvalidValueError(f"no report of a tally has made {self!r}")
+        return self._sets
 
 
 @dataclass(frozen=True, kw_only=True)
