@@ -136,13 +136,15 @@ def compat(session: nox.Session) -> None:
 
 @nox.session
 def browser(session: nox.Session) -> None:
-    """Test the pages in a real Chromium; `-- --picture` makes the picture of the README."""
+    """Test the pages in a real Chromium; `-- --picture` makes the pictures of the docs."""
     env = {**install_with_tests(session), "TALLYMARK_BROWSER_TESTS": "1"}
     session.install(*nox.project.dependency_groups(PYPROJECT, "browser"))
     if session.posargs == ["--picture"]:
-        page = str(Path(session.create_tmp()) / "retention.html")
-        session.run("python", "examples/retention.py", page)
-        session.run("python", "tests/browser/picture.py", page, "docs/retention.png")
+        pages = Path(session.create_tmp()).resolve() / "pages"
+        pages.mkdir(exist_ok=True)
+        session.run("python", "tests/browser/chart_samples.py", str(pages))
+        session.run("python", "examples/retention.py", str(pages / "retention.html"))
+        session.run("python", "tests/browser/picture.py", str(pages), "docs/pictures")
     else:
         session.run("pytest", "tests/browser", *session.posargs, env=env)
 

@@ -221,6 +221,21 @@ def verbs(scale: float) -> Iterator[Verb]:
         lambda t, **o: t.trend(list("abcdefghi"), periods=1_000, rolling=365, until=NOW, **o),
     )
     yield Verb(
+        "days_active",
+        "of 18,000 days",
+        lambda t, **o: t.days_active("a", days=18_000, until=NOW, **o),
+    )
+    yield Verb(
+        "lifecycle",
+        "9,000 days",
+        lambda t, **o: t.lifecycle("a", by="day", periods=9_000, until=NOW, **o),
+    )
+    yield Verb(
+        "streaks",
+        "18,000 days",
+        lambda t, **o: t.streaks("a", days=18_000, until=NOW, **o),
+    )
+    yield Verb(
         "funnel",
         "190 steps",
         lambda t, **o: t.funnel([f"e{at}" for at in range(190)], moment=NOW, **o),

@@ -85,6 +85,9 @@ INNOCENT: dict[str, Any] = {
     "period": DAY,
     "end": datetime(2026, 11, 25),
     "days": 2,
+    "hours": 2,
+    "number": 1,
+    "as_": "a",
     "count": 1,
     "title": "a",
     "fragment": False,
@@ -162,6 +165,8 @@ LEFT_OUT: dict[tuple[str, str], tuple[str, ...]] = {
     ("retention", "cohort"): _CALLABLE,
     ("retention", "activity"): _CALLABLE,
     ("trend", "what"): _CALLABLE,
+    ("days_active", "activity"): _CALLABLE,
+    ("lifecycle", "activity"): _CALLABLE,
 }
 
 

@@ -141,8 +141,9 @@ def test_what_is_imported_late_is_found_in_every_way() -> None:
     run(
         """
 import inspect, sys, tallymark
-late = {"Cell", "CellState", "Cohort", "Funnel", "FunnelStep", "Report", "Retention"}
-late |= {"Stickiness", "Streak", "SyncTally", "sync"}
+late = {"Bar", "Cell", "CellState", "Cohort", "CurvePoint", "DaysActive", "DaysBar", "Funnel"}
+late |= {"FunnelStep", "Lifecycle", "LifecycleRow", "LifecycleTotals", "Report", "Retention"}
+late |= {"Stickiness", "Streak", "Streaks", "SyncTally", "sync"}
 assert not late & vars(tallymark).keys()
 assert late <= set(dir(tallymark)) and set(tallymark.__all__) <= set(dir(tallymark))
 assert "tallymark.sync" not in sys.modules

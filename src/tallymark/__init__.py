@@ -65,9 +65,13 @@ from .errors import (
 )
 
 if _TYPE_CHECKING:
+    from ._reports.bars import Bar, DaysBar
+    from ._reports.days_active import DaysActive
     from ._reports.engagement import Funnel, FunnelStep, Stickiness
+    from ._reports.lifecycle import Lifecycle, LifecycleRow, LifecycleTotals
     from ._reports.results import Report
     from ._reports.retention import Cell, CellState, Cohort, CurvePoint, Retention
+    from ._reports.streak_lengths import Streaks
     from ._reports.streaks import Streak
     from ._reports.trend import Trend, TrendPoint
     from .sync import SyncTally
@@ -75,6 +79,7 @@ if _TYPE_CHECKING:
 __all__ = [
     "TRACK_HOURLY",
     "TRACK_UNIQUE",
+    "Bar",
     "Cell",
     "CellState",
     "ClosedError",
@@ -82,6 +87,8 @@ __all__ = [
     "CommandError",
     "CurvePoint",
     "DaySpan",
+    "DaysActive",
+    "DaysBar",
     "EventSet",
     "Funnel",
     "FunnelStep",
@@ -89,6 +96,9 @@ __all__ = [
     "InvalidTypeError",
     "InvalidValueError",
     "KeySchema",
+    "Lifecycle",
+    "LifecycleRow",
+    "LifecycleTotals",
     "MissingExtraError",
     "NotPersistingError",
     "Observer",
@@ -108,6 +118,7 @@ __all__ = [
     "StoreTimeoutError",
     "StoreUnavailableError",
     "Streak",
+    "Streaks",
     "SyncTally",
     "Tally",
     "TallyOptions",
@@ -143,16 +154,23 @@ __version__: str
 #: The names that are imported at their first use, and their modules. Together the modules take
 #: 10 ms, and a program that marks events on an event loop needs none of them.
 _LAZY = {
+    "Bar": "_reports.bars",
     "Cell": "_reports.retention",
     "CellState": "_reports.retention",
     "Cohort": "_reports.retention",
     "CurvePoint": "_reports.retention",
+    "DaysActive": "_reports.days_active",
+    "DaysBar": "_reports.bars",
     "Funnel": "_reports.engagement",
     "FunnelStep": "_reports.engagement",
+    "Lifecycle": "_reports.lifecycle",
+    "LifecycleRow": "_reports.lifecycle",
+    "LifecycleTotals": "_reports.lifecycle",
     "Report": "_reports.results",
     "Retention": "_reports.retention",
     "Stickiness": "_reports.engagement",
     "Streak": "_reports.streaks",
+    "Streaks": "_reports.streak_lengths",
     "SyncTally": "sync",
     "Trend": "_reports.trend",
     "TrendPoint": "_reports.trend",

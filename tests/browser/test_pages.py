@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from chromium import running
+from chromium import CONTRASTS, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,28 +19,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "retention.py"
-
-#: For all cells and words: the contrast of the text to what is behind it, as WCAG 2.2
-#: defines it (https://www.w3.org/TR/WCAG22/#dfn-contrast-ratio).
-CONTRASTS = """() => {
-  const numbers = text => text.match(/[\\d.]+/g).map(Number);
-  const light = rgb => rgb.slice(0, 3)
-    .map(c => c / 255)
-    .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, c, at) => sum + c * [0.2126, 0.7152, 0.0722][at], 0);
-  const behind = node => {
-    for (; node; node = node.parentElement) {
-      const colour = numbers(getComputedStyle(node).backgroundColor);
-      if (colour.length < 4 || colour[3] > 0) return colour;
-    }
-    return [255, 255, 255];
-  };
-  const nodes = [...document.querySelectorAll("h1, p, th, td, li, span")];
-  return nodes.filter(node => node.innerText).map(node => {
-    const [a, b] = [light(numbers(getComputedStyle(node).color)), light(behind(node))];
-    return [node.innerText, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)];
-  });
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -83,19 +61,19 @@ def page(
 
 def test_the_page_fits_and_only_the_table_scrolls(page: Page, width: int) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    table = page.locator(".scroll")
+    table = page.locator(".scroll").first
     inner, outer = table.evaluate("node => [node.scrollWidth, node.clientWidth]")
     assert (inner > outer) == (width == 400)
-    assert page.locator("tbody tr").count() == 14
+    assert page.locator(".heatmap tbody tr").count() == 14
     assert page.locator("td").first.inner_text() == "9,809"
-    for row in page.locator("tbody tr").all():
+    for row in page.locator(".heatmap tbody tr").all():
         assert row.bounding_box() is not None
 
 
 def test_the_names_of_the_rows_stay_in_sight(page: Page, width: int) -> None:
-    name = page.locator("tbody th").nth(3)
+    name = page.locator(".heatmap tbody th").nth(3)
     before = name.bounding_box()
-    page.locator(".scroll").evaluate("node => { node.scrollLeft = 300; }")
+    page.locator(".scroll").first.evaluate("node => { node.scrollLeft = 300; }")
     after = name.bounding_box()
     assert before is not None
     assert after is not None

@@ -112,6 +112,15 @@ TOO_MUCH: dict[str, Callable[[Tally], Any]] = {
     "retention, of long ranges": lambda tally: tally.retention(
         lambda _: tally.between("a", *ALL_TIME), "a"
     ),
+    "days_active": lambda tally: tally.days_active("a", days=HUGE),
+    "days_active, of long ranges": lambda tally: tally.days_active(
+        lambda _: tally.between("a", *ALL_TIME)
+    ),
+    "lifecycle": lambda tally: tally.lifecycle("a", periods=HUGE),
+    "lifecycle, of long ranges": lambda tally: tally.lifecycle(
+        lambda _: tally.between("a", *ALL_TIME)
+    ),
+    "streaks": lambda tally: tally.streaks("a", days=HUGE),
     "funnel": lambda tally: tally.funnel(forever("a")),
     "funnel of long ranges": lambda tally: tally.funnel([tally.between("a", *ALL_TIME), "b"]),
 }

@@ -21,12 +21,13 @@ from tallymark import (
     InvalidValueError,
     StoreNotReadyError,
     StoreTimeoutError,
+    StoreUnavailableError,
     SyncTally,
     WrongKeyTypeError,
     at_least,
 )
 from tallymark._core.keys import tag_slot, tags
-from tallymark._reading import bits, expressions, saving
+from tallymark._reading import bits, expressions, id_streams, saving
 from tallymark._reading.requests import Request
 from threshold_trees import Tree, counted, ids, trees
 
@@ -47,7 +48,7 @@ def either_side(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     if request.param == "in_client":
         monkeypatch.setattr(expressions, "_SHORT_WORK", 0)
         for name in ("MAX_PART", "MIN_PART", "_EFFICIENT_PART"):
-            monkeypatch.setattr(expressions, name, 64)
+            monkeypatch.setattr(expressions, name, 256)
     return str(request.param)
 
 
@@ -76,7 +77,8 @@ async def test_it_has_the_users_of_the_set(
     store.raw.flushdb()
     made = bits.Arrays(np) if numeric else bits.Ints()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(expressions, "algebra", lambda: made)
+        for module in (expressions, id_streams):
+            patch.setattr(module, "algebra", lambda: made)
         async with facade.open(store.url) as tally:
             sets = [*await marked(tally, data), tally.unique("saved")]
             if old is not None:
@@ -177,7 +179,7 @@ async def test_from_elsewhere_it_reads_and_writes_the_master(
 
 async def test_it_computes_long_bitmaps_itself(redis_store: Store) -> None:
     redis_store.raw.set("trackist_a_u", random.Random(1).randbytes(1_000_000))
-    redis_store.raw.set("trackist_b_u", random.Random(2).randbytes(700_000))
+    redis_store.raw.set("trackist_b_u", random.Random(2).randbytes(1_000_000))
     with SyncTally.from_url(redis_store.url) as tally:
         a, b = tally.unique("a"), tally.unique("b")
         redis_store.raw.config_resetstat()
@@ -239,6 +241,7 @@ def test_lost_replies_change_nothing(redis_store: Store, shards: int | None) -> 
         at, effects = 0, 1
         while at <= effects:
             tally.save(a, as_="saved")
+            tally._context.lengths._known.clear()  # so that the same requests are sent each time
             event_set = tally.unique("saved") ^ b
             query = saving.save(tally._context, event_set, "saved")
             size, effects = tally.backend.reader.answer(
@@ -247,7 +250,7 @@ def test_lost_replies_change_nothing(redis_store: Store, shards: int | None) -> 
             assert set(tally.users(tally.unique("saved"))) == data[0] ^ data[1]
             assert size == len(data[0] ^ data[1])
             at += 1
-        assert effects >= 3
+        assert effects >= 2
     assert not [name for name in redis_store.names() if "tmp" in name]
 
 
@@ -300,7 +303,7 @@ def test_a_temporary_key_that_is_lost_is_written_again(
 
     with SyncTally.from_url(redis_store.url) as tally:
         tally.mark_many("a", users, now=DAY)
-        at, effects = 0, 1
+        at, effects = 0, 2
         while at < effects - 1:
             query = saving.save(tally._context, tally.day("a", DAY), "saved")
             size, effects = tally.backend.reader.answer(interrupted(query, at, lose), None)
@@ -377,7 +380,7 @@ async def test_it_waits_until_a_slot_has_moved(
         target = next(node for node in moving.masters() if node is not source)
         moving.begin_move(slot, target)
         assert moving.move_keys(slot, source, target, 3)
-        with pytest.raises((StoreTimeoutError, StoreNotReadyError)) as caught:
+        with pytest.raises((StoreTimeoutError, StoreUnavailableError)) as caught:
             await tally.save(both, as_="saved", timeout=0.5)
         assert "in some shards" in str(caught.value), either_side
         while moving.move_keys(slot, source, target, 100):

@@ -13,11 +13,17 @@ from typing_extensions import assert_type
 
 import tallymark
 from tallymark import (
+    Bar,
     Cell,
+    DaysActive,
+    DaysBar,
     EventSet,
     Funnel,
     Granularity,
     KeySchema,
+    Lifecycle,
+    LifecycleRow,
+    LifecycleTotals,
     Operation,
     PendingMark,
     Period,
@@ -26,6 +32,7 @@ from tallymark import (
     Stats,
     Stickiness,
     Streak,
+    Streaks,
     SyncTally,
     Tally,
     Transaction,
@@ -196,6 +203,19 @@ async def async_reads(tally: Tally, event_set: EventSet, day: date) -> None:
     assert_type(trend.points[0].users, EventSet)
     assert_type(trend.points[0].rolling_users, "EventSet | None")
     assert_type(await tally.stickiness("active"), Stickiness)
+    by_days = await tally.days_active(lambda period: tally.during("b", period), days=31)
+    assert_type(by_days, DaysActive)
+    assert_type(by_days.bars[0], DaysBar)
+    assert_type(await tally.count(by_days.at_least(20).users), int)
+    assert_type(by_days.median, "float | None")
+    lifecycle = await tally.lifecycle("active", by=timedelta(days=7), anchor=day, periods=3)
+    assert_type(lifecycle, Lifecycle)
+    assert_type(lifecycle.rows[0], LifecycleRow)
+    assert_type(lifecycle.rows[0].resurrected, Bar)
+    assert_type(lifecycle.rows[0].dormant.users, EventSet)
+    assert_type(lifecycle.totals, LifecycleTotals)
+    assert_type(await tally.streaks("active", until=day, labels={"active": "Active"}), Streaks)
+    await tally.streaks(lambda period: tally.during("b", period))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(await tally.streak("active", 7, until=day), Streak)
     assert_type((await tally.streak("active", 7)).since, date | None)
     assert_type(await tally.funnel(["a", event_set]), Funnel)
@@ -224,6 +244,9 @@ def blocking_reads(tally: SyncTally, event_set: EventSet, day: date) -> None:
     assert_type(tally.retention("a", "b", by=Granularity.WEEK, until=day), Retention)
     assert_type(tally.trend(["a", "b"], rolling=None, until=day), Trend)
     assert_type(tally.stickiness("active", day).ratio, "float | None")
+    assert_type(tally.days_active("active", until=day).counts, tuple[int, ...])
+    assert_type(tally.lifecycle("active", by="month").quick_ratio, "float | None")
+    assert_type(tally.streaks("active").at_least(7), Bar)
     assert_type(tally.forget(1), int)
     assert_type(tally.merge(source=1, target=2), int)
     tally.merge(1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from html import escape
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -115,10 +116,10 @@ class Axes(NamedTuple):
         ):
             names = [name for step, name in steps if distance % step == 0]
             if names:
-                # The narrowest width that has room.
-                kind = f' class="{names[-1]}"' if names[-1] else ""
+                # That of the narrowest chart that has room.
+                kind = f' class="{names[0]}"' if names[0] else ""
                 labels.append(
-                    f'<text{kind} x="{place:.5g}%" y="{HEIGHT + 20}" text-anchor="middle">'
+                    f'<text{kind} x="{place:.5g}%" y="{HEIGHT + 24}" text-anchor="middle">'
                     f"{escape(text)}</text>\n"
                 )
         return lines + "".join(labels)
@@ -134,15 +135,17 @@ class Axes(NamedTuple):
     def _steps(self, widest: float) -> list[tuple[int, str]]:
         """Return, for each kind of chart, at every how manieth point there is a label.
 
-        Each step is a multiple of the one before, so that a label of a narrow chart is also
-        one of a wider chart.
+        From the narrowest chart. Each step is a divisor of the one before, so that a label of
+        a narrow chart is also one of a wider chart.
         """
-        steps = []
-        step = 1
-        for distance, name in self._distances():
-            step *= max(1, math.ceil((widest + 12) / (distance * step)))
-            steps.append((step, name))
-        return steps
+        distances = self._distances()
+        needed = [
+            min(len(self.places), max(1, math.ceil((widest + 8) / distance)))
+            for distance, _ in reversed(distances)
+        ]
+        candidates = [_divisors(needed, first) for first in range(needed[0], needed[0] + 64)]
+        steps = min(candidates, key=lambda steps: sum(map(operator.truediv, steps, needed)))
+        return [(step, name) for step, (_, name) in zip(steps, reversed(distances), strict=True)]
 
     def _distances(self) -> list[tuple[float, str]]:
         """Return the distance of two points in each kind of chart, in pixels, and its class."""
@@ -152,3 +155,12 @@ class Axes(NamedTuple):
 
     def _texts(self) -> list[str]:
         return [isolated(fitted(label, _LABEL)) for label in self.labels]
+
+
+def _divisors(needed: Sequence[int], first: int) -> list[int]:
+    """Return steps that are at least as long as needed, each a divisor of the one before."""
+    steps = [first]
+    for least in needed[1:]:
+        last = steps[-1]
+        steps.append(next(step for step in range(least, last + 1) if last % step == 0))
+    return steps

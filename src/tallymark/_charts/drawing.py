@@ -78,7 +78,7 @@ _MARKERS: Final = (
 )
 
 #: Up to how many rows the table of the numbers is open.
-_OPEN: Final = 13
+_OPEN: Final = 6
 
 
 def _colours(colours: Sequence[str]) -> str:
@@ -136,7 +136,8 @@ def image(title: str, description: str, height: float, content: str, margin: str
         f'<svg role="img" width="100%" height="{height:g}" '
         f'style="margin: {margin}; width: calc(100% - ({sides}))">\n'
         f"<title>{escape(isolated(title))}</title>\n<desc>{escape(description)}</desc>\n"
-        f"{content}</svg>\n"
+        # Its parts are no images of their own, though some have tooltips.
+        f'<g aria-hidden="true">\n{content}</g>\n</svg>\n'
     )
 
 
@@ -157,7 +158,7 @@ def plot(title: str, description: str, axes: Axes, content: str, *, above: str, 
         below: what the points are, such as "Days"; may be empty.
     """
     left, right = axes.margins()
-    drawn = image(title, description, HEIGHT, axes.svg() + content, f"16px {right}px 28px {left}px")
+    drawn = image(title, description, HEIGHT, axes.svg() + content, f"16px {right}px 32px {left}px")
     first = f'<p class="of-axis">{escape(above)}</p>\n' if above else ""
     second = f'<p class="of-axis below">{escape(below)}</p>\n' if below else ""
     return f"{first}{drawn}{second}"

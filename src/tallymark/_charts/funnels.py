@@ -128,6 +128,7 @@ class FunnelBars(NamedTuple):
 _STYLE: Final = """\
 .tallymark .funnel { max-width: 60em; }
 .tallymark .funnel .track { fill: var(--track); }
+.tallymark .chart.funnel rect.fill { shape-rendering: auto; }
 .tallymark .funnel text.step { font-size: 13px; font-weight: 600; fill: var(--ink); }
 .tallymark .funnel text.group, .tallymark .funnel text.users { fill: var(--ink); }
 @container (min-width: 520px) { .tallymark .funnel .narrow { display: none; } }

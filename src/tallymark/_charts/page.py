@@ -91,7 +91,8 @@ body { margin: 0; padding: 1.2em; }
 _STYLE: Final = """\
 .tallymark { color-scheme: light dark; --ink: #1b2530; --faint: #5b6875; --paper: #ffffff;
   --line: #b8c2cc; --rule: #e3e8ed; --strong: #ffffff; --alert: #fff4d6; --alert-line: #b7791f;
-  color: var(--ink); background: var(--paper); font: 14px/1.4 system-ui, sans-serif; }
+  color: var(--ink); background: var(--paper); font: 14px/1.4 system-ui, sans-serif;
+  direction: ltr; text-align: left; }
 @media (prefers-color-scheme: dark) { .tallymark { --ink: #e8eef4; --faint: #9fb0c0;
   --paper: #12171d; --line: #46535f; --rule: #29323c; --strong: #0b1118;
   --alert: #33290f; --alert-line: #d9a441; } }

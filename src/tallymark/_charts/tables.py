@@ -51,9 +51,10 @@ TABLE_STYLE: Final = """\
 .tallymark .plain { border-spacing: 0; }
 .tallymark .plain td, .tallymark .plain th { padding: .15em 1.2em .15em 0;
   border-bottom: 1px solid var(--rule); }
-.tallymark .plain .name { text-align: left; }
-.tallymark .plain tr > th:first-child { min-width: 8em; max-width: 16em; white-space: normal;
+.tallymark .plain th, .tallymark .plain .name { max-width: 16em; white-space: normal;
   overflow-wrap: break-word; }
+.tallymark .plain .name, .tallymark .plain tr > th:first-child { text-align: left;
+  min-width: 8em; }
 """
 
 

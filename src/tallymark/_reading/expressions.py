@@ -378,10 +378,8 @@ def find_candidate(graph: Graph, at: int, *, changes: bool = False) -> Query[int
     """
     while True:
         end = at + max(_LOOKAHEAD // len(graph.bitmaps), _MIN_LOOKAHEAD)
-        commands: list[Command] = []
-        for key in (yield from list_keys(graph)):
-            commands.append((b"BITPOS", key, b"1", b"%d" % at, b"%d" % (end - 1)))
-            commands.append((b"STRLEN", key))
+        first, last = b"%d" % at, b"%d" % (end - 1)
+        commands = yield from in_steps(_searches(graph, first, last))
         replies = yield from send(Request(commands, changes=changes))
         nexts = [
             position >> 3 if position >= 0 else end if end < length else None
@@ -391,3 +389,10 @@ def find_candidate(graph: Graph, at: int, *, changes: bool = False) -> Query[int
         if candidate is None or candidate < end:
             return candidate
         at = end
+
+
+def _searches(graph: Graph, first: bytes, last: bytes) -> Iterator[Command]:
+    """Yield commands that find the first set bit of each bitmap in a range, and its length."""
+    for key in graph.keys():  # noqa: SIM118 - no dict
+        yield b"BITPOS", key, b"1", first, last
+        yield b"STRLEN", key

@@ -1,4 +1,8 @@
-"""The results of all reports: rows, CSV, data frames, HTML, and readable names. Pure."""
+"""The results of all reports: rows, CSV, data frames, HTML, and readable names. Pure.
+
+A result is a frozen dataclass derived from `Report`. It defines `Report.to_rows`, its title, its
+caption, and its figures of the package `tallymark._charts`; the rest is here.
+"""
 
 from __future__ import annotations
 
@@ -112,6 +116,8 @@ class Report(abc.ABC):
     def to_html(self, title: str | None = None, *, fragment: bool = False) -> str:
         """Return an HTML page with the report as charts and tables.
 
+        Charts are SVG. Each has a name and a description for screen readers, and a table of
+        its numbers, which is closed at first if it is long.
         The page needs no script, font or other file. It follows the light or dark mode of
         the reader's system, and what is too wide scrolls. Blocks the event loop for some
         tenths of a second for 100,000 cells: in an asyncio program,

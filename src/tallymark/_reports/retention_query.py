@@ -26,7 +26,7 @@ from .retention_counts import RetentionSets, count_cells
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import date
+    from datetime import date, datetime
 
     from .._core.calendars import Calendar, Every
     from .._core.context import Context
@@ -38,6 +38,8 @@ __all__ = [
     "Selector",
     "check_table",
     "checked_segments",
+    "earlier_sets",
+    "moment_of",
     "retention",
     "select",
     "select_segment",
@@ -106,9 +108,7 @@ def retention(
     if type(mode) is not str or mode not in get_args(Mode):
         raise InvalidValueError(f"mode is 'classic' or 'unbounded', got {shown(mode)}{_hint(mode)}")
     check_flag("first_time", first_time)
-    moment = context.local(None)
-    if until is not None:
-        moment = min(moment, context.local(until, "until"))
+    moment = moment_of(context, until)
     last = spans.containing(moment).shift(-1)  # the last complete period
     # The periods of the rows, of the last row's other columns, and the one after these.
     timeline = yield from in_steps(map(last.shift, range(1 - rows, periods + 2)))
@@ -123,13 +123,11 @@ def retention(
         )
     in_segments = itertools.chain.from_iterable(segment_sets)
     yield from check_bitmaps(context, (*cohort_sets, *active_sets, *in_segments))
-    earlier_sets: list[EventSet] = []
+    earlier: list[EventSet] = []
     if first_time:
-        earlier_sets = yield from _earlier_sets(context, spans, cohort, complete[0], cohort_sets[0])
+        earlier = yield from earlier_sets(context, spans, cohort, complete[0], cohort_sets[0])
     yield from load_algebra()
-    sets = RetentionSets(
-        cohort_sets, active_sets, earlier_sets, segment_sets, columns, mode, first_time
-    )
+    sets = RetentionSets(cohort_sets, active_sets, earlier, segment_sets, columns, mode, first_time)
     cells, sweep = yield from count_cells(context, sets)
     unknown = yield from find_unknown(context, sorted(sweep.empty_events))
 
@@ -208,6 +206,16 @@ def check_table(context: Context, rows: int, columns: int, tables: int = 1) -> N
     check_uses(context, rows * columns * tables, "cells (cohorts times periods times tables)")
 
 
+def moment_of(context: Context, until: date | None) -> datetime:
+    """Return the moment of a report, naive: that of ``until``, and at most the present.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: this is no moment.
+    """
+    present = context.local(None)
+    return present if until is None else min(present, context.local(until, "until"))
+
+
 def select(context: Context, selector: Selector, period: Period) -> EventSet:
     """Return the event set of the users that a selector selects for a period."""
     if isinstance(selector, str):
@@ -262,27 +270,27 @@ def _hint(mode: object) -> str:
     return "; first_time=True goes with either" if is_first_time else ""
 
 
-def _earlier_sets(
-    context: Context, spans: Calendar, cohort: Selector, first: Period, first_set: EventSet
+def earlier_sets(
+    context: Context, spans: Calendar, selector: Selector, first: Period, first_set: EventSet
 ) -> Query[list[EventSet]]:
-    """Return event sets whose union is all users of periods before the first cohort.
+    """Return event sets whose union is all users of periods before the first one of a report.
 
     Arguments:
         context: the database.
-        spans: the calendar of the cohorts.
-        cohort: selects the users of a cohort.
-        first: the period of the first cohort.
-        first_set: the event set of the first cohort. If the selector is a function, the
+        spans: the calendar of the report.
+        selector: selects the users of a period.
+        first: the first period.
+        first_set: the event set of the first period. If the selector is a function, the
             earlier periods are those for which an event of this set has bitmaps.
     """
     if first.start <= EPOCH:
         return []
-    if isinstance(cohort, str):
+    if isinstance(selector, str):
         midnight = Period.containing(Granularity.DAY, first.start).start
-        marked = yield from marked_periods(context, [cohort], midnight)
-        # For a cohort of one hour: the earlier hours of the same day.
+        marked = yield from marked_periods(context, [selector], midnight)
+        # For a period of one hour: the earlier hours of the same day.
         marked += periods_between(Granularity.HOUR, midnight, first.start)
-        return [Bitmap(context.origin, cohort, period) for period in marked]
+        return [Bitmap(context.origin, selector, period) for period in marked]
     events = dict.fromkeys(
         bitmap.event for bitmap in first_set.bitmaps() if bitmap.period is not None
     )
@@ -296,7 +304,7 @@ def _earlier_sets(
         if period.start < first.start
     )
     earlier = dict.fromkeys(overlapping)  # a period may overlap two marked periods
-    check_number(context, len(earlier), "periods before the first cohort")
-    event_sets = yield from in_steps(select(context, cohort, period) for period in earlier)
+    check_number(context, len(earlier), "periods before the first one")
+    event_sets = yield from in_steps(select(context, selector, period) for period in earlier)
     yield from check_bitmaps(context, event_sets)
     return event_sets

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from .._core.calendars import Every
     from .._core.events import EventSet
     from .._core.periods import By
+    from .._reports.days_active import DaysActive
     from .._reports.engagement import Funnel, Stickiness
+    from .._reports.lifecycle import Lifecycle
     from .._reports.retention import Mode, Retention
     from .._reports.retention_query import Segments, Selector
+    from .._reports.streak_lengths import Streaks
     from .._reports.streaks import Streak
     from .._reports.trend import Trend
 
@@ -288,3 +291,141 @@ class SyncReports(SyncReads[IdT]):
         from .._reports import streaks  # noqa: PLC0415 - see above
 
         return self._answer(streaks.streak(self._context, event, user_id, until, labels), timeout)
+
+    def days_active(
+        self,
+        activity: Selector,
+        *,
+        days: int = 28,
+        until: date | None = None,
+        labels: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> DaysActive:
+        """Return users by on how many of the last days they were active: the power-user curve.
+
+        The days are the last ones that are over at the moment of the report.
+
+        Arguments:
+            activity: what makes a user active: an event's name, or a function that takes the
+                `Period` of a day and returns an event set (`during` builds one).
+            days: how many days, 1 or more; 28 by default, four whole weeks, so that each day
+                of the week counts equally.
+            until: the moment of the report; the present by default, and at most.
+            labels: readable names of events, by name, for titles and captions.
+
+        The bitmaps are fetched a few at a time and combined by the tally in a thread, with
+        numpy if it is installed (extra ``numpy``), so other tasks and other clients of Redis
+        are served meanwhile. It needs about 64 MiB, however many users there are.
+        Concurrent marks may be in one number and not in another.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
+                of another database; nothing was sent.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            ClosedError: the tally is closed.
+        """
+        from .._reports import days_active  # noqa: PLC0415 - see above
+
+        return self._answer(
+            days_active.days_active(self._context, activity, days=days, until=until, labels=labels),
+            timeout,
+        )
+
+    def lifecycle(
+        self,
+        activity: Selector,
+        *,
+        by: Every = "week",
+        anchor: date | None = None,
+        periods: int = 12,
+        until: date | None = None,
+        labels: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Lifecycle:
+        """Return how many users of each period are new, returning or resurrected, or dormant.
+
+        New users were active in no earlier period, back to the year 1970; returning users
+        also in the period before; resurrected users earlier, but not in the period before.
+        Dormant users were active in the period before, and not in this one. Bitmaps that were
+        deleted or have expired count as empty.
+
+        Arguments:
+            activity: what makes a user active: an event's name, or a function that takes a
+                `Period` and returns an event set (`during` builds one).
+            by: the length of a period: ``"day"``, ``"week"`` (ISO, from Monday on), ``"month"``
+                or ``"year"``; or a timedelta of 1 to 3,660 whole days.
+            anchor: with a timedelta, the first day of one of the periods: any Sunday, for
+                weeks of ``timedelta(days=7)`` that begin on Sunday.
+            periods: how many periods, 1 or more; the last one is the last that is over at
+                the moment of the report.
+            until: the moment of the report; the present by default, and at most.
+            labels: readable names of events, by name, for titles and captions.
+
+        The bitmaps are fetched a few at a time and combined by the tally in a thread, with
+        numpy if it is installed (extra ``numpy``), so other tasks and other clients of Redis
+        are served meanwhile. It needs about 64 MiB, however many users there are, unless
+        periods have very many bitmaps. Concurrent marks may be in one number and not in another.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
+                of another database; nothing was sent.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            ClosedError: the tally is closed.
+        """
+        from .._reports import lifecycle_query  # noqa: PLC0415 - see above
+
+        return self._answer(
+            lifecycle_query.lifecycle(
+                self._context,
+                activity,
+                by=by,
+                anchor=anchor,
+                periods=periods,
+                until=until,
+                labels=labels,
+            ),
+            timeout,
+        )
+
+    def streaks(
+        self,
+        event: str,
+        *,
+        until: date | None = None,
+        days: int = 60,
+        labels: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Streaks:
+        """Return users by the length of their current run of days, as that of `streak`.
+
+        A current run ends on the day of ``until`` or on the day before. So the day of
+        ``until``, which is not over, counts for users who are marked on it already, and does
+        not break the runs of others. Users without a current run are not counted.
+
+        Arguments:
+            event: the event's name.
+            until: the moment of the report; the present by default, and at most. At a
+                midnight, as of a date, the new day has not begun: a current run is one that
+                ends on the day before.
+            days: the length from which on runs are counted together, 1 or more.
+            labels: readable names of events, by name, for titles and captions.
+
+        The bitmaps are fetched a few at a time and combined by the tally in a thread, with
+        numpy if it is installed (extra ``numpy``), so other tasks and other clients of Redis
+        are served meanwhile. It needs about 64 MiB, however many users there are.
+        Concurrent marks may be in one number and not in another.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            ClosedError: the tally is closed.
+        """
+        from .._reports import streak_lengths  # noqa: PLC0415 - see above
+
+        return self._answer(
+            streak_lengths.streaks(self._context, event, days=days, until=until, labels=labels),
+            timeout,
+        )
