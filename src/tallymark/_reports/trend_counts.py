@@ -85,7 +85,7 @@ class SlidingUnion:
             count: how many sets; at most as many as there are.
         """
         if count == len(self._older) + len(self._newer):
-            self.__init__()  # type: ignore[misc]
+            self._older, self._newer, self._newest = [], [], None
             return
         for _ in range(count):
             if not self._older:
