@@ -157,5 +157,5 @@ class Trend(Report):
                 for name, points in self.series.items()
             ],
             rates=attribute == "stickiness",
-            above=title,
+            above="" if attribute == "stickiness" else "Users",
         )
