@@ -211,6 +211,16 @@ def verbs(scale: float) -> Iterator[Verb]:
         ),
     )
     yield Verb(
+        "trend",
+        "9,000 days",
+        lambda t, **o: t.trend("a", periods=9_000, until=NOW, **o),
+    )
+    yield Verb(
+        "trend",
+        "1,000 days x 9, rolling 365",
+        lambda t, **o: t.trend(list("abcdefghi"), periods=1_000, rolling=365, until=NOW, **o),
+    )
+    yield Verb(
         "days_active",
         "of 18,000 days",
         lambda t, **o: t.days_active("a", days=18_000, until=NOW, **o),

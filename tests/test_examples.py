@@ -113,6 +113,15 @@ def test_the_sample_of_the_quickstart_is_what_its_script_makes() -> None:
     assert made.stdout == (EXAMPLES / "shop_events.csv").read_text(encoding="utf-8")
 
 
+def test_the_events_of_the_cookbook_can_be_written_as_csv() -> None:
+    made = run("make_product_events")
+    assert (made.returncode, made.stderr) == (0, "")
+    rows = list(csv.DictReader(made.stdout.splitlines()))
+    assert len({row["user_id"] for row in rows}) == 2000
+    assert {row["time"][:7] for row in rows} == {f"2026-0{month}" for month in (2, 3, 4, 5)}
+    assert run("make_product_events").stdout == made.stdout
+
+
 # --- the script
 
 

@@ -62,6 +62,8 @@ INNOCENT: dict[str, Any] = {
     "start": 0,
     "limit": 5,
     "cohort": "a",
+    "what": "a",
+    "rolling": 3,
     "activity": "a",
     "by": "day",
     "periods": 2,
@@ -168,6 +170,7 @@ LEFT_OUT: dict[tuple[str, str], tuple[str, ...]] = {
     ("history", "until"): (*_LATE, "last moment, west", "last moment, east"),
     ("retention", "cohort"): _CALLABLE,
     ("retention", "activity"): _CALLABLE,
+    ("trend", "what"): _CALLABLE,
     ("days_active", "activity"): _CALLABLE,
     ("lifecycle", "activity"): _CALLABLE,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import itertools
 import re
 import subprocess
 from pathlib import Path
@@ -50,11 +51,16 @@ def test_python_blocks_print_what_they_say(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Run all blocks in order, as one program that a reader types in from the top."""
+    """Run all blocks in order, as one program that a reader types in from the top.
+
+    A block prints the comments of its prints, or the block of text after it.
+    """
     monkeypatch.setattr(memory, "_stores", dict(memory._stores))  # a second run begins anew
+    monkeypatch.syspath_prepend(ROOT / "examples")
     names: dict[str, Any] = {"__name__": "readme"}
     loop = asyncio.new_event_loop()
-    for block in fences(DOCUMENTS[document]):
+    blocks = fences(DOCUMENTS[document])
+    for block, following in itertools.zip_longest(blocks, blocks[1:]):
         if block.info != "python":
             continue
         assert block.map is not None
@@ -66,6 +72,8 @@ def test_python_blocks_print_what_they_say(
             loop.run_until_complete(running)
         # A print without a comment is one that must not be reached.
         said = re.findall(r"print\(.*\)  +# (.*)", block.content)
+        if following is not None and following.info == "text":
+            said += following.content.splitlines()
         assert capsys.readouterr().out.splitlines() == said, block.content
     loop.run_until_complete(loop.shutdown_asyncgens())
     loop.close()

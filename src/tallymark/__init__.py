@@ -74,6 +74,7 @@ if _TYPE_CHECKING:
     from ._reports.retention import Cell, CellState, Cohort, CurvePoint, Retention
     from ._reports.streak_lengths import Streaks
     from ._reports.streaks import Streak
+    from ._reports.trend import Trend, TrendPoint
     from .sync import SyncTally
 
 __all__ = [
@@ -126,6 +127,8 @@ __all__ = [
     "TallyOptions",
     "TallymarkError",
     "Transaction",
+    "Trend",
+    "TrendPoint",
     "UnknownCommandError",
     "WrongEventLoopError",
     "WrongKeyTypeError",
@@ -174,6 +177,8 @@ _LAZY = {
     "Streak": "_reports.streaks",
     "Streaks": "_reports.streak_lengths",
     "SyncTally": "sync",
+    "Trend": "_reports.trend",
+    "TrendPoint": "_reports.trend",
 }
 
 if not _TYPE_CHECKING:  # for a type checker, a module with `__getattr__` has every name

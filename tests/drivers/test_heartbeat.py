@@ -121,6 +121,7 @@ VERBS: dict[str, Callable[[Tally], Any]] = {
     "retention, first_time": lambda tally: tally.retention(
         "a", "a", by="day", periods=20, cohorts=20, until=NOW, first_time=True, mode="unbounded"
     ),
+    "trend": lambda tally: tally.trend("a", periods=2_000, until=NOW),
     "days_active": lambda tally: tally.days_active("a", days=2_000, until=NOW),
     "lifecycle": lambda tally: tally.lifecycle("a", by="day", periods=2_000, until=NOW),
     "streaks": lambda tally: tally.streaks("a", days=2_000, until=NOW),

@@ -38,6 +38,8 @@ from tallymark import (
     SyncTally,
     Tally,
     Transaction,
+    Trend,
+    TrendPoint,
     __version__,
     all_of,
     any_of,
@@ -196,6 +198,12 @@ async def async_reads(tally: Tally, event_set: EventSet, day: date) -> None:
     report: Report = table
     assert_type(report.to_rows(), list[dict[str, Any]])
     assert_type(report.labels, Mapping[str, str])
+    trend = await tally.trend({"a": "a", "b": lambda period: tally.during("b", period)}, by="week")
+    assert_type(trend, Trend)
+    assert_type(trend.series["a"][0], TrendPoint)
+    assert_type(trend.points[0].stickiness, "float | None")
+    assert_type(trend.points[0].users, EventSet)
+    assert_type(trend.points[0].rolling_users, "EventSet | None")
     assert_type(await tally.stickiness("active"), Stickiness)
     by_days = await tally.days_active(lambda period: tally.during("b", period), days=31)
     assert_type(by_days, DaysActive)
@@ -250,6 +258,7 @@ def blocking_reads(tally: SyncTally, event_set: EventSet, day: date) -> None:
     ordered = tally.funnel(["a"], since=day, until=day, window=window, resolution="hour")
     assert_type(ordered, OrderedFunnel)
     assert_type(tally.funnel(["a"], by="day"), Funnel)
+    assert_type(tally.trend(["a", "b"], rolling=None, until=day), Trend)
     assert_type(tally.stickiness("active", day).ratio, "float | None")
     assert_type(tally.days_active("active", until=day).counts, tuple[int, ...])
     assert_type(tally.lifecycle("active", by="month").quick_ratio, "float | None")

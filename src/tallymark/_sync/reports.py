@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .._reports.retention_query import Segments, Selector
     from .._reports.streak_lengths import Streaks
     from .._reports.streaks import Streak
+    from .._reports.trend import Trend
 
 __all__ = ["SyncReports"]
 
@@ -115,6 +116,74 @@ class SyncReports(SyncReads[IdT]):
                 first_time=first_time,
                 segments=segments,
                 brackets=brackets,
+                labels=labels,
+            ),
+            timeout,
+        )
+
+    def trend(
+        self,
+        what: Selector | Iterable[Selector] | Mapping[str, Selector],
+        *,
+        by: Every = "day",
+        anchor: date | None = None,
+        periods: int = 90,
+        rolling: int | None = 28,
+        until: date | None = None,
+        labels: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Trend:
+        """Return the active users of consecutive periods: counts, rolling actives, stickiness.
+
+        Arguments:
+            what: whose users are counted: an event's name, or a function that takes a `Period`
+                and returns an event set (`during` builds one). Several of them make several
+                series at once: a mapping from the names of the series, or a sequence.
+            by: the length of a period: ``"hour"``, ``"day"``, ``"week"`` (ISO, from Monday on),
+                ``"month"`` or ``"year"``; or a timedelta of 1 to 3,660 whole days.
+            anchor: with a timedelta, the first day of one of the periods: any Sunday, for
+                weeks of ``timedelta(days=7)`` that begin on Sunday.
+            periods: the number of periods, 1 or more. The last one is the last that is over.
+            rolling: how many days rolling actives are counted over, 1 or more: the users who
+                were active on any of the days that end with the last day of the period. By
+                default 28, four whole weeks, so that each day of the week counts equally.
+                ``None`` for no rolling actives; by hour, they have to be ``None``.
+            until: the moment of the report; the present by default, and at most. Only periods
+                that are over then are counted.
+            labels: readable names of series, for titles and charts of the HTML.
+
+        Rolling actives are read from the sets of single days. A function is called once for
+        each period, and for each day that rolling actives need. `last` also reads the bitmaps
+        of weeks and months. The two differ after an `unmark_event` that is not ``exact``, which
+        removes a user from the week and the month, but not from other days in them; and when
+        the bitmaps of days have expired, which count as empty.
+
+        Each bitmap is fetched once, also if several series use it. The bitmaps are fetched a
+        few at a time and combined by the tally, with numpy if it is installed (extra
+        ``numpy``), so other threads and other clients of Redis are served meanwhile. It
+        needs about 64 MiB, however many users and periods there are; with more than 500 days
+        of ``rolling`` times series (times shards, up to 16), 64 KiB for each. Concurrent
+        marks may be in one number and not in another. For events without any users, further
+        requests look for those that nobody was ever marked for: the `unknown_events`.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
+                of another database; nothing was sent.
+            CommandError: Redis refused a command, such as for a key that holds no bitmap.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            ClosedError: the tally is closed.
+        """
+        from .._reports import trend_query  # noqa: PLC0415 - see above
+
+        return self._answer(
+            trend_query.trend(
+                self._context,
+                what,
+                by=by,
+                anchor=anchor,
+                periods=periods,
+                rolling=rolling,
+                until=until,
                 labels=labels,
             ),
             timeout,
