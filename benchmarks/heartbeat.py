@@ -240,6 +240,22 @@ def verbs(scale: float) -> Iterator[Verb]:
         "190 steps",
         lambda t, **o: t.funnel([f"e{at}" for at in range(190)], moment=NOW, **o),
     )
+    yield Verb(
+        "funnel",
+        "ordered, 300 days, window of 60",
+        lambda t, **o: t.funnel(
+            ["a", "a", "a"],
+            since=NOW - timedelta(days=300),
+            until=NOW,
+            window=timedelta(days=60),
+            **o,
+        ),
+    )
+    yield Verb(
+        "funnel",
+        "ordered, 9,000 days, 2 steps",
+        lambda t, **o: t.funnel(["a", "a"], since=NOW - timedelta(days=9_000), until=NOW, **o),
+    )
     yield Verb("stickiness", "", lambda t, **o: t.stickiness("a", NOW, **o), False)
     yield Verb("event_names", "of 100,000 keys", lambda t, **o: t.event_names(**o))
     yield Verb("periods", "of 100,000 keys", lambda t, **o: t.periods("a", "day", **o))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,6 +77,8 @@ INNOCENT: dict[str, Any] = {
     "labels": {"a": "A"},
     "day": NOON,
     "steps": ["a"],
+    "window": timedelta(days=2),
+    "resolution": "day",
     "moment": NOON,
     "prefix": "trackist_",
     "granularity": "day",
@@ -122,6 +124,10 @@ INNOCENT: dict[str, Any] = {
 #: The same, where the name alone does not tell.
 ELSEWHERE: dict[tuple[str, str], Any] = {
     ("history", "until"): datetime(2026, 11, 25),
+    # An ordered funnel: that of one period has no arguments that other verbs have not.
+    ("funnel", "by"): None,
+    ("funnel", "moment"): None,
+    ("funnel", "until"): datetime(2026, 11, 25),
     ("between", "start"): NOON,
     ("event_names", "prefix"): "a",
     ("get_event_names", "prefix"): "a",

@@ -69,6 +69,7 @@ if _TYPE_CHECKING:
     from ._reports.days_active import DaysActive
     from ._reports.engagement import Funnel, FunnelStep, Stickiness
     from ._reports.lifecycle import Lifecycle, LifecycleRow, LifecycleTotals
+    from ._reports.ordered_funnel import OrderedFunnel, OrderedStep
     from ._reports.results import Report
     from ._reports.retention import Cell, CellState, Cohort, CurvePoint, Retention
     from ._reports.streak_lengths import Streaks
@@ -103,6 +104,8 @@ __all__ = [
     "NotPersistingError",
     "Observer",
     "Operation",
+    "OrderedFunnel",
+    "OrderedStep",
     "OverloadedError",
     "PendingMark",
     "Period",
@@ -166,6 +169,8 @@ _LAZY = {
     "Lifecycle": "_reports.lifecycle",
     "LifecycleRow": "_reports.lifecycle",
     "LifecycleTotals": "_reports.lifecycle",
+    "OrderedFunnel": "_reports.ordered_funnel",
+    "OrderedStep": "_reports.ordered_funnel",
     "Report": "_reports.results",
     "Retention": "_reports.retention",
     "Stickiness": "_reports.engagement",

@@ -127,6 +127,9 @@ VERBS: dict[str, Callable[[Tally], Any]] = {
     "streaks": lambda tally: tally.streaks("a", days=2_000, until=NOW),
     "stickiness": lambda tally: tally.stickiness("a", NOW),
     "funnel": lambda tally: tally.funnel(list("abcdefghij"), moment=NOW),
+    "funnel, ordered": lambda tally: tally.funnel(
+        ["a", "a", "b"], since=NOW - timedelta(100), until=NOW, window=timedelta(30)
+    ),
     "event_names": lambda tally: tally.event_names(),
     "periods": lambda tally: tally.periods("a", "day"),
     "memory": lambda tally: tally.memory("a"),

@@ -122,6 +122,17 @@ TOO_MUCH: dict[str, Callable[[Tally], Any]] = {
     ),
     "streaks": lambda tally: tally.streaks("a", days=HUGE),
     "funnel": lambda tally: tally.funnel(forever("a")),
+    "ordered funnel": lambda tally: tally.funnel(forever("a"), since=date(2025, 1, 1)),
+    "ordered funnel of all time": lambda tally: tally.funnel(["a"], since=date(1, 1, 1)),
+    "ordered funnel, windows": lambda tally: tally.funnel(
+        ["a"], since=date(2025, 1, 1), window=timedelta(days=999_999_999)
+    ),
+    "ordered funnel of long ranges": lambda tally: tally.funnel(
+        ["a", lambda _: tally.between("a", *ALL_TIME)], since=date.today()
+    ),
+    "ordered funnel, entries": lambda tally: tally.funnel(
+        ["a"], since=date(2000, 1, 1), until=date(2020, 1, 1), window=timedelta(days=300)
+    ),
     "funnel of long ranges": lambda tally: tally.funnel([tally.between("a", *ALL_TIME), "b"]),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -394,3 +394,24 @@ async def test_it_waits_until_a_slot_has_moved(
             moving.end_move(slot, target)
             assert await tally.save(both, as_="saved") == 500
         assert {user async for user in tally.users(tally.unique("saved"))} == {*range(0, 1_000, 2)}
+
+
+async def test_the_name_of_a_flag_has_to_be_allowed(facade: Facade, plain_store: Store) -> None:
+    url = plain_store.url
+    async with facade.open(url, event_pattern="[a-z]+", max_event_bytes=5, max_events=2) as tally:
+        await tally.mark_event("a", 1, now=date(2025, 1, 1))
+        users = tally.day("a", date(2025, 1, 1))
+        for name, text in (("B", "event_pattern"), ("toolong", "max_event_bytes"), ("", "empty")):
+            with pytest.raises(InvalidValueError, match=text):
+                await tally.save(users, as_=name)
+        # A call that fails before anything is sent takes no place of ``max_events``.
+        with pytest.raises(InvalidTypeError):
+            await tally.save(cast("Any", "a"), as_="b")
+        assert await tally.save(users, as_="c") == 1
+        for _ in range(2):
+            with pytest.raises(InvalidValueError, match="max_events"):
+                await tally.save(users, as_="d")
+            with pytest.raises(InvalidValueError, match="max_events"):
+                await tally.mark_event("d", 1)
+        assert await tally.save(users, as_="c") == 1
+        assert await tally.save(users, as_="a") == 1

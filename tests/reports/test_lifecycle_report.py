@@ -270,6 +270,21 @@ async def test_users_far_away_are_found_and_the_empty_space_is_not_fetched(
         assert redis_store.raw.info("stats")["total_net_output_bytes"] - before < 8_000_000
 
 
+async def test_earlier_sets_are_not_fetched_once_nobody_can_be_new(
+    facade: Facade, redis_store: Store
+) -> None:
+    months = [date(2021 - at // 12, 12 - at % 12, 1) for at in range(11, 131)]
+    async with facade.open(redis_store.url) as tally:
+        await mark(tally, {month: [1, 2] for month in months})
+        await mark(tally, {UNTIL.date() - DAY: [1, 2]})
+        await tally.lifecycle("a", by="day", periods=2, until=UNTIL)
+        before = redis_store.raw.info("commandstats")["cmdstat_getrange"]["calls"]
+        found = await tally.lifecycle("a", by="day", periods=2, until=UNTIL)
+        fetched = redis_store.raw.info("commandstats")["cmdstat_getrange"]["calls"] - before
+    assert numbers(found) == [(0, 0, 0, 0), (0, 0, 2, 0)]
+    assert fetched < 60
+
+
 async def test_an_empty_database(facade: Facade, store: Store) -> None:
     async with facade.open(store.url) as tally:
         found = await tally.lifecycle("visit", periods=2, until=UNTIL, labels={"visit": "Visit"})

@@ -225,4 +225,4 @@ async def test_the_result_is_a_value(facade: Facade, store: Store) -> None:
         {"days": 2, "or_more": True, "count": 1, "rate": 0.5},
     ]
     assert str(found.to_pandas().dtypes["count"]) == "Int64"
-    assert "2 or more" in found.to_html()
+    assert ">2+<" in found.to_html()

@@ -25,6 +25,8 @@ from tallymark import (
     LifecycleRow,
     LifecycleTotals,
     Operation,
+    OrderedFunnel,
+    OrderedStep,
     PendingMark,
     Period,
     Report,
@@ -219,6 +221,16 @@ async def async_reads(tally: Tally, event_set: EventSet, day: date) -> None:
     assert_type(await tally.streak("active", 7, until=day), Streak)
     assert_type((await tally.streak("active", 7)).since, date | None)
     assert_type(await tally.funnel(["a", event_set]), Funnel)
+    assert_type(await tally.funnel(["a"], by="day", moment=date(2026, 1, 1)), Funnel)
+    ordered = await tally.funnel(
+        ["a", event_set, lambda period: tally.during("b", period)], since=date(2026, 1, 1)
+    )
+    assert_type(ordered, OrderedFunnel)
+    assert_type(ordered.steps[0], OrderedStep)
+    assert_type(ordered.steps[0].median, int | None)
+    assert_type(ordered.steps[0].users, EventSet | None)
+    assert_type(ordered.segments, Mapping[str, OrderedFunnel])
+    await tally.funnel(["a"], since=date(2026, 1, 1), by="day")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
     await tally.periods("active", "weeks")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await tally.retention("a", "b", mode="first")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await tally.count("active")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -243,6 +255,10 @@ def blocking_reads(tally: SyncTally, event_set: EventSet, day: date) -> None:
     assert_type(tally.history(1, ["a", "b"], day, day, "hour"), dict[str, list[Period]])
     assert_type(tally.retention("a", "b", by=Granularity.WEEK, until=day), Retention)
     assert_type(tally.trend(["a", "b"], rolling=None, until=day), Trend)
+    window = timedelta(hours=24)
+    ordered = tally.funnel(["a"], since=day, until=day, window=window, resolution="hour")
+    assert_type(ordered, OrderedFunnel)
+    assert_type(tally.funnel(["a"], by="day"), Funnel)
     assert_type(tally.stickiness("active", day).ratio, "float | None")
     assert_type(tally.days_active("active", until=day).counts, tuple[int, ...])
     assert_type(tally.lifecycle("active", by="month").quick_ratio, "float | None")

@@ -318,7 +318,8 @@ class AsyncReads(EventSets, Generic[IdT]):
 
         Arguments:
             event_set: the event set.
-            as_: the name of the flag.
+            as_: the name of the flag: as for `mark_unique`, one that the options
+                ``event_pattern``, ``max_event_bytes`` and ``max_events`` allow.
 
         Returns:
             How many users the flag has.
@@ -340,7 +341,8 @@ class AsyncReads(EventSets, Generic[IdT]):
         Cancelled: the flag is the old or the new one, in each shard. A temporary key expires after
         a minute.
         """
-        return await self._answer(saving.save(self._context, event_set, as_), timeout)
+        with self.backend.marker.saving(as_):
+            return await self._answer(saving.save(self._context, event_set, as_), timeout)
 
     async def event_names(self, prefix: str = "", *, timeout: float | None = None) -> list[str]:
         """Return the names of all events that have a bitmap, sorted.

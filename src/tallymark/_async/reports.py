@@ -6,14 +6,14 @@ makes a report: they take some milliseconds, and many programs make none.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from .._core.user_ids import IdT
 from .reads import AsyncReads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from datetime import date
+    from datetime import date, timedelta
 
     from .._core.calendars import Every
     from .._core.events import EventSet
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .._reports.days_active import DaysActive
     from .._reports.engagement import Funnel, Stickiness
     from .._reports.lifecycle import Lifecycle
+    from .._reports.ordered_funnel import OrderedFunnel, Resolution
+    from .._reports.ordered_funnel_query import Step
     from .._reports.retention import Mode, Retention
     from .._reports.retention_query import Segments, Selector
     from .._reports.streak_lengths import Streaks
@@ -229,6 +231,21 @@ class AsyncReports(AsyncReads[IdT]):
 
         return await self._answer(engagement.stickiness(self._context, event, day, labels), timeout)
 
+    @overload
+    async def funnel(
+        self,
+        steps: Iterable[Step],
+        *,
+        since: date,
+        until: date | None = None,
+        window: timedelta = ...,
+        resolution: Resolution = "day",
+        segments: Segments | None = None,
+        labels: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> OrderedFunnel: ...
+
+    @overload
     async def funnel(
         self,
         steps: Iterable[str | EventSet],
@@ -237,22 +254,62 @@ class AsyncReports(AsyncReads[IdT]):
         moment: date | None = None,
         labels: Mapping[str, str] | None = None,
         timeout: float | None = None,
-    ) -> Funnel:
-        """Return how many users of a period took the first step, the first two, and so on.
+    ) -> Funnel: ...
 
-        Bitmaps have no order and no number of events in a period. So a user has reached a
-        step who did this step and all earlier ones within the same period, in any order. In a
-        funnel by week, a user who buys first and visits later is counted; a user who visits
-        on Sunday and buys on Monday is not.
+    async def funnel(
+        self,
+        steps: Iterable[Step],
+        *,
+        since: date | None = None,
+        until: date | None = None,
+        window: timedelta | None = None,
+        resolution: Resolution | None = None,
+        segments: Segments | None = None,
+        by: By | None = None,
+        moment: date | None = None,
+        labels: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Funnel | OrderedFunnel:
+        """Return how many users took the first step, the first two, and so on.
+
+        With ``since``, an ordered funnel: a user enters with the first step on any day from
+        ``since`` to ``until``. A user has reached a later step who did all steps up to it in
+        this order, each on the day of the step before it or later, all within ``window`` of the
+        entry. If a user enters several times, the best entry counts. Bitmaps have no order
+        within a day, so steps of the same day count as ordered, also the same event as two
+        steps. Later steps are read up to the end of the window, also after ``until``.
+
+        Without ``since``, a funnel of one period: a user has reached a step who did this step
+        and all earlier ones within the same period, in any order. In a funnel by week, a user
+        who buys first and visits later is counted; a user who visits on Sunday and buys on
+        Monday is not.
 
         Arguments:
-            steps: names of events, or event sets, which may be of any period.
-            by: the length of the period; ``"week"`` by default.
-            moment: a moment of the period; the present by default.
+            steps: names of events, or event sets. With ``since``, also functions that take the
+                `Period` of a day (or hour) and return an event set; users of an event set, such
+                as the flag ``unique("premium")``, did the step on every day.
+            since: the moment from which on users enter; every day counts that has a moment from
+                ``since`` to ``until``.
+            until: the moment until which users enter, after ``since``; the present by default,
+                and at most.
+            window: how long users have for all steps, the day of the entry included: a timedelta
+                of whole days, of 1 or more; by default 7, the day of the entry and six more.
+            resolution: ``"day"`` by default; with ``"hour"`` all of this is of hours, if hours
+                were marked, and ``window`` is of whole hours. Hours are those of the wall clock:
+                when it is set back, the hour that occurs twice is one.
+            segments: for each segment, by name, an event set, or a function that takes the
+                `Period` of the entry's day (or hour) and returns one: the users who were in it
+                when they entered. The result has a funnel for each segment beside that of all.
+            by: without ``since``, the length of the period; ``"week"`` by default.
+            moment: without ``since``, a moment of the period; the present by default.
             labels: readable names of events, for titles and captions of the HTML.
 
-        One request, one moment. If a number is 0, further requests look for events that nobody
-        was ever marked for: the `unknown_events` of the report.
+        A funnel of one period is one request, one moment. For an ordered one, the bitmaps are
+        fetched a few at a time and combined by the tally in a thread, with numpy if it is
+        installed (extra ``numpy``), so other tasks and other clients of Redis are served
+        meanwhile. It needs about 64 MiB, however many users there are. Concurrent marks may be
+        in one step and not in another. If a number is 0, further requests look for events that
+        nobody was ever marked for: the `unknown_events` of the report.
 
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
@@ -265,10 +322,22 @@ class AsyncReports(AsyncReads[IdT]):
 
         Cancelled: other calls are not affected, and no temporary key is left.
         """
-        from .._reports import engagement  # noqa: PLC0415 - see above
+        from .._reports import ordered_funnel_query  # noqa: PLC0415 - see above
 
         return await self._answer(
-            engagement.funnel(self._context, steps, by, moment, labels), timeout
+            ordered_funnel_query.funnel(
+                self._context,
+                steps,
+                by=by,
+                moment=moment,
+                since=since,
+                until=until,
+                window=window,
+                resolution=resolution,
+                segments=segments,
+                labels=labels,
+            ),
+            timeout,
         )
 
     async def streak(

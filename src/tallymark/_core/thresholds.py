@@ -29,7 +29,8 @@ class Threshold(Compound):
 
     Attributes:
         origin, operands: as in `Compound`.
-        threshold: in how many; at least 2, and fewer than there are operands.
+        threshold: in how many; from 1 to the number of operands. (`at_least` makes a threshold
+            only if a plain union or intersection does not do.)
     """
 
     origin: Origin

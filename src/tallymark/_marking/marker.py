@@ -247,6 +247,29 @@ class Marker:
         finally:
             self._policy.release(write.event, applied=False)
 
+    @contextlib.contextmanager
+    def saving(self, event: str) -> Iterator[None]:
+        """Return a context manager for a call that saves a flag.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: the name of the flag is not allowed, or the quota
+                is used up.
+        """
+        event = checked_name("event", event)
+        self._policy.check(event)
+        if not self._policy.is_uncounted(event):
+            yield
+            return
+        self._policy.reserve(event)
+        applied = True  # also if the call is cancelled
+        try:
+            yield
+        except TallymarkError as error:
+            applied = may_be_applied(error)
+            raise
+        finally:
+            self._policy.release(event, applied=applied)
+
     def replace_lock(self, lock: Lock) -> None:
         """Replace the lock by one that nobody holds, as in a forked child process."""
         self._policy.lock = lock

@@ -33,8 +33,12 @@ _ALL_WINDOWS: Final = 32 * 1024 * 1024
 _MIN_WINDOW: Final = 64 * 1024
 _MAX_WINDOW: Final = 1024 * 1024
 
-#: The most bytes that are fetched with one request.
+_PAGE: Final = 4096
+
+#: The most bytes that are fetched with one request, and the most commands that it has: their
+#: encoding takes less than a millisecond.
 _MAX_FETCH: Final = 4 * 1024 * 1024
+_MAX_COMMANDS: Final = 256
 
 #: Up to this number of bitmaps, counted once for each event set, to group them takes no
 #: noticeable time.
@@ -114,7 +118,13 @@ class Sweep:
 
     @classmethod
     def of(
-        cls, context: Context, event_sets: Sequence[EventSet], *, bounding: int, held: int
+        cls,
+        context: Context,
+        event_sets: Sequence[EventSet],
+        *,
+        bounding: int,
+        held: int,
+        sizes: tuple[int, int] | None = None,
     ) -> Query[Sweep]:
         """Plan a sweep.
 
@@ -124,14 +134,19 @@ class Sweep:
             bounding: how many of them, from the first one on, bound the report: every user in any
                 of its numbers is in one of these. Windows end with the longest of them.
             held: how many windows the accumulator holds at a time.
+            sizes: the least and the most size of a window in bytes, however many are held; None
+                for 64 KiB and 1 MiB.
         """
         first = tuple(event_sets[:bounding])
         # `any_of` would also look for equal event sets, which takes long if these are large.
         union = Combination(context.origin, "|", first) if first[1:] else first[0]
         sweep = cls((yield from compile_graphs(event_sets)), (yield from compile_graph([union])))
         concurrent = min(CONCURRENCY, len(context.shards))
-        sweep._window = min(max(_ALL_WINDOWS // concurrent // held, _MIN_WINDOW), _MAX_WINDOW)
-        sweep._batch = max(1, _MAX_FETCH // concurrent // sweep._window)
+        # In whole pages of memory: parts of whole words are loaded without a copy.
+        window = _ALL_WINDOWS // concurrent // held // _PAGE * _PAGE
+        least, most = (_MIN_WINDOW, _MAX_WINDOW) if sizes is None else sizes
+        sweep._window = min(max(window, least), most, _MAX_WINDOW)
+        sweep._batch = min(max(1, _MAX_FETCH // concurrent // sweep._window), _MAX_COMMANDS)
         yield from run_steps(sweep._group(bounding), large=len(sweep.graphs) > _SMALL)
         return sweep
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .._charts.bars import BarChart
 from .._charts.drawing import Series
-from .._charts.formats import grouped, percent
+from .._charts.formats import percent
 from .._charts.tables import Table
 from .._core.arguments import checked_int, immutable
 from .._core.events import EventSet
@@ -143,9 +143,9 @@ class DaysReport(Report):
             ),
             Table(
                 "Shares of all users",
-                ["Days", "Users", "Share", "At least"],
+                ["Days", "So many days", "At least so many"],
                 [
-                    [name, grouped(bar.count), percent(bar.rate), percent(reached.rate)]
+                    [name, percent(bar.rate), percent(reached.rate)]
                     for name, bar, reached in zip(
                         names, self.bars, map(self.at_least, range(1, self.days + 1)), strict=True
                     )

@@ -69,8 +69,8 @@ class DaysActive(DaysReport):
 
     def _caption(self) -> str:
         return (
-            f"Users by on how many of the {self.days} days before {self.until:%Y-%m-%d} they were "
-            f"active: “{self._isolated(self.activity)}”. As of {self.until:%Y-%m-%d %H:%M}."
+            f"Users by the number of days with “{self._isolated(self.activity)}”, of the "
+            f"{self.days} days before {self.until:%Y-%m-%d}."
         )
 
 
@@ -93,9 +93,7 @@ class _DayCounts:
 
     def for_shard(self) -> _DayCounts:
         """Return an object that adds to the same totals, with a window state of its own."""
-        shard = copy.copy(self)
-        shard.begin_window()
-        return shard
+        return copy.copy(self)  # `begin_window` makes the state
 
     def begin_window(self) -> None:
         """Discard the users of the previous window."""

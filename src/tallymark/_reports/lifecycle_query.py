@@ -118,9 +118,7 @@ class LifecycleCounts:
 
     def for_shard(self) -> LifecycleCounts:
         """Return an object that adds to the same numbers, with a window state of its own."""
-        shard = copy.copy(self)
-        shard.begin_window()
-        return shard
+        return copy.copy(self)  # `begin_window` makes the state
 
     def begin_window(self) -> None:
         """Discard the users of the previous window."""

@@ -61,12 +61,12 @@ class Streaks(DaysReport):
 
     def _caption(self) -> str:
         return (
-            f"Users by on how many days in a row, up to {self.until:%Y-%m-%d %H:%M}, they had "
-            f"“{self._isolated(self.event)}”. A day that is not over counts, and breaks nothing."
+            f"Users by how many days in a row they had “{self._isolated(self.event)}”. As of "
+            f"{self.until:%Y-%m-%d %H:%M}: a day that is not over counts, and breaks no run."
         )
 
     def _bar_name(self, days: int) -> str:
-        return f"{days} or more" if days == self.days else str(days)
+        return f"{days}+" if days == self.days else str(days)
 
 
 class _Runs:
@@ -116,9 +116,7 @@ class _RunCounts:
 
     def for_shard(self) -> _RunCounts:
         """Return an object that adds to the same totals, with a window state of its own."""
-        shard = copy.copy(self)
-        shard.begin_window()
-        return shard
+        return copy.copy(self)  # `begin_window` makes the state
 
     def begin_window(self) -> None:
         """Discard the users of the previous window."""

@@ -280,7 +280,8 @@ class SyncReads(EventSets, Generic[IdT]):
 
         Arguments:
             event_set: the event set.
-            as_: the name of the flag.
+            as_: the name of the flag: as for `mark_unique`, one that the options
+                ``event_pattern``, ``max_event_bytes`` and ``max_events`` allow.
 
         Returns:
             How many users the flag has.
@@ -297,7 +298,8 @@ class SyncReads(EventSets, Generic[IdT]):
             StoreNotReadyError: users were forgotten all the time.
             ClosedError: the tally is closed.
         """
-        return self._answer(saving.save(self._context, event_set, as_), timeout)
+        with self.backend.marker.saving(as_):
+            return self._answer(saving.save(self._context, event_set, as_), timeout)
 
     def event_names(self, prefix: str = "", *, timeout: float | None = None) -> list[str]:
         """Return the names of all events that have a bitmap, sorted.
