@@ -68,8 +68,8 @@ class SlidingUnion:
     long the queue is, and none of them has to be undone.
 
     Unions are written over those that are not needed any more. For 90 days of 10 million users
-    and windows of 28 days, in a worker thread, that takes 8,000 page faults in place of 41,000,
-    and three quarters of the CPU time of the whole report.
+    and windows of 28 days, in a worker thread, that takes at most half of 41,000 page faults, and
+    three quarters of the CPU time of the whole report.
     """
 
     def __init__(self, algebra: Algebra) -> None:
