@@ -146,9 +146,10 @@ class OrderedFunnel(Report):
         )
         last = _moment(self.until - length, unit)
         window = _number(self.window // length, unit)
+        at = "on" if unit == "day" else "in"
         return (
-            f"The users with “{first}” in any {unit} from {_moment(self.since, unit)} to {last} "
-            f"who took the later steps in this order, in the same {unit} or later, within "
+            f"The users with “{first}” {at} any {unit} from {_moment(self.since, unit)} to {last} "
+            f"who took the later steps in this order, {at} the same {unit} or later, within "
             f"{window}, the first one included.{unfinished}"
         )
 
