@@ -47,6 +47,27 @@ TYPES: dict[type, Callable[[int], Any]] = {
 }
 
 
+def contents_of(store: Store) -> dict[bytes, Any]:
+    """Return the values of all strings and hashes, by their keys, in few exchanges."""
+    clients: dict[int, tuple[Any, list[bytes]]] = {}
+    for key, raw in located(store).items():
+        clients.setdefault(id(raw), (raw, []))[1].append(key)
+    values: dict[bytes, Any] = {}
+    for raw, keys in clients.values():
+        types, asking = (raw.pipeline(transaction=False) for _ in range(2))
+        for key in keys:
+            types.type(key)
+        readable = [
+            (key, kind)
+            for key, kind in zip(keys, types.execute(), strict=True)
+            if kind in (b"string", b"hash")
+        ]
+        for key, kind in readable:
+            (asking.get if kind == b"string" else asking.hgetall)(key)
+        values.update(zip((key for key, _ in readable), asking.execute(), strict=True))
+    return values
+
+
 def located(store: Store) -> dict[bytes, Any]:
     """Return all keys, each with a client of its server."""
     if hasattr(store.raw, "located"):
@@ -56,7 +77,11 @@ def located(store: Store) -> dict[bytes, Any]:
 
 def offsets_of(bitmap: bytes) -> list[int]:
     return [
-        8 * at + bit for at, byte in enumerate(bitmap) for bit in range(8) if byte & (128 >> bit)
+        8 * at + bit
+        for at, byte in enumerate(bitmap)
+        if byte
+        for bit in range(8)
+        if byte & (128 >> bit)
     ]
 
 
@@ -65,19 +90,19 @@ def found(
 ) -> dict[str, set[Any]]:
     """Return the users of each bitmap below a prefix that has any, and check the dictionary."""
     schema = KeySchema(prefix, shards=shards, user_ids=user_ids)
-    keys = located(store)
-    ids = numbers_of(store, schema) if user_ids is not None else {}
+    values = contents_of(store)
+    ids = numbers_in(values, schema) if user_ids is not None else {}
+    begins = [part.prefix.encode() for part in schema.parts]
     bitmaps: dict[str, set[Any]] = {}
-    for key, raw in keys.items():
-        if not key.startswith(prefix.encode()) or b"}ids:" in key or raw.type(key) != b"string":
+    for key, value in values.items():
+        if not key.startswith(prefix.encode()) or b"}ids:" in key or isinstance(value, dict):
             continue
-        for shard, part in enumerate(schema.parts):
-            begin = part.prefix.encode()
+        for shard, begin in enumerate(begins):
             if key.startswith(begin) and b"_" in key[len(begin) :]:
                 name = key[len(begin) :].decode()
                 users = {
-                    ids[shard, offset] if user_ids else offset * len(schema.parts) + shard
-                    for offset in offsets_of(raw.get(key))
+                    ids[shard, offset] if user_ids else offset * len(begins) + shard
+                    for offset in offsets_of(value)
                 }
                 if users:
                     bitmaps[name] = bitmaps.get(name, set()) | users
@@ -86,19 +111,23 @@ def found(
 
 def numbers_of(store: Store, schema: KeySchema) -> dict[tuple[int, int], Any]:
     """Return the id at each place, after a check that both directions agree."""
+    return numbers_in(contents_of(store), schema)
+
+
+def numbers_in(values: Mapping[bytes, Any], schema: KeySchema) -> dict[tuple[int, int], Any]:
+    """Return the same of the values of all keys."""
     dictionary = schema.dictionary
     assert dictionary is not None
-    keys = located(store)
     places: dict[tuple[int, int], Any] = {}
     for shard in range(len(schema.parts)):
+        end = values.get(dictionary.key(shard, "next"))
+        if end is None:
+            continue
         forward: dict[bytes, int] = {}
         begin = dictionary.key(shard, "f:")
-        raw = keys.get(dictionary.key(shard, "next"))
-        if raw is None:
-            continue
-        for key in keys:
+        for key, value in values.items():
             if key.startswith(begin):
-                fields = {field: int(number) for field, number in raw.hgetall(key).items()}
+                fields = {field: int(number) for field, number in value.items()}
                 assert not forward.keys() & fields
                 forward |= fields
         assert len(set(forward.values())) == len(forward)
@@ -106,17 +135,13 @@ def numbers_of(store: Store, schema: KeySchema) -> dict[tuple[int, int], Any]:
             record = dictionary.record(shard, offset)
             if dictionary.ids.width:
                 at = record.position * dictionary.ids.width
-                encoded = raw.getrange(record.key, at, at + dictionary.ids.width - 1)
+                encoded = values[record.key][at : at + dictionary.ids.width]
             else:
-                encoded = raw.hget(record.key, record.position)
+                encoded = values[record.key][b"%d" % record.position]
             user_id = dictionary.ids.decode(encoded)
             user_key = dictionary.ids.key(user_id)
             assert dictionary.shard(user_key) == shard
-            assert (
-                forward[dictionary.entry(user_key)[1]]
-                == offset
-                < int(raw.get(dictionary.key(shard, "next")))
-            )
+            assert forward[dictionary.entry(user_key)[1]] == offset < int(end)
             places[shard, offset] = user_id
     return places
 
