@@ -11,7 +11,7 @@ from tallymark._core.keys import SLOTS, tags
 if TYPE_CHECKING:
     from clusters import Cluster
 
-__all__ = ["ClusterStore", "Store"]
+__all__ = ["ClusterStore", "Store", "offsets"]
 
 SHARDS = 16
 
@@ -27,11 +27,27 @@ class Store:
         """Return the names of all keys."""
         return {key.decode() for key in self.raw.keys("*")}
 
+    def values(self) -> dict[bytes, Any]:
+        """Return the values of all strings (bytes) and hashes (dict), by their keys."""
+        located = self.located()
+        types = _together([(raw, ("TYPE", key)) for key, raw in located.items()])
+        reading = {b"string": "GET", b"hash": "HGETALL"}
+        commands = {
+            key: (raw, (reading[kind], key))
+            for (key, raw), kind in zip(located.items(), types, strict=True)
+            if kind in reading
+        }
+        return dict(zip(commands, _together(list(commands.values())), strict=True))
+
+    def located(self) -> dict[bytes, Any]:
+        """Return all keys, each with a client of its server."""
+        return dict.fromkeys(self.raw.keys("*"), self.raw)
+
     def bits(self) -> dict[str, set[int]]:
         """Return the users in every bitmap that has any."""
         names = sorted(self.names())
         values = _together([(self.raw, ("GET", key)) for key in names])
-        bitmaps = {key: _users(value) for key, value in zip(names, values, strict=True)}
+        bitmaps = {key: offsets(value) for key, value in zip(names, values, strict=True)}
         return {key: users for key, users in bitmaps.items() if users}
 
 
@@ -44,13 +60,16 @@ class ClusterStore(Store):
     def names(self) -> set[str]:
         return {_plain(key)[0] for key in self.raw.located()}
 
+    def located(self) -> dict[bytes, Any]:
+        return {key.encode(): raw for key, raw in self.raw.located().items()}
+
     def bits(self) -> dict[str, set[int]]:
         located = self.raw.located()
         values = _together([(node, ("GET", key)) for key, node in located.items()])
         bitmaps: dict[str, set[int]] = {}
         for key, value in zip(located, values, strict=True):
             name, shard = _plain(key)
-            users = {user * SHARDS + shard for user in _users(value)}
+            users = {user * SHARDS + shard for user in offsets(value)}
             if users:
                 bitmaps[name] = bitmaps.get(name, set()) | users
         return bitmaps
@@ -85,7 +104,7 @@ class ShardedRaw:
 
     def getbit(self, name: str, user: int) -> int:
         offset, shard = divmod(user, SHARDS)
-        return int(offset in _users(self.get(name)[shard]))
+        return int(offset in offsets(self.get(name)[shard]))
 
     def get(self, name: str) -> list[Any]:
         return self._each(name, "GET")
@@ -152,7 +171,8 @@ def _plain(key: str) -> tuple[str, int]:
     return match[1] + match[3], tags(SHARDS).index(match[2])
 
 
-def _users(bitmap: bytes | None) -> set[int]:
+def offsets(bitmap: bytes | None) -> set[int]:
+    """Return the offsets of the ones in a bitmap."""
     return {
         8 * index + bit
         for index, byte in enumerate(bitmap or b"")

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from clusters import running_cluster
 from deployments import RIGHTS
 from servers import running_server
-from stores import ClusterStore
+from stores import ClusterStore, offsets
 from tallymark import (
     InvalidValueError,
     PermissionDeniedError,
@@ -47,50 +47,12 @@ TYPES: dict[type, Callable[[int], Any]] = {
 }
 
 
-def contents_of(store: Store) -> dict[bytes, Any]:
-    """Return the values of all strings and hashes, by their keys, in few exchanges."""
-    clients: dict[int, tuple[Any, list[bytes]]] = {}
-    for key, raw in located(store).items():
-        clients.setdefault(id(raw), (raw, []))[1].append(key)
-    values: dict[bytes, Any] = {}
-    for raw, keys in clients.values():
-        types, asking = (raw.pipeline(transaction=False) for _ in range(2))
-        for key in keys:
-            types.type(key)
-        readable = [
-            (key, kind)
-            for key, kind in zip(keys, types.execute(), strict=True)
-            if kind in (b"string", b"hash")
-        ]
-        for key, kind in readable:
-            (asking.get if kind == b"string" else asking.hgetall)(key)
-        values.update(zip((key for key, _ in readable), asking.execute(), strict=True))
-    return values
-
-
-def located(store: Store) -> dict[bytes, Any]:
-    """Return all keys, each with a client of its server."""
-    if hasattr(store.raw, "located"):
-        return {key.encode(): raw for key, raw in store.raw.located().items()}
-    return dict.fromkeys(store.raw.keys("*"), store.raw)
-
-
-def offsets_of(bitmap: bytes) -> list[int]:
-    return [
-        8 * at + bit
-        for at, byte in enumerate(bitmap)
-        if byte
-        for bit in range(8)
-        if byte & (128 >> bit)
-    ]
-
-
 def found(
     store: Store, prefix: str, shards: int | None, user_ids: type | None = None
 ) -> dict[str, set[Any]]:
     """Return the users of each bitmap below a prefix that has any, and check the dictionary."""
     schema = KeySchema(prefix, shards=shards, user_ids=user_ids)
-    values = contents_of(store)
+    values = store.values()
     ids = numbers_in(values, schema) if user_ids is not None else {}
     begins = [part.prefix.encode() for part in schema.parts]
     bitmaps: dict[str, set[Any]] = {}
@@ -102,7 +64,7 @@ def found(
                 name = key[len(begin) :].decode()
                 users = {
                     ids[shard, offset] if user_ids else offset * len(begins) + shard
-                    for offset in offsets_of(value)
+                    for offset in offsets(value)
                 }
                 if users:
                     bitmaps[name] = bitmaps.get(name, set()) | users
@@ -111,7 +73,7 @@ def found(
 
 def numbers_of(store: Store, schema: KeySchema) -> dict[tuple[int, int], Any]:
     """Return the id at each place, after a check that both directions agree."""
-    return numbers_in(contents_of(store), schema)
+    return numbers_in(store.values(), schema)
 
 
 def numbers_in(values: Mapping[bytes, Any], schema: KeySchema) -> dict[tuple[int, int], Any]:
@@ -146,7 +108,11 @@ def numbers_in(values: Mapping[bytes, Any], schema: KeySchema) -> dict[tuple[int
     return places
 
 
-def fill(tally: SyncTally[Any], make: Callable[[int], Any] = int, most: int = 3000) -> None:
+#: The users that `fill` marks some of; of each id, an exchange asks for 1000 at most.
+MANY, FEWER = 3000, 600
+
+
+def fill(tally: SyncTally[Any], make: Callable[[int], Any] = int, most: int = FEWER) -> None:
     """Mark this and that."""
     chance = random.Random(7)
     tally.mark_many("active", map(make, range(0, most, 2)), now=MONDAY, track_hourly=True)
@@ -177,6 +143,12 @@ WAYS = [
     (("memory", None), ("memory", 2)),
 ]
 
+
+def users_for(way: Any) -> int:
+    """Return how many users to mark: more than an exchange asks for, or enough for all shards."""
+    return MANY if way == WAYS[0] else FEWER
+
+
 #: All ways for ids of equal and of different lengths, one for other types.
 WAYS_OF_TYPES = [
     *((*way, user_ids) for way in WAYS for user_ids in (uuid.UUID, str)),
@@ -189,13 +161,14 @@ def test_from_numbers_to_ids(
     request: pytest.FixtureRequest, source: Any, target: Any, user_ids: type
 ) -> None:
     make = TYPES[user_ids]
-    pairs = {number: make(number) for number in range(3000)}
+    most = users_for((source, target))
+    pairs = {number: make(number) for number in range(most)}
     stores = [request.getfixturevalue(f"{each[0]}_store") for each in (source, target)]
     with (
         opened(request, source, "old_") as old,
         opened(request, target, "new_", user_ids=user_ids) as new,
     ):
-        fill(old)
+        fill(old, most=most)
         before = found(stores[0], "old_", source[1])
         migration = migrate(old, new, ids=pairs)
         bits = sum(map(len, before.values()))
@@ -208,7 +181,7 @@ def test_from_numbers_to_ids(
         again = migrate(old, new, ids=iter(pairs.items()))
         assert (again.written, again.unchanged) == (0, migration.bitmaps)
         assert found(stores[1], "new_", target[1], user_ids) == wanted
-        assert not [key for key in located(stores[1]) if b"tmp:" in key]
+        assert not [key for key in stores[1].located() if b"tmp:" in key]
 
 
 @pytest.mark.parametrize(("source", "target", "user_ids"), WAYS_OF_TYPES, ids=str)
@@ -221,7 +194,7 @@ def test_from_ids_to_ids(
         opened(request, source, "old_", user_ids=user_ids) as old,
         opened(request, target, "new_", user_ids=user_ids) as new,
     ):
-        fill(old, make)
+        fill(old, make, users_for((source, target)))
         # The target has users, and so other numbers.
         new.mark_many("before", [make(number) for number in range(100, 50, -1)], now=MONDAY)
         there = found(stores[1], "new_", target[1], user_ids)
@@ -237,7 +210,7 @@ def test_from_ids_to_ids(
         assert len(migrate(old, new).differing) == 3
         assert migrate(old, new, exact=True).written == 3
         assert found(stores[1], "new_", target[1], user_ids) == before | there
-        assert not [key for key in located(stores[1]) if b"tmp:" in key]
+        assert not [key for key in stores[1].located() if b"tmp:" in key]
 
 
 @pytest.mark.parametrize("mapped", [False, True])
@@ -254,12 +227,12 @@ def test_marks_and_unmarks_go_on_meanwhile(
         opened(request, source, "old_", **options) as old,
         opened(request, target, "new_", user_ids=uuid.UUID) as new,
     ):
-        old.mark_many("active", map(make if mapped else int, range(0, 8000, 3)), now=MONDAY)
+        old.mark_many("active", map(make if mapped else int, range(0, 4000, 3)), now=MONDAY)
 
         def work(number: int) -> None:
             chance = random.Random(number)
             while not stopping.is_set():
-                user = chance.randrange(2500) * 4 + number  # its own
+                user = chance.randrange(1250) * 4 + number  # its own
                 verb = chance.choice(("mark_event", "unmark_event"))
                 getattr(old, verb)("active", make(user) if mapped else user, now=MONDAY)
                 getattr(new, verb)("active", make(user), now=MONDAY)
@@ -268,7 +241,7 @@ def test_marks_and_unmarks_go_on_meanwhile(
         for thread in threads:
             thread.start()
         try:
-            migrate(old, new, ids=None if mapped else {user: make(user) for user in range(10_000)})
+            migrate(old, new, ids=None if mapped else {user: make(user) for user in range(5000)})
         finally:
             stopping.set()
             for thread in threads:
@@ -380,7 +353,7 @@ old = SyncTally.from_url(url, shards=5, prefix="old_", **options)
 new = SyncTally.from_url(url, shards=3, prefix="new_", observer=count, user_ids=uuid.UUID)
 def make(number):
     return uuid.UUID(int=number * 0x9E3779B97F4A7C15F39CC0605CEDC834 % 2**128)
-migrate(old, new, ids=None if mapped else {number: make(number) for number in range(3000)})
+migrate(old, new, ids=None if mapped else {number: make(number) for number in range(600)})
 """
 
 
@@ -405,7 +378,7 @@ def test_one_that_was_killed_is_begun_again(
         assert done.returncode == -signal.SIGKILL
         left = [key for key in redis_store.names() if "tmp:" in key]
         assert all(redis_store.raw.ttl(key) > 0 for key in left)
-        pairs = None if mapped else {number: make(number) for number in range(3000)}
+        pairs = None if mapped else {number: make(number) for number in range(FEWER)}
         assert migrate(old, new, ids=pairs).differing == {}
         before = found(redis_store, "old_", 5, uuid.UUID if mapped else None)
         assert found(redis_store, "new_", 3, uuid.UUID) == {
@@ -730,9 +703,9 @@ def test_slots_of_the_target_move_meanwhile(redis_store: Store) -> None:
         thread = threading.Thread(target=move)
         thread.start()
         try:
-            pairs = {number: make(number) for number in range(3000)}
+            pairs = {number: make(number) for number in range(FEWER)}
             migration = migrate(old, new, ids=pairs)
-            while moves < 2:
+            while moves < 3:
                 migration = migrate(old, new, ids=pairs)
         finally:
             stopping.set()
