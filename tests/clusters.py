@@ -102,7 +102,30 @@ class Cluster:
 
     def masters(self, besides: RedisProcess | None = None) -> list[RedisProcess]:
         """Return the nodes that are masters with slots, each by its own view; skip one node."""
-        masters = []
+        return [node for node, _ in self._owned(besides)]
+
+    def owner(self, slot: int) -> RedisProcess:
+        """Return the node that owns a slot."""
+        return self.owners([slot])[0]
+
+    def owners(self, slots: Sequence[int]) -> list[RedisProcess]:
+        """Return the node that owns each slot, after one question to each node."""
+        ranges = [
+            (int(first), int(last), node)
+            for node, owned in self._owned()
+            for first, last in _ranges(owned)
+        ]
+        owners = []
+        for slot in slots:
+            owner = next((node for first, last, node in ranges if first <= slot <= last), None)
+            if owner is None:
+                raise LookupError(slot)
+            owners.append(owner)
+        return owners
+
+    def _owned(self, besides: RedisProcess | None = None) -> list[tuple[RedisProcess, Any]]:
+        """Return the masters with slots, each with its slots, by its own view."""
+        owned = []
         for node in self.nodes:
             if node is besides:
                 continue
@@ -110,17 +133,8 @@ class Cluster:
                 view = self.raw(node).execute_command("CLUSTER NODES")
                 mine = next(each for each in view.values() if "myself" in each["flags"])
                 if "master" in mine["flags"] and mine["slots"]:
-                    masters.append(node)
-        return masters
-
-    def owner(self, slot: int) -> RedisProcess:
-        """Return the node that owns a slot."""
-        for node in self.masters():
-            view = self.raw(node).execute_command("CLUSTER NODES").values()
-            (mine,) = (each for each in view if "myself" in each["flags"])
-            if any(int(first) <= slot <= int(last) for first, last in _ranges(mine["slots"])):
-                return node
-        raise LookupError(slot)
+                    owned.append((node, mine["slots"]))
+        return owned
 
     def wait_for_replicas(self) -> None:
         """Wait until all replicas have all writes."""

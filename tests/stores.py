@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 from tallymark._core.keys import SLOTS, tags
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from clusters import Cluster
 
-__all__ = ["ClusterStore", "Store"]
+__all__ = ["ClusterStore", "Store", "offsets"]
 
 SHARDS = 16
 
@@ -29,9 +27,27 @@ class Store:
         """Return the names of all keys."""
         return {key.decode() for key in self.raw.keys("*")}
 
+    def values(self) -> dict[bytes, Any]:
+        """Return the values of all strings (bytes) and hashes (dict), by their keys."""
+        located = self.located()
+        types = _together([(raw, ("TYPE", key)) for key, raw in located.items()])
+        reading = {b"string": "GET", b"hash": "HGETALL"}
+        commands = {
+            key: (raw, (reading[kind], key))
+            for (key, raw), kind in zip(located.items(), types, strict=True)
+            if kind in reading
+        }
+        return dict(zip(commands, _together(list(commands.values())), strict=True))
+
+    def located(self) -> dict[bytes, Any]:
+        """Return all keys, each with a client of its server."""
+        return dict.fromkeys(self.raw.keys("*"), self.raw)
+
     def bits(self) -> dict[str, set[int]]:
         """Return the users in every bitmap that has any."""
-        bitmaps = {key: _users(self.raw.get(key)) for key in self.names()}
+        names = sorted(self.names())
+        values = _together([(self.raw, ("GET", key)) for key in names])
+        bitmaps = {key: offsets(value) for key, value in zip(names, values, strict=True)}
         return {key: users for key, users in bitmaps.items() if users}
 
 
@@ -44,11 +60,16 @@ class ClusterStore(Store):
     def names(self) -> set[str]:
         return {_plain(key)[0] for key in self.raw.located()}
 
+    def located(self) -> dict[bytes, Any]:
+        return {key.encode(): raw for key, raw in self.raw.located().items()}
+
     def bits(self) -> dict[str, set[int]]:
+        located = self.raw.located()
+        values = _together([(node, ("GET", key)) for key, node in located.items()])
         bitmaps: dict[str, set[int]] = {}
-        for key, node in self.raw.located().items():
+        for key, value in zip(located, values, strict=True):
             name, shard = _plain(key)
-            users = {user * SHARDS + shard for user in _users(node.get(key))}
+            users = {user * SHARDS + shard for user in offsets(value)}
             if users:
                 bitmaps[name] = bitmaps.get(name, set()) | users
         return bitmaps
@@ -62,8 +83,10 @@ class ShardedRaw:
         self._masters = [cluster.raw(node) for node in cluster.masters()]
         #: The node of each shard; slots must not move during a test.
         self._nodes = [
-            cluster.raw(cluster.owner((2 * shard + 1) * SLOTS // (2 * SHARDS)))
-            for shard in range(SHARDS)
+            cluster.raw(node)
+            for node in cluster.owners(
+                [(2 * shard + 1) * SLOTS // (2 * SHARDS) for shard in range(SHARDS)]
+            )
         ]
 
     def located(self) -> dict[str, Any]:
@@ -77,35 +100,36 @@ class ShardedRaw:
         self._cluster.flush()
 
     def bitcount(self, name: str) -> int:
-        return int(sum(self._each(name, lambda raw, key: raw.bitcount(key))))
+        return int(sum(self._each(name, "BITCOUNT")))
 
     def getbit(self, name: str, user: int) -> int:
-        return int(user in ClusterStore(self._cluster).bits().get(name, ()))
+        offset, shard = divmod(user, SHARDS)
+        return int(offset in offsets(self.get(name)[shard]))
 
     def get(self, name: str) -> list[Any]:
-        return self._each(name, lambda raw, key: raw.get(key))
+        return self._each(name, "GET")
 
     def strlen(self, name: str) -> int:
-        return int(max(self._each(name, lambda raw, key: raw.strlen(key))))
+        return int(max(self._each(name, "STRLEN")))
 
     def expire(self, name: str, seconds: int) -> None:
-        self._each(name, lambda raw, key: raw.expire(key, seconds))
+        self._each(name, "EXPIRE", seconds)
 
     def ttl(self, name: str) -> int:
-        ttls = self._each(name, lambda raw, key: raw.ttl(key))
+        ttls = self._each(name, "TTL")
         return int(min(seconds for seconds in ttls if seconds != -2))
 
     def pttl(self, name: str) -> int:
-        ttls = self._each(name, lambda raw, key: raw.pttl(key))
+        ttls = self._each(name, "PTTL")
         return int(min((ttl for ttl in ttls if ttl != -2), default=-2))
 
     def lpush(self, name: str, value: str) -> None:
-        self._each(name, lambda raw, key: raw.lpush(key, value))
+        self._each(name, "LPUSH", value)
 
     rpush = lpush
 
     def set(self, name: str, value: Any) -> None:
-        self._each(name, lambda raw, key: raw.set(key, value))
+        self._each(name, "SET", value)
 
     def mset(self, values: dict[str, Any]) -> None:
         prefix = "trackist_"
@@ -117,15 +141,27 @@ class ShardedRaw:
 
     def delete(self, *names: str) -> None:
         for name in names:
-            self._each(name, lambda raw, key: raw.delete(key))
+            self._each(name, "DEL")
 
-    def _each(self, name: str, ask: Callable[[Any, str], Any]) -> list[Any]:
-        """Call a function with the node and the key of each shard."""
+    def _each(self, name: str, command: str, *arguments: Any) -> list[Any]:
+        """Execute a command on the key of each shard."""
         prefix = "trackist_"
-        answers = []
-        for tag, raw in zip(tags(SHARDS), self._nodes, strict=True):
-            answers.append(ask(raw, f"{prefix}{{{tag}}}{name.removeprefix(prefix)}"))
-        return answers
+        rest = name.removeprefix(prefix)
+        return _together(
+            [
+                (node, (command, f"{prefix}{{{tag}}}{rest}", *arguments))
+                for tag, node in zip(tags(SHARDS), self._nodes, strict=True)
+            ]
+        )
+
+
+def _together(commands: list[tuple[Any, tuple[Any, ...]]]) -> list[Any]:
+    """Return the answers to commands, each for a client: one exchange with each of these."""
+    pipelines = {id(client): client.pipeline(transaction=False) for client, _ in commands}
+    for client, command in commands:
+        pipelines[id(client)].execute_command(*command)
+    answers = {each: iter(pipeline.execute()) for each, pipeline in pipelines.items()}
+    return [next(answers[id(client)]) for client, _ in commands]
 
 
 def _plain(key: str) -> tuple[str, int]:
@@ -135,7 +171,8 @@ def _plain(key: str) -> tuple[str, int]:
     return match[1] + match[3], tags(SHARDS).index(match[2])
 
 
-def _users(bitmap: bytes | None) -> set[int]:
+def offsets(bitmap: bytes | None) -> set[int]:
+    """Return the offsets of the ones in a bitmap."""
     return {
         8 * index + bit
         for index, byte in enumerate(bitmap or b"")

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from deployments import acl_user
 from servers import running_server
+from stores import offsets
 from tallymark import (
     InvalidTypeError,
     InvalidValueError,
@@ -230,14 +231,14 @@ def test_as_a_program_the_other_way_round(
     same_bits(cluster_store, redis_store)
     other = [redis_store.url, redis_store.url, "--shards", "6", "--target-prefix", "six_"]
     assert main([*other, "--quiet"]) == 0
-    assert found_bits(redis_store.raw, "six_", 6) == found_bits(redis_store.raw, "trackist_", None)
+    assert found_bits(redis_store, "six_", 6) == found_bits(redis_store, "trackist_", None)
     redis_store.raw.rpush("six_{no}x_u", "of no shard, and so no matter")
     back = ["--prefix", "six_", "--target-prefix", "back_", "--source-shards"]
     assert main([redis_store.url, redis_store.url, *back, "5", "--quiet"]) == 2
     assert "shards=6" in (message := capsys.readouterr().err)
     assert "--source-shards" in message
     assert main([redis_store.url, redis_store.url, *back, "6", "--shards", "none"]) == 0
-    assert found_bits(redis_store.raw, "back_", None) == found_bits(redis_store.raw, "six_", 6)
+    assert found_bits(redis_store, "back_", None) == found_bits(redis_store, "six_", 6)
     with pytest.raises(SystemExit):
         main([redis_store.url, cluster_store.url, "--shards", "several"])
     assert "argument --shards: a number or 'none'" in capsys.readouterr().err
@@ -245,23 +246,19 @@ def test_as_a_program_the_other_way_round(
     assert "cannot do without shards" in capsys.readouterr().err
 
 
-def found_bits(raw: Any, prefix: str, shards: int | None) -> dict[str, set[int]]:
+def found_bits(store: Store, prefix: str, shards: int | None) -> dict[str, set[int]]:
     """Return the users of each bitmap below a prefix that has any, by its name."""
     found: dict[str, set[int]] = {}
-    for key in map(bytes.decode, raw.keys("*")):
-        rest = key.removeprefix(prefix)
-        if rest == key or rest == "schema" or raw.type(key) != b"string":
+    shard_of = {tag: shard for shard, tag in enumerate(tags(shards or 1))}
+    for key, value in store.values().items():
+        rest = key.decode().removeprefix(prefix)
+        if rest == key.decode() or rest == "schema":
             continue
         shard, name = 0, rest
         if shards is not None:
             tag, name = rest.removeprefix("{").split("}", 1)
-            shard = tags(shards).index(tag)
-        users = {
-            (8 * at + bit) * (shards or 1) + shard
-            for at, byte in enumerate(raw.get(key))
-            for bit in range(8)
-            if byte & (128 >> bit)
-        }
+            shard = shard_of[tag]
+        users = {offset * (shards or 1) + shard for offset in offsets(value)}
         if users:
             found[name] = found.get(name, set()) | users
     return found
@@ -382,8 +379,8 @@ def test_any_shards_to_any_shards(
                         tx.mark_unique(event, user)
         migrate(old, new, exact=exact)
         left = 0
-        found_old = found_bits(plain_store.raw, "old:", old_shards)
-        found_new = found_bits(plain_store.raw, "new:", new_shards)
+        found_old = found_bits(plain_store, "old:", old_shards)
+        found_new = found_bits(plain_store, "new:", new_shards)
     assert found_old == {f"{event}_u": users for event, users in old_model.items() if users}
     for event in old_model.keys() | new_model.keys():
         both = old_model.get(event, set()) | new_model.get(event, set())
@@ -399,7 +396,7 @@ def test_any_shards_to_any_shards(
         migration = migrate(old, new, exact=exact)
         if meanwhile is None:
             assert migration.written == 0
-            assert found_bits(plain_store.raw, "new:", new_shards) == again
+            assert found_bits(plain_store, "new:", new_shards) == again
         leftovers = {name for name in plain_store.names() if "tmp:" in name}
     assert not leftovers
 
@@ -478,7 +475,7 @@ def test_a_bitmap_of_zeros_has_no_users(
         migration = migrate(old, new)
         assert (migration.bitmaps, migration.users, migration.written) == (1, 1, 1)
         assert (migration.empty, migration.unchanged, migration.differing) == (1, 0, {})
-        assert found_bits(redis_store.raw, "new_", 4) == {"a_u": {1}}
+        assert found_bits(redis_store, "new_", 4) == {"a_u": {1}}
         migration = migrate(old, new)
         assert (migration.bitmaps, migration.empty, migration.unchanged) == (1, 1, 1)
         # Users of the target who are not in the source are reported, and cleared on request.
@@ -515,7 +512,7 @@ def test_keys_that_are_no_bitmaps(redis_store: Store, capsys: pytest.CaptureFixt
         migration = migrate(old, new)
         assert migration.skipped == ("trackist_b_2026-11",)
         assert (migration.bitmaps, migration.differing) == (5, {})
-        assert len(found_bits(raw, "new_", None)) == 5
+        assert len(found_bits(redis_store, "new_", None)) == 5
         raw.delete("new_b_2026-11-23")
         url = redis_store.url
         ways = ["--source-shards", "2", "--shards", "none", "--target-prefix", "new_", "--quiet"]
@@ -544,7 +541,7 @@ def test_what_bitmapist_computed_is_not_copied(redis_store: Store, prefix: str) 
         migration = migrate(old, new)
         assert (migration.bitmaps, migration.skipped) == (1, ())
         assert migration.temporary == (f"{prefix}bitop_OR_{prefix}a_u-{prefix}a_u",)
-        assert found_bits(redis_store.raw, "new:", 2) == {"a_u": {3}}
+        assert found_bits(redis_store, "new:", 2) == {"a_u": {3}}
 
 
 def test_events_that_look_like_results_are_reported(
@@ -741,8 +738,8 @@ def test_one_that_was_killed_is_begun_again(redis_store: Store, exchanges: int) 
         )
         assert done.returncode == -9
         assert migrate(old, new).differing == {}
-        there = found_bits(redis_store.raw, "trackist_", 5)
-        assert found_bits(redis_store.raw, "new_", 3) == there
+        there = found_bits(redis_store, "trackist_", 5)
+        assert found_bits(redis_store, "new_", 3) == there
         assert not [name for name in redis_store.names() if "tmp:" in name]
 
 

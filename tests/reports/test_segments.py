@@ -75,9 +75,10 @@ async def fill(tally: Any) -> None:
         mistaken = [user for user in range(40, 50) if user not in set(rows["user"])]
         await tally.mark_many(event, mistaken, now=day)
         await tally.unmark_many(event, mistaken, now=day, exact=True)
-    for name, users in FLAGS.items():
-        for user in users:
-            await tally.mark_unique(name, user)
+    async with tally.transaction() as transaction:
+        for name, users in FLAGS.items():
+            for user in users:
+                transaction.mark_unique(name, user)
 
 
 class Table(NamedTuple):
@@ -160,6 +161,43 @@ def weekly_users(start: date) -> set[int]:
     return FLAGS["android" if start.month == 1 else "ios"]
 
 
+#: The users of each segment, given the first day of a cohort.
+USERS_OF: dict[str, Callable[[date], set[int]]] = {
+    **{name: functools.partial(always, users) for name, users in FLAGS.items()},
+    "by month": weekly_users,
+}
+
+#: by, anchor, cohorts, brackets, mode, first_time.
+CASES: tuple[Any, ...] = (
+    ("day", None, 40, (1, 3, 7, 14, 30), "classic", False),
+    ("day", None, 12, (5,), "unbounded", True),
+    ("week", None, 9, None, "classic", True),
+    ("week", None, 13, (1, 4, 8), "unbounded", False),
+    ("month", None, 3, None, "classic", False),
+    (timedelta(days=7), SUNDAY, 10, None, "classic", True),
+    (timedelta(days=28), date(2025, 3, 3), 3, (2,), "unbounded", True),
+    (timedelta(days=10), date(2031, 1, 1), 8, (1, 2, 5), "classic", False),
+)
+
+
+@functools.cache
+def expected_of(case: Any, segment: str | None) -> Table:
+    """Return the table of a case as pandas computes it, once for all stores."""
+    by, anchor, rows, brackets, mode, first_time = case
+    columns = [(offset, offset) for offset in range(7)]
+    if brackets is not None:
+        firsts = [1, *(last + 1 for last in brackets)]
+        columns = [(0, 0), *zip(firsts, brackets, strict=False)]
+    return expected(
+        BEGINS[by] if isinstance(by, str) else begin_of_span(by.days, anchor),
+        rows,
+        columns,
+        unbounded=mode == "unbounded",
+        first_time=first_time,
+        segment=None if segment is None else USERS_OF[segment],
+    )
+
+
 @ON_SOME_STORES
 async def test_segments_brackets_and_own_periods_agree_with_pandas(
     facade: Facade, store: Store, monkeypatch: pytest.MonkeyPatch
@@ -169,23 +207,8 @@ async def test_segments_brackets_and_own_periods_agree_with_pandas(
         before = store.names()
         segments: Any = {name: tally.unique(name) for name in FLAGS}
         segments["by month"] = flagged_weekly(tally)
-        users_of: dict[str, Callable[[date], set[int]]] = {
-            name: functools.partial(always, users) for name, users in FLAGS.items()
-        }
-        users_of["by month"] = weekly_users
-        for by, anchor, rows, brackets, mode, first_time in (
-            ("day", None, 40, [1, 3, 7, 14, 30], "classic", False),
-            ("day", None, 12, [5], "unbounded", True),
-            ("week", None, 9, None, "classic", True),
-            ("week", None, 13, [1, 4, 8], "unbounded", False),
-            ("month", None, 3, None, "classic", False),
-            (timedelta(days=7), SUNDAY, 10, None, "classic", True),
-            (timedelta(days=28), date(2025, 3, 3), 3, [2], "unbounded", True),
-            (timedelta(days=10), date(2031, 1, 1), 8, [1, 2, 5], "classic", False),
-        ):
-            begin_of = (
-                BEGINS[str(by)] if isinstance(by, str) else begin_of_span(by.days, anchor or SUNDAY)
-            )
+        for case in CASES:
+            by, anchor, rows, brackets, mode, first_time = case
             options: Any = {
                 "by": by,
                 "anchor": anchor,
@@ -195,17 +218,11 @@ async def test_segments_brackets_and_own_periods_agree_with_pandas(
                 "first_time": first_time,
                 **({"periods": 6} if brackets is None else {"brackets": brackets}),
             }
-            columns = [(offset, offset) for offset in range(7)]
-            if brackets is not None:
-                firsts = [1, *(last + 1 for last in brackets)]
-                columns = [(0, 0), *zip(firsts, brackets, strict=False)]
             table = await tally.retention("signup", "active", segments=segments, **options)
-            want: Any = {"unbounded": mode == "unbounded", "first_time": first_time}
-            assert numbers(table) == expected(begin_of, rows, columns, segment=None, **want)
+            assert numbers(table) == expected_of(case, None)
             assert list(table.segments) == list(segments)
             for name, part in table.segments.items():
-                wanted = expected(begin_of, rows, columns, segment=users_of[name], **want)
-                assert numbers(part) == wanted, name
+                assert numbers(part) == expected_of(case, name), name
                 assert part.segment == name
             # A table without segments has the same numbers.
             alone = await tally.retention("signup", "active", **options)
@@ -255,9 +272,10 @@ def test_any_arguments_agree_with_pandas(
     with SyncTally.from_url(memory_store.url, timezone=ZONE) as tally:
         for (event, day), rows in groups():
             tally.mark_many(event, rows["user"].to_numpy(), now=day)
-        for name, users in FLAGS.items():
-            for user in users:
-                tally.mark_unique(name, user)
+        with tally.transaction() as transaction:
+            for name, users in FLAGS.items():
+                for user in users:
+                    transaction.mark_unique(name, user)
         segments: Any = {
             "rare": tally.unique("rare"),
             "not ios": lambda period: tally.during("signup", period) - tally.unique("ios"),
