@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tallymark._charts.axes import HEIGHT, Axes, Scale, ticks
 from tallymark._charts.bars import BarChart
 from tallymark._charts.drawing import COLOURS, Series
-from tallymark._charts.formats import compact, fitted, grouped, percent, text_width
+from tallymark._charts.formats import compact, fitted, grouped, percent, signed, text_width
 from tallymark._charts.funnels import FunnelBar, FunnelBars, FunnelGroup
 from tallymark._charts.heatmap import HeatCell, HeatMap, HeatRow
 from tallymark._charts.lines import LineChart
@@ -99,6 +99,9 @@ def test_numbers_in_tables() -> None:
     assert grouped(1_234_567) == "1,234,567"
     assert grouped(-1200) == "\N{MINUS SIGN}1,200"
     assert grouped(1000) == "1,000"
+    assert [signed(number) for number in (-1200, 0, 1200)] == [
+        *("\N{MINUS SIGN}1,200", "+0", "+1,200"),
+    ]
     assert grouped(2.5) == "2.5"
     assert grouped(2.0) == "2"
     assert grouped(1234.567) == "1,234.57"

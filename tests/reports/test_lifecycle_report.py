@@ -40,6 +40,7 @@ from tallymark import (
     LifecycleRow,
     Period,
     StoreTimeoutError,
+    any_of,
 )
 from tallymark._core.calendars import calendar
 
@@ -380,3 +381,28 @@ async def test_the_result_is_a_value(facade: Facade, store: Store) -> None:
     ]
     assert str(found.to_pandas().dtypes["dormant"]) == "Int64"
     assert "new: in no day before" in found.to_html()
+    assert "dormant: in the day before, and not in this one." in found.to_html()
+
+
+async def test_growth_has_a_minus_sign_as_the_axis_has(facade: Facade, store: Store) -> None:
+    day = UNTIL.date() - DAY
+    async with facade.open(store.url) as tally:
+        await mark(tally, {day: [1], day - DAY: range(2, 15)})
+        found = await tally.lifecycle("a", by="day", periods=2, until=UNTIL)
+    assert [row.net_growth for row in found.rows] == [13, -12]
+    page = found.to_html()
+    assert ">+13</td>" in page
+    assert ">\N{MINUS SIGN}12</td>" in page
+    assert "-12</" not in page
+
+
+async def test_functions_with_too_many_bitmaps(facade: Facade, store: Store) -> None:
+    async with facade.open(store.url, max_bitmaps=24) as tally:
+
+        def any_of_eight(period: Period) -> Any:
+            return any_of(tally.during(f"e{number}", period) for number in range(8))
+
+        found = await tally.lifecycle(any_of_eight, by="day", periods=2, until=UNTIL)
+        assert numbers(found) == [(0, 0, 0, 0)] * 2  # 3 periods, 24 bitmaps
+        with pytest.raises(InvalidValueError, match="max_bitmaps=24"):
+            await tally.lifecycle(any_of_eight, by="day", periods=3, until=UNTIL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
-__all__ = ["MISSING", "compact", "fitted", "grouped", "percent", "text_width"]
+__all__ = ["MISSING", "compact", "fitted", "grouped", "percent", "signed", "text_width"]
 
 #: The text of a number that does not exist.
 MISSING: Final = "\N{EN DASH}"
@@ -32,6 +32,11 @@ def grouped(number: float | None) -> str:
         return MISSING
     text = f"{abs(number):,}" if isinstance(number, int) else f"{abs(number):,.2f}"
     return _signed(number, text.rstrip("0").rstrip(".") if "." in text else text)
+
+
+def signed(number: int) -> str:
+    """Return a number with commas and its sign, also if that is a plus."""
+    return grouped(number) if number < 0 else f"+{grouped(number)}"
 
 
 def compact(number: float, digits: int = 3) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from .._charts.bars import BarChart
 from .._charts.drawing import Series
-from .._charts.formats import grouped, percent
+from .._charts.formats import grouped, percent, signed
 from .._charts.tables import Table
 from .._core.arguments import immutable
 from .results import Report
@@ -148,7 +148,8 @@ class Lifecycle(Report):
         return (
             f"Users by “{self._isolated(self.activity)}” in each {self.unit}: new: in no "
             f"{self.unit} before; returning: also in the {self.unit} before; resurrected: earlier, "
-            f"but not in the {self.unit} before; dormant: in the {self.unit} before only. As of "
+            f"but not in the {self.unit} before; dormant: in the {self.unit} before, and not "
+            f"in this one. As of "
             f"{self.until:%Y-%m-%d %H:%M}."
         )
 
@@ -175,7 +176,7 @@ class Lifecycle(Report):
                     [
                         str(row.period),
                         grouped(row.active),
-                        f"{row.net_growth:+,}",
+                        signed(row.net_growth),
                         _ratio(row.quick_ratio),
                         percent(row.dormant.rate),
                     ]
