@@ -11,13 +11,14 @@ import pickle
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from html.parser import HTMLParser
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
+from facades import ON_SOME_STORES
 from hostile import HOSTILE, used
 from tallymark import (
     Cell,
@@ -27,6 +28,7 @@ from tallymark import (
     FunnelStep,
     Granularity,
     InvalidTypeError,
+    InvalidValueError,
     MissingExtraError,
     Period,
     Report,
@@ -40,6 +42,8 @@ from tallymark._reports.results import checked_labels
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from facades import Facade
+    from stores import Store
     from tallymark._charts.page import Figure
 
 DAY = Period(Granularity.DAY, datetime(2026, 11, 23))
@@ -57,6 +61,8 @@ STEPS = (
     FunnelStep("unique('paid')", 0, 0.0, 0.0),
     FunnelStep("last", 0, None, 0.0),
 )
+#: The columns of rows that have shares and ratios.
+SHARES = ("rate", "ratio", "stickiness", "quick_ratio", "of_previous", "of_first")
 HOSTILE_NAME = "</style><script>alert(1)</script>"
 
 
@@ -193,6 +199,63 @@ def test_unknown_events_are_a_warning(index: int) -> None:
     assert f"{note}“a”, “b” and “c”: are the names spelt correctly?</p>" in three
 
 
+def test_names_in_a_warning_keep_their_direction_to_themselves() -> None:
+    hebrew = "\u05d0\u05d1"
+    for names, text in (
+        ((hebrew,), f"“\u2068{hebrew}\u2069”:"),
+        (("a", hebrew, hebrew), f"“a”, “\u2068{hebrew}\u2069” and “\u2068{hebrew}\u2069”:"),
+    ):
+        for report in reports(unknown_events=names):
+            assert f"Nobody was ever marked for {text}" in report.to_html()
+
+
+@ON_SOME_STORES
+async def test_shares_of_nobody_are_floats(facade: Facade, store: Store) -> None:
+    async with facade.open(store.url) as tally:
+        made = [
+            await tally.retention("a", "b", periods=1, cohorts=1),
+            await tally.trend("a", periods=2, rolling=None),
+            await tally.lifecycle("a", periods=2),
+            await tally.days_active("a", days=2),
+            await tally.streaks("a", days=2),
+            await tally.stickiness("a"),
+            await tally.funnel(["a", "b"]),
+            await tally.funnel(
+                ["a", "b"], since=date(2025, 1, 1), until=date(2025, 1, 9), window=timedelta(days=2)
+            ),
+        ]
+    found = []
+    for report in made:
+        frame = report.to_pandas()
+        for name in {"count", "rolling", "median"} & set(frame):
+            assert str(frame[name].dtype) in {"Int64", "int64"}
+        shares = [name for name in SHARES if name in frame]
+        for name in shares:
+            assert frame[name].isna().any()
+            assert str(frame[name].dtype) == "float64", (report, name)
+        found += shares
+    assert set(found) == set(SHARES)
+
+
+async def test_reports_of_a_store_without_a_name(facade: Facade) -> None:
+    async with facade.open("memory://") as tally:
+        await tally.mark_event("a", 1, now=date(2025, 1, 1))
+        options: Any = {"by": "day", "until": date(2025, 1, 2)}
+        table = await tally.retention("a", "a", periods=1, **options)
+        for again in (copy.copy(table), copy.deepcopy(table)):
+            assert again == table
+            assert await tally.count(again.cohorts[-1].users) == 1
+        for report in (
+            table,
+            await tally.trend("a", **options),
+            await tally.lifecycle("a", **options),
+            await tally.days_active("a", until=date(2025, 1, 2)),
+        ):
+            assert copy.deepcopy(report) == report
+            with pytest.raises(InvalidTypeError, match="cannot be pickled"):
+                pickle.dumps(report)
+
+
 @EACH
 def test_reports_are_values(index: int) -> None:
     labels = {"visit": "Visits"}
@@ -231,6 +294,13 @@ def test_labels() -> None:
             checked_labels(each)
     with pytest.raises(InvalidTypeError, match="labels must be"):
         Stickiness(DAY, 1, 2, labels=invalid[0])
+    for text in ("", "a\0", "\x1b[31m", "\x85", "a\ud800"):
+        with pytest.raises(InvalidValueError, match="a label must"):
+            Stickiness(DAY, 1, 2, labels={"a": text})
+        with pytest.raises(InvalidValueError, match="a name in labels must"):
+            checked_labels({text: "a"})
+    for text in ("\u05d0\u2067", "\U0001f600 a", "\N{NO-BREAK SPACE}"):
+        Stickiness(DAY, 1, 2, event="a", labels={"a": text}).to_html().encode()
 
 
 @pytest.mark.parametrize("value", HOSTILE, ids=lambda value: type(value).__name__)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from .._charts.page import Page, isolated
-from .._core.arguments import check_flag, plain_str
+from .._core.arguments import check_flag, check_name, plain_str
 from .._core.frozen import FrozenMapping
 from .._core.untrusted import reraise_from_handler, shown
 from ..errors import InvalidTypeError, InvalidValueError, MissingExtraError
@@ -50,7 +50,8 @@ def checked_labels(labels: Mapping[str, str] | None) -> FrozenMapping[str]:
     """Return the argument ``labels`` of a report as an immutable mapping.
 
     Raises:
-        InvalidTypeError: it is no mapping of str to str.
+        InvalidTypeError, InvalidValueError: it is no mapping of str to str, or one of these may
+            not be a name: see `check_name`.
     """
     error = None
     if labels is None or isinstance(labels, Mapping):
@@ -61,6 +62,9 @@ def checked_labels(labels: Mapping[str, str] | None) -> FrozenMapping[str]:
             error = raised
         else:
             if all(type(text) is str for pair in names.items() for text in pair):
+                for name, label in names.items():
+                    check_name("a name in labels", name)
+                    check_name("a label", label)
                 return FrozenMapping(names)
     raise InvalidTypeError(
         f"labels must be a mapping of names to readable names, both str, got {shown(labels)}"
@@ -74,9 +78,11 @@ _NO_LABELS: Final[FrozenMapping[str]] = FrozenMapping()
 class Report(abc.ABC):
     """The base class of the results of all reports.
 
-    Results are values: they can be compared, copied and pickled, and hold no connection. The
-    methods block the event loop; for a table of 100,000 cells, for some tenths of a second. In
-    an asyncio program, ``await asyncio.to_thread(report.to_html)``.
+    Results are values: they can be compared, copied and pickled, and hold no connection. Those
+    with event sets cannot be pickled if their database is one of this process only, as that of
+    ``memory://`` without a name is. The methods block the event loop; for a table of 100,000
+    cells, for some tenths of a second. In an asyncio program,
+    ``await asyncio.to_thread(report.to_html)``.
 
     Attributes:
         labels: the readable names of events, by name. HTML shows them; rows keep the names.
@@ -89,6 +95,11 @@ class Report(abc.ABC):
 
     #: The columns of `to_rows` with integers or ``None``.
     _integers: ClassVar[tuple[str, ...]] = ()
+
+    #: The columns with shares and ratios or ``None``, of all reports.
+    _floats: ClassVar[tuple[str, ...]] = (
+        *("rate", "ratio", "stickiness", "quick_ratio", "of_previous", "of_first"),
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", checked_labels(self.labels))
@@ -117,8 +128,8 @@ class Report(abc.ABC):
     def to_pandas(self) -> Any:
         """Return the rows of `to_rows` as a ``pandas.DataFrame``.
 
-        Integers that may be missing have pandas' type ``Int64``. Blocks the event loop, as
-        `to_csv` does.
+        Integers that may be missing have pandas' type ``Int64``; shares and ratios have
+        ``float64``, also if all are missing. Blocks the event loop, as `to_csv` does.
 
         Raises:
             MissingExtraError: pandas is not installed.
@@ -130,7 +141,8 @@ class Report(abc.ABC):
                 "to_pandas() needs pandas, which is not installed; run: pip install pandas"
             ) from error
         frame = pd.DataFrame(self.to_rows())
-        return frame.astype({name: "Int64" for name in self._integers if name in frame})
+        kinds = {**dict.fromkeys(self._integers, "Int64"), **dict.fromkeys(self._floats, "float64")}
+        return frame.astype({name: kind for name, kind in kinds.items() if name in frame})
 
     def to_html(self, title: str | None = None, *, fragment: bool = False) -> str:
         """Return an HTML page with the report as charts and tables.
