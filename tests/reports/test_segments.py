@@ -9,6 +9,7 @@ import random
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -345,6 +346,10 @@ async def test_averages_weighted_and_not(facade: Facade, plain_store: Store) -> 
         assert nobody.unweighted_averages == (None, None)
 
 
+#: The fields of a table that may be given by position.
+POSITIONAL = ("cohort", "activity", "granularity", "mode", "first_time", "until", "cohorts")
+
+
 async def test_rows_of_segments_and_brackets(facade: Facade, plain_store: Store) -> None:
     async with facade.open(plain_store.url) as tally:
         await tally.mark_many("signup", [1, 2], now=date(2025, 1, 1))
@@ -378,7 +383,57 @@ async def test_rows_of_segments_and_brackets(facade: Facade, plain_store: Store)
             ("ios", 1, 2),
         ]
         assert rows[1]["state"] == "future"
-        assert list(table.to_pandas()["count"].dropna()) == [2, 1]
+        frame = table.to_pandas()
+        for brackets in ([1], [1, 2]):
+            table = await tally.retention("a", "b", brackets=brackets, cohorts=1)
+            assert list(table.to_rows()[0]) == [key for key in rows[0] if key != "segment"]
+        table = Retention(*(getattr(table, name) for name in POSITIONAL))
+        assert [row["last_offset"] for row in table.to_rows()] == [0, 1, 2]
+        assert list(frame["count"].dropna()) == [2, 1]
+
+
+async def test_tooltips_name_all_periods_of_a_bracket(facade: Facade, plain_store: Store) -> None:
+    async with facade.open(plain_store.url) as tally:
+        await tally.mark_many("signup", range(6), now=date(2025, 1, 1))
+        await tally.mark_many("active", range(2), now=date(2025, 1, 2))
+        await tally.mark_many("active", range(1, 5), now=date(2025, 1, 5))
+        options: Any = {"by": "day", "cohorts": 5, "until": date(2025, 1, 6)}
+        table = await tally.retention("signup", "active", brackets=[1, 4, 8], **options)
+        page = table.to_html()
+        for text in (
+            "0 of 6 in 2025-01-01",
+            "2 of 6 in 2025-01-02",
+            "4 of 6 in 2025-01-03 to 2025-01-05",
+            "2025-01-06 to 2025-01-09 is in the future",
+            "2025-01-06 is in the future",
+            "2025-01-05 to 2025-01-07 is not over yet",
+            "no users in this cohort",
+        ):
+            assert f'"{text}"' in page, text
+        later = await tally.retention(
+            "signup", "active", brackets=[1, 4, 8], mode="unbounded", **options
+        )
+        page = later.to_html()
+        for text in (
+            "5 of 6 in 2025-01-01 or later",
+            "5 of 6 in 2025-01-02 or later",
+            "4 of 6 in 2025-01-03 or later",
+            "2025-01-05 to 2025-01-07 is not over yet",
+        ):
+            assert f'"{text}"' in page, text
+
+
+async def test_each_segment_has_cells_to_count(facade: Facade, plain_store: Store) -> None:
+    async with facade.open(plain_store.url, max_bitmaps=24) as tally:
+
+        async def count(segments: int) -> Retention:
+            flag = tally.unique("ios")
+            named = {f"segment {number}": flag for number in range(segments)}
+            return await tally.retention("a", "b", by="day", periods=9, cohorts=10, segments=named)
+
+        assert len((await count(5)).segments) == 5  # 600 cells
+        with pytest.raises(InvalidValueError, match=r"too many cells .* there may be 600"):
+            await count(6)
 
 
 def bad_arguments() -> Iterator[tuple[dict[str, Any], type[Exception], str]]:
@@ -389,6 +444,9 @@ def bad_arguments() -> Iterator[tuple[dict[str, Any], type[Exception], str]]:
     yield {"by": timedelta(days=7), "anchor": "2025-01-01"}, InvalidTypeError, "anchor"
     yield {"by": "week", "anchor": SUNDAY}, InvalidValueError, "anchor"
     yield {"by": 7}, InvalidTypeError, "granularity"
+    for by in (pd.NaT, np.timedelta64(7, "D"), 7, None):
+        yield {"by": by, "anchor": SUNDAY}, InvalidTypeError, "by is a granularity or a timedelta"
+    yield {"by": "fortnight", "anchor": SUNDAY}, InvalidValueError, "a granularity with periods"
     yield {"brackets": []}, InvalidValueError, "brackets"
     yield {"brackets": [0, 1]}, InvalidValueError, "brackets"
     yield {"brackets": [3, 3]}, InvalidValueError, "brackets"

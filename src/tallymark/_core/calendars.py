@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from ..errors import InvalidTypeError, InvalidValueError
-from .arguments import checked_int
+from .arguments import checked_int, described
 from .periods import By, Granularity, Period, dated
 from .untrusted import reraise_from_handler, shown
 
@@ -116,9 +116,13 @@ def calendar(by: Every, anchor: datetime | None = None) -> Calendar:
         InvalidTypeError, InvalidValueError: an argument is not allowed.
     """
     if not isinstance(by, timedelta):
+        if not isinstance(by, str | Granularity):  # also `pandas.NaT`, numpy's timedelta64
+            raise InvalidTypeError(
+                f"by is a granularity or a timedelta of whole days, got {described(by)}"
+            )
+        granularity = dated(by)
         if anchor is not None:
             raise InvalidValueError("anchor goes with by=timedelta(days=...) only")
-        granularity = dated(by)
         return Calendar(str(granularity), functools.partial(Period.containing, granularity))
     days, rest = divmod(by, timedelta(days=1))
     if rest or not 1 <= days <= _MAX_DAYS:

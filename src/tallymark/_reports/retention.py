@@ -148,7 +148,8 @@ class Retention(Report):
         cohort: the name of the cohort event, or of the function that selects the cohort.
         activity: the name of the activity event, or of the function that selects the active
             users.
-        granularity: the length of a period.
+        granularity: the length of a period; DAY also for periods of several days, of which
+            ``unit`` says the length.
         mode: ``"classic"``: a user returns in exactly that period; ``"unbounded"``: in that
             period or any later one.
         first_time: whether a cohort has only the users who were in no earlier period.
@@ -239,12 +240,12 @@ class Retention(Report):
         """Return a dict for each cell, with values that JSON and CSV can represent.
 
         The keys: ``cohort`` and ``period`` (ISO 8601, such as ``2026-W48``), ``size``,
-        ``offset`` (the number of periods after the cohort's own), ``count``, ``rate``,
-        ``state``. With brackets, ``last_offset`` follows ``offset``. With segments,
-        ``segment`` comes first: ``None`` for all users, whose rows come before those of the
-        segments. As a data frame, ``table.to_pandas().pivot(index="cohort",
-        columns="offset", values="rate")`` is the table with a row for each cohort, if there
-        are no segments. Blocks the event loop, as `to_csv` does.
+        ``offset`` and ``last_offset`` (the first and the last period of the cell, as the number
+        of periods after the cohort's own; they differ in brackets only), ``count``, ``rate``,
+        ``state``. With segments, ``segment`` comes first: ``None`` for all users, whose rows
+        come before those of the segments. As a data frame, ``table.to_pandas().pivot(
+        index="cohort", columns="offset", values="rate")`` is the table with a row for each
+        cohort, if there are no segments. Blocks the event loop, as `to_csv` does.
         """
         rows = []
         for table in (self, *self.segments.values()):
@@ -257,7 +258,7 @@ class Retention(Report):
                             "cohort": str(row.period),
                             "size": row.size,
                             "offset": first,
-                            **({"last_offset": last} if self._has_brackets else {}),
+                            "last_offset": last,
                             "period": str(cell.period),
                             "count": cell.count,
                             "rate": cell.rate,
@@ -280,9 +281,10 @@ class Retention(Report):
         )
 
     def _figures(self) -> Sequence[Figure]:
-        table = _heat_map(self, "Retention by cohort")
+        offsets = self._offsets
+        table = _heat_map(self, offsets, "Retention by cohort")
         of_segments = [
-            _heat_map(segment, f"Retention by cohort: {isolated(name)}")
+            _heat_map(segment, offsets, f"Retention by cohort: {isolated(name)}")
             for name, segment in self.segments.items()
         ]
         if self.columns < 2:
@@ -303,10 +305,6 @@ class Retention(Report):
     @property
     def _offsets(self) -> tuple[tuple[int, int], ...]:
         return self.offsets or tuple((column, column) for column in range(self.columns))
-
-    @property
-    def _has_brackets(self) -> bool:
-        return any(first < last for first, last in self._offsets)
 
     def _finished_cells(self, column: int) -> list[tuple[int, Any]]:
         """Return the finished cells of a column, each with the size of its cohort."""
@@ -335,7 +333,7 @@ def _words(unit: str) -> tuple[str, str]:
     return f"period of {unit}", f"periods of {unit}"
 
 
-def _heat_map(table: Retention, title: str) -> HeatMap:
+def _heat_map(table: Retention, offsets: Sequence[tuple[int, int]], title: str) -> HeatMap:
     unit = _unit(table)
     average = HeatRow(
         "All", sum(table.sizes), [HeatCell(mean, "of all so far") for mean in table.averages]
@@ -344,7 +342,7 @@ def _heat_map(table: Retention, title: str) -> HeatMap:
         title=title,
         corner=unit.capitalize(),
         columns=[point.name for point in table.curve],
-        rows=[average, *map(_heat_row, table.cohorts)],
+        rows=[average, *(_heat_row(table.mode, offsets, row) for row in table.cohorts)],
         notes=[
             f"… {_words(unit)[0]} is not over yet",
             "empty: in the future",
@@ -353,17 +351,31 @@ def _heat_map(table: Retention, title: str) -> HeatMap:
     )
 
 
-def _heat_row(row: Cohort) -> HeatRow:
-    return HeatRow(str(row.period), row.size, [_heat_cell(cell, row.size) for cell in row.cells])
+def _heat_row(mode: Mode, offsets: Sequence[tuple[int, int]], row: Cohort) -> HeatRow:
+    cells = [
+        _heat_cell(mode, cell, row.size, last - first)
+        for (first, last), cell in zip(offsets, row.cells, strict=True)
+    ]
+    return HeatRow(str(row.period), row.size, cells)
 
 
-def _heat_cell(cell: Cell, size: int) -> HeatCell:
-    if cell.rate is not None:
-        return HeatCell(cell.rate, f"{cell.count:,} of {size:,} in {cell.period}")
-    if cell.state is CellState.FINISHED:
+def _heat_cell(mode: Mode, cell: Cell, size: int, more: int) -> HeatCell:
+    """Return a cell of the heat map.
+
+    Arguments:
+        mode: that of the table.
+        cell: the cell.
+        size: how many users the cohort has.
+        more: how many periods of the cell's bracket follow the first one.
+    """
+    if cell.state is CellState.FINISHED and cell.rate is None:
         return HeatCell(None, "no users in this cohort", _EMPTY_COHORT)
+    periods = f"{cell.period} to {cell.period.shift(more)}" if more else str(cell.period)
+    if cell.rate is not None:
+        when = periods if mode == "classic" else f"{cell.period} or later"
+        return HeatCell(cell.rate, f"{cell.count:,} of {size:,} in {when}")
     text = "…" if cell.state is CellState.UNFINISHED else ""
-    return HeatCell(None, f"{cell.period} is {_REASONS[cell.state]}", text)
+    return HeatCell(None, f"{periods} is {_REASONS[cell.state]}", text)
 
 
 def _column_name(first: int, last: int) -> str:

@@ -222,8 +222,8 @@ def select(context: Context, selector: Selector, period: Period) -> EventSet:
         return context.during(checked_name("event", selector), period)
     if not callable(selector):
         raise InvalidTypeError(
-            f"a cohort or activity is an event's name, or a function from a Period to an "
-            f"event set, got {shown(selector)}"
+            f"a selector is an event's name, or a function from a Period to an event set, "
+            f"got {shown(selector)}"
         )
     return context.checked(selector(period))
 
