@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import statistics
 from collections import Counter
 from datetime import date, datetime
@@ -160,6 +161,28 @@ def test_the_counter_agrees_with_a_counter(algebra: str, values: list[int]) -> N
     users = Counter(bit for value in values for bit in range(64) if value >> bit & 1)
     wanted = Counter(users.values())
     assert totals == [wanted[number] for number in range(1, len(values) + 1)]
+
+
+async def test_median_of_two_users_in_the_middle(facade: Facade, store: Store) -> None:
+    async with facade.open(store.url) as tally:
+        for user, days in enumerate((1, 2, 5, 5)):
+            for distance in range(days):
+                await tally.mark_event("a", user, now=UNTIL - (1 + distance) * DAY)
+        found = await tally.days_active("a", days=6, until=UNTIL)
+    assert found.median == 3.5
+    assert found.mean == 13 / 4
+
+
+def test_the_table_of_shares() -> None:
+    bars = (DaysBar(days=1, count=3, rate=0.75), DaysBar(days=2, count=1, rate=0.25))
+    page = DaysActive(activity="a", until=UNTIL, bars=bars).to_html()
+    shares = page.split("Shares of all users")[-1].split("</table>")[0]
+    rows = [re.findall(r">([^<>\n]+)</t[hd]>", row) for row in shares.split("<tr>")[1:]]
+    assert rows == [
+        ["Days", "So many days", "At least so many"],
+        ["1", "75.0%", "100%"],
+        ["2", "25.0%", "25.0%"],
+    ]
 
 
 async def test_the_day_that_is_not_over_does_not_count(facade: Facade, store: Store) -> None:
