@@ -62,8 +62,8 @@ class SyncReports(SyncReads[IdT]):
                 `Period` and returns an event set (`during` builds one), such as for users
                 who signed up on the web or on iOS.
             activity: what makes a user active, given in the same way.
-            by: the length of a period: ``"day"``, ``"week"`` (ISO, from Monday on), ``"month"``
-                or ``"year"``; or a timedelta of 1 to 3,660 whole days.
+            by: the length of a period: ``"hour"``, ``"day"``, ``"week"`` (ISO, from Monday on),
+                ``"month"`` or ``"year"``; or a timedelta of 1 to 3,660 whole days.
             anchor: with a timedelta, the first day of one of the periods: any Sunday, for
                 weeks of ``timedelta(days=7)`` that begin on Sunday.
             periods: the number of periods after the cohort's own, 0 or more; 12 by default.
@@ -424,8 +424,8 @@ class SyncReports(SyncReads[IdT]):
         Arguments:
             activity: what makes a user active: an event's name, or a function that takes a
                 `Period` and returns an event set (`during` builds one).
-            by: the length of a period: ``"day"``, ``"week"`` (ISO, from Monday on), ``"month"``
-                or ``"year"``; or a timedelta of 1 to 3,660 whole days.
+            by: the length of a period: ``"hour"``, ``"day"``, ``"week"`` (ISO, from Monday on),
+                ``"month"`` or ``"year"``; or a timedelta of 1 to 3,660 whole days.
             anchor: with a timedelta, the first day of one of the periods: any Sunday, for
                 weeks of ``timedelta(days=7)`` that begin on Sunday.
             periods: how many periods, 1 or more; the last one is the last that is over at
