@@ -142,7 +142,7 @@ def browser(session: nox.Session) -> None:
     if session.posargs == ["--picture"]:
         pages = Path(session.create_tmp()).resolve() / "pages"
         pages.mkdir(exist_ok=True)
-        session.run("python", "tests/browser/chart_samples.py", str(pages))
+        session.run("python", "examples/reports.py", str(pages))
         session.run("python", "examples/retention.py", str(pages / "retention.html"))
         session.run("python", "tests/browser/picture.py", str(pages), "docs/pictures")
     else:

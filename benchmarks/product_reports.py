@@ -64,7 +64,7 @@ SELECT days, count(*) FROM users GROUP BY days
 """,
     "at_least": """
 SELECT 20, count(*) FROM (
-  SELECT FROM marks WHERE event = 'active' AND day >= $end - 31
+  SELECT user_id FROM marks WHERE event = 'active' AND day >= $end - 31
   GROUP BY user_id HAVING count(*) >= 20)
 """,
     "lifecycle": """
@@ -189,9 +189,10 @@ def of_tallymark(tally: SyncTally, marks: Marks) -> dict[str, Callable[[], Repor
     def lifecycle() -> Report:
         report = tally.lifecycle("active", by="week", periods=12, until=until)
         return {
-            (row.period.start.date(), state): getattr(row, state).count
+            (row.period.start.date(), state): bar.count
             for row in report.rows
             for state in ("new", "returning", "resurrected", "dormant")
+            if (bar := getattr(row, state)).count
         }
 
     def funnel() -> Report:

@@ -122,6 +122,15 @@ def test_the_events_of_the_cookbook_can_be_written_as_csv() -> None:
     assert run("make_product_events").stdout == made.stdout
 
 
+def test_reports(tmp_path: Path) -> None:
+    done = run("reports", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    for name in ("lifecycle", "days-active", "funnel", "trend", "streaks"):
+        page = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
+        assert "Opened the app" in page or "Created a project" in page
+        assert "<svg" in page
+
+
 # --- the script
 
 

@@ -1,12 +1,10 @@
-"""Charts with plausible numbers and with extreme ones, for the browser tests and the pictures."""
+"""Charts with plausible numbers and with extreme ones, for the browser tests."""
 
 from __future__ import annotations
 
 import math
 import random
-import sys
 from datetime import date, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tallymark._charts.bars import BarChart
@@ -20,7 +18,7 @@ from tallymark._charts.tables import Table
 if TYPE_CHECKING:
     from tallymark._charts.page import Figure
 
-__all__ = ["FIGURES", "PICTURES", "page_of"]
+__all__ = ["FIGURES", "page_of"]
 
 FIRST = date(2026, 8, 20)
 LONG = "sign-up form, the one with the very long name that goes on and on and never seems to end"
@@ -180,39 +178,3 @@ def page_of(*figures: Figure) -> str:
     """Return a page with figures and a warning."""
     warning = f"Nobody was ever marked for “{LONG}”: is the name spelt correctly?"
     return Page("Charts", "What the charts show, in a sentence.", figures, [warning]).page()
-
-
-#: The pages that are pictures of the docs: the heading, the caption and the chart of each.
-PICTURES: dict[str, tuple[str, str, Figure]] = {
-    "lifecycle": (
-        "Lifecycle: active",
-        "Users who were new, active as in the week before, back, or, below, active no longer.",
-        LIFECYCLE,
-    ),
-    "funnel": (
-        "Visited → Signed up → Made a project → Paid",
-        "Users who took the steps in this order, within 7 days of the first one.",
-        FUNNEL,
-    ),
-    "days-active": (
-        "Days active: active",
-        "Users by the number of days, of 28, that they were active on.",
-        DAYS_ACTIVE,
-    ),
-    "trend": (
-        "Trend: active",
-        "Users who were active on a day, and in the 7 and 28 days that end with it.",
-        TREND,
-    ),
-}
-
-
-def main(folder: Path) -> None:
-    """Write the pages of the pictures into a folder."""
-    for name, (title, caption, figure) in PICTURES.items():
-        page = Page(title, caption, [figure]).page()
-        (folder / f"{name}.html").write_text(page, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -5,6 +5,9 @@ At a phone's and at a desk's width, in light and in dark.
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -84,16 +87,8 @@ def page(browser: Browser, width: int, scheme: Any) -> Iterator[Page]:
     shown.close()
 
 
-AT_BOTH_WIDTHS = pytest.mark.parametrize("width", [1280, 360], ids=["desk", "phone"])
-IN_BOTH_SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
-EACH = pytest.mark.parametrize("name", FIGURES)
-
-
-@EACH
-@AT_BOTH_WIDTHS
-def test_nothing_leaves_the_page_and_no_text_overlaps(page: Page, width: int, name: str) -> None:
-    page.set_content(page_of(FIGURES[name]))
-    assert page.title() == "Charts"
+def check_layout(page: Page, width: int) -> None:
+    """Check that nothing leaves the page, and that no text overlaps another."""
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     boxes = page.evaluate(BOXES)
     assert len(boxes) >= 3
@@ -107,6 +102,40 @@ def test_nothing_leaves_the_page_and_no_text_overlaps(page: Page, width: int, na
                 break
             apart = right <= left2 + 0.5 or right2 <= left + 0.5 or bottom2 <= top + 1
             assert apart, (text, other)
+
+
+#: Writes a page for each kind of report.
+EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "reports.py"
+
+AT_BOTH_WIDTHS = pytest.mark.parametrize("width", [1280, 360], ids=["desk", "phone"])
+IN_BOTH_SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
+EACH = pytest.mark.parametrize("name", FIGURES)
+
+
+@EACH
+@AT_BOTH_WIDTHS
+def test_nothing_leaves_the_page_and_no_text_overlaps(page: Page, width: int, name: str) -> None:
+    page.set_content(page_of(FIGURES[name]))
+    assert page.title() == "Charts"
+    check_layout(page, width)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reports")
+    subprocess.run([sys.executable, str(EXAMPLE), str(folder)], check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["lifecycle", "days-active", "funnel", "trend", "streaks"])
+@AT_BOTH_WIDTHS
+@IN_BOTH_SCHEMES
+def test_real_reports(page: Page, written: Path, width: int, name: str) -> None:
+    page.set_content((written / f"{name}.html").read_text(encoding="utf-8"))
+    check_layout(page, width)
+    assert page.locator("svg[role=img]").count() >= 1
+    page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    assert [text for text, ratio in page.evaluate(CONTRASTS) if ratio < 4.5] == []
 
 
 @EACH

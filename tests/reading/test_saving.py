@@ -337,6 +337,7 @@ def test_what_is_cancelled_leaves_no_key_for_long(
         def stop() -> None:
             raise KeyboardInterrupt
 
+        left: list[bytes] = []
         for at in range(4):
             query = saving.save(tally._context, tally.day("a", DAY), "saved")
             with pytest.raises(KeyboardInterrupt):

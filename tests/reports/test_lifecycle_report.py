@@ -149,7 +149,11 @@ async def test_the_users_of_each_number(facade: Facade, store: Store, user_ids: 
     days = plausible(600)
     async with facade.open(store.url, user_ids=user_ids) as tally:
         await mark(tally, {day: map(user_ids or int, users) for day, users in days.items()})
-        for options in ({"by": "week"}, {"by": timedelta(days=9), "anchor": SUNDAY}):
+        every: list[dict[str, Any]] = [
+            {"by": "week"},
+            {"by": timedelta(days=9), "anchor": SUNDAY},
+        ]
+        for options in every:
             found = await tally.lifecycle("a", periods=5, until=UNTIL, **options)
             models = sets_of(days, [row.period for row in found.rows])
             for row, model in zip(found.rows, models, strict=True):

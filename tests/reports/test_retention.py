@@ -18,12 +18,14 @@ from facades import ASYNC, ON_SOME_STORES
 from tallymark import (
     Cell,
     CellState,
+    FunnelStep,
     Granularity,
     InvalidTypeError,
     InvalidValueError,
     MissingExtraError,
     Period,
     Retention,
+    Stickiness,
 )
 from tallymark._charts import heatmap
 from tallymark._core.context import Context
@@ -234,6 +236,25 @@ async def test_without_numpy_redis_counts_plain_cells(
         # An empty cohort, or an empty day, is no reason to ask.
         nobody = await tally.retention("nobody", "web", periods=2, until=UNTIL)
         assert nobody.sizes == (0, 0)
+
+
+async def test_the_users_of_a_funnel_and_of_stickiness(facade: Facade, store: Store) -> None:
+    async with facade.open(store.url) as tally:
+        await plausible(tally)
+        day = UNTIL.date() - timedelta(days=5)
+        funnel = await tally.funnel(["web", "ios", tally.day("web", day)], by="month", moment=day)
+        for step in funnel.steps:
+            assert step.count == await tally.count(step.users) > 0
+        sticky = await tally.stickiness("web", day)
+        assert sticky.daily == await tally.count(sticky.daily_users) > 0
+        assert sticky.monthly == await tally.count(sticky.monthly_users) > sticky.daily
+        for report in (funnel, sticky):
+            assert pickle.loads(pickle.dumps(report)) == report
+        assert pickle.loads(pickle.dumps(sticky)).daily_users == sticky.daily_users
+    by_hand = (FunnelStep("a", 1, None, None), Stickiness(sticky.day, 1, 2))
+    for value, name in zip(by_hand, ("users", "daily_users"), strict=True):
+        with pytest.raises(InvalidValueError, match="no report of a tally"):
+            getattr(value, name)
 
 
 async def test_first_time_looks_back_beyond_the_table(facade: Facade, store: Store) -> None:

@@ -228,9 +228,9 @@ async def async_reads(tally: Tally, event_set: EventSet, day: date) -> None:
     assert_type(ordered, OrderedFunnel)
     assert_type(ordered.steps[0], OrderedStep)
     assert_type(ordered.steps[0].median, int | None)
-    assert_type(ordered.steps[0].users, EventSet | None)
+    assert_type(ordered.steps[0].users, EventSet)
     assert_type(ordered.segments, Mapping[str, OrderedFunnel])
-    await tally.funnel(["a"], since=date(2026, 1, 1), by="day")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await tally.funnel(["a"], since=date(2026, 1, 1), by="day")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     await tally.periods("active", "weeks")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await tally.retention("a", "b", mode="first")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await tally.count("active")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -42,8 +42,19 @@ class Algebra(Protocol):
         """Return how many bits are set."""
         ...
 
-    def count_each(self, value: Any, others: Sequence[Any]) -> list[int]:
-        """Return how many bits are set in both ``value`` and each of some other values."""
+    def counts_within(self, value: Any, others: Sequence[Any]) -> list[int]:
+        """Return how many bits are set in ``value``, and in both it and each of some others."""
+        ...
+
+    def union(self, one: Any, other: Any, unused: Any = None) -> Any:
+        """Return the union of two values of the same size.
+
+        Arguments:
+            one, other: the values.
+            unused: a value of that size that nobody needs any more, or one of the two: the
+                result may be written over it. In a worker thread, new memory for a megabyte
+                is given back soon, and takes 250 page faults each time.
+        """
         ...
 
     def any(self, value: Any) -> bool:
@@ -93,9 +104,13 @@ class Ints:
         """Return how many bits are set."""
         return value.bit_count()
 
-    def count_each(self, value: int, others: Sequence[int]) -> list[int]:
-        """Return how many bits are set in both ``value`` and each of some other values."""
-        return [(value & other).bit_count() for other in others]
+    def counts_within(self, value: int, others: Sequence[int]) -> list[int]:
+        """Return how many bits are set in ``value``, and in both it and each of some others."""
+        return [value.bit_count(), *((value & other).bit_count() for other in others)]
+
+    def union(self, one: int, other: int, unused: int | None = None) -> int:
+        """Return the union of two values."""
+        return one | other
 
     def any(self, value: int) -> bool:
         """Return whether a bit is set."""
@@ -159,18 +174,22 @@ class Arrays:
             return int(self._count(value).sum(dtype=self.numpy.uint32))
         return int.from_bytes(value.tobytes(), "little").bit_count()
 
-    def count_each(self, value: Any, others: Sequence[Any]) -> list[int]:
-        """Return how many bits are set in both ``value`` and each of some other values.
+    def counts_within(self, value: Any, others: Sequence[Any]) -> list[int]:
+        """Return how many bits are set in ``value``, and in both it and each of some others.
 
-        Of a sparse value, only the words with set bits are combined: with one word in seven, in
-        half the time for five other values; with one in three, in three quarters.
+        Of a sparse value, only the words with set bits are combined and counted: with one word in
+        seven, in less than half the time for five other values; with one in three, in 0.7.
         """
         if len(others) > 1:
             words = self.numpy.flatnonzero(value != 0)
             if _SPARSE * len(words) < len(value):
                 value = value.take(words)
-                return [self.count(value & other.take(words)) for other in others]
-        return [self.count(value & other) for other in others]
+                others = [other.take(words) for other in others]
+        return [self.count(value), *(self.count(value & other) for other in others)]
+
+    def union(self, one: Any, other: Any, unused: Any = None) -> Any:
+        """Return the union of two values, in the memory of a third one if there is one."""
+        return self.numpy.bitwise_or(one, other, out=unused)
 
     def any(self, value: Any) -> bool:
         """Return whether a bit is set."""

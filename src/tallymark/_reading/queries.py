@@ -151,10 +151,12 @@ def _read(
         return (yield from each_shard(context, lambda _: send(request)))
     # A replica refuses to write temporary keys.
     in_client = context.options.reads_elsewhere and not {Bitmap}.issuperset(map(type, event_sets))
+    graph = None
     if not in_client:
         graph = yield from compile_graph(event_sets)
-        in_client = graph.has_thresholds and not (yield from is_short_work(context, graph))
-    if in_client:
+        if graph.has_thresholds and not (yield from is_short_work(context, graph)):
+            graph = None
+    if graph is None:
         graphs = yield from compile_graphs(event_sets)
         return (
             yield from each_shard(

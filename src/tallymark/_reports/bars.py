@@ -16,7 +16,7 @@ from .._core.events import EventSet
 from .._core.untrusted import shown
 from .._reading.requests import in_steps
 from ..errors import InvalidValueError
-from .results import Report
+from .results import Report, made
 from .retention import rate
 
 if TYPE_CHECKING:
@@ -51,9 +51,7 @@ class Bar:
         Raises:
             InvalidValueError: no report of a tally has made this value.
         """
-        if self._users is None:
-            raise InvalidValueError(f"no report of a tally has made {self!r}")
-        return self._users()
+        return made(self._users, self)()
 
 
 @immutable

@@ -17,7 +17,7 @@ from .._core.periods import Granularity, Period, dated
 from .._reading.existence import find_unknown
 from .._reading.queries import counts
 from ..errors import InvalidValueError
-from .results import Report, checked_labels
+from .results import Report, checked_labels, made
 from .retention import rate
 
 if TYPE_CHECKING:
@@ -51,6 +51,27 @@ class Stickiness(Report):
     daily: int
     monthly: int
     event: str | None = field(default=None, kw_only=True)
+    _sets: tuple[EventSet, EventSet] | None = field(
+        default=None, kw_only=True, compare=False, repr=False
+    )
+
+    @property
+    def daily_users(self) -> EventSet:
+        """The event set of the users who were active on the day.
+
+        Raises:
+            InvalidValueError: no report of a tally has made this value.
+        """
+        return made(self._sets, self)[0]
+
+    @property
+    def monthly_users(self) -> EventSet:
+        """The event set of the users who were active on the day or the 27 days before it.
+
+        Raises:
+            InvalidValueError: no report of a tally has made this value.
+        """
+        return made(self._sets, self)[1]
 
     @property
     def ratio(self) -> float | None:
@@ -113,6 +134,16 @@ class FunnelStep:
     count: int
     of_previous: float | None
     of_first: float | None
+    _users: EventSet | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def users(self) -> EventSet:
+        """The event set of the users who took this step and all previous steps.
+
+        Raises:
+            InvalidValueError: no report of a tally has made this value.
+        """
+        return made(self._users, self)
 
 
 @dataclass(frozen=True)
@@ -197,9 +228,18 @@ def stickiness(
     except OverflowError as error:
         raise InvalidValueError(f"the {ROLLING_DAYS} days before {period} leave year 1") from error
     month = context.days(event, start, end)
-    daily, monthly = yield from counts(context, [context.during(event, period), month])
+    sets = context.during(event, period), month
+    daily, monthly = yield from counts(context, sets)
     unknown = yield from find_unknown(context, [] if monthly else [event])
-    return Stickiness(period, daily, monthly, event=event, labels=readable, unknown_events=unknown)
+    return Stickiness(
+        period,
+        daily,
+        monthly,
+        event=event,
+        labels=readable,
+        unknown_events=unknown,
+        _sets=sets,
+    )
 
 
 def funnel(
@@ -257,6 +297,7 @@ def funnel(
                 count,
                 rate(count, users[max(0, index - 1)]),
                 rate(count, users[0]),
+                reached[index],
             )
             for index, (name, count) in enumerate(zip(names, users, strict=True))
         ),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .._charts.funnels import FunnelBar, FunnelBars, FunnelGroup
 from .._core.frozen import FrozenMapping
-from .results import Report
+from .results import Report, made
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -49,12 +49,15 @@ class OrderedStep:
     _users: Callable[[], EventSet] | None = field(default=None, compare=False, repr=False)
 
     @property
-    def users(self) -> EventSet | None:
+    def users(self) -> EventSet:
         """The event set of the users who reached the step.
 
         It is large: about two operations for each day of the window of each entry and each step.
+
+        Raises:
+            InvalidValueError: no report of a tally has made this value.
         """
-        return self._users() if self._users else None
+        return made(self._users, self)()
 
 
 _NO_SEGMENTS: FrozenMapping[Any] = FrozenMapping()
@@ -93,9 +96,13 @@ class OrderedFunnel(Report):
     )
 
     @property
-    def unfinished_users(self) -> EventSet | None:
-        """The event set of the users who may still reach the last step."""
-        return self._unfinished_users() if self._unfinished_users else None
+    def unfinished_users(self) -> EventSet:
+        """The event set of the users who may still reach the last step.
+
+        Raises:
+            InvalidValueError: no report of a tally has made this value.
+        """
+        return made(self._unfinished_users, self)()
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Return a dict for each step, with values that JSON and CSV can represent.
@@ -139,9 +146,10 @@ class OrderedFunnel(Report):
         )
         last = _moment(self.until - length, unit)
         window = _number(self.window // length, unit)
+        at = "on" if unit == "day" else "in"
         return (
-            f"The users with “{first}” in any {unit} from {_moment(self.since, unit)} to {last} "
-            f"who took the later steps in this order, in the same {unit} or later, within "
+            f"The users with “{first}” {at} any {unit} from {_moment(self.since, unit)} to {last} "
+            f"who took the later steps in this order, {at} the same {unit} or later, within "
             f"{window}, the first one included.{unfinished}"
         )
 

@@ -223,7 +223,9 @@ class FunnelCounts:
                 continue
             masks = [] if number else [self._fixed[index] for index in fixed.values()]
             tables = [number, *(() if number else (1 + segment for segment in fixed))]
-            for table, count in zip(tables, self._count(state.entered, masks), strict=True):
+            for table, count in zip(
+                tables, self._algebra.counts_within(state.entered, masks), strict=True
+            ):
                 self.entered[table] += count
             yield
             reached = state.entered
@@ -233,15 +235,15 @@ class FunnelCounts:
                     if users is not None:
                         reached = users if reached is None else reached | users
                     if reached is not None:
-                        for table, count in zip(tables, self._count(reached, masks), strict=True):
+                        for table, count in zip(
+                            tables, self._algebra.counts_within(reached, masks), strict=True
+                        ):
                             self.reached[table][step][age] += count
                         yield
             if state.open is not None:
                 users = state.open if reached is None else state.open & ~reached
-                for table, count in zip(tables, self._count(users, masks), strict=True):
+                for table, count in zip(
+                    tables, self._algebra.counts_within(users, masks), strict=True
+                ):
                     self.unfinished[table] += count
                 yield
-
-    def _count(self, users: Any, masks: Sequence[Any]) -> list[int]:
-        """Return how many users there are, and how many of them are in each of some sets."""
-        return [self._algebra.count(users), *self._algebra.count_each(users, masks)]

@@ -11,20 +11,39 @@ import csv
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from .._charts.page import Page, isolated
 from .._core.arguments import check_flag, plain_str
 from .._core.frozen import FrozenMapping
 from .._core.untrusted import reraise_from_handler, shown
-from ..errors import InvalidTypeError, MissingExtraError
+from ..errors import InvalidTypeError, InvalidValueError, MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .._charts.page import Figure
 
-__all__ = ["Report", "checked_labels"]
+__all__ = ["Report", "checked_labels", "made"]
+
+SetsT = TypeVar("SetsT")
+
+
+def made(sets: SetsT | None, value: object) -> SetsT:
+    """Return what the event sets of a part of a report are made of.
+
+    Arguments:
+        sets: what they are made of; ``None`` if no report of a tally has made the part.
+        value: the part.
+
+    Raises:
+        InvalidValueError: it is ``None``.
+    """
+    if sets is None:
+        raise InvalidValueError(
+            f"no report of a tally has made this {type(value).__name__}: its users are not known"
+        )
+    return sets
 
 
 def checked_labels(labels: Mapping[str, str] | None) -> FrozenMapping[str]:

@@ -18,8 +18,7 @@ from .._charts.lines import LineChart
 from .._charts.page import isolated
 from .._core.arguments import immutable
 from .._core.frozen import FrozenMapping
-from ..errors import InvalidValueError
-from .results import Report
+from .results import Report, made
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -103,11 +102,9 @@ class Cohort:
         """The event set of the users of the cohort.
 
         Raises:
-            InvalidValueError: the cohort was not made by a tally.
+            InvalidValueError: no report of a tally has made this value.
         """
-        if self._users is None:
-            raise InvalidValueError("this cohort was not made by a tally: it has no event set")
-        return self._users()
+        return made(self._users, self)()
 
     if not TYPE_CHECKING:  # a type checker would accept every attribute
 

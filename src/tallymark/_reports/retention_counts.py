@@ -238,13 +238,11 @@ class CellCounts:
             index: the index in each of these lists; the row by default.
         """
         index = row if index is None else index
-        totals[0][index] += self._algebra.count(users)
-        if self._segments:
-            extent = self._extents[row]
-            parts = [self._algebra.part(segment, extent) for segment in self._segments_of(row)]
-            counts = self._algebra.count_each(users, parts)
-            for total, count in zip(totals[1:], counts, strict=True):
-                total[index] += count
+        extent = self._extents[row]
+        parts = [self._algebra.part(segment, extent) for segment in self._segments_of(row)]
+        counts = self._algebra.counts_within(users, parts)
+        for total, count in zip(totals, counts, strict=True):
+            total[index] += count
 
     def _segments_of(self, row: int) -> Iterator[Any]:
         """Yield the users of each segment of a cohort."""

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from .._charts.drawing import Series
 from .._charts.lines import LineChart
 from .._core.arguments import immutable
-from ..errors import InvalidValueError
-from .results import Report
+from .results import Report, made
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,7 +62,7 @@ class TrendPoint:
         Raises:
             InvalidValueError: no report of a tally has made this value.
         """
-        return self._checked_sets().users(self._index)
+        return made(self._sets, self).users(self._index)
 
     @property
     def rolling_users(self) -> EventSet | None:
@@ -72,13 +71,8 @@ class TrendPoint:
         Raises:
             InvalidValueError: no report of a tally has made this value.
         """
-        sets = self._checked_sets()
+        sets = made(self._sets, self)
         return None if self.rolling is None else sets.rolling_users(self._index)
-
-    def _checked_sets(self) -> PointSets:
-        if self._sets is None:
-            raise InvalidValueError(f"no report of a tally has made {self!r}")
-        return self._sets
 
 
 @dataclass(frozen=True, kw_only=True)

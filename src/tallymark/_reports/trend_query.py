@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from .._core.arguments import checked_int, checked_name, iterated
 from .._core.calendars import calendar
@@ -178,7 +178,8 @@ def _checked_series(
         return [_name(what)], [what]
     most = context.options.max_bitmaps + 1
     if isinstance(what, Mapping):
-        items = list(itertools.islice(what.items(), most))
+        named = cast("Mapping[str, Selector]", what)
+        items = list(itertools.islice(named.items(), most))
         names = [checked_name("a series' name", name) for name, _ in items]
         selectors = [selector for _, selector in items]
     else:
