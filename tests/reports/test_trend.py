@@ -206,7 +206,10 @@ async def test_all_numbers_agree_with_pandas(
             assert list(trend.series) == list(series)
             for name, points in trend.series.items():
                 assert numbers(points) == expected_of(number, name), (case, name)
-            # In windows of 200 bytes, with a request for seven bitmaps: the same.
+            # In windows of 200 bytes, with a request for seven bitmaps: the same. The other
+            # stores take long for so many requests.
+            if number % 3 and not store.url.startswith("redis://"):
+                continue
             with monkeypatch.context() as tiny:
                 for limit in ("_ALL_WINDOWS", "_MIN_WINDOW", "_MAX_WINDOW"):
                     tiny.setattr(sweep, limit, 200)
