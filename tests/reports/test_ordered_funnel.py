@@ -683,8 +683,13 @@ async def test_wrong_arguments_before_anything_is_sent(
             (["a"], {"until": FIRST - day}, InvalidValueError, "since must be before until"),
             (["a"], {"since": "2025-01-01"}, InvalidTypeError, "since must be"),
             (["a"], {"until": 5}, InvalidTypeError, "until must be"),
-            (["a"], {"by": "week"}, InvalidValueError, "since goes without by and moment"),
-            (["a"], {"moment": FIRST}, InvalidValueError, "since goes without by and moment"),
+            (["a"], {"by": "week"}, InvalidValueError, "since goes without by, anchor and moment"),
+            (
+                ["a"],
+                {"moment": FIRST},
+                InvalidValueError,
+                "since goes without by, anchor and moment",
+            ),
             (["a"], {"since": None, "window": day}, InvalidValueError, "window without since"),
             (["a"], {"since": None, "until": FIRST}, InvalidValueError, "until without since"),
             (
@@ -721,7 +726,8 @@ async def test_wrong_arguments_before_anything_is_sent(
 
 def test_values() -> None:
     step = OrderedStep("a", 1, 1.0, 1.0, 0, (1,))
-    assert step.users is None
+    with pytest.raises(InvalidValueError, match="no report of a tally has made this OrderedStep"):
+        step.users  # noqa: B018
     assert "times" not in repr(step)
     made = functools.partial(
         OrderedFunnel,

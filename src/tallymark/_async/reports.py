@@ -79,7 +79,7 @@ class AsyncReports(AsyncReads[IdT]):
                 to the year 1970, also in those that the table does not show. Bitmaps that
                 were deleted or have expired count as empty. If ``cohort`` is a function, it is
                 called for one period of each month since 1970, to learn which events it reads,
-                and for all periods from the first marks of these events on.
+                and for all periods in which these have marks, and 13 more before and after.
             segments: for each segment, by name, an event set, or a function that takes the
                 `Period` of a cohort and returns one. The result has a table for each segment
                 beside that of all users. The bitmaps of cohorts, activity and flags are
@@ -456,7 +456,7 @@ class AsyncReports(AsyncReads[IdT]):
         Dormant users were active in the period before, and not in this one. Bitmaps that were
         deleted or have expired count as empty. If ``activity`` is a function, it is called for
         one period of each month since 1970, to learn which events it reads, and for all periods
-        from the first marks of these events on.
+        in which these have marks, and 13 more before and after.
 
         Arguments:
             activity: what makes a user active: an event's name, or a function that takes a

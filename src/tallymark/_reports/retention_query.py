@@ -50,8 +50,8 @@ __all__ = [
 #: event set.
 Selector = str | Callable[[Period], EventSet]
 
-#: How much later than the period that a function is called for are those that it may read.
-_MARGIN: Final = timedelta(days=400)
+#: How many periods earlier or later than that which it is called for a function may read.
+_MARGIN: Final = 13
 
 #: The users of a segment: an event set, or a function from the period of a cohort to one.
 Segment = EventSet | Callable[[Period], EventSet]
@@ -279,8 +279,8 @@ def earlier_sets(
     """Return event sets whose union is all users of periods before the first one of a report.
 
     A function is called for one period of each month since 1970, to learn which events it reads,
-    and then for all periods from the first bitmap of these events on. Sets without any bitmap are
-    left out.
+    and then for all periods in which these events have bitmaps, and `_MARGIN` more before and
+    after. Sets without any bitmap are left out.
 
     Arguments:
         context: the database.
@@ -313,13 +313,16 @@ def earlier_sets(
         yield Checkpoint()
     last = Period.containing(Granularity.MONTH, first.start - timedelta.resolution)
     marked = yield from marked_periods(context, list(events), last.end)
-    if not marked:
-        return list(with_flags)
-    # A function may read later periods than that which it is called for.
-    begin = max(EPOCH, marked[0].start - _MARGIN)
-    earlier = yield from in_steps(
-        period for period in spans.between(begin, first.start) if period.start < first.start
+    margin = _MARGIN * (first.end - first.start)
+    overlapping = yield from in_steps(
+        period
+        for span in marked
+        for period in spans.between(
+            max(EPOCH, span.start - margin), min(span.end + margin, first.start)
+        )
+        if period.start < first.start
     )
+    earlier = dict.fromkeys(overlapping)  # a period may overlap two marked periods
     check_number(context, len(earlier), "periods before the first one")
     event_sets = yield from in_steps(select(context, selector, period) for period in earlier)
     yield from check_bitmaps(context, event_sets)
