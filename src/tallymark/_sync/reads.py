@@ -521,7 +521,8 @@ class SyncReads(EventSets, Generic[IdT]):
         With ``user_ids``, no id that the database has when the call begins is in any key or
         value when it ends. A user who is marked meanwhile, by whomever, gets a new number and
         may stay; each of these marks is deleted, or stays with the user's id. No number is
-        given again.
+        given again. A flag that is saved meanwhile does not keep a user of before. Without
+        ``user_ids`` it may, as a concurrent mark.
 
         Arguments:
             prefix: the tally's own prefix, as a guard against the wrong database; any other
