@@ -137,17 +137,20 @@ async def test_no_shard_is_changed_if_one_has_another_type(
 
 
 @pytest.mark.parametrize(
-    ("event_set", "as_", "error"),
+    ("event_set", "as_", "error", "text"),
     [
-        ("a", "saved", InvalidTypeError),
-        (None, 7, InvalidTypeError),
-        (None, "", InvalidValueError),
-        (None, "a\0b", InvalidValueError),
+        ("a", "saved", InvalidTypeError, "not an event set"),
+        (None, 7, InvalidTypeError, "as_ must be a non-empty str"),
+        (None, None, InvalidTypeError, "as_ must be a non-empty str"),
+        (None, "", InvalidValueError, "as_ must be a non-empty str"),
+        (None, "a\0b", InvalidValueError, "as_ must be"),
     ],
 )
-async def test_bad_input(facade: Facade, event_set: Any, as_: Any, error: type[Exception]) -> None:
+async def test_bad_input(
+    facade: Facade, event_set: Any, as_: Any, error: type[Exception], text: str
+) -> None:
     async with facade.open("redis://localhost:1") as tally:
-        with pytest.raises(error):
+        with pytest.raises(error, match=text):
             await tally.save(event_set or tally.unique("a"), as_=as_)
 
 
