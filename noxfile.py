@@ -15,11 +15,10 @@ nox.options.sessions = ["tests", "lint", "types"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
-#: Two processes share most tests; the tests of faults measure times, so they run alone.
-TWO_PARTS = (
-    ("-n", "2", "--dist", "worksteal", "--ignore=tests/faults"),
-    ("tests/faults",),
-)
+#: Two processes share the tests. Those of faults measure times, so no other tests run beside
+#: them; they wait most of the time, and do not hold each other up.
+TWO_PROCESSES = ("-n", "2", "--dist", "worksteal")
+TWO_PARTS = ((*TWO_PROCESSES, "--ignore=tests/faults"), (*TWO_PROCESSES, "tests/faults"))
 #: The oldest releases of the dependencies that pyproject.toml allows.
 LOWEST = ("redis[hiredis]==5.3.0", "anyio==4.4.0", "fakeredis[lua]==2.39.0")
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 RIGHTS = (
     "+@connection +multi +exec +setbit +getbit +bitfield +bitfield_ro +bitcount +bitop +bitpos "
     "+get +set +getrange +setrange +strlen +exists +unlink +expireat +scan +memory|usage +eval "
-    "+wait +cluster|slots +asking +setnx +pttl +time "
+    "+wait +cluster|slots +asking +setnx +pttl +time +type +del +expire +persist +rename "
     "+watch +hget +hset +hmget +hscan +hdel +hkeys +cluster|countkeysinslot +cluster|info +info"
 )
 

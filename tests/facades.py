@@ -106,3 +106,20 @@ ON_SOME_STORES = pytest.mark.parametrize(
     ],
     indirect=True,
 )
+
+#: The same, each with one of the two algebras; both on a real Redis, from either facade.
+ON_SOME_STORES_WITH_ALGEBRAS = pytest.mark.parametrize(
+    ("facade", "store", "algebra"),
+    [
+        pytest.param(facade, store, algebra, id=f"{facade.name}-{store}-{algebra}")
+        for facade, store, algebra in (
+            (ASYNC, "redis", "numpy"),
+            (ASYNC, "redis", "ints"),
+            (SYNC, "redis", "numpy"),
+            (SYNC, "redis", "ints"),
+            (ASYNC, "cluster", "numpy"),
+            (SYNC, "memory", "ints"),
+        )
+    ],
+    indirect=["facade", "store"],
+)

@@ -17,7 +17,7 @@ import redis
 import redis.asyncio
 
 import tallymark
-from facades import FACADES, Facade
+from facades import ASYNC, FACADES, SYNC, Facade
 from hostile import HOSTILE, used
 from tallymark import (
     Granularity,
@@ -322,7 +322,13 @@ def test_all_verbs_take_part() -> None:
     assert len(HOSTILE) > 100
 
 
-@pytest.mark.parametrize("shards", [None, 3])
+# What shards change is behind both facades.
+@pytest.mark.parametrize(
+    ("facade", "shards"),
+    [(ASYNC, None), (ASYNC, 3), (SYNC, None)],
+    indirect=["facade"],
+    ids=["async-None", "async-3", "sync-None"],
+)
 @pytest.mark.parametrize("verb", VERBS)
 async def test_verbs_of_a_tally(
     facade: Facade, redis_store: Store, verb: str, shards: int | None

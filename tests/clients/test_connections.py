@@ -21,6 +21,7 @@ from tallymark import (
     PermissionDeniedError,
     SyncTally,
     Tally,
+    at_least,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ async def mark(tally: Any) -> None:
     assert await tally.mark_unique("premium", 1) == Granularity.UNIQUE
     assert await tally.mark_unique("premium", 2) == Granularity.UNIQUE
     assert await tally.unmark_unique("premium", 2) == Granularity.UNIQUE
+    assert await tally.mark_unique_many("premium", range(10, 3000)) == 2990
+    assert await tally.unmark_unique_many("premium", range(10, 3001)) == 2990
     async with tally.transaction() as tx:
         tx.mark_event("signup", 7, now=MONDAY)
 
@@ -82,9 +85,25 @@ async def ask(tally: Any) -> None:
     assert table.to_rows()
     assert await tally.stickiness("active", MONDAY)
     assert await tally.funnel([tally.day("signup", MONDAY), monday])
+    ordered = await tally.funnel(["active", "active"], since=SUNDAY, until=TUESDAY)
+    assert ordered.steps[0].count == 3901
+    report = await tally.days_active("active", days=2, until=TUESDAY)
+    assert report.counts == (3901, 0)
+    assert (await tally.lifecycle("active", by="day", until=TUESDAY)).rows[-1].new.count == 3900
+    assert (await tally.trend("active", periods=2, until=TUESDAY)).points[-1].rolling == 3901
+    assert (await tally.streak("active", 1, until=TUESDAY)).current == 1
+    assert (await tally.streaks("active", until=TUESDAY)).total == 3900
+    assert (await tally.streak("nobody", 1)).unknown_events == ("nobody",)
+    assert await tally.count(at_least(2, [monday, premium, sunday])) == 1
+    assert await tally.count(tally.last_hours("active", 24, MONDAY)) == 1
 
 
 async def remove(tally: Any) -> None:
+    monday, sparse = tally.day("active", MONDAY), tally.day("sparse", MONDAY)
+    assert await tally.save(monday - tally.unique("premium"), as_="saved") == 3899  # in Redis
+    assert await tally.save(sparse | tally.unique("saved"), as_="saved") == 3899 + 256  # in parts
+    assert await tally.save(tally.unique("nobody"), as_="saved") == 0
+    assert await tally.is_empty(tally.unique("saved"))
     assert await tally.merge(2, 1) == 3
     assert await tally.merge(1, 100_000) > 0
     assert await tally.forget(100_000) > 0

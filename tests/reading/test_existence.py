@@ -69,6 +69,15 @@ def test_no_keys_are_scanned_if_months_stay(redis_store: Store) -> None:
         tally.mark_event("a", 1)
         before = calls(redis_store, "scan"), calls(redis_store, "exists")
         assert unknown(tally, ["b"]) == ("b",)
-        months = 12 * (TODAY.year + 2 - 1970)
+        months = 12 * (TODAY.year + 3 - 1970)
         after = calls(redis_store, "scan"), calls(redis_store, "exists")
-        assert after == (before[0], before[1] + months + 1)
+        assert after == (before[0], before[1] + months + 2)  # the flag twice
+        # Nearly all events have a flag, or a month of the last years: the others are not looked for.
+        tally.mark_event("c", 1, now=date(TODAY.year - 1, 1, 1))
+        before = calls(redis_store, "scan"), calls(redis_store, "exists")
+        assert unknown(tally, ["c"]) == ()
+        after = calls(redis_store, "scan"), calls(redis_store, "exists")
+        assert after == (before[0], before[1] + 12 * 4 + 1)
+        tally.mark_event("d", 1, now=date(TODAY.year + 2, 12, 31))
+        tally.mark_event("e", 1, now=date(TODAY.year + 3, 1, 1))
+        assert unknown(tally, ["c", "d", "e"]) == ("e",)

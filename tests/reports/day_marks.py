@@ -75,10 +75,11 @@ def with_algebra(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
 @contextlib.contextmanager
 def tiny_windows(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Fetch windows of 512 bits, with a request for each bitmap."""
+    """Fetch windows of 512 bits, with a request for seven bitmaps."""
     with monkeypatch.context() as tiny:
-        for limit in ("_ALL_WINDOWS", "_MIN_WINDOW", "_MAX_WINDOW", "_MAX_FETCH"):
+        for limit in ("_ALL_WINDOWS", "_MIN_WINDOW", "_MAX_WINDOW"):
             tiny.setattr(sweep, limit, 64)
+        tiny.setattr(sweep, "_MAX_FETCH", 7 * 64)
         yield
 
 

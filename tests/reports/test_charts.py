@@ -31,7 +31,8 @@ TURNED = "\u05d0\u05d1"
 
 NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc", "Cn")), max_size=200)
 COUNTS = st.integers(0, 10**13)
-RATES = st.floats(0, 1).filter(lambda rate: rate == 0 or rate > 1e-9)
+#: Texts of ticks have eight digits after the point, as rates.
+RATES = st.floats(0, 1).filter(lambda rate: rate == 0 or rate > 1e-7)
 
 
 def parsed(figure: Figure) -> ET.Element:

@@ -30,7 +30,7 @@ from day_marks import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from facades import ASYNC, ON_SOME_STORES
+from facades import ASYNC, ON_SOME_STORES, ON_SOME_STORES_WITH_ALGEBRAS
 from moments import BERLIN
 from proxy import proxied
 from servers import running_server
@@ -67,8 +67,7 @@ def by_pandas(days: Days, until: datetime, number: int) -> list[int]:
     return [int(histogram.get(at, 0)) for at in range(1, number + 1)]
 
 
-@ON_SOME_STORES
-@pytest.mark.parametrize("algebra", ALGEBRAS)
+@ON_SOME_STORES_WITH_ALGEBRAS
 async def test_bars_agree_with_pandas(
     facade: Facade, store: Store, algebra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

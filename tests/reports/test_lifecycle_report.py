@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pytest
 from day_marks import (
-    ALGEBRAS,
     DAY,
     FIRST,
     UNTIL,
@@ -28,7 +27,7 @@ from day_marks import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from facades import ASYNC, ON_SOME_STORES
+from facades import ASYNC, ON_SOME_STORES, ON_SOME_STORES_WITH_ALGEBRAS
 from moments import BERLIN
 from proxy import proxied
 from servers import running_server
@@ -119,8 +118,7 @@ def sets_of(days: Days, periods: list[Period]) -> list[dict[str, set[int]]]:
     return found
 
 
-@ON_SOME_STORES
-@pytest.mark.parametrize("algebra", ALGEBRAS)
+@ON_SOME_STORES_WITH_ALGEBRAS
 async def test_periods_agree_with_pandas(
     facade: Facade, store: Store, algebra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -253,6 +253,7 @@ async def members(tally: Any, event_set: Any) -> list[int]:
     return [user async for user in tally.users(event_set)]
 
 
+@ON_SOME_STORES
 async def test_a_step_has_the_event_set_of_its_users(
     facade: Facade, store: Store, clock: list[datetime]
 ) -> None:

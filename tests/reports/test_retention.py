@@ -238,6 +238,32 @@ async def test_without_numpy_redis_counts_plain_cells(
         assert nobody.sizes == (0, 0)
 
 
+async def test_a_funnel_within_a_period_of_ones_own(facade: Facade, store: Store) -> None:
+    async with facade.open(store.url) as tally:
+        marked = await plausible(tally)
+        sunday = date(2025, 2, 2)
+        funnel = await tally.funnel(
+            ["web", "ios"],
+            by=timedelta(days=7),
+            anchor=date(2031, 1, 5),
+            moment=sunday + timedelta(days=6),
+        )
+        assert str(funnel.period) == "2025-02-02/P7D"
+        days = [sunday + timedelta(days=distance) for distance in range(7)]
+        web, ios = (set().union(*(marked[event, day] for day in days)) for event in ("web", "ios"))
+        assert [step.count for step in funnel.steps] == [len(web), len(web & ios)]
+        anyhow: Any = tally  # the types refuse what follows
+        for options in ({"by": timedelta(days=7)}, {"anchor": sunday}):
+            with pytest.raises((InvalidTypeError, InvalidValueError), match="anchor"):
+                await anyhow.funnel(["web"], **options)
+        with pytest.raises(InvalidValueError, match="since goes without"):
+            await anyhow.funnel(["web"], since=sunday, anchor=sunday)
+        for steps in ({"web", "ios"}, frozenset(["web"]), {"web": 1}.keys()):
+            for how in ({}, {"since": sunday}):
+                with pytest.raises(InvalidTypeError, match="steps have an order"):
+                    await anyhow.funnel(steps, **how)
+
+
 async def test_the_users_of_a_funnel_and_of_stickiness(facade: Facade, store: Store) -> None:
     async with facade.open(store.url) as tally:
         await plausible(tally)

@@ -227,14 +227,17 @@ async def test_segments_brackets_and_own_periods_agree_with_pandas(
             # A table without segments has the same numbers.
             alone = await tally.retention("signup", "active", **options)
             assert numbers(alone) == numbers(table)
-            for limit in ("_ALL_WINDOWS", "_MIN_WINDOW", "_MAX_WINDOW", "_MAX_FETCH"):
+            # In windows of 512 bits, with a request for seven bitmaps: the same.
+            for limit in ("_ALL_WINDOWS", "_MIN_WINDOW", "_MAX_WINDOW"):
                 monkeypatch.setattr(sweep, limit, 64)
+            monkeypatch.setattr(sweep, "_MAX_FETCH", 7 * 64)
             again = await tally.retention("signup", "active", segments=segments, **options)
             assert again == table
             monkeypatch.undo()
         assert store.names() == before
 
 
+@ON_SOME_STORES
 async def test_a_cell_has_the_event_set_of_its_users(facade: Facade, store: Store) -> None:
     async with facade.open(store.url, timezone=ZONE) as tally:
         await fill(tally)
@@ -322,6 +325,81 @@ def test_any_arguments_agree_with_pandas(
                 )
 
         check()
+
+
+async def test_first_ever_is_decided_by_all_that_a_function_reads(
+    facade: Facade, store: Store
+) -> None:
+    async with facade.open(store.url) as tally:
+        await tally.mark_many("v1", [1, 2], now=date(2025, 6, 1))
+        await tally.mark_many("v2", [1, 3, 4], now=date(2025, 11, 17))
+        await tally.mark_unique("legacy", 3)
+        autumn = datetime(2025, 9, 1)
+        until = date(2025, 11, 24)
+
+        def renamed(period: Period) -> Any:
+            return tally.during("v1" if period.start < autumn else "v2", period)
+
+        def flagged(period: Period) -> Any:
+            return tally.unique("legacy") if period.start < autumn else tally.during("v2", period)
+
+        def later(period: Period) -> Any:
+            """Read what happens six months after the period."""
+            return tally.during("v1", period.shift(6 if period.start < autumn else -5))
+
+        for by, periods in (("week", 2), ("week", 40), ("day", 7), ("month", 3)):
+            options: Any = {"by": by, "until": date(2025, 12, 1) if by == "month" else until}
+            for function, known in ((renamed, 1), (flagged, 1)):
+                report = await tally.lifecycle(function, periods=periods, **options)
+                row = next(row for row in report.rows[::-1] if row.active)
+                assert (row.new.count, row.resurrected.count) == (3 - known, known)
+                table = await tally.retention(
+                    function, function, periods=periods, first_time=True, **options
+                )
+                assert [size for size in table.sizes if size][-1] == 3 - known
+        options = {"by": "month", "until": date(2025, 12, 1)}
+        table = await tally.retention(later, later, periods=1, first_time=True, **options)
+        assert table.sizes == (0,)  # users 1 and 2 were in the cohort of December 2024
+
+
+async def test_the_sets_of_one_cohort_share_bitmaps(redis_store: Store) -> None:
+    """A bitmap is fetched once, or for functions once for each cohort, not for each segment."""
+    with SyncTally.from_url(redis_store.url) as tally:
+        for distance in range(8):
+            tally.mark_many("a", [1, 2, 3], now=date(2025, 1, 1) + timedelta(days=distance))
+        options: Any = {"by": "day", "periods": 1, "cohorts": 7, "until": date(2025, 1, 9)}
+
+        def fetched(**segments: Any) -> int:
+            redis_store.raw.config_resetstat()
+            tally.retention("a", "a", segments=segments, **options)
+            stats = redis_store.raw.info("commandstats")
+            return int(stats["cmdstat_getrange"]["calls"])
+
+        def of(flag: str) -> Any:
+            return lambda period: tally.during("a", period) & tally.unique(flag)
+
+        none = fetched()
+        flags = {f"s{number}": tally.unique(f"s{number}") for number in range(5)}
+        assert fetched(**flags) == none + 5
+        # Of 7 cohorts and 5 segments, each of two bitmaps, nothing shared would be 70 more.
+        assert fetched(**{name: of(name) for name in flags}) <= none + 50
+
+
+@pytest.mark.parametrize("shards", [None, 16])
+async def test_memory_is_bounded(plain_store: Store, shards: int | None) -> None:
+    """However many windows an accumulator holds: they get shorter, and fewer shards are swept."""
+    with SyncTally.from_url(plain_store.url, shards=shards) as tally:
+        context = tally.backend.context
+        sets = [tally.day("a", FIRST)]
+        for held in (1, 37, 300, 2_000):
+            query = sweep.Sweep.of(context, sets, bounding=1, held=held)
+            try:
+                while True:
+                    next(query)
+            except StopIteration as end:
+                planned: sweep.Sweep = end.value
+            assert planned.concurrency * planned._window * held <= sweep._ALL_WINDOWS
+            assert planned._window >= sweep._MIN_WINDOW
 
 
 async def test_averages_weighted_and_not(facade: Facade, plain_store: Store) -> None:

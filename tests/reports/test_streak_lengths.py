@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pytest
 from day_marks import (
-    ALGEBRAS,
     DAY,
     FIRST,
     UNTIL,
@@ -29,7 +28,7 @@ from day_marks import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from facades import ASYNC, ON_SOME_STORES
+from facades import ASYNC, ON_SOME_STORES, ON_SOME_STORES_WITH_ALGEBRAS
 from moments import BERLIN
 from proxy import proxied
 from servers import running_server
@@ -57,8 +56,7 @@ def by_pandas(days: Days, until: datetime, most: int) -> list[int]:
     return [int(histogram.get(length, 0)) for length in range(1, most + 1)]
 
 
-@ON_SOME_STORES
-@pytest.mark.parametrize("algebra", ALGEBRAS)
+@ON_SOME_STORES_WITH_ALGEBRAS
 async def test_bars_agree_with_pandas(
     facade: Facade, store: Store, algebra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

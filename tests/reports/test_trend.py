@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facades import ON_SOME_STORES
+from facades import ON_SOME_STORES, ON_SOME_STORES_WITH_ALGEBRAS
 from servers import running_server
 from tallymark import (
     InvalidTypeError,
@@ -180,10 +180,9 @@ def expected_of(number: int, series: str) -> list[tuple[date, int, int | None, f
     return expected(begin_of_case(case), case["periods"], case["rolling"], MARKS[series])
 
 
-@pytest.fixture(params=["numpy", "ints"])
-def _either_algebra(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reckon with each of the two ways in turn."""
-    made: Any = bits.Arrays(np) if request.param == "numpy" else bits.Ints()
+def reckon_with(algebra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reckon with numpy, or with Python's ints."""
+    made: Any = bits.Arrays(np) if algebra == "numpy" else bits.Ints()
     for module in (
         "_reading.expressions",
         "_reading.sweep",
@@ -193,11 +192,11 @@ def _either_algebra(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(f"tallymark.{module}.algebra", lambda: made)
 
 
-@ON_SOME_STORES
-@pytest.mark.usefixtures("_either_algebra")
+@ON_SOME_STORES_WITH_ALGEBRAS
 async def test_all_numbers_agree_with_pandas(
-    facade: Facade, store: Store, monkeypatch: pytest.MonkeyPatch
+    facade: Facade, store: Store, algebra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    reckon_with(algebra, monkeypatch)
     async with facade.open(store.url, timezone=ZONE) as tally:
         await fill(tally)
         before = store.names()
@@ -207,10 +206,14 @@ async def test_all_numbers_agree_with_pandas(
             assert list(trend.series) == list(series)
             for name, points in trend.series.items():
                 assert numbers(points) == expected_of(number, name), (case, name)
-            # In windows of 200 bytes, with a request for each bitmap: the same.
+            # In windows of 200 bytes, with a request for seven bitmaps: the same. The other
+            # stores take long for so many requests.
+            if number % 3 and not store.url.startswith("redis://"):
+                continue
             with monkeypatch.context() as tiny:
-                for limit in ("_ALL_WINDOWS", "_MIN_WINDOW", "_MAX_WINDOW", "_MAX_FETCH"):
+                for limit in ("_ALL_WINDOWS", "_MIN_WINDOW", "_MAX_WINDOW"):
                     tiny.setattr(sweep, limit, 200)
+                tiny.setattr(sweep, "_MAX_FETCH", 7 * 200)
                 assert await tally.trend(series, until=UNTIL, **case) == trend
         assert store.names() == before
 

@@ -225,6 +225,9 @@ class Arrays:
                 yield (positions + (first + 8 * at)).tolist()
 
 
+#: A block of a little less than what glibc takes into account at most: 32 MiB.
+_LARGEST_BLOCK: Final = 31 * 1024 * 1024
+
 #: A value is sparse if fewer than one word in so many has set bits.
 _SPARSE: Final = 3
 
@@ -239,6 +242,12 @@ def algebra() -> Algebra:
         import numpy  # noqa: PLC0415 - optional, and slow to import
     except ImportError:
         return Ints()
+    # The allocator of glibc gives free memory back to the system if there is more than twice the
+    # largest block that was ever freed (mallopt(3), M_MMAP_THRESHOLD). In a worker thread, nearly
+    # every array would cost page faults then. This block is freed at once, and no page of it is
+    # ever touched. For 10 million users, retention takes 132 ms of CPU time in place of 182, an
+    # ordered funnel 180 in place of 250.
+    numpy.empty(_LARGEST_BLOCK, dtype=numpy.uint8)
     return Arrays(numpy)
 
 

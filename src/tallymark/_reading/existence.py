@@ -19,16 +19,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from .._core.context import Context
+    from .._core.events import Bitmap, EventSet
     from .._core.periods import Period
     from .requests import Query
 
-__all__ = ["EPOCH", "bitmaps_exist", "find_unknown", "marked_periods"]
+__all__ = ["EPOCH", "bitmaps_exist", "existing_sets", "find_unknown", "marked_periods"]
 
 #: The first moment from which on bitmaps are looked for.
 EPOCH: Final = datetime(1970, 1, 1)
 
 #: How many commands one request has.
 _STEP: Final = 1000
+
+#: The bitmaps of how many event sets are computed in one step.
+_SETS: Final = 50
+
+#: An event is looked for in so many years before this one first, and in so many from this one on.
+_RECENT: Final = 1
+_COMING: Final = 3
 
 #: How many periods are computed in one step, at seven microseconds each.
 _PERIODS: Final = 150
@@ -75,35 +83,62 @@ def marked_periods(
     return sorted(marked, key=lambda period: period.start)
 
 
+def existing_sets(context: Context, event_sets: Sequence[EventSet]) -> Query[list[EventSet]]:
+    """Return those of some event sets of which any bitmap exists, in any shard."""
+    of_sets = yield from in_steps((list(each.bitmaps()) for each in event_sets), _SETS)
+    different = dict.fromkeys(itertools.chain.from_iterable(of_sets))
+
+    def in_shard(shard: Context) -> Query[list[int]]:
+        replies: list[int] = []
+        remaining = iter(different)
+        while chunk := list(itertools.islice(remaining, _STEP)):
+            yield Checkpoint()
+            keys = (bitmap.key_with_prefix(shard.origin.prefix) for bitmap in chunk)
+            replies += yield Request([(b"EXISTS", key) for key in keys])
+        return replies
+
+    existing: set[Bitmap] = set()
+    for replies in (yield from each_shard(context, in_shard)):
+        existing.update(itertools.compress(different, replies))
+    return [
+        event_set
+        for event_set, bitmaps in zip(event_sets, of_sets, strict=True)
+        if not existing.isdisjoint(bitmaps)
+    ]
+
+
 def find_unknown(context: Context, events: Iterable[str]) -> Query[tuple[str, ...]]:
     """Return those of some events that have no bitmap at all, each once: misspelt names.
 
-    Looks for the flag and the months of an event, from 1970 to the end of next year, in one
-    request. If months may expire, it scans all keys, once for each event.
+    Looks for the flag of an event and its months: first for those of the last years, where nearly
+    all events have one, then for all from 1970 to the end of the year after the next. If months
+    may expire, it scans all keys, once for each event.
 
     Arguments:
         context: the database.
         events: the names of the events, which have been checked.
     """
-    names = list(dict.fromkeys(events))
-    if not names:
+    unknown = list(dict.fromkeys(events))
+    if not unknown:
         return ()
-    if Granularity.MONTH in context.coverage.permanent:
-        end = datetime(min(context.local(None).year + 2, MAXYEAR), 1, 1)
-        months = periods_between(Granularity.MONTH, EPOCH, end)
+    if Granularity.MONTH not in context.coverage.permanent:
+        found: dict[str, bool] = {}
+        for event in unknown:
+            found[event] = yield from _is_found(context, event)
+        return tuple(event for event in unknown if not found[event])
+    year = context.local(None).year
+    recent = datetime(max(year - _RECENT, EPOCH.year), 1, 1)
+    end = datetime(min(year + _COMING, MAXYEAR), 1, 1)
+    for begin, until in ((recent, end), (EPOCH, recent)):
+        months = periods_between(Granularity.MONTH, begin, until)
         suffixes = yield from in_steps(period.suffix for period in months)
         suffixes.append(UNIQUE_SUFFIX)
-    else:
-        suffixes = []
-    unknown: list[str] = []
-    for event in names:
-        if suffixes:
+        still: list[str] = []
+        for event in unknown:
             exist = functools.partial(bitmaps_exist, event=event, suffixes=suffixes)
-            known = any(map(any, (yield from each_shard(context, exist))))
-        else:
-            known = yield from _is_found(context, event)
-        if not known:
-            unknown.append(event)
+            if not any(map(any, (yield from each_shard(context, exist)))):
+                still.append(event)
+        unknown = still
     return tuple(unknown)
 
 

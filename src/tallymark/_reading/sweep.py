@@ -30,7 +30,7 @@ __all__ = ["Accumulator", "Sweep"]
 
 #: The bytes of all windows that an accumulator holds, and the limits of one window in bytes.
 _ALL_WINDOWS: Final = 32 * 1024 * 1024
-_MIN_WINDOW: Final = 64 * 1024
+_MIN_WINDOW: Final = 16 * 1024
 _MAX_WINDOW: Final = 1024 * 1024
 
 _PAGE: Final = 4096
@@ -105,6 +105,7 @@ class Sweep:
         graphs: the graph of each event set.
         bounds: the union of the bounding event sets.
         empty_events: the events that have no user in what was fetched.
+        concurrency: how many shards are swept at the same time.
     """
 
     def __init__(self, graphs: Sequence[Graph], bounds: Graph) -> None:
@@ -113,6 +114,7 @@ class Sweep:
         self.bounds = bounds
         self.empty_events: set[str] = set()
         self._phases: list[list[_Group]] = []
+        self.concurrency = 1
         self._window = _MIN_WINDOW
         self._batch = 1
 
@@ -135,16 +137,17 @@ class Sweep:
                 of its numbers is in one of these. Windows end with the longest of them.
             held: how many windows the accumulator holds at a time.
             sizes: the least and the most size of a window in bytes, however many are held; None
-                for 64 KiB and 1 MiB.
+                for 16 KiB and 1 MiB.
         """
         first = tuple(event_sets[:bounding])
         # `any_of` would also look for equal event sets, which takes long if these are large.
         union = Combination(context.origin, "|", first) if first[1:] else first[0]
         sweep = cls((yield from compile_graphs(event_sets)), (yield from compile_graph([union])))
-        concurrent = min(CONCURRENCY, len(context.shards))
+        least, most = (_MIN_WINDOW, _MAX_WINDOW) if sizes is None else sizes
+        fitting = max(1, _ALL_WINDOWS // (held * least))
+        concurrent = sweep.concurrency = min(CONCURRENCY, len(context.shards), fitting)
         # In whole pages of memory: parts of whole words are loaded without a copy.
         window = _ALL_WINDOWS // concurrent // held // _PAGE * _PAGE
-        least, most = (_MIN_WINDOW, _MAX_WINDOW) if sizes is None else sizes
         sweep._window = min(max(window, least), most, _MAX_WINDOW)
         sweep._batch = min(max(1, _MAX_FETCH // concurrent // sweep._window), _MAX_COMMANDS)
         yield from run_steps(sweep._group(bounding), large=len(sweep.graphs) > _SMALL)
@@ -160,7 +163,9 @@ class Sweep:
     def run(self, context: Context, accumulator: Accumulator) -> Query[None]:
         """Fetch all windows of all shards, and add them to an accumulator."""
         yield from each_shard(
-            context, lambda shard: self.run_in_shard(shard, accumulator.for_shard())
+            context,
+            lambda shard: self.run_in_shard(shard, accumulator.for_shard()),
+            self.concurrency,
         )
 
     def run_in_shard(self, shard: Context, accumulator: Accumulator) -> Query[None]:

@@ -13,7 +13,8 @@ from .._charts.formats import percent
 from .._charts.funnels import FunnelBar, FunnelBars, FunnelGroup
 from .._charts.tables import Table
 from .._core.arguments import checked_name, iterated
-from .._core.periods import Granularity, Period, dated
+from .._core.calendars import calendar
+from .._core.periods import Granularity, Period
 from .._reading.existence import find_unknown
 from .._reading.queries import counts
 from ..errors import InvalidValueError
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from datetime import date
 
     from .._charts.page import Figure
+    from .._core.calendars import Every
     from .._core.context import Context
     from .._core.events import EventSet
-    from .._core.periods import By
     from .._reading.requests import Query
 
 __all__ = ["Funnel", "FunnelStep", "Stickiness", "funnel", "stickiness"]
@@ -245,7 +246,8 @@ def stickiness(
 def funnel(
     context: Context,
     steps: Iterable[str | EventSet],
-    by: By,
+    by: Every,
+    anchor: date | None,
     moment: date | None,
     labels: Mapping[str, str] | None,
 ) -> Query[Funnel]:
@@ -254,7 +256,8 @@ def funnel(
     Arguments:
         context: the database.
         steps: the names of events, which are counted in the period, or event sets.
-        by: the granularity of the period.
+        by: the length of the period.
+        anchor: if that is a timedelta, the first day of one of the periods.
         moment: a moment in the period; None for now.
         labels: readable names of events.
 
@@ -263,7 +266,8 @@ def funnel(
     """
     remaining = iterated("steps must be several names or event sets", steps)
     readable = checked_labels(labels)
-    period = Period.containing(dated(by), context.local(moment))
+    spans = calendar(by, None if anchor is None else context.local(anchor, "anchor"))
+    period = spans.containing(context.local(moment))
     # The count of the n-th step combines n event sets: about n**2 / 2 for all n steps.
     max_steps = math.isqrt(2 * context.options.max_bitmaps)
     event_sets: list[EventSet] = []

@@ -208,7 +208,7 @@ def lifecycle(
     timeline = yield from in_steps(map(last.shift, range(-periods, 1)))
     active = yield from in_steps(select(context, activity, period) for period in timeline)
     yield from check_bitmaps(context, active)
-    earlier = yield from earlier_sets(context, spans, activity, timeline[0], active[0])
+    earlier = yield from earlier_sets(context, spans, activity, timeline[0])
     yield from load_algebra()
     sets = _LifecycleSets(active, earlier)
     counts, empty = yield from _count(context, sets)

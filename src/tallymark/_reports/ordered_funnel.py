@@ -53,6 +53,9 @@ class OrderedStep:
         """The event set of the users who reached the step.
 
         It is large: about two operations for each day of the window of each entry and each step.
+        So it takes longer to count than the whole report, and with hundreds of entries and days
+        it takes some tenths of a second to build, during which the event loop waits: then
+        ``await asyncio.to_thread(lambda: step.users)``.
 
         Raises:
             InvalidValueError: no report of a tally has made this value.

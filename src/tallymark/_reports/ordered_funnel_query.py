@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple, cast, get_args
 
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import date
 
+    from .._core.calendars import Every
     from .._core.context import Context
-    from .._core.periods import By
     from .._reading.requests import Query
     from .engagement import Funnel
     from .retention_query import Segments
@@ -73,7 +74,8 @@ def funnel(
     context: Context,
     steps: Iterable[Step],
     *,
-    by: By | None,
+    by: Every | None,
+    anchor: date | None,
     moment: date | None,
     since: date | None,
     until: date | None,
@@ -87,7 +89,7 @@ def funnel(
     Arguments:
         context: the database.
         steps: the steps.
-        by, moment: the granularity and a moment of the period; None for this week.
+        by, anchor, moment: the length of the period, and a moment of it; None for this week.
         since: from when on users enter; None for a funnel of one period.
         until: until when users enter; None for now.
         window: how long they have for all steps, of whole days or hours; None for 7 days.
@@ -98,23 +100,26 @@ def funnel(
     Raises:
         InvalidTypeError, InvalidValueError: an argument is not allowed.
     """
+    if isinstance(steps, AbstractSet):
+        raise InvalidTypeError(f"steps have an order: give a list of them, got {shown(steps)}")
     if since is None:
         ordered = {"until": until, "window": window, "resolution": resolution, "segments": segments}
         given = [name for name, value in ordered.items() if value is not None]
         if given:
             raise InvalidValueError(
                 f"{' and '.join(given)} without since: a funnel of one period, in any order, has "
-                f"by and moment only; since=... makes it one of ordered steps"
+                f"by, anchor and moment only; since=... makes it one of ordered steps"
             )
         names_or_sets = cast("Iterable[str | EventSet]", steps)  # others are refused
         return (
             yield from engagement.funnel(
-                context, names_or_sets, "week" if by is None else by, moment, labels
+                context, names_or_sets, "week" if by is None else by, anchor, moment, labels
             )
         )
-    if by is not None or moment is not None:
+    if by is not None or anchor is not None or moment is not None:
         raise InvalidValueError(
-            "since goes without by and moment: these are of a funnel of one period, in any order"
+            "since goes without by, anchor and moment: these are of a funnel of one period, in any "
+            "order"
         )
     return (
         yield from _ordered_funnel(

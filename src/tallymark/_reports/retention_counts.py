@@ -107,6 +107,16 @@ class CellCounts:
         tables = 1 + len(sets.segments)
         self.sizes = [[0] * rows for _ in range(tables)]
         self.counts = [[[0] * len(sets.columns) for _ in range(rows)] for _ in range(tables)]
+        # The sets of one cohort together: they often share bitmaps, which are fetched once then.
+        self._segment_order = sorted(
+            (
+                (segment, row)
+                for segment, by_row in enumerate(sets.segments)
+                for row in range(len(by_row))
+            ),
+            key=lambda place: place[1],
+        )
+        self._segment_indexes = {place: at for at, place in enumerate(self._segment_order)}
         #: The column of each offset that is the first of a bracket.
         self._firsts = {first: column for column, (first, _) in enumerate(sets.columns)}
         self._has_users: bool | None = None
@@ -115,7 +125,7 @@ class CellCounts:
     def event_sets(self) -> tuple[list[EventSet], int]:
         """Return the event sets in the order in which they are added, and how many are bounding."""
         sets = self._sets
-        segments = [event_set for by_row in sets.segments for event_set in by_row]
+        segments = [sets.segments[segment][row] for segment, row in self._segment_order]
         # The active users from the last period to the first, as unbounded retention needs them.
         return [*sets.cohorts, *sets.earlier, *segments, *sets.active[::-1]], len(sets.cohorts)
 
@@ -123,7 +133,7 @@ class CellCounts:
         """Return how many windows are held at a time."""
         rows = len(self._sets.cohorts)
         wide = any(first < last for first, last in self._sets.columns)
-        return 1 + rows * (2 if wide else 1) + sum(map(len, self._sets.segments))
+        return 1 + rows * (2 if wide else 1) + len(self._segment_order)
 
     def for_shard(self) -> CellCounts:
         """Return an object that counts into the same cells, with a window state of its own."""
@@ -170,7 +180,7 @@ class CellCounts:
             yield
             return
         index -= len(self._sets.earlier)
-        segments = sum(map(len, self._sets.segments))
+        segments = len(self._segment_order)
         if index < segments:
             self._segments.append(users)
             return
@@ -246,10 +256,9 @@ class CellCounts:
 
     def _segments_of(self, row: int) -> Iterator[Any]:
         """Yield the users of each segment of a cohort."""
-        first = 0
-        for by_row in self._sets.segments:
-            yield self._segments[first + (row if by_row[1:] else 0)]
-            first += len(by_row)
+        for segment, by_row in enumerate(self._sets.segments):
+            place = segment, (row if by_row[1:] else 0)
+            yield self._segments[self._segment_indexes[place]]
 
 
 def count_cells(context: Context, sets: RetentionSets) -> Query[tuple[CellCounts, Sweep]]:
@@ -263,7 +272,9 @@ def count_cells(context: Context, sets: RetentionSets) -> Query[tuple[CellCounts
     event_sets, bounding = cells.event_sets()
     sweep = yield from Sweep.of(context, event_sets, bounding=bounding, held=cells.held())
     yield from each_shard(
-        context, lambda shard: _count_in_shard(shard, sets, sweep, cells.for_shard())
+        context,
+        lambda shard: _count_in_shard(shard, sets, sweep, cells.for_shard()),
+        sweep.concurrency,
     )
     return cells, sweep
 

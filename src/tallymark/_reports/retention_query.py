@@ -7,18 +7,18 @@ import itertools
 import operator
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, Final, cast, get_args
 
-from .._core.arguments import check_flag, checked_int, checked_name, iterated
+from .._core.arguments import check_flag, checked_int, checked_name, iterated, plain_str
 from .._core.calendars import calendar
 from .._core.events import Bitmap, EventSet
 from .._core.frozen import FrozenMapping
 from .._core.periods import Granularity, Period, periods_between
 from .._core.untrusted import shown
 from .._reading.bounds import check_bitmaps, check_number, check_uses
-from .._reading.existence import EPOCH, find_unknown, marked_periods
+from .._reading.existence import EPOCH, existing_sets, find_unknown, marked_periods
 from .._reading.expressions import load_algebra
-from .._reading.requests import in_steps
+from .._reading.requests import Checkpoint, in_steps
 from ..errors import InvalidTypeError, InvalidValueError
 from .results import checked_labels
 from .retention import CohortSource, Mode, Retention
@@ -49,6 +49,9 @@ __all__ = [
 #: Selects the users of a period: the name of an event, or a function from a period to an
 #: event set.
 Selector = str | Callable[[Period], EventSet]
+
+#: How much later than the period that a function is called for are those that it may read.
+_MARGIN: Final = timedelta(days=400)
 
 #: The users of a segment: an event set, or a function from the period of a cohort to one.
 Segment = EventSet | Callable[[Period], EventSet]
@@ -125,7 +128,7 @@ def retention(
     yield from check_bitmaps(context, (*cohort_sets, *active_sets, *in_segments))
     earlier: list[EventSet] = []
     if first_time:
-        earlier = yield from earlier_sets(context, spans, cohort, complete[0], cohort_sets[0])
+        earlier = yield from earlier_sets(context, spans, cohort, complete[0])
     yield from load_algebra()
     sets = RetentionSets(cohort_sets, active_sets, earlier, segment_sets, columns, mode, first_time)
     cells, sweep = yield from count_cells(context, sets)
@@ -260,7 +263,7 @@ def checked_segments(
 
 def selector_name(selector: Selector) -> str:
     if isinstance(selector, str):
-        return selector
+        return plain_str(selector)
     name = getattr(selector, "__name__", None)
     return name if isinstance(name, str) else "…"
 
@@ -271,40 +274,53 @@ def _hint(mode: object) -> str:
 
 
 def earlier_sets(
-    context: Context, spans: Calendar, selector: Selector, first: Period, first_set: EventSet
+    context: Context, spans: Calendar, selector: Selector, first: Period
 ) -> Query[list[EventSet]]:
     """Return event sets whose union is all users of periods before the first one of a report.
+
+    A function is called for one period of each month since 1970, to learn which events it reads,
+    and then for all periods from the first bitmap of these events on. Sets without any bitmap are
+    left out.
 
     Arguments:
         context: the database.
         spans: the calendar of the report.
         selector: selects the users of a period.
         first: the first period.
-        first_set: the event set of the first period. If the selector is a function, the
-            earlier periods are those for which an event of this set has bitmaps.
     """
     if first.start <= EPOCH:
         return []
+    midnight = Period.containing(Granularity.DAY, first.start).start
     if isinstance(selector, str):
-        midnight = Period.containing(Granularity.DAY, first.start).start
+        selector = plain_str(selector)
         marked = yield from marked_periods(context, [selector], midnight)
         # For a period of one hour: the earlier hours of the same day.
         marked += periods_between(Granularity.HOUR, midnight, first.start)
         return [Bitmap(context.origin, selector, period) for period in marked]
-    events = dict.fromkeys(
-        bitmap.event for bitmap in first_set.bitmaps() if bitmap.period is not None
+    months = periods_between(Granularity.MONTH, EPOCH, first.start)
+    samples = yield from in_steps(
+        select(context, selector, spans.containing(month.start)) for month in months
     )
-    # The end of a month: bitmaps of months cover the range, without bitmaps of single days.
-    month = Period.containing(Granularity.MONTH, first.start - timedelta.resolution)
-    marked = yield from marked_periods(context, list(events), month.end)
-    overlapping = yield from in_steps(
-        period
-        for span in marked
-        for period in spans.between(span.start, min(span.end, first.start))
-        if period.start < first.start
+    yield from check_bitmaps(context, samples)
+    events: dict[str, None] = {}
+    with_flags: dict[EventSet, None] = {}
+    for event_set in samples:
+        for bitmap in event_set.bitmaps():
+            if bitmap.period is not None:
+                events[bitmap.event] = None
+            else:
+                with_flags[event_set] = None  # flags have no date, so there is no first one
+        yield Checkpoint()
+    last = Period.containing(Granularity.MONTH, first.start - timedelta.resolution)
+    marked = yield from marked_periods(context, list(events), last.end)
+    if not marked:
+        return list(with_flags)
+    # A function may read later periods than that which it is called for.
+    begin = max(EPOCH, marked[0].start - _MARGIN)
+    earlier = yield from in_steps(
+        period for period in spans.between(begin, first.start) if period.start < first.start
     )
-    earlier = dict.fromkeys(overlapping)  # a period may overlap two marked periods
     check_number(context, len(earlier), "periods before the first one")
     event_sets = yield from in_steps(select(context, selector, period) for period in earlier)
     yield from check_bitmaps(context, event_sets)
-    return event_sets
+    return (yield from existing_sets(context, list(dict.fromkeys([*with_flags, *event_sets]))))

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from .._core.calendars import Every
     from .._core.events import EventSet
-    from .._core.periods import By
     from .._reports.days_active import DaysActive
     from .._reports.engagement import Funnel, Stickiness
     from .._reports.lifecycle import Lifecycle
@@ -35,7 +34,7 @@ __all__ = ["SyncReports"]
 class SyncReports(SyncReads[IdT]):
     """The verbs that make reports.
 
-    What `SyncReads` says of all verbs holds for them too. A report writes nothing to the database.
+    What `SyncReads` says of all verbs holds for them too. A report leaves nothing in the database.
     """
 
     def retention(
@@ -78,10 +77,13 @@ class SyncReports(SyncReads[IdT]):
                 https://amplitude.com/docs/faq/retention-analysis.
             first_time: count in each cohort only users who were in no earlier period, back
                 to the year 1970, also in those that the table does not show. Bitmaps that
-                were deleted or have expired count as empty.
+                were deleted or have expired count as empty. If ``cohort`` is a function, it is
+                called for one period of each month since 1970, to learn which events it reads,
+                and for all periods from the first marks of these events on.
             segments: for each segment, by name, an event set, or a function that takes the
                 `Period` of a cohort and returns one. The result has a table for each segment
-                beside that of all users; each bitmap is fetched once for all tables.
+                beside that of all users. The bitmaps of cohorts, activity and flags are
+                fetched once for all tables; those that a function reads, once for each cohort.
             brackets: the last offset of each bracket, in ascending order, instead of
                 ``periods``: ``[1, 3, 7]`` for the columns 0, 1, 2-3 and 4-7. A user returned
                 in a bracket who was active in any of its periods. A cell is finished when
@@ -90,8 +92,10 @@ class SyncReports(SyncReads[IdT]):
 
         The bitmaps are fetched a few at a time and combined by the tally, with
         numpy if it is installed (extra ``numpy``), so other threads and other clients of Redis
-        are served meanwhile. It needs about 64 MiB, however many users there are, unless
-        cohorts have very many bitmaps. Concurrent marks may be in one cell and not in another.
+        are served meanwhile. It needs about 64 MiB, however many users there are; with more
+        than 2,000 cohorts, or cohorts times segments that are functions, 16 KiB for each more;
+        and more if cohorts have very many bitmaps. Concurrent marks may be in one cell and not
+        in another.
 
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
@@ -161,8 +165,8 @@ class SyncReports(SyncReads[IdT]):
         Each bitmap is fetched once, also if several series use it. The bitmaps are fetched a
         few at a time and combined by the tally, with numpy if it is installed (extra
         ``numpy``), so other threads and other clients of Redis are served meanwhile. It
-        needs about 64 MiB, however many users and periods there are; with more than 500 days
-        of ``rolling`` times series (times shards, up to 16), 64 KiB for each. Concurrent
+        needs about 64 MiB, however many users and periods there are; with more than 2,000 days
+        of ``rolling`` times series, 16 KiB for each. Concurrent
         marks may be in one number and not in another. For events without any users, further
         requests look for those that nobody was ever marked for: the `unknown_events`.
 
@@ -238,7 +242,8 @@ class SyncReports(SyncReads[IdT]):
         self,
         steps: Iterable[str | EventSet],
         *,
-        by: By = "week",
+        by: Every = "week",
+        anchor: date | None = None,
         moment: date | None = None,
         labels: Mapping[str, str] | None = None,
         timeout: float | None = None,
@@ -253,7 +258,8 @@ class SyncReports(SyncReads[IdT]):
         window: timedelta | None = None,
         resolution: Resolution | None = None,
         segments: Segments | None = None,
-        by: By | None = None,
+        by: Every | None = None,
+        anchor: date | None = None,
         moment: date | None = None,
         labels: Mapping[str, str] | None = None,
         timeout: float | None = None,
@@ -288,7 +294,9 @@ class SyncReports(SyncReads[IdT]):
             segments: for each segment, by name, an event set, or a function that takes the
                 `Period` of the entry's day (or hour) and returns one: the users who were in it
                 when they entered. The result has a funnel for each segment beside that of all.
-            by: without ``since``, the length of the period; ``"week"`` by default.
+            by: without ``since``, the length of the period; ``"week"`` by default, and as for
+                `retention`.
+            anchor: with a timedelta as ``by``, the first day of one of the periods.
             moment: without ``since``, a moment of the period; the present by default.
             labels: readable names of events, for titles and captions of the HTML.
 
@@ -313,6 +321,7 @@ class SyncReports(SyncReads[IdT]):
                 self._context,
                 steps,
                 by=by,
+                anchor=anchor,
                 moment=moment,
                 since=since,
                 until=until,
@@ -419,7 +428,9 @@ class SyncReports(SyncReads[IdT]):
         New users were active in no earlier period, back to the year 1970; returning users
         also in the period before; resurrected users earlier, but not in the period before.
         Dormant users were active in the period before, and not in this one. Bitmaps that were
-        deleted or have expired count as empty.
+        deleted or have expired count as empty. If ``activity`` is a function, it is called for
+        one period of each month since 1970, to learn which events it reads, and for all periods
+        from the first marks of these events on.
 
         Arguments:
             activity: what makes a user active: an event's name, or a function that takes a
