@@ -75,6 +75,8 @@ def test_it_is_a_value() -> None:
     hours = tally.last_hours("a", 30)
     assert (hours.start, hours.end) == (datetime(2026, 11, 22, 4), datetime(2026, 11, 23, 10))
     assert repr(hours) == "hours('a', 2026-11-22 04:00, 2026-11-23 10:00)"
+    early = tally.last_hours("a", 2, datetime(87, 7, 21, 5))
+    assert repr(early) == "hours('a', 0087-07-21 04:00, 0087-07-21 06:00)"
     assert hours.prev().end == hours.start
     assert hours.prev().next() == hours
     assert hours.size == 30
@@ -127,6 +129,9 @@ ZONES = [
 @example("Antarctica/Troll", datetime(2026, 10, 25, 2, 30), 2)
 @example("Antarctica/Troll", datetime(2026, 10, 25, 1, 30), 3)
 @example("Antarctica/Troll", datetime(2026, 10, 25, 6, 30), 7)
+@example("Antarctica/Casey", datetime(2018, 3, 10, 18), 3)  # put back by three hours
+@example("Antarctica/Casey", datetime(2018, 3, 10, 18, 30), 4)
+@example("Antarctica/Casey", datetime(2018, 3, 10, 19, 30), 5)
 @example("Australia/Lord_Howe", datetime(2026, 4, 4, 15, 10), 2)
 @example("Australia/Lord_Howe", datetime(2026, 10, 3, 15, 40), 2)
 def test_they_are_the_hours_of_all_moments(zone: str, instant: datetime, hours: int) -> None:

@@ -137,17 +137,20 @@ async def test_no_shard_is_changed_if_one_has_another_type(
 
 
 @pytest.mark.parametrize(
-    ("event_set", "as_", "error"),
+    ("event_set", "as_", "error", "text"),
     [
-        ("a", "saved", InvalidTypeError),
-        (None, 7, InvalidTypeError),
-        (None, "", InvalidValueError),
-        (None, "a\0b", InvalidValueError),
+        ("a", "saved", InvalidTypeError, "not an event set"),
+        (None, 7, InvalidTypeError, "as_ must be a non-empty str"),
+        (None, None, InvalidTypeError, "as_ must be a non-empty str"),
+        (None, "", InvalidValueError, "as_ must be a non-empty str"),
+        (None, "a\0b", InvalidValueError, "as_ "),
     ],
 )
-async def test_bad_input(facade: Facade, event_set: Any, as_: Any, error: type[Exception]) -> None:
+async def test_bad_input(
+    facade: Facade, event_set: Any, as_: Any, error: type[Exception], text: str
+) -> None:
     async with facade.open("redis://localhost:1") as tally:
-        with pytest.raises(error):
+        with pytest.raises(error, match=text):
             await tally.save(event_set or tally.unique("a"), as_=as_)
 
 
@@ -165,6 +168,45 @@ async def test_without_scripts(facade: Facade, redis_store: Store) -> None:
     async with facade.open(redis_store.url, bitfield=False, max_temp_bytes=5_000) as tally:
         with pytest.raises(InvalidValueError, match="max_temp_bytes"):
             await tally.save((sets[0] - sets[1]) ^ sets[2], as_="other")
+
+
+async def test_without_scripts_a_repetition_has_the_same_result(
+    facade: Facade, redis_store: Store
+) -> None:
+    """The flag may be in its own expression if computing it again changes nothing."""
+    async with facade.open(redis_store.url, bitfield=False) as tally:
+        first, second = await marked(tally, [{1, 2, 3}, {3, 4}])
+        flag = tally.unique("saved")
+        for event_set in (
+            flag ^ first,
+            first - flag,
+            first - (second | flag & first),
+            (second - flag) | first,
+            (flag | first) ^ (second - first),
+            at_least(2, [flag, first, second]),
+        ):
+            with pytest.raises(InvalidValueError, match="saved from itself"):
+                await tally.save(event_set, as_="saved")
+            assert FLAG not in redis_store.names()
+            await tally.save(event_set, as_="other")
+    with SyncTally.from_url(redis_store.url, bitfield=False) as blocking:
+        for event_set, users in (
+            (flag | first, {1, 2, 3, 5}),
+            (flag & first | second, {3, 4}),
+            (flag - second | (first ^ second), {1, 2, 4, 5}),
+        ):
+            blocking.delete(flag)
+            for user in (3, 5):
+                blocking.mark_unique("saved", user)
+            blocking._context.lengths._known.clear()
+            at, effects = 0, 1
+            while at < effects:
+                query = saving.save(blocking._context, event_set, "saved")
+                size, effects = blocking.backend.reader.answer(
+                    interrupted(query, at, nothing, twice=True), None
+                )
+                assert (redis_store.bits()[FLAG], size) == (users, len(users))
+                at += 1
 
 
 async def test_from_elsewhere_it_reads_and_writes_the_master(
@@ -325,6 +367,53 @@ def test_it_gives_up_if_temporary_keys_do_not_stay(
         with pytest.raises(StoreNotReadyError, match="in each of 10 attempts"):
             tally.save(tally.day("a", DAY), as_="saved")
         assert redis_store.bits()[FLAG] == {7}
+
+
+def test_a_temporary_key_lives_a_minute_longer_with_each_part(
+    redis_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expressions, "_SHORT_WORK", 0)
+    for name in ("MAX_PART", "MIN_PART", "_EFFICIENT_PART"):
+        monkeypatch.setattr(expressions, name, 64)
+    renewed = 0
+
+    def count_and_shorten() -> None:
+        """Shorten the lives of the temporary keys that were renewed."""
+        nonlocal renewed
+        for key in redis_store.raw.keys("*tmp:*"):
+            if not key.endswith(b"reply") and redis_store.raw.ttl(key) > 10:
+                renewed += 1
+                redis_store.raw.expire(key, 10)
+
+    with SyncTally.from_url(redis_store.url) as tally:
+        tally.mark_many("a", range(0, 64 * 8 * 5, 3), now=DAY)
+        query = saving.save(tally._context, tally.day("a", DAY), "saved")
+        tally.backend.reader.answer(before_each(query, count_and_shorten), None)
+    assert renewed == 5
+
+
+def before_each(query: Any, action: Callable[[], Any]) -> Any:
+    """Yield the effects of a query, with an action before each."""
+    outcome = None
+    try:
+        while True:
+            effect = query.send(outcome)
+            action()
+            outcome = yield effect
+    except StopIteration as end:
+        return end.value
+
+
+def test_a_flag_ends_with_its_last_user(
+    redis_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client writes no zeros behind that."""
+    monkeypatch.setattr(expressions, "_SHORT_WORK", 0)
+    with SyncTally.from_url(redis_store.url) as tally:
+        tally.mark_many("a", [5, 9_000], now=DAY)
+        tally.mark_many("b", [9_000], now=DAY)
+        assert tally.save(tally.day("a", DAY) - tally.day("b", DAY), as_="saved") == 1
+    assert redis_store.raw.get(FLAG) == b"\x04"
 
 
 def test_what_is_cancelled_leaves_no_key_for_long(

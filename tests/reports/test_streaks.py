@@ -21,6 +21,8 @@ from tallymark import (
 )
 from tallymark._core.context import Context
 from tallymark._core.options import Options
+from tallymark._reading.requests import Request
+from tallymark._reports import streaks
 from tallymark._reports.streaks import last_days
 
 if TYPE_CHECKING:
@@ -294,6 +296,45 @@ async def test_expired_days_are_not_looked_up(facade: Facade, redis_store: Store
         await mark_days(tally, days_before(today, 20))  # the first of them expires this night
         found = await tally.streak("a", 7, until=today)
     assert (found.current, found.longest) in {(20, 20), (19, 19)}  # if that is now
+
+
+async def test_days_that_have_not_expired_are_looked_up(facade: Facade, redis_store: Store) -> None:
+    """A lifetime that is no whole number of days ends in the middle of a day."""
+    lives = {"day": timedelta(days=20, hours=23, minutes=59, seconds=59)}
+    async with facade.open(redis_store.url, expire=lives) as tally:
+        while True:
+            today = datetime.now(UTC).date()
+            await mark_days(tally, days_before(today, 21))  # the first of them expires tonight
+            found = await tally.streak("a", 7, until=today)
+            if (datetime.now(UTC) + timedelta(seconds=2)).date() == today:
+                break
+    assert (found.current, found.longest) == (21, 21)
+
+
+@pytest.mark.parametrize("hours", [0, 5, 23])
+def test_days_are_looked_up_that_end_later_elsewhere(hours: int) -> None:
+    """The clock of the time zone may have been put forward by a day since they were marked."""
+    life = timedelta(days=20, hours=hours)
+    midnight = datetime(2025, 4, 2)
+    for minutes in range(0, 24 * 60, 20):
+        present = midnight + timedelta(minutes=minutes)
+        clock = present.replace(tzinfo=UTC).timestamp
+        context = Context.of("database", Options(expire={"day": life}), clock)
+        query = streaks._days_to_read(context, "a", midnight.toordinal())
+        days = finished(query)
+        missing = datetime.fromordinal(days[0] - 1)
+        assert missing + DAY + life + DAY <= present
+
+
+def finished(query: Any) -> Any:
+    """Return the result of a query for which all bitmaps exist."""
+    outcome = None
+    while True:
+        try:
+            effect = query.send(outcome)
+        except StopIteration as end:
+            return end.value
+        outcome = [1] * len(effect.commands) if isinstance(effect, Request) else None
 
 
 async def test_arguments_are_checked_before_anything_is_sent(facade: Facade) -> None:

@@ -1,7 +1,8 @@
-"""`save` while users are forgotten or merged: no bit of them comes back, and none is lost."""
+"""`save` while users are forgotten, merged or deleted: no bit of them comes back, none is lost."""
 
 from __future__ import annotations
 
+import itertools
 from datetime import date
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,6 +10,7 @@ import pytest
 
 from tallymark import StoreError, StoreNotReadyError, SyncTally
 from tallymark._reading import expressions, key_scan, saving, user_bits
+from tallymark._reading.keyspace import delete_all
 from tallymark._reading.requests import Request
 
 if TYPE_CHECKING:
@@ -161,6 +163,82 @@ def paused(query: Any, tally: Any) -> Any:
             effect = query.send(outcome)
     except StopIteration:
         return
+
+
+#: Several flags: a scan passes some of their keys before those that they are computed from.
+FLAGS = ["saved", "1saved", "2saved", "3saved"]
+
+
+def save_all(tally: Any) -> None:
+    """Save each of the flags; it has the users of any of them, too."""
+    every = tally.day("a", DAY) | tally.day("b", DAY) | tally.unique("z")
+    for flag in FLAGS:
+        tally.save(every | tally.unique(flag), as_=flag)
+
+
+def test_flags_are_saved_while_all_is_deleted(redis_store: Store) -> None:
+    """Before each of the requests of `delete_all`: no bit of nobody is left."""
+    raw = redis_store.raw
+    with (
+        SyncTally.from_url(redis_store.url, user_ids=str) as tally,
+        SyncTally.from_url(redis_store.url, user_ids=str) as other,
+    ):
+        at, requests = 0, 1
+        while at < requests:
+            fill(tally, raw, 1)
+            query = delete_all(tally._context, "trackist_")
+            requests = tally.backend.reader.answer(
+                interrupted(query, at, lambda: save_all(other)), None
+            )
+            assert users_of(other, raw) == (set(), 0), at
+            assert raw.hlen("trackist_ids:forgetting") == 0
+            at += 1
+        assert requests > 20
+
+
+def test_a_flag_is_saved_in_the_midst_of_a_deletion(
+    redis_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both go on in turn: a part of the deletion, of `save`, of the deletion, and so on."""
+    monkeypatch.setattr(key_scan, "_STEP", 4)
+    raw = redis_store.raw
+    with (
+        SyncTally.from_url(redis_store.url, user_ids=str) as tally,
+        SyncTally.from_url(redis_store.url, user_ids=str) as other,
+    ):
+        cuts = itertools.product(range(0, 60, 2), range(1, 12), range(1, 30, 3))
+        for before, of_save, after in itertools.islice(cuts, 0, None, 13):
+            fill(tally, raw, 1)
+            every = tally.day("a", DAY) | tally.day("b", DAY) | tally.unique("z")
+            saves = paused(saving.save(tally._context, every, "saved"), tally)
+            deletion = paused(delete_all(other._context, "trackist_"), other)
+            for steps, count in ((deletion, before), (saves, of_save), (deletion, after)):
+                for _ in range(count):
+                    next(steps, None)
+            for _ in itertools.chain(saves, deletion):
+                pass
+            assert users_of(other, raw) == (set(), 0), (before, of_save, after)
+            assert raw.hlen("trackist_ids:forgetting") == 0
+
+
+def test_deletions_at_the_same_time_end(redis_store: Store) -> None:
+    """Each finds the entry of the other one in the journal, or misses its own."""
+    raw = redis_store.raw
+    with (
+        SyncTally.from_url(redis_store.url, user_ids=str) as tally,
+        SyncTally.from_url(redis_store.url, user_ids=str) as other,
+    ):
+        for ahead in range(0, 60, 3):
+            fill(tally, raw, 1)
+            first, second = (
+                paused(delete_all(each._context, "trackist_"), each) for each in (tally, other)
+            )
+            for _ in range(ahead):
+                next(first, None)
+            for count, _ in enumerate(itertools.zip_longest(first, second)):
+                assert count < 1_000, ahead
+            assert users_of(other, raw) == (set(), 0), ahead
+            assert raw.hlen("trackist_ids:forgetting") == 0
 
 
 def test_it_gives_up_if_users_are_forgotten_all_the_time(redis_store: Store, side: str) -> None:

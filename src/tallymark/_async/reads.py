@@ -310,8 +310,14 @@ class AsyncReads(EventSets, Generic[IdT]):
         after another, or none if the key holds something else in one of them.
         With the option ``replicas``, replicas have to acknowledge it.
 
-        A request that is sent again after a fault does not compute the flag twice. With
-        ``user_ids``, a concurrent `forget` clears the user's bit in the flag too, before it
+        If the reply to a request is lost, it is sent again. Then Redis may compute the flag
+        twice: marks of the flag in between are lost. A flag that is a part of the expression is
+        computed once, if the request is sent again within a minute. With ``bitfield=False``, it
+        may be computed again from its own result, too; so expressions in which that matters are
+        refused there: with the flag behind ``-``, or in a ``^`` or `at_least`. After a failure,
+        a temporary key may stay for up to a minute.
+
+        With ``user_ids``, a concurrent `forget` clears the user's bit in the flag too, before it
         returns, and `merge` moves it (a user who is merged into one of another shard may be
         missing in the flag). Without ``user_ids``, the bit may stay in the flag, as with a
         concurrent mark: call `forget` or `merge` again after `save`.
@@ -327,7 +333,8 @@ class AsyncReads(EventSets, Generic[IdT]):
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
                 of another database; nothing was sent. Or, with ``bitfield=False``, Redis would
-                have to write more than ``max_temp_bytes``; nothing was computed.
+                have to write more than ``max_temp_bytes``, or the expression has the flag itself
+                as described above; nothing was computed.
             WrongKeyTypeError: the key of the flag, or of a bitmap, holds something else.
                 Nothing was changed.
             CommandError: Redis refused a command.
@@ -338,8 +345,8 @@ class AsyncReads(EventSets, Generic[IdT]):
             ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
                 loop.
 
-        Cancelled: the flag is the old or the new one, in each shard. A temporary key expires after
-        a minute.
+        Cancelled: the flag is the old or the new one, in each shard. A temporary key may stay for
+        up to a minute.
         """
         with self.backend.marker.saving(as_):
             return await self._answer(saving.save(self._context, event_set, as_), timeout)
@@ -602,7 +609,8 @@ class AsyncReads(EventSets, Generic[IdT]):
         With ``user_ids``, no id that the database has when the call begins is in any key or
         value when it ends. A user who is marked meanwhile, by whomever, gets a new number and
         may stay; each of these marks is deleted, or stays with the user's id. No number is
-        given again.
+        given again. A flag that is saved meanwhile does not keep a user of before. Without
+        ``user_ids`` it may, as a concurrent mark.
 
         Arguments:
             prefix: the tally's own prefix, as a guard against the wrong database; any other

@@ -28,7 +28,7 @@ __all__ = ["HourRange", "wall_hours"]
 _HOUR: Final = timedelta(hours=1)
 _DAY: Final = timedelta(days=1)
 
-#: By how many hours a clock is put back at most, and one more. (By two: Antarctica/Troll.)
+#: By how many hours a clock is put back at most. (By two: Antarctica/Troll; by three: Casey.)
 _PUT_BACK: Final = 3
 
 #: How many bitmaps have marks of one day at most; and of the hours at both ends.
@@ -102,7 +102,8 @@ class HourRange(Union):
         yield from _hours(datetime.fromordinal(end), self.after)
 
     def __repr__(self) -> str:
-        return f"hours({self.event!r}, {self.first:%Y-%m-%d %H:%M}, {self.after:%Y-%m-%d %H:%M})"
+        first, after = (each.isoformat(" ", "minutes") for each in (self.first, self.after))
+        return f"hours({self.event!r}, {first}, {after})"
 
 
 def wall_hours(moment: datetime, hours: int, zone: tzinfo) -> tuple[datetime, datetime]:

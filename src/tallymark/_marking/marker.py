@@ -255,7 +255,7 @@ class Marker:
             InvalidTypeError, InvalidValueError: the name of the flag is not allowed, or the quota
                 is used up.
         """
-        event = checked_name("event", event)
+        event = checked_name("as_", event)
         self._policy.check(event)
         if not self._policy.is_uncounted(event):
             yield

@@ -9,16 +9,25 @@ their caches. Hence the order of the steps:
    then on, their ``WATCH`` refuses these.
 4. Scan the forward buckets again. If one has an old number, begin anew.
 5. Delete the ids of the old numbers in the reverse blocks.
-6. Scan and delete the bitmaps. Each mark with an old number was made before step 3: its bitmap
+6. Note the last old number in the journal of each shard, and renew the stamp with it.
+7. Scan and delete the bitmaps. Each mark with an old number was made before step 3: its bitmap
    exists when this scan begins, or was deleted before.
-7. Delete the entries of old numbers in the journals; they may have the ids of targets.
+8. Remove the number from the journal, if its token is that of step 6. Else begin again at step 6.
+9. Delete the entries of old numbers in the journals; they may have the ids of targets.
+
+**Flags that are saved meanwhile** (`tallymark._reading.saving`) may have old bits, and keys that
+the scan has passed. But a script that writes a flag gives the entry of step 6 a new token, which
+step 8 notices. Of the flags that are computed in parts, those that were begun before step 6 are
+not written after it, since the stamp is another one, and those that were begun before step 8 not
+after it, since the journal is. What is begun later has no old bits to read.
 
 The stamps and the next numbers stay: numbers are never given again, so no mark that is made
 meanwhile meets the old bit of another user. A user who gets a new number meanwhile stays, in both
-directions: only the bits in bitmaps that step 6 finds are deleted.
+directions: only the bits in bitmaps that step 7 finds are deleted.
 
 After a crash, some ids and bits are left, in the worst case bits without an id, and the id of a
-user who has a new number already. The next call deletes them. No number ever has two users.
+user who has a new number already, and the entry of step 6, which is as that of a `forget`. The next
+call deletes them. No number ever has two users.
 
 **Failovers** lose the last writes of a shard, never earlier ones without the later ones. If step 2
 was lost before step 3, step 4 notices it. If it is lost after it, so is the stamp, which step 5
@@ -34,6 +43,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .._core.failures import unexpected_reply
 from .._core.keys import MAX_USER_ID
 from .._core.user_ids import random_token
+from .bit_changes import Bit
 from .fanout import gather
 from .journals import Erased, Journals
 from .key_scan import DictionaryScan
@@ -84,6 +94,17 @@ redis.call('SET', KEYS[1], ARGV[1], 'XX')
 return 1
 """
 
+#: Notes a number in the journal, and renews the stamp, if the number is not there yet. KEYS: stamp,
+#: journal. ARGV: the new stamp, which is the token too, and the number. Returns its token.
+_NOTE: Final = b"""\
+redis.call('HDEL', KEYS[2], '')
+local token = redis.call('HGET', KEYS[2], ARGV[2])
+if token then return token end
+redis.call('SET', KEYS[1], ARGV[1], 'XX')
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[1])
+return ARGV[1]
+"""
+
 #: Deletes the ids of the first numbers of a reverse block. KEYS: stamp, journal, block. ARGV: the
 #: stamp, how many ids, the length of all, or 0. Without a number of ids, it deletes the block.
 #: Returns 1 if the stamp is another one.
@@ -125,7 +146,7 @@ def delete_with_ids(
             continue
         if (yield from deletion.delete_reverse()):
             continue
-        yield from delete_bitmaps()
+        yield from deletion.delete_noting(journals, delete_bitmaps)
         yield from deletion.delete_entries()
         if (yield from journals.nodes(shards)) == nodes:
             return
@@ -207,6 +228,29 @@ class _Deletion:
             *(self._stamp, b"%d" % count if count < dictionary.block else b""),
             b"%d" % dictionary.ids.width,
         )
+
+    def delete_noting(
+        self, journals: Journals, delete_bitmaps: Callable[[], Query[None]]
+    ) -> Query[None]:
+        """Delete the bitmaps, until no flag was saved meanwhile."""
+        # A shard that has given no number has no bits.
+        numbers = {shard: first - 1 for shard, first in enumerate(self._firsts) if first}
+        while True:
+            entries = [Erased.of(Bit(shard, number), None) for shard, number in numbers.items()]
+            notes = [(entry.bit.shard, self._note(entry)) for entry in entries]
+            tokens = yield from gather(self._context, notes)
+            yield from delete_bitmaps()
+            for entry, token in zip(entries, tokens, strict=True):
+                if (yield from journals.end(entry, token, confirmed=False)) == 1:
+                    del numbers[entry.bit.shard]
+            if not numbers:
+                return
+
+    def _note(self, entry: Erased) -> Query[bytes]:
+        """Note an entry in the journal; return its token."""
+        arguments = (*self._guard(entry.bit.shard), random_token(), entry.field)
+        (token,) = yield Request([(b"EVAL", _NOTE, b"2", *arguments)], replies=bytes, changes=True)
+        return token  # type: ignore[no-any-return]
 
     def delete_entries(self) -> Query[None]:
         """Delete the entries of old numbers in the journals."""

@@ -318,11 +318,17 @@ class Journals:
                     entries.append(other)
         return entries
 
-    def end(self, entry: Erased, token: bytes) -> Query[int]:
-        """Remove an entry that has a token; return 1, 0 for another token, or `GONE`."""
+    def end(self, entry: Erased, token: bytes, *, confirmed: bool = True) -> Query[int]:
+        """Remove an entry that has a token; return 1, 0 for another token, or `GONE`.
+
+        Arguments:
+            entry: the entry.
+            token: the token.
+            confirmed: with the option ``replicas``, whether these have to acknowledge it.
+        """
         shard = entry.bit.shard
         keys, arguments = (self._journal(shard),), (entry.field, token)
-        return (yield from self._eval(shard, _END, keys, *arguments, confirmed=True))
+        return (yield from self._eval(shard, _END, keys, *arguments, confirmed=confirmed))
 
     def token(self, entry: Erased) -> Query[Any]:
         """Return the token of an entry; ``None`` if the journal does not have it.

@@ -8,7 +8,8 @@ a fault nothing is left for long.
 
 **Repetitions.** A request is sent again if its reply is lost. A script that must not run twice
 (since the expression has the flag itself, or the temporary key is renamed already) leaves its
-reply under a random key, where a repetition finds it.
+reply under a random key, where a repetition finds it. Without scripts, an expression with the
+flag is refused, unless computing it again from its own result changes nothing.
 
 **Users who are forgotten or merged meanwhile**, in a database with a dictionary: their numbers
 are in the journal of the shard, from the moment at which the id is erased until no bitmap has
@@ -31,7 +32,7 @@ from .._core.events import Bitmap
 from .._core.failures import check_replicated, copied, unexpected_reply
 from .._core.untrusted import reraise_from_handler, shown
 from .._core.user_ids import random_token
-from ..errors import CommandError, StoreError, StoreNotReadyError
+from ..errors import CommandError, InvalidValueError, StoreError, StoreNotReadyError
 from .bitop import BitopPlan
 from .bounds import check_bitmaps
 from .expressions import (
@@ -45,10 +46,10 @@ from .expressions import (
     part_size,
 )
 from .fanout import each_shard, gather
-from .requests import Request, check_replies, run_steps
+from .requests import Request, check_replies, in_steps, run_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from .._core.context import Context
     from .._core.events import EventSet
@@ -198,6 +199,7 @@ def save(context: Context, event_set: EventSet, as_: str) -> Query[int]:
         is_short = yield from is_short_work(context, graph, copies=1)
     else:
         yield from check_cost(context, graph)
+        yield from saver.check_repeatable()
         compute = saver.compute_without_scripts
     if not (is_short and context.options.bitfield and context.schema.shards is None):
         # No shard is changed, and nothing computed, if one of the keys has the wrong type.
@@ -314,6 +316,27 @@ class _Saver:
             arguments += [b"%d" % len(operation), *operation]
         keys = (*temporary, *others)
         return (yield from self._eval(shard, _COMPUTE, keys, arguments, once=self._has_flag()))
+
+    def check_repeatable(self) -> Query[None]:
+        """Raise if the flag would be another one if it was computed again from its own result.
+
+        As `tallymark._reading.adders` uses ``^``, at_least is refused, although it would not be.
+        """
+        if self._has_flag() and any((yield from in_steps(self._excludes_flag()))):
+            raise InvalidValueError(
+                f"with bitfield=False, {shown(self._flag.event)} cannot be saved from itself with "
+                "^ or at_least, or behind -, as a request may be sent again: save the users under "
+                "another name, and that as the flag"
+            )
+
+    def _excludes_flag(self) -> Iterator[bool]:
+        """Yield for each operation whether a user may not be in it for being in the flag."""
+        having = {~self._graph.bitmaps.index(self._flag)}
+        for number, (operator, operands, _) in enumerate(self._graph.operations):
+            if not having.isdisjoint(operands):
+                having.add(number)
+            excluding = {"^": operands, "-": operands[1:]}.get(operator, ())
+            yield not having.isdisjoint(excluding)
 
     def compute_without_scripts(self, shard: Context) -> Query[int]:
         """Do the same in a transaction; an empty flag stays, as an empty bitmap."""
