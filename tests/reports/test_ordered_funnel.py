@@ -739,5 +739,6 @@ def test_values() -> None:
         datetime(2025, 1, 2),
     )
     assert made(0) == made(0) != made(1)
-    assert made(0).unfinished_users is None
+    with pytest.raises(InvalidValueError, match="no report of a tally has made"):
+        made(0).unfinished_users  # noqa: B018
     assert made(0).segments == {}
