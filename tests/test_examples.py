@@ -247,7 +247,7 @@ def test_retention_writes_a_page(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "9,809 signed up in 13 weeks\n" in done.stdout
     assert "back after 1 weeks: 68%\n" in done.stdout
-    assert page.read_text(encoding="utf-8").count("<tr") == 15
+    assert page.read_text(encoding="utf-8").count("<tr") == 15 + 14  # and those of the curve
 
 
 # --- aiohttp

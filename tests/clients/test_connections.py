@@ -98,12 +98,16 @@ async def ask(tally: Any) -> None:
     assert await tally.count(tally.last_hours("active", 24, MONDAY)) == 1
 
 
-async def remove(tally: Any) -> None:
+async def save(tally: Any) -> None:
+    """Save flags in both ways there are."""
     monday, sparse = tally.day("active", MONDAY), tally.day("sparse", MONDAY)
     assert await tally.save(monday - tally.unique("premium"), as_="saved") == 3899  # in Redis
     assert await tally.save(sparse | tally.unique("saved"), as_="saved") == 3899 + 256  # in parts
     assert await tally.save(tally.unique("nobody"), as_="saved") == 0
     assert await tally.is_empty(tally.unique("saved"))
+
+
+async def remove(tally: Any) -> None:
     assert await tally.merge(2, 1) == 3
     assert await tally.merge(1, 100_000) > 0
     assert await tally.forget(100_000) > 0
@@ -123,6 +127,7 @@ async def test_all_verbs(facade: Facade, url: str) -> None:
     async with facade.open(url) as tally:
         await mark(tally)
         await ask(tally)
+        await save(tally)
         await remove(tally)
         # What is built from one URL belongs together, whichever tally it is of.
         async with facade.open(url) as other:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import redis
 import redis.asyncio
-from test_connections import ask, mark, remove
+from test_connections import ask, mark, remove, save
 
 from clusters import Cluster, running_cluster
 from deployments import RIGHTS
@@ -51,6 +51,7 @@ async def test_all_verbs_on_a_cluster(facade: Facade, cluster_store: Store) -> N
     async with facade.open(cluster_store.url) as tally:
         await mark(tally)
         await ask(tally)
+        await save(tally)
         await remove(tally)
 
 
@@ -61,6 +62,7 @@ async def test_all_verbs_with_shards_on_one_server(
     async with facade.open(plain_store.url, shards=shards) as tally:
         await mark(tally)
         await ask(tally)
+        await save(tally)
         await remove(tally)
     assert plain_store.names() == {"trackist_schema"}
 
@@ -235,6 +237,7 @@ async def test_the_documented_rights_are_enough(
         await mark(tally)
         async with half_moved(moving, keys=2):
             await ask(tally)
+        await save(tally)
         await remove(tally)
     async with facade.open(moving_store.url.replace("//", "//app:wrong@")) as tally:
         with pytest.raises(PermissionDeniedError):
@@ -403,6 +406,7 @@ async def test_reads_while_a_slot_moves(
         async with half_moved(moving, keys=keys):
             await ask(tally)
         await ask(tally)
+        await save(tally)
         async with half_moved(moving, keys=keys):
             await remove(tally)
     assert moving_store.names() == set()

@@ -340,7 +340,8 @@ class AsyncReads(EventSets, Generic[IdT]):
             CommandError: Redis refused a command.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout. The message
                 says if the flag may have been saved.
-            StoreNotReadyError: users were forgotten all the time.
+            StoreNotReadyError: users were forgotten all the time, or a cluster was moving a slot,
+                whose flag cannot be written until all its keys have moved: call again.
             OverloadedError: ``max_pending`` reads were waiting.
             ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
                 loop.

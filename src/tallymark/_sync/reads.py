@@ -302,7 +302,8 @@ class SyncReads(EventSets, Generic[IdT]):
             CommandError: Redis refused a command.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout. The message
                 says if the flag may have been saved.
-            StoreNotReadyError: users were forgotten all the time.
+            StoreNotReadyError: users were forgotten all the time, or a cluster was moving a slot,
+                whose flag cannot be written until all its keys have moved: call again.
             ClosedError: the tally is closed.
         """
         with self.backend.marker.saving(as_):
