@@ -72,7 +72,7 @@ def test_no_keys_are_scanned_if_months_stay(redis_store: Store) -> None:
         months = 12 * (TODAY.year + 3 - 1970)
         after = calls(redis_store, "scan"), calls(redis_store, "exists")
         assert after == (before[0], before[1] + months + 2)  # the flag twice
-        # Nearly all events have a flag, or a month of the last years: the others are not looked for.
+        # Nearly all events have a flag, or a month of the last years: no others are looked for.
         tally.mark_event("c", 1, now=date(TODAY.year - 1, 1, 1))
         before = calls(redis_store, "scan"), calls(redis_store, "exists")
         assert unknown(tally, ["c"]) == ()
