@@ -41,7 +41,6 @@ FAR = 3_000_000
 def _either_algebra(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reckon with each of the two ways in turn."""
     made = bits.Arrays(np) if request.param == "numpy" else bits.Ints()
-    monkeypatch.setattr(bits, "algebra", lambda: made)
     for module in (
         "_reading.expressions",
         "_reading.id_streams",
@@ -50,6 +49,8 @@ def _either_algebra(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
         "_async.executor",
     ):
         monkeypatch.setattr(f"tallymark.{module}.algebra", lambda: made)
+    # Last: a module that is imported meanwhile would keep it for ever.
+    monkeypatch.setattr(bits, "algebra", lambda: made)
 
 
 async def listed(stream: Any) -> list[Any]:

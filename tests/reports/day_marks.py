@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import strategies as st
 
+from proxy import proxied
+from tallymark import StoreTimeoutError
 from tallymark._reading import bits, sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
-    import pytest
+    from facades import Facade
+    from stores import Store
 
 __all__ = [
     "ALGEBRAS",
@@ -26,6 +30,7 @@ __all__ = [
     "UNTIL",
     "VARIANTS",
     "Days",
+    "check_deadline",
     "count_streaks",
     "frame",
     "mark",
@@ -60,7 +65,6 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 def with_algebra(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Combine with numpy, or with Python's ints."""
     made = bits.Arrays(np) if name == "numpy" else bits.Ints()
-    monkeypatch.setattr(bits, "algebra", lambda: made)
     for module in (
         "_reading.expressions",
         "_reading.id_streams",
@@ -71,6 +75,8 @@ def with_algebra(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         "_async.executor",
     ):
         monkeypatch.setattr(f"tallymark.{module}.algebra", lambda: made)
+    # Last: a module that is imported meanwhile would keep it for ever.
+    monkeypatch.setattr(bits, "algebra", lambda: made)
 
 
 @contextlib.contextmanager
@@ -178,3 +184,24 @@ def count_streaks(days: Days, until: datetime, most: int) -> list[int]:
             length, day = length + 1, day - DAY
         lengths[min(length, most)] += 1
     return [lengths[length] for length in range(1, most + 1)]
+
+
+async def check_deadline(
+    facade: Facade, store: Store, ask: Callable[..., Awaitable[object]]
+) -> None:
+    """Check that a report ends at its timeout, though the bitmaps never arrive.
+
+    Arguments:
+        facade: the facade.
+        store: a store with Redis.
+        ask: asks a tally for the report, with the options that it is given.
+    """
+    with proxied(store.url) as proxy:
+        async with facade.open(proxy.url) as tally:
+            await mark(tally, {FIRST: [1]})
+            await ask(tally)
+            proxy.marker = b":"
+            proxy.passing.clear()
+            with pytest.raises(StoreTimeoutError, match=r"within 0\.2 s"):
+                await ask(tally, timeout=0.2)
+            proxy.passing.set()

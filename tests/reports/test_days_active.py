@@ -19,6 +19,7 @@ from day_marks import (
     UNTIL,
     VARIANTS,
     Days,
+    check_deadline,
     frame,
     mark,
     plausible,
@@ -33,14 +34,12 @@ from hypothesis import strategies as st
 
 from facades import ASYNC, ON_SOME_STORES, ON_SOME_STORES_WITH_ALGEBRAS
 from moments import BERLIN
-from proxy import proxied
 from servers import running_server
 from tallymark import (
     DaysActive,
     DaysBar,
     InvalidTypeError,
     InvalidValueError,
-    StoreTimeoutError,
 )
 from tallymark._reports.bit_counter import BitCounter
 
@@ -262,15 +261,10 @@ async def test_bad_arguments(
 
 
 async def test_the_deadline_holds(facade: Facade, redis_store: Store) -> None:
-    with proxied(redis_store.url) as proxy:
-        async with facade.open(proxy.url) as tally:
-            await mark(tally, {FIRST: [1]})
-            await tally.days_active("a", until=UNTIL)
-            proxy.marker = b":"
-            proxy.passing.clear()
-            with pytest.raises(StoreTimeoutError, match=r"within 0\.2 s"):
-                await tally.days_active("a", until=UNTIL, timeout=0.2)
-            proxy.passing.set()
+    async def ask(tally: Any, **options: Any) -> None:
+        await tally.days_active("a", until=UNTIL, **options)
+
+    await check_deadline(facade, redis_store, ask)
 
 
 async def test_the_result_is_a_value(facade: Facade, store: Store) -> None:

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from day_marks import (
     DAY,
-    FIRST,
     UNTIL,
     VARIANTS,
     Days,
+    check_deadline,
     frame,
     mark,
     plausible,
@@ -29,7 +29,6 @@ from hypothesis import strategies as st
 
 from facades import ASYNC, ON_SOME_STORES, ON_SOME_STORES_WITH_ALGEBRAS
 from moments import BERLIN
-from proxy import proxied
 from servers import running_server
 from tallymark import (
     Bar,
@@ -38,7 +37,6 @@ from tallymark import (
     Lifecycle,
     LifecycleRow,
     Period,
-    StoreTimeoutError,
     any_of,
 )
 from tallymark._core.calendars import calendar
@@ -334,15 +332,10 @@ async def test_bad_arguments(
 
 
 async def test_the_deadline_holds(facade: Facade, redis_store: Store) -> None:
-    with proxied(redis_store.url) as proxy:
-        async with facade.open(proxy.url) as tally:
-            await mark(tally, {FIRST: [1]})
-            await tally.lifecycle("a", until=UNTIL)
-            proxy.marker = b":"
-            proxy.passing.clear()
-            with pytest.raises(StoreTimeoutError, match=r"within 0\.2 s"):
-                await tally.lifecycle("a", until=UNTIL, timeout=0.2)
-            proxy.passing.set()
+    async def ask(tally: Any, **options: Any) -> None:
+        await tally.lifecycle("a", until=UNTIL, **options)
+
+    await check_deadline(facade, redis_store, ask)
 
 
 async def test_the_result_is_a_value(facade: Facade, store: Store) -> None:

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from day_marks import (
     DAY,
-    FIRST,
     UNTIL,
     VARIANTS,
     Days,
+    check_deadline,
     count_streaks,
     frame,
     mark,
@@ -30,13 +30,11 @@ from hypothesis import strategies as st
 
 from facades import ASYNC, ON_SOME_STORES, ON_SOME_STORES_WITH_ALGEBRAS
 from moments import BERLIN
-from proxy import proxied
 from servers import running_server
 from tallymark import (
     DaysBar,
     InvalidTypeError,
     InvalidValueError,
-    StoreTimeoutError,
     Streaks,
 )
 
@@ -197,15 +195,10 @@ async def test_bad_arguments(
 
 
 async def test_the_deadline_holds(facade: Facade, redis_store: Store) -> None:
-    with proxied(redis_store.url) as proxy:
-        async with facade.open(proxy.url) as tally:
-            await mark(tally, {FIRST: [1]})
-            await tally.streaks("a", until=UNTIL)
-            proxy.marker = b":"
-            proxy.passing.clear()
-            with pytest.raises(StoreTimeoutError, match=r"within 0\.2 s"):
-                await tally.streaks("a", until=UNTIL, timeout=0.2)
-            proxy.passing.set()
+    async def ask(tally: Any, **options: Any) -> None:
+        await tally.streaks("a", until=UNTIL, **options)
+
+    await check_deadline(facade, redis_store, ask)
 
 
 async def test_the_result_is_a_value(facade: Facade, store: Store) -> None:

@@ -12,9 +12,9 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final
 
 from ..errors import InvalidValueError
-from .arguments import check_name, checked_int, immutable
+from .arguments import check_name, immutable
 from .periods import Granularity, Period
-from .unions import Coverage, Union, cover
+from .unions import BITMAPS_OF_A_DAY, Coverage, Union, cover, shifted_bounds
 from .untrusted import reraise_from_handler, shown
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ _DAY: Final = timedelta(days=1)
 #: By how many hours a clock is put back at most. (By two: Antarctica/Troll; by three: Casey.)
 _PUT_BACK: Final = 3
 
-#: How many bitmaps have marks of one day at most; and of the hours at both ends.
-_BITMAPS_OF_A_DAY: Final = 28
+#: How many bitmaps have marks of the hours at both ends at most.
 _EDGES: Final = 2 * 24
 
 
@@ -69,13 +68,8 @@ class HourRange(Union):
 
     def shift(self, count: int) -> HourRange:
         """Return the range shifted by ``count`` times its length on the wall clock."""
-        try:
-            distance: timedelta = checked_int("count", count) * (self.after - self.first)
-            return replace(self, first=self.first + distance, after=self.after + distance)
-        except OverflowError as error:
-            raise InvalidValueError(
-                f"{shown(self)} cannot be shifted that far: it leaves the years 1 to 9999"
-            ) from error
+        first, after = shifted_bounds(self, self.first, self.after, count)
+        return replace(self, first=first, after=after)
 
     def at(self, origin: Origin) -> HourRange:
         """Return the same range of another database or prefix."""
@@ -83,7 +77,7 @@ class HourRange(Union):
 
     def max_size(self) -> int:
         """Return how many dated bitmaps have marks of these hours at most."""
-        return _EDGES + _BITMAPS_OF_A_DAY * ((self.after - self.first) // _DAY)
+        return _EDGES + BITMAPS_OF_A_DAY * ((self.after - self.first) // _DAY)
 
     def periods(self) -> tuple[Period, ...]:
         """Return the hours at both ends, and the periods of the whole days in between."""

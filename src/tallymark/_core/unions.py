@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from .events import Bounds, Origin
 
 __all__ = [
+    "BITMAPS_OF_A_DAY",
     "Coverage",
     "DayRange",
     "PeriodUnion",
     "Union",
     "cover",
     "days_of",
+    "shifted_bounds",
     "spans",
 ]
 
@@ -61,7 +63,7 @@ _DAYS_OF_A_MONTH: Final = 31
 
 #: How many dated bitmaps have marks of one day at most: those of its 24 hours, of the day, and
 #: of its week, its month and its year.
-_BITMAPS_OF_A_DAY: Final = 28
+BITMAPS_OF_A_DAY: Final = 28
 
 #: The granularity of a period, and the ordinals of its first day and of the day after it.
 _Span = tuple[Granularity, int, int]
@@ -147,7 +149,7 @@ class PeriodUnion(Union):
     def max_size(self) -> int:
         """Return how many dated bitmaps have marks of these days at most."""
         first, after = days_of(self.period)
-        return _BITMAPS_OF_A_DAY * (after - first)
+        return BITMAPS_OF_A_DAY * (after - first)
 
     def iter_periods(self) -> Iterator[Period]:
         """Yield the periods one by one, as they are computed."""
@@ -197,13 +199,8 @@ class DayRange(Union):
 
     def shift(self, count: int) -> DayRange:
         """Return the range shifted by ``count`` times its length."""
-        try:
-            distance: timedelta = checked_int("count", count) * (self.after - self.first)
-            return replace(self, first=self.first + distance, after=self.after + distance)
-        except OverflowError as error:
-            raise InvalidValueError(
-                f"{shown(self)} cannot be shifted that far: it leaves the years 1 to 9999"
-            ) from error
+        first, after = shifted_bounds(self, self.first, self.after, count)
+        return replace(self, first=first, after=after)
 
     def at(self, origin: Origin) -> DayRange:
         """Return the same range of another database or prefix."""
@@ -218,7 +215,7 @@ class DayRange(Union):
 
     def max_size(self) -> int:
         """Return how many dated bitmaps have marks of these days at most."""
-        return _BITMAPS_OF_A_DAY * (self.after - self.first).days
+        return BITMAPS_OF_A_DAY * (self.after - self.first).days
 
     def iter_periods(self) -> Iterator[Period]:
         """Yield the periods one by one, as they are computed."""
@@ -237,6 +234,29 @@ class DayRange(Union):
 
     def __repr__(self) -> str:
         return f"between({self.event!r}, {self.first:%Y-%m-%d}, {self.after:%Y-%m-%d})"
+
+
+def shifted_bounds(
+    event_set: EventSet, first: datetime, after: datetime, count: int
+) -> tuple[datetime, datetime]:
+    """Return the bounds of a range, shifted by ``count`` times its length.
+
+    Arguments:
+        event_set: the range.
+        first, after: its bounds.
+        count: how many lengths.
+
+    Raises:
+        InvalidTypeError: the count is no int.
+        InvalidValueError: a bound would leave the years 1 to 9999.
+    """
+    try:
+        distance: timedelta = checked_int("count", count) * (after - first)
+        return first + distance, after + distance
+    except OverflowError as error:
+        raise InvalidValueError(
+            f"{shown(event_set)} cannot be shifted that far: it leaves the years 1 to 9999"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -44,12 +44,16 @@ _PERIODS: Final = 150
 
 def bitmaps_exist(context: Context, event: str, suffixes: Iterable[str]) -> Query[list[int]]:
     """Return for each suffix 1 if the event has a bitmap with it in a shard, else 0."""
+    return _exist(suffixed_key(context.origin.prefix, event, suffix) for suffix in suffixes)
+
+
+def _exist(keys: Iterable[bytes]) -> Query[list[int]]:
+    """Return for each key of a shard 1 if it exists, else 0."""
     replies: list[int] = []
-    remaining = iter(suffixes)
+    remaining = iter(keys)
     while chunk := list(itertools.islice(remaining, _STEP)):
         yield Checkpoint()
-        keys = (suffixed_key(context.origin.prefix, event, suffix) for suffix in chunk)
-        replies += yield Request([(b"EXISTS", key) for key in keys])
+        replies += yield Request([(b"EXISTS", key) for key in chunk])
     return replies
 
 
@@ -89,13 +93,7 @@ def existing_sets(context: Context, event_sets: Sequence[EventSet]) -> Query[lis
     different = dict.fromkeys(itertools.chain.from_iterable(of_sets))
 
     def in_shard(shard: Context) -> Query[list[int]]:
-        replies: list[int] = []
-        remaining = iter(different)
-        while chunk := list(itertools.islice(remaining, _STEP)):
-            yield Checkpoint()
-            keys = (bitmap.key_with_prefix(shard.origin.prefix) for bitmap in chunk)
-            replies += yield Request([(b"EXISTS", key) for key in keys])
-        return replies
+        return _exist(bitmap.key_with_prefix(shard.origin.prefix) for bitmap in different)
 
     existing: set[Bitmap] = set()
     for replies in (yield from each_shard(context, in_shard)):

@@ -133,10 +133,9 @@ def _read(
         context: the database.
         event_sets: the event sets.
         read_command: returns the command that reads the bitmap under a key.
-        fallback: reads the results without temporary keys, given the database and a graph in
-            a shard for each event set:
-            from a replica, from a shard whose slot is migrating, or where thresholds would
-            block the server for long.
+        fallback: reads the results without temporary keys, given the database and a graph in a
+            shard for each event set: from a replica, from a shard whose slot is migrating, or
+            where thresholds would block the server for long.
 
     Returns:
         For each shard the list of the replies to ``read_command``. Those of one shard are of

@@ -1,22 +1,29 @@
 """Counting in how many sets each user is, for all users at once. Pure.
 
 The counts are bit-sliced: a value of the `Algebra` for each binary digit has one bit for each user.
-Numbers are added as in a carry-save adder: three values of the same weight become a sum of the same
-weight and a carry of twice the weight, with five operations for all users.
+An `Adder` adds them up.
 """
 
 from __future__ import annotations
 
 import functools
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from .._reading.adders import Adder
 from .._reading.bits import algebra
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 __all__ = ["BitCounter"]
+
+
+_OPERATIONS: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    "&": operator.and_,
+    "|": operator.or_,
+    "^": operator.xor,
+}
 
 
 class BitCounter:
@@ -25,17 +32,18 @@ class BitCounter:
     def __init__(self) -> None:
         """Make a counter with no values."""
         self._algebra = algebra()
-        #: The values of each weight: at most two between two calls.
-        self._columns: list[list[Any]] = []
+        self._adder = Adder[Any](lambda name, values: _OPERATIONS[name](*values))
 
     @property
     def is_empty(self) -> bool:
         """Whether no user is in any value."""
-        return not any(self._algebra.any(value) for column in self._columns for value in column)
+        return not any(
+            self._algebra.any(value) for column in self._adder.columns for value in column
+        )
 
     def add(self, value: Any) -> Iterator[None]:
         """Add 1 to the counts of some users. Yields after each addition of three values."""
-        yield from self._add(0, value)
+        yield from self._adder.add(value)
 
     def totals(self, most: int) -> Generator[None, None, list[int]]:
         """Return how many users are in exactly 1, 2, ... values. Yields between steps.
@@ -45,15 +53,7 @@ class BitCounter:
         Arguments:
             most: the largest number of values to count; no user is in more of them.
         """
-        weight = 0
-        while weight < len(self._columns):
-            column = self._columns[weight]
-            if len(column) > 1:
-                first, second = column
-                column[:] = [first ^ second]
-                yield from self._add(weight + 1, first & second)
-            weight += 1
-        digits = [value for (value,) in self._columns]
+        digits = yield from self._adder.digits()
         totals = [0] * most
         if not digits:
             return totals
@@ -76,19 +76,3 @@ class BitCounter:
                 groups.append((2 * number, zeros, size - with_one, left - 1))
             yield
         return totals
-
-    def _add(self, weight: int, value: Any) -> Iterator[None]:
-        """Add a value of a weight, and what is carried."""
-        while True:
-            if weight == len(self._columns):
-                self._columns.append([])
-            column = self._columns[weight]
-            column.append(value)
-            if len(column) < 3:
-                return
-            first, second, third = column
-            half = first ^ second
-            column[:] = [half ^ third]
-            value = (first & second) | (half & third)
-            weight += 1
-            yield

@@ -20,7 +20,7 @@ from .._reading.requests import in_steps
 from ..errors import InvalidValueError
 from .results import checked_labels
 from .retention import rate
-from .retention_query import select, selector_name
+from .retention_query import moment_of, select, selector_name
 from .trend import Trend, TrendPoint
 from .trend_counts import Step, count_steps
 
@@ -74,9 +74,7 @@ def trend(
     if number < 1:
         raise InvalidValueError(f"periods must be 1 or more, got {shown(number)}")
     check_number(context, len(names) * number, "points (periods times series)")
-    moment = context.local(None)
-    if until is not None:
-        moment = min(moment, context.local(until, "until"))
+    moment = moment_of(context, until)
     last = spans.containing(moment).shift(-1)  # the last complete period
     timeline = yield from in_steps(map(last.shift, range(1 - number, 1)))
     windows: list[_Window] = []
