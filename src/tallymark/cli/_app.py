@@ -11,12 +11,13 @@ from typing import Annotated, Any, Final, Literal
 from cyclopts import App, Group, Parameter
 
 from .. import __version__
-from ._commands import ALL, COMMANDS, OPTIONS
+from .._redis.url_sources import url_in, url_of_environment
+from ._commands import ALL, COMMANDS, OPTIONS, STANDARD_INPUT
 from ._errors import UsageError, guarded
 from ._help import HelpPage
 from ._invocation import Invocation, Whole
 from ._output import Output
-from ._store import StoreOptions, store_url
+from ._store import StoreOptions
 
 __all__ = ["app", "run"]
 
@@ -63,14 +64,17 @@ def _launch(
         raise UsageError("--json and --csv are two forms; one is possible")
     if prefix is not None and "://" in prefix:  # error messages show prefixes
         raise UsageError("--prefix is what keys begin with, not a URL")
+    store = url_of_environment() if url is None else url_in(url, "--url: ")
+    del url  # error reporters show the locals of frames
     chosen = {"prefix": prefix, "shards": shards, "timezone": timezone, "timeout": timeout}
     options = {name: value for name, value in chosen.items() if value is not None}
     invocation = Invocation(
-        StoreOptions(store_url(url), user_ids, options),
+        StoreOptions(store, user_ids, options),
         Output("json" if json else "csv" if csv else "table", html),
         yes,
     )
-    command, bound, injected = app.parse_args(tokens, exit_on_error=False, print_error=False)
+    words = [STANDARD_INPUT if word == "-" else word for word in tokens]
+    command, bound, injected = app.parse_args(words, exit_on_error=False, print_error=False)
     code = command(*bound.args, **bound.kwargs, **dict.fromkeys(injected, invocation))
     return code if isinstance(code, int) else 0
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ALL", "COMMANDS", "OPTIONS"]
+__all__ = ["ALL", "COMMANDS", "OPTIONS", "STANDARD_INPUT"]
 
 #: The import path of each command, without ``tallymark.cli.``, its group, and what it does.
 COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
@@ -55,6 +55,9 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "completion": ("_about:completion", "Other", "Print completions for a shell"),
     "help": ("_about:help_", "Other", "Describe all commands, and the options of all commands"),
 }
+
+#: What commands get for the argument ``-``, which cyclopts would take for an option.
+STANDARD_INPUT: Final = "<standard input>"
 
 #: The title of the options that all commands have.
 ALL: Final = "Options of all commands"

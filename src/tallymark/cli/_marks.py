@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from .._core.periods import Granularity
 from ..errors import TallymarkError
+from ._commands import STANDARD_INPUT
 from ._errors import NO, UsageError
 from ._invocation import Invocation, Run
 from ._periods import moment_of
@@ -130,7 +131,7 @@ def unmark_unique(event: str, user_id: str, /, *, run: Run) -> None:
 
 def mark_many(
     event: str,
-    file: Annotated[str, _FILE] = "-",
+    file: Annotated[str, _FILE] = STANDARD_INPUT,
     /,
     *,
     at: Annotated[str | None, _AT] = None,
@@ -159,7 +160,7 @@ def mark_many(
 
 def unmark_many(
     event: str,
-    file: Annotated[str, _FILE] = "-",
+    file: Annotated[str, _FILE] = STANDARD_INPUT,
     /,
     *,
     at: Annotated[str | None, _AT] = None,
@@ -186,7 +187,9 @@ def unmark_many(
     return 0
 
 
-def mark_unique_many(event: str, file: Annotated[str, _FILE] = "-", /, *, run: Run) -> None:
+def mark_unique_many(
+    event: str, file: Annotated[str, _FILE] = STANDARD_INPUT, /, *, run: Run
+) -> None:
     """Set the flag of many users, with the ids of a file.
 
     For example:
@@ -200,7 +203,9 @@ def mark_unique_many(event: str, file: Annotated[str, _FILE] = "-", /, *, run: R
         _write_many(run, file, lambda ids: {Granularity.UNIQUE: tally.mark_unique_many(event, ids)})
 
 
-def unmark_unique_many(event: str, file: Annotated[str, _FILE] = "-", /, *, run: Run) -> int:
+def unmark_unique_many(
+    event: str, file: Annotated[str, _FILE] = STANDARD_INPUT, /, *, run: Run
+) -> int:
     """Clear the flag of many users, with the ids of a file. Asks before.
 
     For example:
@@ -241,7 +246,7 @@ def _write_many(run: Invocation, file: str, write: Any) -> None:
 
     Arguments:
         run: the invocation.
-        file: the path, or ``-``.
+        file: the path, or `STANDARD_INPUT`.
         write: marks some users; returns how many bits it has flipped of each granularity.
     """
     done = 0
@@ -270,7 +275,7 @@ def _ids_of(file: str, store: StoreOptions) -> Iterator[Any]:
         UsageError: a line is no user id.
         OSError, UnicodeError: the file cannot be read.
     """
-    if file == "-":
+    if file == STANDARD_INPUT:
         yield from _parsed(sys.stdin, store)
         return
     with Path(file).open(encoding="utf-8-sig", newline=None) as lines:
