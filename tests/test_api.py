@@ -13,6 +13,7 @@ import pytest
 import tallymark
 from tallymark import SyncTally, Tally, Transaction, bitmapist
 from tallymark import sync as tm
+from tallymark._async.maintenance import AsyncMaintenance
 from tallymark._async.reads import AsyncReads
 from tallymark._async.reports import AsyncReports
 from tallymark._core.context import EventSets
@@ -21,7 +22,12 @@ from tallymark._sync.reports import SyncReports
 VERBS = ["mark_event", "unmark_event", "mark_unique", "unmark_unique"]
 MANY = ["mark_many", "unmark_many", "mark_unique_many", "unmark_unique_many"]
 #: What a tally has beside the verbs that mark.
-READS = [name for name in (*vars(AsyncReads), *vars(AsyncReports)) if not name.startswith("_")]
+READS = [
+    name
+    for verbs in (AsyncReads, AsyncMaintenance, AsyncReports)
+    for name in vars(verbs)
+    if not name.startswith("_")
+]
 STREAMS = ["users", "user_chunks"]
 MODULES = [
     importlib.import_module(module.name)

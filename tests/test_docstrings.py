@@ -11,6 +11,7 @@ import pytest
 import tallymark
 from tallymark import SyncTally, Tally
 from tallymark import sync as tm
+from tallymark._async.maintenance import AsyncMaintenance
 from tallymark._async.reads import AsyncReads
 from tallymark._async.reports import AsyncReports
 
@@ -26,7 +27,12 @@ MARKING = (
     "unmark_unique_many",
     "transaction",
 )
-READS = [name for name in (*vars(AsyncReads), *vars(AsyncReports)) if not name.startswith("_")]
+READS = [
+    name
+    for verbs in (AsyncReads, AsyncMaintenance, AsyncReports)
+    for name in vars(verbs)
+    if not name.startswith("_")
+]
 
 #: The second paragraph of a module's verb.
 DEFAULT_TALLY = {
