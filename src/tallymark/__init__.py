@@ -70,6 +70,7 @@ if _TYPE_CHECKING:
     from ._reports.bars import Bar, DaysBar
     from ._reports.days_active import DaysActive
     from ._reports.engagement import Funnel, FunnelStep, Stickiness
+    from ._reports.health.diagnosis import Diagnosis, Finding
     from ._reports.lifecycle import Lifecycle, LifecycleRow, LifecycleTotals
     from ._reports.ordered_funnel import OrderedFunnel, OrderedStep
     from ._reports.results import Report
@@ -94,7 +95,9 @@ __all__ = [
     "DaysActive",
     "DaysBar",
     "Deleted",
+    "Diagnosis",
     "EventSet",
+    "Finding",
     "Funnel",
     "FunnelStep",
     "Granularity",
@@ -170,6 +173,8 @@ _LAZY = {
     "DaysActive": "_reports.days_active",
     "DaysBar": "_reports.bars",
     "Deleted": "_reading.purging",
+    "Diagnosis": "_reports.health.diagnosis",
+    "Finding": "_reports.health.diagnosis",
     "Funnel": "_reports.engagement",
     "FunnelStep": "_reports.engagement",
     "Lifecycle": "_reports.lifecycle",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .._core.periods import By, Granularity
     from .._reading.expiring import AppliedExpiry
     from .._reading.purging import Deleted
+    from .._reports.health.diagnosis import Diagnosis
 
 __all__ = ["AsyncMaintenance"]
 
@@ -293,3 +294,34 @@ class AsyncMaintenance(AsyncReads[IdT]):
         Cancelled: all, some or none of the bitmaps may have been changed; call it again.
         """
         return await self._answer(user_bits.merge(self._context, source, target), timeout)
+
+    async def doctor(self, *, timeout: float | None = None) -> Diagnosis:
+        """Examine the database and its servers for what goes wrong in practice.
+
+        More than twenty checks: the server's release, the rights of the Redis user, persistence,
+        eviction, memory, replication, the cluster, clocks, ids so sparse that bitmaps are mostly
+        zeros, keys of other types, left temporary keys, bitmaps without the expiry that the
+        option ``expire`` asks for, and others. docs/operations.md lists them. A check whose
+        command the server refuses is skipped, and says why.
+
+        Changes nothing. Reads at most 100,000 keys of each server, a thousand at a time, and
+        looks at 2,000 bitmaps, so what it says of keys is of a sample, if there are more. That
+        takes Redis some ten milliseconds, in small steps. Of a cluster, all masters are examined;
+        with the option ``read_from``, also the replica.
+
+        Returns:
+            A finding for each check. ``ok`` is False if there is a problem; warnings do not count.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: the timeout is not allowed; nothing was sent.
+            PermissionDeniedError: the login is refused.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+                loop.
+
+        Cancelled: other calls are not affected, and no temporary key is left.
+        """
+        from .._reports.health.doctor import doctor  # noqa: PLC0415 - few programs need it
+
+        return await self._answer(doctor(self._context), timeout)
