@@ -25,7 +25,7 @@ from tallymark import (
     WrongSchemaError,
 )
 from tallymark._core.keys import key_slot, tags
-from tallymark._reading import bit_changes
+from tallymark._reading import raw_keys
 from wires import wired
 
 if TYPE_CHECKING:
@@ -641,9 +641,9 @@ async def test_a_node_that_is_gone(facade: Facade) -> None:
 
 def test_a_bitmap_that_expires_meanwhile_is_not_made_again() -> None:
     """It would never expire in the shard of the target."""
-    query = bit_changes._expiries([b"gone", b"kept", b"expiring"])
+    query = raw_keys.expiry_times([b"gone", b"kept", b"expiring"])
     request: Any = next(query)
     assert [command[0] for command in request.commands] == [b"TIME", *[b"PTTL"] * 3]
     with pytest.raises(StopIteration) as ended:
         query.send([[b"1700000000", b"900000"], -2, -1, 99_099])
-    assert ended.value.value == {b"kept": None, b"expiring": 1_700_000_100}
+    assert ended.value.value == (1_700_000_000.9, {b"kept": None, b"expiring": 1_700_000_100})

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import date
 
+    from .._core.expiry import Expiry
     from .._core.options import Options
-    from .policies import EventPolicy, Expiry
+    from .policies import EventPolicy
 
 __all__ = ["BitmapCache", "PresentHour"]
 

@@ -13,6 +13,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from .._core.arguments import check_flag, checked_name
+from .._core.expiry import Expiry
 from .._core.failures import may_be_applied
 from .._core.options import switches
 from .._core.periods import Granularity, Period
@@ -20,7 +21,7 @@ from ..errors import TallymarkError
 from .bitmap_cache import BitmapCache
 from .bulk import BulkWrite, Target
 from .marks import Bitmaps, BitMark, ExactUnmark
-from .policies import EventPolicy, Expiry
+from .policies import EventPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
