@@ -16,6 +16,7 @@ from tallymark import sync as tm
 from tallymark._async.maintenance import AsyncMaintenance
 from tallymark._async.reads import AsyncReads
 from tallymark._async.reports import AsyncReports
+from tallymark._async.transfer import AsyncTransfer
 from tallymark._core.context import EventSets
 from tallymark._sync.reports import SyncReports
 
@@ -24,7 +25,7 @@ MANY = ["mark_many", "unmark_many", "mark_unique_many", "unmark_unique_many"]
 #: What a tally has beside the verbs that mark.
 READS = [
     name
-    for verbs in (AsyncReads, AsyncMaintenance, AsyncReports)
+    for verbs in (AsyncReads, AsyncMaintenance, AsyncTransfer, AsyncReports)
     for name in vars(verbs)
     if not name.startswith("_")
 ]

@@ -65,6 +65,7 @@ from .errors import (
 )
 
 if _TYPE_CHECKING:
+    from ._core.batches import Batch
     from ._reports.bars import Bar, DaysBar
     from ._reports.days_active import DaysActive
     from ._reports.engagement import Funnel, FunnelStep, Stickiness
@@ -81,6 +82,7 @@ __all__ = [
     "TRACK_HOURLY",
     "TRACK_UNIQUE",
     "Bar",
+    "Batch",
     "Cell",
     "CellState",
     "ClosedError",
@@ -158,6 +160,7 @@ __version__: str
 #: 10 ms, and a program that marks events on an event loop needs none of them.
 _LAZY = {
     "Bar": "_reports.bars",
+    "Batch": "_core.batches",
     "Cell": "_reports.retention",
     "CellState": "_reports.retention",
     "Cohort": "_reports.retention",

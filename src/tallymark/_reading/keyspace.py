@@ -41,6 +41,7 @@ __all__ = [
     "memory",
     "periods",
     "periods_of",
+    "sort",
 ]
 
 AnswerT = TypeVar("AnswerT")
@@ -74,7 +75,7 @@ def event_names(context: Context, prefix: str) -> Query[list[str]]:
     scan = KeyScan(context, prefix)
     while scan.has_more:
         names.update(bitmap.event for bitmap in (yield from scan.next()))
-    return (yield from _sort(names))
+    return (yield from sort(names))
 
 
 def all_bitmaps(context: Context) -> Query[tuple[list[_BitmapName], list[_BitmapName]]]:
@@ -107,7 +108,7 @@ def periods_of(context: Context, event: str) -> Query[list[Period]]:
             for bitmap in (yield from scan.next())
             if bitmap.event == event and bitmap.period is not None
         )
-    return (yield from _sort(unsorted, operator.attrgetter("start")))
+    return (yield from sort(unsorted, operator.attrgetter("start")))
 
 
 def memory(context: Context, event: str) -> Query[dict[Granularity, int]]:
@@ -303,7 +304,7 @@ def _scan_of_event(context: Context, event: str) -> KeyScan:
     return KeyScan(context, event + "_", with_temporary=True)
 
 
-def _sort(
+def sort(
     items: Iterable[AnswerT], key: Callable[[AnswerT], Any] | None = None
 ) -> Query[list[AnswerT]]:
     """Return items in order, as `sorted` does, with checkpoints: by a merge sort."""
