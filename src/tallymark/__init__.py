@@ -65,6 +65,7 @@ from .errors import (
 )
 
 if _TYPE_CHECKING:
+    from ._core.batches import Batch
     from ._reading.expiring import AppliedExpiry
     from ._reading.purging import Deleted
     from ._reports.bars import Bar, DaysBar
@@ -85,6 +86,7 @@ __all__ = [
     "TRACK_UNIQUE",
     "AppliedExpiry",
     "Bar",
+    "Batch",
     "Cell",
     "CellState",
     "ClosedError",
@@ -166,6 +168,7 @@ __version__: str
 _LAZY = {
     "AppliedExpiry": "_reading.expiring",
     "Bar": "_reports.bars",
+    "Batch": "_core.batches",
     "Cell": "_reports.retention",
     "CellState": "_reports.retention",
     "Cohort": "_reports.retention",

@@ -168,6 +168,18 @@ class Marker:
         """Return the bulk write that clears many users' dateless bits."""
         return self._dateless_write(event, 0)
 
+    def bitmap_write(
+        self, event: str, granularity: Granularity, period: Period | None
+    ) -> BulkWrite:
+        """Return the bulk write that sets many users' bits of one bitmap.
+
+        Arguments:
+            event: the event's name.
+            granularity, period: of the bitmap; ``None`` for the dateless one, which is UNIQUE.
+        """
+        of_shard = functools.partial(self._cache.of_period, event, granularity, period)
+        return self._bulk_write(functools.cache(of_shard), 1)
+
     def bitmaps(
         self,
         event: str,
