@@ -62,7 +62,7 @@ def _launch(
     chosen = {"prefix": prefix, "shards": shards, "timezone": timezone, "timeout": timeout}
     options = {name: value for name, value in chosen.items() if value is not None}
     invocation = Invocation(
-        StoreOptions(store_url(url), user_ids, options),
+        StoreOptions(store_url(url), user_ids, options, is_named=url is not None),
         Output("json" if json else "csv" if csv else "table", html),
         yes,
     )

@@ -52,6 +52,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "forget": ("_maintenance:forget", "Changes", "Clear all bits of a user"),
     "merge": ("_maintenance:merge", "Changes", "Move all bits of a user to another one"),
     "migrate": ("_migrate:migrate", "Data", "Copy a database into another one"),
+    "demo": ("_demo:demo", "Other", "Show reports of an invented app"),
     "completion": ("_completion:completion", "Other", "Print completions for a shell"),
     "help": ("_help:help_", "Other", "Describe all commands, and the options of all commands"),
 }
