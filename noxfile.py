@@ -150,8 +150,9 @@ def browser(session: nox.Session) -> None:
 
 @nox.session
 def quickstart(session: nox.Session) -> None:
-    """Mark some events in the embedded store and show the bits."""
-    session.install(".[memory]")
+    """Run the demo, and mark some events, in the embedded store."""
+    session.install(".[cli,memory]")
+    session.run("tallymark", "demo")
     session.run("python", "examples/quickstart.py", *session.posargs)
 
 
