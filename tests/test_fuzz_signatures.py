@@ -327,6 +327,7 @@ def test_all_verbs_take_part() -> None:
 
 
 # What shards change is behind both facades.
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("facade", "shards"),
     [(ASYNC, None), (ASYNC, 3), (SYNC, None)],
