@@ -53,8 +53,8 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "merge": ("_maintenance:merge", "Changes", "Move all bits of a user to another one"),
     "migrate": ("_migrate:migrate", "Data", "Copy a database into another one"),
     "demo": ("_demo:demo", "Other", "Show reports of an invented app"),
-    "completion": ("_completion:completion", "Other", "Print completions for a shell"),
-    "help": ("_help:help_", "Other", "Describe all commands, and the options of all commands"),
+    "completion": ("_about:completion", "Other", "Print completions for a shell"),
+    "help": ("_about:help_", "Other", "Describe all commands, and the options of all commands"),
 }
 
 #: The title of the options that all commands have.
