@@ -138,12 +138,12 @@ class Batch(Generic[IdT]):
             ) from error
         texts = self.event, str(self.granularity), self.period_text
         zeros = pa.Array.from_buffers(  # without a Python object for each
-            pa.int8(), len(self), [None, pa.py_buffer(bytes(len(self)))]
+            pa.int32(), len(self), [None, pa.py_buffer(bytes(4 * len(self)))]
         )
         columns: list[Any] = [
             pa.DictionaryArray.from_arrays(zeros, pa.array([text], pa.string()))
             if text is not None
-            else pa.nulls(len(self), pa.dictionary(pa.int8(), pa.string()))
+            else pa.nulls(len(self), pa.dictionary(pa.int32(), pa.string()))
             for text in texts
         ]
         ids: Any = self.user_ids
