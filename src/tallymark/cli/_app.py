@@ -22,10 +22,12 @@ __all__ = ["app", "run"]
 
 _MARKS = Group("Marks", sort_key=1)
 _READS = Group("Reads", sort_key=2)
+_TRANSFER = Group("Data in and out", sort_key=4)
 
 #: The import path of each command, without ``tallymark.cli.``, its group, and its help.
 _COMMANDS: Final[dict[str, tuple[str, Group, str]]] = {
     "mark": ("_marks:mark", _MARKS, "Record that a user did something."),
+    "import": ("_transfer:import_", _TRANSFER, "Mark the events of files."),
     "count": ("_reads:count", _READS, "Print how many users are in an event set."),
 }
 
