@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
+import textwrap
 import traceback
 from typing import TYPE_CHECKING, Final
 
@@ -52,8 +54,16 @@ def hidden(text: str) -> str:
 
 
 def warn(message: str) -> None:
-    """Print a message on the standard error."""
-    print(f"tallymark: {hidden(escaped(message, _LONGEST))}", file=sys.stderr)  # noqa: T201
+    """Print a message on the standard error; on a terminal, in lines of its width."""
+    text = f"tallymark: {hidden(escaped(message, _LONGEST))}"
+    if sys.stderr.isatty():
+        text = textwrap.fill(
+            text,
+            shutil.get_terminal_size().columns,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    print(text, file=sys.stderr)  # noqa: T201
 
 
 def guarded(command: Callable[[], int], *, debug: bool) -> int:

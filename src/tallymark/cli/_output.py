@@ -13,10 +13,11 @@ import json
 import os
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .._core.untrusted import escaped
 from ._errors import warn
+from ._writing import write
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,18 +25,9 @@ if TYPE_CHECKING:
 
     from .._reports.results import Report
 
-__all__ = ["Output", "Row", "grouped", "write"]
+__all__ = ["Output", "Row"]
 
 Row = dict[str, Any]
-
-#: How many characters a cell of a table has at most.
-_CELL: Final = 2000
-
-
-def write(text: str) -> None:
-    """Print a text on the standard output; what its encoding does not have is escaped."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 @dataclass(frozen=True)
@@ -50,18 +42,19 @@ class Output:
     form: Literal["table", "json", "csv"] = "table"
     html: Path | None = None
 
-    @property
-    def for_people(self) -> bool:
-        """Whether people read the output."""
-        return self.form == "table"
+    def answer(self, rows: Row | list[Row], text: str) -> None:
+        """Print an answer: for people, a line of text.
 
-    def answer(self, row: Row, text: str) -> None:
-        """Print an answer of one row; for people, a text."""
-        if self.for_people:
+        Arguments:
+            rows: what programs get, one row or several.
+            text: what people get.
+        """
+        rows = [rows] if isinstance(rows, dict) else rows
+        if self.form == "table":
+            self._page(text, rows)
             write(f"{text}\n")
-            self._page(row_title(row), [row])
         else:
-            self.table([row], "")
+            self.table(rows, text)
 
     def table(self, rows: Iterable[Row], title: str) -> None:
         """Print rows.
@@ -73,12 +66,37 @@ class Output:
         if self.html is not None:
             rows = list(rows)
             self._page(title, rows)
-        if self.form == "json":
-            _print_json(rows)
-        elif self.form == "csv":
-            _print_csv(rows)
-        else:
-            _print_table(list(rows))
+        if self.form != "table":
+            self._print_data(rows)
+            return
+        rows = list(rows)
+        if rows:
+            from ._tables import TextTable, cell, print_table  # noqa: PLC0415 - for people only
+
+            names = {
+                index
+                for index, name in enumerate(rows[0])
+                if not all(isinstance(row[name], int | float | type(None)) for row in rows)
+            }
+            texts = [[cell(value) for value in row.values()] for row in rows]
+            print_table(TextTable("", list(rows[0]), texts, frozenset(names)))
+
+    def lines(self, name: str, values: Iterable[Any]) -> None:
+        """Print values, each on a line of its own.
+
+        On a terminal, control characters are escaped, and line breaks always.
+
+        Arguments:
+            name: the name of the only column.
+            values: str or int, possibly very many.
+        """
+        if self.form != "table" or self.html is not None:
+            self.table(({name: value} for value in values), name)
+            return
+        shown = _on_terminal if sys.stdout.isatty() else _on_one_line
+        iterator = iter(values)
+        while block := list(itertools.islice(iterator, 1000)):
+            write("".join(f"{shown(value)}\n" for value in block))
 
     def report(self, report: Report) -> None:
         """Print a report, and warn about events for which nobody was ever marked."""
@@ -86,45 +104,37 @@ class Output:
             warn(f"nobody was ever marked for {escaped(name)}: is the name spelt correctly?")
         if self.html is not None:
             _save(self.html, report.to_html())
-        if self.form == "json":
-            _print_json(report.to_rows())
-        elif self.form == "csv":
-            _print_csv(report.to_rows())
-        else:
-            _print_table(report.to_rows())
+        if self.form != "table":
+            self._print_data(report.to_rows())
+            return
+        from ._tables import print_table, report_tables  # noqa: PLC0415 - for people only
+
+        for number, table in enumerate(report_tables(report)):
+            write("\n" if number else "")
+            print_table(table)
+
+    def _print_data(self, rows: Iterable[Row]) -> None:
+        (_print_json if self.form == "json" else _print_csv)(rows)
 
     def _page(self, title: str, rows: list[Row]) -> None:
         if self.html is None:
             return
         from .._charts.page import Page  # noqa: PLC0415 - few commands need it
         from .._charts.tables import Table  # noqa: PLC0415
+        from ._tables import cell  # noqa: PLC0415
 
         columns = list(rows[0]) if rows else []
-        cells = [[_cell(value) for value in row.values()] for row in rows]
-        _save(self.html, Page(title, "", [Table(title, columns, cells)]).page())
+        cells = [[cell(value) for value in row.values()] for row in rows]
+        figures = [Table(title, columns, cells)] if rows else []
+        _save(self.html, Page(title, "", figures).page())
 
 
-def row_title(row: Row) -> str:
-    """Return a heading for one row."""
-    return ", ".join(row)
+def _on_terminal(value: Any) -> str:
+    return escaped(value, len(value)) if isinstance(value, str) else str(value)
 
 
-def grouped(number: int) -> str:
-    """Return a number for people: with commas on a terminal, without them for scripts."""
-    return f"{number:,}" if sys.stdout.isatty() else str(number)
-
-
-def _cell(value: object) -> str:
-    """Return a value for a table: one line without control characters."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return escaped(str(value), _CELL)
+def _on_one_line(value: Any) -> str:
+    return "\\n".join(value.splitlines()) if isinstance(value, str) else str(value)
 
 
 def _print_json(rows: Iterable[Row]) -> None:
@@ -139,34 +149,16 @@ def _print_csv(rows: Iterable[Row]) -> None:
     iterator = iter(rows)
     first = next(iterator, None)
     if first is not None:
-        writer = csv.DictWriter(_Lines(), list(first))
+        writer = csv.DictWriter(_Stdout(), list(first), lineterminator="\n")
         writer.writeheader()
         writer.writerows(itertools.chain([first], iterator))
 
 
-class _Lines:
-    """A file for `csv` on the standard output."""
+class _Stdout:
+    """The standard output as a file for `csv`."""
 
     def write(self, line: str) -> None:
-        write(line.replace("\r\n", "\n"))
-
-
-def _print_table(rows: list[Row]) -> None:
-    from rich import box  # noqa: PLC0415 - takes 40 ms, and scripts do not need it
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    if not rows:
-        return
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
-    for name, value in rows[0].items():
-        table.add_column(Text(name), justify="right" if isinstance(value, int | float) else "left")
-    for row in rows:
-        table.add_row(*(Text(_cell(value)) for value in row.values()))
-    # Without a terminal, lines are as long as they have to be.
-    width = None if sys.stdout.isatty() else 10_000
-    Console(file=sys.stdout, width=width, emoji=False, markup=False).print(table)
+        write(line)
 
 
 def _save(path: Path, text: str) -> None:

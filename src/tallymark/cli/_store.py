@@ -5,48 +5,26 @@ from __future__ import annotations
 import os
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from .._core.urls import StoreUrl
-from .._core.user_ids import id_type
-from .._redis.defaults import DEFAULT_URL, URL_VARIABLE
+from .._core.user_ids import TYPES_BY_NAME
+from .._redis.defaults import DEFAULT_URL, URL_VARIABLE, url_in
 from ._errors import UsageError
 
 __all__ = ["StoreOptions", "store_url"]
 
-_ID_TYPES: Final[dict[str, type]] = {
-    id_type(kind).name: kind for kind in (str, uuid.UUID, int, bytes)
-}
 
-
-def store_url(text: str | None) -> StoreUrl:
-    """Return the URL in an argument, or in the variable or file that the argument names.
-
-    Arguments:
-        text: a URL, ``env:NAME`` or ``file:PATH``; ``None`` for the variable `URL_VARIABLE`,
-            or the default.
+def store_url(argument: str | None) -> StoreUrl:
+    """Return the URL of ``--url``, or else of the variable `URL_VARIABLE`, or the default.
 
     Raises:
-        UsageError: there is no such variable, or the file cannot be read.
+        InvalidValueError: the argument names a variable or a file that cannot be read.
     """
-    if text is None:
-        value = os.environ.get(URL_VARIABLE)
-        return StoreUrl(value or DEFAULT_URL, f"{URL_VARIABLE}: " if value else "")
-    kind, _, name = text.partition(":")
-    del text  # error reporters show the locals of frames
-    if kind == "env":
-        value = os.environ.get(name)
-        if value is None:
-            raise UsageError("--url: there is no such environment variable")
-        return StoreUrl(value, "--url: ")
-    if kind == "file":
-        try:
-            return StoreUrl(Path(name).read_text("utf-8-sig").strip(), "--url: ")
-        except (OSError, ValueError) as error:
-            problem = type(error).__name__
-        raise UsageError(f"--url: the file cannot be read ({problem})")
-    return StoreUrl(f"{kind}:{name}", "--url: ")
+    if argument is not None:
+        return url_in(argument, "--url: ")
+    value = os.environ.get(URL_VARIABLE)
+    return StoreUrl(value or DEFAULT_URL, f"{URL_VARIABLE}: " if value else "")
 
 
 @dataclass(frozen=True)
@@ -72,9 +50,19 @@ class StoreOptions:
         """
         from .._sync.tally import SyncTally  # noqa: PLC0415 - loads redis-py; no help needs it
 
-        kind = None if self.user_ids is None else _ID_TYPES[self.user_ids]
         url: Any = self.url  # `from_url` takes it like a str
-        return SyncTally.from_url(url, user_ids=kind, **self.options)
+        return SyncTally.from_url(url, user_ids=self.id_type, **self.options)
+
+    @property
+    def id_type(self) -> Any:
+        """The option ``user_ids`` of the tally."""
+        return None if self.user_ids is None else TYPES_BY_NAME[self.user_ids]
+
+    def text(self, user_id: Any) -> Any:
+        """Return a user id for the output, as `user_id` takes it: an int, or a text."""
+        if isinstance(user_id, bytes):
+            return user_id.hex()
+        return user_id if isinstance(user_id, int) else str(user_id)
 
     def user_id(self, text: str) -> Any:
         """Return the user id that a text stands for: bytes are in hexadecimal digits.
