@@ -4,7 +4,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import Group, Parameter
+from cyclopts import Parameter
 
 from ..errors import MissingExtraError
 from ._errors import NO, UsageError, warn
@@ -12,35 +12,29 @@ from ._invocation import Run
 
 __all__ = ["import_"]
 
-_ROWS = Group("What the rows mean", sort_key=2)
-_FILES = Group("How the files are written", sort_key=3)
-_RUN = Group("How to import", sort_key=4)
-
 _LIST = Parameter(negative=(), consume_multiple=True)
 
 
 def import_(
     *files: str,
-    preset: Annotated[str | None, Parameter(group=_ROWS)] = None,
-    map: Annotated[tuple[str, ...], _LIST, Parameter(group=_ROWS)] = (),  # noqa: A002
-    path_event: Annotated[tuple[str, ...], _LIST, Parameter(group=_ROWS)] = (),
-    where: Annotated[str | None, Parameter(group=_ROWS)] = None,
-    source_timezone: Annotated[str | None, Parameter(group=_ROWS)] = None,
-    time_format: Annotated[str | None, Parameter(group=_ROWS)] = None,
-    hourly: Annotated[bool, Parameter(group=_ROWS)] = False,
-    unique: Annotated[bool, Parameter(group=_ROWS)] = False,
-    format: Annotated[  # noqa: A002
-        Literal["csv", "tsv", "ndjson", "json", "parquet", "text"] | None, Parameter(group=_FILES)
-    ] = None,
-    delimiter: Annotated[str | None, Parameter(group=_FILES)] = None,
-    encoding: Annotated[Literal["utf-8", "utf-16", "latin-1"], Parameter(group=_FILES)] = "utf-8",
-    no_header: Annotated[bool, Parameter(group=_FILES)] = False,
-    dry_run: Annotated[bool, Parameter(group=_RUN)] = False,
-    rejects: Annotated[Path | None, Parameter(group=_RUN)] = None,
-    max_rejects: Annotated[int | None, Parameter(group=_RUN)] = None,
-    memory: Annotated[str, Parameter(group=_RUN)] = "512MB",
-    folder: Annotated[Path | None, Parameter(group=_RUN)] = None,
-    quiet: Annotated[bool, Parameter(group=_RUN)] = False,
+    preset: str | None = None,
+    map: Annotated[tuple[str, ...], _LIST] = (),  # noqa: A002
+    path_event: Annotated[tuple[str, ...], _LIST] = (),
+    where: str | None = None,
+    source_timezone: str | None = None,
+    time_format: str | None = None,
+    hourly: bool = False,
+    unique: bool = False,
+    format: Literal["csv", "tsv", "ndjson", "json", "parquet", "text"] | None = None,  # noqa: A002
+    delimiter: str | None = None,
+    encoding: Literal["utf-8", "utf-16", "latin-1"] = "utf-8",
+    no_header: bool = False,
+    dry_run: bool = False,
+    rejects: Path | None = None,
+    max_rejects: int | None = None,
+    memory: str = "512MB",
+    folder: Path | None = None,
+    quiet: bool = False,
     run: Run,
 ) -> int:
     """Mark the events of files: CSV, TSV, NDJSON, JSON or Parquet, also compressed.
@@ -113,7 +107,7 @@ def import_(
             dry_run=dry_run,
             progress=Progress(shown=not quiet),
         ).run()
-    if dry_run and run.output.for_people:
+    if dry_run and run.output.form == "table":
         rows = [{"event": event, "marks": count} for event, count in summary.events.items()]
         run.output.table(rows, "Events")
     rejected = sum(summary.rejected.values())
