@@ -51,6 +51,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "delete-all": ("_maintenance:delete_all", "Changes", "Delete all bitmaps of a prefix"),
     "forget": ("_maintenance:forget", "Changes", "Clear all bits of a user"),
     "merge": ("_maintenance:merge", "Changes", "Move all bits of a user to another one"),
+    "import": ("_transfer:import_", "Data", "Mark the events of files"),
     "export": ("_export:export", "Data", "Write the users of every bitmap to a file: a backup"),
     "migrate": ("_migrate:migrate", "Data", "Copy a database into another one"),
     "demo": ("_demo:demo", "Other", "Show reports of an invented app"),
