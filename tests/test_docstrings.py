@@ -11,8 +11,10 @@ import pytest
 import tallymark
 from tallymark import SyncTally, Tally
 from tallymark import sync as tm
+from tallymark._async.maintenance import AsyncMaintenance
 from tallymark._async.reads import AsyncReads
 from tallymark._async.reports import AsyncReports
+from tallymark._async.transfer import AsyncTransfer
 
 #: The verbs that the modules have too, with the default tally.
 MARKING = (
@@ -26,7 +28,12 @@ MARKING = (
     "unmark_unique_many",
     "transaction",
 )
-READS = [name for name in (*vars(AsyncReads), *vars(AsyncReports)) if not name.startswith("_")]
+READS = [
+    name
+    for verbs in (AsyncReads, AsyncMaintenance, AsyncTransfer, AsyncReports)
+    for name in vars(verbs)
+    if not name.startswith("_")
+]
 
 #: The second paragraph of a module's verb.
 DEFAULT_TALLY = {

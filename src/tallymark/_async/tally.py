@@ -6,18 +6,19 @@ import contextlib
 from typing import TYPE_CHECKING, Any, overload
 
 from .._core.options import Options, hide_urls
-from .._core.periods import Granularity
 from .._core.urls import StoreUrl
 from .._core.user_ids import IdT, OtherIdT
 from .._marking.transaction import Transaction, unwrapped
 from .._redis.async_clients import KINDS
 from .._redis.cluster_clients import from_client, from_url
 from .backends import make_backend
-from .bulk import write_many
+from .maintenance import AsyncMaintenance
+from .many import AsyncMany
 from .reports import AsyncReports
+from .transfer import AsyncTransfer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Iterable
+    from collections.abc import AsyncIterator
     from datetime import date
     from types import TracebackType
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from .._core.options import TallyOptions
+    from .._core.periods import Granularity
     from .._marking.marks import Mark
     from .._marking.stats import Stats
     from .backend import AsyncBackend
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Tally"]
 
 
-class Tally(AsyncReports[IdT]):
+class Tally(AsyncMany[IdT], AsyncMaintenance[IdT], AsyncTransfer[IdT], AsyncReports[IdT]):
     """Marks events of users on one Redis database and reads them back, for asyncio programs.
 
     Make one tally when the program starts, use it from all tasks of one event loop, and close
@@ -348,200 +350,6 @@ class Tally(AsyncReports[IdT]):
         not affected.
         """
         return await self._submit(self.backend.marker.unmark_unique(event, user_id), timeout)
-
-    async def mark_many(
-        self,
-        event: str,
-        user_ids: Iterable[IdT] | AsyncIterable[IdT],
-        *,
-        now: date | None = None,
-        track_hourly: bool | None = None,
-        track_unique: bool | None = None,
-        timeout: float | None = None,
-    ) -> dict[Granularity, int]:
-        """Record that many users did something at the same time.
-
-        The ids are sent in pieces, each a transaction of its own; marks of other tasks are sent
-        in between. Where the ids lie close together (from about one in 4,000), a piece is sent
-        as a bitmap and merged on the server, some 20 times as fast as bit by bit. The expiry
-        of a bitmap is kept.
-
-        Arguments:
-            event: a non-empty str without control characters.
-            user_ids: ids as `mark_event` takes them, in any order, repetitions allowed: an
-                iterable, an async iterable, or a one-dimensional array of integers, of numpy
-                or that numpy can read, such as a column of a data frame, which is not copied
-                to a list. Arrays with masked or missing values are refused. Other iterables
-                than collections are read in blocks of 32,768 ids; each block is sent as soon
-                as it is complete.
-            now: when it happened; the present by default. An aware datetime is converted to
-                the tally's time zone, a naive datetime is taken as in that zone, and a date
-                is its midnight.
-            track_hourly: also mark the hour; ``None`` for the tally's option, or without that
-                for ``tallymark.TRACK_HOURLY``.
-            track_unique: also mark the event's dateless bitmap; ``None`` for the tally's
-                option, or without that for ``tallymark.TRACK_UNIQUE``.
-            timeout: how many seconds the whole call may take, with the time that the iterable
-                takes; ``None`` for the tally's timeout for each piece. An async iterable is
-                cancelled at the deadline; if it catches that, the call ends when it does. An
-                iterable that does not give its next id cannot be interrupted, and keeps the
-                event loop from running: the call ends as soon as it does.
-
-        Returns:
-            For each granularity, how many bits this call flipped. The number may be too low
-            after a broken connection and a retry.
-
-        Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed. If the ids are a
-                collection (a list, a set, an array), nothing was sent; else the message says
-                how many ids were marked before.
-            CommandError, StoreUnavailableError, StoreTimeoutError, OverloadedError: Redis
-                refused a piece, or did not answer in time, or ``max_pending`` marks were
-                waiting; the message says how many ids were marked before. A
-                `StoreTimeoutError` also if the iterable did not give its ids in time.
-            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
-                loop.
-
-        An async iterable with an ``aclose``, as of async generators, is closed in any case.
-
-        Cancelled: a prefix of the pieces is applied, each piece whole.
-        """
-        many = self.backend.marker.mark_many(event, now, track_hourly, track_unique)
-        with self.backend.marker.reservation(many):
-            return await write_many(self.backend, many, user_ids, timeout)
-
-    async def unmark_many(
-        self,
-        event: str,
-        user_ids: Iterable[IdT] | AsyncIterable[IdT],
-        *,
-        now: date | None = None,
-        track_hourly: bool | None = None,
-        track_unique: bool | None = None,
-        exact: bool = False,
-        timeout: float | None = None,
-    ) -> dict[Granularity, int]:
-        """Take back what `mark_many` with the same arguments sets.
-
-        Like `unmark_event` for each of the users. With ``exact=True``, it executes a script for
-        each user, which takes as long as `unmark_event`. Without, the users are no longer in
-        the week and the month, and a bitmap may be extended to hold a 0.
-
-        With ``user_ids``, nothing is written for an id that has never been marked.
-
-        Arguments:
-            event: a non-empty str without control characters.
-            user_ids: ids as `mark_event` takes them, in any order, repetitions allowed: an
-                iterable, an async iterable, or a one-dimensional array of integers, of numpy
-                or that numpy can read, such as a column of a data frame, which is not copied
-                to a list. Arrays with masked or missing values are refused. Other iterables
-                than collections are read in blocks of 32,768 ids; each block is sent as soon
-                as it is complete.
-            now: when it happened; the present by default. An aware datetime is converted to
-                the tally's time zone, a naive datetime is taken as in that zone, and a date
-                is its midnight.
-            track_hourly: also clear the hour's bits; ``None`` for the tally's option, or
-                without that for ``tallymark.TRACK_HOURLY``.
-            track_unique: also clear the event's dateless bits; ``None`` for the tally's
-                option, or without that for ``tallymark.TRACK_UNIQUE``.
-            exact: whether to look at the other days first.
-            timeout: as for `mark_many`.
-
-        Returns:
-            For each granularity, how many bits this call cleared. The number may be too low
-            after a broken connection and a retry.
-
-        Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed. If the ids are a
-                collection (a list, a set, an array), nothing was sent; else the message says
-                how many ids were unmarked before.
-            CommandError, StoreUnavailableError, StoreTimeoutError, OverloadedError: Redis
-                refused a piece, or did not answer in time, or ``max_pending`` marks were
-                waiting; the message says how many ids were unmarked before.
-            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
-                loop.
-
-        Cancelled: a prefix of the pieces is applied, each piece whole.
-        """
-        many = self.backend.marker.unmark_many(event, now, track_hourly, track_unique, exact)
-        with self.backend.marker.reservation(many):
-            return await write_many(self.backend, many, user_ids, timeout)
-
-    async def mark_unique_many(
-        self,
-        event: str,
-        user_ids: Iterable[IdT] | AsyncIterable[IdT],
-        *,
-        timeout: float | None = None,
-    ) -> int:
-        """Set the flag of many users: their bits in the event's bitmap without a date.
-
-        Like `mark_unique` for each of the users, in pieces as `mark_many` sends them: each
-        piece is a transaction, and a bitmap where the ids lie close together.
-
-        Arguments:
-            event: a non-empty str without control characters.
-            user_ids, timeout: as for `mark_many`.
-
-        Returns:
-            How many of the users did not have the flag. The number may be too low after a broken
-            connection and a retry.
-
-        Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed. If the ids are a
-                collection (a list, a set, an array), nothing was sent; else the message says
-                how many ids were marked before.
-            CommandError, StoreUnavailableError, StoreTimeoutError, OverloadedError: Redis
-                refused a piece, or did not answer in time, or ``max_pending`` marks were
-                waiting; the message says how many ids were marked before.
-            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
-                loop.
-
-        Cancelled: a prefix of the pieces is applied, each piece whole.
-        """
-        many = self.backend.marker.mark_unique_many(event)
-        with self.backend.marker.reservation(many):
-            counts = await write_many(self.backend, many, user_ids, timeout)
-        return counts[Granularity.UNIQUE]
-
-    async def unmark_unique_many(
-        self,
-        event: str,
-        user_ids: Iterable[IdT] | AsyncIterable[IdT],
-        *,
-        timeout: float | None = None,
-    ) -> int:
-        """Take the flag from many users: clear their bits in the event's bitmap without a date.
-
-        Like `unmark_unique` for each of the users, in pieces as `mark_many` sends them. A
-        bitmap may be extended to hold a 0.
-
-        With ``user_ids``, nothing is written for an id that has never been marked.
-
-        Arguments:
-            event: a non-empty str without control characters.
-            user_ids, timeout: as for `mark_many`.
-
-        Returns:
-            How many of the users had the flag. The number may be too low after a broken connection
-            and a retry.
-
-        Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed. If the ids are a
-                collection (a list, a set, an array), nothing was sent; else the message says
-                how many ids were unmarked before.
-            CommandError, StoreUnavailableError, StoreTimeoutError, OverloadedError: Redis
-                refused a piece, or did not answer in time, or ``max_pending`` marks were
-                waiting; the message says how many ids were unmarked before.
-            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
-                loop.
-
-        Cancelled: a prefix of the pieces is applied, each piece whole.
-        """
-        many = self.backend.marker.unmark_unique_many(event)
-        with self.backend.marker.reservation(many):
-            counts = await write_many(self.backend, many, user_ids, timeout)
-        return counts[Granularity.UNIQUE]
 
     @contextlib.asynccontextmanager
     async def transaction(self, *, timeout: float | None = None) -> AsyncIterator[Transaction[IdT]]:

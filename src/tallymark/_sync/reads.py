@@ -1,7 +1,8 @@
 """The read verbs of `tallymark.SyncTally`: those of `tallymark.Tally`, blocking.
 
 The queries are in the package `tallymark._reading`. This module and `tallymark._async.reads` have a
-driver execute them. The verbs that make reports are in `tallymark._sync.reports`.
+driver execute them. The verbs that make reports are in `tallymark._sync.reports`, those that
+delete and move bits in `tallymark._sync.maintenance`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._core.context import EventSets
 from .._core.user_ids import IdT
-from .._reading import id_streams, keyspace, membership, queries, saving, user_bits
+from .._reading import id_streams, keyspace, membership, queries, saving
 from .._reading import user_ids as dictionary
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from .._core.events import EventSet
-    from .._core.periods import By, Granularity, Period
+    from .._core.periods import By, Period
     from .._reading.requests import Query
     from .backend import SyncBackend
 
@@ -31,8 +32,7 @@ class SyncReads(EventSets, Generic[IdT]):
     """The read verbs.
 
     "One moment" means a snapshot: an answer includes each concurrent mark whole or not at all.
-    No verb leaves a key behind. Only `save`, `delete`, `delete_all`, `forget` and `merge` change
-    bitmaps.
+    No verb leaves a temporary key behind. Of these verbs, only `save` changes a bitmap.
 
     Every verb takes a ``timeout``: how many seconds the whole call may take. By default, each
     of its requests may take the tally's timeout. For `users` and `user_chunks`, ``timeout``
@@ -231,29 +231,6 @@ class SyncReads(EventSets, Generic[IdT]):
         """
         return self._answer(queries.is_empty(self._context, event_set), timeout)
 
-    def delete(self, event_set: EventSet, *, timeout: float | None = None) -> int:
-        """Delete bitmaps.
-
-        Arguments:
-            event_set: one bitmap (`hour`, `day`, `week`, `month`, `unique`, and
-                `year` with the option ``track_yearly``) or a union of some.
-                Deleting a day does not change its week and month, and deleting a year does
-                not change its months, which still have the users. A range of days is
-                refused: it is read from weeks and months, and its days have bitmaps of
-                their own.
-
-        Returns:
-            How many bitmaps existed.
-
-        Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
-                of another database; nothing was sent.
-            CommandError: Redis refused a command, such as for a key that holds no bitmap.
-            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            ClosedError: the tally is closed.
-        """
-        return self._answer(queries.delete(self._context, event_set), timeout)
-
     def save(self, event_set: EventSet, *, as_: str, timeout: float | None = None) -> int:
         """Save the users of an event set as a flag, such as ``"power_users"``; return how many.
 
@@ -350,22 +327,6 @@ class SyncReads(EventSets, Generic[IdT]):
         """
         return self._answer(keyspace.periods(self._context, event, granularity), timeout)
 
-    def memory(self, event: str, *, timeout: float | None = None) -> dict[Granularity, int]:
-        """Return how many bytes the bitmaps of an event take, for each granularity it has.
-
-        As ``MEMORY USAGE`` of Redis returns them, with key and overhead; on a server without
-        that command, the lengths of the bitmaps. Scans all keys, as `event_names` does, and
-        counts all bitmaps that it would list under this name.
-
-        Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
-                of another database; nothing was sent.
-            CommandError: Redis refused a command, such as for a key that holds no bitmap.
-            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            ClosedError: the tally is closed.
-        """
-        return self._answer(keyspace.memory(self._context, event), timeout)
-
     def history(
         self,
         user_id: IdT,
@@ -442,116 +403,6 @@ class SyncReads(EventSets, Generic[IdT]):
             ClosedError: the tally is closed.
         """
         return self._answer(dictionary.ids(self._context, numbers), timeout)
-
-    def forget(self, user_id: IdT, *, timeout: float | None = None) -> int:
-        """Clear a user's bit in every bitmap, such as for a request to be forgotten.
-
-        Extends and creates no bitmap. Scans all keys of the database, a thousand at a time,
-        and clears the bits of some hundred bitmaps atomically. Concurrent marks of this user
-        may stay, so stop marking first; a second call returns 0 then. If it is interrupted,
-        call it again.
-
-        With ``user_ids``, the id is erased too, and its number is not given to another user.
-
-        If the prefix of another tally begins with this tally's prefix, as ``tenant1_eu_`` does
-        with ``tenant1_``, its bitmaps are events of this tally as well, and the bit is cleared
-        there too.
-
-        Arguments:
-            user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
-                that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
-
-        Returns:
-            How many bits were set. It may be too low after a broken connection and a retry.
-
-        Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
-                of another database; nothing was sent.
-            CommandError: Redis refused a command, such as for a key that holds no bitmap.
-            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            ClosedError: the tally is closed.
-        """
-        return self._answer(user_bits.forget(self._context, user_id), timeout)
-
-    def merge(self, source: IdT, target: IdT, *, timeout: float | None = None) -> int:
-        """Move all bits of a user to another user, as when an anonymous visitor signs in.
-
-        In every bitmap, of hours, days, weeks, months, years and without a date, in which the
-        source is marked, the target is marked afterwards, and the source is in none. The
-        expiry of a bitmap stays as it is. Creates and extends no bitmap in which the source is
-        not marked. Scans all keys of the database, a thousand at a time.
-
-        Without shards, or if both users are in the same shard, no bit is in two places: some
-        hundred bitmaps are changed atomically at a time (with shards, each bitmap by itself).
-        If the users are in different shards, the bits of some hundred bitmaps of the target are
-        set first, and then those of the source are cleared: counts in between have both users.
-        A bitmap that the shard of the target did not have gets the expiry of the source's
-        bitmap. With the option ``replicas``, replicas have to acknowledge the target's bits
-        before the source's are cleared.
-
-        It is safe to repeat. No bit is lost by a fault: each one is the source's, the target's,
-        or both, and the next call moves the rest. Concurrent marks of other users are not
-        affected. A concurrent mark of the source is either moved or stays with the source, so
-        stop marking the source first, or call `merge` again afterwards. If the source is
-        unmarked concurrently, the target may be marked nevertheless.
-
-        If the prefix of another tally begins with this tally's prefix, as ``tenant1_eu_`` does
-        with ``tenant1_``, its bitmaps are events of this tally as well, and the bits are moved
-        there too.
-
-        Arguments:
-            source: the user who has no bit afterwards: an int from 0 to the tally's
-                ``max_user_id``; with ``user_ids``, an id of that type (str and bytes: 1 to
-                1,024 bytes; int: signed 64 bit).
-            target: the user who gets the bits; another one than the source.
-
-        Returns:
-            How many bits of the source were set, one for each bitmap, also where the bit of the
-            target was set already. 0 if there is nothing to move. It may be too low after a
-            broken connection and a retry.
-
-        Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed, or source and
-                target are the same user; nothing was sent.
-            WrongKeyTypeError: in the shard of the target, keys of bitmaps hold something else.
-                These bits of the source stay, all others were moved. (Where the source's own
-                key holds something else, there is no bit to move.)
-            CommandError: Redis refused a command.
-            StoreUnavailableError, StoreTimeoutError: no answer within the timeout. The message
-                says if some bits were moved.
-            ClosedError: the tally is closed.
-        """
-        return self._answer(user_bits.merge(self._context, source, target), timeout)
-
-    def delete_all(self, prefix: str, *, timeout: float | None = None) -> int:
-        """Delete every bitmap of the tally, of all events and all time, and all ids of users.
-
-        With ``user_ids``, no id that the database has when the call begins is in any key or
-        value when it ends. A user who is marked meanwhile, by whomever, gets a new number and
-        may stay; each of these marks is deleted, or stays with the user's id. No number is
-        given again. A flag that is saved meanwhile does not keep a user of before. Without
-        ``user_ids`` it may, as a concurrent mark.
-
-        Arguments:
-            prefix: the tally's own prefix, as a guard against the wrong database; any other
-                value is refused.
-
-        If the prefix of another tally begins with this tally's prefix, as ``tenant10`` does
-        with ``tenant1``, its bitmaps are deleted too, but not its ids: a key does not show where
-        its prefix ends.
-
-        Returns:
-            How many bitmaps were deleted. Keys that are no bitmaps of tallymark (or of
-            bitmapist, with its temporary keys) stay.
-
-        Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed, or an event set is
-                of another database; nothing was sent.
-            CommandError: Redis refused a command, such as for a key that holds no bitmap.
-            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
-            ClosedError: the tally is closed.
-        """
-        return self._answer(keyspace.delete_all(self._context, prefix), timeout)
 
     def _answer(self, query: Query[AnswerT], timeout: float | None) -> AnswerT:
         return self.backend.reader.answer(query, timeout)

@@ -7,24 +7,22 @@ driver, on ``redis.Redis``. Threads may share it, and then share its round trips
 from __future__ import annotations
 
 import contextlib
-import time
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .._core.options import Options, hide_urls
-from .._core.periods import Granularity
-from .._core.untrusted import reraise_from_handler
 from .._core.urls import StoreUrl
 from .._core.user_ids import IdT, OtherIdT
 from .._marking.transaction import Transaction, unwrapped
-from .._reading.execution import Deadline
 from .._redis.blocking_clients import KINDS
 from .._redis.cluster_clients import from_client, from_url
-from ..errors import TallymarkError
 from .backends import make_backend
+from .maintenance import SyncMaintenance
+from .many import SyncMany
 from .reports import SyncReports
+from .transfer import SyncTransfer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from datetime import date
     from types import TracebackType
 
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from .._core.options import TallyOptions
-    from .._marking.bulk import BulkWrite
+    from .._core.periods import Granularity
     from .._marking.marks import Mark
     from .._marking.stats import Stats
     from .backend import SyncBackend
@@ -40,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["SyncTally", "make_owning_tally"]
 
 
-class SyncTally(SyncReports[IdT]):
+class SyncTally(SyncMany[IdT], SyncMaintenance[IdT], SyncTransfer[IdT], SyncReports[IdT]):
     """Marks events of users and reads them back, for programs without an event loop.
 
     The blocking version of `tallymark.Tally`: same verbs, arguments, results and guarantees.
@@ -336,182 +334,6 @@ class SyncTally(SyncReports[IdT]):
         """
         return self._submit(self.backend.marker.unmark_unique(event, user_id), timeout)
 
-    def mark_many(
-        self,
-        event: str,
-        user_ids: Iterable[IdT],
-        *,
-        now: date | None = None,
-        track_hourly: bool | None = None,
-        track_unique: bool | None = None,
-        timeout: float | None = None,
-    ) -> dict[Granularity, int]:
-        """Record that many users did something at the same time.
-
-        The ids are sent in pieces, each a transaction of its own; marks of other threads are sent
-        in between. Where the ids lie close together (from about one in 4,000), a piece is sent
-        as a bitmap and merged on the server, some 20 times as fast as bit by bit. The expiry
-        of a bitmap is kept.
-
-        Arguments:
-            event: a non-empty str without control characters.
-            user_ids: ids as `mark_event` takes them, in any order, repetitions allowed: an
-                iterable, or a one-dimensional array of integers, of numpy or that numpy can
-                read, such as a column of a data frame, which is not copied to a list. Arrays
-                with masked or missing values are refused. Other iterables than collections are
-                read in blocks of 32,768 ids; each block is sent as soon as it is complete.
-            now: when it happened; the present by default. An aware datetime is converted to
-                the tally's time zone, a naive datetime is taken as in that zone, and a date
-                is its midnight.
-            track_hourly: also mark the hour; ``None`` for the tally's option, or without that
-                for ``tallymark.TRACK_HOURLY``.
-            track_unique: also mark the event's dateless bitmap; ``None`` for the tally's
-                option, or without that for ``tallymark.TRACK_UNIQUE``.
-            timeout: how many seconds the whole call may take, with the time that the iterable
-                takes; ``None`` for the tally's timeout for each piece. An iterable that does not
-                give its next id cannot be interrupted: the call ends as soon as it does.
-
-        Returns:
-            For each granularity, how many bits this call flipped. The number may be too low
-            after a broken connection and a retry.
-
-        Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed. If the ids are a
-                collection (a list, a set, an array), nothing was sent; else the message says
-                how many ids were marked before.
-            CommandError, StoreUnavailableError, StoreTimeoutError, OverloadedError: Redis
-                refused a piece, or did not answer in time, or ``max_pending`` marks were
-                waiting; the message says how many ids were marked before. A
-                `StoreTimeoutError` also if the iterable did not give its ids in time.
-            ClosedError: the tally is closed.
-        """
-        many = self.backend.marker.mark_many(event, now, track_hourly, track_unique)
-        with self.backend.marker.reservation(many):
-            return self._write_many(many, user_ids, timeout)
-
-    def unmark_many(
-        self,
-        event: str,
-        user_ids: Iterable[IdT],
-        *,
-        now: date | None = None,
-        track_hourly: bool | None = None,
-        track_unique: bool | None = None,
-        exact: bool = False,
-        timeout: float | None = None,
-    ) -> dict[Granularity, int]:
-        """Take back what `mark_many` with the same arguments sets.
-
-        Like `unmark_event` for each of the users. With ``exact=True``, it executes a script for
-        each user, which takes as long as `unmark_event`. Without, the users are no longer in
-        the week and the month, and a bitmap may be extended to hold a 0.
-
-        With ``user_ids``, nothing is written for an id that has never been marked.
-
-        Arguments:
-            event: a non-empty str without control characters.
-            user_ids: ids as `mark_event` takes them, in any order, repetitions allowed: an
-                iterable, or a one-dimensional array of integers, of numpy or that numpy can
-                read, such as a column of a data frame, which is not copied to a list. Arrays
-                with masked or missing values are refused. Other iterables than collections are
-                read in blocks of 32,768 ids; each block is sent as soon as it is complete.
-            now: when it happened; the present by default. An aware datetime is converted to
-                the tally's time zone, a naive datetime is taken as in that zone, and a date
-                is its midnight.
-            track_hourly: also clear the hour's bits; ``None`` for the tally's option, or
-                without that for ``tallymark.TRACK_HOURLY``.
-            track_unique: also clear the event's dateless bits; ``None`` for the tally's
-                option, or without that for ``tallymark.TRACK_UNIQUE``.
-            exact: whether to look at the other days first.
-            timeout: as for `mark_many`.
-
-        Returns:
-            For each granularity, how many bits this call cleared. The number may be too low
-            after a broken connection and a retry.
-
-        Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed. If the ids are a
-                collection (a list, a set, an array), nothing was sent; else the message says
-                how many ids were unmarked before.
-            CommandError, StoreUnavailableError, StoreTimeoutError, OverloadedError: Redis
-                refused a piece, or did not answer in time, or ``max_pending`` marks were
-                waiting; the message says how many ids were unmarked before.
-            ClosedError: the tally is closed.
-        """
-        many = self.backend.marker.unmark_many(event, now, track_hourly, track_unique, exact)
-        with self.backend.marker.reservation(many):
-            return self._write_many(many, user_ids, timeout)
-
-    def mark_unique_many(
-        self,
-        event: str,
-        user_ids: Iterable[IdT],
-        *,
-        timeout: float | None = None,
-    ) -> int:
-        """Set the flag of many users: their bits in the event's bitmap without a date.
-
-        Like `mark_unique` for each of the users, in pieces as `mark_many` sends them: each
-        piece is a transaction, and a bitmap where the ids lie close together.
-
-        Arguments:
-            event: a non-empty str without control characters.
-            user_ids, timeout: as for `mark_many`.
-
-        Returns:
-            How many of the users did not have the flag. The number may be too low after a broken
-            connection and a retry.
-
-        Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed. If the ids are a
-                collection (a list, a set, an array), nothing was sent; else the message says
-                how many ids were marked before.
-            CommandError, StoreUnavailableError, StoreTimeoutError, OverloadedError: Redis
-                refused a piece, or did not answer in time, or ``max_pending`` marks were
-                waiting; the message says how many ids were marked before.
-            ClosedError: the tally is closed.
-        """
-        many = self.backend.marker.mark_unique_many(event)
-        with self.backend.marker.reservation(many):
-            counts = self._write_many(many, user_ids, timeout)
-        return counts[Granularity.UNIQUE]
-
-    def unmark_unique_many(
-        self,
-        event: str,
-        user_ids: Iterable[IdT],
-        *,
-        timeout: float | None = None,
-    ) -> int:
-        """Take the flag from many users: clear their bits in the event's bitmap without a date.
-
-        Like `unmark_unique` for each of the users, in pieces as `mark_many` sends them. A
-        bitmap may be extended to hold a 0.
-
-        With ``user_ids``, nothing is written for an id that has never been marked.
-
-        Arguments:
-            event: a non-empty str without control characters.
-            user_ids, timeout: as for `mark_many`.
-
-        Returns:
-            How many of the users had the flag. The number may be too low after a broken connection
-            and a retry.
-
-        Raises:
-            InvalidTypeError, InvalidValueError: an argument is not allowed. If the ids are a
-                collection (a list, a set, an array), nothing was sent; else the message says
-                how many ids were unmarked before.
-            CommandError, StoreUnavailableError, StoreTimeoutError, OverloadedError: Redis
-                refused a piece, or did not answer in time, or ``max_pending`` marks were
-                waiting; the message says how many ids were unmarked before.
-            ClosedError: the tally is closed.
-        """
-        many = self.backend.marker.unmark_unique_many(event)
-        with self.backend.marker.reservation(many):
-            counts = self._write_many(many, user_ids, timeout)
-        return counts[Granularity.UNIQUE]
-
     @contextlib.contextmanager
     def transaction(self, *, timeout: float | None = None) -> Iterator[Transaction[IdT]]:
         """Collect several marks and apply them in one ``MULTI``/``EXEC``.
@@ -580,23 +402,6 @@ class SyncTally(SyncReports[IdT]):
             return unwrapped(self.backend.writer.submit(mark, timeout))
         (result,) = self.backend.submit_counted((mark,), timeout)
         return unwrapped(result)
-
-    def _write_many(
-        self, many: BulkWrite, user_ids: Iterable[Any], timeout: float | None
-    ) -> dict[Granularity, int]:
-        self.backend.writer.check_usable()
-        deadline = Deadline(timeout, time.monotonic)
-        unchecked, all_there = many.blocks(user_ids, deadline.check)
-        checked = map(many.checked, unchecked)
-        try:
-            for offsets in list(checked) if all_there else checked:
-                for chunk in many.chunks(offsets):
-                    results = self.backend.submit_counted(chunk.marks, deadline.left())
-                    many.record(chunk, results)
-        except TallymarkError as error:
-            reraise_from_handler(error)
-            raise many.with_progress(error, timeout) from error.__cause__
-        return many.counts
 
 
 TallyT = TypeVar("TallyT", bound=SyncTally[Any])

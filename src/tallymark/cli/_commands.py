@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ALL", "COMMANDS", "OPTIONS", "STANDARD_INPUT"]
+__all__ = ["ALL", "COMMANDS", "OPTIONS"]
 
 #: The import path of each command, without ``tallymark.cli.``, its group, and what it does.
 COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
@@ -51,13 +51,13 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "delete-all": ("_maintenance:delete_all", "Changes", "Delete all bitmaps of a prefix"),
     "forget": ("_maintenance:forget", "Changes", "Clear all bits of a user"),
     "merge": ("_maintenance:merge", "Changes", "Move all bits of a user to another one"),
+    "import": ("_transfer:import_", "Data", "Mark the events of files"),
+    "export": ("_export:export", "Data", "Write the users of every bitmap to a file: a backup"),
     "migrate": ("_migrate:migrate", "Data", "Copy a database into another one"),
+    "demo": ("_demo:demo", "Other", "Show reports of an invented app"),
     "completion": ("_about:completion", "Other", "Print completions for a shell"),
     "help": ("_about:help_", "Other", "Describe all commands, and the options of all commands"),
 }
-
-#: What commands get for the argument ``-``, which cyclopts would take for an option.
-STANDARD_INPUT: Final = "<standard input>"
 
 #: The title of the options that all commands have.
 ALL: Final = "Options of all commands"

@@ -11,7 +11,6 @@ from cyclopts import Parameter
 
 from .._core.periods import Granularity
 from ..errors import TallymarkError
-from ._commands import STANDARD_INPUT
 from ._errors import NO, UsageError
 from ._invocation import Invocation, Run
 from ._periods import moment_of
@@ -31,6 +30,9 @@ __all__ = [
 
 #: Up to how many ids of a file are checked before any of them is marked, and marked together.
 _BLOCK: Final = 1_000_000
+
+#: The standard input, as a file.
+_STDIN: Final = "-"
 
 _AT: Final = Parameter(help="when it happened; the present by default")
 _HOURLY: Final = Parameter(help="also the hour")
@@ -131,7 +133,7 @@ def unmark_unique(event: str, user_id: str, /, *, run: Run) -> None:
 
 def mark_many(
     event: str,
-    file: Annotated[str, _FILE] = STANDARD_INPUT,
+    file: Annotated[str, _FILE] = _STDIN,
     /,
     *,
     at: Annotated[str | None, _AT] = None,
@@ -160,7 +162,7 @@ def mark_many(
 
 def unmark_many(
     event: str,
-    file: Annotated[str, _FILE] = STANDARD_INPUT,
+    file: Annotated[str, _FILE] = _STDIN,
     /,
     *,
     at: Annotated[str | None, _AT] = None,
@@ -187,9 +189,7 @@ def unmark_many(
     return 0
 
 
-def mark_unique_many(
-    event: str, file: Annotated[str, _FILE] = STANDARD_INPUT, /, *, run: Run
-) -> None:
+def mark_unique_many(event: str, file: Annotated[str, _FILE] = _STDIN, /, *, run: Run) -> None:
     """Set the flag of many users, with the ids of a file.
 
     For example:
@@ -203,9 +203,7 @@ def mark_unique_many(
         _write_many(run, file, lambda ids: {Granularity.UNIQUE: tally.mark_unique_many(event, ids)})
 
 
-def unmark_unique_many(
-    event: str, file: Annotated[str, _FILE] = STANDARD_INPUT, /, *, run: Run
-) -> int:
+def unmark_unique_many(event: str, file: Annotated[str, _FILE] = _STDIN, /, *, run: Run) -> int:
     """Clear the flag of many users, with the ids of a file. Asks before.
 
     For example:
@@ -246,7 +244,7 @@ def _write_many(run: Invocation, file: str, write: Any) -> None:
 
     Arguments:
         run: the invocation.
-        file: the path, or `STANDARD_INPUT`.
+        file: the path, or `_STDIN`.
         write: marks some users; returns how many bits it has flipped of each granularity.
     """
     done = 0
@@ -275,7 +273,7 @@ def _ids_of(file: str, store: StoreOptions) -> Iterator[Any]:
         UsageError: a line is no user id.
         OSError, UnicodeError: the file cannot be read.
     """
-    if file == STANDARD_INPUT:
+    if file == _STDIN:
         yield from _parsed(sys.stdin, store)
         return
     with Path(file).open(encoding="utf-8-sig", newline=None) as lines:
