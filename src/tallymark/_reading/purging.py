@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Deleted", "delete_before"]
 
-#: How many bytes of bitmaps, and how many of them, one request deletes. Redis frees a string in
-#: its main thread, at some 50 us for one of a megabyte.
+#: How many bytes of bitmaps, and how many of them, one request deletes. Redis frees strings in its
+#: main thread, also for ``UNLINK``: 400 of 1.25 MB take 60 ms in one command, and 1 to 3 ms in each
+#: of 34.
 _BYTES: Final = 16 * 1024**2
 _KEYS: Final = 100
 
