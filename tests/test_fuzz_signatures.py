@@ -82,6 +82,8 @@ INNOCENT: dict[str, Any] = {
     "moment": NOON,
     "prefix": "trackist_",
     "granularity": "day",
+    "granularities": "day",
+    "dry_run": False,
     "events": ["a"],
     "since": NOON,
     "period": DAY,
