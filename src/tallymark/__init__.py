@@ -22,6 +22,7 @@ from ._async.default import (
     current_tally,
     mark_event,
     mark_many,
+    mark_rows,
     mark_unique,
     mark_unique_many,
     transaction,
@@ -65,6 +66,7 @@ from .errors import (
 )
 
 if _TYPE_CHECKING:
+    from ._core.batches import Batch
     from ._reading.expiring import AppliedExpiry
     from ._reading.purging import Deleted
     from ._reports.bars import Bar, DaysBar
@@ -85,6 +87,7 @@ __all__ = [
     "TRACK_UNIQUE",
     "AppliedExpiry",
     "Bar",
+    "Batch",
     "Cell",
     "CellState",
     "ClosedError",
@@ -147,6 +150,7 @@ __all__ = [
     "current_tally",
     "mark_event",
     "mark_many",
+    "mark_rows",
     "mark_unique",
     "mark_unique_many",
     "transaction",
@@ -166,6 +170,7 @@ __version__: str
 _LAZY = {
     "AppliedExpiry": "_reading.expiring",
     "Bar": "_reports.bars",
+    "Batch": "_core.batches",
     "Cell": "_reports.retention",
     "CellState": "_reports.retention",
     "Cohort": "_reports.retention",

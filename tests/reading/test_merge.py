@@ -158,6 +158,7 @@ async def test_no_bitmap_grows_beyond_the_target(facade: Facade, plain_store: St
         assert plain_store.raw.strlen("trackist_other_2026-11") == 10_001
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("target", [USER, 30_000_000])
 async def test_many_bitmaps(facade: Facade, store: Store, target: int) -> None:
     """More than one step reads or changes; the less, the more the bitmaps grow."""
@@ -419,6 +420,7 @@ async def test_merges_of_one_source_at_once(
 # --- faults
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("direction", ["request", "reply"])
 @pytest.mark.parametrize(("options", "ids"), LAYOUTS)
 async def test_a_connection_that_breaks_anywhere(
@@ -446,6 +448,7 @@ async def test_a_connection_that_breaks_anywhere(
             assert await tally.forget(source) == 0
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("direction", ["request", "reply"])
 @pytest.mark.parametrize(("options", "ids"), LAYOUTS)
 async def test_a_call_that_ends_anywhere_may_be_repeated(

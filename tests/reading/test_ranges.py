@@ -35,6 +35,7 @@ async def mark_each_day(tally: Any, days: int) -> None:
         await tally.mark_event("e", number + 1, now=YESTERDAY - number * DAY)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "short", [["week"], ["month"], ["week", "month"], ["year"], ["week", "month", "year"]]
 )

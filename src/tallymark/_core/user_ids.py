@@ -46,6 +46,7 @@ else:  # before Python 3.13, the variables of `typing` have no defaults
 
 __all__ = [
     "BUCKETS",
+    "TYPES_BY_NAME",
     "Dictionary",
     "Entry",
     "IdT",
@@ -211,6 +212,9 @@ _TYPES: Final[dict[type, IdType]] = {
     uuid.UUID: _UuidIds(),
     int: _IntIds(),
 }
+
+#: The values of the option ``user_ids`` by the names of their types.
+TYPES_BY_NAME: Final[dict[str, type]] = {kind.name: user_ids for user_ids, kind in _TYPES.items()}
 
 
 def id_type(user_ids: type) -> IdType:

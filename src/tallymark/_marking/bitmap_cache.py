@@ -15,7 +15,7 @@ from .._core.periods import Granularity, Period, clock_at, wall_clock
 from .marks import Bitmaps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from datetime import date
 
     from .._core.expiry import Expiry
@@ -86,6 +86,7 @@ class BitmapCache:
     """Makes the `Bitmaps` of events and moments, and caches them. Threads may share it.
 
     Attributes:
+        granularities: of the bitmaps of a mark, without those of the switches.
         present: the current hour, or an earlier one. Replaced in one step, since threads
             share it.
     """
@@ -106,9 +107,9 @@ class BitmapCache:
         self._parts = options.schema().parts
         self._expiry = expiry
         self._policy = policy
-        self._granularities = Granularity.MONTH | Granularity.WEEK | Granularity.DAY
+        self.granularities = Granularity.MONTH | Granularity.WEEK | Granularity.DAY
         if options.track_yearly:
-            self._granularities |= Granularity.YEAR
+            self.granularities |= Granularity.YEAR
         # Each shard has bitmaps of its own, so there are more.
         shards = len(self._parts)
         factor = _SHARDED_FACTOR if shards > 1 else 1
@@ -168,7 +169,7 @@ class BitmapCache:
     def _at_local(
         self, event: str, shard: int, moment: datetime, hourly: bool, unique: bool
     ) -> Bitmaps:
-        granularities = self._granularities
+        granularities = self.granularities
         if hourly:
             granularities |= Granularity.HOUR
         if unique:
@@ -194,19 +195,43 @@ class BitmapCache:
     def _make(
         self, event: str, shard: int, hour: _Hour | None, granularities: Granularity
     ) -> Bitmaps:
+        moment = hour and datetime(*hour)
+        return self._of_periods(
+            event,
+            shard,
+            (
+                # The unique bitmap has no period, also beside bitmaps that have one.
+                (granularity, None)
+                if moment is None or granularity is Granularity.UNIQUE
+                else (granularity, Period.containing(granularity, moment))
+                for granularity in granularities
+            ),
+        )
+
+    def of_period(
+        self, event: str, granularity: Granularity, period: Period | None, shard: int
+    ) -> Bitmaps:
+        """Return one bitmap of an event in a shard; it is not cached.
+
+        Arguments:
+            event: the event's name.
+            granularity, period: of the bitmap; ``None`` for the dateless one, which is UNIQUE.
+            shard: the number of the shard.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: the event is not allowed.
+        """
+        return self._of_periods(event, shard, ((granularity, period),))
+
+    def _of_periods(
+        self, event: str, shard: int, periods: Iterable[tuple[Granularity, Period | None]]
+    ) -> Bitmaps:
         self._policy.check_length(event)
         check_name("event", event)
         self._policy.check(event)
-        moment = hour and datetime(*hour)
         prefix = self._parts[shard].prefix
         entries = []
-        for granularity in granularities:
-            period = (
-                # The unique bitmap has no period, also beside bitmaps that have one.
-                None
-                if moment is None or granularity is Granularity.UNIQUE
-                else Period.containing(granularity, moment)
-            )
+        for granularity, period in periods:
             expires_at = self._expiry.time(period)
             # An EXPIREAT in the past would delete the key.
             if expires_at == math.inf or expires_at > self._clock():

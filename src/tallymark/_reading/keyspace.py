@@ -41,6 +41,7 @@ __all__ = [
     "memory",
     "periods",
     "periods_of",
+    "sort",
 ]
 
 AnswerT = TypeVar("AnswerT")
@@ -71,7 +72,7 @@ def event_names(context: Context, prefix: str) -> Query[list[str]]:
     scan = KeyScan(context, prefix)
     while scan.has_more:
         names.update(bitmap.event for bitmap in (yield from scan.next()))
-    return (yield from _sort(names))
+    return (yield from sort(names))
 
 
 def all_bitmaps(context: Context) -> Query[tuple[list[_BitmapName], list[_BitmapName]]]:
@@ -104,7 +105,7 @@ def periods_of(context: Context, event: str) -> Query[list[Period]]:
             for bitmap in (yield from scan.next())
             if bitmap.event == event and bitmap.period is not None
         )
-    return (yield from _sort(unsorted, operator.attrgetter("start")))
+    return (yield from sort(unsorted, operator.attrgetter("start")))
 
 
 def memory(context: Context, event: str) -> Query[dict[Granularity, int]]:
@@ -254,7 +255,7 @@ def delete_all(context: Context, prefix: str) -> Query[int]:
     return len(names)
 
 
-def _sort(
+def sort(
     items: Iterable[AnswerT], key: Callable[[AnswerT], Any] | None = None
 ) -> Query[list[AnswerT]]:
     """Return items in order, as `sorted` does, with checkpoints: by a merge sort."""

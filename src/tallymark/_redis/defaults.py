@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.options import Options, hide_urls
 from .._core.urls import StoreUrl
-from ..errors import TallymarkError
+from ..errors import InvalidValueError, TallymarkError
 from . import async_clients
 from .cluster_clients import check_store
 
@@ -27,6 +27,7 @@ __all__ = [
     "configure",
     "configured",
     "url",
+    "url_in",
 ]
 
 URL_VARIABLE = "TALLYMARK_URL"
@@ -101,6 +102,34 @@ def _check(store: StoreUrl, options: Options) -> None:
 def configured() -> Defaults:
     """Return the arguments of the last `configure`: the same object until the next call."""
     return _defaults
+
+
+def url_in(argument: str, source: str = "") -> StoreUrl:
+    """Return the URL in an argument of a program, or in what the argument names.
+
+    Arguments:
+        argument: a URL, ``env:NAME`` or ``file:PATH``: the arguments of all processes are
+            visible to all users of a machine, variables and files are not.
+        source: the beginning of messages about the URL.
+
+    Raises:
+        InvalidValueError: there is no such variable, or the file cannot be read.
+    """
+    kind, _, name = argument.partition(":")
+    if kind == "env":
+        value = os.environ.get(name)
+        if value is None:
+            raise InvalidValueError(f"{source}there is no such environment variable")
+        return StoreUrl(value, source)
+    if kind == "file":
+        from pathlib import Path  # noqa: PLC0415 - no mark needs it
+
+        try:
+            return StoreUrl(Path(name).read_text("utf-8-sig").strip(), source)
+        except (OSError, ValueError) as error:
+            problem = type(error).__name__
+        raise InvalidValueError(f"{source}the file cannot be read ({problem})")
+    return StoreUrl(argument, source)
 
 
 def url(defaults: Defaults) -> Any:

@@ -1,0 +1,168 @@
+"""The period of a command: ``--day``, ``--week``, ``--month``, ``--last`` and so on.
+
+Periods are written as in ISO 8601: 2026, 2026-01, 2026-W02, 2026-01-05, 2026-01-05T13. Moments
+are a date, or a date and a time, with or without an offset from UTC.
+"""
+
+import re
+from dataclasses import dataclass, fields
+from datetime import date, datetime, timedelta
+from typing import Annotated, Any, Final
+
+from cyclopts import Group, Parameter
+
+from .._core.events import EventSet
+from .._core.periods import Granularity, Period, dated
+from ._errors import UsageError
+from ._invocation import Whole
+
+__all__ = ["TODAY", "PeriodOptions", "moment_of", "named_period", "period_of"]
+
+#: The notation of each granularity, with an example for messages.
+_NOTATIONS: Final = {
+    Granularity.YEAR: (re.compile(r"(\d{4})"), "2026"),
+    Granularity.MONTH: (re.compile(r"(\d{4})-(\d\d)"), "2026-01"),
+    Granularity.WEEK: (re.compile(r"(\d{4})-W(\d\d)"), "2026-W02"),
+    Granularity.DAY: (re.compile(r"(\d{4})-(\d\d)-(\d\d)"), "2026-01-05"),
+    Granularity.HOUR: (re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d)"), "2026-01-05T13"),
+}
+
+#: How many periods before the present one the words mean.
+_WORDS: Final = {"this": 0, "last": 1}
+_DAYS: Final = {"today": 0, "yesterday": 1}
+
+_MOMENT: Final = re.compile(
+    r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d(?:\.\d{3}(?:\d{3})?)?)?)(Z|[+-]\d\d:\d\d)?)?"
+)
+
+_PERIOD: Final = Group("Period (default: today)", sort_key=2)
+
+
+def named_period(text: str) -> Period | None:
+    """Return the period that a text stands for in any of the notations, ``None`` if in none."""
+    for granularity, (notation, _) in _NOTATIONS.items():
+        match = notation.fullmatch(text)
+        if match is not None and text.isascii():
+            numbers = [int(number) for number in match.groups()]
+            try:
+                if granularity is Granularity.WEEK:
+                    year, week = numbers
+                    start = datetime.fromisocalendar(year, week, 1)
+                    return Period(granularity, start)
+                start = datetime(*(numbers + [1, 1, 1, 0][len(numbers) :]))  # type: ignore[arg-type]
+                return Period(granularity, start)
+            except (ValueError, OverflowError):
+                return None
+    return None
+
+
+def period_of(granularity: Granularity, text: str, now: datetime) -> Period:
+    """Return the period of a granularity that an option names.
+
+    Arguments:
+        granularity: a dated one.
+        text: the period in the notation of ISO 8601; ``this`` or ``last``; for days also
+            ``today`` and ``yesterday``.
+        now: the present, naive, in the tally's time zone.
+
+    Raises:
+        UsageError: there is no such period.
+    """
+    words = {**_WORDS, **_DAYS} if granularity is Granularity.DAY else _WORDS
+    if text in words:
+        return Period.containing(granularity, now).shift(-words[text])
+    period = named_period(text)
+    if period is not None and period.granularity is granularity:
+        return period
+    example = _NOTATIONS[granularity][1]
+    raise UsageError(
+        f"--{granularity} takes a {granularity} such as {example}, or {', '.join(words)}; "
+        f"got {text[:80]!r}"
+    )
+
+
+def moment_of(option: str, text: str, now: datetime) -> date:
+    """Return the moment that an option names: a date, or a datetime, naive or with an offset.
+
+    Arguments:
+        option: the name of the option, for messages.
+        text: a date or a date and a time, as in ISO 8601; ``now``, ``today`` or ``yesterday``.
+        now: the present, naive, in the tally's time zone.
+
+    Raises:
+        UsageError: there is no such moment.
+    """
+    if text == "now":
+        return now
+    if text in _DAYS:
+        return now.date() - timedelta(days=_DAYS[text])
+    match = _MOMENT.fullmatch(text)
+    if match is not None and text.isascii():
+        day, clock, offset = match.groups()
+        try:
+            if clock is None:
+                return date.fromisoformat(day)
+            return datetime.fromisoformat(f"{day}T{clock}{(offset or '').replace('Z', '+00:00')}")
+        except ValueError:
+            pass
+    raise UsageError(
+        f"{option} takes a date or a moment such as 2026-01-05, 2026-01-05T13:07 or "
+        f"2026-01-05T13:07+01:00, or now, today, yesterday; got {text[:80]!r}"
+    )
+
+
+def _option(text: str) -> Any:
+    return Parameter(help=text, group=_PERIOD)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class PeriodOptions:
+    """The options for the period of an event; at most one of them, or the pair of a range."""
+
+    hour: Annotated[str | None, _option("2026-01-05T13, this or last")] = None
+    day: Annotated[str | None, _option("2026-01-05, today or yesterday")] = None
+    week: Annotated[str | None, _option("2026-W02 (ISO), this or last")] = None
+    month: Annotated[str | None, _option("2026-01, this or last")] = None
+    year: Annotated[str | None, _option("2026, this or last")] = None
+    unique: Annotated[bool, _option("the bitmap without a date: a flag")] = False
+    last: Annotated[Whole | None, _option("on any of the last N days, today included")] = None
+    since: Annotated[str | None, _option("on any day from a date or moment on")] = None
+    until: Annotated[str | None, _option("with --since: before this date or moment")] = None
+
+    def check(self) -> None:
+        """Raise a `UsageError` if there are several periods."""
+        names = [item.name for item in fields(self) if getattr(self, item.name) != item.default]
+        given = [f"--{name}" for name in names]
+        if self.until is not None and self.since is None:
+            raise UsageError("--until needs --since")
+        if len(set(given) - {"--until"}) > 1:
+            raise UsageError(f"{' and '.join(given)} are several periods; one is possible")
+
+    def select(self, tally: Any, event: str) -> EventSet:
+        """Return the users of an event in the period.
+
+        Raises:
+            UsageError: an option names no period.
+            InvalidValueError: the name of the event is not allowed.
+        """
+        now = tally.backend.context.local(None)
+        event_set: EventSet
+        if self.unique:
+            event_set = tally.unique(event)
+        elif self.last is not None:
+            event_set = tally.last(event, self.last)
+        elif self.since is not None:
+            end = now if self.until is None else moment_of("--until", self.until, now)
+            event_set = tally.between(event, moment_of("--since", self.since, now), end)
+        else:
+            for name in ("hour", "day", "week", "month", "year"):
+                text = getattr(self, name)
+                if text is not None:
+                    return tally.during(event, period_of(dated(name), text, now))  # type: ignore[no-any-return]
+            event_set = tally.day(event)
+        return event_set
+
+
+#: The period of a command without any of the options.
+TODAY: Final = PeriodOptions()
