@@ -85,7 +85,6 @@ INNOCENT: dict[str, Any] = {
     "moment": NOON,
     "prefix": "trackist_",
     "granularity": "day",
-    "granularities": "day",
     "dry_run": False,
     "events": ["a"],
     "since": NOON,

@@ -190,7 +190,9 @@ async def async_reads(tally: Tally, event_set: EventSet, day: date) -> None:
     assert_type(await tally.memory("active"), dict[Granularity, int])
     assert_type(await tally.history(1, "active", day), dict[str, list[Period]])
     assert_type(await tally.forget(1), int)
-    deleted = await tally.delete_before(day, events="active", granularities=["day", Granularity.HOUR])
+    deleted = await tally.delete_before(
+        day, events="active", granularities=["day", Granularity.HOUR]
+    )
     assert_type(deleted, Deleted)
     assert_type(deleted.bitmaps, Mapping[Granularity, int])
     applied = await tally.apply_expiry(dry_run=True)
