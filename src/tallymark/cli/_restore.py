@@ -183,7 +183,8 @@ def _parts(database: duckdb.DuckDBPyConnection, file: SourceFile) -> Iterator[An
     query = f"SELECT {selected}, {user_id} AS user_id FROM {relation}"  # noqa: S608
     if importlib.util.find_spec("pyarrow") is not None:
         stream: Any = database.sql(query)
-        yield from stream.to_arrow_reader(_ROWS)
+        reader = getattr(stream, "to_arrow_reader", None) or stream.fetch_arrow_reader  # before 1.4
+        yield from reader(_ROWS)
         return
     result = database.execute(query)
     while rows := result.fetchmany(_ROWS):
