@@ -2,3 +2,7 @@
 
 `doctor` collects facts, with `servers`, `samples` and `rights`; the checks judge them.
 """
+
+from __future__ import annotations
+
+__all__: list[str] = []
