@@ -27,7 +27,14 @@ __all__ = ["SAMPLES", "ZONE", "Marked", "Sample", "marked"]
 ZONE = ZoneInfo("Europe/Berlin")
 
 _EVENTS = ("signup", "page:view", "größe geändert", "checkout", "login")
-_USERS = ("zoë@example.com", "用户", "o'brien", 'the "one"', "a,b", *(f"u-{n:02d}" for n in range(15)))
+_USERS = (
+    "zoë@example.com",
+    "用户",
+    "o'brien",
+    'the "one"',
+    "a,b",
+    *(f"u-{n:02d}" for n in range(15)),
+)
 
 
 class Marked(NamedTuple):
@@ -91,9 +98,7 @@ def _events() -> list[_Event]:
 
 def marked(events: list[_Event]) -> set[Marked]:
     """Return what events mark in `ZONE`."""
-    return {
-        Marked(event, user, moment.astimezone(ZONE).date()) for event, user, moment in events
-    }
+    return {Marked(event, user, moment.astimezone(ZONE).date()) for event, user, moment in events}
 
 
 def _json(rows: list[Any], *odd: str) -> bytes:
@@ -113,7 +118,8 @@ def _segment() -> Sample:
             moment.astimezone(timezone(timedelta(hours=-5))).isoformat(),
             moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
         )
-        row = {"type": "track", "event": event, "userId": user, "anonymousId": str(uuid.UUID(int=9))}
+        row: dict[str, Any] = {"type": "track", "event": event, "userId": user}
+        row["anonymousId"] = str(uuid.UUID(int=9))
         if number % 5 == 1:
             row = {"type": "page", "name": event, "userId": None, "anonymousId": user}
         elif number % 5 == 2:
@@ -122,7 +128,12 @@ def _segment() -> Sample:
         rows.append({**row, "timestamp": times[number % 3]})
     identify = {"type": "identify", "userId": "u-01", "timestamp": "2026-01-05T10:00:00Z"}
     nameless = {"type": "page", "userId": "u-01", "timestamp": "2026-01-05T10:00:00Z"}
-    without = {"type": "track", "event": "signup", "userId": "", "timestamp": "2026-01-05T10:00:00Z"}
+    without = {
+        "type": "track",
+        "event": "signup",
+        "userId": "",
+        "timestamp": "2026-01-05T10:00:00Z",
+    }
     no_event = {"type": "track", "userId": "u-01", "timestamp": "2026-01-05T10:00:00Z"}
     whenever = {"type": "track", "event": "signup", "userId": "u-01", "timestamp": "yesterday"}
     odd = [identify, nameless, without, no_event, whenever]

@@ -29,8 +29,20 @@ _MICROSECONDS: Final = "1e16"
 _NANOSECONDS: Final = "1e19"
 
 _NUMBERS: Final = frozenset(
-    "TINYINT SMALLINT INTEGER BIGINT HUGEINT UTINYINT USMALLINT UINTEGER UBIGINT UHUGEINT "
-    "FLOAT DOUBLE".split()
+    [
+        "TINYINT",
+        "SMALLINT",
+        "INTEGER",
+        "BIGINT",
+        "HUGEINT",
+        "UTINYINT",
+        "USMALLINT",
+        "UINTEGER",
+        "UBIGINT",
+        "UHUGEINT",
+        "FLOAT",
+        "DOUBLE",
+    ]
 )
 _NAIVE: Final = frozenset(("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE"))
 _AWARE: Final = "TIMESTAMP WITH TIME ZONE"
@@ -150,7 +162,8 @@ class Rules:
         if self.user_ids == "uuid":
             return f"TRY_CAST({value} AS UUID)"
         if self.user_ids == "bytes":
-            return f"CASE WHEN regexp_full_match({value}, '([0-9a-fA-F]{{2}})+') THEN unhex({value}) END"
+            digits = f"regexp_full_match({value}, '([0-9a-fA-F]{{2}})+')"
+            return f"CASE WHEN {digits} THEN unhex({value}) END"
         return (
             f"CASE WHEN regexp_full_match({value}, '[+-]?\\d+(\\.0*)?') "
             f"THEN TRY_CAST(split_part({value}, '.', 1) AS BIGINT) END"

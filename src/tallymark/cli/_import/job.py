@@ -38,7 +38,7 @@ __all__ = ["Import", "ImportOptions", "Summary", "described_reasons"]
 #: How many marks are fetched at once, some 30 MB; after each block, the import can go on there.
 _BLOCK: Final = 200_000
 
-_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - in the tally's time zone
+_EPOCH: Final = datetime(1970, 1, 1)
 _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 
 #: How many days the folder of an import that was interrupted stays.
@@ -89,6 +89,7 @@ class Summary:
         users: how many users.
         events: the number of marks of each event.
         first, last: the first and the last day or hour; ``None`` without marks.
+        is_sent: whether the marks were sent.
         new: how many bits were set that were not set before, by granularity.
         seconds: how long it took, without the time before an interruption.
     """
@@ -101,6 +102,7 @@ class Summary:
     events: dict[str, int] = field(default_factory=dict)
     first: date | None = None
     last: date | None = None
+    is_sent: bool = True
     new: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -164,10 +166,12 @@ class Import:
             stage = self._stage(folder, sources)
             try:
                 summary = self._staged(stage, sources)
-                if not self._dry_run:
+                if summary.is_sent:
                     self._mark(stage, summary, can_resume=can_resume)
             except duckdb.OutOfMemoryException as error:
-                raise UsageError(f"--memory {self._memory} is too little: {problem(error)}") from None
+                raise UsageError(
+                    f"--memory {self._memory} is too little: {problem(error)}"
+                ) from None
             except duckdb.InterruptException:
                 raise KeyboardInterrupt from None
             except duckdb.Error as error:
@@ -250,14 +254,10 @@ class Import:
         if not summary.rows:
             names = ", ".join(source.name for source in sources[:5])
             raise UsageError(f"there are no rows in {names}")
-        rejected = sum(summary.rejected.values())
         if self._rejects is not None:
             write_rejects(self._rejects, stage, sources)
-        if self._max_rejects is not None and rejected > self._max_rejects:
-            raise UsageError(
-                f"{rejected:,} rows are rejected, more than --max-rejects {self._max_rejects}; "
-                f"nothing was sent. {described_reasons(summary.rejected)}"
-            )
+        allowed = self._max_rejects is None or sum(summary.rejected.values()) <= self._max_rejects
+        summary.is_sent = allowed and not self._dry_run
         return summary
 
     def _summary(self, stage: Stage) -> Summary:
@@ -348,11 +348,8 @@ def _rules(tally: Any, options: ImportOptions, mapping: RowMapping) -> Rules:
     preset_zone = preset.timezone if preset is not None and timed_by_preset else None
     preset_format = preset.time_format if preset is not None and timed_by_preset else None
     source_zone = options.timezone or preset_zone or zone
-    for name in (zone, source_zone):
-        try:
-            ZoneInfo(name)
-        except (ValueError, OSError, KeyError):
-            raise UsageError(f"there is no time zone {name!r}") from None
+    _check_zone(zone)
+    _check_zone(source_zone)
     hourly = options.hourly if options.hourly is not None else of_tally.track_hourly
     kind = of_tally.user_ids
     return Rules(
@@ -364,6 +361,13 @@ def _rules(tally: Any, options: ImportOptions, mapping: RowMapping) -> Rules:
         time_format=options.time_format or preset_format,
         hourly=switches.track_hourly if hourly is None else hourly,
     )
+
+
+def _check_zone(name: str) -> None:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, KeyError):
+        raise UsageError(f"there is no time zone {name!r}") from None
 
 
 def _cache() -> Path:
