@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
 from types import ModuleType
 from typing import Any
 
@@ -20,7 +21,7 @@ from tallymark._core.context import EventSets
 from tallymark._sync.reports import SyncReports
 
 VERBS = ["mark_event", "unmark_event", "mark_unique", "unmark_unique"]
-MANY = ["mark_many", "unmark_many", "mark_unique_many", "unmark_unique_many"]
+MANY = ["mark_many", "mark_rows", "unmark_many", "mark_unique_many", "unmark_unique_many"]
 #: What a tally has beside the verbs that mark.
 READS = [
     name
@@ -105,7 +106,7 @@ def test_verbs_of_many_differ_only_in_async_iterables(verb: str) -> None:
     wanted = parameters(getattr(Tally, verb))
     assert parameters(getattr(tallymark, verb)) == wanted
     blocking = [
-        (name, kind, default, annotation.replace(" | AsyncIterable[IdT]", ""))
+        (name, kind, default, re.sub(r" \| AsyncIterable\[[\w\[\]]+\]", "", annotation))
         for name, kind, default, annotation in wanted
     ]
     assert parameters(getattr(SyncTally, verb)) == parameters(getattr(tm, verb)) == blocking
@@ -153,8 +154,9 @@ def test_async_verbs_are_coroutine_functions(verb: str) -> None:
 @pytest.mark.parametrize("verb", VERBS + MANY)
 def test_all_but_event_and_user_is_keyword_only(verb: str) -> None:
     kinds = [kind for _, kind, _, _ in parameters(getattr(Tally, verb))]
-    assert kinds[:2] == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * 2
-    assert set(kinds[2:]) <= {inspect.Parameter.KEYWORD_ONLY}
+    positional = 1 if verb == "mark_rows" else 2  # the rows have events and users
+    assert kinds[:positional] == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * positional
+    assert set(kinds[positional:]) <= {inspect.Parameter.KEYWORD_ONLY}
 
 
 def test_options_are_documented_and_complete() -> None:

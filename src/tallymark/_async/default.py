@@ -18,14 +18,17 @@ if TYPE_CHECKING:
     from datetime import date
     from typing import Any
 
+    from .._core.failures import OnError
     from .._core.periods import Granularity
     from .._core.user_ids import UserId
+    from .._marking.row_columns import Row, Rows
     from .._marking.transaction import Transaction
 
 __all__ = [
     "current_tally",
     "mark_event",
     "mark_many",
+    "mark_rows",
     "mark_unique",
     "mark_unique_many",
     "transaction",
@@ -330,6 +333,85 @@ async def mark_many(
         now=now,
         track_hourly=track_hourly,
         track_unique=track_unique,
+        timeout=timeout,
+    )
+
+
+async def mark_rows(
+    rows: Rows[UserId] | AsyncIterable[Row[UserId]],
+    *,
+    track_hourly: bool | None = None,
+    track_unique: bool | None = None,
+    on_error: OnError | None = None,
+    timeout: float | None = None,
+) -> dict[Granularity, int]:
+    """Record many events: each row is an event, a user and a moment.
+
+    On the running event loop's default tally, which `configure` describes.
+
+    Like `mark_event` for each row, some 50 times as fast: rows are gathered in blocks of
+    524,288 and sorted by event and day, so that each bitmap is written with few commands, as
+    bits or as a bitmap, whichever takes less of Redis's time. A transaction has rows of one
+    event and month, or of several; it takes about 1.5 ms of Redis's time, and marks of other
+    tasks are sent in between. All bits of a row are set by the same transaction. With
+    numpy installed, rows take a fifth of the time.
+
+    Arguments:
+        rows: one of
+
+            * an iterable, or an async iterable, of rows: tuples or lists of an event, a user
+              id and a moment;
+            * columns: a mapping, or a data frame of pandas, polars or pyarrow, with the
+              columns ``event``, ``user_id`` and ``moment``, of lists, arrays or columns of
+              such a frame. In a mapping, ``event`` may be a str and ``moment`` a date for all
+              rows. A mapping has no other columns; those of a frame are ignored.
+            * a stream of record batches of pyarrow.
+
+            Events and user ids are as `mark_event` takes them. The moment is a date or a
+            datetime as ``now`` of `mark_event`; a ``datetime64`` of numpy is naive.
+        track_hourly: also mark the hour; ``None`` for the tally's option, or without that
+            for ``tallymark.TRACK_HOURLY``.
+        track_unique: also mark the event's dateless bitmap; ``None`` for the tally's
+            option, or without that for ``tallymark.TRACK_UNIQUE``.
+        on_error: is called with each row that cannot be marked: its index from 0 on, the row
+            as a tuple, and the error. All other rows are marked. By default the
+            first one is raised.
+        timeout: how many seconds the whole call may take, with the time that the iterable
+            takes; ``None`` for the tally's timeout for each transaction. An async
+            iterable is cancelled at the deadline. An iterable that does not give its next row
+            cannot be interrupted, and keeps the event loop from running.
+
+    Returns:
+        For each granularity, how many bits this call flipped. The number may be too low
+        after a broken connection and a retry.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: a row cannot be marked: the message begins with
+            its index, as in ``row 17: ...``, and no row of its block was sent. Or the
+            columns, or another argument, are not allowed. The message says how many rows were
+            marked before.
+        CommandError, StoreUnavailableError, StoreTimeoutError, OverloadedError: Redis
+            refused a transaction, or did not answer in time, or ``max_pending`` marks
+            were waiting; the message says how many rows were marked before: all of the
+            blocks before, and of the last block some transactions. A `StoreTimeoutError` also
+            if the iterable did not give its rows in time, or the rows were not prepared.
+        ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+            loop.
+
+    With ``user_ids``, new users get their numbers in the order of the rows.
+
+    Rows are checked and sorted in a worker thread; an iterable is read, and ``on_error``
+    called, in the event loop's. An async iterable with an ``aclose`` is closed in any case.
+
+    Cancelled: all rows of the blocks before are applied, and of the last block some
+    transactions, each row whole.
+    """
+    tally = _usual_tally() or await current_tally()
+    return await tally.mark_rows(
+        rows,
+        track_hourly=track_hourly,
+        track_unique=track_unique,
+        on_error=on_error,
         timeout=timeout,
     )
 

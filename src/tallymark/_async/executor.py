@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from .._reading.requests import Query
     from .pool import ReadPool
 
-__all__ = ["Executor"]
+__all__ = ["PAUSE", "PAUSE_INTERVAL", "Executor"]
 
 #: A thread that computes without pauses keeps the event loop from running for up to 5 ms at a
-#: time (`sys.getswitchinterval`): it has the interpreter's lock. So it sleeps for `_PAUSE`
-#: seconds after every `_PAUSE_INTERVAL` seconds of work.
-_PAUSE: Final = 50e-6
-_PAUSE_INTERVAL: Final = 5e-4
+#: time (`sys.getswitchinterval`): it has the interpreter's lock. So it sleeps for `PAUSE`
+#: seconds after every `PAUSE_INTERVAL` seconds of work.
+PAUSE: Final = 50e-6
+PAUSE_INTERVAL: Final = 5e-4
 
 #: A `Checkpoint` lets other tasks run if the last one that did was this many seconds ago.
 TURN = 5e-3
@@ -240,6 +240,6 @@ def _work(work: Compute, stopped: threading.Event) -> None:
     for _ in work.steps:
         if stopped.is_set():
             return
-        if pauses and time.perf_counter() - paused >= _PAUSE_INTERVAL:
-            time.sleep(_PAUSE)
+        if pauses and time.perf_counter() - paused >= PAUSE_INTERVAL:
+            time.sleep(PAUSE)
             paused = time.perf_counter()

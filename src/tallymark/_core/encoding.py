@@ -9,6 +9,7 @@ they share are encoded once: most of the speed of marking comes from that.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Final
 
 __all__ = [
@@ -16,8 +17,10 @@ __all__ = [
     "EXEC",
     "MULTI",
     "bitfield",
+    "bitfield_head",
     "bulk",
     "command",
+    "set_bits",
     "setbit",
     "setbit_head",
     "wait",
@@ -72,6 +75,37 @@ def bitfield(bulk_keys: tuple[bytes, ...], bits: list[tuple[int, int]]) -> bytes
     ).encode()
     head = b"*%d\r\n$8\r\nBITFIELD\r\n" % (2 + 4 * len(bits))
     return b"".join([b"%b%b%b" % (head, key, tail) for key in bulk_keys])
+
+
+def set_bits(offsets: list[int]) -> bytes:
+    """Encode the operations of a ``BITFIELD`` that set bits: a third of the time of `bitfield`.
+
+    Arguments:
+        offsets: the bits, in ascending order; at least one.
+    """
+    parts = []
+    begin = 0
+    while begin < len(offsets):
+        # Between two offsets with equally many digits, the bytes are always the same.
+        digits = len(str(offsets[begin]))
+        end = len(offsets)
+        if len(str(offsets[-1])) > digits:
+            end = bisect_left(offsets, 10**digits, begin)
+        head, value = _SET_OFFSETS[digits], _SET_VALUES[1]
+        same = offsets if end - begin == len(offsets) else offsets[begin:end]
+        parts.append(f"{head}{f'{value}{head}'.join(map(str, same))}{value}")
+        begin = end
+    return "".join(parts).encode()
+
+
+def bitfield_head(bits: int, key: bytes) -> bytes:
+    """Encode a ``BITFIELD`` up to its operations.
+
+    Arguments:
+        bits: how many operations it has.
+        key: the key.
+    """
+    return b"*%d\r\n$8\r\nBITFIELD\r\n$%d\r\n%b\r\n" % (2 + 4 * bits, len(key), key)
 
 
 def wait(replicas: int) -> tuple[bytes, ...]:

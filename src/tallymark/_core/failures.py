@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any, Final, Literal, TypeVar
 
 from ..errors import (
@@ -22,6 +23,7 @@ __all__ = [
     "TRANSIENT",
     "Attempts",
     "Backoff",
+    "OnError",
     "RedirectedError",
     "SlotMovingError",
     "check_replicated",
@@ -51,6 +53,9 @@ _LONGEST_PAUSE: Final = 1.0
 _NOTHING_SENT: Final = "; nothing was sent"
 
 ErrorT = TypeVar("ErrorT", bound=TallymarkError)
+
+#: A function of a caller that takes bad rows: the index of a row, the row, and what is wrong.
+OnError = Callable[[int, Any, TallymarkError], object]
 
 
 class SlotMovingError(StoreNotReadyError):

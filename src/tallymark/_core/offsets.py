@@ -22,6 +22,7 @@ from .untrusted import escaped, kind_of, reraise_from_handler, shown
 
 __all__ = [
     "BLOCK",
+    "IN_MEMORY",
     "WINDOW",
     "Numbers",
     "Offsets",
@@ -30,6 +31,7 @@ __all__ = [
     "blocks",
     "bounded",
     "id_blocks",
+    "in_time",
     "is_array",
     "is_array_of_ints",
     "partition",
@@ -60,7 +62,7 @@ WINDOW: Final = 2**20
 #: The last bit that Redis can address.
 _HIGHEST: Final = 2**32 - 1
 #: Collections whose iterators never wait.
-_IN_MEMORY: Final = (list, tuple, set, frozenset, range, array, dict, deque)
+IN_MEMORY: Final = (list, tuple, set, frozenset, range, array, dict, deque)
 
 #: Advice about an array of floats, such as pandas makes of ints of which some are missing.
 #: Not int64, which drops fractions silently.
@@ -132,8 +134,8 @@ def _list_blocks(
     user_ids: Iterable[Any], check_time: Callable[[], object] | None
 ) -> tuple[Iterator[list[Any]], bool]:
     iterator = iter(user_ids)
-    if check_time is not None and not isinstance(user_ids, _IN_MEMORY):
-        iterator = _in_time(iterator, check_time)
+    if check_time is not None and not isinstance(user_ids, IN_MEMORY):
+        iterator = in_time(iterator, check_time)
     return (
         iter(lambda: list(itertools.islice(iterator, BLOCK)), []),
         isinstance(user_ids, Collection),
@@ -172,10 +174,11 @@ def _as_array(ids: Any) -> Any:
     return numpy.asarray(converted)
 
 
-def _in_time(user_ids: Iterator[int], check_time: Callable[[], object]) -> Iterator[int]:
-    for user_id in user_ids:
+def in_time(items: Iterator[Any], check_time: Callable[[], object]) -> Iterator[Any]:
+    """Yield items, and call a function after each of them."""
+    for item in items:
         check_time()
-        yield user_id
+        yield item
 
 
 def _array_blocks(array: Any) -> Iterator[Numbers]:

@@ -85,6 +85,7 @@ class BitmapCache:
     """Makes the `Bitmaps` of events and moments, and caches them. Threads may share it.
 
     Attributes:
+        granularities: of the bitmaps of a mark, without those of the switches.
         present: the current hour, or an earlier one. Replaced in one step, since threads
             share it.
     """
@@ -105,9 +106,9 @@ class BitmapCache:
         self._parts = options.schema().parts
         self._expiry = expiry
         self._policy = policy
-        self._granularities = Granularity.MONTH | Granularity.WEEK | Granularity.DAY
+        self.granularities = Granularity.MONTH | Granularity.WEEK | Granularity.DAY
         if options.track_yearly:
-            self._granularities |= Granularity.YEAR
+            self.granularities |= Granularity.YEAR
         # Each shard has bitmaps of its own, so there are more.
         shards = len(self._parts)
         factor = _SHARDED_FACTOR if shards > 1 else 1
@@ -167,7 +168,7 @@ class BitmapCache:
     def _at_local(
         self, event: str, shard: int, moment: datetime, hourly: bool, unique: bool
     ) -> Bitmaps:
-        granularities = self._granularities
+        granularities = self.granularities
         if hourly:
             granularities |= Granularity.HOUR
         if unique:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from .._core import encoding
 from .._core.untrusted import reraise_from_handler
 from ..errors import CommandError
-from .marks import BitMark, DenseMarks, ExactUnmark, SparseMarks
+from .marks import BitMark, DenseMarks, ExactUnmark, PreparedMarks, SparseMarks
 from .results import bit_result, checked_list, parse_expiry
-from .unshared import ExactClear, MergeDense, SetSparse
+from .unshared import ExactClear, MergeDense, PreparedCommand, SetSparse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -125,7 +125,7 @@ class WithExpiry:
 
     __slots__ = ("command",)
 
-    def __init__(self, command: SetBits | SetSparse | MergeDense) -> None:
+    def __init__(self, command: _Expiring) -> None:
         self.command = command
 
     @property
@@ -149,7 +149,10 @@ class WithExpiry:
 
 
 #: Those of one mark that is not a `BitMark`, or of several marks.
-_Command = SetBits | ExactClear | SetSparse | MergeDense | WithExpiry
+_Command = SetBits | ExactClear | SetSparse | MergeDense | PreparedCommand | WithExpiry
+
+#: Those after which `WithExpiry` may follow.
+_Expiring = SetBits | SetSparse | MergeDense | PreparedCommand
 
 WriteCommand = SingleBit | _Command
 
@@ -201,7 +204,7 @@ def indexes_and_count(command: WriteCommand) -> tuple[Sequence[int], int]:
 
 
 def write_command(
-    index: int, mark: ExactUnmark | SparseMarks | DenseMarks, bitfield: bool
+    index: int, mark: ExactUnmark | SparseMarks | DenseMarks | PreparedMarks, bitfield: bool
 ) -> _Command:
     """Return the write command of a mark that shares it with no other mark.
 
@@ -214,9 +217,12 @@ def write_command(
         return ExactClear(index, mark)  # creates no key, so there is no expiry to set
     if isinstance(mark, SparseMarks):
         return with_expiry(SetSparse(index, mark, bitfield))
+    if isinstance(mark, PreparedMarks):
+        command: PreparedCommand = mark.command(index)
+        return with_expiry(command)
     return with_expiry(MergeDense(index, mark))
 
 
-def with_expiry(command: SetBits | SetSparse | MergeDense) -> _Command:
+def with_expiry(command: _Expiring) -> _Command:
     """Return a write command that also sets the expiry of its bitmaps, if any expires."""
     return WithExpiry(command) if command.bitmaps.expiry_count else command

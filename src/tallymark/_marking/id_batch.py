@@ -191,10 +191,10 @@ class IdBatch(Batch):
         shard = mark.bitmaps.shard
         if isinstance(mark, IdMarks):
             self._open_calls.pop(shard, None)  # later marks of its users must not overtake it
-            keys = mark.keys()
-            for at in range(0, len(keys), MAX_IDS):
-                call = self._new_call(shard)
-                call.add_many(index, mark.bitmaps, keys[at : at + MAX_IDS], mark.value)
+            for bitmaps, keys in mark.parts():
+                for at in range(0, len(keys), MAX_IDS):
+                    call = self._new_call(shard)
+                    call.add_many(index, bitmaps, keys[at : at + MAX_IDS], mark.value)
             return
         call = self._open_calls.get(shard) or self._new_call(shard)
         if len(call.keys) >= MAX_IDS and not self._keeps_together:
@@ -254,5 +254,8 @@ def _sum(first: Any, second: Any) -> Any:
         return second
     if isinstance(first, TallymarkError):
         return first
-    counts: dict[Granularity, int] = {key: first[key] + second[key] for key in first}
+    # The first one has all granularities, unless it is of a day that has expired.
+    counts: dict[Granularity, int] = dict(first)
+    for granularity, count in second.items():
+        counts[granularity] = counts.get(granularity, 0) + count
     return counts

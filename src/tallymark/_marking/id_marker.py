@@ -86,3 +86,6 @@ class IdMarker(Marker):
 
     def _bulk_write_to(self, target: Callable[[int], Target], value: int) -> IdBulkWrite:
         return IdBulkWrite(target, self._schema, self._dictionary, self._numbers, value=value)
+
+    def _row_ids(self) -> tuple[Any, ...]:
+        return self._dictionary, self._numbers

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .marks import BitMark, DenseMarks, ExactUnmark, SparseMarks
+from .marks import BitMark, DenseMarks, ExactUnmark, PreparedMarks, SparseMarks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from .marks import Bitmaps
 
@@ -64,9 +64,13 @@ class KnownNumbers:
         generation: that of the cache when the numbers were read.
     """
 
-    keys: Sequence[Any]
-    numbers: Sequence[int]
+    keys: Collection[Any]
+    numbers: Collection[int]
     generation: object
+
+    def has_any(self, keys: set[Any]) -> bool:
+        """Return whether some of the users have one of these keys."""
+        return not keys.isdisjoint(self.keys)
 
 
 class IdMarks(SparseMarks):
@@ -84,7 +88,7 @@ class IdMarks(SparseMarks):
         value: int,
         keys: Sequence[Any] = (),
         *,
-        prepared: SparseMarks | DenseMarks | None = None,
+        prepared: SparseMarks | DenseMarks | PreparedMarks | None = None,
         known: KnownNumbers | None = None,
     ) -> None:
         """Begin with users.
@@ -103,10 +107,12 @@ class IdMarks(SparseMarks):
         self._known = known
         #: Also of prepared marks by the number of users: if the cache is cleared, they are calls of
         #: the script, too many of which would hold up other marks.
-        users: Sequence[Any] = keys if known is None else known.keys
+        users: Collection[Any] = keys if known is None else known.keys
         if isinstance(prepared, SparseMarks):
             users = prepared.offsets
-        self.size = _ID_BYTES * len(users)
+        self.size = _ID_BYTES * (
+            prepared.rows if isinstance(prepared, PreparedMarks) else len(users)
+        )
 
     def are_known(self, generation: object, unknown: set[Any]) -> bool:
         """Return whether the prepared marks are valid.
@@ -119,14 +125,22 @@ class IdMarks(SparseMarks):
         return (
             known is not None
             and known.generation is generation
-            and (not unknown or unknown.isdisjoint(known.keys))
+            and not (unknown and known.has_any(unknown))
         )
+
+    def parts(self) -> Iterable[tuple[Bitmaps, Sequence[Any]]]:
+        """Return bitmaps, and for each of them the keys of the users to mark there."""
+        if isinstance(self.prepared, PreparedMarks) and self._known is not None:
+            return self.prepared.parts(self._known)
+        return ((self.bitmaps, self.keys()),)
 
     def keys(self) -> Sequence[Any]:
         """Return the keys of the users' ids."""
         known, prepared = self._known, self.prepared
         if known is None or prepared is None:
             return self._keys
+        if isinstance(prepared, PreparedMarks):
+            return [key for _, keys in prepared.parts(known) for key in keys]
         if isinstance(prepared, SparseMarks):
             wanted = set(prepared.offsets)
             return [key for key, at in zip(known.keys, known.numbers, strict=True) if at in wanted]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .._core.options import Options
     from .marks import Mark, Result
     from .policies import Lock
+    from .rows import RowWrite
 
 __all__ = ["Marker"]
 
@@ -55,6 +56,7 @@ class Marker:
             lock: a re-entrant lock, if threads share the marker.
         """
         self._clock = clock
+        self._options = options
         self._schema = options.schema()
         self._max_user_id = options.max_user_id
         # Servers without BITFIELD have no scripts either.
@@ -124,6 +126,15 @@ class Marker:
         return self._bulk_write(
             lambda shard: self.bitmaps(event, moment, track_hourly, track_unique, shard), 1
         )
+
+    def mark_rows(self, track_hourly: bool | None, track_unique: bool | None) -> RowWrite:
+        """Return the bulk write that sets the bits of rows of any events and moments."""
+        from .row_writes import RowWrites  # noqa: PLC0415 - few programs need it
+
+        hourly = _switch("track_hourly", track_hourly, self._hourly, switches.track_hourly)
+        unique = _switch("track_unique", track_unique, self._unique, switches.track_unique)
+        writes = RowWrites(self._options, self._clock, self._policy, self._expiry, self._cache)
+        return writes.begin(hourly, unique, self._temp_keys, *self._row_ids())
 
     def unmark_many(
         self,
@@ -310,6 +321,10 @@ class Marker:
 
     def _bulk_write_to(self, target: Callable[[int], Target], value: int) -> BulkWrite:
         return BulkWrite(target, self._schema, value=value)
+
+    def _row_ids(self) -> tuple[Any, ...]:
+        """Return the dictionary and the cache, if users have ids that are no offsets."""
+        return ()
 
     # --- parts
 

@@ -10,7 +10,7 @@ import functools
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .._core import encoding
 from .._core.periods import Granularity
@@ -27,6 +27,7 @@ __all__ = [
     "DenseMarks",
     "ExactUnmark",
     "Mark",
+    "PreparedMarks",
     "Result",
     "SparseMarks",
     "flipped",
@@ -214,8 +215,40 @@ class DenseMarks:
         return self.bitmaps.size + len(self.bits)
 
 
+class PreparedMarks:
+    """Marks that make their own write command; see `tallymark._marking.row_marks`.
+
+    Attributes:
+        bitmaps: the bitmaps to write to.
+        size: about how many bytes the marks take on the wire.
+        rows: how many rows these are, repetitions included.
+    """
+
+    __slots__ = ()
+
+    bitmaps: Bitmaps
+    size: int
+    rows: int
+
+    def command(self, index: int) -> Any:
+        """Return the write command, a `tallymark._marking.unshared.PreparedCommand`.
+
+        Arguments:
+            index: the index of the mark in its batch.
+        """
+        raise NotImplementedError
+
+    def parts(self, known: Any) -> Iterable[tuple[Bitmaps, Sequence[Any]]]:
+        """Return bitmaps, and for each of them the keys of users' ids, that have the same marks.
+
+        Arguments:
+            known: has the keys, by the users' numbers.
+        """
+        raise NotImplementedError
+
+
 #: `tallymark._marking.id_marks` has subclasses for users whose number is not known yet.
-Mark = BitMark | ExactUnmark | SparseMarks | DenseMarks
+Mark = BitMark | ExactUnmark | SparseMarks | DenseMarks | PreparedMarks
 
 
 def record_sent(marks: Iterable[Mark]) -> None:

@@ -8,7 +8,7 @@ from .._core import encoding
 from .._core.failures import unexpected_reply
 from .._core.untrusted import escaped, shown
 from ..errors import CommandError
-from .marks import DenseMarks, ExactUnmark, SparseMarks
+from .marks import DenseMarks, ExactUnmark, PreparedMarks, SparseMarks
 from .results import checked_bits, checked_list, explained, has_bit, result_of
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .marks import Counts, Result
 
-__all__ = ["MERGE_DENSE", "ExactClear", "MergeDense", "SetSparse"]
+__all__ = ["MERGE_DENSE", "ExactClear", "MergeDense", "PreparedCommand", "SetSparse"]
 
 #: KEYS holds each bitmap, followed by the keys of its other days. ARGV holds the offset,
 #: then how many other days each bitmap has. Everything is read before anything is
@@ -76,7 +76,7 @@ redis.call('UNLINK', old, new)
 return changed
 """
 
-MarkT = TypeVar("MarkT", bound=ExactUnmark | SparseMarks | DenseMarks)
+MarkT = TypeVar("MarkT", bound=ExactUnmark | SparseMarks | DenseMarks | PreparedMarks)
 
 
 class _OneMark(Generic[MarkT]):
@@ -96,6 +96,20 @@ class _OneMark(Generic[MarkT]):
     def parse_into(self, results: list[Result], replies: Sequence[Any]) -> None:
         """Put the mark's result at its index in ``results``."""
         results[self.indexes[0]] = self.parse(replies)
+
+
+class PreparedCommand(_OneMark[PreparedMarks]):
+    """The base of the write commands of `PreparedMarks`."""
+
+    __slots__ = ()
+
+    def command_count(self) -> int:
+        """Return how many Redis commands `encode` returns."""
+        raise NotImplementedError
+
+    def encode(self) -> bytes:
+        """Return the Redis commands."""
+        raise NotImplementedError
 
 
 class _ScriptCommand(_OneMark[MarkT]):

@@ -1,0 +1,184 @@
+"""Rows of users whose ids are no numbers: the transactions of one block. Pure.
+
+Users with a cached number are marked as by `tallymark._marking.row_blocks`. Of each other user, the
+first row is a mark of its own, in the order of the rows, so that the script gives the numbers
+in that order; the user's other rows follow with the number.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, Final
+
+from .._core.moments import loaded_numpy
+from .._core.offsets import is_array
+from .bulk import Chunk
+from .id_marks import IdMark, KnownNumbers
+from .id_script import MAX_IDS
+from .row_blocks import BlockWriter, Rows
+from .row_effects import Send
+from .rows import sends
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from .._core.user_ids import Dictionary
+    from .number_cache import NumberCache
+    from .row_blocks import RowTarget
+    from .row_reader import RowReader
+
+__all__ = ["IdRowWriter"]
+
+#: How many transactions of new users are made in one step. Without a cache, more may be in flight.
+_STEP: Final = 4
+
+#: How many users are looked up in one step.
+_LOOK_UP: Final = 8_192
+
+
+class RowNumbers(KnownNumbers):
+    """The numbers of the users of a block: ``keys`` is a dict from keys to numbers."""
+
+    def has_any(self, keys: set[Any]) -> bool:
+        """Return whether some of the users have one of these keys."""
+        return any(key in self.keys for key in keys)
+
+    def keys_of(self, numbers: Sequence[int]) -> list[Any]:
+        """Return the keys of the users with some numbers."""
+        return list(map(self._by_number.__getitem__, numbers))
+
+    @functools.cached_property
+    def _by_number(self) -> dict[int, Any]:
+        return dict(zip(self.numbers, self.keys, strict=True))
+
+
+class IdRowWriter:
+    """Makes the transactions of a block of rows whose users are keys of ids."""
+
+    def __init__(
+        self,
+        target: RowTarget,
+        reader: RowReader,
+        is_uncounted: Callable[[str], bool],
+        dictionary: Dictionary,
+        cache: NumberCache | None,
+    ) -> None:
+        """Prepare for one call.
+
+        Arguments:
+            target, is_uncounted: as for `BlockWriter`.
+            reader: has the names of the events.
+            dictionary: the dictionary of the ids.
+            cache: the numbers that the connection for marks has fetched; ``None`` for none.
+        """
+        self._target = target
+        self._reader = reader
+        self._is_uncounted = is_uncounted
+        self._dictionary = dictionary
+        self._cache = cache
+
+    def __call__(self, rows: Rows, pause: Callable[[], object]) -> Iterator[Send]:
+        """Yield what to send of a block."""
+        cache = self._cache
+        keys = rows.users
+        if cache is None:
+            yield from sends(self._single(rows, range(len(keys))), pause)
+            return
+        generation = cache.generation  # before the numbers: it may change meanwhile
+        # The first row of each user: later ones are the first to enter.
+        first = dict(zip(reversed(keys), range(len(keys) - 1, -1, -1), strict=True))
+        users = sorted(first, key=first.__getitem__)
+        numbers: dict[Any, int] = {}
+        unknown = _look_up(cache, users, numbers, pause)
+        marked = []
+        for begin in range(0, len(unknown), _STEP * MAX_IDS):
+            new = unknown[begin : begin + _STEP * MAX_IDS]
+            positions = [first[key] for key in new]
+            marked += positions
+            pause()
+            yield Send(list(self._single(rows, positions)), settle=True)
+            if cache.generation is not generation:
+                generation = cache.generation
+                numbers.clear()
+            # At once: a cache that is too small soon has them no more.
+            _look_up(cache, new, numbers, pause)
+        if len(numbers) < len(users):
+            _look_up(cache, [key for key in users if key not in numbers], numbers, pause)
+        known, others = self._divided(rows, numbers, marked)
+        if known.codes is not None and len(known.codes):
+            writer = BlockWriter(
+                self._target,
+                self._reader.names,
+                self._is_uncounted,
+                RowNumbers(numbers, numbers.values(), generation),
+            )
+            yield from sends(writer.chunks(known), pause)
+        if others:
+            yield from sends(self._single(rows, others), pause)
+
+    def _divided(
+        self, rows: Rows, numbers: dict[Any, int], marked: list[int]
+    ) -> tuple[Rows, list[int]]:
+        """Return the rows of users with a number, and the positions of the others.
+
+        Arguments:
+            rows: the rows.
+            numbers: the users' numbers.
+            marked: the positions of rows to leave out.
+        """
+        users = list(map(numbers.get, rows.users))
+        for position in marked:
+            users[position] = -1
+        others = [at for at, user in enumerate(users) if user is None] if None in users else []
+        if is_array(rows.codes):
+            numpy: Any = loaded_numpy()
+            for position in others:
+                users[position] = -1
+            array = numpy.array(users, dtype=numpy.int64)
+            if not (marked or others):
+                return Rows(rows.codes, array, rows.units), others
+            kept = array >= 0
+            return Rows(rows.codes[kept], array[kept], rows.units[kept]), others
+        kept_rows = [
+            row
+            for row in zip(rows.codes, users, rows.units, strict=True)
+            if row[1] is not None and row[1] >= 0
+        ]
+        codes, kept_users, units = (
+            map(list, zip(*kept_rows, strict=True)) if kept_rows else ([], [], [])
+        )
+        return Rows(codes, kept_users, units), others
+
+    def _single(self, rows: Rows, positions: Sequence[int]) -> Iterator[Chunk]:
+        """Yield transactions with a mark for each of some rows, in order."""
+        codes, keys, units = rows
+        names, bitmaps = self._reader.names, self._target.bitmaps
+        shard_of = self._dictionary.shard
+        shards: dict[int, list[Any]] = {}
+        for at in positions:
+            key = keys[at]
+            shard = shard_of(key)
+            marks = shards.setdefault(shard, [])
+            marks.append(IdMark(bitmaps(names[codes[at]], shard, int(units[at])), key, 1))
+            if len(marks) == MAX_IDS:
+                yield Chunk(marks, len(marks))
+                shards[shard] = []
+        for marks in shards.values():
+            if marks:
+                yield Chunk(marks, len(marks))
+
+
+def _look_up(
+    cache: NumberCache, keys: Sequence[Any], numbers: dict[Any, int], pause: Callable[[], object]
+) -> list[Any]:
+    """Add the cached numbers of some users to ``numbers``; return the others."""
+    unknown = []
+    for begin in range(0, len(keys), _LOOK_UP):
+        pause()
+        part = keys[begin : begin + _LOOK_UP]
+        for key, number in zip(part, cache.get_many(part), strict=True):
+            if number is None:
+                unknown.append(key)
+            else:
+                numbers[key] = number
+    return unknown

@@ -1,0 +1,366 @@
+"""Columns of rows: what a caller passes, as columns that are converted a slice at a time. Pure.
+
+Takes mappings of columns, data frames of pandas and polars, tables and record batches of pyarrow,
+and what can be converted to those by the Arrow PyCapsule interface. Imports none of them: a caller
+who passes one has imported it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
+
+from .._core.arguments import is_array
+from .._core.moments import Instants, loaded_numpy
+from .._core.untrusted import kind_of, listed, reraise_from_handler, shown
+from ..errors import InvalidTypeError, InvalidValueError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "COLUMNS",
+    "ArrowArray",
+    "ArrowStream",
+    "Coded",
+    "Columns",
+    "Constant",
+    "Numbers",
+    "Objects",
+    "Row",
+    "Rows",
+    "is_columns",
+    "streamed",
+]
+
+#: The names of the columns.
+COLUMNS: Final = ("event", "user_id", "moment")
+
+
+class Objects(NamedTuple):
+    """A column of Python objects.
+
+    Attributes:
+        values: a list, or another sequence of the caller.
+    """
+
+    values: Any
+
+    def value(self, index: int) -> object:
+        """Return the object of a row."""
+        return self.values[index]
+
+
+class Constant(NamedTuple):
+    """The same object in all rows."""
+
+    content: object
+
+    def value(self, index: int) -> object:
+        """Return the object."""
+        del index
+        return self.content
+
+
+class Coded(NamedTuple):
+    """A column of which each row has the position of an object.
+
+    Attributes:
+        categories: the objects.
+        codes: an array of positions; other numbers for rows without an object.
+    """
+
+    categories: Sequence[Any]
+    codes: Any
+
+    def value(self, index: int) -> object:
+        """Return the object of a row."""
+        code = int(self.codes[index])
+        return self.categories[code] if 0 <= code < len(self.categories) else None
+
+
+class Numbers(NamedTuple):
+    """A column of integers, as an array."""
+
+    values: Any
+
+    def value(self, index: int) -> object:
+        """Return the number of a row as an int."""
+        return int(self.values[index])
+
+
+Column = Objects | Constant | Coded | Numbers | Instants
+
+
+class Columns(NamedTuple):
+    """The columns of rows.
+
+    Attributes:
+        event, user_id, moment: the columns.
+        length: how many rows they have.
+    """
+
+    event: Column
+    user_id: Column
+    moment: Column
+    length: int
+
+    @classmethod
+    def of(cls, source: Any) -> Columns:
+        """Return the columns of a mapping or a data frame.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: a column is missing, or is no column.
+        """
+        names = _names(source)
+        missing = [name for name in COLUMNS if name not in names]
+        if missing:
+            raise InvalidValueError(
+                f"rows have the columns {', '.join(COLUMNS)}; {' and '.join(missing)} "
+                f"not among {shown(names)}"
+            )
+        if isinstance(source, Mapping) and len(names) > len(COLUMNS):
+            others = [name for name in names if name not in COLUMNS]
+            raise InvalidValueError(
+                f"rows have no column {listed(map(shown, others), len(others))}"
+            )
+        event, user_id, moment = columns = [
+            _column(name, source[name], isinstance(source, Mapping)) for name in COLUMNS
+        ]
+        lengths = {
+            name: length
+            for name, column in zip(COLUMNS, columns, strict=True)
+            if (length := _length(column)) is not None
+        }
+        if "user_id" not in lengths:
+            raise InvalidTypeError("user_id must be a column, with the id of each row")
+        if len(set(lengths.values())) > 1:
+            sizes = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
+            raise InvalidValueError(f"columns must have equally many rows, got {sizes}")
+        return cls(event, user_id, moment, lengths["user_id"])
+
+    def row(self, index: int) -> tuple[object, object, object]:
+        """Return a row as a tuple of objects."""
+        return self.event.value(index), self.user_id.value(index), self.moment.value(index)
+
+
+class ArrowStream(Protocol):
+    """A data frame or table that Arrow can read: of pandas, polars, pyarrow, duckdb, ..."""
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        """Return a stream of Arrow."""
+
+
+class ArrowArray(Protocol):
+    """A record batch that Arrow can read."""
+
+    def __arrow_c_array__(self, requested_schema: Any = None) -> Any:
+        """Return an array of Arrow."""
+
+
+RowIdT = TypeVar("RowIdT")
+
+#: A row, and what `mark_rows` takes.
+Row: TypeAlias = tuple[str, RowIdT, date] | list[Any]
+Rows: TypeAlias = Iterable[Row[RowIdT]] | Mapping[str, Any] | ArrowStream | ArrowArray
+
+
+def is_columns(source: object) -> bool:
+    """Return whether rows are given as columns, or as a stream of columns.
+
+    Raises:
+        InvalidTypeError: these are no rows.
+    """
+    kind = type(source)
+    if isinstance(source, Mapping) or _has_names(source):
+        return True
+    if isinstance(source, (str, bytes, bytearray, memoryview)) or hasattr(kind, "collect_schema"):
+        raise InvalidTypeError(
+            "rows must be an iterable of (event, user id, moment), or columns with these, "
+            f"got a {kind_of(source)}"
+        )
+    return any(hasattr(kind, name) for name in ("read_next_batch", "__arrow_c_stream__"))
+
+
+def streamed(source: Any) -> Iterator[Columns] | None:
+    """Return the parts of a stream of record batches of Arrow; ``None`` if this is none."""
+    if hasattr(type(source), "read_next_batch"):
+        return map(Columns.of, source)
+    if not isinstance(source, Mapping) and not _has_names(source):
+        pyarrow = sys.modules.get("pyarrow")
+        if pyarrow is None:
+            raise InvalidTypeError(f"import pyarrow before rows are passed as a {kind_of(source)}")
+        return map(Columns.of, pyarrow.RecordBatchReader.from_stream(source))
+    return None
+
+
+def _has_names(source: object) -> bool:
+    kind = type(source)
+    if is_array(source):
+        return getattr(source, "dtype").names is not None  # noqa: B009 - of an unknown type
+    return hasattr(kind, "column_names") or (hasattr(kind, "columns") and hasattr(kind, "dtypes"))
+
+
+def _names(source: Any) -> list[object]:
+    if isinstance(source, Mapping):
+        return list(source)
+    if is_array(source):
+        return list(source.dtype.names)
+    names: Iterable[object] = getattr(source, "column_names", None) or source.columns
+    return list(names)
+
+
+def _length(column: Column) -> int | None:
+    if isinstance(column, Constant):
+        return None
+    values = column.codes if isinstance(column, Coded) else column.values
+    return len(values)
+
+
+def _column(name: str, values: Any, may_be_constant: bool) -> Column:
+    """Return one column in the form that takes the least time.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: it is none.
+    """
+    numpy = loaded_numpy()
+    constants: dict[str, Any] = {"event": str, "moment": date, "user_id": ()}
+    if may_be_constant and (
+        isinstance(values, constants[name])
+        or (name == "moment" and numpy is not None and isinstance(values, numpy.datetime64))
+    ):
+        return Constant(values)
+    try:
+        column = _arrow(values) or _series(values)
+        if column is None and hasattr(type(values), "__array__") and numpy is not None:
+            column = _array(numpy, name, values)
+    except (InvalidTypeError, InvalidValueError):
+        raise
+    except Exception as error:
+        reraise_from_handler(error)
+        raise InvalidTypeError(
+            f"{name} is a {kind_of(values)} that cannot be read as a column: {shown(error)}"
+        ) from error
+    if column is not None:
+        return column
+    if not isinstance(values, Sequence) or isinstance(values, (str, bytes, bytearray, memoryview)):
+        raise InvalidTypeError(
+            f"{name} must be a column: a list, an array, or one of a data frame; "
+            f"got a {kind_of(values)}"
+        )
+    return Objects(values)
+
+
+def _array(numpy: Any, name: str, values: Any) -> Column:
+    array = numpy.asanyarray(values)
+    ma = getattr(numpy, "ma", None)
+    if ma is not None and isinstance(array, ma.MaskedArray):
+        return Objects([None if item is ma.masked else item for item in array.tolist()])
+    array = numpy.asarray(array)
+    if array.ndim != 1:
+        raise InvalidTypeError(
+            f"{name} must be a one-dimensional array, got one of {array.ndim} dimensions"
+        )
+    if array.dtype.kind == "M":
+        native = array.dtype.newbyteorder("=")
+        return Instants(numpy.ascontiguousarray(array, dtype=native), aware=False)
+    if array.dtype.kind in "iu":
+        return Numbers(array)
+    return Objects(array.tolist())
+
+
+def _series(values: Any) -> Column | None:  # noqa: PLR0911 - a table of cases
+    """Return a column of pandas or polars, if this is one that needs more than `_array`."""
+    kind = getattr(values, "dtype", None)
+    if kind is None or is_array(values):
+        return None
+    numpy = loaded_numpy()
+    if hasattr(values, "to_physical"):  # polars
+        return _polars(numpy, values)
+    categories = getattr(kind, "categories", None)
+    if categories is not None:  # pandas
+        codes = getattr(getattr(values, "cat", values), "codes")  # noqa: B009 - of any type
+        return Coded(categories.tolist(), numpy.asarray(codes))
+    if getattr(kind, "tz", None) is not None:
+        array = values.to_numpy(dtype=f"datetime64[{kind.unit}]")
+        return Instants(array, aware=True)
+    if getattr(kind, "pyarrow_dtype", None) is not None:
+        return _arrow(values.array.__arrow_array__()) if hasattr(values, "array") else None
+    if getattr(kind, "na_value", None) is not None and hasattr(values, "isna"):
+        # Such as Int64, whose array would be one of floats.
+        missing = values.isna()
+        if missing.any():
+            items = values.astype(object).tolist()
+            return Objects(
+                [None if gone else item for gone, item in zip(missing, items, strict=True)]
+            )
+        if kind.kind in "iu":
+            return Numbers(values.to_numpy(dtype=kind.numpy_dtype))
+    return None
+
+
+def _polars(numpy: Any, values: Any) -> Column:
+    name = (
+        type(values.dtype).__name__
+        if not isinstance(values.dtype, type)
+        else (values.dtype.__name__)
+    )
+    if values.null_count() or numpy is None:
+        return Objects(values.to_list())
+    if name in ("Categorical", "Enum"):
+        return Coded(values.cat.get_categories().to_list(), values.to_physical().to_numpy())
+    if name == "Datetime":
+        array = values.to_physical().to_numpy().view(f"datetime64[{values.dtype.time_unit}]")
+        return Instants(array, aware=values.dtype.time_zone is not None)
+    if name == "Date":
+        days = values.to_physical().to_numpy().astype("datetime64[D]")
+        return Instants(days, aware=False)
+    if values.dtype.is_integer():
+        return Numbers(values.to_numpy())
+    return Objects(values.to_list())
+
+
+def _arrow(values: Any) -> Column | None:  # noqa: PLR0911 - a table of cases
+    """Return a column of pyarrow; ``None`` if this is none."""
+    pyarrow = sys.modules.get("pyarrow")
+    if not hasattr(pyarrow, "ChunkedArray"):
+        return None
+    assert pyarrow is not None  # noqa: S101 - for type checkers
+    if isinstance(values, pyarrow.ChunkedArray):
+        if pyarrow.types.is_dictionary(values.type):
+            values = values.unify_dictionaries()
+        values = (
+            values.chunk(0)
+            if values.num_chunks == 1
+            else pyarrow.concat_arrays(values.chunks)
+            if values.num_chunks
+            else pyarrow.array([], values.type)
+        )
+    elif not isinstance(values, pyarrow.Array):
+        return None
+    types, kind = pyarrow.types, values.type
+    numpy = loaded_numpy()
+    if numpy is None:
+        return Objects(values.to_pylist())
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        values = values.cast(pyarrow.string()).dictionary_encode()
+        kind = values.type
+    if types.is_dictionary(kind):
+        codes = values.indices.fill_null(-1) if values.indices.null_count else values.indices
+        return Coded(values.dictionary.to_pylist(), codes.to_numpy(zero_copy_only=False))
+    if types.is_timestamp(kind):
+        # A null becomes a NaT.
+        numbers = values.cast(pyarrow.int64()).fill_null(_NOT_A_TIME)
+        array = numbers.to_numpy(zero_copy_only=False).view(f"datetime64[{kind.unit}]")
+        return Instants(array, aware=kind.tz is not None)
+    if types.is_date32(kind) and not values.null_count:
+        days = values.cast(pyarrow.int32()).to_numpy(zero_copy_only=False)
+        return Instants(days.astype("datetime64[D]"), aware=False)
+    if types.is_integer(kind) and not values.null_count:
+        return Numbers(values.to_numpy(zero_copy_only=False))
+    return Objects(values.to_pylist())
+
+
+_NOT_A_TIME: Final = -(2**63)
