@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -31,12 +32,17 @@ from .sources import STDIN, Source, find_sources
 from .staging import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = ["Import", "ImportOptions", "Summary", "described_reasons"]
 
 #: How many marks are fetched at once, some 30 MB; after each block, the import can go on there.
 _BLOCK: Final = 200_000
+
+#: From so many users on, a group is a call of `mark_many`; smaller ones are rows of one call of
+#: `mark_rows`. Measured, in microseconds of CPU time of both sides for a mark: with 9 users in a
+#: group 48 and 19, with 220 users 8.2 and 8.5, with 1,100 users 2.4 and 3.3.
+_MANY: Final = 200
 
 _EPOCH: Final = datetime(1970, 1, 1)
 _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
@@ -284,22 +290,12 @@ class Import:
 
     def _mark(self, stage: Stage, summary: Summary, *, can_resume: bool) -> None:
         done = stage.get("marked", 0)
-        new = stage.get("new", {})
-        hourly, unique = self._options.hourly, self._options.unique
+        new: Counter[str] = Counter(stage.get("new", {}))
         try:
             with self._progress.step("marking", summary.marks, "marks") as step:
                 step.begin_at(done)
                 for end, groups in stage.blocks(done, _BLOCK):
-                    for event, bucket, users in groups:
-                        counts = self._tally.mark_many(
-                            event,
-                            users,
-                            now=self._moment(bucket),
-                            track_hourly=hourly,
-                            track_unique=unique,
-                        )
-                        for granularity, count in counts.items():
-                            new[granularity.name] = new.get(granularity.name, 0) + count
+                    new += self._marked(groups)
                     stage.put("marked", done := end)
                     stage.put("new", new)
                     step.advance(done)
@@ -309,7 +305,26 @@ class Import:
                     f"{done:,} of {summary.marks:,} marks are sent; the same command goes on there"
                 )
             raise
-        summary.new = new
+        summary.new = dict(new)
+
+    def _marked(self, groups: Iterable[tuple[str, int, list[Any]]]) -> Counter[str]:
+        """Mark groups of users; return how many bits were new, by granularity."""
+        tracked = {"track_hourly": self._options.hourly, "track_unique": self._options.unique}
+        new: Counter[str] = Counter()
+        rows: dict[str, list[Any]] = {"event": [], "user_id": [], "moment": []}
+        for event, bucket, users in groups:
+            moment = self._moment(bucket)
+            if len(users) >= _MANY:
+                counts = self._tally.mark_many(event, users, now=moment, **tracked)
+                new.update({each.name: count for each, count in counts.items()})
+            else:
+                rows["event"] += [event] * len(users)
+                rows["user_id"] += users
+                rows["moment"] += [moment] * len(users)
+        if rows["event"]:
+            counts = self._tally.mark_rows(rows, **tracked)
+            new.update({each.name: count for each, count in counts.items()})
+        return new
 
     def _moment(self, bucket: int) -> date:
         """Return the hour or the day of a bucket."""
