@@ -59,6 +59,9 @@ INNOCENT: dict[str, Any] = {
     "timeout": 5,
     "event_set": SETS,
     "event_sets": [SETS],
+    "batches": [("a", "day", "2026-11-23", 1)],
+    "granularities": "day",
+    "on_skip": None,
     "start": 0,
     "limit": 5,
     "cohort": "a",
@@ -124,6 +127,7 @@ INNOCENT: dict[str, Any] = {
 #: The same, where the name alone does not tell.
 ELSEWHERE: dict[tuple[str, str], Any] = {
     ("history", "until"): datetime(2026, 11, 25),
+    ("export", "until"): datetime(2026, 11, 25),
     # An ordered funnel: that of one period has no arguments that other verbs have not.
     ("funnel", "by"): None,
     ("funnel", "moment"): None,
@@ -323,6 +327,7 @@ def test_all_verbs_take_part() -> None:
 
 
 # What shards change is behind both facades.
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("facade", "shards"),
     [(ASYNC, None), (ASYNC, 3), (SYNC, None)],

@@ -326,8 +326,9 @@ def test_ids(
     assert found == {date(2026, 1, 5): {*good.values(), *extra}}
 
 
+@pytest.mark.parametrize("many", [1, 45, 10_000])
 def test_many_users(
-    redis_cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    many: int, redis_cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Users come in parts whose numbers the tally caches, and marks in blocks."""
     monkeypatch.setattr("tallymark.cli._import.staging._USERS_OF_A_PART", 100)

@@ -169,6 +169,7 @@ def large(redis_server: str) -> Iterator[str]:
         raw.flushdb()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("shards", [None, 4])
 async def test_no_verb_keeps_the_loop(
     large: str, shards: int | None, monkeypatch: pytest.MonkeyPatch
@@ -246,6 +247,7 @@ OF_MANY_DAYS: dict[str, Callable[[Tally, EventSet], Any]] = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("verb", OF_MANY_DAYS)
 @pytest.mark.parametrize("shards", [None, 16])
 async def test_no_number_of_shards_keeps_the_loop(

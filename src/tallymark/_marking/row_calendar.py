@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from .._core.periods import UNIQUE_SUFFIX, Granularity, Period, suffix_of
 
 if TYPE_CHECKING:
+    from .._core.expiry import Expiry
     from .._core.options import Options
-    from .policies import Expiry
 
 __all__ = ["RowCalendar", "Span", "Unit"]
 

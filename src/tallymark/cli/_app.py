@@ -3,6 +3,8 @@
 The commands are listed in `_commands.py`, which says how to add one.
 """
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -12,7 +14,7 @@ from .. import __version__
 from ._commands import ALL, COMMANDS, OPTIONS
 from ._errors import UsageError, guarded
 from ._help import HelpPage
-from ._invocation import Invocation
+from ._invocation import Invocation, Whole
 from ._output import Output
 from ._store import StoreOptions, store_url
 
@@ -31,12 +33,14 @@ app = App(
     help_format="plaintext",
     help_formatter=HelpPage(),
     version=__version__,
+    suppress_keyboard_interrupt=False,
     help_flags=["--help", "-h"],
     default_parameter=Parameter(negative=(), show_default=False),
     group_parameters=Group("Options", sort_key=3),
 )
 for _name, (_path, _group, _) in COMMANDS.items():
     app.command(f"tallymark.cli.{_path}", name=_name, group=_group)
+app.meta.suppress_keyboard_interrupt = False
 
 
 @app.meta.default
@@ -45,7 +49,7 @@ def _launch(
     url: Annotated[str | None, _option("url")] = None,
     prefix: Annotated[str | None, _option("prefix")] = None,
     user_ids: Annotated[Literal["str", "uuid", "int", "bytes"] | None, _option("user-ids")] = None,
-    shards: Annotated[int | None, _option("shards")] = None,
+    shards: Annotated[Whole | None, _option("shards")] = None,
     timezone: Annotated[str | None, _option("timezone")] = None,
     timeout: Annotated[float | None, _option("timeout")] = None,
     json: Annotated[bool, _option("json")] = False,
@@ -62,7 +66,7 @@ def _launch(
     chosen = {"prefix": prefix, "shards": shards, "timezone": timezone, "timeout": timeout}
     options = {name: value for name, value in chosen.items() if value is not None}
     invocation = Invocation(
-        StoreOptions(store_url(url), user_ids, options),
+        StoreOptions(store_url(url), user_ids, options, is_named=url is not None),
         Output("json" if json else "csv" if csv else "table", html),
         yes,
     )
@@ -73,6 +77,10 @@ def _launch(
 
 def run(arguments: list[str]) -> int:
     """Run a command line, and return its exit code."""
+    # Streams that were closed when the program began are None.
+    sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY))
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
     def command() -> int:
         code = app.meta(

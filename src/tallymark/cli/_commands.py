@@ -52,9 +52,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "forget": ("_maintenance:forget", "Changes", "Clear all bits of a user"),
     "merge": ("_maintenance:merge", "Changes", "Move all bits of a user to another one"),
     "import": ("_transfer:import_", "Data", "Mark the events of files"),
+    "export": ("_export:export", "Data", "Write the users of every bitmap to a file: a backup"),
     "migrate": ("_migrate:migrate", "Data", "Copy a database into another one"),
-    "completion": ("_completion:completion", "Other", "Print completions for a shell"),
-    "help": ("_help:help_", "Other", "Describe all commands, and the options of all commands"),
+    "demo": ("_demo:demo", "Other", "Show reports of an invented app"),
+    "completion": ("_about:completion", "Other", "Print completions for a shell"),
+    "help": ("_about:help_", "Other", "Describe all commands, and the options of all commands"),
 }
 
 #: The title of the options that all commands have.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import sys
 import textwrap
 import traceback
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from .._core.untrusted import escaped
 from ..errors import (
@@ -22,8 +23,6 @@ from ..errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from cyclopts import CycloptsError
 
 __all__ = ["FAILED", "INTERRUPTED", "NO", "USAGE", "UsageError", "guarded", "hidden", "warn"]
 
@@ -73,13 +72,22 @@ def guarded(command: Callable[[], int], *, debug: bool) -> int:
         command: returns an exit code, or raises.
         debug: whether to print tracebacks, without the values of variables.
     """
-    from cyclopts import CycloptsError  # noqa: PLC0415 - an extra
+    try:
+        return _reported(command, debug=debug)
+    except BrokenPipeError:  # as after `| head`: its reader has what it wanted
+        return 0
+    finally:
+        _flush(sys.stdout)
+        _flush(sys.stderr)
 
+
+def _reported(command: Callable[[], int], *, debug: bool) -> int:
+    """Run a command as `guarded` does. Raises a `BrokenPipeError` only."""
     try:
         code = command()
         sys.stdout.flush()
     except BrokenPipeError:
-        return _closed_pipe()
+        raise
     except KeyboardInterrupt:
         warn("interrupted")
         return INTERRUPTED
@@ -88,18 +96,20 @@ def guarded(command: Callable[[], int], *, debug: bool) -> int:
     except Exception as error:  # noqa: BLE001 - a program's users get a message, not a traceback
         if debug:
             print(hidden("".join(traceback.format_exception(error))), file=sys.stderr)  # noqa: T201
-        message = _usage(error) if isinstance(error, CycloptsError) else _message(error)
-        warn(message)
+        warn(_message(error))
         return _code(error)
     return code
 
 
-def _closed_pipe() -> int:
-    """Drop the rest of the output, as after ``| head``: its reader has what it wanted."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
-    return 0
+def _flush(stream: TextIO) -> None:
+    """Write what a stream holds, or drop it, so that Python does not try again at its end."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):  # it may have no descriptor
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def _code(error: Exception) -> int:
@@ -111,6 +121,8 @@ def _code(error: Exception) -> int:
 
 
 def _message(error: Exception) -> str:
+    if type(error).__module__.startswith("cyclopts"):
+        return _usage(error)
     if isinstance(error, WrongSchemaError):
         return f"{error} (see --user-ids and --shards)"
     if isinstance(error, UsageError | InvalidTypeError | InvalidValueError | MissingExtraError):
@@ -118,12 +130,16 @@ def _message(error: Exception) -> str:
     if isinstance(error, TallymarkError):
         return f"{type(error).__name__}: {error}"
     if isinstance(error, OSError):
-        return f"{error.filename or 'a file'}: {error.strerror or type(error).__name__}"
+        return f"{error.filename or 'input or output'}: {error.strerror or type(error).__name__}"
     return f"an error in tallymark itself ({type(error).__name__}); --debug shows where"
 
 
-def _usage(error: CycloptsError) -> str:
-    """Return what is wrong with a command line, without repeating values of it."""
+def _usage(error: Any) -> str:
+    """Return what is wrong with a command line, without repeating values of it.
+
+    Arguments:
+        error: one of cyclopts.
+    """
     import cyclopts  # noqa: PLC0415 - an extra
 
     if isinstance(error, cyclopts.UnknownCommandError):

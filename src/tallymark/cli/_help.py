@@ -5,10 +5,9 @@ import textwrap
 from typing import Any, Final
 
 from ._commands import ALL, COMMANDS, OPTIONS
-from ._invocation import Run
 from ._writing import write
 
-__all__ = ["HelpPage", "help_", "overview"]
+__all__ = ["HelpPage", "entry", "overview"]
 
 #: How wide the names of arguments and options are at most, beside their descriptions.
 _NAMES: Final = 22
@@ -54,16 +53,16 @@ class HelpPage:
             write(f"\n{_options_of_all()}")
             return
         write(f"\n{panel.title}:\n")
-        for entry in panel.entries:
-            names = ", ".join((*entry.positive_shorts, *entry.positive_names))
+        for item in panel.entries:
+            names = ", ".join((*item.positive_shorts, *item.positive_names))
             if not names:
                 names = getattr(entry, "positional_label", None) or ""
             elif getattr(entry, "metavar", None):  # not before cyclopts 5
-                names += f" {entry.metavar}"
-            described = "".join(text.plain for text in _texts(entry.description)).strip()
-            if entry.choices and not all(choice in described for choice in entry.choices):
-                described += f": {', '.join(entry.choices)}"
-            write(_entry(names, described))
+                names += f" {item.metavar}"
+            described = "".join(text.plain for text in _texts(item.description)).strip()
+            if item.choices and not all(choice in described for choice in item.choices):
+                described += f": {', '.join(item.choices)}"
+            write(entry(names, described))
 
 
 def overview() -> str:
@@ -71,29 +70,13 @@ def overview() -> str:
     groups: dict[str, list[str]] = {}
     for name, (_, group, _) in COMMANDS.items():
         groups.setdefault(group, []).append(name)
-    listed = "".join(_entry(group, " ".join(names), 9) for group, names in groups.items())
+    listed = "".join(entry(group, " ".join(names), 9) for group, names in groups.items())
     return (
         "Usage: tallymark COMMAND [OPTIONS]\n\n"
         "Mark events of users on Redis bitmaps, and read them back.\n\n"
         f"{listed}\n{_EXAMPLES}\n{_options_of_all()}\n"
         "tallymark COMMAND --help describes a command, tallymark help lists all.\n"
     )
-
-
-def help_(*, run: Run) -> None:
-    """Print what each command does, and the options that all commands have.
-
-    For example:
-
-      tallymark help
-    """
-    rows = [
-        *({"name": name, "does": text} for name, (_, _, text) in COMMANDS.items()),
-        *({"name": f"--{name}", "does": text} for name, text in OPTIONS.items()),
-    ]
-    lines = [_entry(row["name"], row["does"]) for row in rows]
-    lines.insert(len(COMMANDS), "\n")
-    run.output.answer(rows, "".join(lines).rstrip("\n"))
 
 
 def _options_of_all() -> str:
@@ -129,7 +112,7 @@ def _wrapped(text: str, indent: int) -> str:
     return f"{filled}\n"
 
 
-def _entry(name: str, text: str, least: int = _NAMES) -> str:
+def entry(name: str, text: str, least: int = _NAMES) -> str:
     """Return a name, and a text beside it in a column of its own."""
     filled = textwrap.fill(
         text,

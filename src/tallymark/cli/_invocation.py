@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,12 +14,12 @@ from .._core.untrusted import escaped
 from ._errors import UsageError, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from ._output import Output
     from ._store import StoreOptions
 
-__all__ = ["Invocation", "Run"]
+__all__ = ["Invocation", "Run", "Whole"]
 
 
 @dataclass(frozen=True)
@@ -64,3 +65,15 @@ class Invocation:
 
 #: The annotation of the parameter ``run`` of a command.
 Run = Annotated[Invocation, Parameter(parse=False)]
+
+
+def _whole(_: object, tokens: Sequence[Any]) -> int:
+    """Return the number in an argument; cyclopts itself rounds 1.5, and takes 0x10."""
+    (token,) = tokens
+    if re.fullmatch(r"[+-]?\d{1,18}", token.value, re.ASCII) is None:
+        raise ValueError("a whole number")
+    return int(token.value)
+
+
+#: The annotation of a number.
+Whole = Annotated[int, Parameter(converter=_whole)]

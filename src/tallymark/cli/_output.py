@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from .._core.untrusted import escaped
-from ._errors import warn
+from ._errors import UsageError, warn
 from ._writing import write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from .._reports.results import Report
@@ -112,6 +112,31 @@ class Output:
         for number, table in enumerate(report_tables(report)):
             write("\n" if number else "")
             print_table(table)
+
+    def reports(self, reports: Mapping[str, Report]) -> None:
+        """Print several reports under headings; as JSON, an object with the rows of each.
+
+        Raises:
+            UsageError: CSV is asked for, which has one table.
+        """
+        if self.form == "csv":
+            raise UsageError("these are several tables, and CSV has one; there is --json")
+        if self.html is not None:
+            from .._charts.page import document  # noqa: PLC0415 - few commands need it
+
+            fragments = [report.to_html(title, fragment=True) for title, report in reports.items()]
+            _save(self.html, document(next(iter(reports)), fragments))
+        if self.form == "json":
+            _print_json(
+                {"report": title, "rows": report.to_rows()} for title, report in reports.items()
+            )
+            return
+        from ._tables import print_table, report_tables  # noqa: PLC0415 - for people only
+
+        for title, report in reports.items():
+            write(f"\n{title}\n\n")
+            for table in report_tables(report):
+                print_table(table)
 
     def _print_data(self, rows: Iterable[Row]) -> None:
         (_print_json if self.form == "json" else _print_csv)(rows)

@@ -14,6 +14,7 @@ from cyclopts import Group, Parameter
 from .._core.events import EventSet
 from .._core.periods import Granularity, Period, dated
 from ._errors import UsageError
+from ._invocation import Whole
 
 __all__ = ["TODAY", "PeriodOptions", "moment_of", "named_period", "period_of"]
 
@@ -125,7 +126,7 @@ class PeriodOptions:
     month: Annotated[str | None, _option("2026-01, this or last")] = None
     year: Annotated[str | None, _option("2026, this or last")] = None
     unique: Annotated[bool, _option("the bitmap without a date: a flag")] = False
-    last: Annotated[int | None, _option("on any of the last N days, today included")] = None
+    last: Annotated[Whole | None, _option("on any of the last N days, today included")] = None
     since: Annotated[str | None, _option("on any day from a date or moment on")] = None
     until: Annotated[str | None, _option("with --since: before this date or moment")] = None
 

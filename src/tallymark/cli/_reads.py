@@ -6,7 +6,7 @@ from typing import Any, Literal
 from .._core.events import EventSet
 from ._errors import NO, UsageError
 from ._expressions import Expression
-from ._invocation import Run
+from ._invocation import Run, Whole
 from ._periods import TODAY, PeriodOptions, moment_of
 from ._writing import grouped
 
@@ -60,7 +60,7 @@ def users(
     /,
     *,
     start: str | None = None,
-    limit: int | None = None,
+    limit: Whole | None = None,
     period: PeriodOptions = TODAY,
     run: Run,
 ) -> None:
@@ -223,7 +223,7 @@ def numbers(*user_id: str, run: Run) -> int:
     return NO if None in found else 0
 
 
-def ids(*number: int, run: Run) -> int:
+def ids(*number: Whole, run: Run) -> int:
     """Print the ids of users by their numbers: the inverse of numbers. With --user-ids.
 
     For example:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from .._core.calendars import calendar
 from ._errors import UsageError
 from ._expressions import Expression
-from ._invocation import Run
+from ._invocation import Run, Whole
 from ._periods import moment_of
 
 __all__ = [
@@ -45,8 +45,8 @@ def retention(
     *,
     by: _By = "week",
     anchor: _Anchor = None,
-    periods: int | None = None,
-    cohorts: int | None = None,
+    periods: Whole | None = None,
+    cohorts: Whole | None = None,
     brackets: str | None = None,
     mode: Literal["classic", "unbounded"] = "classic",
     first_time: bool = False,
@@ -153,8 +153,8 @@ def trend(
     *what: str,
     by: _By = "day",
     anchor: _Anchor = None,
-    periods: int = 30,
-    rolling: int = 28,
+    periods: Whole = 30,
+    rolling: Whole = 28,
     until: _Until = None,
     label: _Labels = None,
     run: Run,
@@ -207,7 +207,7 @@ def lifecycle(
     *,
     by: _By = "week",
     anchor: _Anchor = None,
-    periods: int = 12,
+    periods: Whole = 12,
     until: _Until = None,
     label: _Labels = None,
     run: Run,
@@ -238,7 +238,7 @@ def days_active(
     activity: str,
     /,
     *,
-    days: int = 28,
+    days: Whole = 28,
     until: _Until = None,
     label: _Labels = None,
     run: Run,
@@ -287,7 +287,7 @@ def streaks(
     event: str,
     /,
     *,
-    days: int = 60,
+    days: Whole = 60,
     until: _Until = None,
     label: _Labels = None,
     run: Run,

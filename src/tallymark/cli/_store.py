@@ -35,11 +35,13 @@ class StoreOptions:
         url: the URL of the store.
         user_ids: the name of the type of the user ids; ``None`` for numbers that are offsets.
         options: options of the tally.
+        is_named: whether the command line names the store; else it is the default one.
     """
 
     url: StoreUrl
     user_ids: str | None
     options: dict[str, Any]
+    is_named: bool = True
 
     def open(self) -> Any:
         """Return a blocking tally on the store; the caller closes it.
@@ -63,6 +65,14 @@ class StoreOptions:
         if isinstance(user_id, bytes):
             return user_id.hex()
         return user_id if isinstance(user_id, int) else str(user_id)
+
+    def numbered(self, number: int) -> Any:
+        """Return the id of an invented user, from 1 on."""
+        if self.user_ids == "uuid":
+            return uuid.UUID(int=number)
+        if self.user_ids == "bytes":
+            return number.to_bytes(8, "big")
+        return str(number) if self.user_ids == "str" else number
 
     def user_id(self, text: str) -> Any:
         """Return the user id that a text stands for: bytes are in hexadecimal digits.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -70,7 +72,12 @@ def print_table(table: TextTable) -> None:
 
     is_terminal = sys.stdout.isatty()
     console = Console(
-        file=sys.stdout, width=None if is_terminal else _ENDLESS, markup=False, emoji=False
+        file=sys.stdout,
+        force_terminal=is_terminal and not os.environ.get("NO_COLOR"),
+        width=shutil.get_terminal_size().columns if is_terminal else _ENDLESS,
+        markup=False,
+        emoji=False,
+        highlight=False,
     )
     if table.title:
         console.print(Text(table.title, style="bold"))

@@ -4,3 +4,7 @@
 and `presets` say where the event, the user and the time are, `rows` and `expressions` make one
 query of it, `staging` has the database.
 """
+
+from __future__ import annotations
+
+__all__: list[str] = []

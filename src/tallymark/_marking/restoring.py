@@ -1,0 +1,384 @@
+"""Restores: from batches, rows and columns to the bits of single bitmaps. Pure.
+
+Users are gathered in blocks of bounded size. A block is checked whole before any of it is sent, and
+its users are grouped by bitmap. The marks of several small bitmaps share a transaction: with 50
+users in each bitmap, a restore takes a quarter of the time.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from .._core.arguments import is_array, iterated
+from .._core.batches import COLUMNS, Batch, bitmap_of
+from .._core.failures import copied
+from .._core.id_conversion import converted
+from .._core.offsets import BLOCK, as_list
+from .._core.untrusted import kind_of, listed, reraise_from_handler, shown
+from ..errors import InvalidTypeError, InvalidValueError, TallymarkError
+from .bulk import BulkCall, Chunk
+from .id_script import MAX_IDS
+from .marks import DenseMarks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from .._core.keys import KeySchema
+    from .._core.periods import Granularity, Period
+    from .bulk import BulkWrite
+    from .marks import Mark
+
+__all__ = ["RestoreWrite"]
+
+#: How much work a transaction of several bitmaps has: as many bits as `_marking.bulk` sets one by
+#: one in a transaction; with a dictionary, as many ids as one call of its script has.
+_WORK: Final = 1000
+
+#: How much work a script that merges bits is, and how many bytes of them are as much as one bit.
+_SCRIPT: Final = 100
+_BYTES: Final = 128
+
+#: How many bitmaps' bulk writes are kept for later blocks: those of unsorted rows.
+_KEPT: Final = 4096
+
+#: From this many rows of a bitmap in a row on, columns are taken apart by slices.
+_RUN: Final = 16
+
+_ITEMS: Final = (
+    "batches must be an iterable of tallymark.Batch, of rows (event, granularity, period, "
+    "user id), or of mappings or data frames with these columns"
+)
+
+
+class _Columns(NamedTuple):
+    """Rows in columns: the event, granularity and period of each row, and the ids."""
+
+    bitmaps: Sequence[tuple[Any, Any, Any]]
+    user_ids: Any
+
+
+class _Block(NamedTuple):
+    """Some rows, batches and columns.
+
+    Attributes:
+        first: the index of the first row, among all rows of the call.
+        items: tuples, `Batch` and `_Columns`.
+    """
+
+    first: int
+    items: list[Any]
+
+
+#: The users of one bitmap, checked, and what writes them.
+_Group = tuple["BulkWrite", Any]
+
+
+class RestoreWrite(BulkCall):
+    """One call of ``restore``."""
+
+    def __init__(
+        self,
+        write_to: Callable[[str, Granularity, Period | None], BulkWrite],
+        schema: KeySchema,
+    ) -> None:
+        """Prepare a restore.
+
+        Arguments:
+            write_to: returns the bulk write to a bitmap.
+            schema: the schema of the database.
+        """
+        super().__init__()
+        self._write_to = write_to
+        self._kind = schema.user_ids
+        self._work = _WORK if schema.dictionary is None else MAX_IDS
+        self._writes: dict[Any, BulkWrite] = {}
+        self._rows = 0
+        self.weight = _weight
+
+    # --- blocks
+
+    def blocks(
+        self, items: Iterable[Any], check_time: Callable[[], object] | None = None
+    ) -> tuple[Iterator[_Block], bool]:
+        """Return an iterator over blocks; each is sent before the next one is checked."""
+        if isinstance(items, Batch) or _has_columns(items):
+            items = [items]
+        return self._blocks(iterated(_ITEMS, items), check_time), False
+
+    def _blocks(
+        self, items: Iterator[Any], check_time: Callable[[], object] | None
+    ) -> Iterator[_Block]:
+        first, block, size = self._rows, list[Any](), 0
+        for item in items:
+            if check_time is not None:
+                check_time()
+            for part in (item,) if type(item) is tuple else self._parts(item, first + size):
+                block.append(part)
+                size += _weight(part)
+                if size >= BLOCK:
+                    self._rows += size
+                    yield _Block(first, block)
+                    first, block, size = self._rows, [], 0
+        if block:
+            self._rows += size
+            yield _Block(first, block)
+
+    def _parts(self, item: Any, index: int) -> Iterator[Any]:
+        """Yield an item in parts of bounded size, as a block has them.
+
+        Raises:
+            InvalidTypeError: this is no such item.
+        """
+        if isinstance(item, Batch):
+            ids = item.user_ids if is_array(item.user_ids) else list(item.user_ids)
+            if len(ids) <= 2 * BLOCK:
+                yield item
+            else:
+                for at in range(0, len(ids), BLOCK):
+                    part = ids[at : at + BLOCK]
+                    yield Batch(item.event, item.granularity, item.period, part)
+        elif isinstance(item, tuple | list):
+            yield tuple(item)
+        elif _has_columns(item):
+            yield from _columns(item, index)
+        else:
+            raise InvalidTypeError(f"row {index}: {_ITEMS}; got a {kind_of(item)}")
+
+    # --- checks
+
+    def checked(self, block: _Block) -> list[_Group]:
+        """Return the users of a block by bitmap.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: a row is not allowed; its index is in the message.
+        """
+        try:
+            return self._grouped(block.items)
+        except (TallymarkError, TypeError, ValueError) as error:
+            reraise_from_handler(error)
+            self._raise_first(block)
+            raise
+
+    def _grouped(self, items: Iterable[Any]) -> list[_Group]:
+        users: dict[Any, list[Any]] = {}
+        pieces: dict[Any, list[Any]] = {}
+        for item in items:
+            if type(item) is tuple:
+                event, granularity, period, user_id = item
+                users.setdefault((event, granularity, period), []).append(user_id)
+            elif isinstance(item, Batch):
+                name = item.event, item.granularity, item.period
+                pieces.setdefault(name, []).append(item.user_ids)
+            else:
+                _add_columns(item, users, pieces)
+        for name, ids in users.items():
+            pieces.setdefault(name, []).append(ids)
+        groups: list[_Group] = []
+        for name, parts in pieces.items():
+            write = self._write(name)
+            # Without granularities, the bitmap would have expired by now.
+            for ids in parts if write.counts else ():
+                wanted = converted(ids if is_array(ids) else list(ids), self._kind)
+                if len(wanted) > 0:
+                    groups.append((write, write.checked(wanted)))
+        return groups
+
+    def _write(self, name: tuple[Any, Any, Any]) -> BulkWrite:
+        """Return the bulk write to the bitmap with an event, a granularity and a period."""
+        write = self._writes.get(name)
+        if write is None:
+            event, granularity, period = bitmap_of(*name)
+            write = self._write_to(event, granularity, period)
+            if len(self._writes) >= _KEPT:
+                self._writes.clear()
+            self._writes[name] = write
+            self.counts.setdefault(granularity, 0)
+        return write
+
+    def _raise_first(self, block: _Block) -> None:
+        """Raise the error of the first row of a block that has one."""
+        for index, row in enumerate(_rows(block.items), block.first):
+            error = self._error(row)
+            if error is not None:
+                raise copied(error, f"row {index}: {error}") from error.__cause__
+
+    def _error(self, row: tuple[Any, ...]) -> InvalidTypeError | InvalidValueError | None:
+        """Return why a row is not allowed; ``None`` if it is."""
+        if len(row) != len(COLUMNS):
+            return InvalidValueError(
+                f"a row has an event, a granularity, a period and a user id, got {shown(row)}"
+            )
+        try:
+            bitmap_of(*row[:3])
+            self._grouped([row])
+        except (InvalidTypeError, InvalidValueError) as error:
+            return error
+        except (TypeError, ValueError) as error:  # of a value that cannot be hashed or compared
+            reraise_from_handler(error)
+            return InvalidTypeError(f"this is no row: {shown(row)}")
+        return None
+
+    # --- transactions
+
+    def chunks(self, block: list[_Group]) -> Iterator[Chunk]:
+        """Yield the transactions for a block: of several small bitmaps together."""
+        packs: dict[int, _Pack] = {}
+        for write, ids in block:
+            for chunk in write.chunks(ids):
+                shard = chunk.marks[0].bitmaps.shard
+                work = sum(map(_work, chunk.marks), chunk.ids)
+                pack = packs.get(shard)
+                if pack is not None and pack.work + work > self._work:
+                    yield Chunk(pack.marks, pack.ids)
+                    pack = None
+                marks, ids_before, work_before = pack or ([], 0, 0)
+                packs[shard] = _Pack(
+                    [*marks, *chunk.marks], ids_before + chunk.ids, work_before + work
+                )
+        for pack in packs.values():
+            yield Chunk(pack.marks, pack.ids)
+
+
+class _Pack(NamedTuple):
+    """Marks of one shard that share a transaction, how many ids they have, and how much work."""
+
+    marks: list[Mark]
+    ids: int
+    work: int
+
+
+def _work(mark: Mark) -> int:
+    """Return how much work a mark is besides its bits."""
+    return _SCRIPT + len(mark.bits) // _BYTES if isinstance(mark, DenseMarks) else 0
+
+
+def _weight(item: Any) -> int:
+    """Return how many users an item has."""
+    if type(item) is tuple:
+        return 1
+    if isinstance(item, _Columns):
+        return len(item.user_ids)
+    return len(item) if isinstance(item, Batch) else BLOCK
+
+
+def _rows(items: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of the items of a block."""
+    for item in items:
+        if isinstance(item, Batch):
+            for user_id in item.ids():
+                yield item.event, item.granularity, item.period, user_id
+        elif isinstance(item, _Columns):
+            for bitmap, user_id in zip(item.bitmaps, as_list(item.user_ids), strict=True):
+                yield *bitmap, user_id
+        else:
+            yield item
+
+
+# --- columns
+
+
+def _has_columns(item: Any) -> bool:
+    """Return whether this is a mapping of columns, or a data frame or table."""
+    kind = type(item)
+    named = hasattr(kind, "columns") or hasattr(kind, "column_names")
+    return isinstance(item, Mapping) or (named and hasattr(kind, "__getitem__"))
+
+
+def _columns(item: Any, index: int) -> Iterator[_Columns]:
+    """Yield the rows of a mapping or data frame, a block at a time.
+
+    Arguments:
+        item: the mapping or data frame.
+        index: the index of its first row.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: a column is missing, or they differ in length.
+    """
+    try:
+        names = list(item) if isinstance(item, Mapping) else list(_names(item))
+        missing = [name for name in COLUMNS if name not in names]
+        columns = [] if missing else [item[name] for name in COLUMNS]
+    except Exception as error:
+        reraise_from_handler(error)
+        raise InvalidTypeError(f"row {index}: {_ITEMS}; got a {kind_of(item)}") from error
+    if missing:
+        got = listed(map(shown, names), len(names), 10) or "none"
+        raise InvalidValueError(
+            f"row {index}: columns are {', '.join(COLUMNS)}; {', '.join(missing)} is missing, "
+            f"the names are {got}"
+        )
+    *bitmaps, user_ids = columns
+    try:
+        count = len(user_ids)
+        texts = [
+            itertools.repeat(column, count) if _is_one(column) else _values(column)
+            for column in bitmaps
+        ]
+        triples = list(zip(*texts, strict=True))
+    except (TypeError, ValueError) as error:
+        reraise_from_handler(error)
+        raise InvalidValueError(
+            f"row {index}: the columns {', '.join(COLUMNS)} must have the same length"
+        ) from error
+    if len(triples) != count:
+        raise InvalidValueError(
+            f"row {index}: user_id has {count:,} values, the other columns {len(triples):,}"
+        )
+    ids = _ids(user_ids)
+    for at in range(0, count, BLOCK):
+        yield _Columns(triples[at : at + BLOCK], ids[at : at + BLOCK])
+
+
+def _names(frame: Any) -> Iterable[Any]:
+    names: Iterable[Any] = frame.column_names if hasattr(frame, "column_names") else frame.columns
+    return names
+
+
+def _is_one(column: Any) -> bool:
+    """Return whether this is one value for all rows."""
+    return column is None or isinstance(column, str) or not hasattr(type(column), "__iter__")
+
+
+def _values(column: Any) -> list[Any]:
+    """Return a column as a list of Python's objects."""
+    for name in ("to_pylist", "tolist", "to_list"):  # of pyarrow; numpy and pandas; polars
+        if hasattr(column, name):
+            values: list[Any] = getattr(column, name)()
+            return values
+    return list(column)
+
+
+def _ids(column: Any) -> Any:
+    """Return a column of ids as a numpy array of integers, or else as a list."""
+    if is_array(column):
+        return column
+    kind = str(getattr(column, "dtype", getattr(column, "type", "")))
+    if kind.lower() in {"int64", "int32", "uint32", "uint64"} and not _has_nulls(column):
+        return column.to_numpy()
+    return _values(column)
+
+
+def _has_nulls(column: Any) -> bool:
+    count = getattr(column, "null_count", 0)
+    return bool(count() if callable(count) else count) or bool(getattr(column, "hasnans", False))
+
+
+def _add_columns(item: _Columns, users: dict[Any, list[Any]], pieces: dict[Any, list[Any]]) -> None:
+    """Add the users of columns to those of each bitmap.
+
+    Arguments:
+        item: the columns.
+        users: the ids of single rows, by event, granularity and period.
+        pieces: lists or arrays of ids, likewise.
+    """
+    runs = [(name, sum(1 for _ in run)) for name, run in itertools.groupby(item.bitmaps)]
+    if len(runs) * _RUN > len(item.bitmaps):
+        for name, user_id in zip(item.bitmaps, as_list(item.user_ids), strict=True):
+            users.setdefault(name, []).append(user_id)
+        return
+    at = 0
+    for name, count in runs:
+        pieces.setdefault(name, []).append(item.user_ids[at : at + count])
+        at += count
