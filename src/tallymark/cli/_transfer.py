@@ -51,7 +51,7 @@ def import_(
     Arguments:
         files: files, and patterns such as 'logs/*.ndjson.gz' (default: the standard input).
         preset: segment, rudderstack, mixpanel, amplitude, posthog, ga4, snowplow, nginx, matomo
-            or heap.
+            or heap; or tallymark: files of tallymark export, which are restored.
         map: event=COLUMN user=COLUMN time=COLUMN; ONE|OTHER, nested.key, 'constant', (SQL).
         path_event: REGEX=EVENT, the event of requests whose path matches (nginx).
         where: a condition in SQL on the columns: only these rows.
@@ -78,6 +78,25 @@ def import_(
         raise MissingExtraError(
             "imports need duckdb; run: pip install 'tallymark[import]'"
         ) from None
+    if preset == "tallymark":  # no events, but the bitmaps of an export
+        from ._restore import check_options, restore_command  # noqa: PLC0415 - needs duckdb, too
+
+        check_options(
+            map=map,
+            path_event=path_event,
+            where=where,
+            source_timezone=source_timezone,
+            time_format=time_format,
+            hourly=hourly,
+            unique=unique,
+            delimiter=delimiter,
+            no_header=no_header,
+            rejects=rejects,
+            max_rejects=max_rejects,
+        )
+        return restore_command(
+            run, files, format, memory=memory, folder=folder, dry_run=dry_run, quiet=quiet
+        )
     from ._import.progress import Progress  # noqa: PLC0415 - needs duckdb, too
     from ._import.readers import Layout  # noqa: PLC0415
 
