@@ -78,6 +78,7 @@ def import_(
         raise MissingExtraError(
             "imports need duckdb; run: pip install 'tallymark[import]'"
         ) from None
+    files = files or ("-",)
     if preset == "tallymark":  # no events, but the bitmaps of an export
         from ._restore import check_options, restore_command  # noqa: PLC0415 - needs duckdb, too
 
@@ -103,7 +104,7 @@ def import_(
     if max_rejects is not None and max_rejects < 0:
         raise UsageError("--max-rejects is 0 or more")
     options = ImportOptions(
-        files or ("-",),
+        files,
         format,
         preset,
         map,
