@@ -1,19 +1,17 @@
 """The command that exports bitmaps to a file."""
 
 import contextlib
-import sys
-import time
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from cyclopts import Parameter
 
 from .._core.batches import Batch
-from .._core.untrusted import escaped
 from ._batch_files import STDOUT, file_format, opened
-from ._errors import NO, warn
+from ._errors import NO, UsageError, warn
 from ._invocation import Run
 from ._periods import moment_of
+from ._row_progress import RowProgress
 from ._writing import counted
 
 __all__ = ["export"]
@@ -21,14 +19,11 @@ __all__ = ["export"]
 #: How many skipped keys are named.
 _NAMED: Final = 10
 
-#: How many seconds are between two states of the line that shows the progress.
-_BETWEEN: Final = 0.2
-
 _Granularities = list[Literal["hour", "day", "week", "month", "year", "unique"]]
 
 
 def export(
-    file: str,
+    file: Annotated[str, Parameter(allow_leading_hyphen=True)],
     /,
     *,
     event: Annotated[list[str] | None, Parameter(help="only this event; may be repeated")] = None,
@@ -60,6 +55,8 @@ def export(
         file: .parquet, .csv, .ndjson or .jsonl, the last three with .gz too; - is the standard
             output
     """
+    if file.startswith("-") and file != STDOUT:
+        raise UsageError("there is no such option; --help lists those of the command")
     kind, compressed = file_format(file, format_)
     if file != STDOUT and Path(file).exists() and not run.confirm(f"replace {file}"):
         return NO
@@ -80,51 +77,37 @@ def export(
             on_skip=on_skip,
         )
         kind_of_ids = tally.backend.context.options.user_ids
-        progress = _Progress(shown=file != STDOUT and sys.stderr.isatty())
+        counter = _Counter()
         with (
             contextlib.closing(batches),
-            progress,
+            RowProgress(shown=file != STDOUT) as progress,
             opened(file, kind, kind_of_ids, compressed=compressed) as writer,
         ):
             for batch in batches:
                 writer.write(batch)
-                progress.add(batch)
+                counter.add(batch)
+                progress.show(counter.rows, batch.event)
     if len(skipped) > _NAMED:
         warn(f"{len(skipped):,} keys are not exported")
     if file != STDOUT:
-        size = Path(file).stat().st_size
+        numbers = {"rows": counter.rows, "bitmaps": counter.bitmaps, "events": counter.events}
         run.output.answer(
-            {**progress.counts(), "skipped": len(skipped), "bytes": size},
-            f"{counted(progress.rows, 'row')} of {counted(progress.bitmaps, 'bitmap')} of "
-            f"{counted(progress.events, 'event')}",
+            {**numbers, "skipped": len(skipped), "bytes": Path(file).stat().st_size},
+            " of ".join(counted(number, unit[:-1]) for unit, number in numbers.items()),
         )
     return 0
 
 
-class _Progress:
-    """Counts what is exported, and shows it on a line of the terminal.
+class _Counter:
+    """Counts what is exported.
 
     Attributes:
         rows, bitmaps, events: how many.
     """
 
-    def __init__(self, *, shown: bool) -> None:
-        """Begin.
-
-        Arguments:
-            shown: whether to show anything.
-        """
-        self._shown = shown
-        self._begun = self._last = time.monotonic()
+    def __init__(self) -> None:
         self._bitmap: Any = None
         self.rows = self.bitmaps = self.events = 0
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)  # noqa: T201
 
     def add(self, batch: Batch[Any]) -> None:
         """Count a batch; they come in the order of an export."""
@@ -134,17 +117,3 @@ class _Progress:
             self.bitmaps += 1
             self.events += self._bitmap is None or self._bitmap[0] != batch.event
             self._bitmap = bitmap
-        if self._shown and time.monotonic() - self._last >= _BETWEEN:
-            self._last = time.monotonic()
-            rate = self.rows / (self._last - self._begun)
-            name = escaped(batch.event, 30)
-            print(  # noqa: T201
-                f"\r{self.rows:,} rows, {rate:,.0f} rows/s: {name}\x1b[K",
-                end="",
-                file=sys.stderr,
-                flush=True,
-            )
-
-    def counts(self) -> dict[str, int]:
-        """Return what was counted."""
-        return {"rows": self.rows, "bitmaps": self.bitmaps, "events": self.events}

@@ -5,9 +5,13 @@ DuckDB reads the files. With pyarrow, whole columns are restored, else rows.
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import re
+import tempfile
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import duckdb
@@ -17,25 +21,38 @@ from .._core.untrusted import escaped, listed
 from .._marking.restoring import RestoreWrite
 from ..errors import InvalidTypeError, InvalidValueError
 from ._errors import UsageError
+from ._import.sources import find_sources
+from ._row_progress import RowProgress
+from ._writing import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
 
-__all__ = ["RestoreSummary", "restore_files"]
+    from ._invocation import Invocation
+
+__all__ = ["RestoreSummary", "check_options", "restore_command", "restore_files"]
 
 #: How many rows are read at once.
 _ROWS: Final = 65_536
 
-#: The options of DuckDB's readers. All values are text at first: an id may be ``007``.
+#: How many lines of an error of DuckDB are shown.
+_LINES: Final = 3
+
+#: The index of a row in an error. People count from 1.
+_ROW: Final = re.compile(r"^row (\d+):")
+
+#: DuckDB's readers. All values are text at first: an id may be ``007``.
+_LINE: Final = (
+    "read_csv({path}, columns={{'line': 'VARCHAR'}}, delim=chr(1), quote='', escape='', "
+    "header=false, auto_detect=false, strict_mode=false, compression={compression})"
+)
 _READERS: Final = {
     "csv": (
-        "read_csv({path}, all_varchar=true, header=true, delim={delimiter}, quote='\"', "
-        "escape='\"', nullstr='', sample_size=1, compression={compression})"
+        "read_csv({path}, columns={{{columns}}}, header=true, delim={delimiter}, quote='\"', "
+        "escape='\"', nullstr='', auto_detect=false, compression={compression})"
     ),
     "ndjson": (
-        "read_json({path}, format='newline_delimited', records=true, columns={{"
-        "event: 'VARCHAR', granularity: 'VARCHAR', period: 'VARCHAR', user_id: 'VARCHAR'}}, "
+        "read_json({path}, format='newline_delimited', records=true, columns={{{columns}}}, "
         "compression={compression})"
     ),
     "parquet": "read_parquet({path}, hive_partitioning=false)",
@@ -57,7 +74,7 @@ class SourceFile(Protocol):
 
     @property
     def format(self) -> str:
-        """``csv``, ``tsv``, ``ndjson``, ``json`` or ``parquet``."""
+        """``csv``, ``tsv``, ``ndjson``, ``parquet``, or another one, which is refused."""
         ...
 
     @property
@@ -73,12 +90,67 @@ class RestoreSummary:
     Attributes:
         rows: how many rows the files have.
         new: how many bits were set that were not set before, by the names of the granularities.
-        seconds: how long it took.
     """
 
     rows: int = 0
     new: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
+
+
+def check_options(**options: object) -> None:
+    """Raise a `UsageError` if options are given that say how to read events: there are none."""
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value]
+    if given:
+        raise UsageError(f"{' and '.join(given)}: not with --preset tallymark, whose rows are bits")
+
+
+def restore_command(
+    run: Invocation,
+    names: Sequence[str],
+    file_format: str | None,
+    *,
+    memory: str,
+    folder: Path | None,
+    dry_run: bool,
+    quiet: bool,
+) -> int:
+    """Restore from files for ``tallymark import --preset tallymark``; print what was done.
+
+    Arguments:
+        run: the options of all commands.
+        names: names of files, patterns, or ``-`` for the standard input.
+        file_format: the format of all files; ``None`` to go by their extensions.
+        memory, folder, dry_run, quiet: as for ``tallymark import``.
+
+    Raises:
+        UsageError, StoreError: as `restore_files`.
+    """
+    begun = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory(prefix="tallymark-restore-", dir=folder) as name,
+        run.tally() as tally,
+        RowProgress(shown=not quiet) as progress,
+    ):
+        files = find_sources(names or ("-",), Path(name), file_format, None)
+        summary = restore_files(
+            tally,
+            files,
+            memory=memory,
+            dry_run=dry_run,
+            on_rows=lambda rows: progress.show(rows, "restored"),
+        )
+    new = sum(summary.new.values())
+    bits = ", ".join(f"{name} {count:,}" for name, count in summary.new.items() if count)
+    run.output.answer(
+        {
+            "rows": summary.rows,
+            "new": new,
+            "sent": not dry_run,
+            "seconds": round(time.monotonic() - begun, 3),
+        },
+        f"{counted(summary.rows, 'row')}; "
+        + ("nothing was sent" if dry_run else f"new bits: {bits or 'none'}"),
+    )
+    return 0
 
 
 def restore_files(
@@ -105,20 +177,20 @@ def restore_files(
             set; the message says how many.
         StoreError: the store has failed; so far, some of the bits are set.
     """
-    begun = time.monotonic()
     summary = RestoreSummary()
 
-    def counted(parts: Iterable[Any]) -> Iterator[Any]:
+    def counted_parts(parts: Iterable[Any]) -> Iterator[Any]:
         for part in parts:
             yield part
-            summary.rows += len(part) if hasattr(part, "column_names") else 1
-            if on_rows is not None and (hasattr(part, "column_names") or summary.rows % _ROWS == 0):
+            is_columns = hasattr(part, "column_names")
+            summary.rows += len(part) if is_columns else 1
+            if on_rows is not None and (is_columns or summary.rows % _ROWS == 0):
                 on_rows(summary.rows)
 
     with duckdb.connect(config={"memory_limit": memory}) as database:
         for file in files:
             try:
-                parts = counted(_parts(database, file))
+                parts = counted_parts(_parts(database, file))
                 if dry_run:
                     _check(tally, parts)
                     continue
@@ -126,13 +198,13 @@ def restore_files(
                     name = str(granularity)
                     summary.new[name] = summary.new.get(name, 0) + count
             except (InvalidTypeError, InvalidValueError) as error:
-                raise UsageError(f"{file.name}: {error}") from error
+                message = _ROW.sub(lambda match: f"row {int(match[1]) + 1}:", str(error))
+                raise UsageError(f"{file.name}: {message}") from error
             except duckdb.InterruptException:
                 raise KeyboardInterrupt from None
             except duckdb.Error as error:
-                first = escaped(str(error).partition("\n")[0])
-                raise UsageError(f"{file.name} cannot be read: {first}") from None
-    summary.seconds = time.monotonic() - begun
+                reason = " ".join(str(error).partition("\n\n")[0].split("\n")[:_LINES])
+                raise UsageError(f"{file.name} cannot be read: {escaped(reason)}") from None
     return summary
 
 
@@ -151,17 +223,24 @@ def _parts(database: duckdb.DuckDBPyConnection, file: SourceFile) -> Iterator[An
     Raises:
         UsageError: it has other columns.
     """
-    reader = _READERS.get({"tsv": "csv", "json": "ndjson"}.get(file.format, file.format))
+    reader = _READERS.get("csv" if file.format == "tsv" else file.format)
     if reader is None:
         raise UsageError(f"{file.name}: an export is in {', '.join(_READERS)}, not {file.format}")
-    relation = reader.format(
-        path=_literal(str(file.path)),
-        compression=_literal(file.compression),
-        delimiter=_literal("\t" if file.format == "tsv" else ","),
-    )
     if file.path.stat().st_size == 0:
         raise UsageError(f"{file.name} is empty: an export has at least a header")
-    # The names of the file are quoted.
+    named = {
+        "path": _literal(str(file.path)),
+        "compression": _literal(file.compression),
+        "delimiter": _literal("\t" if file.format == "tsv" else ","),
+    }
+    names: Sequence[str] = COLUMNS
+    if file.format in {"csv", "tsv"}:
+        query = f"SELECT line FROM {_LINE.format(**named)} LIMIT 1"  # noqa: S608 - quoted
+        first = database.execute(query).fetchone() or ("",)
+        names = next(csv.reader([str(first[0])], delimiter="\t" if file.format == "tsv" else ","))
+        names = [name.removeprefix("\ufeff") for name in names]
+    columns = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in dict.fromkeys(names))
+    relation = reader.format(columns=columns or "'': 'VARCHAR'", **named)
     described = database.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()  # noqa: S608
     types = {str(name).lower(): str(kind) for name, kind, *_ in described}
     missing = [name for name in COLUMNS if name not in types]
@@ -183,7 +262,8 @@ def _parts(database: duckdb.DuckDBPyConnection, file: SourceFile) -> Iterator[An
     query = f"SELECT {selected}, {user_id} AS user_id FROM {relation}"  # noqa: S608
     if importlib.util.find_spec("pyarrow") is not None:
         stream: Any = database.sql(query)
-        yield from stream.to_arrow_reader(_ROWS)
+        reader = getattr(stream, "to_arrow_reader", None) or stream.fetch_arrow_reader  # before 1.4
+        yield from reader(_ROWS)
         return
     result = database.execute(query)
     while rows := result.fetchmany(_ROWS):
