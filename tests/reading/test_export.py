@@ -97,9 +97,7 @@ async def test_all_bits_in_order(facade: Facade, store: Store) -> None:
         (
             {"until": datetime(2026, 1, 5, 14)},
             lambda row: (
-                row[1] not in {"unique", "hour", "day"}
-                and row[3] != 8
-                and row[2] != "2026-W07"
+                (row[1] not in {"unique", "hour", "day"} and row[3] != 8 and row[2] != "2026-W07")
                 or row[1] == "year"
                 or row[2] in {"2026-01-05T13", "2026-01-05"}
             ),
