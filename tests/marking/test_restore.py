@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Iterator
 from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,6 +25,8 @@ from tallymark import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
     from stores import Store
 
 MONDAY = date(2026, 1, 5)
@@ -135,7 +137,7 @@ async def test_an_async_iterable_is_closed(memory_store: Store) -> None:
 async def test_an_async_iterable_that_does_not_go_on(memory_store: Store) -> None:
     async def batches() -> AsyncIterator[Any]:
         yield ROWS[0]
-        await __import__("anyio").sleep_forever()
+        await anyio.sleep_forever()
 
     async with Tally.from_url(memory_store.url) as tally:
         with pytest.raises(StoreTimeoutError):
@@ -298,7 +300,7 @@ async def test_the_expiry_of_the_tally(facade: Facade, plain_store: Store) -> No
 
 async def test_limits_on_events(facade: Facade, memory_store: Store) -> None:
     async with facade.open(memory_store.url, event_pattern="[a-z]+", max_events=1) as tally:
-        with pytest.raises(InvalidValueError, match="row 1: .*event_pattern"):
+        with pytest.raises(InvalidValueError, match=r"row 1: .*event_pattern"):
             await tally.restore([("a", "unique", None, 1), ("a-b", "unique", None, 1)])
         assert memory_store.names() == set()
         with pytest.raises(InvalidValueError, match="max_events=1"):
