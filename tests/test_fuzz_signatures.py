@@ -85,6 +85,7 @@ INNOCENT: dict[str, Any] = {
     "moment": NOON,
     "prefix": "trackist_",
     "granularity": "day",
+    "dry_run": False,
     "events": ["a"],
     "since": NOON,
     "period": DAY,

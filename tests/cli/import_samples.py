@@ -118,12 +118,8 @@ def _segment() -> Sample:
             moment.astimezone(timezone(timedelta(hours=-5))).isoformat(),
             moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
         )
-        row = {
-            "type": "track",
-            "event": event,
-            "userId": user,
-            "anonymousId": str(uuid.UUID(int=9)),
-        }
+        row: dict[str, Any] = {"type": "track", "event": event, "userId": user}
+        row["anonymousId"] = str(uuid.UUID(int=9))
         if number % 5 == 1:
             row = {"type": "page", "name": event, "userId": None, "anonymousId": user}
         elif number % 5 == 2:

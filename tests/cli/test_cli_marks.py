@@ -91,6 +91,12 @@ def test_users_of_the_standard_input(
     monkeypatch.setattr("sys.stdin", io.StringIO("10\n20\n"))
     cli(f"mark-many active {AT}")
     assert memory_store.bits()[DAY] == {10, 20}
+    for number, command in enumerate(
+        (f"mark-many active - {AT}", f"mark-many {AT} active -", f"mark-many {AT} -- active -")
+    ):
+        monkeypatch.setattr("sys.stdin", io.StringIO(f"{number}\n"))
+        cli(command)
+        assert number in memory_store.bits()[DAY]
 
 
 def test_a_bad_line_marks_nobody(cli: CommandLine, memory_store: Store, tmp_path: Path) -> None:

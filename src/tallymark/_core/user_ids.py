@@ -21,6 +21,7 @@ BLAKE2b digest of it, which has 32. Many small hashes take a third of the memory
 from __future__ import annotations
 
 import binascii
+import contextlib
 import functools
 import hashlib
 import uuid
@@ -133,6 +134,15 @@ class _StrIds(IdType):
                 ) from None
         _check_size(size, user_id)
         return key
+
+    def keys(self, user_ids: Iterable[Any]) -> list[str]:
+        ids = user_ids if type(user_ids) is list else list(user_ids)
+        if {str}.issuperset(map(type, ids)) and "" not in ids:
+            # A tenth of the time of a `key` for each. A character has up to four bytes.
+            with contextlib.suppress(UnicodeEncodeError):
+                if max(map(len, ids), default=0) <= _LONGEST // 4 and "".join(ids).encode():
+                    return ids
+        return super().keys(ids)
 
     def encode(self, key: str) -> bytes:
         return key.encode()

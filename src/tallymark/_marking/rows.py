@@ -198,7 +198,8 @@ class RowWrite:
                 raise result
             if isinstance(result, dict):
                 for granularity, count in result.items():
-                    self.counts[granularity] += count
+                    if count:
+                        self.counts[granularity] += count
             else:
                 for granularity in result:
                     self.counts[granularity] += 1

@@ -155,7 +155,7 @@ class Output:
 
 
 def _on_terminal(value: Any) -> str:
-    return escaped(value, len(value)) if isinstance(value, str) else str(value)
+    return escaped(value, 10 * len(value)) if isinstance(value, str) else str(value)
 
 
 def _on_one_line(value: Any) -> str:

@@ -60,7 +60,7 @@ def retention(
     For example:
 
       tallymark retention signup active --by week --periods 8
-      tallymark retention signup active --by day --brackets 1,3,7 --segment ios=ios@unique
+      tallymark retention signup active --brackets 1,3,7 --segment ios=ios@unique
 
     Arguments:
         cohort: the event, or set, of the cohorts

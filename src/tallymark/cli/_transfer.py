@@ -43,13 +43,13 @@ def import_(
 
       tallymark import events.csv --map event=action user=user_id time=at
       tallymark import 'export/*.json.gz' --preset mixpanel --user-ids str
-      zcat access.log.gz | tallymark import - --preset nginx --path-event '^/pay$=pay'
+      zcat log.gz | tallymark import --preset nginx --path-event '^/pay$=pay'
 
     The same command may be repeated, and goes on where it was interrupted. The exit code is 1 if
     rows were rejected, unless --max-rejects allows them.
 
     Arguments:
-        files: files, patterns such as 'logs/*.ndjson.gz', or - for the standard input.
+        files: files, and patterns such as 'logs/*.ndjson.gz' (default: the standard input).
         preset: segment, rudderstack, mixpanel, amplitude, posthog, ga4, snowplow, nginx, matomo
             or heap; or tallymark: files of tallymark export, which are restored.
         map: event=COLUMN user=COLUMN time=COLUMN; ONE|OTHER, nested.key, 'constant', (SQL).
@@ -78,6 +78,7 @@ def import_(
         raise MissingExtraError(
             "imports need duckdb; run: pip install 'tallymark[import]'"
         ) from None
+    files = files or ("-",)
     if preset == "tallymark":  # no events, but the bitmaps of an export
         from ._restore import check_options, restore_command  # noqa: PLC0415 - needs duckdb, too
 
@@ -139,15 +140,21 @@ def import_(
         "users": summary.users,
         "first": _shown(summary.first),
         "last": _shown(summary.last),
+        "sent": summary.is_sent,
         "new": sum(summary.new.values()),
         "seconds": round(summary.seconds, 3),
     }
-    run.output.answer(answer, _described(answer, summary.new, dry_run=dry_run))
+    run.output.answer(answer, _described(answer, summary.new))
     if not rejected:
         return 0
-    where_to = f"; they are in {rejects}" if rejects else "; --rejects FILE writes them to a file"
-    warn(f"{rejected:,} rows are rejected: {described_reasons(summary.rejected)}{where_to}")
-    return 0 if max_rejects is not None else NO
+    too_many = max_rejects is not None and rejected > max_rejects
+    warn(
+        f"{rejected:,} rows are rejected"
+        + (f", more than --max-rejects {max_rejects}, so nothing was sent" if too_many else "")
+        + f": {described_reasons(summary.rejected)}"
+        + (f"; they are in {rejects}" if rejects else "; --rejects FILE writes them to a file")
+    )
+    return 0 if max_rejects is not None and not too_many else NO
 
 
 def _shown(moment: date | None) -> str | None:
@@ -156,7 +163,7 @@ def _shown(moment: date | None) -> str | None:
     return None if moment is None else moment.isoformat()
 
 
-def _described(answer: dict[str, Any], new: dict[str, int], *, dry_run: bool) -> str:
+def _described(answer: dict[str, Any], new: dict[str, int]) -> str:
     """Return the summary for people."""
     lines = [
         f"{answer['rows']:,} rows: {answer['skipped']:,} skipped, {answer['rejected']:,} rejected",
@@ -164,13 +171,11 @@ def _described(answer: dict[str, Any], new: dict[str, int], *, dry_run: bool) ->
     ]
     if answer["first"] is not None:
         lines[-1] += f", {answer['first']} to {answer['last']}"
-    if dry_run:
-        lines.append("a dry run: nothing was sent")
-    else:
-        bits = ", ".join(f"{name.lower()} {count:,}" for name, count in new.items())
+    if answer["sent"]:
+        bits = ", ".join(f"{name.lower()} {count:,}" for name, count in new.items() if count)
         lines.append(f"new bits: {bits or 'none'}")
-    if answer["seconds"] > 0:
-        lines[-1] += (
-            f"; {answer['seconds']:.1f} s, {answer['rows'] / answer['seconds']:,.0f} rows/s"
-        )
+    else:
+        lines.append("nothing was sent")
+    rate = answer["rows"] / max(answer["seconds"], 0.001)
+    lines.append(f"{answer['seconds']:.1f} s, {rate:,.0f} rows/s")
     return "\n".join(lines)

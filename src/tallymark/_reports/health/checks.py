@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .samples import Sample
     from .servers import ServerFacts
 
-__all__ = ["Check", "Subject", "Verdict", "each_server", "in_bytes", "ok", "run"]
+__all__ = ["Check", "Subject", "Verdict", "each_server", "in_bytes", "ok", "plural", "run"]
 
 #: How bad a status is.
 _RANKS: Final[dict[Status, int]] = {"skipped": 0, "ok": 1, "warning": 2, "problem": 3}
@@ -130,6 +130,11 @@ def each_server(
         return verdict._replace(seen=seen)
 
     return judge_all
+
+
+def plural(number: int, noun: str) -> str:
+    """Return a number with a noun, which gets an "s" unless there is one."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def in_bytes(size: float) -> str:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ..._core.expiry import Expiry
 from ..._core.periods import Granularity
 from ..._core.untrusted import shown
-from .checks import Check, Verdict, in_bytes, ok
-from .servers import Unknown
+from .checks import Check, Verdict, in_bytes, ok, plural
+from .servers import Unknown, refusal_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -152,7 +152,7 @@ def _temporary(subject: Subject) -> Verdict:
     sample = subject.keys
     parts, advice = [], []
     if sample.results:
-        parts.append(f"{sample.results} results of bitmapist")
+        parts.append(plural(sample.results, "result") + " of bitmapist")
         advice.append(
             "delete those of the prefix trackist_ with "
             "tallymark.bitmapist.delete_temporary_bitop_keys()"
@@ -161,7 +161,8 @@ def _temporary(subject: Subject) -> Verdict:
         shortened = ", ".join(
             shown(key.decode(errors="replace")) for key in sample.endless[:_NAMES]
         )
-        parts.append(f"{len(sample.endless)} temporary keys of tallymark, such as {shortened}")
+        number = plural(len(sample.endless), "temporary key")
+        parts.append(f"{number} of tallymark, such as {shortened}")
         advice.append("UNLINK these keys, if no call is running")
     if parts:
         return Verdict("warning", " and ".join(parts) + _sampled(sample), "; ".join(advice))
@@ -247,7 +248,7 @@ def _bitmaps(subject: Subject, command: str) -> Sequence[SampledBitmap]:
     """Return the bitmaps of the sample, if a command was not refused. Raises `Unknown`."""
     sample = subject.keys
     if command in sample.refused:
-        raise Unknown(f"{command} is refused: {sample.refused[command]}")
+        raise Unknown(refusal_text(command, sample.refused[command]))
     if not sample.bitmaps:
         raise Unknown("there are no bitmaps" + _sampled(sample))
     return sample.bitmaps

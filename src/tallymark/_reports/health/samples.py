@@ -14,6 +14,7 @@ from ..._reading.fanout import gather
 from ..._reading.key_scan import FoundBitmap, query_by_shard
 from ..._reading.requests import Checkpoint, ListNodes, Request, in_steps
 from ...errors import CommandError, InvalidValueError, WrongKeyTypeError
+from .servers import Unknown, refusal_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -97,14 +98,17 @@ def take_sample(context: Context) -> Query[Sample]:
     """Return a sample of the keys.
 
     Raises:
-        CommandError: the server refuses ``SCAN``.
+        Unknown: the server refuses ``SCAN``.
     """
     reader = _Reader(context)
     nodes: list[str] = yield ListNodes()
     cursors: dict[str, Any] = dict.fromkeys(nodes, b"0")
     for _ in range(_SCANS):
         scans = [(node, _scan(cursor)) for node, cursor in cursors.items()]
-        pages = yield from gather(context, scans)
+        try:
+            pages = yield from gather(context, scans)
+        except CommandError as error:
+            raise Unknown(refusal_text("SCAN", error)) from None
         for node, (cursor, keys) in zip(list(cursors), pages, strict=True):
             yield from in_steps(map(reader.read, keys))
             cursors[node] = cursor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from .checks import Check, Verdict, each_server, in_bytes, ok
+from .checks import Check, Verdict, each_server, in_bytes, ok, plural
 from .servers import Unknown
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _replication(subject: Subject, server: ServerFacts) -> Verdict:
     good = len(replicas) - len(late)
     wanted = subject.options.replicas
     least = int(server.config.get("min-replicas-to-write") or 0)
-    seen = f"{len(replicas)} replicas" + (f", of which {', '.join(late)}" if late else "")
+    seen = plural(len(replicas), "replica") + (f", of which {', '.join(late)}" if late else "")
     if good < wanted:
         return Verdict(
             "problem",
@@ -243,7 +243,8 @@ def _cluster(subject: Subject, server: ServerFacts) -> Verdict:
     if moving:
         return Verdict(
             "warning",
-            f"{moving} slots are moving: calls on them wait, and deletions begin anew",
+            f"{plural(moving, 'slot')} {'is' if moving == 1 else 'are'} moving: calls wait there, "
+            "and deletions begin anew",
             "let it end, or redis-cli --cluster fix",
         )
     replicas = re.findall(r"(?m)^\S+ \S+ \S*slave\S* (\S+)", server.nodes)

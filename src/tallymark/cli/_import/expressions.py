@@ -162,7 +162,8 @@ class Rules:
         if self.user_ids == "uuid":
             return f"TRY_CAST({value} AS UUID)"
         if self.user_ids == "bytes":
-            return f"CASE WHEN regexp_full_match({value}, '([0-9a-fA-F]{{2}})+') THEN unhex({value}) END"
+            digits = f"regexp_full_match({value}, '([0-9a-fA-F]{{2}})+')"
+            return f"CASE WHEN {digits} THEN unhex({value}) END"
         return (
             f"CASE WHEN regexp_full_match({value}, '[+-]?\\d+(\\.0*)?') "
             f"THEN TRY_CAST(split_part({value}, '.', 1) AS BIGINT) END"

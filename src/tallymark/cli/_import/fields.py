@@ -126,26 +126,34 @@ class Catalog:
             found = [f"nullif(CAST({each} AS VARCHAR), '')" for each in found]
         return f"coalesce({', '.join(found)})"
 
+    def has(self, name: str) -> bool:
+        """Return whether there is a column, or a nested one."""
+        return self._column(name) is not None
+
     def _column(self, name: str) -> str | None:
-        names = {each.lower(): each for each in reversed(self.columns)}
-        exact = name if name in self.columns else names.get(name.lower())
         if self.is_json:
             if name in self.columns:
                 return self._json((name,))
             path = tuple(name.split("."))
             return self._json(path) if _has(self.columns, path) else None
+        exact = self._exact(name)
         if exact is not None:
             return quoted(exact)
         first, _, rest = name.partition(".")
-        outer = first if first in self.columns else names.get(first.lower())
-        if outer is None or not rest:
-            return None
+        outer = self._exact(first)
+        return None if outer is None or not rest else self._nested(outer, rest.split("."))
+
+    def _exact(self, name: str) -> str | None:
+        """Return the name of a column as the file has it, whatever its case."""
+        names = {each.lower(): each for each in reversed(self.columns)}
+        return name if name in self.columns else names.get(name.lower())
+
+    def _nested(self, outer: str, keys: Sequence[str]) -> str | None:
         kind = str(self.columns[outer])
         if kind.startswith("STRUCT"):
-            return f"{quoted(outer)}.{'.'.join(map(quoted, rest.split('.')))}"
+            return f"{quoted(outer)}.{'.'.join(map(quoted, keys))}"
         if kind in {"VARCHAR", "JSON"}:  # JSON in a column of text
-            path = _json_path(rest.split("."))
-            return f"try(json_extract_string({quoted(outer)}, {text(path)}))"
+            return f"try(json_extract_string({quoted(outer)}, {text(_json_path(keys))}))"
         return None
 
     def _json(self, path: Sequence[str]) -> str:
@@ -160,6 +168,8 @@ class Catalog:
 
     def _missing(self, what: str, of: Field) -> str:
         names = self.names()
+        if not names:
+            return "its rows are no objects of JSON with keys"
         wanted = " or ".join(escaped(name, 80) for name in of.columns)
         close = difflib.get_close_matches(of.columns[0], names, 1, 0.6)
         advice = f"--map {what}={close[0]}" if close else f"--map {what}=COLUMN"

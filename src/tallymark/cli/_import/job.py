@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -31,12 +32,17 @@ from .sources import STDIN, Source, find_sources
 from .staging import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = ["Import", "ImportOptions", "Summary", "described_reasons"]
 
 #: How many marks are fetched at once, some 30 MB; after each block, the import can go on there.
 _BLOCK: Final = 200_000
+
+#: From so many users on, a group is a call of `mark_many`; smaller ones are rows of one call of
+#: `mark_rows`. Measured, in microseconds of CPU time of both sides for a mark: with 9 users in a
+#: group 48 and 19, with 220 users 8.2 and 8.5, with 1,100 users 2.4 and 3.3.
+_MANY: Final = 200
 
 _EPOCH: Final = datetime(1970, 1, 1)
 _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
@@ -89,6 +95,7 @@ class Summary:
         users: how many users.
         events: the number of marks of each event.
         first, last: the first and the last day or hour; ``None`` without marks.
+        is_sent: whether the marks were sent.
         new: how many bits were set that were not set before, by granularity.
         seconds: how long it took, without the time before an interruption.
     """
@@ -101,6 +108,7 @@ class Summary:
     events: dict[str, int] = field(default_factory=dict)
     first: date | None = None
     last: date | None = None
+    is_sent: bool = True
     new: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -164,7 +172,7 @@ class Import:
             stage = self._stage(folder, sources)
             try:
                 summary = self._staged(stage, sources)
-                if not self._dry_run:
+                if summary.is_sent:
                     self._mark(stage, summary, can_resume=can_resume)
             except duckdb.OutOfMemoryException as error:
                 raise UsageError(
@@ -252,14 +260,10 @@ class Import:
         if not summary.rows:
             names = ", ".join(source.name for source in sources[:5])
             raise UsageError(f"there are no rows in {names}")
-        rejected = sum(summary.rejected.values())
         if self._rejects is not None:
             write_rejects(self._rejects, stage, sources)
-        if self._max_rejects is not None and rejected > self._max_rejects:
-            raise UsageError(
-                f"{rejected:,} rows are rejected, more than --max-rejects {self._max_rejects}; "
-                f"nothing was sent. {described_reasons(summary.rejected)}"
-            )
+        allowed = self._max_rejects is None or sum(summary.rejected.values()) <= self._max_rejects
+        summary.is_sent = allowed and not self._dry_run
         return summary
 
     def _summary(self, stage: Stage) -> Summary:
@@ -286,22 +290,12 @@ class Import:
 
     def _mark(self, stage: Stage, summary: Summary, *, can_resume: bool) -> None:
         done = stage.get("marked", 0)
-        new = stage.get("new", {})
-        hourly, unique = self._options.hourly, self._options.unique
+        new: Counter[str] = Counter(stage.get("new", {}))
         try:
             with self._progress.step("marking", summary.marks, "marks") as step:
                 step.begin_at(done)
                 for end, groups in stage.blocks(done, _BLOCK):
-                    for event, bucket, users in groups:
-                        counts = self._tally.mark_many(
-                            event,
-                            users,
-                            now=self._moment(bucket),
-                            track_hourly=hourly,
-                            track_unique=unique,
-                        )
-                        for granularity, count in counts.items():
-                            new[granularity.name] = new.get(granularity.name, 0) + count
+                    new += self._marked(groups)
                     stage.put("marked", done := end)
                     stage.put("new", new)
                     step.advance(done)
@@ -311,7 +305,26 @@ class Import:
                     f"{done:,} of {summary.marks:,} marks are sent; the same command goes on there"
                 )
             raise
-        summary.new = new
+        summary.new = dict(new)
+
+    def _marked(self, groups: Iterable[tuple[str, int, list[Any]]]) -> Counter[str]:
+        """Mark groups of users; return how many bits were new, by granularity."""
+        tracked = {"track_hourly": self._options.hourly, "track_unique": self._options.unique}
+        new: Counter[str] = Counter()
+        rows: dict[str, list[Any]] = {"event": [], "user_id": [], "moment": []}
+        for event, bucket, users in groups:
+            moment = self._moment(bucket)
+            if len(users) >= _MANY:
+                counts = self._tally.mark_many(event, users, now=moment, **tracked)
+                new.update({each.name: count for each, count in counts.items()})
+            else:
+                rows["event"] += [event] * len(users)
+                rows["user_id"] += users
+                rows["moment"] += [moment] * len(users)
+        if rows["event"]:
+            counts = self._tally.mark_rows(rows, **tracked)
+            new.update({each.name: count for each, count in counts.items()})
+        return new
 
     def _moment(self, bucket: int) -> date:
         """Return the hour or the day of a bucket."""
@@ -350,11 +363,8 @@ def _rules(tally: Any, options: ImportOptions, mapping: RowMapping) -> Rules:
     preset_zone = preset.timezone if preset is not None and timed_by_preset else None
     preset_format = preset.time_format if preset is not None and timed_by_preset else None
     source_zone = options.timezone or preset_zone or zone
-    for name in (zone, source_zone):
-        try:
-            ZoneInfo(name)
-        except (ValueError, OSError, KeyError):
-            raise UsageError(f"there is no time zone {name!r}") from None
+    _check_zone(zone)
+    _check_zone(source_zone)
     hourly = options.hourly if options.hourly is not None else of_tally.track_hourly
     kind = of_tally.user_ids
     return Rules(
@@ -366,6 +376,13 @@ def _rules(tally: Any, options: ImportOptions, mapping: RowMapping) -> Rules:
         time_format=options.time_format or preset_format,
         hourly=switches.track_hourly if hourly is None else hourly,
     )
+
+
+def _check_zone(name: str) -> None:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, KeyError):
+        raise UsageError(f"there is no time zone {name!r}") from None
 
 
 def _cache() -> Path:

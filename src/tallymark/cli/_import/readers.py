@@ -122,7 +122,8 @@ def _lines(source: Source, layout: Layout) -> str:
     )
     return (
         f"SELECT * FROM (SELECT row_number() OVER () AS __line, __raw FROM {reader}) "
-        "WHERE NOT regexp_full_match(__raw, '\\s*')"  # `trim` takes twelve times the time
+        # `trim` takes twelve times the time.
+        "WHERE NOT regexp_full_match(__raw, '\\s*')"
     )
 
 
@@ -192,7 +193,8 @@ def _csv(source: Source, layout: Layout, first: str) -> Relation:
     )
     pairs = ", ".join(f"{text(name)}, {quoted(name)}" for name in names)
     found = dict.fromkeys(names, "VARCHAR")
-    return Relation(sql, f"json_object({pairs})", Catalog(False, found), first_line)
+    catalog = Catalog(is_json=False, columns=found)
+    return Relation(sql, f"json_object({pairs})", catalog, first_line)
 
 
 def _delimiter(header: str) -> str:
@@ -257,7 +259,8 @@ def _parquet(connection: duckdb.DuckDBPyConnection, source: Source) -> Relation:
     described = connection.execute(f"DESCRIBE SELECT * FROM {reader}").fetchall()
     columns = {row[0]: row[1] for row in described if row[0] != "file_row_number"}
     sql = (
-        "SELECT file_row_number + 1 AS __line, NULL AS __raw, CAST(NULL AS VARCHAR) AS __malformed, "
+        "SELECT file_row_number + 1 AS __line, NULL AS __raw, "
+        "CAST(NULL AS VARCHAR) AS __malformed, "
         f"* EXCLUDE (file_row_number) FROM {reader}"
     )
     row = "json_object('event', __event, 'user', __user, 'time', __time_text)"

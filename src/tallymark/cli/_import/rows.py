@@ -60,14 +60,14 @@ class RowMapping:
             if missing:
                 advice = " ".join(f"{name}=COLUMN" for name in missing)
                 raise UsageError(f"where are these in the rows? --map {advice}, or --preset NAME")
-        elif self.preset.line_pattern is not None and "event" not in self.fields:
-            if not self.path_events:
-                raise UsageError(
-                    f"--preset {self.preset_name} needs the events that paths stand for, such as "
-                    "--path-event '^/checkout$=checkout', or --map event=COLUMN"
-                )
-        elif self.path_events:
+        is_log = self.preset is not None and self.preset.line_pattern is not None
+        if self.path_events and not is_log:
             raise UsageError("--path-event is for log files: --preset nginx")
+        if is_log and "event" not in self.fields and not self.path_events:
+            raise UsageError(
+                f"--preset {self.preset_name} needs the events that paths stand for, such as "
+                "--path-event '^/checkout$=checkout', or --map event=COLUMN"
+            )
 
     def event(self, catalog: Catalog) -> str:
         """Return the expression for the event."""
@@ -99,13 +99,11 @@ class RowMapping:
 
     def _filled(self, sql: str, catalog: Catalog, *, needed: bool = False) -> str:
         """Return SQL of the preset with its fields; ``NULL`` for those that are not there."""
-        values = {}
         names = self.preset.fields if self.preset is not None else {}
-        for name, column in names.items():
-            try:
-                values[name] = catalog.value("event", Field((column,)))
-            except UsageError:
-                values[name] = "NULL"
+        values = {
+            name: catalog.value("event", Field((column,))) if catalog.has(column) else "NULL"
+            for name, column in names.items()
+        }
         if needed and set(values.values()) == {"NULL"}:
             catalog.value("event", Field(tuple(names.values())))  # says what is missing
         return sql.format_map(values)
@@ -146,8 +144,12 @@ def rows_query(
     # What the user has written sees only the columns of the file.
     parts = {"__event": event, "__user": user, "__time": time, "__keep": keep}
     kinds = _types(connection, parts, incoming, rows, source)
-    parts["__event"] = f"CAST({event} AS VARCHAR)"
-    parts["__user"] = f"hex({user})" if kinds["__user"] == "BLOB" else f"CAST({user} AS VARCHAR)"
+    for name in ("__event", "__user", "__time"):
+        if kinds[name] == "JSON":  # a text without its quotation marks
+            parts[name] = f"json_extract_string({parts[name]}, '$')"
+    is_blob = kinds["__user"] == "BLOB"
+    parts["__user"] = f"hex({user})" if is_blob else f"CAST({parts['__user']} AS VARCHAR)"
+    parts["__event"] = f"CAST({parts['__event']} AS VARCHAR)"
     parts["__keep"] = f"CAST({keep} AS BOOLEAN)"
     selected = ", ".join(f"{sql} AS {name}" for name, sql in parts.items())
     mapped = f"SELECT *, {selected} FROM ({incoming}) AS incoming"

@@ -106,7 +106,8 @@ def _matching(name: str) -> Iterable[Path]:
         raise UsageError(f"{name} is a folder; name its files, such as {name.rstrip('/')}/*.csv")
     if not _PATTERN.intersection(name):
         raise UsageError(f"there is no file {name}")
-    found = sorted(Path(each) for each in glob.glob(name, recursive=True))
+    # `Path.glob` takes no absolute pattern.
+    found = sorted(Path(each) for each in glob.glob(name, recursive=True))  # noqa: PTH207
     found = [each for each in found if each.is_file()]
     if not found:
         raise UsageError(f"no file matches {name}")

@@ -75,8 +75,8 @@ class Stage:
         self._configure(folder, memory)
         for table in (
             "files (file INTEGER PRIMARY KEY, rows BIGINT, skipped BIGINT, rejected BIGINT)",
-            f"staged (file INTEGER, event VARCHAR, user_id {ID_TYPES[user_ids]}, bucket INTEGER, "
-            "reason VARCHAR, line BIGINT, row VARCHAR)",
+            f"""staged (file INTEGER, event VARCHAR, user_id {ID_TYPES[user_ids]}, bucket INTEGER,
+            reason VARCHAR, line BIGINT, row VARCHAR)""",
             "state (name VARCHAR PRIMARY KEY, value VARCHAR)",
         ):
             self.connection.execute(f"CREATE TABLE IF NOT EXISTS {table}")
@@ -206,15 +206,15 @@ class Stage:
     def _group(self) -> None:
         good = "FROM staged WHERE reason IS NULL"
         queries = [
-            "CREATE TABLE rejects AS SELECT file, line, reason, row FROM staged "
-            f"WHERE reason <> '{SKIPPED}' ORDER BY file, line",
-            "CREATE TABLE events AS SELECT CAST(row_number() OVER (ORDER BY event) AS INTEGER) "
-            f"AS number, event FROM (SELECT DISTINCT event {good})",
+            f"""CREATE TABLE rejects AS SELECT file, line, reason, row FROM staged
+            WHERE reason <> '{SKIPPED}' ORDER BY file, line""",
+            f"""CREATE TABLE events AS SELECT CAST(row_number() OVER (ORDER BY event) AS INTEGER)
+            AS number, event FROM (SELECT DISTINCT event {good})""",
         ]
         if self._user_ids is None:  # offsets are numbers, and the tally caches none
             part, user, users = "0", "user_id", ""
         else:
-            part, user = f"CAST(number // {_USERS_OF_A_PART} AS INTEGER)", "users.number"
+            part, user = f"CAST(users.number // {_USERS_OF_A_PART} AS INTEGER)", "users.number"
             users = "JOIN users USING (user_id)"
             queries.append(
                 "CREATE TABLE users AS SELECT row_number() OVER () - 1 AS number, user_id "
@@ -222,10 +222,9 @@ class Stage:
             )
         # Numbers are sorted in a third of the time of the texts.
         queries += [
-            f"CREATE TABLE marks AS SELECT DISTINCT {part.replace('number', 'users.number')} "
-            f"AS part, events.number AS event, bucket, {user} AS user "
-            f"FROM (SELECT event, user_id, bucket {good}) JOIN events USING (event) {users} "
-            "ORDER BY part, event, bucket, user",
+            f"""CREATE TABLE marks AS SELECT DISTINCT {part} AS part, events.number AS event,
+            bucket, {user} AS user FROM (SELECT event, user_id, bucket {good})
+            JOIN events USING (event) {users} ORDER BY part, event, bucket, user""",
             "DROP TABLE staged",
         ]
         for query in queries:
@@ -260,8 +259,9 @@ class Stage:
                     if part != of_part:
                         ids, of_part = self._ids_of(part), part
                     first = part * _USERS_OF_A_PART
-                    users = [ids[number - first] for number in users]
-                block.append((events[event], bucket, users))
+                    block.append((events[event], bucket, [ids[user - first] for user in users]))
+                else:
+                    block.append((events[event], bucket, users))
             yield end, block
             begin = end
 
