@@ -283,6 +283,15 @@ async def test_ids_of_all_types(facade: Facade, store: Store, kind: type) -> Non
         assert set(batch.user_ids) == {*ids} - {ids[1]}
 
 
+async def test_bits_of_nobody(plain_store: Store) -> None:
+    """Such as those that a mark of a user sets who is forgotten at the same time."""
+    with SyncTally.from_url(plain_store.url, user_ids=str) as tally:
+        tally.mark_unique("a", "ann")
+        plain_store.raw.setbit("trackist_a_u", 700, 1)
+        plain_store.raw.setbit("trackist_b_u", 800, 1)
+        assert rows(list(tally.export())) == [("a", "unique", None, "ann")]
+
+
 async def test_batches_of_many_ids(memory_store: Store) -> None:
     with SyncTally.from_url(memory_store.url, user_ids=str, shards=2) as tally:
         ids = [f"user-{number}" for number in range(20_000)]

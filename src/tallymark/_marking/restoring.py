@@ -182,8 +182,7 @@ class RestoreWrite(BulkCall):
         groups: list[_Group] = []
         for name, parts in pieces.items():
             write = self._write(name)
-            # Without granularities, the bitmap would have expired by now.
-            for ids in parts if write.counts else ():
+            for ids in parts:
                 wanted = converted(ids if is_array(ids) else list(ids), self._kind)
                 if len(wanted) > 0:
                     groups.append((write, write.checked(wanted)))
