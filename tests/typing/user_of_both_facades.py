@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ import tallymark
 from tallymark import (
     AppliedExpiry,
     Bar,
+    Batch,
     Cell,
     DaysActive,
     DaysBar,
@@ -217,6 +218,14 @@ async def async_reads(tally: Tally, event_set: EventSet, day: date) -> None:
     assert_type(await tally.merge(1, 2, timeout=1.0), int)
     await tally.merge(1, "2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(await tally.delete_all("trackist_"), int)
+    assert_type(tally.export("active", since=day), AsyncGenerator[Batch[int], None])
+    async for batch in tally.export(granularities=["day", Granularity.UNIQUE]):
+        assert_type(batch.ids(), list[int])
+        assert_type(batch.to_rows(), "list[tuple[str, str, str | None, int]]")
+        assert_type(batch.period, "Period | None")
+    assert_type(await tally.restore(tally.export()), dict[Granularity, int])
+    assert_type(await tally.restore([("a", "unique", None, 1)]), dict[Granularity, int])
+    assert_type(Batch("a", Granularity.UNIQUE, None, [1, 2]), Batch[int])
     table = await tally.retention("a", lambda period: tally.during("b", period), by="day")
     assert_type(table, Retention)
     assert_type(table.cohorts[0].cells[0], Cell)
@@ -296,6 +305,9 @@ def blocking_reads(tally: SyncTally, event_set: EventSet, day: date) -> None:
     assert_type(tally.apply_expiry(), AppliedExpiry)
     assert_type(tally.doctor(), Diagnosis)
     assert_type(tally.merge(source=1, target=2), int)
+    assert_type(tally.export(timeout=1), Generator[Batch[int], None, None])
+    assert_type(tally.restore(tally.export(), timeout=60), dict[Granularity, int])
+    tally.restore()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     tally.merge(1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
