@@ -177,7 +177,10 @@ def test_any_bitmaps(
         SyncTally.from_url("memory://", shards=old_shards) as old,
         SyncTally.from_url("memory://", shards=new_shards, prefix="x") as new,
     ):
-        counts = old.restore(Batch(*name, list(ids)) for name, ids in wanted.items())
+        counts = old.restore(
+            Batch(name, granularity, period, list(ids))
+            for (name, granularity, period), ids in wanted.items()
+        )
         assert sum(counts.values()) == sum(map(len, wanted.values()))
         batches = list(old.export())
         assert [(batch.event, ORDER.index(batch.granularity)) for batch in batches] == sorted(

@@ -38,7 +38,6 @@ app = App(
     help_format="plaintext",
     help_formatter=HelpPage(),
     version=__version__,
-    suppress_keyboard_interrupt=False,
     help_flags=["--help", "-h"],
     default_parameter=Parameter(negative=(), show_default=False),
     group_parameters=Group("Options", sort_key=3),

@@ -59,8 +59,8 @@ def named_period(text: str) -> Period | None:
                     year, week = numbers
                     start = datetime.fromisocalendar(year, week, 1)
                     return Period(granularity, start)
-                start = datetime(*(numbers + [1, 1, 1, 0][len(numbers) :]))  # type: ignore[arg-type]
-                return Period(granularity, start)
+                year, month, day, hour = numbers + [1, 1, 1, 0][len(numbers) :]
+                return Period(granularity, datetime(year, month, day, hour))
             except (ValueError, OverflowError):
                 return None
     return None
