@@ -29,6 +29,7 @@ from http_load import generator
 from product_reports import product_reports
 from reads import beside_reports, reads
 from report import RESULTS, machine, show, write
+from rows import rows_benchmark
 from slow_link import slow_link
 from web import fastapi, flask
 
@@ -91,6 +92,14 @@ USER_IDS = {
     "cpu_ratio": "{:.2f}x",
     "server_us": "{:.2f}",
     "server_ratio": "{:.1f}x",
+}
+ROWS = {
+    "contender": "{}",
+    "rows": "{:,}",
+    "rows_per_second": "{:,.0f}",
+    "ratio": "{:.1f}x",
+    "cpu_us": "{:.2f}",
+    "server_us": "{:.2f}",
 }
 DUCKDB = {"report": "{}", "contender": "{}", "ms": "{:,.1f}", "ratio": "{:.1f}x"}
 
@@ -229,6 +238,14 @@ def run_crowds(url: str, quick: bool) -> dict[str, Any]:
     return {"rows": rows, "stops": stops}
 
 
+def run_rows(url: str, quick: bool) -> list[dict[str, Any]]:
+    """Measure mark_rows, beside loops of the verbs for one user and for many users."""
+    with pinned(url):
+        rows = rows_benchmark(url, 3 if quick else 5, 400_000 if quick else 2_000_000)
+    show("Rows of 50 events over 90 days", rows, ROWS)
+    return rows
+
+
 def run_web(url: str, quick: bool) -> list[dict[str, Any]]:
     """Put the FastAPI example under load."""
     rows = fastapi(url, 3 if quick else 7, 1 if quick else 3)
@@ -301,6 +318,7 @@ PARTS = {
     "events": run_events,
     "links": run_links,
     "crowds": run_crowds,
+    "rows": run_rows,
     "web": run_web,
     "flask": run_flask,
     "reads": run_reads,
