@@ -31,6 +31,9 @@ __all__ = [
     "Objects",
     "Row",
     "Rows",
+    "column",
+    "column_names",
+    "has_columns",
     "is_columns",
     "streamed",
 ]
@@ -114,7 +117,7 @@ class Columns(NamedTuple):
         Raises:
             InvalidTypeError, InvalidValueError: a column is missing, or is no column.
         """
-        names = _names(source)
+        names = column_names(source)
         missing = [name for name in COLUMNS if name not in names]
         if missing:
             raise InvalidValueError(
@@ -126,13 +129,17 @@ class Columns(NamedTuple):
             raise InvalidValueError(
                 f"rows have no column {listed(map(shown, others), len(others))}"
             )
+        numpy = loaded_numpy()
+        moments = (date,) if numpy is None else (date, numpy.datetime64)
+        constants: dict[str, Any] = {"event": str, "moment": moments, "user_id": ()}
         event, user_id, moment = columns = [
-            _column(name, source[name], isinstance(source, Mapping)) for name in COLUMNS
+            column(name, source[name], constants[name] if isinstance(source, Mapping) else ())
+            for name in COLUMNS
         ]
         lengths = {
             name: length
-            for name, column in zip(COLUMNS, columns, strict=True)
-            if (length := _length(column)) is not None
+            for name, each in zip(COLUMNS, columns, strict=True)
+            if (length := _length(each)) is not None
         }
         if "user_id" not in lengths:
             raise InvalidTypeError("user_id must be a column, with the id of each row")
@@ -174,7 +181,7 @@ def is_columns(source: object) -> bool:
         InvalidTypeError: these are no rows.
     """
     kind = type(source)
-    if isinstance(source, Mapping) or _has_names(source):
+    if has_columns(source):
         return True
     if isinstance(source, (str, bytes, bytearray, memoryview)) or hasattr(kind, "collect_schema"):
         raise InvalidTypeError(
@@ -188,7 +195,7 @@ def streamed(source: Any) -> Iterator[Columns] | None:
     """Return the parts of a stream of record batches of Arrow; ``None`` if this is none."""
     if hasattr(type(source), "read_next_batch"):
         return map(Columns.of, source)
-    if not isinstance(source, Mapping) and not _has_names(source):
+    if not has_columns(source):
         pyarrow = sys.modules.get("pyarrow")
         if pyarrow is None:
             raise InvalidTypeError(f"import pyarrow before rows are passed as a {kind_of(source)}")
@@ -196,14 +203,18 @@ def streamed(source: Any) -> Iterator[Columns] | None:
     return None
 
 
-def _has_names(source: object) -> bool:
+def has_columns(source: object) -> bool:
+    """Return whether this is a mapping of columns, or a data frame or table."""
     kind = type(source)
+    if isinstance(source, Mapping):
+        return True
     if is_array(source):
         return getattr(source, "dtype").names is not None  # noqa: B009 - of an unknown type
     return hasattr(kind, "column_names") or (hasattr(kind, "columns") and hasattr(kind, "dtypes"))
 
 
-def _names(source: Any) -> list[object]:
+def column_names(source: Any) -> list[object]:
+    """Return the names of the columns of a mapping or a data frame."""
     if isinstance(source, Mapping):
         return list(source)
     if is_array(source):
@@ -219,23 +230,24 @@ def _length(column: Column) -> int | None:
     return len(values)
 
 
-def _column(name: str, values: Any, may_be_constant: bool) -> Column:
+def column(name: str, values: Any, constants: type | tuple[type, ...] = ()) -> Column:
     """Return one column in the form that takes the least time.
+
+    Arguments:
+        name: its name, for errors.
+        values: a list, an array, or a column of a data frame.
+        constants: the types of values that stand for all rows.
 
     Raises:
         InvalidTypeError, InvalidValueError: it is none.
     """
-    numpy = loaded_numpy()
-    constants: dict[str, Any] = {"event": str, "moment": date, "user_id": ()}
-    if may_be_constant and (
-        isinstance(values, constants[name])
-        or (name == "moment" and numpy is not None and isinstance(values, numpy.datetime64))
-    ):
+    if isinstance(values, constants):
         return Constant(values)
+    numpy = loaded_numpy()
     try:
-        column = _arrow(values) or _series(values)
-        if column is None and hasattr(type(values), "__array__") and numpy is not None:
-            column = _array(numpy, name, values)
+        found = _arrow(values) or _series(values)
+        if found is None and hasattr(type(values), "__array__") and numpy is not None:
+            found = _array(numpy, name, values)
     except (InvalidTypeError, InvalidValueError):
         raise
     except Exception as error:
@@ -243,8 +255,8 @@ def _column(name: str, values: Any, may_be_constant: bool) -> Column:
         raise InvalidTypeError(
             f"{name} is a {kind_of(values)} that cannot be read as a column: {shown(error)}"
         ) from error
-    if column is not None:
-        return column
+    if found is not None:
+        return found
     if not isinstance(values, Sequence) or isinstance(values, (str, bytes, bytearray, memoryview)):
         raise InvalidTypeError(
             f"{name} must be a column: a list, an array, or one of a data frame; "
