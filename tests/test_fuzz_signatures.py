@@ -50,6 +50,8 @@ INNOCENT: dict[str, Any] = {
     "user_id": 1,
     "user_ids": [1, 2],
     "numbers": [1, 2],
+    "rows": [("a", 1, NOON)],
+    "on_error": None,
     "source": 1,
     "target": 2,
     "now": NOON,

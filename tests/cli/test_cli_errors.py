@@ -117,6 +117,14 @@ def test_no_password_is_shown_where_no_url_belongs(
         assert code in {0, 1, 2}
 
 
+@pytest.mark.parametrize("word", [f":{SECRET}@h", f"{SECRET}", f"{SECRET.upper()}x"])
+def test_unknown_words_are_repeated_only_if_they_look_like_names(
+    word: str, cli: CommandLine
+) -> None:
+    for command in ([word], ["count", "a", f"--{word}"], ["count", "a", f"--{word}=x"]):
+        assert word not in cli(command, code=2).err
+
+
 def test_hidden_urls() -> None:
     assert hidden("to redis://:p@h:1/0 and back") == "to <URL> and back"
     assert hidden("nothing: //here") == "nothing: //here"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import uuid
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -138,11 +138,11 @@ def test_long_files_are_marked_in_blocks(
     ],
 )
 def test_ids_of_every_type(
-    kind: str, text: str, user_id: object, cli: CommandLine, memory_store: Store
+    kind: str, text: str, user_id: Any, cli: CommandLine, memory_store: Store
 ) -> None:
     ids = ["--user-ids", kind]
     assert cli(["mark", "active", text, *ids, "--at", "2026-01-05"]).out.startswith("new")
-    with SyncTally.from_url(memory_store.url, user_ids=type(user_id)) as tally:  # type: ignore[type-var]
+    with SyncTally.from_url(memory_store.url, user_ids=type(user_id)) as tally:
         found = list(tally.users(tally.month("active", date(2026, 1, 5))))
     assert found == [user_id]
     printed = cli.out(["users", "active", "--month", "2026-01", *ids])

@@ -219,8 +219,8 @@ async def test_a_bad_row_is_named_before_its_block_is_sent(
     [
         (5, InvalidTypeError, "must be an iterable of tallymark.Batch"),
         ("text", InvalidTypeError, "must be an iterable of tallymark.Batch"),
-        ({}, InvalidValueError, "event and granularity and period and user_id not among"),
-        ({"event": "a", "user_id": [1]}, InvalidValueError, "granularity and period not among"),
+        ({}, InvalidValueError, "event and granularity and period and user_id missing"),
+        ({"event": "a", "user_id": [1]}, InvalidValueError, "granularity and period missing"),
         (
             {"event": ["a"], "granularity": "unique", "period": None, "user_id": [1, 2]},
             InvalidValueError,

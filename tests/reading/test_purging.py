@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from datetime import date, datetime, timedelta, timezone
@@ -25,6 +26,7 @@ from tallymark import (
     SyncTally,
 )
 from tallymark._core.context import Context
+from tallymark._core.expiry import Expiry
 from tallymark._core.frozen import FrozenMapping
 from tallymark._core.options import Options
 from tallymark._reading import expiring, key_scan, purging, raw_keys
@@ -212,8 +214,9 @@ def test_the_present_hour_is_never_deleted(zone: str) -> None:
             present = Period.containing(HOUR, context.local(None))
             assert not purging._has_ended(present, end)
             assert purging._checked_end(context, moment - timedelta(hours=1))
-            with pytest.raises(InvalidValueError):
-                purging._checked_end(context, moment + timedelta(hours=2))
+            for later in (moment + timedelta(hours=2), present.start + timedelta(hours=1)):
+                with pytest.raises(InvalidValueError):
+                    purging._checked_end(context, later)
 
 
 async def test_flags_ids_and_other_keys_stay(facade: Facade, redis_store: Store) -> None:
@@ -486,6 +489,17 @@ async def test_periods_at_both_ends_of_the_calendar(facade: Facade, redis_store:
         assert redis_store.names() == {"trackist_a_9999-12-31"}
         assert (applied.deleted, applied.unchanged) == ({DAY: 2}, {DAY: 1})
         assert dry.deleted == applied.deleted
+
+
+async def test_periods_before_all_timestamps(
+    facade: Facade, redis_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a tzinfo of the caller's, in the year 1."""
+    monkeypatch.setattr(Expiry, "time", lambda *_: -math.inf)
+    redis_store.raw.set("trackist_a_1-1-1", b"\x80")
+    async with facade.open(redis_store.url, expire={"day": timedelta(days=1)}) as tally:
+        assert (await tally.apply_expiry()).deleted == {DAY: 1}
+    assert redis_store.names() == set()
 
 
 async def test_many_bitmaps_get_their_expiry_in_small_steps(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import Any
 
@@ -24,7 +25,7 @@ MIB = 2**20
 def judged(name: str, *servers: ServerFacts, **facts: Any) -> Finding:
     """Return the finding of a check about some servers, or a sample."""
     options = facts.pop("options", Options())
-    known: dict[str, Any] = {"replica": None, "sample": Sample(), "missing": [], "now": 0.0}
+    known: dict[str, Any] = {"replica": None, "sample": Sample(), "missing": []}
     subject = Subject(options, options.schema(), list(servers), **{**known, **facts})
     return run(BY_NAME[name], subject)
 
@@ -173,7 +174,7 @@ def test_the_worst_node_decides() -> None:
 
 
 def bitmap(kind: str = "string", size: int = 10, users: int = 5) -> SampledBitmap:
-    return SampledBitmap(FoundBitmap(b"trackist_a_u", 0, "a", None), kind, size, users, -1)
+    return SampledBitmap(FoundBitmap(b"trackist_a_u", 0, "a", None), kind, size, users, math.inf)
 
 
 def test_native_bitmaps_of_redis() -> None:

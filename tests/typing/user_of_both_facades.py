@@ -53,6 +53,7 @@ from tallymark import (
     current_tally,
     mark_event,
     mark_many,
+    mark_rows,
     mark_unique,
     mark_unique_many,
     transaction,
@@ -71,6 +72,12 @@ async def async_functions(now: datetime, day: date, stream: AsyncIterator[int]) 
     assert_type(await mark_many("active", stream, now=now), dict[Granularity, int])
     assert_type(await unmark_many("active", {1, 2}, exact=True), dict[Granularity, int])
     await mark_many("active", 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(await mark_rows([("active", 1, now), ("a", 2, day)]), dict[Granularity, int])
+    assert_type(
+        await mark_rows({"event": "a", "user_id": [1], "moment": day}, on_error=print),
+        dict[Granularity, int],
+    )
+    await mark_rows(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(await mark_event("active", 123), Granularity)
     assert_type(await mark_event("active", 123, now=now, track_hourly=True), Granularity)
     assert_type(await unmark_event("active", 123, now=day, exact=True), Granularity)
@@ -102,6 +109,7 @@ async def async_tally(client: redis.asyncio.Redis, blocking: redis.Redis) -> Non
         assert_type(tally.stats().marks_per_batch, float)
         assert_type(await tally.mark_many("active", range(10)), dict[Granularity, int])
         assert_type(await tally.mark_unique_many("premium", range(10)), int)
+        assert_type(await tally.mark_rows([("a", 1, date.min)]), dict[Granularity, int])
     assert_type(await Tally(client, track_yearly=True).aclose(), None)
     Tally(blocking)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     Tally(client, track_yaerly=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
@@ -111,6 +119,9 @@ async def async_tally(client: redis.asyncio.Redis, blocking: redis.Redis) -> Non
 def blocking_functions(now: datetime, day: date, stream: AsyncIterator[int]) -> None:
     assert_type(tm.mark_many("active", (1, 2), now=day), dict[Granularity, int])
     assert_type(tm.unmark_many("active", [1], now=now), dict[Granularity, int])
+    assert_type(tm.mark_rows(iter([("active", 1, now)])), dict[Granularity, int])
+    tm.mark_rows(stream)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    tm.mark_rows([("active", 1, now)], on_error=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     tm.mark_many("active", stream)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(tm.mark_event("active", 123, now=now, track_unique=None), Granularity)
     assert_type(tm.unmark_event("active", 123, now=day, exact=True), Granularity)

@@ -88,6 +88,7 @@ async def async_uuids(
     assert_type(await tally.mark_many("active", [user]), dict[Granularity, int])
     assert_type(await tally.mark_many("active", stream), dict[Granularity, int])
     assert_type(await tally.unmark_many("active", {user}), dict[Granularity, int])
+    assert_type(await tally.mark_rows([("active", user, date.min)]), dict[Granularity, int])
     assert_type(await tally.mark_unique_many("premium", stream), int)
     assert_type(await tally.unmark_unique_many("premium", {user}), int)
     async with tally.transaction() as tx:
@@ -116,6 +117,7 @@ async def wrong_async_ids(tally: Tally[uuid.UUID], event_set: EventSet) -> None:
     await tally.mark_unique("premium", b"7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await tally.unmark_unique("premium", 7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await tally.mark_many("active", [7])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    await tally.mark_rows([("active", 7, date.min)])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     await tally.unmark_many("active", range(7))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await tally.mark_unique_many("premium", [7])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     await tally.contains(event_set, 7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

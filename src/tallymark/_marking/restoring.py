@@ -23,7 +23,7 @@ from ..errors import InvalidTypeError, InvalidValueError, TallymarkError
 from .bulk import BulkCall, Chunk
 from .id_script import MAX_IDS
 from .marks import DenseMarks
-from .row_columns import Coded, Constant, Numbers, column, column_names, has_columns
+from .row_columns import Coded, Constant, Numbers, check_names, column, has_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -299,13 +299,7 @@ def _columns(item: Any, index: int) -> Iterator[_Columns]:
     """
     constants = _CONSTANTS if isinstance(item, Mapping) else ()
     try:
-        names = column_names(item)
-        missing = [name for name in COLUMNS if name not in names]
-        if missing:
-            raise InvalidValueError(
-                f"rows have the columns {', '.join(COLUMNS)}; {' and '.join(missing)} not among "
-                f"{shown(names)}"
-            )
+        check_names(item, COLUMNS)
         *bitmap, ids = (
             column(name, item[name], constants if name != COLUMNS[-1] else ()) for name in COLUMNS
         )

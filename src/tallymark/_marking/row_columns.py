@@ -31,8 +31,8 @@ __all__ = [
     "Objects",
     "Row",
     "Rows",
+    "check_names",
     "column",
-    "column_names",
     "has_columns",
     "is_columns",
     "streamed",
@@ -117,18 +117,7 @@ class Columns(NamedTuple):
         Raises:
             InvalidTypeError, InvalidValueError: a column is missing, or is no column.
         """
-        names = column_names(source)
-        missing = [name for name in COLUMNS if name not in names]
-        if missing:
-            raise InvalidValueError(
-                f"rows have the columns {', '.join(COLUMNS)}; {' and '.join(missing)} "
-                f"not among {shown(names)}"
-            )
-        if isinstance(source, Mapping) and len(names) > len(COLUMNS):
-            others = [name for name in names if name not in COLUMNS]
-            raise InvalidValueError(
-                f"rows have no column {listed(map(shown, others), len(others))}"
-            )
+        _check_columns(source)
         numpy = loaded_numpy()
         moments = (date,) if numpy is None else (date, numpy.datetime64)
         constants: dict[str, Any] = {"event": str, "moment": moments, "user_id": ()}
@@ -181,25 +170,39 @@ def is_columns(source: object) -> bool:
         InvalidTypeError: these are no rows.
     """
     kind = type(source)
-    if has_columns(source):
-        return True
-    if isinstance(source, (str, bytes, bytearray, memoryview)) or hasattr(kind, "collect_schema"):
+    if (
+        isinstance(source, (str, bytes, bytearray, memoryview))
+        or hasattr(kind, "collect")  # a query of polars
+        or not (isinstance(source, Iterable) or hasattr(kind, "__arrow_c_stream__"))
+    ):
         raise InvalidTypeError(
             "rows must be an iterable of (event, user id, moment), or columns with these, "
             f"got a {kind_of(source)}"
         )
+    if has_columns(source):
+        return True
     return any(hasattr(kind, name) for name in ("read_next_batch", "__arrow_c_stream__"))
 
 
 def streamed(source: Any) -> Iterator[Columns] | None:
-    """Return the parts of a stream of record batches of Arrow; ``None`` if this is none."""
+    """Return the parts of a table, or a stream, of record batches; ``None`` if this is none."""
+    if hasattr(type(source), "to_batches") and hasattr(type(source), "column_names"):
+        _check_columns(source)  # there may be no batch
+        return map(Columns.of, source.to_batches())
     if hasattr(type(source), "read_next_batch"):
         return map(Columns.of, source)
     if not has_columns(source):
         pyarrow = sys.modules.get("pyarrow")
         if pyarrow is None:
             raise InvalidTypeError(f"import pyarrow before rows are passed as a {kind_of(source)}")
-        return map(Columns.of, pyarrow.RecordBatchReader.from_stream(source))
+        try:
+            reader = pyarrow.RecordBatchReader.from_stream(source)
+        except Exception as error:  # such as for one column
+            reraise_from_handler(error)
+            raise InvalidTypeError(
+                f"a {kind_of(source)} has no columns {', '.join(COLUMNS)}: {shown(error)}"
+            ) from error
+        return map(Columns.of, reader)
     return None
 
 
@@ -213,14 +216,40 @@ def has_columns(source: object) -> bool:
     return hasattr(kind, "column_names") or (hasattr(kind, "columns") and hasattr(kind, "dtypes"))
 
 
-def column_names(source: Any) -> list[object]:
-    """Return the names of the columns of a mapping or a data frame."""
+def _names(source: Any) -> list[object]:
     if isinstance(source, Mapping):
         return list(source)
     if is_array(source):
         return list(source.dtype.names)
     names: Iterable[object] = getattr(source, "column_names", None) or source.columns
     return list(names)
+
+
+def check_names(source: Any, wanted: Sequence[str]) -> list[object]:
+    """Return the names of the columns of a mapping or a data frame.
+
+    Raises:
+        InvalidValueError: one of the wanted columns is missing.
+    """
+    names = _names(source)
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise InvalidValueError(
+            f"rows have the columns {', '.join(wanted)}; {' and '.join(missing)} missing, "
+            f"got {shown(names)}"
+        )
+    return names
+
+
+def _check_columns(source: Any) -> None:
+    """Raise an `InvalidValueError` unless a mapping or a data frame has the right columns."""
+    names = check_names(source, COLUMNS)
+    if isinstance(source, Mapping) and len(names) > len(COLUMNS):
+        others = [name for name in names if name not in COLUMNS]
+        raise InvalidValueError(
+            f"rows have no other columns than {', '.join(COLUMNS)}; "
+            f"got {listed(map(shown, others), len(others))}"
+        )
 
 
 def _length(column: Column) -> int | None:
@@ -321,8 +350,6 @@ def _polars(numpy: Any, values: Any) -> Column:
     )
     if values.null_count() or numpy is None:
         return Objects(values.to_list())
-    if name in ("Categorical", "Enum"):
-        return Coded(values.cat.get_categories().to_list(), values.to_physical().to_numpy())
     if name == "Datetime":
         array = values.to_physical().to_numpy().view(f"datetime64[{values.dtype.time_unit}]")
         return Instants(array, aware=values.dtype.time_zone is not None)

@@ -233,8 +233,12 @@ class SetRows(PreparedCommand):
                     if type(change) is not int or change < 0:
                         raise unexpected_reply(reply)
                     totals[granularity] += change
-            elif type(reply) is list and len(reply) == count and _BITS.issuperset(reply):
-                totals[kind] += reply.count(0)
+            elif (
+                type(reply) is list
+                and len(reply) == count
+                and (zeros := reply.count(0)) + reply.count(1) == count
+            ):
+                totals[kind] += zeros
             else:
                 return self._failed(at, reply, replies)
         return {
@@ -253,6 +257,3 @@ class SetRows(PreparedCommand):
                 raise unexpected_reply(reply)
         reason = f"{self.mark.name(at)} was not changed; others may have been"
         return explained(error, reason, applied=any(map(has_bit, replies)))
-
-
-_BITS: Final = frozenset((0, 1))

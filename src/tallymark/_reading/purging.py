@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +34,9 @@ _BYTES: Final = 16 * 1024**2
 _KEYS: Final = 100
 
 
+_NONE: Final[FrozenMapping[Granularity, int]] = FrozenMapping()
+
+
 @dataclass(frozen=True)
 class Deleted:
     """What `Tally.delete_before` has deleted; or, in a dry run, would delete.
@@ -45,8 +48,8 @@ class Deleted:
         dry_run: whether nothing was deleted.
     """
 
-    bitmaps: Mapping[Granularity, int] = field(default_factory=FrozenMapping)
-    bytes: Mapping[Granularity, int] = field(default_factory=FrozenMapping)
+    bitmaps: Mapping[Granularity, int] = _NONE
+    bytes: Mapping[Granularity, int] = _NONE
     dry_run: bool = False
 
     @property

@@ -17,6 +17,7 @@ from ._errors import UsageError, guarded
 from ._help import HelpPage
 from ._invocation import Invocation, Whole
 from ._output import Output
+from ._periods import lifetimes_of
 from ._store import StoreOptions
 
 __all__ = ["app", "run"]
@@ -37,7 +38,6 @@ app = App(
     help_format="plaintext",
     help_formatter=HelpPage(),
     version=__version__,
-    suppress_keyboard_interrupt=False,
     help_flags=["--help", "-h"],
     default_parameter=Parameter(negative=(), show_default=False),
     group_parameters=Group("Options", sort_key=3),
@@ -56,6 +56,7 @@ def _launch(
     shards: Annotated[Whole | None, _option("shards")] = None,
     timezone: Annotated[str | None, _option("timezone")] = None,
     timeout: Annotated[float | None, _option("timeout")] = None,
+    expire: Annotated[list[str] | None, _option("expire")] = None,
     json: Annotated[bool, _option("json")] = False,
     csv: Annotated[bool, _option("csv")] = False,
     html: Annotated[Path | None, _option("html")] = None,
@@ -71,7 +72,9 @@ def _launch(
     store = url_of_environment() if url is None else url_in(url, "--url: ")
     del url  # error reporters show the locals of frames
     chosen = {"prefix": prefix, "shards": shards, "timezone": timezone, "timeout": timeout}
-    options = {name: value for name, value in chosen.items() if value is not None}
+    options: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    if expire:
+        options["expire"] = lifetimes_of(expire)
     invocation = Invocation(
         StoreOptions(store, user_ids, options, is_named=is_named),
         Output("json" if json else "csv" if csv else "table", html),

@@ -47,7 +47,6 @@ class Subject:
         replica: the replica from which the tally reads; ``None`` if it reads from no other.
         sample: a sample of the keys.
         missing: the commands that are refused.
-        now: the present, in seconds since 1970.
         mismatch: how the schema of the database is another one; empty if it is not.
     """
 
@@ -57,7 +56,6 @@ class Subject:
     replica: ServerFacts | Unknown | None
     sample: Sample | Unknown
     missing: Sequence[Right] | Unknown
-    now: float
     mismatch: str = ""
 
     @property

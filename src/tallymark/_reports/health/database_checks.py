@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.expiry import Expiry
@@ -41,7 +42,7 @@ _NAMES: Final = 3
 _COMMON: Final = 2
 _COMMON_SHARE: Final = 0.8
 
-#: By how many seconds an expiry may differ: `PTTL` was read some time after the present.
+#: By how many seconds an expiry may differ, beside the difference of the clocks.
 _TOLERANCE: Final = 5
 
 
@@ -174,13 +175,15 @@ def _expiry(subject: Subject) -> Verdict:
     if not lifetimes:
         raise Unknown("the tally has no option expire")
     expiry = Expiry(subject.options)
+    servers = () if isinstance(subject.servers, Unknown) else subject.servers
+    tolerance = _TOLERANCE + max((abs(server.ahead or 0) for server in servers), default=0)
     expiring = [each for each in _bitmaps(subject, "PTTL") if each.found.granularity in lifetimes]
     endless, other = [], []
     for each in expiring:
         end = expiry.time(each.found.period)
-        if each.pttl == -1:
+        if each.expires == math.inf:
             endless.append(each)
-        elif each.pttl is not None and abs(subject.now + each.pttl / 1000 - end) > _TOLERANCE:
+        elif each.expires is not None and abs(each.expires - end) > tolerance:
             other.append(each)
     if endless or other:
         seen = [
@@ -202,7 +205,7 @@ def _hours(subject: Subject) -> Verdict:
     hours = [each for each in bitmaps if each.found.granularity is Granularity.HOUR]
     if Granularity.HOUR in subject.options.lifetimes:
         return ok(f"hours expire; {_of(len(hours), bitmaps)} are of hours")
-    endless = [each for each in hours if each.pttl == -1]
+    endless = [each for each in hours if each.expires == math.inf]
     size = sum(each.size for each in endless)
     seen = f"{_of(len(endless), bitmaps)} are of hours that never expire, {in_bytes(size)}"
     if endless:

@@ -171,9 +171,7 @@ def _replication(subject: Subject, server: ServerFacts) -> Verdict:
             "connect to the primary; with Sentinel, by a redis+sentinel:// URL",
         )
     replicas = [
-        dict(part.partition("=")[::2] for part in value.split(","))
-        for name, value in server.info.items()
-        if re.fullmatch(r"slave\d+", name)
+        _pairs(value) for name, value in server.info.items() if re.fullmatch(r"slave\d+", name)
     ]
     late = [
         f"{replica.get('ip')}:{replica.get('port')} ({replica.get('state')}, "
@@ -200,6 +198,12 @@ def _replication(subject: Subject, server: ServerFacts) -> Verdict:
     if late:
         return Verdict("warning", seen, "look at the network and the log of the replica")
     return ok(seen)
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """Return the pairs of a text such as ``ip=10.0.0.2,port=6379``."""
+    parts = [part.partition("=") for part in text.split(",")]
+    return {name: value for name, _, value in parts}
 
 
 def _read_replica(subject: Subject) -> Verdict:
