@@ -343,7 +343,7 @@ def _mapping(options: ImportOptions) -> RowMapping:
     if options.preset is not None:
         preset = PRESETS.get(options.preset)
         if preset is None:
-            raise UsageError(f"--preset is one of {', '.join(PRESETS)}")
+            raise UsageError(f"--preset is one of {', '.join(PRESETS)}, tallymark")
     path_events = []
     for argument in options.path_events:
         pattern, separator, event = argument.rpartition("=")
