@@ -34,6 +34,7 @@ def import_(
     max_rejects: int | None = None,
     memory: str = "512MB",
     folder: Path | None = None,
+    anew: bool = False,
     quiet: bool = False,
     run: Run,
 ) -> int:
@@ -68,10 +69,16 @@ def import_(
         max_rejects: send nothing if more rows than these are rejected.
         memory: how much memory the grouping may take.
         folder: where rows are kept meanwhile (default: in the cache of the user).
+        anew: do not go on where the same import was interrupted.
         quiet: show no progress.
     """
     try:
-        from ._import.job import Import, ImportOptions, described_reasons  # noqa: PLC0415
+        from ._import.job import (  # noqa: PLC0415
+            Import,
+            ImportOptions,
+            described_reasons,
+            store_name,
+        )
     except ImportError as error:
         if error.name != "duckdb":
             raise
@@ -120,6 +127,8 @@ def import_(
         summary = Import(
             tally,
             options,
+            target=store_name(run.store.url.address),
+            anew=anew,
             memory=memory,
             folder=folder,
             rejects=rejects,
