@@ -46,7 +46,8 @@ class CommandLine:
         words = shlex.split(command) if isinstance(command, str) else command
         self.capsys.readouterr()
         got = main(["--url", self.url, *words])
-        outcome = Outcome(got, *self.capsys.readouterr())
+        printed = self.capsys.readouterr()
+        outcome = Outcome(got, printed.out, printed.err)
         assert got == code, outcome
         return outcome
 

@@ -33,7 +33,13 @@ _SHELL = re.compile(r"""(?:[^'"|&;<>$`\n*]|'[^']*'|"[^"$`]*")*""")
 
 
 class Terminals:
-    """Runs commands in terminals, with one environment and one folder."""
+    """Runs commands in terminals, with one environment and one folder.
+
+    Attributes:
+        output: what the last command has sent to its terminal.
+    """
+
+    output = ""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         binaries = folder.parent / f"{folder.name}-bin"
@@ -79,7 +85,8 @@ class Terminals:
         self._process.stdin.write(json.dumps({"words": words, "answers": answers or []}) + "\n")
         self._process.stdin.flush()
         outcome = json.loads(self._process.stdout.readline())
-        return rendered(outcome["output"]), outcome["code"]
+        self.output = outcome["output"]
+        return rendered(self.output), outcome["code"]
 
     def __enter__(self) -> Self:
         return self

@@ -58,10 +58,14 @@ def filled(
 @pytest.mark.usefixtures("filled")
 @pytest.mark.parametrize("command", DESTROYING)
 def test_without_a_terminal_it_needs_yes(
-    command: str, cli: CommandLine, memory_store: Store
+    command: str, cli: CommandLine, memory_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = memory_store.bits()
     assert "this needs --yes" in cli(command, code=2).err
+    with monkeypatch.context() as patch:  # a terminal for errors only
+        patch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+        patch.setattr("sys.stdin", io.StringIO("y\n"))
+        assert "this needs --yes" in cli(command, code=2).err.replace("\n", " ")
     assert memory_store.bits() == before
     assert cli.out(f"{command} --yes") == f"{DESTROYING[command]}\n"
     assert memory_store.bits() != before

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import uuid
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -91,6 +91,12 @@ def test_users_of_the_standard_input(
     monkeypatch.setattr("sys.stdin", io.StringIO("10\n20\n"))
     cli(f"mark-many active {AT}")
     assert memory_store.bits()[DAY] == {10, 20}
+    for number, command in enumerate(
+        (f"mark-many active - {AT}", f"mark-many {AT} active -", f"mark-many {AT} -- active -")
+    ):
+        monkeypatch.setattr("sys.stdin", io.StringIO(f"{number}\n"))
+        cli(command)
+        assert number in memory_store.bits()[DAY]
 
 
 def test_a_bad_line_marks_nobody(cli: CommandLine, memory_store: Store, tmp_path: Path) -> None:
@@ -132,11 +138,11 @@ def test_long_files_are_marked_in_blocks(
     ],
 )
 def test_ids_of_every_type(
-    kind: str, text: str, user_id: object, cli: CommandLine, memory_store: Store
+    kind: str, text: str, user_id: Any, cli: CommandLine, memory_store: Store
 ) -> None:
     ids = ["--user-ids", kind]
     assert cli(["mark", "active", text, *ids, "--at", "2026-01-05"]).out.startswith("new")
-    with SyncTally.from_url(memory_store.url, user_ids=type(user_id)) as tally:  # type: ignore[type-var]
+    with SyncTally.from_url(memory_store.url, user_ids=type(user_id)) as tally:
         found = list(tally.users(tally.month("active", date(2026, 1, 5))))
     assert found == [user_id]
     printed = cli.out(["users", "active", "--month", "2026-01", *ids])

@@ -146,3 +146,20 @@ def test_shards_and_prefixes(redis_cli: CommandLine, redis_store: Store) -> None
     assert redis_cli("count active --shards 5 --prefix mine_", code=3).err.endswith(
         "(see --user-ids and --shards)\n"
     )
+
+
+def test_an_interrupted_page_leaves_the_old_one(
+    tally: SyncTally, cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("old", "utf-8")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for step in ("write_text", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"pathlib.Path.{step}", interrupt)
+            cli(f"count active --html {page}", code=130)
+        assert page.read_text("utf-8") == "old"
+        assert list(tmp_path.iterdir()) == [page]

@@ -56,7 +56,7 @@ async def test_all_verbs_on_a_cluster(facade: Facade, cluster_store: Store) -> N
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("shards", [1, 3, 256])
+@pytest.mark.parametrize("shards", [1, 3, 32])
 async def test_all_verbs_with_shards_on_one_server(
     facade: Facade, plain_store: Store, shards: int
 ) -> None:

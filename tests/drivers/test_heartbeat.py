@@ -18,7 +18,7 @@ import pytest
 import redis
 
 import tallymark
-from tallymark import Tally, any_of
+from tallymark import Batch, Granularity, Tally, any_of
 from tallymark._async import executor as reader
 
 if TYPE_CHECKING:
@@ -83,6 +83,24 @@ async def streamed(number: int) -> AsyncIterator[int]:
         yield user_id
 
 
+def rows_one_by_one(number: int) -> Iterator[tuple[str, int, datetime]]:
+    for index in range(number):
+        yield f"r{index % 50}", index * 7_919 % 200_000, NOW - timedelta(index % 90)
+
+
+async def streamed_rows(number: int) -> AsyncIterator[tuple[str, int, datetime]]:
+    for row in rows_one_by_one(number):
+        yield row
+
+
+def rows_far_apart(number: int) -> dict[str, Any]:
+    return {
+        "event": [f"f{index}" for index in range(number)],
+        "user_id": list(range(number)),
+        "moment": [NOW - timedelta(index) for index in range(number)],
+    }
+
+
 async def drained(stream: Any) -> int:
     number = 0
     async for _ in stream:
@@ -100,6 +118,12 @@ async def transaction(tally: Tally, number: int) -> None:
 
 
 scattered = [(index * 7_919) % 40_000_000 for index in range(100_000)]
+
+columns = {
+    "event": [f"c{index % 50}" for index in range(200_000)],
+    "user_id": [index * 7_919 % 200_000 for index in range(200_000)],
+    "moment": [NOW - timedelta(index % 90) for index in range(200_000)],
+}
 
 #: What only reads comes first.
 VERBS: dict[str, Callable[[Tally], Any]] = {
@@ -138,9 +162,26 @@ VERBS: dict[str, Callable[[Tally], Any]] = {
     "mark_many, a generator": lambda tally: tally.mark_many("m", one_by_one(200_000)),
     "mark_many, a stream": lambda tally: tally.mark_many("m", streamed(100_000)),
     "mark_many, scattered": lambda tally: tally.mark_many("s", scattered),
+    "mark_rows, columns": lambda tally: tally.mark_rows(columns),
+    "mark_rows, a generator": lambda tally: tally.mark_rows(rows_one_by_one(100_000)),
+    "mark_rows, a stream": lambda tally: tally.mark_rows(streamed_rows(100_000)),
+    "mark_rows, far apart": lambda tally: tally.mark_rows(rows_far_apart(20_000)),
+    "mark_rows, bad": lambda tally: tally.mark_rows(
+        [("", 0, NOW)] * 50_000, on_error=lambda *_: None
+    ),
     "unmark_many": lambda tally: tally.unmark_many("m", list(range(200_000))),
     "unmark_many, exact": lambda tally: tally.unmark_many("m", range(2_000), exact=True),
     "transaction": lambda tally: transaction(tally, 50_000),
+    "export": lambda tally: drained(tally.export()),
+    "restore, a list": lambda tally: tally.restore(
+        Batch("r", Granularity.UNIQUE, None, list(range(200_000)))
+    ),
+    "restore, rows": lambda tally: tally.restore(
+        ("r", "unique", None, number) for number in range(100_000)
+    ),
+    "restore, columns": lambda tally: tally.restore(
+        {"event": "r", "granularity": "unique", "period": None, "user_id": list(range(200_000))}
+    ),
     "merge": lambda tally: tally.merge(3, 4),
     "forget": lambda tally: tally.forget(4),
     "delete": lambda tally: tally.delete(any_of(map(tally_days(tally), days(2_000)))),

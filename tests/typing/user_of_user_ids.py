@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import Self, assert_type
 
 import tallymark
-from tallymark import EventSet, Granularity, PendingMark, Period, SyncTally, Tally, Transaction
+from tallymark import (
+    Batch,
+    EventSet,
+    Granularity,
+    PendingMark,
+    Period,
+    SyncTally,
+    Tally,
+    Transaction,
+)
 from tallymark import sync as tm
 
 if TYPE_CHECKING:
@@ -79,6 +88,7 @@ async def async_uuids(
     assert_type(await tally.mark_many("active", [user]), dict[Granularity, int])
     assert_type(await tally.mark_many("active", stream), dict[Granularity, int])
     assert_type(await tally.unmark_many("active", {user}), dict[Granularity, int])
+    assert_type(await tally.mark_rows([("active", user, date.min)]), dict[Granularity, int])
     assert_type(await tally.mark_unique_many("premium", stream), int)
     assert_type(await tally.unmark_unique_many("premium", {user}), int)
     async with tally.transaction() as tx:
@@ -96,6 +106,7 @@ async def async_uuids(
     assert_type(await tally.history(user, "active", date.min), dict[str, list[Period]])
     assert_type(await tally.forget(user), int)
     assert_type(await tally.merge(user, user), int)
+    assert_type([batch async for batch in tally.export()], list[Batch[uuid.UUID]])
     assert_type(await tally.numbers([user]), "list[int | None]")
     assert_type(await tally.ids([1, 2]), "list[uuid.UUID | None]")
 
@@ -106,6 +117,7 @@ async def wrong_async_ids(tally: Tally[uuid.UUID], event_set: EventSet) -> None:
     await tally.mark_unique("premium", b"7")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await tally.unmark_unique("premium", 7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await tally.mark_many("active", [7])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    await tally.mark_rows([("active", 7, date.min)])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     await tally.unmark_many("active", range(7))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await tally.mark_unique_many("premium", [7])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     await tally.contains(event_set, 7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -137,6 +149,7 @@ def blocking_strs(tally: SyncTally[str], event_set: EventSet) -> None:
     assert_type(tally.history("ann", "active", date.min), dict[str, list[Period]])
     assert_type(tally.forget("ann"), int)
     assert_type(tally.merge("ann", "bob"), int)
+    assert_type(next(tally.export()).ids(), list[str])
     assert_type(tally.numbers(["ann"]), "list[int | None]")
     assert_type(tally.ids([1, 2]), "list[str | None]")
 

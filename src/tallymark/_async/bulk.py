@@ -110,6 +110,7 @@ async def _checked_blocks(
             yield offsets
     else:
         for block in unchecked:
+            await asyncio.sleep(0)  # the iterable may have taken long
             yield many.checked(block)
 
 

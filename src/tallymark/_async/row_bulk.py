@@ -56,10 +56,11 @@ async def write_rows(
     try:
         backend.writer.check_usable()
         if isinstance(rows, AsyncIterable):
+            write.check_on_error(on_error)
             async with _closed(aiter(rows), call.deadline) as items:
                 await call.run(None, items)
         else:
-            columns, iterator = write.source(rows, call.deadline.check)
+            columns, iterator = write.source(rows, call.deadline.check, on_error)
             await call.run(columns, iterator)
     except Exception as error:
         # The chunks before a bad row, or before an iterable that failed.

@@ -93,7 +93,7 @@ class AsyncTransfer(AsyncReads[IdT]):
 
     async def restore(
         self,
-        batches: Iterable[Any] | AsyncIterable[Any],
+        batches: Iterable[Any] | AsyncIterable[Any] | Batch[Any],
         *,
         timeout: float | None = None,
     ) -> dict[Granularity, int]:
@@ -149,5 +149,6 @@ class AsyncTransfer(AsyncReads[IdT]):
         """
         from .._marking.restoring import RestoreWrite  # noqa: PLC0415 - see above
 
+        items: Any = batches  # a single batch is one of those that `RestoreWrite` takes
         write = RestoreWrite(self.backend.marker.bitmap_write, self._context.schema)
-        return await write_many(self.backend, write, batches, timeout)
+        return await write_many(self.backend, write, items, timeout)

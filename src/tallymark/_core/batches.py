@@ -83,7 +83,7 @@ class Batch(Generic[IdT]):
     event: str
     granularity: Granularity
     period: Period | None
-    user_ids: Sequence[IdT]
+    user_ids: Sequence[IdT] | Any  # numpy's arrays are no sequences
 
     def __post_init__(self) -> None:
         bitmap = bitmap_of(self.event, self.granularity, self.period)
@@ -104,7 +104,8 @@ class Batch(Generic[IdT]):
 
     def ids(self) -> list[IdT]:
         """Return the ids as a list of Python's objects, also if they are in an array."""
-        return as_list(self.user_ids)  # type: ignore[return-value]  # ids of any type
+        ids: list[Any] = as_list(self.user_ids)
+        return ids
 
     def to_rows(self) -> list[tuple[str, str, str | None, IdT]]:
         """Return a tuple for each user: event, granularity, period, user id.

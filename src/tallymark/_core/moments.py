@@ -218,7 +218,7 @@ def _local_seconds(numpy: Any, seconds: Any, zone: tzinfo) -> Any:
 def _offset(second: int, zone: tzinfo) -> int:
     try:
         _, offset = clock_at(second, zone)
-    except TallymarkError as error:  # such as near the ends of the years 1 to 9999
+    except (TallymarkError, OverflowError) as error:  # at the ends of the years 1 to 9999
         reraise_from_handler(error)
         raise IrregularError from error
     if offset is None or offset.microseconds:

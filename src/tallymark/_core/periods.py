@@ -14,17 +14,16 @@ twice. All of them convert correctly from UTC to their zone, so only that is use
 from __future__ import annotations
 
 import enum
-import itertools
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone, tzinfo
 from typing import TYPE_CHECKING, Final, Literal, NoReturn
 
 from ..errors import InvalidTypeError, InvalidValueError
-from .arguments import checked_int, described, iterated
+from .arguments import checked_int, described
 from .untrusted import kind_with_module, reraise_from_handler, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 __all__ = [
     "UNIQUE_SUFFIX",
@@ -35,7 +34,6 @@ __all__ = [
     "clock_at",
     "count_between",
     "dated",
-    "dated_several",
     "parse_suffix",
     "periods_between",
     "suffix_of",
@@ -105,34 +103,6 @@ def dated(by: By) -> Granularity:
     got = str(by) if isinstance(by, Granularity) else by
     raise InvalidValueError(f"a granularity with periods is {_DATED_NAMES}, got {shown(got)}")
 
-
-def dated_several(by: By | Iterable[By] | None) -> frozenset[Granularity]:
-    """Return dated granularities that are given as one, as several, or as ``None`` for all.
-
-    Arguments:
-        by: a granularity, a combination of some, a name; or an iterable of these.
-
-    Raises:
-        InvalidTypeError, InvalidValueError: these are not dated granularities.
-    """
-    if by is None:
-        return frozenset(_DATED.values())
-    if isinstance(by, str):
-        return frozenset((dated(by),))
-    # A combination, too, is iterated by granularity. The iterable may be infinite.
-    items = iterated("granularities must be a granularity or several", by)
-    found = frozenset(
-        dated(single)
-        for item in itertools.islice(items, _MOST)
-        for single in (item if isinstance(item, Granularity) else (item,))
-    )
-    if next(items, None) is not None:
-        raise InvalidValueError(f"granularities must be at most {_MOST}, got more")
-    return found
-
-
-#: How many granularities an argument may list.
-_MOST: Final = 100
 
 _DATED = {
     str(granularity): granularity

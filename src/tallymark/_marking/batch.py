@@ -24,7 +24,7 @@ from .commands import (
     with_expiry,
     write_command,
 )
-from .marks import NO_FLIPS, BitMark
+from .marks import NO_FLIPS, BitMark, PreparedMarks
 from .results import explained
 
 if TYPE_CHECKING:
@@ -135,7 +135,9 @@ class Batch:
             else:
                 self._join(joined, index, mark)
             self.size += bitmaps.size
-        else:  # no later mark of this event may overtake it
+        else:  # no later mark of this event, or of these events, may overtake it
+            if isinstance(mark, PreparedMarks):
+                self.seal()
             self._open.pop(bitmaps.order_key, None)
             command = write_command(index, mark, self._bitfield)
             self._commands.append(command)

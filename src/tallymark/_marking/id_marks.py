@@ -78,9 +78,10 @@ class IdMarks(SparseMarks):
 
     Attributes:
         prepared: the same marks with numbers, if all of them were cached; else ``None``.
+        numbers_only: whether the users get numbers, and no bit is written.
     """
 
-    __slots__ = ("_keys", "_known", "prepared")
+    __slots__ = ("_keys", "_known", "numbers_only", "prepared")
 
     def __init__(
         self,
@@ -90,12 +91,13 @@ class IdMarks(SparseMarks):
         *,
         prepared: SparseMarks | DenseMarks | PreparedMarks | None = None,
         known: KnownNumbers | None = None,
+        numbers_only: bool = False,
     ) -> None:
         """Begin with users.
 
         Arguments:
             bitmaps, value: as for `SparseMarks`.
-            prepared: as the attribute.
+            prepared, numbers_only: as the attributes.
             keys: the keys of the users' ids, unless they are ``known``.
             known: users, among them those of the prepared marks.
         """
@@ -103,6 +105,7 @@ class IdMarks(SparseMarks):
         self.value = value
         self.offsets, self.commands = [], b""
         self.prepared = prepared
+        self.numbers_only = numbers_only
         self._keys = keys
         self._known = known
         #: Also of prepared marks by the number of users: if the cache is cleared, they are calls of

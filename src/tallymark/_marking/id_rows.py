@@ -1,8 +1,8 @@
 """Rows of users whose ids are no numbers: the transactions of one block. Pure.
 
-Users with a cached number are marked as by `tallymark._marking.row_blocks`. Of each other user, the
-first row is a mark of its own, in the order of the rows, so that the script gives the numbers
-in that order; the user's other rows follow with the number.
+All users of a block who have no cached number get one first, in the order of their first rows. Then
+their rows are marked as by `tallymark._marking.row_blocks`. Where no numbers are cached, as with
+shards, each row is a mark of its own.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 from .._core.moments import loaded_numpy
 from .._core.offsets import is_array
 from .bulk import Chunk
-from .id_marks import IdMark, KnownNumbers
+from .id_marks import IdMark, IdMarks, KnownNumbers
 from .id_script import MAX_IDS
+from .marks import Bitmaps
 from .row_blocks import BlockWriter, Rows
 from .row_effects import Send
 from .rows import sends
@@ -91,12 +92,19 @@ class IdRowWriter:
         numbers: dict[Any, int] = {}
         unknown = _look_up(cache, users, numbers, pause)
         marked = []
-        for begin in range(0, len(unknown), _STEP * MAX_IDS):
+        begin = 0
+        while begin < len(unknown):
             new = unknown[begin : begin + _STEP * MAX_IDS]
-            positions = [first[key] for key in new]
-            marked += positions
             pause()
-            yield Send(list(self._single(rows, positions)), settle=True)
+            if cache.stamp is None:
+                # With marks, the script checks that these ids and the bitmaps belong together.
+                new = new[:MAX_IDS]
+                positions = [first[key] for key in new]
+                marked += positions
+                yield Send(list(self._single(rows, positions)), settle=True)
+            else:
+                yield Send(list(_numbered(new)), settle=True)
+            begin += len(new)
             if cache.generation is not generation:
                 generation = cache.generation
                 numbers.clear()
@@ -166,6 +174,14 @@ class IdRowWriter:
         for marks in shards.values():
             if marks:
                 yield Chunk(marks, len(marks))
+
+
+def _numbered(keys: Sequence[Any]) -> Iterator[Chunk]:
+    """Yield transactions that give users numbers, in order."""
+    bitmaps = Bitmaps("", (), ())
+    for at in range(0, len(keys), MAX_IDS):
+        marks = IdMarks(bitmaps, 1, keys[at : at + MAX_IDS], numbers_only=True)
+        yield Chunk((marks,), 0)
 
 
 def _look_up(

@@ -133,6 +133,13 @@ class ScriptCall:
         marks.offsets = positions
         self._add(index, marks, positions)
 
+    def add_ids(self, index: int, keys: Sequence[Any]) -> None:
+        """Append users who get numbers, and nothing else; no mark may follow."""
+        self.keys = dict(zip(keys, range(len(keys)), strict=True))
+        self._wanted.update(range(len(keys)))
+        self.indexes.append(index)
+        self._positions.append(range(len(keys)))
+
     def _add(self, index: int, mark: Mark, positions: Sequence[int]) -> None:
         self.indexes.append(index)
         self._positions.append(positions)

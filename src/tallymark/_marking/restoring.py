@@ -8,6 +8,7 @@ users in each bitmap, a restore takes a quarter of the time.
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -15,7 +16,7 @@ from .._core.arguments import is_array, iterated
 from .._core.batches import COLUMNS, Batch, bitmap_of
 from .._core.failures import copied
 from .._core.id_conversion import converted
-from .._core.offsets import BLOCK, as_list
+from .._core.offsets import BLOCK, as_list, in_time
 from .._core.untrusted import kind_of, listed, reraise_from_handler, shown
 from ..errors import InvalidTypeError, InvalidValueError, TallymarkError
 from .bulk import BulkCall, Chunk
@@ -111,16 +112,18 @@ class RestoreWrite(BulkCall):
         self, items: Iterator[Any], check_time: Callable[[], object] | None
     ) -> Iterator[_Block]:
         first, block, size = self._rows, list[Any](), 0
-        for item in items:
-            if check_time is not None:
-                check_time()
-            for part in (item,) if type(item) is tuple else self._parts(item, first + size):
-                block.append(part)
-                size += _weight(part)
+        for item in items if check_time is None else in_time(items, check_time):
+            if type(item) is tuple and size < BLOCK:  # in few steps, since there may be many
+                block.append(item)
+                size += 1
+                continue
+            for part in self._parts(item, first + size):
                 if size >= BLOCK:
                     self._rows += size
                     yield _Block(first, block)
                     first, block, size = self._rows, [], 0
+                block.append(part)
+                size += _weight(part)
         if block:
             self._rows += size
             yield _Block(first, block)
@@ -162,24 +165,24 @@ class RestoreWrite(BulkCall):
             raise
 
     def _grouped(self, items: Iterable[Any]) -> list[_Group]:
-        users: dict[Any, list[Any]] = {}
-        pieces: dict[Any, list[Any]] = {}
-        for item in items:
-            if type(item) is tuple:
-                event, granularity, period, user_id = item
-                users.setdefault((event, granularity, period), []).append(user_id)
-            elif isinstance(item, Batch):
-                name = item.event, item.granularity, item.period
-                pieces.setdefault(name, []).append(item.user_ids)
-            else:
-                _add_columns(item, users, pieces)
+        users: dict[Any, list[Any]] = defaultdict(list)
+        pieces: dict[Any, list[Any]] = defaultdict(list)
+        for kind, run in itertools.groupby(items, type):
+            if kind is tuple:
+                for event, granularity, period, user_id in run:
+                    users[event, granularity, period].append(user_id)
+                continue
+            for item in run:
+                if isinstance(item, Batch):
+                    pieces[item.event, item.granularity, item.period].append(item.user_ids)
+                else:
+                    _add_columns(item, users, pieces)
         for name, ids in users.items():
-            pieces.setdefault(name, []).append(ids)
+            pieces[name].append(ids)
         groups: list[_Group] = []
         for name, parts in pieces.items():
             write = self._write(name)
-            # Without granularities, the bitmap would have expired by now.
-            for ids in parts if write.counts else ():
+            for ids in parts:
                 wanted = converted(ids if is_array(ids) else list(ids), self._kind)
                 if len(wanted) > 0:
                     groups.append((write, write.checked(wanted)))
@@ -376,9 +379,9 @@ def _add_columns(item: _Columns, users: dict[Any, list[Any]], pieces: dict[Any, 
     runs = [(name, sum(1 for _ in run)) for name, run in itertools.groupby(item.bitmaps)]
     if len(runs) * _RUN > len(item.bitmaps):
         for name, user_id in zip(item.bitmaps, as_list(item.user_ids), strict=True):
-            users.setdefault(name, []).append(user_id)
+            users[name].append(user_id)
         return
     at = 0
     for name, count in runs:
-        pieces.setdefault(name, []).append(item.user_ids[at : at + count])
+        pieces[name].append(item.user_ids[at : at + count])
         at += count

@@ -7,7 +7,9 @@ one would hold up Redis for too long: all bits of a row are always in the same o
 
 from __future__ import annotations
 
+import functools
 import itertools
+import math
 from bisect import bisect_left
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -16,7 +18,7 @@ from .._core import encoding
 from .._core.moments import loaded_numpy
 from .._core.offsets import WINDOW, Offsets, as_bits, as_list, is_array
 from .bulk import Chunk
-from .row_marks import Dense, RowBitmaps, RowMarks, Sparse
+from .row_marks import Dense, RowBitmaps, RowMarks, merge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +42,8 @@ _COMMAND: Final = 1.0
 #: if their users have ids: when the numbers have changed, all are calls of the script.
 _LONGEST: Final = 1_500.0
 _MOST_KNOWN: Final = 8_192
+
+_NEVER: Final = math.inf
 
 #: A part of a bitmap has at least so many bits set.
 _LEAST: Final = 32
@@ -116,51 +120,76 @@ class BlockWriter:
         self._names = names
         self._is_uncounted = is_uncounted
         self._known = known
+        self._transaction = _Transaction(target, has_ids=known is not None)
 
     def chunks(self, rows: Rows) -> Iterator[Chunk]:
         """Yield the transactions of a block; those of the same shard follow each other."""
-        marks: list[Mark] = []
-        count, cost, shard = 0, 0.0, 0
-        for mark, mark_cost in self._marks(rows):
-            if marks and (
-                cost + mark_cost > _LONGEST
-                or mark.bitmaps.shard != shard
-                or (self._known is not None and count + mark.rows > _MOST_KNOWN)
-            ):
-                yield Chunk(marks, count)
-                marks, count, cost = [], 0, 0.0
-            shard = mark.bitmaps.shard
-            marks.append(self._with_ids(mark))
-            count += mark.rows
-            cost += mark_cost
-        if marks:
-            yield Chunk(marks, count)
+        target, names = self._target, self._names
+        parts: list[_Part] = []
+        event: _Event | None = None
+        last = -1
+        for code, number, offsets in _sorted(rows, len(target.prefixes), len(names)):
+            part = _Part(number, target.calendar.unit(number), offsets)
+            if parts and (code != last or part.unit.group != parts[0].unit.group):
+                yield from self._of_month(event, parts)
+                parts = []
+            if code != last:
+                shard, index = divmod(code, len(names))
+                name = names[index]
+                head = target.prefixes[shard] + name.encode()
+                event, last = _Event(name, shard, head, self._is_uncounted(name)), code
+            parts.append(part)
+        if parts:
+            yield from self._of_month(event, parts)
+        if self._transaction.rows:
+            yield self._taken()
 
-    def _with_ids(self, mark: RowMarks) -> Mark:
-        if self._known is None:
-            return mark
-        from .id_marks import IdMarks  # noqa: PLC0415 - only tallies with ids have it
+    def _of_month(self, event: Any, parts: list[_Part]) -> Iterator[Chunk]:
+        """Add rows of one event and month to a transaction; yield it whenever it is full."""
+        if len(parts) == 1 and len(parts[0].offsets) < _LEAST:
+            # What is done below takes as long for a single row.
+            rows = len(parts[0].offsets)
+            cost = len(parts[0].unit.spans) * (_COMMAND + _BIT * rows)
+            if not self._fits(event, rows, cost):
+                yield self._taken()
+            self._transaction.begin_group(event, parts, rows, cost)
+            self._transaction.add_bits(event, parts[0])
+            return
+        for window in _windows(parts):
+            for piece in self._pieces(window):
+                if not self._fits(event, piece.rows, piece.cost):
+                    yield self._taken()
+                self._transaction.begin_group(event, piece.parts, piece.rows, piece.cost)
+                self._transaction.add(event, piece.parts)
 
-        return IdMarks(mark.bitmaps, 1, prepared=mark, known=self._known)
+    def _fits(self, event: _Event, rows: int, cost: float) -> bool:
+        transaction = self._transaction
+        first = transaction.event
+        return first is None or (
+            transaction.cost + cost <= _LONGEST
+            and event.shard == first.shard
+            # With a quota, an event that is refused must not concern another one.
+            and not ((event.uncounted or first.uncounted) and event.name != first.name)
+            and not (self._known is not None and transaction.rows + rows > _MOST_KNOWN)
+        )
 
-    def _marks(self, rows: Rows) -> Iterator[tuple[RowMarks, float]]:
-        shards, calendar = len(self._target.prefixes), self._target.calendar
-        for event, groups in itertools.groupby(
-            _sorted(rows, shards, len(self._names)), key=lambda group: group[0]
-        ):
-            shard, code = divmod(event, len(self._names))
-            name = self._names[code]
-            head = self._target.prefixes[shard] + name.encode()
-            of_event = _Event(name, shard, head, self._is_uncounted(name))
-            parts = (_Part(number, calendar.unit(number), offsets) for _, number, offsets in groups)
-            for _, of_month in itertools.groupby(parts, key=lambda part: part.unit.group):
-                for window in _windows(list(of_month)):
-                    for piece, cost in self._pieces(window):
-                        yield self._mark(of_event, piece), cost
+    def _taken(self) -> Chunk:
+        """Return the transaction, and begin another one."""
+        transaction, self._transaction = (
+            self._transaction,
+            _Transaction(self._target, has_ids=self._known is not None),
+        )
+        marks = transaction.marks()
+        mark: Mark = marks
+        if self._known is not None:
+            from .id_marks import IdMarks  # noqa: PLC0415 - only tallies with ids have it
 
-    def _pieces(self, parts: list[_Part]) -> Iterator[tuple[list[_Part], float]]:
+            mark = IdMarks(marks.bitmaps, 1, prepared=marks, known=self._known)
+        return Chunk((mark,), transaction.rows)
+
+    def _pieces(self, parts: list[_Part]) -> Iterator[_Piece]:
         """Divide rows of one event and month so that no piece takes too long."""
-        part_cost = _part_cost(parts) if self._target.temp_keys(0) else float("inf")
+        part_cost = _part_cost(parts) if self._target.temp_keys(0) else _NEVER
         piece = _Piece(part_cost)
         for whole in parts:
             for part in _shortened(whole, part_cost):
@@ -169,73 +198,164 @@ class BlockWriter:
                     self._known is not None and piece.rows + len(part.offsets) > _MOST_KNOWN
                 )
                 if piece.parts and full:
-                    yield piece.parts, piece.cost
+                    yield piece
                     piece = _Piece(part_cost)
                 piece.add(part)
-        yield piece.parts, piece.cost
+        yield piece
 
-    def _mark(self, event: _Event, parts: list[_Part]) -> RowMarks:
-        spans: dict[int, tuple[Span, list[_Part]]] = {}
-        now = self._target.clock()
-        for part in parts:
-            unit = part.unit
-            for span in (*unit.wide, *unit.narrow):
-                # An EXPIREAT in the past would delete the key.
-                if span.expires_at > now:
-                    entry = spans.get(id(span))
-                    if entry is None:
-                        spans[id(span)] = span, [part]
-                    else:
-                        entry[1].append(part)
+
+class _Transaction:
+    """The marks of one transaction, all of one shard.
+
+    Attributes:
+        event: the first event; ``None`` if there is none.
+        rows: how many rows there are.
+        cost: how long it takes Redis, about, in microseconds.
+    """
+
+    def __init__(self, target: RowTarget, *, has_ids: bool) -> None:
+        self._target = target
+        self._has_ids = has_ids
+        self.event: _Event | None = None
+        self.rows = 0
+        self.cost = 0.0
+        self._groups: list[tuple[_Event, list[_Part]]] = []
+        self._data: list[bytes] = []
+        self._kinds: list[int | tuple[int, ...]] = []
+        self._counts: list[int] = []
+        self._names: list[bytes] = []
+        self._keys: list[bytes] = []
+        self._expiring: list[tuple[bytes, float]] = []
+        self._temp_keys: tuple[bytes, ...] = ()
+        #: An ``EXPIREAT`` in the past would delete the key, so what has expired is left out.
+        self._now = 0.0
+
+    def begin_group(self, event: _Event, parts: list[_Part], rows: int, cost: float) -> None:
+        """Count rows of one event and month that `add` or `add_bits` will append."""
+        if self.event is None:
+            self.event = event
+            self._now = self._target.clock()
+        self.cost += cost
+        self.rows += rows
+        if self._has_ids:
+            self._groups.append((event, parts))
+
+    def add_bits(self, event: _Event, part: _Part) -> None:
+        """Append few rows of one unit."""
+        offsets = as_list(part.offsets)
+        count, tail = len(offsets), encoding.set_bits(offsets)
+        for span in part.unit.spans:
+            if span.expires_at > self._now:
+                self._add_bits(event.head + span.suffix, span, count, tail)
+
+    def add(self, event: _Event, parts: list[_Part]) -> None:
+        """Append rows of one event and month."""
         temp_keys = self._target.temp_keys(event.shard)
-        tails: dict[int, bytes] = {}
-        merged: dict[tuple[int, ...], tuple[int, bytes]] = {}
+        encoded = _Encoded()
         dense: list[Dense] = []
-        sparse: list[Sparse] = []
-        expiring = []
-        for span, members in spans.values():
-            key = event.head + span.suffix
-            if span.expires_at < _NEVER:
-                expiring.append((key, span.expires_at))
-            count = sum([len(part.offsets) for part in members])
-            if temp_keys and count >= _LEAST and _BIT * count > _part_cost(members):
-                same = tuple(map(id, members))
-                bits = merged.get(same)
-                if bits is None:
-                    bits = merged[same] = as_bits(_aligned(members))
-                dense.append(Dense(span.granularity, key, *bits))
+        for span, members in _by_span(parts):
+            if span.expires_at <= self._now:
                 continue
-            for part in members:
-                if id(part) not in tails:
-                    tails[id(part)] = encoding.set_bits(as_list(part.offsets))
-            tail = b"".join([tails[id(part)] for part in members])
-            sparse.append(Sparse(span.granularity, key, tail, count))
+            key = event.head + span.suffix
+            count = sum([len(part.offsets) for part in members])
+            if count < _LEAST or not temp_keys or _BIT * count <= _part_cost(members):
+                self._add_bits(key, span, count, encoded.tail(members))
+                continue
+            dense.append(Dense(span.granularity, key, *encoded.bits(members)))
+            self._add_key(key, span)
+        if dense:
+            self._data.append(merge(dense, temp_keys))
+            self._kinds.append(tuple([part.granularity for part in dense]))
+            self._counts.append(0)
+            self._names.append(event.name.encode())
+            self._temp_keys = temp_keys
+
+    def _add_bits(self, key: bytes, span: Span, count: int, tail: bytes) -> None:
+        self._data += (encoding.bitfield_head(count, key), tail)
+        self._kinds.append(span.granularity)
+        self._counts.append(count)
+        self._names.append(key)
+        self._add_key(key, span)
+
+    def _add_key(self, key: bytes, span: Span) -> None:
+        self._keys.append(key)
+        if span.expires_at < _NEVER:
+            self._expiring.append((key, span.expires_at))
+
+    def marks(self) -> RowMarks:
+        """Return all of it as marks."""
+        event = self.event
+        if event is None:
+            raise TypeError
         bitmaps = RowBitmaps(
-            event.name,
-            event.shard,
-            [part.key for part in dense] + [part.key for part in sparse],
-            [part.granularity for part in dense] + [part.granularity for part in sparse],
-            expiring,
-            uncounted=event.uncounted,
+            event.name, event.shard, self._keys, self._expiring, uncounted=event.uncounted
         )
         return RowMarks(
             bitmaps,
-            dense,
-            sparse,
-            temp_keys=temp_keys,
-            rows=sum([len(part.offsets) for part in parts]),
-            users=lambda known: self._users(event, parts, known),
+            b"".join(self._data),
+            self._kinds,
+            self._counts,
+            self._names,
+            temp_keys=self._temp_keys,
+            rows=self.rows,
+            users=functools.partial(_users, self._target, self._groups),
         )
 
-    def _users(
-        self, event: _Event, parts: list[_Part], known: Any
-    ) -> Iterator[tuple[Bitmaps, Sequence[Any]]]:
+
+def _users(
+    target: RowTarget, groups: list[tuple[_Event, list[_Part]]], known: Any
+) -> Iterator[tuple[Bitmaps, Sequence[Any]]]:
+    """Yield the bitmaps of each day or hour, and the keys of its users' ids."""
+    for event, parts in groups:
         for part in parts:
-            bitmaps = self._target.bitmaps(event.name, event.shard, part.number)
+            bitmaps = target.bitmaps(event.name, event.shard, part.number)
             yield bitmaps, known.keys_of(as_list(part.offsets))
 
 
-_NEVER: Final = float("inf")
+def _by_span(parts: list[_Part]) -> list[tuple[Span, list[_Part]]]:
+    """Return each span that has some of the parts, and these."""
+    spans: dict[int, tuple[Span, list[_Part]]] = {}
+    for part in parts:
+        for span in part.unit.spans:
+            entry = spans.get(id(span))
+            if entry is None:
+                spans[id(span)] = span, [part]
+            else:
+                entry[1].append(part)
+    return list(spans.values())
+
+
+class _Encoded:
+    """The bits of one mark, encoded: several bitmaps have the same ones, or share some."""
+
+    def __init__(self) -> None:
+        self._tails: dict[int, bytes] = {}
+        self._joined: dict[tuple[int, ...], bytes] = {}
+        self._bits: dict[tuple[int, ...], tuple[int, bytes]] = {}
+
+    def tail(self, parts: list[_Part]) -> bytes:
+        """Return the operations of a ``BITFIELD``."""
+        if len(parts) == 1:
+            return self._tail(parts[0])
+        same = tuple(map(id, parts))
+        joined = self._joined.get(same)
+        if joined is None:
+            joined = self._joined[same] = b"".join(map(self._tail, parts))
+        return joined
+
+    def bits(self, parts: list[_Part]) -> tuple[int, bytes]:
+        """Return a part of a bitmap, as `as_bits`."""
+        same = tuple(map(id, parts))
+        bits = self._bits.get(same)
+        if bits is None:
+            bits = self._bits[same] = as_bits(_aligned(parts))
+        return bits
+
+    def _tail(self, part: _Part) -> bytes:
+        tail = self._tails.get(id(part))
+        if tail is None:
+            tail = self._tails[id(part)] = encoding.set_bits(as_list(part.offsets))
+        return tail
 
 
 class _Piece:
@@ -289,7 +409,7 @@ def _part_cost(parts: list[_Part]) -> float:
 
 def _shortened(part: _Part, part_cost: float) -> Iterator[_Part]:
     """Divide rows of one unit whose bits, set one by one, take too long."""
-    spans = len(part.unit.wide) + len(part.unit.narrow)
+    spans = len(part.unit.spans)
     most = int(_LONGEST / (_BIT * spans))
     if len(part.offsets) <= most or spans * (part_cost + _COMMAND) <= _LONGEST:
         yield part

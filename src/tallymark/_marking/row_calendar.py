@@ -7,6 +7,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .._core.periods import UNIQUE_SUFFIX, Granularity, Period, suffix_of
+from .row_marks import GRANULARITIES
 
 if TYPE_CHECKING:
     from .._core.expiry import Expiry
@@ -18,16 +19,19 @@ __all__ = ["RowCalendar", "Span", "Unit"]
 _CACHED: Final = 20_000
 
 
+_INDEXES: Final = {granularity: index for index, granularity in enumerate(GRANULARITIES)}
+
+
 class Span(NamedTuple):
     """The period of a bitmap.
 
     Attributes:
-        granularity: its kind.
+        granularity: its kind, as an index of `GRANULARITIES`.
         suffix: the end of the key, from ``_`` on.
         expires_at: when the bitmap expires, in seconds since 1970; ``math.inf`` for never.
     """
 
-    granularity: Granularity
+    granularity: int
     suffix: bytes
     expires_at: float
 
@@ -40,11 +44,13 @@ class Unit(NamedTuple):
         wide: the spans of the month, of the year, and without a date.
         narrow: the spans of the week, the day, and the hour, each within the one before, but
             that a month or a year may end within a week.
+        spans: all of these.
     """
 
     group: int
     wide: tuple[Span, ...]
     narrow: tuple[Span, ...]
+    spans: tuple[Span, ...]
 
 
 class RowCalendar:
@@ -62,7 +68,7 @@ class RowCalendar:
         self.hourly = Granularity.HOUR in granularities
         self._expiry = expiry
         self._expiring = options.lifetimes
-        self._dateless = Span(Granularity.UNIQUE, b"_" + UNIQUE_SUFFIX.encode(), math.inf)
+        self._dateless = Span(_INDEXES[Granularity.UNIQUE], b"_" + UNIQUE_SUFFIX.encode(), math.inf)
         self._units: dict[int, Unit] = {}
         self._spans: dict[tuple[Granularity, int], Span] = {}
 
@@ -95,7 +101,7 @@ class RowCalendar:
         ]
         if self.hourly:
             narrow.append(self._made(Granularity.HOUR, day, hour))
-        return Unit(month, tuple(wide), tuple(narrow))
+        return Unit(month, tuple(wide), tuple(narrow), (*wide, *narrow))
 
     def _span(self, granularity: Granularity, number: int, day: date) -> Span:
         span = self._spans.get((granularity, number))
@@ -112,4 +118,4 @@ class RowCalendar:
             suffix = f"_{suffix_of(Granularity.DAY, day)}-{hour}"
         else:
             suffix = f"_{suffix_of(granularity, day)}"
-        return Span(granularity, suffix.encode(), expires_at)
+        return Span(_INDEXES[granularity], suffix.encode(), expires_at)

@@ -114,18 +114,7 @@ class Columns(NamedTuple):
         Raises:
             InvalidTypeError, InvalidValueError: a column is missing, or is no column.
         """
-        names = _names(source)
-        missing = [name for name in COLUMNS if name not in names]
-        if missing:
-            raise InvalidValueError(
-                f"rows have the columns {', '.join(COLUMNS)}; {' and '.join(missing)} "
-                f"not among {shown(names)}"
-            )
-        if isinstance(source, Mapping) and len(names) > len(COLUMNS):
-            others = [name for name in names if name not in COLUMNS]
-            raise InvalidValueError(
-                f"rows have no column {listed(map(shown, others), len(others))}"
-            )
+        _check_names(source)
         event, user_id, moment = columns = [
             _column(name, source[name], isinstance(source, Mapping)) for name in COLUMNS
         ]
@@ -174,25 +163,39 @@ def is_columns(source: object) -> bool:
         InvalidTypeError: these are no rows.
     """
     kind = type(source)
-    if isinstance(source, Mapping) or _has_names(source):
-        return True
-    if isinstance(source, (str, bytes, bytearray, memoryview)) or hasattr(kind, "collect_schema"):
+    if (
+        isinstance(source, (str, bytes, bytearray, memoryview))
+        or hasattr(kind, "collect")  # a query of polars
+        or not (isinstance(source, Iterable) or hasattr(kind, "__arrow_c_stream__"))
+    ):
         raise InvalidTypeError(
             "rows must be an iterable of (event, user id, moment), or columns with these, "
             f"got a {kind_of(source)}"
         )
+    if isinstance(source, Mapping) or _has_names(source):
+        return True
     return any(hasattr(kind, name) for name in ("read_next_batch", "__arrow_c_stream__"))
 
 
 def streamed(source: Any) -> Iterator[Columns] | None:
-    """Return the parts of a stream of record batches of Arrow; ``None`` if this is none."""
+    """Return the parts of a table, or a stream, of record batches; ``None`` if this is none."""
+    if hasattr(type(source), "to_batches") and hasattr(type(source), "column_names"):
+        _check_names(source)  # there may be no batch
+        return map(Columns.of, source.to_batches())
     if hasattr(type(source), "read_next_batch"):
         return map(Columns.of, source)
     if not isinstance(source, Mapping) and not _has_names(source):
         pyarrow = sys.modules.get("pyarrow")
         if pyarrow is None:
             raise InvalidTypeError(f"import pyarrow before rows are passed as a {kind_of(source)}")
-        return map(Columns.of, pyarrow.RecordBatchReader.from_stream(source))
+        try:
+            reader = pyarrow.RecordBatchReader.from_stream(source)
+        except Exception as error:  # such as for one column
+            reraise_from_handler(error)
+            raise InvalidTypeError(
+                f"a {kind_of(source)} has no columns {', '.join(COLUMNS)}: {shown(error)}"
+            ) from error
+        return map(Columns.of, reader)
     return None
 
 
@@ -210,6 +213,23 @@ def _names(source: Any) -> list[object]:
         return list(source.dtype.names)
     names: Iterable[object] = getattr(source, "column_names", None) or source.columns
     return list(names)
+
+
+def _check_names(source: Any) -> None:
+    """Raise an `InvalidValueError` unless a mapping or a data frame has the right columns."""
+    names = _names(source)
+    missing = [name for name in COLUMNS if name not in names]
+    if missing:
+        raise InvalidValueError(
+            f"rows have the columns {', '.join(COLUMNS)}; {' and '.join(missing)} missing, "
+            f"got {shown(names)}"
+        )
+    if isinstance(source, Mapping) and len(names) > len(COLUMNS):
+        others = [name for name in names if name not in COLUMNS]
+        raise InvalidValueError(
+            f"rows have no other columns than {', '.join(COLUMNS)}; "
+            f"got {listed(map(shown, others), len(others))}"
+        )
 
 
 def _length(column: Column) -> int | None:
@@ -309,8 +329,6 @@ def _polars(numpy: Any, values: Any) -> Column:
     )
     if values.null_count() or numpy is None:
         return Objects(values.to_list())
-    if name in ("Categorical", "Enum"):
-        return Coded(values.cat.get_categories().to_list(), values.to_physical().to_numpy())
     if name == "Datetime":
         array = values.to_physical().to_numpy().view(f"datetime64[{values.dtype.time_unit}]")
         return Instants(array, aware=values.dtype.time_zone is not None)

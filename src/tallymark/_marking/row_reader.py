@@ -182,15 +182,14 @@ class RowReader:
                     raise IrregularError
                 return array.astype(numpy.int64, copy=False)
             users = users.values.tolist()
-        coded = users if isinstance(users, Coded) else None
-        if coded is not None:
-            users = coded.categories
-            codes = coded.codes
-            if len(codes) and not (int(codes.min()) >= 0 and int(codes.max()) < len(users)):
+        codes: Any = None
+        if isinstance(users, Coded):
+            codes, categories = users.codes, users.categories
+            if len(codes) and not (int(codes.min()) >= 0 and int(codes.max()) < len(categories)):
                 raise IrregularError
             # Of a long dictionary, only what occurs.
             present, codes = numpy.unique(codes, return_inverse=True)
-            users = [users[code] for code in present.tolist()]
+            users = [categories[code] for code in present.tolist()]
         if not isinstance(users, list):
             raise IrregularError
         try:
@@ -200,10 +199,8 @@ class RowReader:
             raise IrregularError from error
         if self._max_user_id is not None:
             checked = _as_array(checked, numpy)
-            return checked if coded is None else checked[codes]
-        if coded is None:
-            return checked
-        return list(map(checked.__getitem__, codes.tolist()))
+            return checked if codes is None else checked[codes]
+        return checked if codes is None else list(map(checked.__getitem__, codes.tolist()))
 
     def _unit_column(self, moments: Any, length: int, numpy: Any) -> Any:
         if isinstance(moments, Constant):

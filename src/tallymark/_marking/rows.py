@@ -17,7 +17,8 @@ from .._core.arguments import checked_name, iterated
 from .._core.failures import copied, with_timeout
 from .._core.moments import loaded_numpy
 from .._core.offsets import IN_MEMORY, in_time, is_array
-from ..errors import ClosedError, TallymarkError
+from .._core.untrusted import shown
+from ..errors import ClosedError, InvalidTypeError, TallymarkError
 from .row_blocks import BlockWriter, Rows
 from .row_columns import Columns, is_columns, streamed
 from .row_effects import Fetch, Reject, Send
@@ -123,8 +124,14 @@ class RowWrite:
         self.done = 0
         self.counts: dict[Granularity, int] = dict.fromkeys(target.calendar.granularities, 0)
 
+    @staticmethod
+    def check_on_error(on_error: object) -> None:
+        """Raise an `InvalidTypeError` unless this can be called with a bad row, or is ``None``."""
+        if on_error is not None and not callable(on_error):
+            raise InvalidTypeError(f"on_error must be a function or None, got {shown(on_error)}")
+
     def source(
-        self, rows: Any, check_time: Callable[[], object] | None
+        self, rows: Any, check_time: Callable[[], object] | None, on_error: object
     ) -> tuple[Any, Iterator[Any]]:
         """Return columns, or ``None``; and an iterator over rows that are no columns.
 
@@ -132,10 +139,12 @@ class RowWrite:
             rows: what the caller has passed.
             check_time: is called after each row of an iterable that may wait; raises when the
                 deadline has passed.
+            on_error: takes bad rows; ``None`` to raise the first one.
 
         Raises:
-            InvalidTypeError: these are no rows.
+            InvalidTypeError: these are no rows, or no function.
         """
+        self.check_on_error(on_error)
         if is_columns(rows):
             return rows, iter(())
         rows_iterator = iterated(
@@ -198,7 +207,8 @@ class RowWrite:
                 raise result
             if isinstance(result, dict):
                 for granularity, count in result.items():
-                    self.counts[granularity] += count
+                    if count:
+                        self.counts[granularity] += count
             else:
                 for granularity in result:
                     self.counts[granularity] += 1
@@ -214,7 +224,9 @@ class RowWrite:
         """
         if timeout is not None:
             error = with_timeout(error, timeout)
-        return copied(error, f"{error}; {self.done} rows were marked")
+        if not self.done:
+            return error
+        return copied(error, f"{error}; {self.done} rows before were marked")
 
     # --- reading
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core.arguments import check_flag
@@ -33,6 +33,9 @@ _CHANGES: Final = 100
 _PAST: Final = 1
 
 
+_NONE: Final[FrozenMapping[Granularity, int]] = FrozenMapping()
+
+
 @dataclass(frozen=True)
 class AppliedExpiry:
     """What `Tally.apply_expiry` has changed; or, in a dry run, would change.
@@ -47,9 +50,9 @@ class AppliedExpiry:
         dry_run: whether nothing was changed.
     """
 
-    changed: Mapping[Granularity, int] = field(default_factory=FrozenMapping)
-    deleted: Mapping[Granularity, int] = field(default_factory=FrozenMapping)
-    unchanged: Mapping[Granularity, int] = field(default_factory=FrozenMapping)
+    changed: Mapping[Granularity, int] = _NONE
+    deleted: Mapping[Granularity, int] = _NONE
+    unchanged: Mapping[Granularity, int] = _NONE
     dry_run: bool = False
 
     def to_rows(self) -> list[dict[str, Any]]:

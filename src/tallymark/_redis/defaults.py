@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .._core.options import Options, hide_urls
 from .._core.urls import StoreUrl
-from ..errors import InvalidValueError, TallymarkError
+from ..errors import TallymarkError
 from . import async_clients
 from .cluster_clients import check_store
+from .url_sources import DEFAULT_URL, URL_VARIABLE, url_of_environment
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -27,11 +27,7 @@ __all__ = [
     "configure",
     "configured",
     "url",
-    "url_in",
 ]
-
-URL_VARIABLE = "TALLYMARK_URL"
-DEFAULT_URL = "redis://localhost:6379/0"
 
 #: The store of the default tallies if their URL is ``memory://``.
 MEMORY_URL = "memory://default"
@@ -104,37 +100,8 @@ def configured() -> Defaults:
     return _defaults
 
 
-def url_in(argument: str, source: str = "") -> StoreUrl:
-    """Return the URL in an argument of a program, or in what the argument names.
-
-    Arguments:
-        argument: a URL, ``env:NAME`` or ``file:PATH``: the arguments of all processes are
-            visible to all users of a machine, variables and files are not.
-        source: the beginning of messages about the URL.
-
-    Raises:
-        InvalidValueError: there is no such variable, or the file cannot be read.
-    """
-    kind, _, name = argument.partition(":")
-    if kind == "env":
-        value = os.environ.get(name)
-        if value is None:
-            raise InvalidValueError(f"{source}there is no such environment variable")
-        return StoreUrl(value, source)
-    if kind == "file":
-        from pathlib import Path  # noqa: PLC0415 - no mark needs it
-
-        try:
-            return StoreUrl(Path(name).read_text("utf-8-sig").strip(), source)
-        except (OSError, ValueError) as error:
-            problem = type(error).__name__
-        raise InvalidValueError(f"{source}the file cannot be read ({problem})")
-    return StoreUrl(argument, source)
-
-
 def url(defaults: Defaults) -> Any:
     """Return the URL for a new default tally, as ``from_url`` takes it too."""
-    value = os.environ.get(URL_VARIABLE)
-    store = defaults.url or StoreUrl(value or DEFAULT_URL, f"{URL_VARIABLE}: " if value else "")
+    store = defaults.url or url_of_environment()
     # All default tallies, one for each event loop and a blocking one, share one store.
     return StoreUrl(MEMORY_URL) if store.is_private else store

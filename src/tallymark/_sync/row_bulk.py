@@ -40,7 +40,7 @@ def write_rows(
     backend.writer.check_usable()
     deadline = Deadline(timeout, time.monotonic)
     try:
-        source, iterator = write.source(rows, deadline.check)
+        source, iterator = write.source(rows, deadline.check, on_error)
         steps = write.steps(source, deadline.left, rejects=on_error is not None)
         effect: Any = next(steps, None)
         while effect is not None:

@@ -89,7 +89,7 @@ class SyncTransfer(SyncReads[IdT]):
 
     def restore(
         self,
-        batches: Iterable[Any],
+        batches: Iterable[Any] | Batch[Any],
         *,
         timeout: float | None = None,
     ) -> dict[Granularity, int]:
@@ -140,5 +140,6 @@ class SyncTransfer(SyncReads[IdT]):
         """
         from .._marking.restoring import RestoreWrite  # noqa: PLC0415 - see above
 
+        items: Any = batches  # a single batch is one of those that `RestoreWrite` takes
         write = RestoreWrite(self.backend.marker.bitmap_write, self._context.schema)
-        return write_many(self.backend, write, batches, timeout)
+        return write_many(self.backend, write, items, timeout)

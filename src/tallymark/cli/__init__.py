@@ -33,6 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 file=sys.stderr,
             )
             return 2
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words in ([], ["--help"], ["-h"]):
+        from ._errors import guarded  # noqa: PLC0415 - see below
+        from ._help import print_overview  # noqa: PLC0415
+
+        return guarded(print_overview, debug=False)
     from ._app import run  # noqa: PLC0415 - takes a tenth of a second, and needs the extra
 
-    return run(sys.argv[1:] if arguments is None else list(arguments))
+    return run(words)

@@ -38,9 +38,11 @@ def help_(command: str | None = None, /, *, run: Run) -> None:
 def completion(shell: Literal["bash", "zsh", "fish"], /, *, run: Run) -> None:
     """Print a script that completes commands and options in a shell.
 
+    bash loads it with ``source`` from ~/.bashrc; zsh and fish find it in these folders.
+
     For example:
 
-      tallymark completion bash > ~/.local/share/bash-completion/completions/tallymark
+      tallymark completion bash > ~/.tallymark.bash
       tallymark completion zsh > "${fpath[1]}/_tallymark"
       tallymark completion fish > ~/.config/fish/completions/tallymark.fish
 

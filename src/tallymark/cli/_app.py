@@ -11,12 +11,14 @@ from typing import Annotated, Any, Final, Literal
 from cyclopts import App, Group, Parameter
 
 from .. import __version__
+from .._redis.url_sources import url_in, url_of_environment
 from ._commands import ALL, COMMANDS, OPTIONS
 from ._errors import UsageError, guarded
 from ._help import HelpPage
 from ._invocation import Invocation, Whole
 from ._output import Output
-from ._store import StoreOptions, store_url
+from ._periods import lifetimes_of
+from ._store import StoreOptions
 
 __all__ = ["app", "run"]
 
@@ -24,6 +26,9 @@ __all__ = ["app", "run"]
 def _option(name: str, **more: Any) -> Any:
     return Parameter(help=OPTIONS[name], group=_GROUP, **more)
 
+
+#: What stands for the argument ``-`` while cyclopts parses, since it takes that for an option.
+_HYPHEN: Final = " -"
 
 _GROUP: Final = Group(ALL, sort_key=9)
 
@@ -33,7 +38,6 @@ app = App(
     help_format="plaintext",
     help_formatter=HelpPage(),
     version=__version__,
-    suppress_keyboard_interrupt=False,
     help_flags=["--help", "-h"],
     default_parameter=Parameter(negative=(), show_default=False),
     group_parameters=Group("Options", sort_key=3),
@@ -52,6 +56,7 @@ def _launch(
     shards: Annotated[Whole | None, _option("shards")] = None,
     timezone: Annotated[str | None, _option("timezone")] = None,
     timeout: Annotated[float | None, _option("timeout")] = None,
+    expire: Annotated[list[str] | None, _option("expire")] = None,
     json: Annotated[bool, _option("json")] = False,
     csv: Annotated[bool, _option("csv")] = False,
     html: Annotated[Path | None, _option("html")] = None,
@@ -63,15 +68,22 @@ def _launch(
         raise UsageError("--json and --csv are two forms; one is possible")
     if prefix is not None and "://" in prefix:  # error messages show prefixes
         raise UsageError("--prefix is what keys begin with, not a URL")
+    is_named = url is not None
+    store = url_of_environment() if url is None else url_in(url, "--url: ")
+    del url  # error reporters show the locals of frames
     chosen = {"prefix": prefix, "shards": shards, "timezone": timezone, "timeout": timeout}
-    options = {name: value for name, value in chosen.items() if value is not None}
+    options: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    if expire:
+        options["expire"] = lifetimes_of(expire)
     invocation = Invocation(
-        StoreOptions(store_url(url), user_ids, options, is_named=url is not None),
+        StoreOptions(store, user_ids, options, is_named=is_named),
         Output("json" if json else "csv" if csv else "table", html),
         yes,
     )
-    command, bound, injected = app.parse_args(tokens, exit_on_error=False, print_error=False)
-    code = command(*bound.args, **bound.kwargs, **dict.fromkeys(injected, invocation))
+    words = [_HYPHEN if word == "-" else word for word in tokens]
+    command, bound, injected = app.parse_args(words, exit_on_error=False, print_error=False)
+    arguments = ["-" if argument == _HYPHEN else argument for argument in bound.args]
+    code = command(*arguments, **bound.kwargs, **dict.fromkeys(injected, invocation))
     return code if isinstance(code, int) else 0
 
 

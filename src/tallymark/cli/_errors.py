@@ -33,11 +33,15 @@ USAGE: Final = 2
 FAILED: Final = 3
 INTERRUPTED: Final = 130
 
-#: A URL, up to the last ``@`` of the line; without one, up to the end of the line.
-_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:.*@[^\s'\"]*|.*)")
+#: A URL, up to the last ``@`` of the line; without one, up to the end of the line. As a path, it
+#: has one slash.
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?:/+.*@[^\s'\"]*|//.*)")
 
 #: What a message of cyclopts may repeat of the command line: neither a URL nor a password.
 _WORD: Final = re.compile(r"(?:--?)?[a-z][a-z-]{0,30}")
+
+#: How many causes of an error are shown.
+_MOST_CAUSES: Final = 10
 
 #: How many characters a message has at most.
 _LONGEST: Final = 2000
@@ -95,10 +99,24 @@ def _reported(command: Callable[[], int], *, debug: bool) -> int:
         return exit_.code if isinstance(exit_.code, int) else USAGE
     except Exception as error:  # noqa: BLE001 - a program's users get a message, not a traceback
         if debug:
-            print(hidden("".join(traceback.format_exception(error))), file=sys.stderr)  # noqa: T201
+            print(_traceback(error), file=sys.stderr)  # noqa: T201
         warn(_message(error))
         return _code(error)
     return code
+
+
+def _traceback(error: BaseException) -> str:
+    """Return the traceback of an error and of its causes, each with its message on one line."""
+    texts: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and len(texts) < _MOST_CAUSES:
+        # The messages of cyclopts repeat arguments.
+        is_usage = type(cause).__module__.startswith("cyclopts")
+        message = "" if is_usage else f": {hidden(escaped(str(cause), _LONGEST))}"
+        frames = "".join(traceback.format_tb(cause.__traceback__))
+        texts.append(f"Traceback (most recent call last):\n{frames}{type(cause).__name__}{message}")
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return "\n\ncaused by:\n\n".join(texts)
 
 
 def _flush(stream: TextIO) -> None:
@@ -153,7 +171,7 @@ def _usage(error: Any) -> str:
     if isinstance(error, cyclopts.MissingArgumentError):
         return f"{name} is missing, or its value; see --help"
     if isinstance(error, cyclopts.RepeatArgumentError):
-        return f"{name} is given twice"
+        return f"{error.token.keyword or name} is given twice"
     return f"{name} does not take this value; see --help"
 
 

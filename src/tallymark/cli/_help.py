@@ -7,7 +7,7 @@ from typing import Any, Final
 from ._commands import ALL, COMMANDS, OPTIONS
 from ._writing import write
 
-__all__ = ["HelpPage", "entry", "overview"]
+__all__ = ["HelpPage", "entry", "print_overview"]
 
 #: How wide the names of arguments and options are at most, beside their descriptions.
 _NAMES: Final = 22
@@ -39,11 +39,13 @@ class HelpPage:
     def render_description(self, console: Any, options: Any, description: Any) -> None:
         """Print the description: a docstring without its arguments."""
         if self._is_overview:
-            write(overview())
+            print_overview()
         else:
-            lines = "".join(text.plain for text in _texts(description)).strip().splitlines()
-            paragraphs = "\n".join(lines).replace("For example:\n\n", "For example:\n")
-            write(f"{paragraphs}\n")
+            text = "".join(text.plain for text in _texts(description)).strip()
+            for paragraph in text.replace("For example:\n\n", "For example:\n").split("\n\n"):
+                separator = "" if paragraph == text.split("\n\n")[0] else "\n"
+                is_prose = not paragraph.startswith("For example:")
+                write(separator + (_wrapped(paragraph, 0) if is_prose else f"{paragraph}\n"))
 
     def __call__(self, console: Any, options: Any, panel: Any) -> None:
         """Print a group of arguments or options; the overview has the commands already."""
@@ -65,18 +67,19 @@ class HelpPage:
             write(entry(names, described))
 
 
-def overview() -> str:
-    """Return the page of the program: the names of commands, and examples."""
+def print_overview() -> int:
+    """Print the page of the program: the names of commands, and examples."""
     groups: dict[str, list[str]] = {}
     for name, (_, group, _) in COMMANDS.items():
         groups.setdefault(group, []).append(name)
     listed = "".join(entry(group, " ".join(names), 9) for group, names in groups.items())
-    return (
+    write(
         "Usage: tallymark COMMAND [OPTIONS]\n\n"
         "Mark events of users on Redis bitmaps, and read them back.\n\n"
         f"{listed}\n{_EXAMPLES}\n{_options_of_all()}\n"
         "tallymark COMMAND --help describes a command, tallymark help lists all.\n"
     )
+    return 0
 
 
 def _options_of_all() -> str:

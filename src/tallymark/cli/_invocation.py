@@ -63,8 +63,12 @@ class Invocation:
         return False
 
 
-#: The annotation of the parameter ``run`` of a command.
-Run = Annotated[Invocation, Parameter(parse=False)]
+if TYPE_CHECKING:
+    Run = Invocation
+else:
+    #: The annotation of the parameter ``run`` of a command. The class is hidden from cyclopts,
+    #: which would look for options in it.
+    Run = Annotated[Any, Parameter(parse=False)]
 
 
 def _whole(_: object, tokens: Sequence[Any]) -> int:

@@ -31,6 +31,9 @@ __all__ = [
 #: Up to how many ids of a file are checked before any of them is marked, and marked together.
 _BLOCK: Final = 1_000_000
 
+#: The standard input, as a file.
+_STDIN: Final = "-"
+
 _AT: Final = Parameter(help="when it happened; the present by default")
 _HOURLY: Final = Parameter(help="also the hour")
 _UNIQUE: Final = Parameter(help="also the bit without a date: the flag")
@@ -130,7 +133,7 @@ def unmark_unique(event: str, user_id: str, /, *, run: Run) -> None:
 
 def mark_many(
     event: str,
-    file: Annotated[str, _FILE] = "-",
+    file: Annotated[str, _FILE] = _STDIN,
     /,
     *,
     at: Annotated[str | None, _AT] = None,
@@ -159,7 +162,7 @@ def mark_many(
 
 def unmark_many(
     event: str,
-    file: Annotated[str, _FILE] = "-",
+    file: Annotated[str, _FILE] = _STDIN,
     /,
     *,
     at: Annotated[str | None, _AT] = None,
@@ -186,7 +189,7 @@ def unmark_many(
     return 0
 
 
-def mark_unique_many(event: str, file: Annotated[str, _FILE] = "-", /, *, run: Run) -> None:
+def mark_unique_many(event: str, file: Annotated[str, _FILE] = _STDIN, /, *, run: Run) -> None:
     """Set the flag of many users, with the ids of a file.
 
     For example:
@@ -200,7 +203,7 @@ def mark_unique_many(event: str, file: Annotated[str, _FILE] = "-", /, *, run: R
         _write_many(run, file, lambda ids: {Granularity.UNIQUE: tally.mark_unique_many(event, ids)})
 
 
-def unmark_unique_many(event: str, file: Annotated[str, _FILE] = "-", /, *, run: Run) -> int:
+def unmark_unique_many(event: str, file: Annotated[str, _FILE] = _STDIN, /, *, run: Run) -> int:
     """Clear the flag of many users, with the ids of a file. Asks before.
 
     For example:
@@ -241,7 +244,7 @@ def _write_many(run: Invocation, file: str, write: Any) -> None:
 
     Arguments:
         run: the invocation.
-        file: the path, or ``-``.
+        file: the path, or `_STDIN`.
         write: marks some users; returns how many bits it has flipped of each granularity.
     """
     done = 0
@@ -270,7 +273,7 @@ def _ids_of(file: str, store: StoreOptions) -> Iterator[Any]:
         UsageError: a line is no user id.
         OSError, UnicodeError: the file cannot be read.
     """
-    if file == "-":
+    if file == _STDIN:
         yield from _parsed(sys.stdin, store)
         return
     with Path(file).open(encoding="utf-8-sig", newline=None) as lines:

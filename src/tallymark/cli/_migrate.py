@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from .._core.keys import DEFAULT_PREFIX
-from .._redis.defaults import url_in
+from .._redis.url_sources import url_in
 from ._errors import UsageError
 from ._invocation import Run
 
@@ -32,7 +32,7 @@ def migrate(
     For example:
 
       tallymark migrate redis://old:6379/0 redis+cluster://new:6379
-      tallymark migrate env:OLD env:NEW --target-shards none --user-ids uuid --ids ids.csv
+      tallymark migrate env:OLD env:NEW --user-ids uuid --ids ids.csv
 
     Arguments:
         source: the URL of the old database; or env:NAME, file:PATH

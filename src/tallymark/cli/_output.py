@@ -20,7 +20,7 @@ from ._errors import UsageError, warn
 from ._writing import write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from .._reports.results import Report
@@ -98,14 +98,22 @@ class Output:
         while block := list(itertools.islice(iterator, 1000)):
             write("".join(f"{shown(value)}\n" for value in block))
 
-    def report(self, report: Report) -> None:
-        """Print a report, and warn about events for which nobody was ever marked."""
+    def report(self, report: Report, show: Callable[[], None] | None = None) -> None:
+        """Print a report, and warn about events for which nobody was ever marked.
+
+        Arguments:
+            report: the report.
+            show: prints it for people; ``None`` for tables.
+        """
         for name in report.unknown_events:
             warn(f"nobody was ever marked for {escaped(name)}: is the name spelt correctly?")
         if self.html is not None:
             _save(self.html, report.to_html())
         if self.form != "table":
             self._print_data(report.to_rows())
+            return
+        if show is not None:
+            show()
             return
         from ._tables import print_table, report_tables  # noqa: PLC0415 - for people only
 
@@ -155,7 +163,7 @@ class Output:
 
 
 def _on_terminal(value: Any) -> str:
-    return escaped(value, len(value)) if isinstance(value, str) else str(value)
+    return escaped(value, 10 * len(value)) if isinstance(value, str) else str(value)
 
 
 def _on_one_line(value: Any) -> str:

@@ -16,7 +16,15 @@ from .._core.periods import Granularity, Period, dated
 from ._errors import UsageError
 from ._invocation import Whole
 
-__all__ = ["TODAY", "PeriodOptions", "moment_of", "named_period", "period_of"]
+__all__ = [
+    "TODAY",
+    "PeriodOptions",
+    "duration_of",
+    "lifetimes_of",
+    "moment_of",
+    "named_period",
+    "period_of",
+]
 
 #: The notation of each granularity, with an example for messages.
 _NOTATIONS: Final = {
@@ -35,6 +43,8 @@ _MOMENT: Final = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d(?:\.\d{3}(?:\d{3})?)?)?)(Z|[+-]\d\d:\d\d)?)?"
 )
 
+_UNITS: Final = {"d": timedelta(days=1), "h": timedelta(hours=1)}
+
 _PERIOD: Final = Group("Period (default: today)", sort_key=2)
 
 
@@ -49,8 +59,8 @@ def named_period(text: str) -> Period | None:
                     year, week = numbers
                     start = datetime.fromisocalendar(year, week, 1)
                     return Period(granularity, start)
-                start = datetime(*(numbers + [1, 1, 1, 0][len(numbers) :]))  # type: ignore[arg-type]
-                return Period(granularity, start)
+                year, month, day, hour = numbers + [1, 1, 1, 0][len(numbers) :]
+                return Period(granularity, datetime(year, month, day, hour))
             except (ValueError, OverflowError):
                 return None
     return None
@@ -109,6 +119,42 @@ def moment_of(option: str, text: str, now: datetime) -> date:
         f"{option} takes a date or a moment such as 2026-01-05, 2026-01-05T13:07 or "
         f"2026-01-05T13:07+01:00, or now, today, yesterday; got {text[:80]!r}"
     )
+
+
+def duration_of(option: str, text: str) -> timedelta:
+    """Return a duration such as ``7d`` or ``12h``.
+
+    Raises:
+        UsageError: it is none.
+    """
+    match = re.fullmatch(r"([1-9]\d{0,4})([dh])", text, re.ASCII)
+    if match is None:
+        raise UsageError(f"{option} takes days or hours as in 7d or 12h, got {text[:80]!r}")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def lifetimes_of(texts: list[str]) -> dict[str, timedelta]:
+    """Return the option ``expire`` of a tally: durations by the names of granularities.
+
+    Arguments:
+        texts: such as ``day=400d``.
+
+    Raises:
+        UsageError: one of them is not of this form, or names no granularity.
+    """
+    lifetimes: dict[str, timedelta] = {}
+    names = [str(granularity) for granularity in reversed(_NOTATIONS)]
+    for text in texts:
+        name, _, duration = text.partition("=")
+        if name not in names:
+            raise UsageError(
+                f"--expire takes {', '.join(names)} with a duration, as in day=400d; "
+                f"got {text[:80]!r}"
+            )
+        if name in lifetimes:
+            raise UsageError(f"--expire has two durations for {name}")
+        lifetimes[name] = duration_of(f"--expire {name}=", duration)
+    return lifetimes
 
 
 def _option(text: str) -> Any:

@@ -1,7 +1,7 @@
 """The commands that make reports."""
 
 import re
-from datetime import date, timedelta
+from datetime import date
 from typing import Annotated, Any, Final, Literal
 
 from cyclopts import Parameter
@@ -10,7 +10,7 @@ from .._core.calendars import calendar
 from ._errors import UsageError
 from ._expressions import Expression
 from ._invocation import Run, Whole
-from ._periods import moment_of
+from ._periods import duration_of, moment_of
 
 __all__ = [
     "days_active",
@@ -23,7 +23,6 @@ __all__ = [
     "trend",
 ]
 
-_UNITS: Final = {"d": timedelta(days=1), "h": timedelta(hours=1)}
 _NAMES: Final = ("hour", "day", "week", "month", "year")
 
 _LENGTH: Final = Parameter(help="hour, day, week, month, year, or so many days: 14d, with --anchor")
@@ -60,7 +59,7 @@ def retention(
     For example:
 
       tallymark retention signup active --by week --periods 8
-      tallymark retention signup active --by day --brackets 1,3,7 --segment ios=ios@unique
+      tallymark retention signup active --brackets 1,3,7 --segment ios=ios@unique
 
     Arguments:
         cohort: the event, or set, of the cohorts
@@ -138,7 +137,7 @@ def funnel(
             selected,
             since=_moment(tally, "--since", since),
             until=_moment(tally, "--until", until),
-            window=None if window is None else _duration("--window", window),
+            window=None if window is None else duration_of("--window", window),
             resolution=resolution,
             segments=_segments(tally, segment),
             by=length,
@@ -321,19 +320,11 @@ def _by(text: str) -> Any:
     if text in _NAMES:
         return text
     try:
-        return _duration("--by", text)
+        return duration_of("--by", text)
     except UsageError:
         raise UsageError(
             f"--by takes {', '.join(_NAMES)}, or so many days as in 14d, got {text[:80]!r}"
         ) from None
-
-
-def _duration(option: str, text: str) -> timedelta:
-    """Return a duration such as ``7d`` or ``12h``."""
-    match = re.fullmatch(r"([1-9]\d{0,4})([dh])", text, re.ASCII)
-    if match is None:
-        raise UsageError(f"{option} takes days or hours as in 7d or 12h, got {text[:80]!r}")
-    return int(match[1]) * _UNITS[match[2]]
 
 
 def _numbers(option: str, text: str) -> list[int]:

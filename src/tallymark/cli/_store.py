@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from .._core.urls import StoreUrl
 from .._core.user_ids import TYPES_BY_NAME
-from .._redis.defaults import DEFAULT_URL, URL_VARIABLE, url_in
 from ._errors import UsageError
 
-__all__ = ["StoreOptions", "store_url"]
+if TYPE_CHECKING:
+    from .._core.urls import StoreUrl
 
-
-def store_url(argument: str | None) -> StoreUrl:
-    """Return the URL of ``--url``, or else of the variable `URL_VARIABLE`, or the default.
-
-    Raises:
-        InvalidValueError: the argument names a variable or a file that cannot be read.
-    """
-    if argument is not None:
-        return url_in(argument, "--url: ")
-    value = os.environ.get(URL_VARIABLE)
-    return StoreUrl(value or DEFAULT_URL, f"{URL_VARIABLE}: " if value else "")
+__all__ = ["StoreOptions"]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .._reports.results import Report
 
-__all__ = ["TextTable", "cell", "print_table", "report_tables"]
+__all__ = ["TextTable", "cell", "console", "print_table", "report_tables"]
 
 #: How many characters a cell has at most.
 _CELL: Final = 500
@@ -60,18 +60,12 @@ def cell(value: object) -> str:
     return escaped(str(value), _CELL)
 
 
-def print_table(table: TextTable) -> None:
-    """Print a table; on a terminal, in its width.
-
-    Columns that do not fit are left out, from the right, and the last line says so.
-    """
-    from rich import box  # noqa: PLC0415 - takes 40 ms, and scripts do not need it
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+def console() -> Any:
+    """Return the standard output as a `rich.console.Console`, as wide as the terminal."""
+    from rich.console import Console  # noqa: PLC0415 - takes 40 ms, and scripts do not need it
 
     is_terminal = sys.stdout.isatty()
-    console = Console(
+    return Console(
         file=sys.stdout,
         force_terminal=is_terminal and not os.environ.get("NO_COLOR"),
         width=shutil.get_terminal_size().columns if is_terminal else _ENDLESS,
@@ -79,9 +73,21 @@ def print_table(table: TextTable) -> None:
         emoji=False,
         highlight=False,
     )
+
+
+def print_table(table: TextTable) -> None:
+    """Print a table; on a terminal, in its width.
+
+    Columns that do not fit are left out, from the right, and the last line says so.
+    """
+    from rich import box  # noqa: PLC0415 - takes 40 ms, and scripts do not need it
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    out = console()
     if table.title:
-        console.print(Text(table.title, style="bold"))
-    fitting = _fitting(table, console.width)
+        out.print(Text(table.title, style="bold"))
+    fitting = _fitting(table, out.width)
     drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for index, heading in enumerate(table.columns[:fitting]):
         is_name = index in table.names
@@ -93,13 +99,13 @@ def print_table(table: TextTable) -> None:
         )
     for row in table.rows:
         drawn.add_row(*map(Text, row[:fitting]))
-    with console.capture() as captured:
-        console.print(drawn)
+    with out.capture() as captured:
+        out.print(drawn)
     for line in captured.get().splitlines():
         write(f"{line.rstrip()}\n")
     left_out = sum(1 for heading in table.columns[fitting:] if heading)
     if left_out:
-        console.print(Text(f"({left_out} more columns do not fit; --csv and --html have all)"))
+        out.print(Text(f"({left_out} more columns do not fit; --csv and --html have all)"))
 
 
 def _fitting(table: TextTable, width: int) -> int:

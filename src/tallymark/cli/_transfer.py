@@ -44,7 +44,7 @@ def import_(
 
       tallymark import events.csv --map event=action user=user_id time=at
       tallymark import 'export/*.json.gz' --preset mixpanel --user-ids str
-      zcat access.log.gz | tallymark import --preset nginx --path-event '^/pay$=pay'
+      zcat log.gz | tallymark import --preset nginx --path-event '^/pay$=pay'
 
     The same command may be repeated, and goes on where it was interrupted. The exit code is 1 if
     rows were rejected, unless --max-rejects allows them.

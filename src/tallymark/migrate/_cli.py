@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .._core.untrusted import escaped, shown
 from .._core.user_ids import TYPES_BY_NAME
-from .._redis.defaults import url_in
+from .._redis.url_sources import url_in
 from .._sync.tally import SyncTally
 from ..errors import InvalidValueError, TallymarkError, WrongSchemaError
 from ._copier import Copier

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .samples import Sample
     from .servers import ServerFacts
 
-__all__ = ["Check", "Subject", "Verdict", "each_server", "in_bytes", "ok", "run"]
+__all__ = ["Check", "Subject", "Verdict", "each_server", "in_bytes", "ok", "plural", "run"]
 
 #: How bad a status is.
 _RANKS: Final[dict[Status, int]] = {"skipped": 0, "ok": 1, "warning": 2, "problem": 3}
@@ -47,7 +47,6 @@ class Subject:
         replica: the replica from which the tally reads; ``None`` if it reads from no other.
         sample: a sample of the keys.
         missing: the commands that are refused.
-        now: the present, in seconds since 1970.
         mismatch: how the schema of the database is another one; empty if it is not.
     """
 
@@ -57,7 +56,6 @@ class Subject:
     replica: ServerFacts | Unknown | None
     sample: Sample | Unknown
     missing: Sequence[Right] | Unknown
-    now: float
     mismatch: str = ""
 
     @property
@@ -130,6 +128,11 @@ def each_server(
         return verdict._replace(seen=seen)
 
     return judge_all
+
+
+def plural(number: int, noun: str) -> str:
+    """Return a number with a noun, which gets an "s" unless there is one."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def in_bytes(size: float) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from ..._core.expiry import Expiry
 from ..._core.periods import Granularity
 from ..._core.untrusted import shown
-from .checks import Check, Verdict, in_bytes, ok
-from .servers import Unknown
+from .checks import Check, Verdict, in_bytes, ok, plural
+from .servers import Unknown, refusal_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -41,7 +42,7 @@ _NAMES: Final = 3
 _COMMON: Final = 2
 _COMMON_SHARE: Final = 0.8
 
-#: By how many seconds an expiry may differ: `PTTL` was read some time after the present.
+#: By how many seconds an expiry may differ, beside the difference of the clocks.
 _TOLERANCE: Final = 5
 
 
@@ -152,7 +153,7 @@ def _temporary(subject: Subject) -> Verdict:
     sample = subject.keys
     parts, advice = [], []
     if sample.results:
-        parts.append(f"{sample.results} results of bitmapist")
+        parts.append(plural(sample.results, "result") + " of bitmapist")
         advice.append(
             "delete those of the prefix trackist_ with "
             "tallymark.bitmapist.delete_temporary_bitop_keys()"
@@ -161,7 +162,8 @@ def _temporary(subject: Subject) -> Verdict:
         shortened = ", ".join(
             shown(key.decode(errors="replace")) for key in sample.endless[:_NAMES]
         )
-        parts.append(f"{len(sample.endless)} temporary keys of tallymark, such as {shortened}")
+        number = plural(len(sample.endless), "temporary key")
+        parts.append(f"{number} of tallymark, such as {shortened}")
         advice.append("UNLINK these keys, if no call is running")
     if parts:
         return Verdict("warning", " and ".join(parts) + _sampled(sample), "; ".join(advice))
@@ -173,13 +175,15 @@ def _expiry(subject: Subject) -> Verdict:
     if not lifetimes:
         raise Unknown("the tally has no option expire")
     expiry = Expiry(subject.options)
+    servers = () if isinstance(subject.servers, Unknown) else subject.servers
+    tolerance = _TOLERANCE + max((abs(server.ahead or 0) for server in servers), default=0)
     expiring = [each for each in _bitmaps(subject, "PTTL") if each.found.granularity in lifetimes]
     endless, other = [], []
     for each in expiring:
         end = expiry.time(each.found.period)
-        if each.pttl == -1:
+        if each.expires == math.inf:
             endless.append(each)
-        elif each.pttl is not None and abs(subject.now + each.pttl / 1000 - end) > _TOLERANCE:
+        elif each.expires is not None and abs(each.expires - end) > tolerance:
             other.append(each)
     if endless or other:
         seen = [
@@ -201,7 +205,7 @@ def _hours(subject: Subject) -> Verdict:
     hours = [each for each in bitmaps if each.found.granularity is Granularity.HOUR]
     if Granularity.HOUR in subject.options.lifetimes:
         return ok(f"hours expire; {_of(len(hours), bitmaps)} are of hours")
-    endless = [each for each in hours if each.pttl == -1]
+    endless = [each for each in hours if each.expires == math.inf]
     size = sum(each.size for each in endless)
     seen = f"{_of(len(endless), bitmaps)} are of hours that never expire, {in_bytes(size)}"
     if endless:
@@ -247,7 +251,7 @@ def _bitmaps(subject: Subject, command: str) -> Sequence[SampledBitmap]:
     """Return the bitmaps of the sample, if a command was not refused. Raises `Unknown`."""
     sample = subject.keys
     if command in sample.refused:
-        raise Unknown(f"{command} is refused: {sample.refused[command]}")
+        raise Unknown(refusal_text(command, sample.refused[command]))
     if not sample.bitmaps:
         raise Unknown("there are no bitmaps" + _sampled(sample))
     return sample.bitmaps

@@ -52,9 +52,8 @@ def doctor(context: Context) -> Query[Diagnosis]:
     except WrongSchemaError as error:
         reraise_from_handler(error)
         mismatch = str(error)
-    now = context.clock()
     options, schema = context.options, context.schema
-    subject = Subject(options, schema, servers, replica, sample, missing, now, mismatch)
+    subject = Subject(options, schema, servers, replica, sample, missing, mismatch)
     keys = None if isinstance(sample, Unknown) else sample
     return Diagnosis(
         findings=tuple(run(check, subject) for check in _CHECKS),

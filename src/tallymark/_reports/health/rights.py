@@ -17,7 +17,7 @@ from ..._core.user_ids import random_token
 from ..._reading.fanout import each_shard
 from ..._reading.requests import Request
 from ...errors import CommandError, PermissionDeniedError, StoreNotReadyError, UnknownCommandError
-from .servers import Unknown
+from .servers import Unknown, find_refusal
 
 if TYPE_CHECKING:
     from ..._core.context import Context
@@ -142,8 +142,7 @@ def _probe(context: Context, shard: Context) -> Query[list[Right]]:
     probes = _probes(context, key)
     try:
         # Without MULTI, the server would execute the commands.
-        replies = yield _raw([_MULTI, _EXEC])
-        refusal = next((reply for reply in replies if isinstance(reply, CommandError)), None)
+        refusal = yield from find_refusal(changes=True)
         if isinstance(refusal, PermissionDeniedError | UnknownCommandError):
             is_unknown = isinstance(refusal, UnknownCommandError)
             return [

@@ -6,6 +6,7 @@ bounded: on each server, `_SCANS` commands that examine a thousand keys each.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -14,6 +15,7 @@ from ..._reading.fanout import gather
 from ..._reading.key_scan import FoundBitmap, query_by_shard
 from ..._reading.requests import Checkpoint, ListNodes, Request, in_steps
 from ...errors import CommandError, InvalidValueError, WrongKeyTypeError
+from .servers import Unknown, refusal_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -49,14 +51,15 @@ class SampledBitmap(NamedTuple):
         kind: the type of the key, such as ``"string"``; empty if the server does not tell.
         size: its length in bytes; 0 if it is no string.
         users: how many bits are set; estimated for a long one.
-        pttl: its time to live in milliseconds, -1 for none; ``None`` if it is not known.
+        expires: when it expires, in seconds since 1970, by our clock; ``math.inf`` for never,
+            ``None`` if it is not known.
     """
 
     found: FoundBitmap
     kind: str
     size: int = 0
     users: int = 0
-    pttl: int | None = None
+    expires: float | None = None
 
 
 @dataclass
@@ -97,14 +100,17 @@ def take_sample(context: Context) -> Query[Sample]:
     """Return a sample of the keys.
 
     Raises:
-        CommandError: the server refuses ``SCAN``.
+        Unknown: the server refuses ``SCAN``.
     """
     reader = _Reader(context)
     nodes: list[str] = yield ListNodes()
     cursors: dict[str, Any] = dict.fromkeys(nodes, b"0")
     for _ in range(_SCANS):
         scans = [(node, _scan(cursor)) for node, cursor in cursors.items()]
-        pages = yield from gather(context, scans)
+        try:
+            pages = yield from gather(context, scans)
+        except CommandError as error:
+            raise Unknown(refusal_text("SCAN", error)) from None
         for node, (cursor, keys) in zip(list(cursors), pages, strict=True):
             yield from in_steps(map(reader.read, keys))
             cursors[node] = cursor
@@ -115,7 +121,9 @@ def take_sample(context: Context) -> Query[Sample]:
             break
     sample = reader.sample
     yield from in_steps(map(reader.compare, reader.others))
-    yield from query_by_shard(context, reader.bitmaps, lambda found: _look_up(sample, found))
+    yield from query_by_shard(
+        context, reader.bitmaps, lambda found: _look_up(context, sample, found)
+    )
     yield from _find_endless(context, sample)
     return sample
 
@@ -189,7 +197,7 @@ class _Reader:
                 self.sample.shorter.setdefault(prefix[:length], set()).add(name[length:])
 
 
-def _look_up(sample: Sample, bitmaps: Sequence[FoundBitmap]) -> Query[None]:
+def _look_up(context: Context, sample: Sample, bitmaps: Sequence[FoundBitmap]) -> Query[None]:
     """Look at the bitmaps of a shard."""
     for at in range(0, len(bitmaps), _LOOK_UPS):
         part = bitmaps[at : at + _LOOK_UPS]
@@ -197,6 +205,7 @@ def _look_up(sample: Sample, bitmaps: Sequence[FoundBitmap]) -> Query[None]:
         kinds = yield from _ask(sample, [(b"TYPE", key) for key in keys])
         sizes = yield from _ask(sample, [(b"STRLEN", key) for key in keys])
         pttls = yield from _ask(sample, [(b"PTTL", key) for key in keys])
+        now = context.clock()
         counts = {key: size for key, size in zip(keys, sizes, strict=True) if isinstance(size, int)}
         users = yield from _count(sample, counts)
         for bitmap, kind, size, pttl in zip(part, kinds, sizes, pttls, strict=True):
@@ -211,10 +220,17 @@ def _look_up(sample: Sample, bitmaps: Sequence[FoundBitmap]) -> Query[None]:
                     name,
                     size if isinstance(size, int) else 0,
                     users.get(bitmap.key, 0),
-                    pttl if isinstance(pttl, int) else None,
+                    _expires(pttl, now),
                 )
             )
         yield Checkpoint()
+
+
+def _expires(pttl: Any, now: float) -> float | None:
+    """Return a reply to ``PTTL`` as a `SampledBitmap.expires`."""
+    if not isinstance(pttl, int):
+        return None
+    return math.inf if pttl == -1 else now + pttl / 1000
 
 
 def _count(sample: Sample, sizes: Mapping[bytes, int]) -> Query[dict[bytes, int]]:

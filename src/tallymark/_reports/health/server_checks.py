@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from .checks import Check, Verdict, each_server, in_bytes, ok
+from .checks import Check, Verdict, each_server, in_bytes, ok, plural
 from .servers import Unknown
 
 if TYPE_CHECKING:
@@ -171,9 +171,7 @@ def _replication(subject: Subject, server: ServerFacts) -> Verdict:
             "connect to the primary; with Sentinel, by a redis+sentinel:// URL",
         )
     replicas = [
-        dict(part.partition("=")[::2] for part in value.split(","))
-        for name, value in server.info.items()
-        if re.fullmatch(r"slave\d+", name)
+        _pairs(value) for name, value in server.info.items() if re.fullmatch(r"slave\d+", name)
     ]
     late = [
         f"{replica.get('ip')}:{replica.get('port')} ({replica.get('state')}, "
@@ -184,7 +182,7 @@ def _replication(subject: Subject, server: ServerFacts) -> Verdict:
     good = len(replicas) - len(late)
     wanted = subject.options.replicas
     least = int(server.config.get("min-replicas-to-write") or 0)
-    seen = f"{len(replicas)} replicas" + (f", of which {', '.join(late)}" if late else "")
+    seen = plural(len(replicas), "replica") + (f", of which {', '.join(late)}" if late else "")
     if good < wanted:
         return Verdict(
             "problem",
@@ -200,6 +198,12 @@ def _replication(subject: Subject, server: ServerFacts) -> Verdict:
     if late:
         return Verdict("warning", seen, "look at the network and the log of the replica")
     return ok(seen)
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """Return the pairs of a text such as ``ip=10.0.0.2,port=6379``."""
+    parts = [part.partition("=") for part in text.split(",")]
+    return {name: value for name, _, value in parts}
 
 
 def _read_replica(subject: Subject) -> Verdict:
@@ -243,7 +247,8 @@ def _cluster(subject: Subject, server: ServerFacts) -> Verdict:
     if moving:
         return Verdict(
             "warning",
-            f"{moving} slots are moving: calls on them wait, and deletions begin anew",
+            f"{plural(moving, 'slot')} {'is' if moving == 1 else 'are'} moving: calls wait there, "
+            "and deletions begin anew",
             "let it end, or redis-cli --cluster fix",
         )
     replicas = re.findall(r"(?m)^\S+ \S+ \S*slave\S* (\S+)", server.nodes)

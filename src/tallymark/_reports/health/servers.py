@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from ..._core.context import Context
     from ..._reading.requests import Command, Query
 
-__all__ = ["ServerFacts", "Unknown", "examine_replica", "examine_servers"]
+__all__ = [
+    "ServerFacts",
+    "Unknown",
+    "examine_replica",
+    "examine_servers",
+    "find_refusal",
+    "refusal_text",
+]
 
 #: The directives that are read.
 _DIRECTIVES: Final = (
@@ -135,17 +142,22 @@ def _examine(context: Context, node: str, *, changes: bool) -> Query[ServerFacts
     replies = yield Request(commands, tolerant=True, changes=changes)
     info, slow, *of_cluster = replies
     refused = {
-        _name(command): _reason(_name(command), reply)
+        _name(command): refusal_text(_name(command), reply)
         for command, reply in zip(commands, replies, strict=True)
         if isinstance(reply, CommandError)
     }
     cluster, nodes = of_cluster or ("", "")
-    hello = yield from _mapping((b"HELLO",), refused, changes=changes)
+    hello: dict[str, str] = {}
     config: dict[str, str] = {}
-    for directive in _DIRECTIVES:  # servers before 7.0 take one at a time
-        config |= yield from _mapping((b"CONFIG", b"GET", directive), refused, changes=changes)
-        if "CONFIG GET" in refused:
-            break
+    refusal = yield from find_refusal(changes=changes)
+    if refusal is None:
+        hello = yield from _mapping((b"HELLO",), refused, changes=changes)
+        for directive in _DIRECTIVES:  # servers before 7.0 take one at a time
+            config |= yield from _mapping((b"CONFIG", b"GET", directive), refused, changes=changes)
+            if "CONFIG GET" in refused:
+                break
+    else:
+        refused["CONFIG GET"] = refusal_text("MULTI", refusal)
     round_trips: list[float] = []
     ahead = None
     for _ in range(_PINGS):
@@ -154,7 +166,7 @@ def _examine(context: Context, node: str, *, changes: bool) -> Query[ServerFacts
         (reply,) = yield Request([(b"TIME",)], tolerant=True, changes=changes)
         ended = context.clock()
         if isinstance(reply, CommandError):
-            refused["TIME"] = _reason("TIME", reply)
+            refused["TIME"] = refusal_text("TIME", reply)
             break
         seconds, microseconds = map(int, reply)
         round_trips.append(ended - began)
@@ -174,10 +186,21 @@ def _examine(context: Context, node: str, *, changes: bool) -> Query[ServerFacts
     )
 
 
+def find_refusal(*, changes: bool) -> Query[CommandError | None]:
+    """Return the error with which the server refuses transactions; ``None`` if it takes them.
+
+    Arguments:
+        changes: as for `Request`.
+    """
+    replies = yield Request([(b"MULTI",), (b"EXEC",)], tolerant=True, changes=changes)
+    return next((reply for reply in replies if isinstance(reply, CommandError)), None)
+
+
 def _mapping(command: Command, refused: dict[str, str], *, changes: bool) -> Query[dict[str, str]]:
     """Return the reply to a command whose reply is a map, which RESP2 has as a list.
 
-    The connection expects no map, unless it is inside of the reply to ``EXEC``.
+    The connection expects no map, unless it is inside of the reply to ``EXEC``. So the server has
+    to take transactions.
 
     Arguments:
         command: the command.
@@ -189,7 +212,7 @@ def _mapping(command: Command, refused: dict[str, str], *, changes: bool) -> Que
     except CommandError as error:
         reply = error
     if isinstance(reply, CommandError):
-        refused[_name(command)] = _reason(_name(command), reply)
+        refused[_name(command)] = refusal_text(_name(command), reply)
         return {}
     items = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2])  # noqa: B905
     return {_text(name): _text(value) for name, value in items}
@@ -200,7 +223,7 @@ def _name(command: Command) -> str:
     return " ".join(part.decode() for part in command[:2])
 
 
-def _reason(name: str, error: CommandError) -> str:
+def refusal_text(name: str, error: CommandError) -> str:
     """Return why a command was refused, for a skipped check."""
     if isinstance(error, PermissionDeniedError):
         return f"{name} is denied to this Redis user"
