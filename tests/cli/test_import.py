@@ -387,7 +387,7 @@ def test_lines_of_rejected_rows(cli: CommandLine, tmp_path: Path) -> None:
     }
     assert [row["row"] for row in found if row["line"] in (3, 10)] == [bad.decode(), "{"]
     assert json.loads(outcome.out)[0]["rows"] == 9
-    assert "7 rows are rejected: user id is no whole number: 4;" in outcome.err
+    assert "7 rows rejected: user id is no whole number: 4;" in outcome.err
     assert f"{tmp_path}/r.ndjson" in outcome.err
 
 
@@ -410,7 +410,7 @@ def test_most_rejected_rows(cli: CommandLine, file: Callable[..., str]) -> None:
     """``--max-rejects`` allows some; with more, nothing is sent."""
     name = file("rows.csv", "action,uid,at", "a,1,2026-01-05", "a,x,2026-01-05", "a,y,2026-01-05")
     outcome = cli(f"import {name} {MAP} --max-rejects 1", code=1)
-    assert "2 rows are rejected, more than --max-rejects 1, so nothing was sent: " in outcome.err
+    assert "2 rows rejected, more than --max-rejects 1, so nothing was sent: " in outcome.err
     assert not days(cli.url, "a", date(2026, 1, 5), 1)
     assert imported(cli, f"import {name} {MAP} --max-rejects 2")["marks"] == 1
 
@@ -503,6 +503,8 @@ def test_dry_run(cli: CommandLine, file: Callable[..., str], caches: Path) -> No
     assert "3 marks of 2 users and 2 events, 2026-01-05 to 2026-01-06" in out
     assert [line.split() for line in out.splitlines()[2:4]] == [["b", "2"], ["a", "1"]]
     assert not days(cli.url, "b", date(2026, 1, 6), 1)
+    summary = imported(cli, f"import {name} {MAP} --dry-run")
+    assert (summary["by_event"], summary["sent"]) == ({"b": 2, "a": 1}, False)
     assert not caches.exists()
 
 
@@ -650,7 +652,7 @@ def test_an_interrupted_query(
     monkeypatch.setattr(Stage, "group", whole)
     outcome = redis_cli(f"import {name} {MAP}")
     assert "goes on with the import" in outcome.err
-    assert "1 marks of 1 users" in outcome.out
+    assert "1 mark of 1 user" in outcome.out
 
 
 def test_lines_of_progress(
