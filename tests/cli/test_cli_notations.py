@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallymark import Granularity, InvalidValueError, Period, SyncTally
+from tallymark._core.batches import parse_period
 from tallymark.cli._errors import UsageError
 from tallymark.cli._expressions import Expression
-from tallymark.cli._periods import moment_of, named_period, period_of
+from tallymark.cli._periods import moment_of, period_of
 
 NOW = datetime(2026, 3, 1, 12, 30)
 DATED = [kind for kind in Granularity if kind is not Granularity.UNIQUE]
@@ -27,7 +28,7 @@ periods = st.builds(
 
 @given(periods)
 def test_a_period_is_written_as_it_prints_itself(period: Period) -> None:
-    assert named_period(str(period)) == period
+    assert parse_period(str(period)) == period
     assert period_of(period.granularity, str(period), NOW) == period
 
 
@@ -35,7 +36,7 @@ def test_a_period_is_written_as_it_prints_itself(period: Period) -> None:
     st.text("0123456789-WT", max_size=14) | st.from_regex(r"\d{4}-W?\d\d(-\d\d)?", fullmatch=True)
 )
 def test_other_texts_are_no_periods(text: str) -> None:
-    period = named_period(text)
+    period = parse_period(text)
     assert period is None or str(period) == text
 
 

@@ -219,17 +219,17 @@ async def test_a_bad_row_is_named_before_its_block_is_sent(
     [
         (5, InvalidTypeError, "must be an iterable of tallymark.Batch"),
         ("text", InvalidTypeError, "must be an iterable of tallymark.Batch"),
-        ({}, InvalidValueError, "event, granularity, period, user_id is missing"),
-        ({"event": "a", "user_id": [1]}, InvalidValueError, "granularity, period is missing"),
+        ({}, InvalidValueError, "event and granularity and period and user_id missing"),
+        ({"event": "a", "user_id": [1]}, InvalidValueError, "granularity and period missing"),
         (
             {"event": ["a"], "granularity": "unique", "period": None, "user_id": [1, 2]},
             InvalidValueError,
-            "must have the same length",
+            "must have equally many rows",
         ),
         (
             {"event": "a", "granularity": "unique", "period": None, "user_id": 1},
-            InvalidValueError,
-            "must have the same length",
+            InvalidTypeError,
+            "user_id must be a column",
         ),
         (
             pd.DataFrame({**columns(), "user_id": [1, 2, np.nan, 4, 5, 6]}),

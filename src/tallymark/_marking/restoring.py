@@ -2,7 +2,7 @@
 
 Users are gathered in blocks of bounded size. A block is checked whole before any of it is sent, and
 its users are grouped by bitmap. The marks of several small bitmaps share a transaction: with 50
-users in each bitmap, a restore takes a quarter of the time.
+users in each bitmap, a restore takes 0.6 of the CPU time.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ from .._core.batches import COLUMNS, Batch, bitmap_of
 from .._core.failures import copied
 from .._core.id_conversion import converted
 from .._core.offsets import BLOCK, as_list, in_time
-from .._core.untrusted import kind_of, listed, reraise_from_handler, shown
+from .._core.periods import Granularity, Period
+from .._core.untrusted import kind_of, reraise_from_handler, shown
 from ..errors import InvalidTypeError, InvalidValueError, TallymarkError
 from .bulk import BulkCall, Chunk
 from .id_script import MAX_IDS
 from .marks import DenseMarks
+from .row_columns import Coded, Constant, Numbers, check_names, column, has_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from .._core.keys import KeySchema
-    from .._core.periods import Granularity, Period
     from .bulk import BulkWrite
     from .marks import Mark
+    from .row_columns import Column
 
 __all__ = ["RestoreWrite"]
 
@@ -43,6 +45,9 @@ _BYTES: Final = 128
 
 #: How many bitmaps' bulk writes are kept for later blocks: those of unsorted rows.
 _KEPT: Final = 4096
+
+#: What stands for all rows of a mapping of columns.
+_CONSTANTS: Final = (str, Granularity, Period, type(None))
 
 #: From this many rows of a bitmap in a row on, columns are taken apart by slices.
 _RUN: Final = 16
@@ -104,7 +109,7 @@ class RestoreWrite(BulkCall):
         self, items: Iterable[Any], check_time: Callable[[], object] | None = None
     ) -> tuple[Iterator[_Block], bool]:
         """Return an iterator over blocks; each is sent before the next one is checked."""
-        if isinstance(items, Batch) or _has_columns(items):
+        if isinstance(items, Batch) or has_columns(items):
             items = [items]
         return self._blocks(iterated(_ITEMS, items), check_time), False
 
@@ -144,7 +149,7 @@ class RestoreWrite(BulkCall):
                     yield Batch(item.event, item.granularity, item.period, part)
         elif isinstance(item, tuple | list):
             yield tuple(item)
-        elif _has_columns(item):
+        elif has_columns(item):
             yield from _columns(item, index)
         else:
             raise InvalidTypeError(f"row {index}: {_ITEMS}; got a {kind_of(item)}")
@@ -282,13 +287,6 @@ def _rows(items: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
 # --- columns
 
 
-def _has_columns(item: Any) -> bool:
-    """Return whether this is a mapping of columns, or a data frame or table."""
-    kind = type(item)
-    named = hasattr(kind, "columns") or hasattr(kind, "column_names")
-    return isinstance(item, Mapping) or (named and hasattr(kind, "__getitem__"))
-
-
 def _columns(item: Any, index: int) -> Iterator[_Columns]:
     """Yield the rows of a mapping or data frame, a block at a time.
 
@@ -299,73 +297,35 @@ def _columns(item: Any, index: int) -> Iterator[_Columns]:
     Raises:
         InvalidTypeError, InvalidValueError: a column is missing, or they differ in length.
     """
+    constants = _CONSTANTS if isinstance(item, Mapping) else ()
     try:
-        names = list(item) if isinstance(item, Mapping) else list(_names(item))
-        missing = [name for name in COLUMNS if name not in names]
-        columns = [] if missing else [item[name] for name in COLUMNS]
-    except Exception as error:
-        reraise_from_handler(error)
-        raise InvalidTypeError(f"row {index}: {_ITEMS}; got a {kind_of(item)}") from error
-    if missing:
-        got = listed(map(shown, names), len(names), 10) or "none"
-        raise InvalidValueError(
-            f"row {index}: columns are {', '.join(COLUMNS)}; {', '.join(missing)} is missing, "
-            f"the names are {got}"
+        check_names(item, COLUMNS)
+        *bitmap, ids = (
+            column(name, item[name], constants if name != COLUMNS[-1] else ()) for name in COLUMNS
         )
-    *bitmaps, user_ids = columns
-    try:
-        count = len(user_ids)
-        texts = [
-            itertools.repeat(column, count) if _is_one(column) else _values(column)
-            for column in bitmaps
-        ]
-        triples = list(zip(*texts, strict=True))
-    except (TypeError, ValueError) as error:
-        reraise_from_handler(error)
+    except TallymarkError as error:
+        raise copied(error, f"row {index}: {error}") from error.__cause__
+    user_ids = ids.values if isinstance(ids, Numbers) else _values(ids, 0)
+    values = [_values(each, len(user_ids)) for each in bitmap]
+    lengths = {len(user_ids), *map(len, values)}
+    if len(lengths) > 1:
         raise InvalidValueError(
-            f"row {index}: the columns {', '.join(COLUMNS)} must have the same length"
-        ) from error
-    if len(triples) != count:
-        raise InvalidValueError(
-            f"row {index}: user_id has {count:,} values, the other columns {len(triples):,}"
+            f"row {index}: the columns {', '.join(COLUMNS)} must have equally many rows"
         )
-    ids = _ids(user_ids)
-    for at in range(0, count, BLOCK):
-        yield _Columns(triples[at : at + BLOCK], ids[at : at + BLOCK])
+    triples = list(zip(*values, strict=True))
+    for at in range(0, len(triples), BLOCK):
+        yield _Columns(triples[at : at + BLOCK], user_ids[at : at + BLOCK])
 
 
-def _names(frame: Any) -> Iterable[Any]:
-    names: Iterable[Any] = frame.column_names if hasattr(frame, "column_names") else frame.columns
-    return names
-
-
-def _is_one(column: Any) -> bool:
-    """Return whether this is one value for all rows."""
-    return column is None or isinstance(column, str) or not hasattr(type(column), "__iter__")
-
-
-def _values(column: Any) -> list[Any]:
-    """Return a column as a list of Python's objects."""
-    for name in ("to_pylist", "tolist", "to_list"):  # of pyarrow; numpy and pandas; polars
-        if hasattr(column, name):
-            values: list[Any] = getattr(column, name)()
-            return values
-    return list(column)
-
-
-def _ids(column: Any) -> Any:
-    """Return a column of ids as a numpy array of integers, or else as a list."""
-    if is_array(column):
-        return column
-    kind = str(getattr(column, "dtype", getattr(column, "type", "")))
-    if kind.lower() in {"int64", "int32", "uint32", "uint64"} and not _has_nulls(column):
-        return column.to_numpy()
-    return _values(column)
-
-
-def _has_nulls(column: Any) -> bool:
-    count = getattr(column, "null_count", 0)
-    return bool(count() if callable(count) else count) or bool(getattr(column, "hasnans", False))
+def _values(one: Column, length: int) -> list[Any]:
+    """Return a column as a list; a constant with a given length."""
+    if isinstance(one, Constant):
+        return [one.content] * length
+    if isinstance(one, Coded):
+        values = [*one.categories, None]  # other codes, such as -1, stand for a missing value
+        most = len(one.categories)
+        return [values[code if 0 <= code < most else most] for code in one.codes.tolist()]
+    return as_list(one.values)
 
 
 def _add_columns(item: _Columns, users: dict[Any, list[Any]], pieces: dict[Any, list[Any]]) -> None:

@@ -171,7 +171,7 @@ class _CsvWriter:
         if _QUOTED.search("".join(texts)):
             texts = list(map(_quoted, texts))
         begin = f"{_quoted(batch.event)},{batch.granularity},{batch.period_text or ''},"
-        # In one text: nine million rows a second, and `csv.writer` writes two.
+        # In one text: 6.5 million rows for a second of CPU time, and `csv.writer` writes 1.5.
         self._stream.write((begin + f"\n{begin}".join(texts) + "\n").encode())
 
     def finish(self) -> None:

@@ -20,9 +20,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from .._core.batches import parse_period
 from .._core.periods import Granularity
 from ._errors import UsageError
-from ._periods import moment_of, named_period, period_of
+from ._periods import moment_of, period_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -219,7 +220,7 @@ def _dated(tally: Any, event: str, period: str, now: datetime) -> EventSet:
     elif period in {"today", "yesterday"}:
         event_set = tally.during(event, period_of(Granularity.DAY, period, now))
     else:
-        found = named_period(period)
+        found = parse_period(period)
         if found is None:
             raise UsageError(
                 f"@{period[:80]} is no period; periods are 2026, 2026-01, 2026-W02, 2026-01-05, "

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Group, Parameter
 
+from .._core.batches import ORDER, parse_period
 from .._core.events import EventSet
 from .._core.periods import Granularity, Period, dated
 from ._errors import UsageError
@@ -22,18 +23,8 @@ __all__ = [
     "duration_of",
     "lifetimes_of",
     "moment_of",
-    "named_period",
     "period_of",
 ]
-
-#: The notation of each granularity, with an example for messages.
-_NOTATIONS: Final = {
-    Granularity.YEAR: (re.compile(r"(\d{4})"), "2026"),
-    Granularity.MONTH: (re.compile(r"(\d{4})-(\d\d)"), "2026-01"),
-    Granularity.WEEK: (re.compile(r"(\d{4})-W(\d\d)"), "2026-W02"),
-    Granularity.DAY: (re.compile(r"(\d{4})-(\d\d)-(\d\d)"), "2026-01-05"),
-    Granularity.HOUR: (re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d)"), "2026-01-05T13"),
-}
 
 #: How many periods before the present one the words mean.
 _WORDS: Final = {"this": 0, "last": 1}
@@ -43,27 +34,12 @@ _MOMENT: Final = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d(?:\.\d{3}(?:\d{3})?)?)?)(Z|[+-]\d\d:\d\d)?)?"
 )
 
+#: What messages have as an example.
+_EXAMPLE: Final = datetime(2026, 1, 5, 13)
+
 _UNITS: Final = {"d": timedelta(days=1), "h": timedelta(hours=1)}
 
 _PERIOD: Final = Group("Period (default: today)", sort_key=2)
-
-
-def named_period(text: str) -> Period | None:
-    """Return the period that a text stands for in any of the notations, ``None`` if in none."""
-    for granularity, (notation, _) in _NOTATIONS.items():
-        match = notation.fullmatch(text)
-        if match is not None and text.isascii():
-            numbers = [int(number) for number in match.groups()]
-            try:
-                if granularity is Granularity.WEEK:
-                    year, week = numbers
-                    start = datetime.fromisocalendar(year, week, 1)
-                    return Period(granularity, start)
-                year, month, day, hour = numbers + [1, 1, 1, 0][len(numbers) :]
-                return Period(granularity, datetime(year, month, day, hour))
-            except (ValueError, OverflowError):
-                return None
-    return None
 
 
 def period_of(granularity: Granularity, text: str, now: datetime) -> Period:
@@ -81,10 +57,10 @@ def period_of(granularity: Granularity, text: str, now: datetime) -> Period:
     words = {**_WORDS, **_DAYS} if granularity is Granularity.DAY else _WORDS
     if text in words:
         return Period.containing(granularity, now).shift(-words[text])
-    period = named_period(text)
+    period = parse_period(text)
     if period is not None and period.granularity is granularity:
         return period
-    example = _NOTATIONS[granularity][1]
+    example = Period.containing(granularity, _EXAMPLE)
     raise UsageError(
         f"--{granularity} takes a {granularity} such as {example}, or {', '.join(words)}; "
         f"got {text[:80]!r}"
@@ -143,7 +119,7 @@ def lifetimes_of(texts: list[str]) -> dict[str, timedelta]:
         UsageError: one of them is not of this form, or names no granularity.
     """
     lifetimes: dict[str, timedelta] = {}
-    names = [str(granularity) for granularity in reversed(_NOTATIONS)]
+    names = [str(granularity) for granularity in ORDER[:-1]]
     for text in texts:
         name, _, duration = text.partition("=")
         if name not in names:
