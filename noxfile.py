@@ -18,7 +18,13 @@ PYTHONS = nox.project.python_versions(PYPROJECT)
 #: Two processes share the tests. Those of faults measure times, so no other tests run beside
 #: them; they wait most of the time, and do not hold each other up.
 TWO_PROCESSES = ("-n", "2", "--dist", "worksteal")
-TWO_PARTS = ((*TWO_PROCESSES, "--ignore=tests/faults"), (*TWO_PROCESSES, "tests/faults"))
+FAULTS = (*TWO_PROCESSES, "tests/faults")
+TWO_PARTS = ((*TWO_PROCESSES, "--ignore=tests/faults"), FAULTS)
+#: Coverage doubles the time of the tests. It is measured on those that test one thing each; those
+#: that repeat it in many worlds, as hypothesis does, run without.
+REPEATING = "exhaustive or hypothesis"
+MEASURED = (*TWO_PROCESSES, "--ignore=tests/faults", "-m", f"not ({REPEATING})")
+UNMEASURED = ((*TWO_PROCESSES, "--ignore=tests/faults", "-m", REPEATING), FAULTS)
 #: The oldest releases of the dependencies that pyproject.toml allows.
 LOWEST = ("redis[hiredis]==5.3.0", "anyio==4.4.0", "fakeredis[lua]==2.39.0")
 
@@ -60,11 +66,12 @@ def run_tests(session: nox.Session, env: dict[str, str]) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run all tests on this Python, with branch coverage."""
+    """Run all tests on this Python, most of them with branch coverage."""
     env = install_with_tests(session)
     session.run("coverage", "erase")
-    for arguments in [session.posargs] if session.posargs else TWO_PARTS:
-        session.run("coverage", "run", "-m", "pytest", *arguments, env=env)
+    session.run("coverage", "run", "-m", "pytest", *(session.posargs or MEASURED), env=env)
+    for arguments in () if session.posargs else UNMEASURED:
+        session.run("pytest", *arguments, env=env)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 
@@ -150,8 +157,9 @@ def browser(session: nox.Session) -> None:
 
 @nox.session
 def quickstart(session: nox.Session) -> None:
-    """Mark some events in the embedded store and show the bits."""
-    session.install(".[memory]")
+    """Run the demo, and mark some events, in the embedded store."""
+    session.install(".[cli,memory]")
+    session.run("tallymark", "demo")
     session.run("python", "examples/quickstart.py", *session.posargs)
 
 

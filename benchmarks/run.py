@@ -25,6 +25,7 @@ from contest import contest
 from cpu import events, lone, pinned
 from crowds import crowds, longest_stops
 from duck import duck
+from file_imports import file_imports
 from http_load import generator
 from product_reports import product_reports
 from reads import beside_reports, reads
@@ -102,6 +103,17 @@ ROWS = {
     "server_us": "{:.2f}",
 }
 DUCKDB = {"report": "{}", "contender": "{}", "ms": "{:,.1f}", "ratio": "{:.1f}x"}
+
+IMPORTS = {
+    "file": "{}",
+    "contender": "{}",
+    "rows_per_second": "{:,.0f}",
+    "ratio": "{:.1f}x",
+    "cpu_us": "{:.2f}",
+    "server_us": "{:.2f}",
+    "peak_mb": "{:,.0f}",
+    "file_mb": "{:,.0f}",
+}
 
 
 def main() -> None:
@@ -310,6 +322,14 @@ def run_user_ids(url: str, quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
+def run_imports(url: str, quick: bool) -> list[dict[str, Any]]:
+    """Measure imports of files, beside a loop of marks."""
+    rows = 500_000 if quick else 5_000_000
+    measured = file_imports(url, rows, sample=10_000 if quick else 50_000, rounds=1)
+    show(f"Imports of {rows:,} rows", measured, IMPORTS)
+    return measured
+
+
 PARTS = {
     "async": run_async,
     "latency": run_latency,
@@ -326,6 +346,7 @@ PARTS = {
     "product_reports": run_product_reports,
     "cluster": run_cluster,
     "user_ids": run_user_ids,
+    "imports": run_imports,
 }
 
 if __name__ == "__main__":

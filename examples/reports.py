@@ -11,7 +11,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from make_product_events import END, events, flags, users
+from make_product_events import APP
 
 from tallymark import Report, Tally
 
@@ -20,10 +20,9 @@ LABELS = {"open": "Opened the app", "signup": "Signed up", "project": "Created a
 
 async def fill(tally: Tally) -> None:
     """Mark all events and flags of the app."""
-    everyone = users()
-    for moment, event, numbers in events(everyone):
+    for moment, event, numbers in APP.events():
         await tally.mark_many(event, numbers, now=moment)
-    for flag, numbers in flags(everyone).items():
+    for flag, numbers in APP.flags().items():
         await tally.mark_unique_many(flag, numbers)
 
 
@@ -35,18 +34,18 @@ async def reports(tally: Tally) -> dict[str, Report]:
         "Web": tally.unique("web"),
     }
     return {
-        "lifecycle": await tally.lifecycle("open", periods=12, until=END, labels=LABELS),
-        "days-active": await tally.days_active("open", days=28, until=END, labels=LABELS),
+        "lifecycle": await tally.lifecycle("open", periods=12, until=APP.end, labels=LABELS),
+        "days-active": await tally.days_active("open", days=28, until=APP.end, labels=LABELS),
         "funnel": await tally.funnel(
             ["signup", "project", "invite", "checkout", "subscribe"],
-            since=END - timedelta(days=60),
-            until=END - timedelta(days=30),
+            since=APP.end - timedelta(days=60),
+            until=APP.end - timedelta(days=30),
             window=timedelta(days=30),
             segments=platforms,
             labels=LABELS,
         ),
-        "trend": await tally.trend("open", periods=90, until=END, labels=LABELS),
-        "streaks": await tally.streaks("open", days=14, until=END, labels=LABELS),
+        "trend": await tally.trend("open", periods=90, until=APP.end, labels=LABELS),
+        "streaks": await tally.streaks("open", days=14, until=APP.end, labels=LABELS),
     }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import fakeredis
 import pytest
 import redis
+from command_line import CommandLine
 from hypothesis import settings
 
 import tallymark
@@ -147,6 +148,18 @@ def systems(plain_store: Store) -> Iterator[dict[str, Any]]:
     bitmapist.SYSTEMS.update(default=plain_store.raw, other=fakeredis.FakeRedis())
     yield bitmapist.SYSTEMS
     bitmapist.delete_runtime_bitop_keys()
+
+
+@pytest.fixture
+def cli(memory_store: Store, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """Return the program on an embedded store, which `memory_store` inspects."""
+    return CommandLine(memory_store.url, capsys)
+
+
+@pytest.fixture
+def redis_cli(redis_store: Store, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """Return the program on a Redis server, which `redis_store` inspects."""
+    return CommandLine(redis_store.url, capsys)
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: The methods that build event sets, which are no coroutines in either facade.
 BUILDERS = [name for name in vars(EventSets) if not name.startswith("_")]
-STREAMS = ["users", "user_chunks"]
+STREAMS = ["users", "user_chunks", "export"]
 
 
 async def _streamed(items: Iterable[Any]) -> AsyncIterator[Any]:

@@ -284,6 +284,7 @@ def ids_of(names: Any) -> Any:
     return [pytest.param(*value, id=name) for name, value in names.items()]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("shards", SHARDS)
 @pytest.mark.parametrize(("make", "wanted"), ids_of(TAKEN))
 def test_arrays_are_marked_exactly(

@@ -14,6 +14,7 @@ from tallymark import sync as tm
 from tallymark._async.maintenance import AsyncMaintenance
 from tallymark._async.reads import AsyncReads
 from tallymark._async.reports import AsyncReports
+from tallymark._async.transfer import AsyncTransfer
 
 #: The verbs that the modules have too, with the default tally.
 MARKING = (
@@ -29,7 +30,7 @@ MARKING = (
 )
 READS = [
     name
-    for verbs in (AsyncReads, AsyncMaintenance, AsyncReports)
+    for verbs in (AsyncReads, AsyncMaintenance, AsyncTransfer, AsyncReports)
     for name in vars(verbs)
     if not name.startswith("_")
 ]

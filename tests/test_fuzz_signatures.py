@@ -61,6 +61,9 @@ INNOCENT: dict[str, Any] = {
     "timeout": 5,
     "event_set": SETS,
     "event_sets": [SETS],
+    "batches": [("a", "day", "2026-11-23", 1)],
+    "granularities": "day",
+    "on_skip": None,
     "start": 0,
     "limit": 5,
     "cohort": "a",
@@ -84,6 +87,7 @@ INNOCENT: dict[str, Any] = {
     "moment": NOON,
     "prefix": "trackist_",
     "granularity": "day",
+    "dry_run": False,
     "events": ["a"],
     "since": NOON,
     "period": DAY,
@@ -126,6 +130,7 @@ INNOCENT: dict[str, Any] = {
 #: The same, where the name alone does not tell.
 ELSEWHERE: dict[tuple[str, str], Any] = {
     ("history", "until"): datetime(2026, 11, 25),
+    ("export", "until"): datetime(2026, 11, 25),
     # An ordered funnel: that of one period has no arguments that other verbs have not.
     ("funnel", "by"): None,
     ("funnel", "moment"): None,
@@ -134,6 +139,7 @@ ELSEWHERE: dict[tuple[str, str], Any] = {
     ("event_names", "prefix"): "a",
     ("get_event_names", "prefix"): "a",
     ("Period", "start"): DAY.start,
+    ("Batch", "granularity"): Granularity.DAY,
     ("Period", "granularity"): Granularity.DAY,
     ("Period.containing", "granularity"): Granularity.DAY,
     ("KeySchema", "user_ids"): None,
@@ -325,6 +331,7 @@ def test_all_verbs_take_part() -> None:
 
 
 # What shards change is behind both facades.
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("facade", "shards"),
     [(ASYNC, None), (ASYNC, 3), (SYNC, None)],
@@ -450,6 +457,7 @@ def test_values() -> None:
         **{f"KeySchema.{name} ": getattr(shared, name) for name in methods(schema)},
         "Period": Period,
         **{f"Period.{name}": each for name, each in methods(DAY).items()},
+        "Batch": tallymark.Batch,
         "any_of": tallymark.any_of,
         "all_of": tallymark.all_of,
         "at_least": tallymark.at_least,

@@ -14,6 +14,7 @@ from servers import running_server
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "several",
     [

@@ -102,8 +102,8 @@ def test_it_names_every_verb_option_and_error() -> None:
 
 
 def test_ci_runs_the_command_that_passes_the_tests() -> None:
-    quickstart, tests = COMMANDS
-    assert quickstart.endswith("nox -s quickstart")
+    demo, tests = COMMANDS
+    assert demo.endswith('pip install ".[cli,memory]" && .venv/bin/tallymark demo')
     assert tests.endswith("nox -s tests")
     script = ROOT / ".ci" / "run"
     assert tests in script.read_text(encoding="utf-8").splitlines()

@@ -66,9 +66,13 @@ from .errors import (
 )
 
 if _TYPE_CHECKING:
+    from ._core.batches import Batch
+    from ._reading.expiring import AppliedExpiry
+    from ._reading.purging import Deleted
     from ._reports.bars import Bar, DaysBar
     from ._reports.days_active import DaysActive
     from ._reports.engagement import Funnel, FunnelStep, Stickiness
+    from ._reports.health.diagnosis import Diagnosis, Finding
     from ._reports.lifecycle import Lifecycle, LifecycleRow, LifecycleTotals
     from ._reports.ordered_funnel import OrderedFunnel, OrderedStep
     from ._reports.results import Report
@@ -81,7 +85,9 @@ if _TYPE_CHECKING:
 __all__ = [
     "TRACK_HOURLY",
     "TRACK_UNIQUE",
+    "AppliedExpiry",
     "Bar",
+    "Batch",
     "Cell",
     "CellState",
     "ClosedError",
@@ -91,7 +97,10 @@ __all__ = [
     "DaySpan",
     "DaysActive",
     "DaysBar",
+    "Deleted",
+    "Diagnosis",
     "EventSet",
+    "Finding",
     "Funnel",
     "FunnelStep",
     "Granularity",
@@ -159,13 +168,18 @@ __version__: str
 #: The names that are imported at their first use, and their modules. Together the modules take
 #: 10 ms, and a program that marks events on an event loop needs none of them.
 _LAZY = {
+    "AppliedExpiry": "_reading.expiring",
     "Bar": "_reports.bars",
+    "Batch": "_core.batches",
     "Cell": "_reports.retention",
     "CellState": "_reports.retention",
     "Cohort": "_reports.retention",
     "CurvePoint": "_reports.retention",
     "DaysActive": "_reports.days_active",
     "DaysBar": "_reports.bars",
+    "Deleted": "_reading.purging",
+    "Diagnosis": "_reports.health.diagnosis",
+    "Finding": "_reports.health.diagnosis",
     "Funnel": "_reports.engagement",
     "FunnelStep": "_reports.engagement",
     "Lifecycle": "_reports.lifecycle",

@@ -168,6 +168,7 @@ async def fails(facade: Facade, channels: Channels, url: str, **options: Any) ->
     return errors
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "url",
     [

@@ -55,7 +55,8 @@ async def test_all_verbs_on_a_cluster(facade: Facade, cluster_store: Store) -> N
         await remove(tally)
 
 
-@pytest.mark.parametrize("shards", [1, 3, 256])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("shards", [1, 3, 32])
 async def test_all_verbs_with_shards_on_one_server(
     facade: Facade, plain_store: Store, shards: int
 ) -> None:

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from tallymark import Granularity, InvalidValueError, Period
 from tallymark._core.context import Context
+from tallymark._core.expiry import Expiry
 from tallymark._core.options import Options
 from tallymark._core.periods import timestamp
 from tallymark._marking.marker import Marker
-from tallymark._marking.policies import Expiry
 
 if TYPE_CHECKING:
     from collections.abc import Callable

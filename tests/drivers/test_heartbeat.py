@@ -18,7 +18,7 @@ import pytest
 import redis
 
 import tallymark
-from tallymark import Tally, any_of
+from tallymark import Batch, Granularity, Tally, any_of
 from tallymark._async import executor as reader
 
 if TYPE_CHECKING:
@@ -172,6 +172,16 @@ VERBS: dict[str, Callable[[Tally], Any]] = {
     "unmark_many": lambda tally: tally.unmark_many("m", list(range(200_000))),
     "unmark_many, exact": lambda tally: tally.unmark_many("m", range(2_000), exact=True),
     "transaction": lambda tally: transaction(tally, 50_000),
+    "export": lambda tally: drained(tally.export()),
+    "restore, a list": lambda tally: tally.restore(
+        Batch("r", Granularity.UNIQUE, None, list(range(200_000)))
+    ),
+    "restore, rows": lambda tally: tally.restore(
+        ("r", "unique", None, number) for number in range(100_000)
+    ),
+    "restore, columns": lambda tally: tally.restore(
+        {"event": "r", "granularity": "unique", "period": None, "user_id": list(range(200_000))}
+    ),
     "merge": lambda tally: tally.merge(3, 4),
     "forget": lambda tally: tally.forget(4),
     "delete": lambda tally: tally.delete(any_of(map(tally_days(tally), days(2_000)))),
@@ -200,6 +210,7 @@ def large(redis_server: str) -> Iterator[str]:
         raw.flushdb()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("shards", [None, 4])
 async def test_no_verb_keeps_the_loop(
     large: str, shards: int | None, monkeypatch: pytest.MonkeyPatch
@@ -277,6 +288,7 @@ OF_MANY_DAYS: dict[str, Callable[[Tally, EventSet], Any]] = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("verb", OF_MANY_DAYS)
 @pytest.mark.parametrize("shards", [None, 16])
 async def test_no_number_of_shards_keeps_the_loop(

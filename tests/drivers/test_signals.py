@@ -51,6 +51,7 @@ def run(scenario: str, action: str, url: str) -> None:
     assert "interruptions" in done.stdout
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("action", ["mark", "soft"])
 @pytest.mark.parametrize("scenario", SINGLE_SERVER)
 def test_interrupted_at_every_line(redis_store: Store, scenario: str, action: str) -> None:
@@ -66,6 +67,7 @@ def test_no_exception_costs_the_pool_its_place(redis_store: Store) -> None:
     run("one-connection", "index", redis_store.url)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("raised", RAISED)
 def test_whatever_a_handler_raises_arrives_as_it_is(redis_store: Store, raised: str) -> None:
     run("mark", raised, redis_store.url)

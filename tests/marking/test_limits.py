@@ -20,10 +20,10 @@ from tallymark import (
     Period,
     PermissionDeniedError,
 )
+from tallymark._core.expiry import Expiry
 from tallymark._core.options import Options
 from tallymark._marking.batch import Batch
 from tallymark._marking.marker import Marker
-from tallymark._marking.policies import Expiry
 from tallymark.errors import CommandError
 
 if TYPE_CHECKING:

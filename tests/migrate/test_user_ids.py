@@ -156,6 +156,7 @@ WAYS_OF_TYPES = [
 ]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("source", "target", "user_ids"), WAYS_OF_TYPES, ids=str)
 def test_from_numbers_to_ids(
     request: pytest.FixtureRequest, source: Any, target: Any, user_ids: type
@@ -184,6 +185,7 @@ def test_from_numbers_to_ids(
         assert not [key for key in stores[1].located() if b"tmp:" in key]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("source", "target", "user_ids"), WAYS_OF_TYPES, ids=str)
 def test_from_ids_to_ids(
     request: pytest.FixtureRequest, source: Any, target: Any, user_ids: type
@@ -213,6 +215,7 @@ def test_from_ids_to_ids(
         assert not [key for key in stores[1].located() if b"tmp:" in key]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize(("source", "target"), WAYS[:-1], ids=str)
 def test_marks_and_unmarks_go_on_meanwhile(
@@ -357,6 +360,7 @@ migrate(old, new, ids=None if mapped else {number: make(number) for number in ra
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 @pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize("exchanges", [1, 3, 4, 5, 6, 8, 10])

@@ -655,6 +655,7 @@ class Endless:
         yield Compute(self, pauses=True)
 
 
+@pytest.mark.exhaustive
 async def test_work_ends_at_the_deadline(facade: Facade, store: Store) -> None:
     async with facade.open(store.url, timeout=30) as tally:
         made: Any = getattr(tally, "_verbs", tally)

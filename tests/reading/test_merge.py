@@ -25,7 +25,7 @@ from tallymark import (
     WrongSchemaError,
 )
 from tallymark._core.keys import key_slot, tags
-from tallymark._reading import bit_changes
+from tallymark._reading import raw_keys
 from wires import wired
 
 if TYPE_CHECKING:
@@ -158,6 +158,7 @@ async def test_no_bitmap_grows_beyond_the_target(facade: Facade, plain_store: St
         assert plain_store.raw.strlen("trackist_other_2026-11") == 10_001
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("target", [USER, 30_000_000])
 async def test_many_bitmaps(facade: Facade, store: Store, target: int) -> None:
     """More than one step reads or changes; the less, the more the bitmaps grow."""
@@ -419,6 +420,7 @@ async def test_merges_of_one_source_at_once(
 # --- faults
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("direction", ["request", "reply"])
 @pytest.mark.parametrize(("options", "ids"), LAYOUTS)
 async def test_a_connection_that_breaks_anywhere(
@@ -446,6 +448,7 @@ async def test_a_connection_that_breaks_anywhere(
             assert await tally.forget(source) == 0
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("direction", ["request", "reply"])
 @pytest.mark.parametrize(("options", "ids"), LAYOUTS)
 async def test_a_call_that_ends_anywhere_may_be_repeated(
@@ -641,9 +644,9 @@ async def test_a_node_that_is_gone(facade: Facade) -> None:
 
 def test_a_bitmap_that_expires_meanwhile_is_not_made_again() -> None:
     """It would never expire in the shard of the target."""
-    query = bit_changes._expiries([b"gone", b"kept", b"expiring"])
+    query = raw_keys.expiry_times([b"gone", b"kept", b"expiring"])
     request: Any = next(query)
     assert [command[0] for command in request.commands] == [b"TIME", *[b"PTTL"] * 3]
     with pytest.raises(StopIteration) as ended:
         query.send([[b"1700000000", b"900000"], -2, -1, 99_099])
-    assert ended.value.value == {b"kept": None, b"expiring": 1_700_000_100}
+    assert ended.value.value == (1_700_000_000.9, {b"kept": None, b"expiring": 1_700_000_100})

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 import tallymark
 from tallymark import Granularity, InvalidTypeError, Period, any_of, bitmapist
 from tallymark._core.context import Context
+from tallymark._core.expiry import Expiry
 from tallymark._core.options import Options
 from tallymark._core.unions import cover, days_of
-from tallymark._marking.policies import Expiry
 from tallymark.bitmapist import DayEvents, MonthEvents
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ async def mark_each_day(tally: Any, days: int) -> None:
         await tally.mark_event("e", number + 1, now=YESTERDAY - number * DAY)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "short", [["week"], ["month"], ["week", "month"], ["year"], ["week", "month", "year"]]
 )

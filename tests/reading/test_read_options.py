@@ -353,6 +353,7 @@ def pairwise(**options: Any) -> list[Any]:
 FACADES_BY_NAME = {facade.name: facade for facade in FACADES}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "row",
     pairwise(
@@ -379,6 +380,7 @@ async def test_each_pair_of_options_that_change_how_reads_run(
     assert replicated.keys() == before
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "row",
     pairwise(

@@ -187,6 +187,7 @@ async def test_mixed_granularities_and_flags(facade: Facade, store: Store) -> No
         assert await tally.counts([]) == []
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("bitfield", [True, False])
 async def test_contains_many_of_near_and_far_users(
     facade: Facade, store: Store, bitfield: bool
@@ -335,6 +336,7 @@ async def test_a_client_that_decodes_reads_bitmaps_all_the_same(redis_store: Sto
 # --- iteration
 
 
+@pytest.mark.exhaustive
 @ON_SOME_STORES
 @pytest.mark.usefixtures("_either_algebra")
 async def test_users_are_streamed_in_order(facade: Facade, store: Store) -> None:

@@ -61,6 +61,7 @@ def test_operations_agree_with_counting(algebra: Any, trees: list[Tree], seed: i
         assert ids == sorted(tree.of(data, counted))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("number", [2, 3, 4, 5, 8, 20, 64, 99])
 def test_every_threshold_of_some_sets(number: int) -> None:
     for threshold in range(1, number + 1):

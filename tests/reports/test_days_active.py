@@ -67,6 +67,7 @@ def by_pandas(days: Days, until: datetime, number: int) -> list[int]:
     return [int(histogram.get(at, 0)) for at in range(1, number + 1)]
 
 
+@pytest.mark.exhaustive
 @ON_SOME_STORES_WITH_ALGEBRAS
 async def test_bars_agree_with_pandas(
     facade: Facade, store: Store, algebra: str, monkeypatch: pytest.MonkeyPatch
@@ -88,6 +89,7 @@ async def test_bars_agree_with_pandas(
         assert store.names() == before
 
 
+@pytest.mark.exhaustive
 @ON_SOME_STORES
 @pytest.mark.parametrize("user_ids", [None, str])
 async def test_the_users_of_each_bar(facade: Facade, store: Store, user_ids: Any) -> None:

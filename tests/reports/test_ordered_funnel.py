@@ -187,6 +187,7 @@ def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 CART, BUY, SIGNUP = did("cart"), did("buy"), did("signup")
 
 
+@pytest.mark.exhaustive
 @ON_SOME_STORES
 async def test_funnels_agree_with_brute_force(
     facade: Facade, store: Store, monkeypatch: pytest.MonkeyPatch, clock: list[datetime]
@@ -497,6 +498,7 @@ async def test_sql_agrees(facade: Facade, plain_store: Store, clock: list[dateti
     assert rows[2][0] > 10
 
 
+@pytest.mark.exhaustive
 @ON_SOME_STORES
 @pytest.mark.parametrize(
     "begin", [datetime(2025, 3, 29, 18), datetime(2025, 10, 25, 18), datetime(2024, 12, 31, 18)]

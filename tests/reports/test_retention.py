@@ -112,6 +112,7 @@ def expected(
     return table
 
 
+@pytest.mark.exhaustive
 @ON_SOME_STORES
 @pytest.mark.parametrize("mode", ["classic", "unbounded"])
 @pytest.mark.parametrize("first_time", [False, True])
@@ -195,6 +196,7 @@ def test_cells_count_once_if_a_shard_moves_between_two_transactions(
     assert table.counts == [[[2, 2], [2, 2], [2, 0]]]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("limit", "transactions"),
     [
@@ -238,6 +240,7 @@ async def test_without_numpy_redis_counts_plain_cells(
         assert nobody.sizes == (0, 0)
 
 
+@pytest.mark.exhaustive
 async def test_a_funnel_within_a_period_of_ones_own(facade: Facade, store: Store) -> None:
     async with facade.open(store.url) as tally:
         marked = await plausible(tally)
@@ -283,6 +286,7 @@ async def test_the_users_of_a_funnel_and_of_stickiness(facade: Facade, store: St
             getattr(value, name)
 
 
+@pytest.mark.exhaustive
 async def test_first_time_looks_back_beyond_the_table(facade: Facade, store: Store) -> None:
     async with facade.open(store.url) as tally:
         await tally.mark_event("signup", 1, now=date(1999, 5, 1), track_hourly=True)

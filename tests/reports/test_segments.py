@@ -199,6 +199,7 @@ def expected_of(case: Any, segment: str | None) -> Table:
     )
 
 
+@pytest.mark.exhaustive
 @ON_SOME_STORES
 async def test_segments_brackets_and_own_periods_agree_with_pandas(
     facade: Facade, store: Store, monkeypatch: pytest.MonkeyPatch
@@ -238,6 +239,7 @@ async def test_segments_brackets_and_own_periods_agree_with_pandas(
         assert store.names() == before
 
 
+@pytest.mark.exhaustive
 @ON_SOME_STORES
 async def test_a_cell_has_the_event_set_of_its_users(facade: Facade, store: Store) -> None:
     async with facade.open(store.url, timezone=ZONE) as tally:
@@ -265,6 +267,7 @@ async def test_a_cell_has_the_event_set_of_its_users(facade: Facade, store: Stor
             assert hash(copied) == hash(table)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("algebra", [bits.Ints, None])
 def test_any_arguments_agree_with_pandas(
     algebra: Any, memory_store: Store, monkeypatch: pytest.MonkeyPatch
@@ -328,6 +331,7 @@ def test_any_arguments_agree_with_pandas(
         check()
 
 
+@pytest.mark.exhaustive
 async def test_first_ever_is_decided_by_all_that_a_function_reads(
     facade: Facade, store: Store
 ) -> None:

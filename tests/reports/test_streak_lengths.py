@@ -54,6 +54,7 @@ def by_pandas(days: Days, until: datetime, most: int) -> list[int]:
     return [int(histogram.get(length, 0)) for length in range(1, most + 1)]
 
 
+@pytest.mark.exhaustive
 @ON_SOME_STORES_WITH_ALGEBRAS
 async def test_bars_agree_with_pandas(
     facade: Facade, store: Store, algebra: str, monkeypatch: pytest.MonkeyPatch
@@ -76,6 +77,7 @@ async def test_bars_agree_with_pandas(
         assert store.names() == before
 
 
+@pytest.mark.exhaustive
 @ON_SOME_STORES
 @pytest.mark.parametrize("user_ids", [None, str])
 async def test_the_users_of_each_bar_have_such_streaks(

@@ -192,6 +192,7 @@ def reckon_with(algebra: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"tallymark.{module}.algebra", lambda: made)
 
 
+@pytest.mark.exhaustive
 @ON_SOME_STORES_WITH_ALGEBRAS
 async def test_all_numbers_agree_with_pandas(
     facade: Facade, store: Store, algebra: str, monkeypatch: pytest.MonkeyPatch

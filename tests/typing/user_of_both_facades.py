@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -13,11 +13,16 @@ from typing_extensions import assert_type
 
 import tallymark
 from tallymark import (
+    AppliedExpiry,
     Bar,
+    Batch,
     Cell,
     DaysActive,
     DaysBar,
+    Deleted,
+    Diagnosis,
     EventSet,
+    Finding,
     Funnel,
     Granularity,
     KeySchema,
@@ -197,9 +202,30 @@ async def async_reads(tally: Tally, event_set: EventSet, day: date) -> None:
     assert_type(await tally.memory("active"), dict[Granularity, int])
     assert_type(await tally.history(1, "active", day), dict[str, list[Period]])
     assert_type(await tally.forget(1), int)
+    deleted = await tally.delete_before(
+        day, events="active", granularities=["day", Granularity.HOUR]
+    )
+    assert_type(deleted, Deleted)
+    assert_type(deleted.bitmaps, Mapping[Granularity, int])
+    applied = await tally.apply_expiry(dry_run=True)
+    assert_type(applied, AppliedExpiry)
+    assert_type(applied.deleted, Mapping[Granularity, int])
+    diagnosis = await tally.doctor(timeout=9)
+    assert_type(diagnosis, Diagnosis)
+    assert_type(diagnosis.findings, tuple[Finding, ...])
+    assert_type(diagnosis.ok, bool)
+    await tally.delete_before(day, granularities="unique")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(await tally.merge(1, 2, timeout=1.0), int)
     await tally.merge(1, "2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(await tally.delete_all("trackist_"), int)
+    assert_type(tally.export("active", since=day), AsyncGenerator[Batch[int], None])
+    async for batch in tally.export(granularities=["day", Granularity.UNIQUE]):
+        assert_type(batch.ids(), list[int])
+        assert_type(batch.to_rows(), "list[tuple[str, str, str | None, int]]")
+        assert_type(batch.period, "Period | None")
+    assert_type(await tally.restore(tally.export()), dict[Granularity, int])
+    assert_type(await tally.restore([("a", "unique", None, 1)]), dict[Granularity, int])
+    assert_type(Batch("a", Granularity.UNIQUE, None, [1, 2]), Batch[int])
     table = await tally.retention("a", lambda period: tally.during("b", period), by="day")
     assert_type(table, Retention)
     assert_type(table.cohorts[0].cells[0], Cell)
@@ -275,7 +301,13 @@ def blocking_reads(tally: SyncTally, event_set: EventSet, day: date) -> None:
     assert_type(tally.lifecycle("active", by="month").quick_ratio, "float | None")
     assert_type(tally.streaks("active").at_least(7), Bar)
     assert_type(tally.forget(1), int)
+    assert_type(tally.delete_before(date(2026, 1, 1), granularities="hour", dry_run=True), Deleted)
+    assert_type(tally.apply_expiry(), AppliedExpiry)
+    assert_type(tally.doctor(), Diagnosis)
     assert_type(tally.merge(source=1, target=2), int)
+    assert_type(tally.export(timeout=1), Generator[Batch[int], None, None])
+    assert_type(tally.restore(tally.export(), timeout=60), dict[Granularity, int])
+    tally.restore()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     tally.merge(1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 

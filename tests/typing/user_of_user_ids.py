@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import Self, assert_type
 
 import tallymark
-from tallymark import EventSet, Granularity, PendingMark, Period, SyncTally, Tally, Transaction
+from tallymark import (
+    Batch,
+    EventSet,
+    Granularity,
+    PendingMark,
+    Period,
+    SyncTally,
+    Tally,
+    Transaction,
+)
 from tallymark import sync as tm
 
 if TYPE_CHECKING:
@@ -97,6 +106,7 @@ async def async_uuids(
     assert_type(await tally.history(user, "active", date.min), dict[str, list[Period]])
     assert_type(await tally.forget(user), int)
     assert_type(await tally.merge(user, user), int)
+    assert_type([batch async for batch in tally.export()], list[Batch[uuid.UUID]])
     assert_type(await tally.numbers([user]), "list[int | None]")
     assert_type(await tally.ids([1, 2]), "list[uuid.UUID | None]")
 
@@ -139,6 +149,7 @@ def blocking_strs(tally: SyncTally[str], event_set: EventSet) -> None:
     assert_type(tally.history("ann", "active", date.min), dict[str, list[Period]])
     assert_type(tally.forget("ann"), int)
     assert_type(tally.merge("ann", "bob"), int)
+    assert_type(next(tally.export()).ids(), list[str])
     assert_type(tally.numbers(["ann"]), "list[int | None]")
     assert_type(tally.ids([1, 2]), "list[str | None]")
 

@@ -51,6 +51,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- concurrency
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("small_steps")
 @pytest.mark.parametrize("options", LAYOUTS)
 def test_marks_before_any_step(redis_store: Store, options: Any) -> None:
@@ -91,6 +92,7 @@ def test_marks_before_any_step(redis_store: Store, options: Any) -> None:
             assert (found.numbers, found.users) == ({}, {})
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("small_steps")
 @pytest.mark.parametrize("options", LAYOUTS)
 @pytest.mark.parametrize("verb", ["forget", "merge"])
@@ -152,6 +154,7 @@ def test_a_forget_that_has_begun_meanwhile(redis_store: Store, options: Any) -> 
 # --- faults
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("small_steps")
 @pytest.mark.parametrize("fault", [crashing, repeating, losing_an_answer])
 @pytest.mark.parametrize("options", LAYOUTS)
@@ -182,6 +185,7 @@ def test_a_fault_at_any_step(redis_store: Store, options: Any, fault: Any) -> No
             assert checked(redis_store).users["late_u"] == {EVE}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("small_steps")
 @pytest.mark.parametrize("options", LAYOUTS)
 def test_a_failover_at_any_step(redis_store: Store, options: Any) -> None:

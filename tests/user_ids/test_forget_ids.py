@@ -278,6 +278,7 @@ def test_a_lost_reply(
     assert sum("the id is erased" not in message for message in messages) >= 3
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("small_steps")
 @pytest.mark.parametrize("shard", ["of the source", "all"])
 @pytest.mark.parametrize(("options", "verb", "arguments", "after"), CASES)

@@ -160,6 +160,7 @@ async def run_all(tally: Any, step: list[Any], users: list[Any]) -> list[Any]:
     return await asyncio.gather(*(run(tally, operation, users) for operation in step))
 
 
+@pytest.mark.exhaustive
 @ON_SOME_STORES
 @pytest.mark.parametrize("cached", [1, 4, 1000])
 async def test_results_are_those_of_marks_by_offset(

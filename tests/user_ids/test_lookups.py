@@ -107,6 +107,7 @@ async def test_every_verb_takes_and_yields_ids(facade: Facade, written: Written)
         assert await ask(tally, lookups.ids, [*numbers, 999_999]) == [*samples, None]
 
 
+@pytest.mark.exhaustive
 async def test_after_marks(facade: Facade, written: Written) -> None:
     """Users whose numbers the tally has given, beside those who had one."""
     known, new = SAMPLES[written.kind], [make(written.kind, number) for number in range(600)]
@@ -169,6 +170,7 @@ def make(kind: type, number: int) -> Any:
     return text if kind is str else text.encode()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("place", ["redis", "redis-5"])
 async def test_some_thousand_users(
     facade: Facade, write: Callable[..., Written], kind: type, place: str
@@ -213,6 +215,7 @@ async def test_some_thousand_users(
         ]
 
 
+@pytest.mark.exhaustive
 async def test_start_and_limit(facade: Facade, written: Written) -> None:
     ids = [make(written.kind, number) for number in range(300)]
     written.add(*ids)

@@ -346,6 +346,7 @@ def test_another_call_at_any_step(redis_store: Store, options: Any, verb: str, c
     assert step > 5  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("options", LAYOUTS)
 @pytest.mark.parametrize(
     ("verb", "arguments"),

@@ -30,6 +30,7 @@ def explored(rules: Rules, bounds: Bounds) -> Exploration:
         gc.enable()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "bounds",
     [
@@ -57,6 +58,7 @@ def test_the_properties_hold_in_every_state(bounds: Bounds) -> None:
     assert found.states > 1_000
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("rules", "bounds", "violation"),
     [

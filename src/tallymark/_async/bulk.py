@@ -16,10 +16,10 @@ from ..errors import StoreTimeoutError, TallymarkError
 from .loop_bound import running_loop
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 
     from .._core.periods import Granularity
-    from .._marking.bulk import BulkWrite, Chunk
+    from .._marking.bulk import BulkCall, Chunk
     from .._marking.marks import Result
     from .backend import AsyncBackend
 
@@ -28,7 +28,7 @@ __all__ = ["write_many"]
 
 async def write_many(
     backend: AsyncBackend,
-    many: BulkWrite,
+    many: BulkCall,
     user_ids: Iterable[Any] | AsyncIterable[Any],
     timeout: float | None,
 ) -> dict[Granularity, int]:
@@ -76,7 +76,7 @@ async def write_many(
 
 
 async def _checked_blocks(
-    many: BulkWrite, user_ids: Iterable[Any] | AsyncIterable[Any], deadline: Deadline
+    many: BulkCall, user_ids: Iterable[Any] | AsyncIterable[Any], deadline: Deadline
 ) -> AsyncGenerator[Any, None]:
     """Yield the offsets in blocks, and let other tasks run in between.
 
@@ -87,11 +87,12 @@ async def _checked_blocks(
     """
     if isinstance(user_ids, AsyncIterable):
         ids = aiter(user_ids)
+        more = True
         try:
-            while block := await _next_block(ids, deadline):
-                yield many.checked(block)
-                if len(block) < BLOCK:
-                    return
+            while more:
+                items, more = await _next_items(ids, many.weight, deadline)
+                for block in many.blocks(items)[0]:
+                    yield many.checked(block)
         finally:
             close = getattr(ids, "aclose", None)
             if close is not None:
@@ -109,21 +110,31 @@ async def _checked_blocks(
             yield offsets
     else:
         for block in unchecked:
+            await asyncio.sleep(0)  # the iterable may have taken long
             yield many.checked(block)
 
 
-async def _next_block(ids: AsyncIterator[Any], deadline: Deadline) -> list[Any]:
-    """Return the next ids, fewer than a block if these are the last ones.
+async def _next_items(
+    ids: AsyncIterator[Any], weight: Callable[[Any], int] | None, deadline: Deadline
+) -> tuple[list[Any], bool]:
+    """Return the next items of an iterable, and whether there may be more.
+
+    Arguments:
+        ids: the iterable.
+        weight: as in `BulkCall`.
+        deadline: when they have to be there.
 
     Raises:
         StoreTimeoutError: they did not come in time.
     """
-    block: list[Any] = []
+    items: list[Any] = []
+    size = 0
     with anyio.CancelScope(deadline=deadline.at) as scope:
-        async for user_id in ids:
-            block.append(user_id)
-            if len(block) == BLOCK:
-                break
+        async for item in ids:
+            items.append(item)
+            size += 1 if weight is None else weight(item)
+            if size >= BLOCK:
+                return items, True
     if scope.cancelled_caught:
         raise StoreTimeoutError("the iterable of user ids did not give the next one in time")
-    return block
+    return items, False

@@ -12,8 +12,14 @@ from .._reading import keyspace, queries, user_bits
 from .reads import AsyncReads
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import date
+
     from .._core.events import EventSet
-    from .._core.periods import Granularity
+    from .._core.periods import By, Granularity
+    from .._reading.expiring import AppliedExpiry
+    from .._reading.purging import Deleted
+    from .._reports.health.diagnosis import Diagnosis
 
 __all__ = ["AsyncMaintenance"]
 
@@ -85,6 +91,101 @@ class AsyncMaintenance(AsyncReads[IdT]):
         Cancelled: all, some or none of the bitmaps may have been changed; call it again.
         """
         return await self._answer(keyspace.delete_all(self._context, prefix), timeout)
+
+    async def delete_before(
+        self,
+        moment: date,
+        *,
+        events: str | Iterable[str] | None = None,
+        granularities: By | Iterable[By] | None = None,
+        dry_run: bool = False,
+        timeout: float | None = None,
+    ) -> Deleted:
+        """Delete the bitmaps of hours, days, weeks, months and years that ended before a moment.
+
+        A period that ends just at the moment is deleted; one that contains it stays. Flags stay,
+        since they have no date, and so do ids of users. What of a longer granularity is left
+        still answers: without the days of a month, the month does, and so do ranges that contain
+        the whole month; ranges that begin or end within it miss the users of its other days.
+
+        Scans all keys of the database, a thousand at a time, and deletes at most a hundred at a
+        time, so that Redis goes on serving others. Each key is deleted that has the name of such
+        a bitmap, whatever its type. Marks of old periods that are made meanwhile, or later,
+        create bitmaps again: call it again then. So may a `merge` across shards that runs at
+        the same time.
+
+        If the prefix of another tally begins with this tally's prefix, as ``tenant1_eu_`` does
+        with ``tenant1_``, its bitmaps are events of this tally as well, and are deleted too.
+
+        Arguments:
+            moment: a date or datetime, not in the future. An aware datetime is converted to the
+                tally's time zone, a naive one is taken to be in it, and a date stands for its
+                midnight.
+            events: the name of an event, or several; all by default.
+            granularities: ``"hour"``, ``"day"``, ``"week"``, ``"month"`` or ``"year"``, a
+                `Granularity` of these or a combination, or several of them; all five by default.
+            dry_run: delete nothing, but return what would be deleted.
+
+        Returns:
+            How many bitmaps were deleted, and how many bytes they took, for each granularity. It
+            may be too low after a broken connection and a retry.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
+            CommandError: Redis refused a command.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+                loop.
+
+        Cancelled: all, some or none of the bitmaps may have been changed; call it again.
+        """
+        from .._reading import purging  # noqa: PLC0415 - few programs need it
+
+        query = purging.delete_before(
+            self._context, moment, events=events, granularities=granularities, dry_run=dry_run
+        )
+        return await self._answer(query, timeout)
+
+    async def apply_expiry(
+        self, *, dry_run: bool = False, timeout: float | None = None
+    ) -> AppliedExpiry:
+        """Set the expiry of all bitmaps that exist, as the option ``expire`` asks for.
+
+        Marks set it, but only on the bitmaps that they change: call this once after you have
+        added the option, or changed it. Each bitmap of a granularity that ``expire`` names gets
+        the same expiry that a mark would set, whether it had none, an earlier or a later one. A
+        bitmap that would have expired already is deleted, so look at the result of a
+        ``dry_run`` first. Other granularities, and flags, keep what they have: no expiry is
+        removed.
+
+        Scans all keys of the database, a thousand at a time, and changes at most a hundred at a
+        time, so that Redis goes on serving others. It is safe to repeat, and marks may go on.
+
+        If the prefix of another tally begins with this tally's prefix, as ``tenant1_eu_`` does
+        with ``tenant1_``, its bitmaps are events of this tally as well, and get this expiry too.
+
+        Arguments:
+            dry_run: change nothing, but return what would be changed.
+
+        Returns:
+            For each granularity, how many bitmaps had another expiry, were deleted, or had this
+            expiry already.
+
+        Raises:
+            InvalidTypeError: an argument is not allowed; nothing was sent.
+            InvalidValueError: the tally has no option ``expire``; nothing was sent.
+            CommandError: Redis refused a command.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+                loop.
+
+        Cancelled: all, some or none of the bitmaps may have been changed; call it again.
+        """
+        from .._reading import expiring  # noqa: PLC0415 - few programs need it
+
+        return await self._answer(expiring.apply_expiry(self._context, dry_run=dry_run), timeout)
 
     async def memory(self, event: str, *, timeout: float | None = None) -> dict[Granularity, int]:
         """Return how many bytes the bitmaps of an event take, for each granularity it has.
@@ -193,3 +294,34 @@ class AsyncMaintenance(AsyncReads[IdT]):
         Cancelled: all, some or none of the bitmaps may have been changed; call it again.
         """
         return await self._answer(user_bits.merge(self._context, source, target), timeout)
+
+    async def doctor(self, *, timeout: float | None = None) -> Diagnosis:
+        """Examine the database and its servers for what goes wrong in practice.
+
+        More than twenty checks: the server's release, the rights of the Redis user, persistence,
+        eviction, memory, replication, the cluster, clocks, ids so sparse that bitmaps are mostly
+        zeros, keys of other types, left temporary keys, bitmaps without the expiry that the
+        option ``expire`` asks for, and others. docs/operations.md lists them. A check whose
+        command the server refuses is skipped, and says why.
+
+        Changes nothing. Reads at most 100,000 keys of each server, a thousand at a time, and
+        looks at 2,000 bitmaps, so what it says of keys is of a sample, if there are more.
+        Together that takes Redis up to a tenth of a second, in steps of a millisecond. Of a
+        cluster, all masters are examined; with the option ``read_from``, also the replica.
+
+        Returns:
+            A finding for each check. ``ok`` is False if there is a problem; warnings do not count.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: the timeout is not allowed; nothing was sent.
+            PermissionDeniedError: the login is refused.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            OverloadedError: ``max_pending`` reads were waiting.
+            ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
+                loop.
+
+        Cancelled: other calls are not affected, and no temporary key is left.
+        """
+        from .._reports.health.doctor import doctor  # noqa: PLC0415 - few programs need it
+
+        return await self._answer(doctor(self._context), timeout)

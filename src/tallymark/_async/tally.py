@@ -15,6 +15,7 @@ from .backends import make_backend
 from .maintenance import AsyncMaintenance
 from .many import AsyncMany
 from .reports import AsyncReports
+from .transfer import AsyncTransfer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Tally"]
 
 
-class Tally(AsyncMany[IdT], AsyncMaintenance[IdT], AsyncReports[IdT]):
+class Tally(AsyncMany[IdT], AsyncMaintenance[IdT], AsyncTransfer[IdT], AsyncReports[IdT]):
     """Marks events of users on one Redis database and reads them back, for asyncio programs.
 
     Make one tally when the program starts, use it from all tasks of one event loop, and close

@@ -12,9 +12,9 @@ from html import escape
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["Figure", "Page", "isolated"]
+__all__ = ["Figure", "Page", "document", "isolated"]
 
 
 class Figure(Protocol):
@@ -52,13 +52,8 @@ class Page(NamedTuple):
 
     def page(self) -> str:
         """Return a complete HTML page."""
-        title = escape(isolated(self.title))
-        return (
-            f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{title}</title>\n<style>\n{_PAGE_STYLE}</style>\n</head>\n"
-            f"<body>\n{self._content(f'<h1>{title}</h1>')}</body>\n</html>\n"
-        )
+        heading = f"<h1>{escape(isolated(self.title))}</h1>"
+        return document(self.title, [self._content(heading)])
 
     def fragment(self) -> str:
         """Return a part of a page, with its style."""
@@ -79,6 +74,21 @@ class Page(NamedTuple):
         several = len(self.figures) > 1
         heading = f"<figcaption>{escape(isolated(figure.title))}</figcaption>\n" if several else ""
         return f"<figure>\n{heading}{figure.html()}</figure>\n"
+
+
+def document(title: str, fragments: Iterable[str]) -> str:
+    """Return a complete HTML page of several fragments.
+
+    Arguments:
+        title: the title of the page, as text.
+        fragments: what `Page.fragment` returns.
+    """
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(isolated(title))}</title>\n<style>\n{_PAGE_STYLE}</style>\n</head>\n"
+        f"<body>\n{''.join(fragments)}</body>\n</html>\n"
+    )
 
 
 _PAGE_STYLE: Final = """\

@@ -7,25 +7,26 @@ from typing import TypeVar
 
 __all__ = ["FrozenMapping"]
 
+KeyT = TypeVar("KeyT")
 ItemT = TypeVar("ItemT")
 
 
-class FrozenMapping(Mapping[str, ItemT]):
-    """A mapping from names that never changes.
+class FrozenMapping(Mapping[KeyT, ItemT]):
+    """A mapping that never changes.
 
     Unlike a ``MappingProxyType``, it has a hash, if its values have one, and can be pickled.
     """
 
     __slots__ = ("_items",)
 
-    def __init__(self, items: Mapping[str, ItemT] | None = None) -> None:
+    def __init__(self, items: Mapping[KeyT, ItemT] | None = None) -> None:
         """Copy a mapping; none is made without an argument."""
         self._items = dict(items or {})
 
-    def __getitem__(self, name: str) -> ItemT:
+    def __getitem__(self, name: KeyT) -> ItemT:
         return self._items[name]
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[KeyT]:
         return iter(self._items)
 
     def __len__(self) -> int:

@@ -21,6 +21,7 @@ BLAKE2b digest of it, which has 32. Many small hashes take a third of the memory
 from __future__ import annotations
 
 import binascii
+import contextlib
 import functools
 import hashlib
 import uuid
@@ -46,6 +47,7 @@ else:  # before Python 3.13, the variables of `typing` have no defaults
 
 __all__ = [
     "BUCKETS",
+    "TYPES_BY_NAME",
     "Dictionary",
     "Entry",
     "IdT",
@@ -133,6 +135,15 @@ class _StrIds(IdType):
         _check_size(size, user_id)
         return key
 
+    def keys(self, user_ids: Iterable[Any]) -> list[str]:
+        ids = user_ids if type(user_ids) is list else list(user_ids)
+        if {str}.issuperset(map(type, ids)) and "" not in ids:
+            # A tenth of the time of a `key` for each. A character has up to four bytes.
+            with contextlib.suppress(UnicodeEncodeError):
+                if max(map(len, ids), default=0) <= _LONGEST // 4 and "".join(ids).encode():
+                    return ids
+        return super().keys(ids)
+
     def encode(self, key: str) -> bytes:
         return key.encode()
 
@@ -211,6 +222,9 @@ _TYPES: Final[dict[type, IdType]] = {
     uuid.UUID: _UuidIds(),
     int: _IntIds(),
 }
+
+#: The values of the option ``user_ids`` by the names of their types.
+TYPES_BY_NAME: Final[dict[str, type]] = {kind.name: user_ids for user_ids, kind in _TYPES.items()}
 
 
 def id_type(user_ids: type) -> IdType:

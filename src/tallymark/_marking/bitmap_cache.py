@@ -15,11 +15,12 @@ from .._core.periods import Granularity, Period, clock_at, wall_clock
 from .marks import Bitmaps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from datetime import date
 
+    from .._core.expiry import Expiry
     from .._core.options import Options
-    from .policies import EventPolicy, Expiry
+    from .policies import EventPolicy
 
 __all__ = ["BitmapCache", "PresentHour"]
 
@@ -194,19 +195,43 @@ class BitmapCache:
     def _make(
         self, event: str, shard: int, hour: _Hour | None, granularities: Granularity
     ) -> Bitmaps:
+        moment = hour and datetime(*hour)
+        return self._of_periods(
+            event,
+            shard,
+            (
+                # The unique bitmap has no period, also beside bitmaps that have one.
+                (granularity, None)
+                if moment is None or granularity is Granularity.UNIQUE
+                else (granularity, Period.containing(granularity, moment))
+                for granularity in granularities
+            ),
+        )
+
+    def of_period(
+        self, event: str, granularity: Granularity, period: Period | None, shard: int
+    ) -> Bitmaps:
+        """Return one bitmap of an event in a shard; it is not cached.
+
+        Arguments:
+            event: the event's name.
+            granularity, period: of the bitmap; ``None`` for the dateless one, which is UNIQUE.
+            shard: the number of the shard.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: the event is not allowed.
+        """
+        return self._of_periods(event, shard, ((granularity, period),))
+
+    def _of_periods(
+        self, event: str, shard: int, periods: Iterable[tuple[Granularity, Period | None]]
+    ) -> Bitmaps:
         self._policy.check_length(event)
         check_name("event", event)
         self._policy.check(event)
-        moment = hour and datetime(*hour)
         prefix = self._parts[shard].prefix
         entries = []
-        for granularity in granularities:
-            period = (
-                # The unique bitmap has no period, also beside bitmaps that have one.
-                None
-                if moment is None or granularity is Granularity.UNIQUE
-                else Period.containing(granularity, moment)
-            )
+        for granularity, period in periods:
             expires_at = self._expiry.time(period)
             # An EXPIREAT in the past would delete the key.
             if expires_at == math.inf or expires_at > self._clock():

@@ -7,6 +7,7 @@ all other windows are set one by one, a thousand per transaction.
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from .._core.periods import Granularity
     from .marks import Bitmaps, Mark, Result
 
-__all__ = ["BulkWrite", "Chunk", "Target", "prepared_marks"]
+__all__ = ["BulkCall", "BulkWrite", "Chunk", "Target", "prepared_marks"]
 
 #: How many bits one transaction sets one by one: on three keys, 1.6 ms of Redis's time.
 _SPARSE_MARKS: Final = 1000
@@ -67,14 +68,84 @@ class Chunk:
     ids: int
 
 
-class BulkWrite:
+class BulkCall(abc.ABC):
+    """One call that writes in several transactions: these, and their results.
+
+    Attributes:
+        done: how many ids have been written.
+        counts: how many bits were flipped, by granularity.
+    """
+
+    #: Returns how many ids an item of the call's iterable has; ``None`` if the items are ids.
+    weight: Callable[[Any], int] | None = None
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.counts: dict[Granularity, int] = {}
+
+    @abc.abstractmethod
+    def blocks(
+        self, items: Iterable[Any], check_time: Callable[[], object] | None = None
+    ) -> tuple[Iterator[Any], bool]:
+        """Return an iterator over blocks, and whether all are checked before any is sent.
+
+        Arguments:
+            items: the argument of the call.
+            check_time: is called after each item of an iterable that may wait; raises when the
+                deadline has passed.
+
+        Raises:
+            InvalidTypeError: this is no such argument.
+        """
+
+    @abc.abstractmethod
+    def checked(self, block: Any) -> Any:
+        """Return a block, checked.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an item is not allowed.
+        """
+
+    @abc.abstractmethod
+    def chunks(self, block: Any) -> Iterator[Chunk]:
+        """Yield the transactions for what `checked` has returned."""
+
+    def record(self, chunk: Chunk, results: Sequence[Result]) -> None:
+        """Add the results of a chunk to the counts.
+
+        Raises:
+            CommandError: Redis refused the chunk.
+        """
+        for result in results:
+            if isinstance(result, TallymarkError):
+                raise result
+            counts = result if isinstance(result, dict) else dict.fromkeys(result, 1)
+            for granularity, count in counts.items():
+                self.counts[granularity] += count
+        self.done += chunk.ids
+
+    def with_progress(self, error: TallymarkError, timeout: float | None) -> TallymarkError:
+        """Return the error of the call: its message also says how many ids have been written.
+
+        Arguments:
+            error: the error of a chunk, or of the ids.
+            timeout: the timeout of the whole call, in seconds; ``None`` if the tally's timeout
+                limits each transaction.
+        """
+        if timeout is not None:
+            error = with_timeout(error, timeout)
+        if not self.done:
+            return error
+        return copied(error, f"{error}; {self.done} ids before were written")
+
+
+class BulkWrite(BulkCall):
     """One call of ``mark_many`` or ``unmark_many``: its transactions and their results.
 
     Attributes:
         event: the event's name.
         uncounted: whether the event does not count towards ``max_events`` yet.
-        done: how many ids have been written.
-        counts: how many bits were flipped, by granularity.
+        done, counts: as in `BulkCall`.
     """
 
     def __init__(
@@ -91,15 +162,15 @@ class BulkWrite:
             schema: checks the ids and assigns them to shards.
             value: the bit to write.
         """
+        super().__init__()
         self._target = target
         self._schema = schema
         self._value = value
-        self.done = 0
         bitmaps = target(0).bitmaps
         self.event = bitmaps.event
         self.uncounted = bitmaps.uncounted
         granularities = bitmaps.granularities  # the same in all shards
-        self.counts: dict[Granularity, int] = dict.fromkeys(granularities, 0)
+        self.counts = dict.fromkeys(granularities, 0)
 
     def blocks(
         self, user_ids: Iterable[Any], check_time: Callable[[], object] | None = None
@@ -133,34 +204,6 @@ class BulkWrite:
         for begin in range(0, len(users), _EXACT_UNMARKS):
             marks = [exact_unmark(user) for user in users[begin : begin + _EXACT_UNMARKS]]
             yield Chunk(marks, len(marks))
-
-    def record(self, chunk: Chunk, results: Sequence[Result]) -> None:
-        """Add the results of a chunk to the counts.
-
-        Raises:
-            CommandError: Redis refused the chunk.
-        """
-        for result in results:
-            if isinstance(result, TallymarkError):
-                raise result
-            counts = result if isinstance(result, dict) else dict.fromkeys(result, 1)
-            for granularity, count in counts.items():
-                self.counts[granularity] += count
-        self.done += chunk.ids
-
-    def with_progress(self, error: TallymarkError, timeout: float | None) -> TallymarkError:
-        """Return the error of the call: its message also says how many ids have been written.
-
-        Arguments:
-            error: the error of a chunk, or of the ids.
-            timeout: the timeout of the whole call, in seconds; ``None`` if the tally's timeout
-                limits each transaction.
-        """
-        if timeout is not None:
-            error = with_timeout(error, timeout)
-        if not self.done:
-            return error
-        return copied(error, f"{error}; {self.done} ids before were written")
 
 
 def prepared_marks(

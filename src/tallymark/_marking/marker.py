@@ -13,6 +13,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from .._core.arguments import check_flag, checked_name
+from .._core.expiry import Expiry
 from .._core.failures import may_be_applied
 from .._core.options import switches
 from .._core.periods import Granularity, Period
@@ -20,7 +21,7 @@ from ..errors import TallymarkError
 from .bitmap_cache import BitmapCache
 from .bulk import BulkWrite, Target
 from .marks import Bitmaps, BitMark, ExactUnmark
-from .policies import EventPolicy, Expiry
+from .policies import EventPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -177,6 +178,18 @@ class Marker:
     def unmark_unique_many(self, event: str) -> BulkWrite:
         """Return the bulk write that clears many users' dateless bits."""
         return self._dateless_write(event, 0)
+
+    def bitmap_write(
+        self, event: str, granularity: Granularity, period: Period | None
+    ) -> BulkWrite:
+        """Return the bulk write that sets many users' bits of one bitmap.
+
+        Arguments:
+            event: the event's name.
+            granularity, period: of the bitmap; ``None`` for the dateless one, which is UNIQUE.
+        """
+        of_shard = functools.partial(self._cache.of_period, event, granularity, period)
+        return self._bulk_write(functools.cache(of_shard), 1)
 
     def bitmaps(
         self,

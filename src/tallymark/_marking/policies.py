@@ -1,70 +1,25 @@
-"""Limits on what a tally writes: when bitmaps expire, and which events may be marked. Pure."""
+"""Limits on which events a tally may mark. Pure."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import re
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from .._core.periods import Granularity, timestamp
 from .._core.untrusted import shown
 from ..errors import InvalidValueError
 
 if TYPE_CHECKING:
     from .._core.options import Options
-    from .._core.periods import Period
 
-__all__ = ["EventPolicy", "Expiry", "Lock"]
+__all__ = ["EventPolicy", "Lock"]
 
 #: A lock, or a null context where there are no threads.
 Lock = contextlib.AbstractContextManager[Any]
 
-#: The middle of the years 1 to 9999.
-_MIDDLE: Final = datetime(5000, 1, 1)
-
 #: Names of more characters are stored as a digest, which bounds their memory.
 _LONG_NAME: Final = 64
-
-
-class Expiry:
-    """When bitmaps expire, by the option ``expire``.
-
-    The expiry time depends on the bitmap's period alone: every mark, however late, sets
-    the same one.
-    """
-
-    def __init__(self, options: Options) -> None:
-        """Prepare for a tally's options."""
-        self._lifetimes = options.lifetimes
-        self._zone = options.zone
-        #: Whether the bitmaps of days expire.
-        self.days_expire = Granularity.DAY in options.lifetimes
-
-    def time(self, period: Period | None) -> float:
-        """Return when a bitmap expires, in seconds since 1970; ``math.inf`` for never.
-
-        Arguments:
-            period: the bitmap's period; ``None`` for the dateless bitmap.
-
-        Raises:
-            InvalidValueError: the tally's zone is of a class that fails in those years.
-        """
-        if period is None or period.granularity not in self._lifetimes:
-            return math.inf
-        lifetime = self._lifetimes[period.granularity]
-        try:
-            period_end = period.end
-        except InvalidValueError:  # the year 9999, after which there is no datetime
-            return math.inf
-        try:
-            end = timestamp(period_end, self._zone)
-        except OverflowError:
-            # At either limit of datetime: in the far future or the far past.
-            return math.inf if period.start > _MIDDLE else -math.inf
-        return math.ceil(end + lifetime.total_seconds())
 
 
 class EventPolicy:

@@ -10,8 +10,8 @@ from .._core.periods import UNIQUE_SUFFIX, Granularity, Period, suffix_of
 from .row_marks import GRANULARITIES
 
 if TYPE_CHECKING:
+    from .._core.expiry import Expiry
     from .._core.options import Options
-    from .policies import Expiry
 
 __all__ = ["RowCalendar", "Span", "Unit"]
 

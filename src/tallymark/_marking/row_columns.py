@@ -31,6 +31,9 @@ __all__ = [
     "Objects",
     "Row",
     "Rows",
+    "check_names",
+    "column",
+    "has_columns",
     "is_columns",
     "streamed",
 ]
@@ -114,14 +117,18 @@ class Columns(NamedTuple):
         Raises:
             InvalidTypeError, InvalidValueError: a column is missing, or is no column.
         """
-        _check_names(source)
+        _check_columns(source)
+        numpy = loaded_numpy()
+        moments = (date,) if numpy is None else (date, numpy.datetime64)
+        constants: dict[str, Any] = {"event": str, "moment": moments, "user_id": ()}
         event, user_id, moment = columns = [
-            _column(name, source[name], isinstance(source, Mapping)) for name in COLUMNS
+            column(name, source[name], constants[name] if isinstance(source, Mapping) else ())
+            for name in COLUMNS
         ]
         lengths = {
             name: length
-            for name, column in zip(COLUMNS, columns, strict=True)
-            if (length := _length(column)) is not None
+            for name, each in zip(COLUMNS, columns, strict=True)
+            if (length := _length(each)) is not None
         }
         if "user_id" not in lengths:
             raise InvalidTypeError("user_id must be a column, with the id of each row")
@@ -172,7 +179,7 @@ def is_columns(source: object) -> bool:
             "rows must be an iterable of (event, user id, moment), or columns with these, "
             f"got a {kind_of(source)}"
         )
-    if isinstance(source, Mapping) or _has_names(source):
+    if has_columns(source):
         return True
     return any(hasattr(kind, name) for name in ("read_next_batch", "__arrow_c_stream__"))
 
@@ -180,11 +187,11 @@ def is_columns(source: object) -> bool:
 def streamed(source: Any) -> Iterator[Columns] | None:
     """Return the parts of a table, or a stream, of record batches; ``None`` if this is none."""
     if hasattr(type(source), "to_batches") and hasattr(type(source), "column_names"):
-        _check_names(source)  # there may be no batch
+        _check_columns(source)  # there may be no batch
         return map(Columns.of, source.to_batches())
     if hasattr(type(source), "read_next_batch"):
         return map(Columns.of, source)
-    if not isinstance(source, Mapping) and not _has_names(source):
+    if not has_columns(source):
         pyarrow = sys.modules.get("pyarrow")
         if pyarrow is None:
             raise InvalidTypeError(f"import pyarrow before rows are passed as a {kind_of(source)}")
@@ -199,8 +206,11 @@ def streamed(source: Any) -> Iterator[Columns] | None:
     return None
 
 
-def _has_names(source: object) -> bool:
+def has_columns(source: object) -> bool:
+    """Return whether this is a mapping of columns, or a data frame or table."""
     kind = type(source)
+    if isinstance(source, Mapping):
+        return True
     if is_array(source):
         return getattr(source, "dtype").names is not None  # noqa: B009 - of an unknown type
     return hasattr(kind, "column_names") or (hasattr(kind, "columns") and hasattr(kind, "dtypes"))
@@ -215,15 +225,25 @@ def _names(source: Any) -> list[object]:
     return list(names)
 
 
-def _check_names(source: Any) -> None:
-    """Raise an `InvalidValueError` unless a mapping or a data frame has the right columns."""
+def check_names(source: Any, wanted: Sequence[str]) -> list[object]:
+    """Return the names of the columns of a mapping or a data frame.
+
+    Raises:
+        InvalidValueError: one of the wanted columns is missing.
+    """
     names = _names(source)
-    missing = [name for name in COLUMNS if name not in names]
+    missing = [name for name in wanted if name not in names]
     if missing:
         raise InvalidValueError(
-            f"rows have the columns {', '.join(COLUMNS)}; {' and '.join(missing)} missing, "
+            f"rows have the columns {', '.join(wanted)}; {' and '.join(missing)} missing, "
             f"got {shown(names)}"
         )
+    return names
+
+
+def _check_columns(source: Any) -> None:
+    """Raise an `InvalidValueError` unless a mapping or a data frame has the right columns."""
+    names = check_names(source, COLUMNS)
     if isinstance(source, Mapping) and len(names) > len(COLUMNS):
         others = [name for name in names if name not in COLUMNS]
         raise InvalidValueError(
@@ -239,23 +259,24 @@ def _length(column: Column) -> int | None:
     return len(values)
 
 
-def _column(name: str, values: Any, may_be_constant: bool) -> Column:
+def column(name: str, values: Any, constants: type | tuple[type, ...] = ()) -> Column:
     """Return one column in the form that takes the least time.
+
+    Arguments:
+        name: its name, for errors.
+        values: a list, an array, or a column of a data frame.
+        constants: the types of values that stand for all rows.
 
     Raises:
         InvalidTypeError, InvalidValueError: it is none.
     """
-    numpy = loaded_numpy()
-    constants: dict[str, Any] = {"event": str, "moment": date, "user_id": ()}
-    if may_be_constant and (
-        isinstance(values, constants[name])
-        or (name == "moment" and numpy is not None and isinstance(values, numpy.datetime64))
-    ):
+    if isinstance(values, constants):
         return Constant(values)
+    numpy = loaded_numpy()
     try:
-        column = _arrow(values) or _series(values)
-        if column is None and hasattr(type(values), "__array__") and numpy is not None:
-            column = _array(numpy, name, values)
+        found = _arrow(values) or _series(values)
+        if found is None and hasattr(type(values), "__array__") and numpy is not None:
+            found = _array(numpy, name, values)
     except (InvalidTypeError, InvalidValueError):
         raise
     except Exception as error:
@@ -263,8 +284,8 @@ def _column(name: str, values: Any, may_be_constant: bool) -> Column:
         raise InvalidTypeError(
             f"{name} is a {kind_of(values)} that cannot be read as a column: {shown(error)}"
         ) from error
-    if column is not None:
-        return column
+    if found is not None:
+        return found
     if not isinstance(values, Sequence) or isinstance(values, (str, bytes, bytearray, memoryview)):
         raise InvalidTypeError(
             f"{name} must be a column: a list, an array, or one of a data frame; "

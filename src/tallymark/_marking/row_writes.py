@@ -18,12 +18,13 @@ from .rows import RowEvents, RowWrite, sends
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from .._core.expiry import Expiry
     from .._core.options import Options
     from .._core.user_ids import Dictionary
     from .bitmap_cache import BitmapCache
     from .marks import Bitmaps
     from .number_cache import NumberCache
-    from .policies import EventPolicy, Expiry
+    from .policies import EventPolicy
     from .row_effects import Send
 
 __all__ = ["RowWrites"]

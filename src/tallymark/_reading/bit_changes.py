@@ -13,7 +13,7 @@ from .._core.failures import check_replicated, copied
 from .._core.untrusted import escaped
 from ..errors import WrongKeyTypeError
 from .fanout import gather
-from .raw_keys import command_groups
+from .raw_keys import command_groups, expiry_times
 from .requests import Request, check_replies, send
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def move_to_shard(
     Returns:
         As `move`. Where the target's guard has refused, the bit of the source stays.
     """
-    expiries = yield from in_shard(context, source.shard, _expiries(keys))
+    _, expiries = yield from in_shard(context, source.shard, expiry_times(keys))
     prefixes = [context.shards[bit.shard].origin.prefix.encode() for bit in (source, target)]
     copies = {prefixes[1] + key.removeprefix(prefixes[0]): key for key in expiries}
     query = _set(context, list(copies), target.digits, list(expiries.values()), guards[1])
@@ -234,25 +234,6 @@ def move_to_shard(
     return refused
 
 
-def _expiries(keys: Sequence[bytes]) -> Query[dict[bytes, int | None]]:
-    """Return when each bitmap expires, in seconds since 1970; ``None`` for never.
-
-    Bitmaps that do not exist any more are left out. By the clock of the server, which is that
-    of ``PTTL``. Rounded, since the server takes some time between two commands: an expiry in
-    whole seconds, as tallymark sets it, is exact.
-    """
-    commands: list[Command] = [(b"TIME",), *((b"PTTL", key) for key in keys)]
-    replies = yield Request(commands, tolerant=True, changes=True)
-    check_replies(replies)
-    (seconds, microseconds), *ttls = replies
-    now = int(seconds) + int(microseconds) / 1e6
-    return {
-        key: None if ttl == -1 else round(now + ttl / 1000)
-        for key, ttl in zip(keys, ttls, strict=True)
-        if ttl != -2  # the key has expired, or was deleted
-    }
-
-
 def _set(
     context: Context,
     keys: Sequence[bytes],
@@ -266,7 +247,7 @@ def _set(
         context: the database.
         keys: the keys of the bitmaps, of one shard.
         digits: the offset of the bit.
-        expiries: when each of the bitmaps expires if it does not exist yet, as `_expiries`.
+        expiries: when each of the bitmaps expires if it does not exist yet, as `expiry_times`.
         guard: the condition.
     """
     if not keys:

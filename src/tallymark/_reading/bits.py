@@ -8,6 +8,7 @@ a bitmap are 0, so values of different lengths are aligned at their first byte.
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
@@ -90,6 +91,24 @@ class Algebra(Protocol):
         """
         ...
 
+    def numbers(self, parts: Sequence[tuple[int, bytes]], shards: int, at: int) -> Iterator[Any]:
+        """Yield the numbers of the users of some shards in ascending order, piece by piece.
+
+        The user at an offset in the bitmap of a shard has the number ``offset * shards + shard``.
+        A piece is computed in a few milliseconds at most. It is a list or an array.
+
+        Arguments:
+            parts: the number of each shard, and the same range of bytes of its bitmap; may be
+                shorter at the end of the bitmap.
+            shards: how many shards the database has.
+            at: the index of the first byte in each bitmap.
+        """
+        ...
+
+    def joined(self, pieces: Sequence[Any]) -> Any:
+        """Return one or more pieces of `numbers` as one."""
+        ...
+
 
 class Ints:
     """Values that are ints; the first byte of the bitmap is the least significant one."""
@@ -141,6 +160,24 @@ class Ints:
                     if byte
                     for bit in _SET_BITS[byte]
                 ]
+
+    def numbers(
+        self, parts: Sequence[tuple[int, bytes]], shards: int, at: int
+    ) -> Iterator[list[int]]:
+        """Yield the numbers of the users of some shards, in lists."""
+        step = max(1, _PIECE // len(parts))
+        for begin in range(0, max(len(data) for _, data in parts), step):
+            numbers: list[int] = []
+            for shard, data in parts:
+                piece = data[begin : begin + step]
+                for bits in self.ids(self.load(piece, step), len(piece), 8 * (at + begin)):
+                    numbers += [bit * shards + shard for bit in bits] if shards > 1 else bits
+            numbers.sort()  # fast: timsort merges the ascending runs
+            yield numbers
+
+    def joined(self, pieces: Sequence[list[int]]) -> list[int]:
+        """Return lists as one."""
+        return list(itertools.chain.from_iterable(pieces))
 
 
 #: The positions of the set bits in each of the 256 bytes.
@@ -223,6 +260,29 @@ class Arrays:
             positions = numpy.flatnonzero(numpy.unpackbits(data[at : at + _PIECE]))
             if len(positions):
                 yield (positions + (first + 8 * at)).tolist()
+
+    def numbers(self, parts: Sequence[tuple[int, bytes]], shards: int, at: int) -> Iterator[Any]:
+        """Yield the numbers of the users of some shards, in one array.
+
+        The bits of all shards side by side are in the order of the numbers.
+        """
+        numpy = self.numpy
+        if shards == 1:
+            ((_, data),) = parts
+            bits = numpy.unpackbits(numpy.frombuffer(data, dtype=numpy.uint8))
+        else:
+            length = max(len(data) for _, data in parts)
+            bits = numpy.zeros((8 * length, shards), dtype=numpy.uint8)
+            for shard, data in parts:
+                of_shard = numpy.unpackbits(numpy.frombuffer(data, dtype=numpy.uint8))
+                bits[: len(of_shard), shard] = of_shard
+        # As booleans, of which numpy finds those that are true several times as fast.
+        positions = numpy.flatnonzero(bits.view(numpy.bool_))
+        yield positions.astype(numpy.int64, copy=False) + 8 * at * shards
+
+    def joined(self, pieces: Sequence[Any]) -> Any:
+        """Return arrays as one."""
+        return pieces[0] if len(pieces) == 1 else self.numpy.concatenate(pieces)
 
 
 #: A block of a little less than what glibc takes into account at most: 32 MiB.

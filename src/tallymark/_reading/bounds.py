@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Final
 
+from .._core.arguments import checked_name, iterated
 from .._core.events import Bitmap, Combination, Compound
 from .._core.unions import DayRange, Union
 from ..errors import InvalidValueError
-from .requests import Checkpoint
+from .requests import Checkpoint, in_steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from .._core.events import EventSet
     from .requests import Query, QueryEffect
 
-__all__ = ["check_bitmaps", "check_number", "check_uses"]
+__all__ = ["check_bitmaps", "check_number", "check_uses", "checked_events"]
 
 #: How often a query may use each of ``max_bitmaps`` bitmaps, on average.
 _USES_PER_BITMAP: Final = 25
@@ -28,6 +30,9 @@ _FEW: Final = 1000
 
 #: How many bitmaps or parts of expressions are processed between two checkpoints.
 _STEP: Final = 200
+
+#: How many names are checked in one step, since names may be long.
+_NAMES: Final = 10
 
 
 _ONLY_BITMAPS: Final = frozenset((Bitmap,))
@@ -49,6 +54,27 @@ def check_number(context: Context, number: int, what: str) -> None:
         raise InvalidValueError(
             f"too many {what}: one question may read max_bitmaps={limit} bitmaps"
         )
+
+
+def checked_events(context: Context, events: str | Iterable[str]) -> Query[list[str]]:
+    """Return the names of some events, each once, in their order.
+
+    Arguments:
+        context: the database and its options.
+        events: the name of an event, or several; takes one more than ``max_bitmaps`` at most,
+            since the iterable may be infinite.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: these are no names, or too many.
+    """
+    if isinstance(events, str):
+        events = [events]
+    iterator = iterated("events must be a name or several", events)
+    limited = itertools.islice(iterator, context.options.max_bitmaps + 1)
+    checked = yield from in_steps((checked_name("event", name) for name in limited), _NAMES)
+    names = list(dict.fromkeys(checked))
+    check_number(context, len(names), "events")
+    return names
 
 
 def check_uses(context: Context, number: int, what: str) -> None:

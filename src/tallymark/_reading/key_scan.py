@@ -15,23 +15,32 @@ prefix begins with another one, a scan with the shorter one finds the bitmaps of
 
 from __future__ import annotations
 
+import itertools
 import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from .._core.keys import results_of_bitmapist, scan_pattern
+from .._core.periods import Granularity
 from ..errors import InvalidValueError
 from .fanout import gather
-from .requests import ListNodes, Request, in_steps
+from .requests import Checkpoint, ListNodes, Request, in_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from .._core.context import Context
     from .._core.periods import Period
     from .._core.user_ids import Dictionary
     from .requests import Command, Query
 
-__all__ = ["DictionaryScan", "FoundBitmap", "FoundPart", "KeyScan"]
+__all__ = [
+    "DictionaryScan",
+    "FoundBitmap",
+    "FoundPart",
+    "KeyScan",
+    "query_by_shard",
+    "scan_of_event",
+]
 
 #: The id of a process in the reply to ``INFO``.
 _RUN_ID: Final = re.compile(rb"^run_id:(\w+)", re.MULTILINE)
@@ -41,6 +50,9 @@ _EPOCH: Final = re.compile(rb"^cluster_current_epoch:(\d+)", re.MULTILINE)
 
 #: How many keys one ``SCAN`` examines.
 _STEP: Final = 1000
+
+
+AnswerT = TypeVar("AnswerT")
 
 
 class FoundBitmap(NamedTuple):
@@ -56,6 +68,11 @@ class FoundBitmap(NamedTuple):
     shard: int
     event: str
     period: Period | None
+
+    @property
+    def granularity(self) -> Granularity:
+        """The granularity of the period; UNIQUE for a flag."""
+        return Granularity.UNIQUE if self.period is None else self.period.granularity
 
 
 class FoundPart(NamedTuple):
@@ -205,6 +222,32 @@ class DictionaryScan(_Scan):
     def _located(self, key: bytes) -> FoundPart | None:
         part = self._dictionary.part(key)
         return None if part is None else FoundPart(key, *part)
+
+
+def scan_of_event(context: Context, event: str, *, changes: bool = False) -> KeyScan:
+    """Return a scan that finds the bitmaps of an event, and of some others.
+
+    "a" has the keys "a_u" and "a_2026", and "a_b_u" is a key of "a_b". Temporary keys are
+    included, since the event's name may look like that of a result of bitmapist.
+    """
+    return KeyScan(context, event + "_", with_temporary=True, changes=changes)
+
+
+def query_by_shard(
+    context: Context,
+    bitmaps: Iterable[FoundBitmap],
+    query: Callable[[Sequence[FoundBitmap]], Query[AnswerT]],
+) -> Query[list[tuple[Sequence[FoundBitmap], AnswerT]]]:
+    """Run a query on the bitmaps of each shard; return these bitmaps and the result for each."""
+    by_shard: dict[int, list[FoundBitmap]] = {}
+    iterator = iter(bitmaps)
+    while chunk := list(itertools.islice(iterator, _STEP)):
+        for bitmap in chunk:
+            by_shard.setdefault(bitmap.shard, []).append(bitmap)
+        yield Checkpoint()
+    queries = ((shard, query(in_shard)) for shard, in_shard in by_shard.items())
+    results = yield from gather(context, queries)
+    return list(zip(by_shard.values(), results, strict=True))
 
 
 def _identity(changes: bool, *, is_node: bool) -> Query[list[Any]]:

@@ -11,16 +11,16 @@ import operator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from .._core.arguments import checked_name, iterated
+from .._core.arguments import checked_name
 from .._core.keys import bitmap_key
 from .._core.periods import Granularity, Period, count_between, dated, periods_between
 from .._core.untrusted import kind_of, shown
-from ..errors import CommandError, InvalidTypeError, InvalidValueError
-from .bounds import check_number
+from ..errors import InvalidTypeError, InvalidValueError
+from .bounds import check_number, checked_events
 from .fanout import gather
 from .id_deletion import delete_with_ids
-from .key_scan import KeyScan
-from .raw_keys import unlink
+from .key_scan import KeyScan, query_by_shard, scan_of_event
+from .raw_keys import unlink, usages
 from .requests import Checkpoint, Request, in_steps
 from .user_ids import find_place
 
@@ -41,6 +41,7 @@ __all__ = [
     "memory",
     "periods",
     "periods_of",
+    "sort",
 ]
 
 AnswerT = TypeVar("AnswerT")
@@ -53,9 +54,6 @@ _SORTED: Final = 10_000
 
 #: How many commands one request has.
 _STEP: Final = 1000
-
-#: How many names are checked in one step, since names may be long.
-_NAMES: Final = 10
 
 #: The name of any event, where only the number of bitmaps of a period matters.
 _ANY: Final = "any"
@@ -74,7 +72,7 @@ def event_names(context: Context, prefix: str) -> Query[list[str]]:
     scan = KeyScan(context, prefix)
     while scan.has_more:
         names.update(bitmap.event for bitmap in (yield from scan.next()))
-    return (yield from _sort(names))
+    return (yield from sort(names))
 
 
 def all_bitmaps(context: Context) -> Query[tuple[list[_BitmapName], list[_BitmapName]]]:
@@ -100,52 +98,39 @@ def periods(context: Context, event: str, granularity: By) -> Query[list[Period]
 def periods_of(context: Context, event: str) -> Query[list[Period]]:
     """Return the periods of all granularities for which an event has a bitmap, in order."""
     unsorted: set[Period] = set()
-    scan = _scan_of_event(context, event)
+    scan = scan_of_event(context, event)
     while scan.has_more:
         unsorted.update(
             bitmap.period
             for bitmap in (yield from scan.next())
             if bitmap.event == event and bitmap.period is not None
         )
-    return (yield from _sort(unsorted, operator.attrgetter("start")))
+    return (yield from sort(unsorted, operator.attrgetter("start")))
 
 
 def memory(context: Context, event: str) -> Query[dict[Granularity, int]]:
     """Return how many bytes an event's bitmaps take, for each granularity that has bitmaps."""
     event = checked_name("event", event)
     by_key: dict[bytes, FoundBitmap] = {}
-    scan = _scan_of_event(context, event)
+    scan = scan_of_event(context, event)
     while scan.has_more:
         by_key |= {
             bitmap.key: bitmap for bitmap in (yield from scan.next()) if bitmap.event == event
         }
-    granularities = set((yield from in_steps(map(_granularity, by_key.values()))))
+    granularities = set((yield from in_steps(bitmap.granularity for bitmap in by_key.values())))
     ascending = sorted(granularities, key=lambda granularity: int(granularity.value))
     sizes: dict[Granularity, int] = dict.fromkeys(ascending, 0)
-    for bitmaps, usages in (yield from _query_by_shard(context, by_key.values(), _usages)):
+    for bitmaps, found in (yield from query_by_shard(context, by_key.values(), _usages)):
         for at in range(0, len(bitmaps), _STEP):
             end = at + _STEP
-            for bitmap, usage in zip(bitmaps[at:end], usages[at:end], strict=True):
-                sizes[_granularity(bitmap)] += usage or 0  # None: deleted since the scan
+            for bitmap, usage in zip(bitmaps[at:end], found[at:end], strict=True):
+                sizes[bitmap.granularity] += usage or 0  # None: deleted since the scan
             yield Checkpoint()
     return sizes
 
 
-def _granularity(bitmap: FoundBitmap) -> Granularity:
-    return Granularity.UNIQUE if bitmap.period is None else bitmap.period.granularity
-
-
 def _usages(bitmaps: Sequence[FoundBitmap]) -> Query[list[int | None]]:
-    """Return how many bytes each bitmap takes; ``None`` if it does not exist any more."""
-    usages: list[int | None] = []
-    for at in range(0, len(bitmaps), _STEP):
-        keys = [bitmap.key for bitmap in bitmaps[at : at + _STEP]]
-        replies = yield Request([(b"MEMORY", b"USAGE", key) for key in keys], tolerant=True)
-        if any(isinstance(reply, CommandError) for reply in replies):
-            # The server has no MEMORY USAGE, such as the embedded store: without overhead.
-            replies = yield Request([(b"STRLEN", key) for key in keys])
-        usages += replies
-    return usages
+    return usages([bitmap.key for bitmap in bitmaps])
 
 
 def history(
@@ -182,14 +167,7 @@ def history(
     else:
         key = dictionary.ids.key(user_id)
     checked_granularity = dated(granularity)
-    if isinstance(events, str):
-        events = [events]
-    iterator = iterated("events must be a name or several", events)
-    # One more than the limit at most, since the iterable may be infinite.
-    limited = itertools.islice(iterator, context.options.max_bitmaps + 1)
-    checked = yield from in_steps((checked_name("event", name) for name in limited), _NAMES)
-    names = list(dict.fromkeys(checked))
-    check_number(context, len(names), "events")
+    names = yield from checked_events(context, events)
     if since is None:
         raise InvalidTypeError("since must be a date or datetime, got None")
     begin = context.local(since, "since")
@@ -267,7 +245,7 @@ def delete_all(context: Context, prefix: str) -> Query[int]:
         scan = KeyScan(context, with_temporary=True, changes=dictionary is not None)
         while scan.has_more:
             bitmaps = yield from scan.next()
-            yield from _query_by_shard(context, bitmaps, unlink_bitmaps)
+            yield from query_by_shard(context, bitmaps, unlink_bitmaps)
             names.update((bitmap.event, bitmap.period) for bitmap in bitmaps)
 
     if dictionary is None:
@@ -277,33 +255,7 @@ def delete_all(context: Context, prefix: str) -> Query[int]:
     return len(names)
 
 
-def _query_by_shard(
-    context: Context,
-    bitmaps: Iterable[FoundBitmap],
-    query: Callable[[Sequence[FoundBitmap]], Query[AnswerT]],
-) -> Query[list[tuple[Sequence[FoundBitmap], AnswerT]]]:
-    """Run a query on the bitmaps of each shard; return these bitmaps and the result for each."""
-    by_shard: dict[int, list[FoundBitmap]] = {}
-    iterator = iter(bitmaps)
-    while chunk := list(itertools.islice(iterator, _STEP)):
-        for bitmap in chunk:
-            by_shard.setdefault(bitmap.shard, []).append(bitmap)
-        yield Checkpoint()
-    queries = ((shard, query(in_shard)) for shard, in_shard in by_shard.items())
-    results = yield from gather(context, queries)
-    return list(zip(by_shard.values(), results, strict=True))
-
-
-def _scan_of_event(context: Context, event: str) -> KeyScan:
-    """Return a scan that finds the bitmaps of an event, and of some others.
-
-    "a" has the keys "a_u" and "a_2026", and "a_b_u" is a key of "a_b". Temporary keys are
-    included, since the event's name may look like that of a result of bitmapist.
-    """
-    return KeyScan(context, event + "_", with_temporary=True)
-
-
-def _sort(
+def sort(
     items: Iterable[AnswerT], key: Callable[[AnswerT], Any] | None = None
 ) -> Query[list[AnswerT]]:
     """Return items in order, as `sorted` does, with checkpoints: by a merge sort."""

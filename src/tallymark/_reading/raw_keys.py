@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ..errors import WrongKeyTypeError
+from ..errors import CommandError, WrongKeyTypeError
 from .requests import Request, check_replies, send
 
 if TYPE_CHECKING:
@@ -18,11 +18,17 @@ __all__ = [
     "KeyFacts",
     "bitcount",
     "command_groups",
+    "expiry_times",
     "getrange_commands",
     "key_facts",
     "key_parts",
     "unlink",
+    "usages",
 ]
+
+
+#: How many keys one request is about.
+_STEP: Final = 1000
 
 
 class KeyFacts(NamedTuple):
@@ -62,6 +68,49 @@ def _seconds(pttl: int) -> float | None:
     if pttl >= 0:
         return pttl / 1000
     return math.inf if pttl == -1 else None
+
+
+def expiry_times(keys: Sequence[bytes]) -> Query[tuple[float, dict[bytes, int | None]]]:
+    """Return the present, and when each key expires, in seconds since 1970; ``None`` for never.
+
+    Keys that do not exist any more are left out. Both by the clock of the server, which is that
+    of ``PTTL``. An expiry is rounded, since the server takes some time between two commands: one
+    in whole seconds, as tallymark sets it, is exact.
+    """
+    commands: list[Command] = [(b"TIME",), *((b"PTTL", key) for key in keys)]
+    replies = yield Request(commands, tolerant=True, changes=True)
+    check_replies(replies)
+    (seconds, microseconds), *ttls = replies
+    now = int(seconds) + int(microseconds) / 1e6
+    times = {
+        key: None if ttl == -1 else round(now + ttl / 1000)
+        for key, ttl in zip(keys, ttls, strict=True)
+        if ttl != -2  # the key has expired, or was deleted
+    }
+    return now, times
+
+
+def usages(keys: Sequence[bytes], *, changes: bool = False) -> Query[list[int | None]]:
+    """Return how many bytes each key takes; ``None`` if it does not exist any more.
+
+    Arguments:
+        keys: the keys.
+        changes: whether the keys will be changed, and so are not looked up on a replica.
+    """
+    found: list[int | None] = []
+    for at in range(0, len(keys), _STEP):
+        part = keys[at : at + _STEP]
+        commands: list[Command] = [(b"MEMORY", b"USAGE", key) for key in part]
+        replies = yield Request(commands, tolerant=True, changes=changes)
+        if any(isinstance(reply, CommandError) for reply in replies):
+            # The server has no MEMORY USAGE, such as the embedded store: without overhead, and
+            # only for strings.
+            commands = [(b"STRLEN", key) for key in part]
+            sizes = yield Request(commands, tolerant=True, changes=changes)
+            check_replies(sizes, (WrongKeyTypeError,))
+            replies = [0 if isinstance(size, CommandError) else size or None for size in sizes]
+        found += replies
+    return found
 
 
 def key_parts(keys: Sequence[bytes], at: int, size: int) -> Query[list[bytes]]:

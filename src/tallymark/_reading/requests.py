@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from .._core import encoding
 from .._core.failures import RedirectedError, copied, unexpected_reply
 from ..errors import CommandError, StoreError, StoreNotReadyError
+
+if TYPE_CHECKING:
+    from .._core.batches import Batch
 
 __all__ = [
     "MANY_COMMANDS",
@@ -211,9 +214,13 @@ class Checkpoint(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A part of the result of a query whose result is a stream; the query is sent ``None``."""
+    """A part of the result of a query whose result is a stream; the query is sent ``None``.
 
-    items: Sequence[Any]
+    Attributes:
+        items: the part: a sequence of items, or a `Batch`.
+    """
+
+    items: Sequence[Any] | Batch[Any]
 
 
 AnswerT = TypeVar("AnswerT")

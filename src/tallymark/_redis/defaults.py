@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from .._core.urls import StoreUrl
 from ..errors import TallymarkError
 from . import async_clients
 from .cluster_clients import check_store
+from .url_sources import DEFAULT_URL, URL_VARIABLE, url_of_environment
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -28,9 +28,6 @@ __all__ = [
     "configured",
     "url",
 ]
-
-URL_VARIABLE = "TALLYMARK_URL"
-DEFAULT_URL = "redis://localhost:6379/0"
 
 #: The store of the default tallies if their URL is ``memory://``.
 MEMORY_URL = "memory://default"
@@ -105,7 +102,6 @@ def configured() -> Defaults:
 
 def url(defaults: Defaults) -> Any:
     """Return the URL for a new default tally, as ``from_url`` takes it too."""
-    value = os.environ.get(URL_VARIABLE)
-    store = defaults.url or StoreUrl(value or DEFAULT_URL, f"{URL_VARIABLE}: " if value else "")
+    store = defaults.url or url_of_environment()
     # All default tallies, one for each event loop and a blocking one, share one store.
     return StoreUrl(MEMORY_URL) if store.is_private else store

@@ -63,7 +63,7 @@ class OrderedStep:
         return made(self._users, self)()
 
 
-_NO_SEGMENTS: FrozenMapping[Any] = FrozenMapping()
+_NO_SEGMENTS: FrozenMapping[str, Any] = FrozenMapping()
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def made(sets: SetsT | None, value: object) -> SetsT:
     return sets
 
 
-def checked_labels(labels: Mapping[str, str] | None) -> FrozenMapping[str]:
+def checked_labels(labels: Mapping[str, str] | None) -> FrozenMapping[str, str]:
     """Return the argument ``labels`` of a report as an immutable mapping.
 
     Raises:
@@ -71,7 +71,7 @@ def checked_labels(labels: Mapping[str, str] | None) -> FrozenMapping[str]:
     ) from error
 
 
-_NO_LABELS: Final[FrozenMapping[str]] = FrozenMapping()
+_NO_LABELS: Final[FrozenMapping[str, str]] = FrozenMapping()
 
 
 @dataclass(frozen=True, kw_only=True)

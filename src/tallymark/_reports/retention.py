@@ -137,7 +137,7 @@ class CurvePoint(NamedTuple):
     unweighted: float | None
 
 
-_NO_SEGMENTS: FrozenMapping[Any] = FrozenMapping()
+_NO_SEGMENTS: FrozenMapping[str, Any] = FrozenMapping()
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .._core.periods import Granularity
-    from .._marking.bulk import BulkWrite
+    from .._marking.bulk import BulkCall
     from .backend import SyncBackend
 
 __all__ = ["write_many"]
 
 
 def write_many(
-    backend: SyncBackend, many: BulkWrite, user_ids: Iterable[Any], timeout: float | None
+    backend: SyncBackend, many: BulkCall, user_ids: Iterable[Any], timeout: float | None
 ) -> dict[Granularity, int]:
     """Send the marks of many users; return how many bits were flipped in each granularity.
 

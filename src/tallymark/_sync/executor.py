@@ -81,7 +81,7 @@ class SyncExecutor:
         """Return an iterator over the items of a query's pages."""
         return itertools.chain.from_iterable(self.pages(query, timeout))  # in C
 
-    def pages(self, query: Query[None], timeout: float | None = None) -> Iterator[Any]:
+    def pages(self, query: Query[None], timeout: float | None = None) -> Generator[Any, None, None]:
         """Yield a query's pages; each request may take the timeout."""
         execution = self._executions.paged(query, timeout)
         try:

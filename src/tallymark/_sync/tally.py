@@ -19,6 +19,7 @@ from .backends import make_backend
 from .maintenance import SyncMaintenance
 from .many import SyncMany
 from .reports import SyncReports
+from .transfer import SyncTransfer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["SyncTally", "make_owning_tally"]
 
 
-class SyncTally(SyncMany[IdT], SyncMaintenance[IdT], SyncReports[IdT]):
+class SyncTally(SyncMany[IdT], SyncMaintenance[IdT], SyncTransfer[IdT], SyncReports[IdT]):
     """Marks events of users and reads them back, for programs without an event loop.
 
     The blocking version of `tallymark.Tally`: same verbs, arguments, results and guarantees.

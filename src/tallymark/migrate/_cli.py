@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import sys
-import uuid
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .._core.untrusted import escaped, shown
-from .._core.urls import StoreUrl
-from .._core.user_ids import id_type
+from .._core.user_ids import TYPES_BY_NAME
+from .._redis.url_sources import url_in
 from .._sync.tally import SyncTally
 from ..errors import InvalidValueError, TallymarkError, WrongSchemaError
 from ._copier import Copier
@@ -20,9 +17,10 @@ from ._copier import Copier
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .._core.urls import StoreUrl
     from ._copier import Migration, Progress
 
-__all__ = ["main"]
+__all__ = ["main", "run"]
 
 #: `ps` shows the arguments of all processes to every user of the machine.
 _URL_SOURCES: Final = (
@@ -47,35 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     del arguments  # error reporters show the locals of frames
     if options.user_ids is None and (options.ids is not None or options.skip_unmapped):
         _parser().error("--ids and --skip-unmapped need --user-ids")
-    prefix = options.prefix
-    target_prefix = prefix if options.target_prefix is None else options.target_prefix
     try:
-        with (
-            SyncTally.from_url(
-                options.source,
-                prefix=prefix,
-                shards=options.source_shards,
-                user_ids=options.user_ids if options.ids is None else None,
-                timeout=60,
-            ) as source,
-            SyncTally.from_url(
-                options.target,
-                prefix=target_prefix,
-                shards=options.shards,
-                user_ids=options.user_ids,
-                timeout=60,
-            ) as target,
-        ):
-            if options.shards is None and target.backend.context.schema.shards:
-                raise InvalidValueError("a cluster cannot do without shards")
-            copier = Copier(
-                source,
-                target,
-                ids=options.ids,
-                skip_unmapped=options.skip_unmapped,
-                exact=options.exact,
-            )
-            migration = copier.run(None if options.quiet else _print_progress)
+        return run(**vars(options))
     except WrongSchemaError as error:
         print(  # noqa: T201
             f"{type(error).__name__}: {error} (--source-shards N or none, --shards N or none, "
@@ -89,9 +60,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"the file of --ids cannot be read ({type(error).__name__})", file=sys.stderr)  # noqa: T201
         return 2
+
+
+def run(
+    *,
+    source: StoreUrl,
+    target: StoreUrl,
+    source_shards: int | None,
+    shards: int | None,
+    prefix: str,
+    target_prefix: str | None,
+    user_ids: type[Any] | None,
+    ids: str | None,
+    skip_unmapped: bool,
+    exact: bool,
+    quiet: bool,
+) -> int:
+    """Run a migration, print its progress and its result.
+
+    Arguments:
+        source, target: the URLs of the old and of the new database.
+        source_shards, shards: the numbers of shards of the two; ``None`` for none.
+        prefix, target_prefix: the prefixes of the two; ``None`` for the same.
+        user_ids: the type of the user ids; without ``ids``, of both databases.
+        ids, skip_unmapped, exact: as for `tallymark.migrate.migrate`.
+        quiet: whether to print the result only.
+
+    Returns:
+        The exit status: 0 if all was copied and all counts agree, 1 if not.
+
+    Raises as `tallymark.migrate.migrate`.
+    """
+    urls: tuple[Any, Any] = source, target  # `from_url` takes these like a str
+    with (
+        SyncTally.from_url(
+            urls[0],
+            prefix=prefix,
+            shards=source_shards,
+            user_ids=user_ids if ids is None else None,
+            timeout=60,
+        ) as old,
+        SyncTally.from_url(
+            urls[1],
+            prefix=prefix if target_prefix is None else target_prefix,
+            shards=shards,
+            user_ids=user_ids,
+            timeout=60,
+        ) as new,
+    ):
+        if shards is None and new.backend.context.schema.shards:
+            raise InvalidValueError("a cluster cannot do without shards")
+        copier = Copier(old, new, ids=ids, skip_unmapped=skip_unmapped, exact=exact)
+        migration = copier.run(None if quiet else _print_progress)
     _print_summary(migration)
     # Without a dictionary in the old database, users who came during the migration.
-    is_incomplete = bool(migration.unmapped and options.ids and not options.skip_unmapped)
+    is_incomplete = bool(migration.unmapped and ids and not skip_unmapped)
     return 1 if migration.differing or migration.skipped or is_incomplete else 0
 
 
@@ -178,19 +201,11 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> 
 
 def _store_url(argument: str) -> StoreUrl:
     """Return the URL in an argument, or in the variable or the file that the argument names."""
-    kind, _, name = argument.partition(":")
-    if kind == "env":
-        url = os.environ.get(name)
-        if url is None:
-            raise argparse.ArgumentTypeError("there is no such environment variable")
-        return StoreUrl(url)
-    if kind == "file":
-        try:
-            return StoreUrl(Path(name).read_text("utf-8-sig").strip())
-        except (OSError, ValueError) as error:
-            problem = type(error).__name__
-        raise argparse.ArgumentTypeError(f"the file cannot be read ({problem})")
-    return StoreUrl(argument)
+    try:
+        return url_in(argument)
+    except InvalidValueError as error:
+        problem = str(error)
+    raise argparse.ArgumentTypeError(problem)
 
 
 def _shards(text: str) -> int | None:
@@ -204,10 +219,9 @@ def _shards(text: str) -> int | None:
 
 def _user_ids(text: str) -> type:
     """Return the type of user ids with the name in an argument."""
-    for user_ids in (str, bytes, uuid.UUID, int):
-        if text == id_type(user_ids).name:
-            return user_ids
-    raise argparse.ArgumentTypeError("uuid, str, int or bytes")
+    if text not in TYPES_BY_NAME:
+        raise argparse.ArgumentTypeError("uuid, str, int or bytes")
+    return TYPES_BY_NAME[text]
 
 
 def _prefix(text: str) -> str:

@@ -1,0 +1,228 @@
+"""The query for the rows of a file: event, user and bucket of each, or why it is left out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import duckdb
+
+from ..._core.untrusted import escaped, listed
+from .._errors import UsageError
+from .expressions import SKIPPED
+from .fields import Field, text
+from .readers import problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .expressions import Rules
+    from .fields import Catalog
+    from .presets import Preset
+    from .readers import Relation
+    from .sources import Source
+
+__all__ = ["RowMapping", "rows_query"]
+
+#: How much of a row the file of rejected rows has, in characters.
+_LONGEST_ROW: Final = 10_000
+
+#: How many columns a message lists.
+_LISTED: Final = 30
+
+
+@dataclass(frozen=True)
+class RowMapping:
+    """Where the event, the user and the time of rows are, and which rows count.
+
+    Attributes:
+        fields: what ``--map`` says: ``event``, ``user``, ``time``.
+        path_events: for log files, regular expressions for paths, and the events they stand for.
+        where: a condition in SQL; ``None`` for all rows.
+        preset: where they are otherwise; ``None`` if that is unknown.
+        preset_name: its name.
+    """
+
+    fields: Mapping[str, Field]
+    path_events: tuple[tuple[str, str], ...] = ()
+    where: str | None = None
+    preset: Preset | None = None
+    preset_name: str | None = None
+    needs_columns: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Check that all is there."""
+        has_sql = any(each.sql is not None for each in self.fields.values())
+        object.__setattr__(self, "needs_columns", has_sql or self.where is not None)
+        if self.preset is None:
+            missing = [name for name in ("event", "user", "time") if name not in self.fields]
+            if missing:
+                advice = " ".join(f"{name}=COLUMN" for name in missing)
+                raise UsageError(f"where are these in the rows? --map {advice}, or --preset NAME")
+        is_log = self.preset is not None and self.preset.line_pattern is not None
+        if self.path_events and not is_log:
+            raise UsageError("--path-event is for log files: --preset nginx")
+        if is_log and "event" not in self.fields and not self.path_events:
+            raise UsageError(
+                f"--preset {self.preset_name} needs the events that paths stand for, such as "
+                "--path-event '^/checkout$=checkout', or --map event=COLUMN"
+            )
+
+    def event(self, catalog: Catalog) -> str:
+        """Return the expression for the event."""
+        preset = self.preset
+        if "event" in self.fields or preset is None:
+            return catalog.value("event", self.fields["event"])
+        if self.path_events:
+            cases = " ".join(
+                f"WHEN regexp_matches(path, {text(pattern)}) THEN {text(event)}"
+                for pattern, event in self.path_events
+            )
+            return f"CASE {cases} END"
+        if preset.event_sql is not None:
+            self._filled("", catalog, needed=True)
+            return self._filled(preset.event_sql, catalog)
+        return catalog.value("event", preset.event)
+
+    def value(self, what: str, catalog: Catalog) -> str:
+        """Return the expression for the user or the time."""
+        of = self.fields.get(what) or getattr(self.preset, what)
+        return catalog.value(what, of)
+
+    def keep(self, catalog: Catalog) -> str:
+        """Return the condition for rows that count."""
+        conditions = [f"({self.where})"] if self.where is not None else []
+        if self.preset is not None and self.preset.keep_sql is not None:
+            conditions.append(f"({self._filled(self.preset.keep_sql, catalog)})")
+        return " AND ".join(conditions) or "true"
+
+    def _filled(self, sql: str, catalog: Catalog, *, needed: bool = False) -> str:
+        """Return SQL of the preset with its fields; ``NULL`` for those that are not there."""
+        names = self.preset.fields if self.preset is not None else {}
+        values = {
+            name: catalog.value("event", Field((column,))) if catalog.has(column) else "NULL"
+            for name, column in names.items()
+        }
+        if needed and set(values.values()) == {"NULL"}:
+            catalog.value("event", Field(tuple(names.values())))  # says what is missing
+        return sql.format_map(values)
+
+
+def rows_query(
+    connection: duckdb.DuckDBPyConnection,
+    source: Source,
+    number: int,
+    rows: Relation,
+    mapping: RowMapping,
+    rules: Rules,
+) -> str:
+    """Return a query for the columns of the table ``staged``.
+
+    Arguments:
+        connection: finds out the types of columns.
+        source: the file.
+        number: its index.
+        rows: its rows.
+        mapping: where the event, the user and the time are.
+        rules: what they have to be.
+
+    Raises:
+        UsageError: columns are missing, or the SQL of the user is not allowed.
+    """
+    catalog = rows.catalog
+    try:
+        event = mapping.event(catalog)
+        user, time = (mapping.value(what, catalog) for what in ("user", "time"))
+        keep = mapping.keep(catalog)
+    except UsageError as error:
+        fit = "" if mapping.preset is None else f"the preset {mapping.preset_name} does not fit "
+        raise UsageError(f"{fit}{source.name}: {error}") from None
+    incoming = rows.sql
+    if catalog.is_json:
+        incoming = _with_values(incoming, catalog, with_columns=mapping.needs_columns)
+    # What the user has written sees only the columns of the file.
+    parts = {"__event": event, "__user": user, "__time": time, "__keep": keep}
+    kinds = _types(connection, parts, incoming, rows, source)
+    for name in ("__event", "__user", "__time"):
+        if kinds[name] == "JSON":  # a text without its quotation marks
+            parts[name] = f"json_extract_string({parts[name]}, '$')"
+    is_blob = kinds["__user"] == "BLOB"
+    parts["__user"] = f"hex({user})" if is_blob else f"CAST({parts['__user']} AS VARCHAR)"
+    parts["__event"] = f"CAST({parts['__event']} AS VARCHAR)"
+    parts["__keep"] = f"CAST({keep} AS BOOLEAN)"
+    selected = ", ".join(f"{sql} AS {name}" for name, sql in parts.items())
+    mapped = f"SELECT *, {selected} FROM ({incoming}) AS incoming"
+    # In a query of its own: DuckDB computes an expression in each branch of a CASE anew.
+    texts = f"SELECT *, trim(CAST(__time AS VARCHAR)) AS __time_text FROM ({mapped})"
+    parsed = (
+        f"SELECT *, {rules.user_id('__user')} AS __user_id, "
+        f"{rules.local_time('__time', '__time_text', kinds['__time'])} AS __local FROM ({texts})"
+    )
+    skips = mapping.preset is not None and mapping.preset.skips_incomplete
+    judged = f"SELECT *, {rules.reason(skips_incomplete=skips)} AS __reason FROM ({parsed})"
+    return (
+        f"SELECT CAST({number} AS INTEGER) AS file, "
+        "CASE WHEN __reason IS NULL THEN __event END AS event, "
+        "CASE WHEN __reason IS NULL THEN __user_id END AS user_id, "
+        f"CASE WHEN __reason IS NULL THEN {rules.bucket('__local')} END AS bucket, "
+        "__reason AS reason, "
+        f"CASE WHEN __reason <> '{SKIPPED}' THEN __line END AS line, "
+        f"CASE WHEN __reason <> '{SKIPPED}' THEN left({rows.row}, {_LONGEST_ROW}) END AS row "
+        f"FROM ({judged})"
+    )
+
+
+def _with_values(rows: str, catalog: Catalog, *, with_columns: bool) -> str:
+    """Return rows of JSON with the values of the paths that the mapping has asked for.
+
+    Arguments:
+        rows: the rows.
+        catalog: their keys, and the paths.
+        with_columns: whether also the keys are columns, for the user's SQL.
+    """
+    paths = ", ".join(map(text, catalog.paths or ["$"]))
+    columns = ""
+    if with_columns and catalog.columns:
+        structure = text(json.dumps(_transformed(catalog.columns)))
+        columns = f", unnest(try(json_transform(__raw, {structure})))"
+    return (
+        "SELECT *, CASE WHEN __values IS NULL THEN 'malformed JSON' END AS __malformed FROM "
+        f"(SELECT __line, __raw, try(json_extract_string(__raw, [{paths}])) AS __values{columns} "
+        f"FROM ({rows}))"
+    )
+
+
+def _transformed(structure: Any) -> Any:
+    """Return the structure of JSON for `json_transform`: ids may be negative in later rows."""
+    if isinstance(structure, dict):
+        return {key: _transformed(inner) for key, inner in structure.items()} or "JSON"
+    if isinstance(structure, list):
+        return [_transformed(inner) for inner in structure]
+    return {"NULL": "JSON", "UBIGINT": "BIGINT"}.get(structure, structure)
+
+
+def _types(
+    connection: duckdb.DuckDBPyConnection,
+    parts: Mapping[str, str],
+    incoming: str,
+    rows: Relation,
+    source: Source,
+) -> dict[str, str]:
+    """Return the types of expressions.
+
+    Raises:
+        UsageError: DuckDB does not take them.
+    """
+    selected = ", ".join(f"{sql} AS {name}" for name, sql in parts.items())
+    try:
+        described = connection.execute(
+            f"DESCRIBE SELECT {selected} FROM ({incoming}) AS incoming"
+        ).fetchall()
+    except duckdb.Error as error:
+        names = rows.catalog.names()
+        found = listed((escaped(name, 80) for name in names[:_LISTED]), len(names), _LISTED)
+        raise UsageError(
+            f"{source.name}: SQL of --where or --map: {problem(error)}; columns: {found}"
+        ) from None
+    return {row[0]: str(row[1]) for row in described}
