@@ -253,7 +253,7 @@ def run_crowds(url: str, quick: bool) -> dict[str, Any]:
 def run_rows(url: str, quick: bool) -> list[dict[str, Any]]:
     """Measure mark_rows, beside loops of the verbs for one user and for many users."""
     with pinned(url):
-        rows = rows_benchmark(url, 3 if quick else 5, 400_000 if quick else 2_000_000)
+        rows = rows_benchmark(url, 3, 400_000 if quick else 2_000_000)
     show("Rows of 50 events over 90 days", rows, ROWS)
     return rows
 

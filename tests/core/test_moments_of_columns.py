@@ -156,3 +156,16 @@ def test_few_days_far_apart_need_no_table() -> None:
 def test_mixed_and_wrong_lists_need_a_look(moments: list[Any]) -> None:
     with pytest.raises(IrregularError):
         units_of_list(moments, ZoneInfo("Europe/Berlin"), hourly=False)
+
+
+@pytest.mark.parametrize(
+    "name", ["Europe/Berlin", "America/Havana", "Australia/Lord_Howe", "Pacific/Apia"]
+)
+def test_every_ten_minutes_around_changes_of_the_clock(name: str) -> None:
+    zone = ZoneInfo(name)
+    for change in CHANGES:
+        values = np.datetime64(change, "s") + 600 * np.arange(-300, 300)
+        instants = Instants(values, aware=True)
+        exact = [moment.replace(tzinfo=timezone.utc) for moment in values.tolist()]
+        wanted = [model(moment, zone, hourly=True) for moment in exact]
+        assert units_of_instants(instants, zone, hourly=True).tolist() == wanted

@@ -520,4 +520,9 @@ def test_numpy_is_imported_only_for_many_rows(monkeypatch: pytest.MonkeyPatch) -
         assert not imported
         tally.mark_rows([("a", user_id, NOON) for user_id in range(5_000)])
         assert imported
+        imported.clear()
+        tally.mark_rows({"event": "a", "user_id": list(range(4_000)), "moment": NOON})
+        assert not imported
+        tally.mark_rows({"event": "a", "user_id": list(range(5_000)), "moment": NOON})
+        assert imported
     assert core_moments.numpy_or_none() is np

@@ -29,6 +29,7 @@ from tallymark import (
     TallymarkError,
     WrongKeyTypeError,
 )
+from tallymark._async import row_bulk
 from tallymark._marking import row_blocks, rows
 from tallymark._marking.marks import Bitmaps
 from tallymark._marking.row_marks import RowMarks
@@ -463,6 +464,31 @@ async def test_the_event_that_failed_does_not_count(facade: Facade, redis_store:
         with pytest.raises(WrongKeyTypeError):
             await tally.mark_rows([("a", 1, NOON)])
         assert await tally.mark_event("b", 1)
+
+
+async def test_events_in_the_transaction_of_one_that_failed_count(
+    facade: Facade, redis_store: Store
+) -> None:
+    for key in KEYS:
+        redis_store.raw.lpush(key, "not a bitmap")
+    async with facade.open(redis_store.url, max_events=2) as tally:
+        with pytest.raises(WrongKeyTypeError):
+            await tally.mark_rows([("a", 1, NOON), ("b", 1, NOON)])
+        assert await tally.contains(tally.day("b", NOON), 1)
+        assert await tally.mark_event("c", 1)
+        assert await tally.mark_event("b", 2)
+        with pytest.raises(InvalidValueError, match="max_events"):
+            await tally.mark_event("d", 1)
+
+
+def test_the_thread_of_a_call_that_has_ended_stops() -> None:
+    thread = row_bulk._Thread()
+    steps = itertools.repeat(None)
+    thread.pause()
+    thread.stop()
+    with pytest.raises(TallymarkError, match="ended"):
+        for _ in steps:
+            thread.pause()
 
 
 async def test_names_of_events_are_checked(facade: Facade) -> None:

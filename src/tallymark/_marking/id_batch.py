@@ -187,10 +187,11 @@ class IdBatch(Batch):
 
     def _add_to_call(self, index: int, mark: Any) -> None:
         shard = mark.bitmaps.shard
-        if not mark.bitmaps.keys:
-            if isinstance(mark, IdMarks) and mark.numbers_only:
-                self._new_call(shard).add_ids(index, mark.keys())
-            return  # all have expired
+        if isinstance(mark, IdMarks) and mark.numbers_only:
+            self._new_call(shard).add_ids(index, mark.keys(), mark.bitmaps.keys)
+            return
+        if not mark.bitmaps.keys:  # all have expired
+            return
         if isinstance(mark, IdMarks):
             self._open_calls.pop(shard, None)  # later marks of its users must not overtake it
             for bitmaps, keys in mark.parts():

@@ -15,7 +15,6 @@ from .._core.offsets import is_array
 from .bulk import Chunk
 from .id_marks import IdMark, IdMarks, KnownNumbers
 from .id_script import MAX_IDS
-from .marks import Bitmaps
 from .row_blocks import BlockWriter, Rows
 from .row_effects import Send
 from .rows import sends
@@ -91,19 +90,11 @@ class IdRowWriter:
         users = sorted(first, key=first.__getitem__)
         numbers: dict[Any, int] = {}
         unknown = _look_up(cache, users, numbers, pause)
-        marked = []
         begin = 0
         while begin < len(unknown):
             new = unknown[begin : begin + _STEP * MAX_IDS]
             pause()
-            if cache.stamp is None:
-                # With marks, the script checks that these ids and the bitmaps belong together.
-                new = new[:MAX_IDS]
-                positions = [first[key] for key in new]
-                marked += positions
-                yield Send(list(self._single(rows, positions)), settle=True)
-            else:
-                yield Send(list(_numbered(new)), settle=True)
+            yield Send(list(self._numbered(rows, new, first)), settle=True)
             begin += len(new)
             if cache.generation is not generation:
                 generation = cache.generation
@@ -112,8 +103,8 @@ class IdRowWriter:
             _look_up(cache, new, numbers, pause)
         if len(numbers) < len(users):
             _look_up(cache, [key for key in users if key not in numbers], numbers, pause)
-        known, others = self._divided(rows, numbers, marked)
-        if known.codes is not None and len(known.codes):
+        known, others = self._divided(rows, numbers)
+        if len(known.codes):
             writer = BlockWriter(
                 self._target,
                 self._reader.names,
@@ -124,38 +115,39 @@ class IdRowWriter:
         if others:
             yield from sends(self._single(rows, others), pause)
 
-    def _divided(
-        self, rows: Rows, numbers: dict[Any, int], marked: list[int]
-    ) -> tuple[Rows, list[int]]:
-        """Return the rows of users with a number, and the positions of the others.
-
-        Arguments:
-            rows: the rows.
-            numbers: the users' numbers.
-            marked: the positions of rows to leave out.
-        """
-        users = list(map(numbers.get, rows.users))
-        for position in marked:
-            users[position] = -1
+    def _divided(self, rows: Rows, numbers: dict[Any, int]) -> tuple[Rows, list[int]]:
+        """Return the rows of users with a number, and the positions of the others."""
+        users: list[Any] = list(map(numbers.get, rows.users))
         others = [at for at, user in enumerate(users) if user is None] if None in users else []
         if is_array(rows.codes):
             numpy: Any = loaded_numpy()
             for position in others:
                 users[position] = -1
             array = numpy.array(users, dtype=numpy.int64)
-            if not (marked or others):
-                return Rows(rows.codes, array, rows.units), others
-            kept = array >= 0
+            kept = array >= 0 if others else slice(None)
             return Rows(rows.codes[kept], array[kept], rows.units[kept]), others
         kept_rows = [
-            row
-            for row in zip(rows.codes, users, rows.units, strict=True)
-            if row[1] is not None and row[1] >= 0
+            row for row in zip(rows.codes, users, rows.units, strict=True) if row[1] is not None
         ]
-        codes, kept_users, units = (
-            map(list, zip(*kept_rows, strict=True)) if kept_rows else ([], [], [])
-        )
-        return Rows(codes, kept_users, units), others
+        columns = map(list, zip(*kept_rows, strict=True)) if kept_rows else ([], [], [])
+        return Rows(*columns), others
+
+    def _numbered(self, rows: Rows, users: Sequence[Any], first: dict[Any, int]) -> Iterator[Chunk]:
+        """Yield transactions that give users numbers, in order.
+
+        Arguments:
+            rows: the rows.
+            users: the keys of the users' ids.
+            first: the position of each user's first row.
+        """
+        for at in range(0, len(users), MAX_IDS):
+            keys = users[at : at + MAX_IDS]
+            row = first[keys[0]]
+            # The script looks whether these bitmaps and its dictionary belong together.
+            bitmaps = self._target.bitmaps(
+                self._reader.names[rows.codes[row]], 0, int(rows.units[row])
+            )
+            yield Chunk((IdMarks(bitmaps, 1, keys, numbers_only=True),), 0)
 
     def _single(self, rows: Rows, positions: Sequence[int]) -> Iterator[Chunk]:
         """Yield transactions with a mark for each of some rows, in order."""
@@ -174,14 +166,6 @@ class IdRowWriter:
         for marks in shards.values():
             if marks:
                 yield Chunk(marks, len(marks))
-
-
-def _numbered(keys: Sequence[Any]) -> Iterator[Chunk]:
-    """Yield transactions that give users numbers, in order."""
-    bitmaps = Bitmaps("", (), ())
-    for at in range(0, len(keys), MAX_IDS):
-        marks = IdMarks(bitmaps, 1, keys[at : at + MAX_IDS], numbers_only=True)
-        yield Chunk((marks,), 0)
 
 
 def _look_up(

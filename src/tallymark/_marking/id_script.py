@@ -106,6 +106,8 @@ class ScriptCall:
         self._wanted: set[int] = set()
         #: The positions of the ids of each mark.
         self._positions: list[Sequence[int]] = []
+        #: Keys of bitmaps that no mark writes to.
+        self._unmarked: Sequence[bytes] = ()
         #: Groups the marks; their offsets are positions of ids.
         self._batch = Batch()
 
@@ -133,10 +135,17 @@ class ScriptCall:
         marks.offsets = positions
         self._add(index, marks, positions)
 
-    def add_ids(self, index: int, keys: Sequence[Any]) -> None:
-        """Append users who get numbers, and nothing else; no mark may follow."""
+    def add_ids(self, index: int, keys: Sequence[Any], bitmaps: Sequence[bytes]) -> None:
+        """Append users who get numbers, and no bit; no mark may follow.
+
+        Arguments:
+            index: the index of the mark.
+            keys: the keys of the ids.
+            bitmaps: keys of bitmaps: without a stamp, none of them may exist.
+        """
         self.keys = dict(zip(keys, range(len(keys)), strict=True))
         self._wanted.update(range(len(keys)))
+        self._unmarked = bitmaps
         self.indexes.append(index)
         self._positions.append(range(len(keys)))
 
@@ -171,7 +180,7 @@ class ScriptCall:
                 b"".join(ids),
                 _packed(list(map(len, ids))),
             )
-        operations = _Operations()
+        operations = _Operations(self._unmarked)
         for command in self._batch.commands:
             operations.add(command)
         arguments.append(b"%d" % len(operations.keys))
@@ -235,8 +244,8 @@ class _Operations:
         arguments: the arguments.
     """
 
-    def __init__(self) -> None:
-        self.keys: dict[bytes, int] = {}
+    def __init__(self, unmarked: Sequence[bytes]) -> None:
+        self.keys = {key: position for position, key in enumerate(unmarked, 1)}
         self.arguments: list[bytes] = []
 
     def add(self, command: WriteCommand) -> None:
