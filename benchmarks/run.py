@@ -25,10 +25,12 @@ from contest import contest
 from cpu import events, lone, pinned
 from crowds import crowds, longest_stops
 from duck import duck
+from file_imports import file_imports
 from http_load import generator
 from product_reports import product_reports
 from reads import beside_reports, reads
 from report import RESULTS, machine, show, write
+from rows import rows_benchmark
 from slow_link import slow_link
 from web import fastapi, flask
 
@@ -92,7 +94,26 @@ USER_IDS = {
     "server_us": "{:.2f}",
     "server_ratio": "{:.1f}x",
 }
+ROWS = {
+    "contender": "{}",
+    "rows": "{:,}",
+    "rows_per_second": "{:,.0f}",
+    "ratio": "{:.1f}x",
+    "cpu_us": "{:.2f}",
+    "server_us": "{:.2f}",
+}
 DUCKDB = {"report": "{}", "contender": "{}", "ms": "{:,.1f}", "ratio": "{:.1f}x"}
+
+IMPORTS = {
+    "file": "{}",
+    "contender": "{}",
+    "rows_per_second": "{:,.0f}",
+    "ratio": "{:.1f}x",
+    "cpu_us": "{:.2f}",
+    "server_us": "{:.2f}",
+    "peak_mb": "{:,.0f}",
+    "file_mb": "{:,.0f}",
+}
 
 
 def main() -> None:
@@ -229,6 +250,14 @@ def run_crowds(url: str, quick: bool) -> dict[str, Any]:
     return {"rows": rows, "stops": stops}
 
 
+def run_rows(url: str, quick: bool) -> list[dict[str, Any]]:
+    """Measure mark_rows, beside loops of the verbs for one user and for many users."""
+    with pinned(url):
+        rows = rows_benchmark(url, 3 if quick else 5, 400_000 if quick else 2_000_000)
+    show("Rows of 50 events over 90 days", rows, ROWS)
+    return rows
+
+
 def run_web(url: str, quick: bool) -> list[dict[str, Any]]:
     """Put the FastAPI example under load."""
     rows = fastapi(url, 3 if quick else 7, 1 if quick else 3)
@@ -293,6 +322,14 @@ def run_user_ids(url: str, quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
+def run_imports(url: str, quick: bool) -> list[dict[str, Any]]:
+    """Measure imports of files, beside a loop of marks."""
+    rows = 500_000 if quick else 5_000_000
+    measured = file_imports(url, rows, sample=10_000 if quick else 50_000, rounds=1)
+    show(f"Imports of {rows:,} rows", measured, IMPORTS)
+    return measured
+
+
 PARTS = {
     "async": run_async,
     "latency": run_latency,
@@ -301,6 +338,7 @@ PARTS = {
     "events": run_events,
     "links": run_links,
     "crowds": run_crowds,
+    "rows": run_rows,
     "web": run_web,
     "flask": run_flask,
     "reads": run_reads,
@@ -308,6 +346,7 @@ PARTS = {
     "product_reports": run_product_reports,
     "cluster": run_cluster,
     "user_ids": run_user_ids,
+    "imports": run_imports,
 }
 
 if __name__ == "__main__":

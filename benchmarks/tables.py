@@ -317,6 +317,24 @@ def user_ids(results: dict[str, Any]) -> str:
     return table(head, lines)
 
 
+def imports(results: dict[str, Any]) -> str:
+    """Return the table of imports of files."""
+    lines = [
+        [
+            row["file"],
+            row["contender"],
+            f"{rate(row['rows_per_second'])} ({row['ratio']:.0f}x)",
+            f"{row['cpu_us']:.1f} us",
+            f"{row['server_us']:.1f} us",
+            f"{row['peak_mb']:,.0f} MB" if "peak_mb" in row else "",
+            f"{row['file_mb']:,.0f} MB",
+        ]
+        for row in results.get("imports", ())
+    ]
+    head = ["file", "", "rows/s", "CPU time of a row", "of the server", "memory", "file"]
+    return table(head, lines)
+
+
 def host(results: dict[str, Any]) -> str:
     """Return a sentence about the machine."""
     found = results["machine"]
@@ -356,6 +374,7 @@ def details(results: dict[str, Any]) -> str:
         events(results),
         web_details(results),
         user_ids(results),
+        imports(results),
     ]
     return "\n" + "\n".join(parts) + "\n"
 

@@ -211,6 +211,13 @@ def test_product_reports_beside_duckdb(redis_store: Store, modules: Any) -> None
     assert "| lifecycle, 12 weeks |" in table
 
 
+def test_rows(modules: Any, redis_store: Store) -> None:
+    pytest.importorskip("numpy")
+    rows = importlib.import_module("rows").rows_benchmark(redis_store.url, 1, 4_000)
+    assert len(rows) == 9
+    assert all(row["rows_per_second"] > 0 for row in rows)
+
+
 def test_ids_of_other_types_beside_offsets(redis_store: Store, modules: Any) -> None:
     wrong = modules[0].WrongBitsError
     module = importlib.import_module("user_ids")

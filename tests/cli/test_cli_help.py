@@ -82,6 +82,9 @@ def test_the_page_of_a_command(name: str, cli: CommandLine) -> None:
     examples = re.findall(rf"^  (tallymark {name}\b.*)", page, re.MULTILINE)
     assert examples, page
     assert "  --help --url" in page
+    assert "ARGS" not in page
+    for argument in re.findall(r"[A-Z_]{2,}", lines[0].replace("OPTIONS", "")):
+        assert re.search(rf"^  {argument}\b", page, re.MULTILINE), page
 
 
 @pytest.mark.parametrize("name", COMMANDS)

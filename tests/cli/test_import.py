@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import signal
+import threading
 import uuid
 from datetime import date, datetime, timedelta
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ import pytest
 from tallymark import StoreUnavailableError, SyncTally
 from tallymark.cli._import.job import Import, ImportOptions
 from tallymark.cli._import.progress import Progress
+from tallymark.cli._import.staging import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -384,7 +387,7 @@ def test_lines_of_rejected_rows(cli: CommandLine, tmp_path: Path) -> None:
     }
     assert [row["row"] for row in found if row["line"] in (3, 10)] == [bad.decode(), "{"]
     assert json.loads(outcome.out)[0]["rows"] == 9
-    assert "7 rows are rejected: user id is no whole number: 4;" in outcome.err
+    assert "7 rows rejected: user id is no whole number: 4;" in outcome.err
     assert f"{tmp_path}/r.ndjson" in outcome.err
 
 
@@ -407,7 +410,7 @@ def test_most_rejected_rows(cli: CommandLine, file: Callable[..., str]) -> None:
     """``--max-rejects`` allows some; with more, nothing is sent."""
     name = file("rows.csv", "action,uid,at", "a,1,2026-01-05", "a,x,2026-01-05", "a,y,2026-01-05")
     outcome = cli(f"import {name} {MAP} --max-rejects 1", code=1)
-    assert "2 rows are rejected, more than --max-rejects 1, so nothing was sent: " in outcome.err
+    assert "2 rows rejected, more than --max-rejects 1, so nothing was sent: " in outcome.err
     assert not days(cli.url, "a", date(2026, 1, 5), 1)
     assert imported(cli, f"import {name} {MAP} --max-rejects 2")["marks"] == 1
 
@@ -500,15 +503,29 @@ def test_dry_run(cli: CommandLine, file: Callable[..., str], caches: Path) -> No
     assert "3 marks of 2 users and 2 events, 2026-01-05 to 2026-01-06" in out
     assert [line.split() for line in out.splitlines()[2:4]] == [["b", "2"], ["a", "1"]]
     assert not days(cli.url, "b", date(2026, 1, 6), 1)
+    summary = imported(cli, f"import {name} {MAP} --dry-run")
+    assert (summary["by_event"], summary["sent"]) == ({"b": 2, "a": 1}, False)
     assert not caches.exists()
 
 
-def test_repetition(cli: CommandLine, file: Callable[..., str], caches: Path) -> None:
+def test_repetition(redis_cli: CommandLine, file: Callable[..., str], caches: Path) -> None:
     """An import again changes nothing; nothing stays of either."""
     name = file("rows.csv", "action,uid,at", "a,1,2026-01-05", "a,1,2026-01-05", "b,1,2026-01-06")
-    assert imported(cli, f"import {name} {MAP}")["new"] == 6
-    again = imported(cli, f"import {name} {MAP}")
+    assert imported(redis_cli, f"import {name} {MAP}")["new"] == 6
+    again = imported(redis_cli, f"import {name} {MAP}")
     assert (again["marks"], again["new"]) == (2, 0)
+    assert not list((caches / "tallymark" / "imports").iterdir())
+
+
+def test_bad_input_leaves_nothing(
+    redis_cli: CommandLine, file: Callable[..., str], caches: Path
+) -> None:
+    """What was read before bad input was found is removed."""
+    good = file("a.csv", "action,uid,at", "login,1,2026-01-05")
+    bad = file("b.csv", "action,user,at", "login,1,2026-01-05")
+    assert "no column uid" in redis_cli(f"import {good} {bad} {MAP}", code=2).err
+    assert "there is no file" in redis_cli(f"import {good} none.csv {MAP}", code=2).err
+    redis_cli(f"import {good} {MAP} --where 'CAST(action AS INT) = 1'", code=2)
     assert not list((caches / "tallymark" / "imports").iterdir())
 
 
@@ -552,16 +569,39 @@ def test_going_on(
     with SyncTally.from_url(memory_store.url) as tally:
         failing = Failing(tally, 4, error)
         with pytest.raises(type(error)):
-            Import(failing, options).run()
+            Import(failing, options, target="store").run()
         assert "40 of 60 marks are sent; the same command goes on there" in capsys.readouterr().err
         other = Failing(tally, 99, error)
-        summary = Import(other, options).run()
-        assert "goes on with the import" in capsys.readouterr().err
+        summary = Import(other, options, target="store").run()
+        assert "was interrupted, behind 40 marks; --anew" in capsys.readouterr().err
     assert failing.calls == 4
     assert other.calls == 2
     assert summary.new["DAY"] == 60
     assert summary.rows == 60
     assert not list((caches / "tallymark" / "imports").iterdir())
+
+
+def test_other_imports_do_not_go_on(
+    memory_store: Store, file: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another store, prefix or time zone is another import; so is the same with ``anew``."""
+    name = file("rows.csv", "action,uid,at", *(f"e{n},{n},2026-01-05" for n in range(40)))
+    options = ImportOptions((name,), maps=("event=action", "user=uid", "time=at"))
+    with SyncTally.from_url(memory_store.url) as tally:
+        with pytest.raises(KeyboardInterrupt):
+            Import(Failing(tally, 0, KeyboardInterrupt()), options, target="store").run()
+        capsys.readouterr()
+        others: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            ({}, {"target": "other"}),
+            ({"prefix": "other_"}, {}),
+            ({"timezone": "Asia/Tokyo"}, {}),
+            ({"user_ids": int, "prefix": "third_"}, {}),
+        ]
+        for tally_options, more in others:
+            with SyncTally.from_url(memory_store.url, **tally_options) as other:
+                Import(other, options, **{"target": "store", **more}).run()
+        Import(tally, options, target="store", anew=True).run()
+        assert not capsys.readouterr().err
 
 
 def test_going_on_with_the_next_file(
@@ -570,8 +610,6 @@ def test_going_on_with_the_next_file(
     """Files that were read are not read again, unless one of them has changed."""
     names = tuple(file(f"{n}.csv", "action,uid,at", f"a,{n},2026-01-05") for n in range(3))
     read: list[int] = []
-    from tallymark.cli._import.staging import Stage
-
     whole = Stage.read
 
     def interrupted(self: Stage, number: int, *rest: Any) -> None:
@@ -584,17 +622,37 @@ def test_going_on_with_the_next_file(
     options = ImportOptions(names, maps=("event=action", "user=uid", "time=at"))
     with SyncTally.from_url(memory_store.url) as tally:
         with pytest.raises(KeyboardInterrupt):
-            Import(tally, options).run()
+            Import(tally, options, target="store").run()
         read.append(-1)
-        assert Import(tally, options).run().marks == 3
+        assert Import(tally, options, target="store").run().marks == 3
         assert read == [0, 1, -1, 2]
         read.clear()
         with pytest.raises(KeyboardInterrupt):
-            Import(tally, options).run()
+            Import(tally, options, target="store").run()
         file("1.csv", "action,uid,at", "a,1,2026-01-05", "a,7,2026-01-05")
         read.append(-1)
-        assert Import(tally, options).run().marks == 4
+        assert Import(tally, options, target="store").run().marks == 4
         assert read == [0, 1, -1, 0, 1, 2]
+
+
+def test_an_interrupted_query(
+    redis_cli: CommandLine, file: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C during a query of DuckDB has the exit code of Ctrl-C; the import goes on."""
+    whole = Stage.group
+
+    def endless(self: Stage) -> None:
+        thread = threading.get_ident()
+        threading.Timer(0.2, signal.pthread_kill, (thread, signal.SIGINT)).start()
+        self.connection.execute("SELECT max(hash(n)) FROM range(1000000000000) AS a(n)")
+
+    monkeypatch.setattr(Stage, "group", endless)
+    name = file("rows.csv", "action,uid,at", "a,1,2026-01-05")
+    assert redis_cli(f"import {name} {MAP}", code=130).err == "tallymark: interrupted\n"
+    monkeypatch.setattr(Stage, "group", whole)
+    outcome = redis_cli(f"import {name} {MAP}")
+    assert "goes on with the import" in outcome.err
+    assert "1 mark of 1 user" in outcome.out
 
 
 def test_lines_of_progress(

@@ -120,9 +120,9 @@ async def transaction(tally: Tally, number: int) -> None:
 scattered = [(index * 7_919) % 40_000_000 for index in range(100_000)]
 
 columns = {
-    "event": [f"c{index % 50}" for index in range(200_000)],
-    "user_id": [index * 7_919 % 200_000 for index in range(200_000)],
-    "moment": [NOW - timedelta(index % 90) for index in range(200_000)],
+    "event": [f"c{index % 50}" for index in range(100_000)],
+    "user_id": [index * 7_919 % 200_000 for index in range(100_000)],
+    "moment": [NOW - timedelta(index % 90) for index in range(100_000)],
 }
 
 #: What only reads comes first.
@@ -163,11 +163,11 @@ VERBS: dict[str, Callable[[Tally], Any]] = {
     "mark_many, a stream": lambda tally: tally.mark_many("m", streamed(100_000)),
     "mark_many, scattered": lambda tally: tally.mark_many("s", scattered),
     "mark_rows, columns": lambda tally: tally.mark_rows(columns),
-    "mark_rows, a generator": lambda tally: tally.mark_rows(rows_one_by_one(100_000)),
-    "mark_rows, a stream": lambda tally: tally.mark_rows(streamed_rows(100_000)),
-    "mark_rows, far apart": lambda tally: tally.mark_rows(rows_far_apart(20_000)),
+    "mark_rows, a generator": lambda tally: tally.mark_rows(rows_one_by_one(30_000)),
+    "mark_rows, a stream": lambda tally: tally.mark_rows(streamed_rows(30_000)),
+    "mark_rows, far apart": lambda tally: tally.mark_rows(rows_far_apart(5_000)),
     "mark_rows, bad": lambda tally: tally.mark_rows(
-        [("", 0, NOW)] * 50_000, on_error=lambda *_: None
+        [("", 0, NOW)] * 20_000, on_error=lambda *_: None
     ),
     "unmark_many": lambda tally: tally.unmark_many("m", list(range(200_000))),
     "unmark_many, exact": lambda tally: tally.unmark_many("m", range(2_000), exact=True),

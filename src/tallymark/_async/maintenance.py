@@ -305,9 +305,9 @@ class AsyncMaintenance(AsyncReads[IdT]):
         command the server refuses is skipped, and says why.
 
         Changes nothing. Reads at most 100,000 keys of each server, a thousand at a time, and
-        looks at 2,000 bitmaps, so what it says of keys is of a sample, if there are more. That
-        takes Redis some ten milliseconds, in small steps. Of a cluster, all masters are examined;
-        with the option ``read_from``, also the replica.
+        looks at 2,000 bitmaps, so what it says of keys is of a sample, if there are more.
+        Together that takes Redis up to a tenth of a second, in steps of a millisecond. Of a
+        cluster, all masters are examined; with the option ``read_from``, also the replica.
 
         Returns:
             A finding for each check. ``ok`` is False if there is a problem; warnings do not count.

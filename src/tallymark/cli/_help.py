@@ -28,43 +28,54 @@ class HelpPage:
 
     def __init__(self) -> None:
         self._is_overview = False
+        #: What is printed before the first group, which has the names of arguments.
+        self._usage = self._description = ""
 
     def render_usage(self, console: Any, options: Any, usage: Any) -> None:
-        """Print the line with the usage."""
-        text = str(usage).strip().removeprefix("Usage:").strip()
-        self._is_overview = "COMMAND" in text
-        if not self._is_overview:
-            write(f"Usage: {text}\n\n")
+        """Take the line with the usage."""
+        self._usage = str(usage).strip().removeprefix("Usage:").strip()
+        self._is_overview = "COMMAND" in self._usage
 
     def render_description(self, console: Any, options: Any, description: Any) -> None:
-        """Print the description: a docstring without its arguments."""
+        """Take the description: a docstring without its arguments."""
         if self._is_overview:
             print_overview()
-        else:
-            text = "".join(text.plain for text in _texts(description)).strip()
-            for paragraph in text.replace("For example:\n\n", "For example:\n").split("\n\n"):
-                separator = "" if paragraph == text.split("\n\n")[0] else "\n"
-                is_prose = not paragraph.startswith("For example:")
-                write(separator + (_wrapped(paragraph, 0) if is_prose else f"{paragraph}\n"))
+            return
+        text = "".join(text.plain for text in _texts(description)).strip()
+        paragraphs = text.replace("For example:\n\n", "For example:\n").split("\n\n")
+        self._description = "\n".join(
+            f"{paragraph}\n" if paragraph.startswith("For example:") else _wrapped(paragraph, 0)
+            for paragraph in paragraphs
+        )
 
     def __call__(self, console: Any, options: Any, panel: Any) -> None:
         """Print a group of arguments or options; the overview has the commands already."""
         if panel.format != "parameter" or not panel.entries or self._is_overview:
             return
+        labels = [_label(item) for item in panel.entries]
+        if self._usage:
+            # cyclopts calls an argument that may be left out ARGS.
+            usage = self._usage.replace("[ARGS", f"[{labels[-1]}")
+            write(f"Usage: {usage}\n\n{self._description}")
+            self._usage = ""
         if panel.title == ALL:
             write(f"\n{_options_of_all()}")
             return
         write(f"\n{panel.title}:\n")
-        for item in panel.entries:
-            names = ", ".join((*item.positive_shorts, *item.positive_names))
-            if not names:
-                names = getattr(entry, "positional_label", None) or ""
-            elif getattr(entry, "metavar", None):  # not before cyclopts 5
-                names += f" {item.metavar}"
+        for item, label in zip(panel.entries, labels, strict=True):
             described = "".join(text.plain for text in _texts(item.description)).strip()
             if item.choices and not all(choice in described for choice in item.choices):
                 described += f": {', '.join(item.choices)}"
-            write(entry(names, described))
+            write(entry(label, described))
+
+
+def _label(item: Any) -> str:
+    """Return the name of an argument or the names of an option, with what values are."""
+    names = ", ".join((*item.positive_shorts, *item.positive_names))
+    if not names:  # not in cyclopts 4, which has the label among the names
+        return str(item.positional_label)
+    metavar = getattr(item, "metavar", None)  # not in cyclopts 4
+    return f"{names} {metavar}" if metavar else names
 
 
 def print_overview() -> int:

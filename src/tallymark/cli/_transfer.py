@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from ..errors import MissingExtraError
 from ._errors import NO, UsageError, warn
 from ._invocation import Run
+from ._writing import counted, grouped
 
 __all__ = ["import_"]
 
@@ -34,6 +35,7 @@ def import_(
     max_rejects: int | None = None,
     memory: str = "512MB",
     folder: Path | None = None,
+    anew: bool = False,
     quiet: bool = False,
     run: Run,
 ) -> int:
@@ -68,10 +70,16 @@ def import_(
         max_rejects: send nothing if more rows than these are rejected.
         memory: how much memory the grouping may take.
         folder: where rows are kept meanwhile (default: in the cache of the user).
+        anew: do not go on where the same import was interrupted.
         quiet: show no progress.
     """
     try:
-        from ._import.job import Import, ImportOptions, described_reasons  # noqa: PLC0415
+        from ._import.job import (  # noqa: PLC0415
+            Import,
+            ImportOptions,
+            described_reasons,
+            store_name,
+        )
     except ImportError as error:
         if error.name != "duckdb":
             raise
@@ -120,6 +128,8 @@ def import_(
         summary = Import(
             tally,
             options,
+            target=store_name(run.store.url.address),
+            anew=anew,
             memory=memory,
             folder=folder,
             rejects=rejects,
@@ -131,6 +141,7 @@ def import_(
         rows = [{"event": event, "marks": count} for event, count in summary.events.items()]
         run.output.table(rows, "Events")
     rejected = sum(summary.rejected.values())
+    by_event = {"by_event": summary.events} if dry_run and run.output.form == "json" else {}
     answer: dict[str, Any] = {
         "rows": summary.rows,
         "skipped": summary.skipped,
@@ -143,13 +154,14 @@ def import_(
         "sent": summary.is_sent,
         "new": sum(summary.new.values()),
         "seconds": round(summary.seconds, 3),
+        **by_event,
     }
     run.output.answer(answer, _described(answer, summary.new))
     if not rejected:
         return 0
     too_many = max_rejects is not None and rejected > max_rejects
     warn(
-        f"{rejected:,} rows are rejected"
+        f"{counted(rejected, 'row')} rejected"
         + (f", more than --max-rejects {max_rejects}, so nothing was sent" if too_many else "")
         + f": {described_reasons(summary.rejected)}"
         + (f"; they are in {rejects}" if rejects else "; --rejects FILE writes them to a file")
@@ -165,17 +177,18 @@ def _shown(moment: date | None) -> str | None:
 
 def _described(answer: dict[str, Any], new: dict[str, int]) -> str:
     """Return the summary for people."""
+    rows, users, events = (counted(answer[f"{unit}s"], unit) for unit in ("row", "user", "event"))
+    left_out = (f"{grouped(answer[name])} {name}" for name in ("skipped", "rejected"))
+    span = "" if answer["first"] is None else f", {answer['first']} to {answer['last']}"
     lines = [
-        f"{answer['rows']:,} rows: {answer['skipped']:,} skipped, {answer['rejected']:,} rejected",
-        f"{answer['marks']:,} marks of {answer['users']:,} users and {answer['events']:,} events",
+        f"{rows}: {', '.join(left_out)}",
+        f"{counted(answer['marks'], 'mark')} of {users} and {events}{span}",
     ]
-    if answer["first"] is not None:
-        lines[-1] += f", {answer['first']} to {answer['last']}"
     if answer["sent"]:
-        bits = ", ".join(f"{name.lower()} {count:,}" for name, count in new.items() if count)
+        bits = ", ".join(f"{name.lower()} {grouped(count)}" for name, count in new.items() if count)
         lines.append(f"new bits: {bits or 'none'}")
     else:
         lines.append("nothing was sent")
     rate = answer["rows"] / max(answer["seconds"], 0.001)
-    lines.append(f"{answer['seconds']:.1f} s, {rate:,.0f} rows/s")
+    lines.append(f"{answer['seconds']:.1f} s, {grouped(round(rate))} rows/s")
     return "\n".join(lines)

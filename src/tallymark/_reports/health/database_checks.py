@@ -38,6 +38,9 @@ _SHARE: Final = 0.5
 #: How many names a finding has.
 _NAMES: Final = 3
 
+#: How many characters more than a prefix another one may have.
+_LONGEST: Final = 64
+
 #: How many events two prefixes have to have in common, and which share of them.
 _COMMON: Final = 2
 _COMMON_SHARE: Final = 0.8
@@ -238,10 +241,12 @@ def _longer(events: set[str]) -> Iterable[str]:
     """Yield what seems to be the rest of a longer prefix: events have twins that begin with it."""
     twins: dict[str, int] = {}
     for event in events:
-        for at in range(1, len(event)):
+        for at in range(1, min(len(event), _LONGEST)):
             if event[at:] in events:
                 twins[event[:at]] = twins.get(event[:at], 0) + 1
-    for part, count in twins.items():
+    frequent = sorted(twins, key=lambda part: -twins[part])[:_NAMES]
+    for part in frequent:
+        count = twins[part]
         others = sum(1 for event in events if not event.startswith(part))
         if count >= max(_COMMON, _COMMON_SHARE * others):
             yield part

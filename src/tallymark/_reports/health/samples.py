@@ -32,6 +32,12 @@ _STEP: Final = 1000
 #: How many bitmaps are looked at.
 _BITMAPS: Final = 2000
 
+#: How many names of events are compared, to find other prefixes.
+_EVENTS: Final = 500
+
+#: How many keys are examined between two checkpoints.
+_KEYS: Final = 500
+
 #: How many keys one request is about.
 _LOOK_UPS: Final = 200
 
@@ -71,7 +77,7 @@ class Sample:
         complete: whether these were all keys.
         found: how many bitmaps of the tally were among them.
         bitmaps: some of these.
-        events: the names of their events.
+        events: the names of their events, not more than `_EVENTS`.
         results: how many results of bitmapist there are.
         temporary: temporary keys of tallymark.
         endless: those of them that do not expire.
@@ -112,7 +118,7 @@ def take_sample(context: Context) -> Query[Sample]:
         except CommandError as error:
             raise Unknown(refusal_text("SCAN", error)) from None
         for node, (cursor, keys) in zip(list(cursors), pages, strict=True):
-            yield from in_steps(map(reader.read, keys))
+            yield from in_steps(map(reader.read, keys), _KEYS)
             cursors[node] = cursor
             if cursor in {b"0", 0}:
                 del cursors[node]
@@ -120,7 +126,7 @@ def take_sample(context: Context) -> Query[Sample]:
             reader.sample.complete = True
             break
     sample = reader.sample
-    yield from in_steps(map(reader.compare, reader.others))
+    yield from in_steps(map(reader.compare, reader.others), _KEYS)
     yield from query_by_shard(
         context, reader.bitmaps, lambda found: _look_up(context, sample, found)
     )
@@ -174,7 +180,7 @@ class _Reader:
         except InvalidValueError:
             return
         sample.found += 1
-        if len(sample.events) < _BITMAPS:
+        if len(sample.events) < _EVENTS:
             sample.events.add(event)
         if len(self.bitmaps) < _BITMAPS:
             self.bitmaps.append(FoundBitmap(key, shard, event, period))

@@ -34,7 +34,9 @@ from .staging import Stage
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["Import", "ImportOptions", "Summary", "described_reasons"]
+    from ..._core.urls import StoreAddress
+
+__all__ = ["Import", "ImportOptions", "Summary", "described_reasons", "store_name"]
 
 #: How many marks are fetched at once, some 30 MB; after each block, the import can go on there.
 _BLOCK: Final = 200_000
@@ -121,6 +123,8 @@ class Import:
         tally: Any,
         options: ImportOptions,
         *,
+        target: str | None = None,
+        anew: bool = False,
         memory: str = "512MB",
         folder: Path | None = None,
         rejects: Path | None = None,
@@ -133,6 +137,9 @@ class Import:
         Arguments:
             tally: a blocking tally.
             options: what to import.
+            target: names the store and the database in it; with ``None``, the import cannot go on
+                if it was interrupted.
+            anew: whether to begin an import again that was interrupted.
             memory: how much memory DuckDB may use.
             folder: for the rows in between; ``None`` for one in the user's cache.
             rejects: the file for rejected rows; ``None`` for none.
@@ -144,8 +151,11 @@ class Import:
         Raises:
             UsageError: the options are not allowed.
         """
+        schema = tally.backend.context.schema
         self._tally = tally
         self._options = options
+        self._target = None if target is None else f"{target} {schema.stored} {schema.prefix}"
+        self._anew = anew
         self._memory = memory
         self._folder = folder
         self._rejects = rejects
@@ -167,51 +177,73 @@ class Import:
             StoreError: the store has failed; the same import goes on from there.
         """
         begun = time.monotonic()
-        with self._working_folder() as (folder, can_resume):
-            sources = self._sources(folder)
+        with self._working_folder() as folder, self._own_files(folder) as own:
+            sources = self._sources(own)
             stage = self._stage(folder, sources)
             try:
                 summary = self._staged(stage, sources)
                 if summary.is_sent:
-                    self._mark(stage, summary, can_resume=can_resume)
+                    self._mark(stage, summary)
+            except UsageError:
+                stage.close()
+                _clear(folder)  # an import of better input has another folder
+                raise
             except duckdb.OutOfMemoryException as error:
                 raise UsageError(
                     f"--memory {self._memory} is too little: {problem(error)}"
                 ) from None
-            except duckdb.InterruptException:
-                raise KeyboardInterrupt from None
+            except RuntimeError as error:
+                # DuckDB's for Ctrl-C during a query; tallymark's are of classes of their own.
+                if type(error) is RuntimeError and "interrupted" in str(error):
+                    raise KeyboardInterrupt from None
+                raise
             except duckdb.Error as error:
                 raise UsageError(f"the rows cannot be grouped: {problem(error)}") from None
             finally:
                 stage.close()
+            _clear(folder)
         summary.seconds = time.monotonic() - begun
         return summary
 
     # --- folder
 
+    @property
+    def _can_resume(self) -> bool:
+        return not (self._target is None or self._dry_run or STDIN in self._options.files)
+
     @contextlib.contextmanager
-    def _working_folder(self) -> Iterator[tuple[Path, bool]]:
-        """Yield the folder of the import, and whether it stays if the import is interrupted."""
-        if self._dry_run or STDIN in self._options.files:
+    def _working_folder(self) -> Iterator[Path]:
+        """Yield the folder of the import, which stays if it is interrupted and can go on."""
+        if not self._can_resume:
             with tempfile.TemporaryDirectory(
                 prefix="tallymark-import-", dir=self._folder, ignore_cleanup_errors=True
             ) as name:
-                yield Path(name), False
+                yield Path(name)
             return
         parent = self._folder or _cache()
         if self._folder is None:
             _remove_old(parent)
-        target = repr(self._tally.backend.database), self._rules.user_ids
-        described = json.dumps([asdict(self._options), target], default=str)
+        described = json.dumps([asdict(self._options), asdict(self._rules), self._target])
         folder = parent / hashlib.sha256(described.encode()).hexdigest()[:20]
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        yield folder, True
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            yield folder
+        finally:
+            with contextlib.suppress(OSError):  # it has the rows
+                folder.rmdir()
 
-    def _sources(self, folder: Path) -> list[Source]:
+    @contextlib.contextmanager
+    def _own_files(self, folder: Path) -> Iterator[Path]:
+        """Yield a folder for the files that this process makes: unpacked, or from a pipe."""
         own = folder / f"files-{os.getpid()}"
         shutil.rmtree(own, ignore_errors=True)
         own.mkdir()
+        try:
+            yield own
+        finally:
+            shutil.rmtree(own, ignore_errors=True)
+
+    def _sources(self, own: Path) -> list[Source]:
         preset = self._mapping.preset
         return find_sources(
             self._options.files,
@@ -227,14 +259,18 @@ class Import:
         stage = opened()
         fingerprint = [source.fingerprint for source in sources]
         known = stage.get("sources")
-        if known is not None and known != fingerprint:
-            warn("the files have changed since this import was interrupted: it begins anew")
+        if known is not None and (self._anew or known != fingerprint):
+            if not self._anew:
+                warn("the files have changed since this import was interrupted: it begins anew")
             stage.close()
-            for path in folder.glob("import.duckdb*"):
-                path.unlink()
+            _clear(folder)
             stage = opened()
         elif known is not None:
-            warn("goes on with the import that was interrupted")
+            sent = stage.get("marked", 0)
+            warn(
+                f"goes on with the import that was interrupted, behind {sent:,} marks; "
+                "--anew begins it again"
+            )
         stage.put("sources", fingerprint)
         return stage
 
@@ -288,7 +324,7 @@ class Import:
             last=None if last is None else self._moment(last),
         )
 
-    def _mark(self, stage: Stage, summary: Summary, *, can_resume: bool) -> None:
+    def _mark(self, stage: Stage, summary: Summary) -> None:
         done = stage.get("marked", 0)
         new: Counter[str] = Counter(stage.get("new", {}))
         try:
@@ -300,7 +336,7 @@ class Import:
                     stage.put("new", new)
                     step.advance(done)
         except BaseException:
-            if can_resume:
+            if self._can_resume:
                 warn(
                     f"{done:,} of {summary.marks:,} marks are sent; the same command goes on there"
                 )
@@ -383,6 +419,21 @@ def _check_zone(name: str) -> None:
         ZoneInfo(name)
     except (ValueError, OSError, KeyError):
         raise UsageError(f"there is no time zone {name!r}") from None
+
+
+def store_name(address: StoreAddress) -> str | None:
+    """Return a name of a store and its database; ``None`` if it does not outlive the process."""
+    if address.is_embedded:
+        return None
+    parts = (address.hosts, address.path, address.service, address.database)
+    return f"{address.scheme} {parts}"
+
+
+def _clear(folder: Path) -> None:
+    """Remove the rows of an import."""
+    for path in folder.glob("import.duckdb*"):
+        path.unlink()
+    shutil.rmtree(folder / "spilled", ignore_errors=True)
 
 
 def _cache() -> Path:

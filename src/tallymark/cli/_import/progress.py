@@ -42,7 +42,7 @@ class Progress:
         Arguments:
             title: what is done.
             total: how much there is to do.
-            unit: of what.
+            unit: of what; nothing if it is only a part of 1.
         """
         if not self._shown or not sys.stderr.isatty():
             yield Step(self, title, total, unit)
@@ -72,7 +72,7 @@ class Progress:
     def show(self, step: Step) -> None:
         """Show how far a step is."""
         rate = step.rate()
-        per_second = f"{rate:,.0f} {step.unit}/s" if rate else ""
+        per_second = f"{rate:,.0f} {step.unit}/s" if rate and step.unit else ""
         if self._bar is not None:
             bar, task = self._bar
             bar.update(task, completed=step.done, rate=per_second)
@@ -80,7 +80,7 @@ class Progress:
             self._next_line = time.monotonic() + _BETWEEN_LINES
             part = step.done / step.total if step.total else 1.0
             left = f", {(step.total - step.done) / rate:.0f} s left" if rate else ""
-            warn(f"{step.title}: {part:.0%}, {per_second}{left}")
+            warn(f"{step.title}: {part:.0%}{per_second and ', '}{per_second}{left}")
 
 
 class Step:

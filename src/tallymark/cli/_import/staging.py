@@ -149,6 +149,8 @@ class Stage:
                     connection.execute(f"DELETE FROM {READ_ERRORS}")
                 try:
                     connection.execute(f"INSERT INTO staged {query}")
+                except duckdb.OutOfMemoryException:
+                    raise
                 except duckdb.Error as error:
                     raise UsageError(f"{source.name} cannot be read: {problem(error)}") from None
                 if self._has_read_errors():
