@@ -63,7 +63,7 @@ class HelpPage:
             return
         write(f"\n{panel.title}:\n")
         for item, label in zip(panel.entries, labels, strict=True):
-            described = "".join(text.plain for text in _texts(item.description)).strip()
+            described = "".join(text.plain for text in _texts(item.description)).strip().rstrip(".")
             if item.choices and not all(choice in described for choice in item.choices):
                 described += f": {', '.join(item.choices)}"
             write(entry(label, described))
