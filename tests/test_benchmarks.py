@@ -246,3 +246,13 @@ def test_the_memory_of_ids(redis_store: Store, modules: Any) -> None:
         assert row["each"] > row["reverse"] > 0
         assert row["forward"] > row["length"]
     assert "| UUID | 16 | 5,000 |" in "\n".join(module.lines(rows))
+
+
+def test_imports_beside_a_loop(redis_store: Store, modules: Any) -> None:
+    del modules
+    imports = importlib.import_module("file_imports")
+    rows = imports.file_imports(redis_store.url, rows=2_000, sample=50, rounds=1)
+    kinds = [(row["file"], "peak_mb" in row) for row in rows]
+    assert kinds == [("NDJSON.gz", False), ("NDJSON.gz", True), ("Parquet", True), ("NDJSON", True)]
+    table = importlib.import_module("tables").imports({"imports": rows})
+    assert "| Parquet | tallymark import |" in table

@@ -399,6 +399,20 @@ async def test_a_transaction_with_more_marks_than_max_pending(
 
 
 @pytest.mark.parametrize("keys", [0, 2, None], ids=["none yet", "some", "all"])
+async def test_exports_while_a_slot_moves(
+    facade: Facade, moving: Cluster, moving_store: Store, keys: int | None
+) -> None:
+    users = [*range(300), USER, USER + 16 * 100_000]  # the last two in the shard that moves
+    async with facade.open(moving_store.url) as tally:
+        for number in range(40):
+            await tally.mark_unique_many(f"e{number}", users)
+        async with half_moved(moving, keys=keys):
+            batches = [batch async for batch in tally.export()]
+        assert len(batches) == 40
+        assert {tuple(batch.ids()) for batch in batches} == {tuple(sorted(set(users)))}
+
+
+@pytest.mark.parametrize("keys", [0, 2, None], ids=["none yet", "some", "all"])
 async def test_reads_while_a_slot_moves(
     facade: Facade, moving: Cluster, moving_store: Store, keys: int | None
 ) -> None:

@@ -187,7 +187,8 @@ async def test_a_user_is_forgotten_meanwhile(
         def forget(marks: Any, timeout: float | None) -> Any:
             if not forgotten:
                 forgotten.append(True)
-                with SyncTally.from_url(redis_store.url, **options) as other:
+                other: Any = SyncTally.from_url(redis_store.url, **options)
+                with other:
                     other.forget("user-5")
             return submit(marks, timeout)
 
@@ -230,7 +231,8 @@ async def test_a_dictionary_that_was_evicted_is_not_begun_anew(
     table = [("a", f"user-{number}", MONDAY) for number in range(2_000)]
     options: Any = {"user_ids": str}
     if not is_open:
-        with SyncTally.from_url(redis_store.url, **options) as other:
+        other: Any = SyncTally.from_url(redis_store.url, **options)
+        with other:
             other.mark_event("a", "ann", now=MONDAY)
         redis_store.raw.delete(*redis_store.raw.keys("*ids:*"))
     async with facade.open(redis_store.url, **options) as tally:

@@ -85,7 +85,7 @@ class BulkCall(abc.ABC):
 
     @abc.abstractmethod
     def blocks(
-        self, items: Iterable[Any], check_time: Callable[[], object] | None = None
+        self, items: Iterable[Any], check_time: Callable[[], object] | None = None, /
     ) -> tuple[Iterator[Any], bool]:
         """Return an iterator over blocks, and whether all are checked before any is sent.
 
@@ -99,7 +99,7 @@ class BulkCall(abc.ABC):
         """
 
     @abc.abstractmethod
-    def checked(self, block: Any) -> Any:
+    def checked(self, block: Any, /) -> Any:
         """Return a block, checked.
 
         Raises:
@@ -107,7 +107,7 @@ class BulkCall(abc.ABC):
         """
 
     @abc.abstractmethod
-    def chunks(self, block: Any) -> Iterator[Chunk]:
+    def chunks(self, block: Any, /) -> Iterator[Chunk]:
         """Yield the transactions for what `checked` has returned."""
 
     def record(self, chunk: Chunk, results: Sequence[Result]) -> None:

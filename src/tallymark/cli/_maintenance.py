@@ -25,7 +25,6 @@ def save(what: str, name: str, /, *, period: PeriodOptions = TODAY, run: Run) ->
         what: an event, or an expression with & | ^ - and ( )
         name: the name of the flag
     """
-    period.check()
     with run.tally() as tally:
         users = event_set(tally, what, period)
         replaced = 0 if run.yes else tally.count(tally.unique(name))
@@ -49,7 +48,6 @@ def delete(what: str, /, *, period: PeriodOptions = TODAY, run: Run) -> int:
     Arguments:
         what: an event with a period, or several with |
     """
-    period.check()
     expression = Expression.parse(what)
     if period == TODAY and not expression.has_all_periods:
         raise UsageError("which bitmap? Give a period, such as --day 2026-01-05 or --unique")

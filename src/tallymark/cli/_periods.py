@@ -140,7 +140,11 @@ def _option(text: str) -> Any:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class PeriodOptions:
-    """The options for the period of an event; at most one of them, or the pair of a range."""
+    """The options for the period of an event; at most one of them, or the pair of a range.
+
+    Raises:
+        UsageError: there are several periods.
+    """
 
     hour: Annotated[str | None, _option("2026-01-05T13, this or last")] = None
     day: Annotated[str | None, _option("2026-01-05, today or yesterday")] = None
@@ -152,8 +156,7 @@ class PeriodOptions:
     since: Annotated[str | None, _option("on any day from a date or moment on")] = None
     until: Annotated[str | None, _option("with --since: before this date or moment")] = None
 
-    def check(self) -> None:
-        """Raise a `UsageError` if there are several periods."""
+    def __post_init__(self) -> None:
         names = [item.name for item in fields(self) if getattr(self, item.name) != item.default]
         given = [f"--{name}" for name in names]
         if self.until is not None and self.since is None:

@@ -45,7 +45,6 @@ def count(*what: str, period: PeriodOptions = TODAY, run: Run) -> None:
     """
     if not what:
         raise UsageError("WHAT is missing; see --help")
-    period.check()
     with run.tally() as tally:
         counts = tally.counts([event_set(tally, text, period) for text in what])
     if len(what) == 1:
@@ -76,7 +75,6 @@ def users(
         start: the first user to print
         limit: how many users at most
     """
-    period.check()
     first = None if start is None else run.store.user_id(start)
     with run.tally() as tally:
         chunks = tally.user_chunks(event_set(tally, what, period), start=first, limit=limit)
@@ -95,7 +93,6 @@ def contains(what: str, user_id: str, /, *, period: PeriodOptions = TODAY, run: 
         what: an event, or an expression with & | ^ - and ( )
         user_id: the user
     """
-    period.check()
     user = run.store.user_id(user_id)
     with run.tally() as tally:
         answer = tally.contains(event_set(tally, what, period), user)
@@ -113,7 +110,6 @@ def is_empty(what: str, /, *, period: PeriodOptions = TODAY, run: Run) -> int:
     Arguments:
         what: an event, or an expression with & | ^ - and ( )
     """
-    period.check()
     with run.tally() as tally:
         answer = tally.is_empty(event_set(tally, what, period))
     run.output.answer({"is_empty": answer}, "yes" if answer else "no")

@@ -27,9 +27,6 @@ _BUFFER: Final = 8_000_000
 #: The table of what DuckDB cannot split into columns or decode.
 READ_ERRORS: Final = "read_errors"
 
-#: How much of a line with such an error is kept, in bytes.
-_KEPT: Final = 10_000
-
 #: How many rows of JSON are read to know their keys.
 _SAMPLE: Final = 10_000
 
@@ -111,7 +108,7 @@ def _options(source: Source, layout: Layout) -> str:
     return options + (
         f", auto_detect=false, ignore_errors=true, store_rejects=true, rejects_limit=0"
         f", rejects_table={text(READ_ERRORS)}, rejects_scan='read_scans'"
-        f", rejects_line_size_limit={_KEPT}, max_line_size={_LONGEST_LINE}, buffer_size={_BUFFER}"
+        f", max_line_size={_LONGEST_LINE}, buffer_size={_BUFFER}"
     )
 
 

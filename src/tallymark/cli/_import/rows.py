@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from .readers import Relation
     from .sources import Source
 
-__all__ = ["RowMapping", "rows_query"]
+__all__ = ["LONGEST_ROW", "RowMapping", "rows_query"]
 
 #: How much of a row the file of rejected rows has, in characters.
-_LONGEST_ROW: Final = 10_000
+LONGEST_ROW: Final = 10_000
 
 #: How many columns a message lists.
 _LISTED: Final = 30
@@ -168,7 +168,7 @@ def rows_query(
         f"CASE WHEN __reason IS NULL THEN {rules.bucket('__local')} END AS bucket, "
         "__reason AS reason, "
         f"CASE WHEN __reason <> '{SKIPPED}' THEN __line END AS line, "
-        f"CASE WHEN __reason <> '{SKIPPED}' THEN left({rows.row}, {_LONGEST_ROW}) END AS row "
+        f"CASE WHEN __reason <> '{SKIPPED}' THEN left({rows.row}, {LONGEST_ROW}) END AS row "
         f"FROM ({judged})"
     )
 

@@ -16,7 +16,7 @@ from .._errors import UsageError
 from .expressions import ID_TYPES, SKIPPED
 from .fields import text
 from .readers import READ_ERRORS, problem, relation
-from .rows import rows_query
+from .rows import LONGEST_ROW, rows_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -174,7 +174,7 @@ class Stage:
         connection = self.connection
         found = (
             "SELECT DISTINCT ON (line) line, lower(error_type) || ': ' || error_message AS reason, "
-            f"trim(csv_line, chr(13) || chr(10)) AS row FROM {READ_ERRORS} ORDER BY line"
+            f"left(trim(csv_line, chr(13) || chr(10)), {LONGEST_ROW}) AS row FROM {READ_ERRORS} ORDER BY line"
         )
         lines = connection.execute(f"SELECT line FROM ({found}) ORDER BY line").fetchall()
         if not lines:
