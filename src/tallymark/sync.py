@@ -305,8 +305,7 @@ def mark_rows(
     524,288 and sorted by event and day, so that each bitmap is written with few commands, as
     bits or as a bitmap, whichever takes less of Redis's time. A transaction has rows of one
     event and month, or of several; it takes about 1.5 ms of Redis's time, and marks of other
-    threads are sent in between. All bits of a row are set by the same transaction. With
-    numpy installed, rows take a fifth of the time.
+    threads are sent in between. All bits of a row are set by the same transaction.
 
     Arguments:
         rows: one of

@@ -22,7 +22,7 @@ from moments import naive_moments, zones
 from proxy import proxied
 from tallymark import Granularity, Tally
 from tallymark._core import moments as core_moments
-from tallymark._marking import row_blocks, row_reader, rows
+from tallymark._marking import row_blocks, row_pieces, row_reader, rows
 from tallymark._marking.marks import BitMark
 from tallymark._marking.row_marks import RowMarks
 
@@ -111,7 +111,7 @@ async def test_as_each_row_by_itself(
     for by_rows in (False, True):
         store.raw.flushdb()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(row_blocks, "_LONGEST", longest)
+            patch.setattr(row_pieces, "_LONGEST", longest)
             if not has_numpy:
                 patch.setattr(row_reader, "loaded_numpy", lambda: None)
             async with facade.open(store.url, timezone=zone, track_yearly=yearly) as tally:
@@ -406,7 +406,7 @@ async def test_bits_or_bitmaps(facade: Facade, redis_store: Store) -> None:
 async def test_all_bits_of_a_row_are_in_one_transaction(
     facade: Facade, redis_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_blocks, "_LONGEST", 30.0)
+    monkeypatch.setattr(row_pieces, "_LONGEST", 30.0)
     table = [
         ("a", user_id, NOON.date() + timedelta(day)) for user_id in range(60) for day in range(3)
     ]
@@ -451,7 +451,7 @@ def test_a_transaction_takes_redis_a_millisecond_or_two() -> None:
         for chunk in chunks:
             (mark,) = chunk.marks
             assert isinstance(mark, RowMarks)
-            assert sum(mark.counts) <= 1500 / row_blocks._BIT
+            assert sum(mark.counts) <= 1500 / row_pieces._BIT
             assert mark.size < 3_000_000
 
 

@@ -74,7 +74,7 @@ async def test_as_rows_by_offset(
 ) -> None:
     store.raw.flushdb()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tallymark._marking.row_blocks._LONGEST", longest)
+        patch.setattr("tallymark._marking.row_pieces._LONGEST", longest)
         patch.setattr(id_rows, "MAX_IDS", 10)
         if not has_numpy:
             patch.setattr("tallymark._marking.row_reader.loaded_numpy", lambda: None)

@@ -15,8 +15,9 @@ from .._core.offsets import is_array
 from .bulk import Chunk
 from .id_marks import IdMark, IdMarks, KnownNumbers
 from .id_script import MAX_IDS
-from .row_blocks import BlockWriter, Rows
+from .row_blocks import BlockWriter
 from .row_effects import Send
+from .row_sorting import Rows
 from .rows import sends
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from .._core.moments import (
 )
 from .._core.untrusted import reraise_from_handler, shown
 from ..errors import InvalidTypeError, TallymarkError
-from .row_blocks import Rows
 from .row_columns import Coded, Constant, Numbers
 from .row_effects import BadRow
+from .row_sorting import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable

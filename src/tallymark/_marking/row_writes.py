@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .._core.periods import Granularity
 from .bulk import Chunk
 from .marks import BitMark
-from .row_blocks import Rows, RowTarget
+from .row_blocks import RowTarget
 from .row_calendar import RowCalendar
 from .row_reader import RowReader
 from .rows import RowEvents, RowWrite, sends
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .number_cache import NumberCache
     from .policies import EventPolicy
     from .row_effects import Send
+    from .row_sorting import Rows
 
 __all__ = ["RowWrites"]
 

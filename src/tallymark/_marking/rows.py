@@ -19,9 +19,10 @@ from .._core.moments import loaded_numpy
 from .._core.offsets import IN_MEMORY, in_time, is_array
 from .._core.untrusted import shown
 from ..errors import ClosedError, InvalidTypeError, TallymarkError
-from .row_blocks import BlockWriter, Rows
+from .row_blocks import BlockWriter
 from .row_columns import Columns, is_columns, streamed
 from .row_effects import Fetch, Reject, Send
+from .row_sorting import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BLOCK", "RowEvents", "RowWrite", "sends"]
 
-#: How many rows a block has. Measured with 50 events over 90 days: 260,000 take a tenth of the
-#: memory of 2 million, and one and a half times the time.
+#: How many rows a block has. Measured, for 2 million rows of 50 events and 90 days: 262,144 take
+#: 1.6 us a row of our CPU time and Redis's together, 524,288 take 1.2, a million 1.0, all at once
+#: 0.6; and 9, 23, 52 and 110 MB of memory.
 BLOCK: Final = 524_288
 
 #: How many rows are fetched at once; and how many are checked in one step, which takes 1 to 2 ms.
