@@ -162,9 +162,11 @@ def test_keys_of_several_kinds(cli: CommandLine, file: Callable[..., str]) -> No
 
 def test_condition_of_a_table(cli: CommandLine, file: Callable[..., str]) -> None:
     """A condition on CSV; rows that do not fulfil it are skipped, not rejected."""
-    name = file("rows.csv", "action,uid,at,line", "login,1,2026-01-05,9", "login,x,2026-01-05,1")
+    name = file(
+        "rows.csv", "action,uid,at,line", "login,1,2026-01-05,9", "login,x,2026-01-05,1", "c,2,3,"
+    )
     summary = imported(cli, ["import", name, *MAP.split(), "--where", "CAST(line AS INT) > 3"])
-    assert (summary["marks"], summary["skipped"], summary["rejected"]) == (1, 1, 0)
+    assert (summary["marks"], summary["skipped"], summary["rejected"]) == (1, 2, 0)
 
 
 @pytest.mark.parametrize(
@@ -251,6 +253,18 @@ def test_number_of_2026_is_a_number(cli: CommandLine, file: Callable[..., str]) 
     """Four digits are seconds: no year is taken for a day."""
     name = file("rows.ndjson", '{"action": "a", "uid": 1, "at": 86400}')
     assert imported(cli, f"import {name} {MAP}")["first"] == "1970-01-02"
+
+
+def test_units_of_numbers(cli: CommandLine, file: Callable[..., str]) -> None:
+    """Each unit ends where the next one begins."""
+    first, last = "1970-04-26", "2286-11-20"
+    rows = [f"a,1,{10**power}" for power in (10, 13, 16)]
+    rows += [f"b,1,{10**power - 10 ** (power - 10)}" for power in (10, 13, 16)]
+    for event, day in (("a", first), ("b", last)):
+        lines = (row for row in rows if row.startswith(event))
+        name = file(f"{event}.csv", "action,uid,at", *lines)
+        summary = imported(cli, f"import {name} {MAP}")
+        assert (summary["marks"], summary["first"], summary["last"]) == (1, day, day)
 
 
 def test_time_format(cli: CommandLine, file: Callable[..., str]) -> None:
