@@ -13,6 +13,7 @@ import zipfile
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pytest
 
 from tallymark import SyncTally
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 MAP = "--map event=action user=uid time=at"
 MAPS = ("event=action", "user=uid", "time=at")
+ROW_COUNT = 60_000
 ROWS = "action,uid,at\n" + "".join(f"a,{n},2026-01-0{1 + n % 5}\n" for n in range(40))
 
 
@@ -121,6 +123,19 @@ def test_damaged_gzip(cli: CommandLine, tmp_path: Path, at: int) -> None:
     assert "rows.csv.gz" in cli(f"import {tmp_path}/rows.csv.gz {MAP}", code=2).err
     with SyncTally.from_url(cli.url) as tally:
         assert not tally.event_names()
+
+
+@pytest.mark.parametrize("missing", [0, 2, 30])
+def test_zstd_that_ends_early(cli: CommandLine, tmp_path: Path, missing: int) -> None:
+    """A file that lacks its end is not imported as far as it is there."""
+    path = tmp_path / "rows.csv.zst"
+    with duckdb.connect() as connection:
+        select = f"SELECT 'a' AS action, n AS uid, '2026-01-05' AS at FROM range({ROW_COUNT}) t(n)"
+        connection.execute(f"COPY ({select}) TO '{path}' (COMPRESSION zstd)")
+    packed = path.read_bytes()
+    path.write_bytes(packed[: len(packed) - missing])
+    outcome = cli(f"import {path} {MAP} --quiet", code=2 if missing else 0)
+    assert ("ends early" in outcome.err) == bool(missing)
 
 
 def test_members_of_gzip(cli: CommandLine, tmp_path: Path) -> None:

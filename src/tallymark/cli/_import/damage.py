@@ -1,8 +1,12 @@
-"""Compressed files that are damaged: DuckDB does not compare the checksums of gzip."""
+"""Compressed files that are damaged.
+
+DuckDB does not compare the checksums of gzip, and takes a file of zstd that ends early for whole.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import zlib
 from typing import TYPE_CHECKING, Final
@@ -35,6 +39,8 @@ def undamaged(source: Source) -> Iterator[None]:
     Raises:
         UsageError: the file is damaged, or ends early.
     """
+    if source.compression == "zstd":
+        _check_end(source)
     if source.compression != "gzip":
         yield
         return
@@ -76,3 +82,30 @@ def _check(path: Path, ended: threading.Event) -> None:
                 packed = member.unused_data if member.eof else member.unconsumed_tail
         if is_begun and not member.eof and not ended.is_set():
             raise EOFError("it ends early")
+
+
+def _check_end(source: Source) -> None:
+    """Raise if a file of zstd ends early: each block says how long it is (RFC 8878)."""
+    with source.path.open("rb") as file:
+        while magic := file.read(4):
+            if magic[1:] == b"\x2a\x4d\x18" and magic[0] >> 4 == 5:  # a frame of something else
+                file.seek(int.from_bytes(file.read(4), "little"), os.SEEK_CUR)
+                continue
+            if magic != b"\x28\xb5\x2f\xfd":
+                break  # DuckDB says what is wrong
+            flags = int.from_bytes(file.read(1), "little")
+            is_single = flags >> 5 & 1
+            size = (is_single, 2, 4, 8)[flags >> 6] + (0, 1, 2, 4)[flags & 3] + 1 - is_single
+            file.seek(size, os.SEEK_CUR)
+            is_last = 0
+            while not is_last:
+                header = file.read(3)
+                if len(header) < 3:  # noqa: PLR2004 - the bytes of a header
+                    raise UsageError(f"{source.name} is damaged: it ends early")
+                block = int.from_bytes(header, "little")
+                is_last = block & 1
+                is_repeated = block >> 1 & 3 == 1
+                file.seek(1 if is_repeated else block >> 3, os.SEEK_CUR)
+            file.seek(4 * (flags >> 2 & 1), os.SEEK_CUR)
+        if file.tell() > source.size:
+            raise UsageError(f"{source.name} is damaged: it ends early")

@@ -457,11 +457,12 @@ def _rules(tally: Any, options: ImportOptions, mapping: RowMapping) -> Rules:
 
 def _check_zone(name: str) -> None:
     try:
-        if name == "localtime":  # a file of some systems, of which DuckDB knows nothing
-            raise KeyError
+        is_known = name != "localtime"  # a file of some systems, of which DuckDB knows nothing
         ZoneInfo(name)
     except (ValueError, OSError, KeyError):
-        raise UsageError(f"there is no time zone {name!r}") from None
+        is_known = False
+    if not is_known:
+        raise UsageError(f"there is no time zone {name!r}")
 
 
 def store_name(address: StoreAddress) -> str | None:

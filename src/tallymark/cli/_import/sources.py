@@ -252,7 +252,8 @@ def _unpacked(name: str, path: Path, folder: Path, formats: _Formats) -> Iterato
         raise UsageError(f"{name} is no zip archive that can be read: {error}") from None
     names = listed(left_out, len(left_out))
     if is_empty:
-        raise UsageError(f"{name} has no files of events" + (left_out and f", but {names}" or ""))
+        others = f", but {names}" if left_out else ""
+        raise UsageError(f"{name} has no files of events{others}")
     if left_out:
         warn(f"{name}: left out, as they are no files of events: {names}")
 
