@@ -190,3 +190,27 @@ def test_memory(cli: CommandLine, tmp_path: Path, memory: str) -> None:
     """Too little memory, and what is no size."""
     (tmp_path / "rows.csv").write_text(ROWS)
     assert "--memory" in cli(f"import {tmp_path}/rows.csv {MAP} --memory={memory}", code=2).err
+
+
+@pytest.mark.parametrize("delimiter", ["tab", "\\t", "\t"])
+def test_delimiters(cli: CommandLine, tmp_path: Path, delimiter: str) -> None:
+    """A tab may be named."""
+    (tmp_path / "rows.csv").write_text(ROWS.replace(",", "\t"))
+    words = ["import", f"{tmp_path}/rows.csv", *MAP.split(), f"--delimiter={delimiter}", "--json"]
+    assert json.loads(cli.out(words))[0]["rows"] == 40
+
+
+def test_bad_layouts(cli: CommandLine, tmp_path: Path) -> None:
+    """Delimiters of two characters, headers that are too long, arrays in other encodings."""
+    (tmp_path / "rows.csv").write_text("x" * 140_000 + "\n")
+    (tmp_path / "rows.json").write_text("[]")
+    assert "--delimiter" in cli(f"import {tmp_path}/rows.csv {MAP} --delimiter '||'", code=2).err
+    assert "no header" in cli(f"import {tmp_path}/rows.csv {MAP}", code=2).err
+    command = f"import {tmp_path}/rows.json {MAP} --encoding latin-1"
+    assert "UTF-8" in cli(command, code=2).err
+
+
+def test_byte_order_mark(cli: CommandLine, tmp_path: Path) -> None:
+    """A byte order mark says that a file is in UTF-16."""
+    (tmp_path / "rows.csv").write_bytes(ROWS.encode("utf-16"))
+    assert json.loads(cli.out(f"import {tmp_path}/rows.csv {MAP} --json"))[0]["rows"] == 40

@@ -47,6 +47,15 @@ class Layout:
     delimiter: str | None = None
     header: bool = True
 
+    def __post_init__(self) -> None:
+        """Check the delimiter."""
+        if self.delimiter in {"tab", "\\t"}:
+            object.__setattr__(self, "delimiter", "\t")
+        if self.delimiter is not None and (
+            len(self.delimiter) != 1 or self.delimiter in {'"', "\r", "\n"}
+        ):
+            raise UsageError(f"--delimiter is one character, or tab, got {self.delimiter!r}")
+
 
 @dataclass(frozen=True)
 class Relation:
@@ -87,6 +96,10 @@ def relation(
             return _csv(source, layout, first)
         if source.format in {"json", "ndjson"}:
             is_array = source.format == "json" and first.lstrip().startswith("[")
+            if is_array and (source.encoding or layout.encoding) != "utf-8":
+                raise UsageError(
+                    f"{source.name}: an array of JSON has to be in UTF-8; convert it with iconv"
+                )
             return _json(connection, source, layout, preset, is_array=is_array)
     except duckdb.OutOfMemoryException:
         raise
@@ -104,7 +117,8 @@ def problem(error: Exception) -> str:
 
 
 def _options(source: Source, layout: Layout) -> str:
-    options = f", compression={text(source.compression)}, encoding={text(layout.encoding)}"
+    encoding = source.encoding or layout.encoding
+    options = f", compression={text(source.compression)}, encoding={text(encoding)}"
     return options + (
         f", auto_detect=false, ignore_errors=true, store_rejects=true, rejects_limit=0"
         f", rejects_table={text(READ_ERRORS)}, rejects_scan='read_scans'"
@@ -171,14 +185,19 @@ def _lines_with_columns(source: Source, layout: Layout, preset: Preset) -> Relat
 
 
 def _csv(source: Source, layout: Layout, first: str) -> Relation:
-    delimiter = layout.delimiter or ("\t" if source.format == "tsv" else _delimiter(first))
-    header = next(csv.reader([first], delimiter=delimiter))
+    try:
+        delimiter = layout.delimiter or ("\t" if source.format == "tsv" else _delimiter(first))
+        header = next(csv.reader([first], delimiter=delimiter))
+    except csv.Error as error:
+        raise UsageError(f"{source.name}: its first line is no header: {error}") from None
     names: list[str] = []
+    taken: set[str] = set()
     for number, name in enumerate(header, 1):
         unique = name.strip() if layout.header else ""
         unique = unique or f"column{number}"
-        while unique.lower() in {each.lower() for each in names}:
+        while unique.lower() in taken:
             unique += "_"
+        taken.add(unique.lower())
         names.append(unique)
     columns = ", ".join(f"{text(name)}: 'VARCHAR'" for name in names)
     reader = (
