@@ -126,6 +126,23 @@ def test_a_problem_has_an_exit_code(cli: CommandLine, memory_store: Store) -> No
     replace(cli, url="redis://127.0.0.1:1/0")("doctor --timeout 0.2", code=3)
 
 
+def test_a_login_that_is_refused(cli: CommandLine, redis_store: Store) -> None:
+    wrong = replace(cli, url=redis_store.url.replace("//", "//nobody:s3cret@"))
+    refused = wrong("doctor", code=3)
+    assert "WRONGPASS" in refused.err
+    assert "s3cret" not in refused.err
+    assert refused.out == ""
+
+
+@pytest.mark.usefixtures("filled")
+def test_marks_of_another_schema(cli: CommandLine) -> None:
+    for options in ("--shards 4", "--user-ids str"):
+        found = {
+            row["check"]: row for row in json.loads(cli(f"doctor --json {options}", code=1).out)
+        }
+        assert found["schema"]["status"] == "problem"
+
+
 @pytest.mark.usefixtures("filled")
 def test_doctor_looks_for_bitmaps_that_do_not_expire(cli: CommandLine) -> None:
     assert "28 of 28 bitmaps never expire" in cli("doctor --expire day=90000d").out
