@@ -59,7 +59,7 @@ def test_it_asks_with_what_it_would_delete(cli: CommandLine, memory_store: Store
     assert "this needs --yes" in error.replace("\n", " ")
     assert memory_store.bits() == before
     for wrong, says in {
-        "delete-before 2099-01-01 --yes": "future",
+        "delete-before 2099-01-01 --yes": "end of the present hour",
         "delete-before x --yes": "MOMENT takes a date",
         "delete-before 2026-01-12 --granularity unique --yes": "does not take",
         "delete-before --yes": "missing",
