@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import uuid
 from datetime import date, datetime, timedelta
@@ -91,6 +92,10 @@ async def test_all_bits_in_order(facade: Facade, store: Store) -> None:
         ({"granularities": ["hour", Granularity.YEAR]}, lambda row: row[1] in {"hour", "year"}),
         ({"granularities": "week"}, lambda row: row[1] == "week"),
         (
+            {"granularities": [*["day"] * 40, "week"]},
+            lambda row: row[1] in {"day", "week"},
+        ),
+        (
             {"since": date(2026, 1, 6)},
             lambda row: row[1] != "unique" and not str(row[2]).startswith("2026-01-05"),
         ),
@@ -148,6 +153,8 @@ async def test_the_last_periods_of_the_calendar(memory_store: Store) -> None:
         ({"granularities": Granularity(0)}, InvalidValueError, "one or more"),
         ({"granularities": [Granularity.DAY | Granularity.WEEK]}, InvalidValueError, "week.day"),
         ({"granularities": 5}, InvalidTypeError, "some of Granularity"),
+        ({"granularities": [*["day"] * 40, "second"]}, InvalidValueError, "'second'"),
+        ({"granularities": itertools.repeat("day")}, InvalidValueError, "at most 1,000"),
         ({"since": 5}, InvalidTypeError, "since must be a date"),
         ({"since": NOON, "until": NOON}, InvalidValueError, "before until"),
         ({"on_skip": 5}, InvalidTypeError, "on_skip must be callable"),

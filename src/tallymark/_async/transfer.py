@@ -143,7 +143,8 @@ class AsyncTransfer(AsyncReads[IdT]):
             ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
                 loop.
 
-        An async iterable with an ``aclose``, as of async generators, is closed in any case.
+        An async iterable with an ``aclose``, as of async generators, is closed in any case, unless
+        the call is refused before it is read.
 
         Cancelled: a prefix of the pieces is applied, each piece whole.
         """

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import InvalidValueError
 from .arguments import is_array
+from .offsets import as_objects
 from .untrusted import shown
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def converted(user_ids: Numbers, kind: type | None) -> Numbers:
     if is_array(user_ids):
         if wanted is int and user_ids.dtype.kind in "iu":
             return user_ids
-        user_ids = user_ids.tolist()
+        user_ids = as_objects(user_ids)
     if {wanted}.issuperset(map(type, user_ids)):
         return user_ids
     convert = _as_text if wanted is str else _PARSERS[wanted]
