@@ -452,7 +452,7 @@ def test_other_options_than_those_of_the_marks(
     path = tmp_path / "x.csv"
     cli(f"export {path}")
     backup = path.read_text("utf-8")
-    outcome = cli([*options.split(), "export", str(path), "--yes"], code=3)
+    outcome = cli([*options.split(), "export", str(path), "--yes"], code=2)
     assert "the database has bitmaps without" in outcome.err
     assert path.read_text("utf-8") == backup
 
