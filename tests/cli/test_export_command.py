@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import importlib.util
 import json
+import re
 import uuid
-from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
+from exports import FILES, HEADER, NOON, ODD, fill, rows_of, users, without_pyarrow
 
 from tallymark import Batch, Granularity, SyncTally
 from tallymark._core.user_ids import id_type
@@ -23,10 +25,6 @@ if TYPE_CHECKING:
 
     from stores import Store
 
-NOON = datetime(2026, 1, 5, 13)
-ODD = "a,\"b\" 'c' {ü}"
-HEADER = "event,granularity,period,user_id\n"
-
 IDS: dict[str, list[Any]] = {
     "offsets": [1, 5, 2**20],
     "int": [-1, 2**63 - 1, 0],
@@ -38,36 +36,6 @@ IDS: dict[str, list[Any]] = {
     "bytes": [b"\x00\xff", b"abc", b"\\x00"],
 }
 KINDS: dict[str, Any] = {"offsets": None, "int": int, "str": str, "uuid": uuid.UUID, "bytes": bytes}
-FILES = ["x.csv", "x.csv.gz", "x.ndjson", "x.jsonl.gz", "x.parquet", "without-pyarrow.parquet"]
-
-
-def fill(url: str, ids: list[Any], **options: Any) -> None:
-    with SyncTally.from_url(url, track_yearly=True, **options) as tally:
-        tally.mark_many("active", ids, now=NOON, track_hourly=True, track_unique=True)
-        tally.mark_many(ODD, ids[:2], now=date(2027, 1, 1))
-        tally.mark_many("active", ids[1:], now=NOON + timedelta(days=1))
-        tally.delete(tally.day("active", NOON))
-
-
-def users(url: str, **options: Any) -> dict[tuple[Any, ...], set[Any]]:
-    found: dict[tuple[Any, ...], set[Any]] = {}
-    with SyncTally.from_url(url, **options) as tally:
-        for batch in tally.export():
-            name = batch.event, batch.granularity, batch.period
-            found.setdefault(name, set()).update(batch.ids())
-    return found
-
-
-def rows_of(query: str) -> list[Any]:
-    with duckdb.connect() as database:
-        return list(database.execute(query).fetchall())
-
-
-def without_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *_: None if name == "pyarrow" else find(name)
-    )
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -252,7 +220,7 @@ def test_skipped_keys(cli: CommandLine, memory_store: Store, tmp_path: Path) -> 
         memory_store.raw.lpush(f"trackist_e{number}_u", "x")
     outcome = cli(f"export {tmp_path / 'x.csv'} --json")
     assert json.loads(outcome.out)[0]["skipped"] == 12
-    assert outcome.err.count("is not exported: it holds no bitmap") == 10
+    assert outcome.err.count("_u is exported: it holds no bitmap") == 10
     assert "12 keys are not exported" in outcome.err
 
 
@@ -319,6 +287,181 @@ def test_files_without_pyarrow_and_several_of_them(
         (tmp_path / f"{number}.csv").write_text(HEADER + lines, "utf-8")
     answer = cli.rows(f"import --preset tallymark {tmp_path}/*.csv")
     assert (answer[0]["rows"], answer[0]["new"]) == (75, 45)
+
+
+@pytest.mark.parametrize("pyarrow", [True, False])
+@pytest.mark.parametrize(
+    ("file", "end", "reason"),
+    [
+        (
+            "x.csv",
+            "a,unique\n",
+            "Line: 102 Original Line: a,unique Expected Number of Columns: 4 Found: 2;",
+        ),
+        ("x.csv", 'a,unique,,"5\n', "Value with unterminated quote found."),
+        ("x.ndjson", '{"event":"a","gran', r"in line 10\d: unexpected end of data\."),
+    ],
+)
+def test_the_rest_of_a_file_cannot_be_read(
+    cli: CommandLine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pyarrow: bool,
+    file: str,
+    end: str,
+    reason: str,
+) -> None:
+    read, load = _restore._parts, _restore._load_pyarrow
+
+    def parts(database: Any, source: Any) -> Any:
+        """A file that can be read, as the first parts of a large one, and then this one."""
+        yield from [("a", "unique", None, number) for number in range(70_000)]
+        yield from read(database, source)
+
+    monkeypatch.setattr(_restore, "_parts", parts)
+    monkeypatch.setattr(_restore, "_load_pyarrow", lambda: pyarrow and load())
+    lines = [
+        f"a,unique,,{number}\n"
+        if file == "x.csv"
+        else f'{{"event":"a","granularity":"unique","period":null,"user_id":{number}}}\n'
+        for number in range(100)
+    ]
+    text = "".join([HEADER if file == "x.csv" else "", *lines, end])
+    got = " ".join(restored(cli, tmp_path / file, text).split())
+    assert f"{tmp_path / file}: cannot be read behind row 70,000: " in got
+    assert re.search(reason, got)
+    assert got.endswith("; 65536 ids before were written")
+    assert not any(advice in got for advice in ("Possible", "auto_detect", "delimiter ="))
+
+
+def test_an_error_of_pyarrow(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It wraps those of DuckDB, also that of Ctrl-C."""
+
+    def fails_with(error: Exception) -> None:
+        def parts(*_: Any) -> Any:
+            yield ("a", "unique", None, 1)
+            raise error
+
+        monkeypatch.setattr(_restore, "_parts", parts)
+
+    fails_with(OSError("Invalid Input Error: bad\nTry setting 'auto_detect' to true"))
+    assert "behind row 1: bad\n" in restored(cli, tmp_path / "x.csv", HEADER)
+    for error in (
+        OSError("INTERRUPT Error: Interrupted!"),
+        RuntimeError("Query interrupted"),
+        duckdb.InterruptException("INTERRUPT Error: Interrupted!"),
+    ):
+        fails_with(error)
+        assert "interrupted" in restored(cli, tmp_path / "x.csv", HEADER, code=130)
+
+
+def test_libraries_are_imported_before_duckdb_needs_them(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It drops a Ctrl-C that comes while it imports."""
+    (tmp_path / "x.csv").write_text(f"{HEADER}a,unique,,1\n", "utf-8")
+    imported: list[str] = []
+    really = importlib.import_module
+
+    def load(name: str, *package: Any) -> Any:
+        if name in {"numpy", "pandas", "pyarrow"}:
+            imported.append(name)
+        if name == "pandas":
+            raise KeyboardInterrupt
+        return really(name, *package)
+
+    monkeypatch.setattr(importlib, "import_module", load)
+    cli(f"import --preset tallymark {tmp_path / 'x.csv'}", code=130)
+    assert imported == ["numpy", "pandas"]
+
+
+@pytest.mark.parametrize("pyarrow", [True, False])
+@pytest.mark.parametrize("file", ["x.csv", "x.ndjson", "x.parquet"])
+def test_bytes_become_no_other_ids(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, pyarrow: bool
+) -> None:
+    """The hexadecimal digits of these are also those of numbers, and of a UUID."""
+    if not pyarrow:
+        without_pyarrow(monkeypatch)
+    ids = [b"12", b"7", bytes(16)]
+    path = tmp_path / file
+    with SyncTally.from_url(cli.url, prefix="bytes_", user_ids=bytes) as tally:
+        tally.mark_unique_many("f", ids)
+    cli(f"--prefix bytes_ --user-ids bytes export {path}")
+    restore = f"import --preset tallymark {path}"
+    for kind in ("", "--user-ids int", "--user-ids uuid"):
+        assert "row 1: user id must be" in cli(f"--prefix other_ {kind} {restore}", code=2).err
+    cli(f"--prefix texts_ --user-ids str {restore}")
+    ((_, texts),) = users(cli.url, prefix="texts_", user_ids=str).items()
+    assert texts == {r"\x3132", r"\x37", "\\x" + 32 * "0"}
+    cli(f"--prefix texts_ --user-ids str export {path} --yes")
+    cli(f"--prefix back_ --user-ids bytes {restore}")
+    ((_, back),) = users(cli.url, prefix="back_", user_ids=bytes).items()
+    assert back == {*ids}
+    with SyncTally.from_url(cli.url, prefix="numbers_") as numbers:
+        numbers.mark_unique("f", 12)
+    cli(f"--prefix numbers_ export {path} --yes")
+    message = cli(f"--prefix more_ --user-ids bytes {restore}", code=2).err
+    assert "row 1: user id must be" in message
+
+
+@pytest.mark.parametrize(
+    ("kind", "user_id", "stored"),
+    [
+        ("DOUBLE", "7.0", None),
+        ("BOOLEAN", "true", None),
+        ("DATE", "'2026-01-05'", None),
+        ("INTEGER[]", "[7]", None),
+        ("DECIMAL(9,1)", "7.5", None),
+        *((kind, "7", "7") for kind in ("UTINYINT", "DECIMAL(38,0)", "UBIGINT")),
+        ("ENUM('a)', 'b')", "'b'", "b"),
+        ("UUID", f"'{uuid.UUID(int=7)}'", str(uuid.UUID(int=7))),
+    ],
+)
+def test_types_of_columns_of_ids(
+    cli: CommandLine, tmp_path: Path, kind: str, user_id: str, stored: str | None
+) -> None:
+    """Those that have no obvious text are refused, and do not become ids that are texts."""
+    path = tmp_path / "x.parquet"
+    columns = "'a' AS event, 'unique' AS granularity, NULL AS period"
+    rows_of(f"COPY (SELECT {columns}, {user_id}::{kind} AS user_id) TO '{path}'")
+    restore = f"--user-ids str import --preset tallymark {path}"
+    if stored is None:
+        assert "user_id has the type" in cli(restore, code=2).err
+        assert users(cli.url) == {}
+    else:
+        cli(restore)
+        assert [*users(cli.url, user_ids=str).values()] == [{stored}]
+
+
+def test_other_columns_of_the_same_name(cli: CommandLine, tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    header = "x,event,X,granularity,,period,other 0,user_id,x,\n"
+    assert "new bits: unique 1" in restored(cli, path, f"{header},a,,unique,,,,5,,\n", code=0)
+    message = restored(cli, path, "event,granularity,period,user_id,Event\na,unique,,5,b\n")
+    assert "has several columns event" in message
+
+
+@pytest.mark.parametrize("options", ["--user-ids str", "--shards 3"])
+def test_other_options_than_those_of_the_marks(
+    cli: CommandLine, tmp_path: Path, options: str
+) -> None:
+    fill(cli.url, [1, 5, 7])
+    path = tmp_path / "x.csv"
+    cli(f"export {path}")
+    backup = path.read_text("utf-8")
+    outcome = cli([*options.split(), "export", str(path), "--yes"], code=3)
+    assert "the database has bitmaps without" in outcome.err
+    assert path.read_text("utf-8") == backup
+
+
+def test_users_without_ids(cli: CommandLine, memory_store: Store, tmp_path: Path) -> None:
+    fill(cli.url, ["ann", "bo"], user_ids=str)
+    memory_store.raw.setbit("trackist_active_u", 70_000, 1)
+    outcome = cli(f"--user-ids str export {tmp_path / 'x.csv'}")
+    assert "trackist_active_u is exported: 1 of its users have no id" in outcome.err
 
 
 def test_types_of_ids_have_names() -> None:
