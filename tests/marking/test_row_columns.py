@@ -12,7 +12,9 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from tallymark import Granularity, InvalidTypeError, InvalidValueError, SyncTally
+from tallymark import Batch, Granularity, InvalidTypeError, InvalidValueError, SyncTally
+from tallymark._core.moments import Instants
+from tallymark._marking import rows
 from tallymark._marking.row_columns import Coded, column
 
 if TYPE_CHECKING:
@@ -224,10 +226,43 @@ def test_moments_and_durations_are_no_ids(unit: str) -> None:
             with pytest.raises(InvalidTypeError, match="user id must be"):
                 tally.mark_many("a", ids)
             batch = {"event": "a", "granularity": "unique", "period": None, "user_id": ids}
-            for rows in (batch, [batch], pd.DataFrame(batch)):
+            as_batch = Batch("a", Granularity.UNIQUE, None, ids)
+            assert not any(isinstance(user_id, int) for user_id in as_batch.ids())
+            for given in (batch, [batch], pd.DataFrame(batch), as_batch):
                 with pytest.raises(InvalidTypeError, match=r"^row 0: user id must be"):
-                    tally.restore(rows)
+                    tally.restore(given)
         assert tally.event_names() == []
+
+
+async def test_a_date_in_milliseconds_is_its_midnight(facade: Facade, redis_store: Store) -> None:
+    moments = pa.array([86_400_000 * DAYS[0] + 3_600_000 * 5], pa.int64()).cast(pa.date64())
+    async with facade.open(redis_store.url) as tally:
+        table = {"event": "a", "user_id": [1], "moment": moments}
+        await tally.mark_rows(table, track_hourly=True)
+        await tally.mark_rows(zip("a", [1], moments.to_pylist(), strict=True), track_hourly=True)
+    assert redis_store.names() == {*KEYS, f"{KEYS[2]}-0"}
+
+
+def test_categories_of_moments_are_read_as_moments() -> None:
+    """In nanoseconds they are no objects of Python."""
+    moments = pa.array([1, None, 2**62 + 1], pa.timestamp("ns", "UTC"))
+    found = column("moment", moments.dictionary_encode())
+    assert isinstance(found, Instants)
+    assert found.aware
+    assert found.values.tolist()[::2] == [1, 2**62 + 1]
+
+
+async def test_events_are_forgotten_between_blocks(
+    facade: Facade, redis_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "BLOCK", 16_384)
+    monkeypatch.setattr(rows, "_EVENTS", 1)
+    events = [*"ab" * 10_000, *"bc" * 10_000]
+    table = {"event": pd.Categorical(events), "user_id": np.arange(40_000), "moment": NOON}
+    async with facade.open(redis_store.url) as tally:
+        await tally.mark_rows(table)
+        days = [tally.day(event, NOON) for event in "abc"]
+        assert await tally.counts(days) == [10_000, 20_000, 10_000]
 
 
 def test_the_codes_of_categories_without_gaps_are_not_copied() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tallymark import Granularity, InvalidTypeError, InvalidValueError, SyncTally, WrongKeyTypeError
@@ -113,6 +113,7 @@ async def test_an_expired_row_keeps_no_place(facade: Facade, redis_store: Store)
     assert {key.split("_")[1] for key in redis_store.bits()} == {"b"}
 
 
+NUMBERED = [("a", 0, OLD), ("a", 1, TODAY), ("a", 0, TODAY)]
 ROWS = st.lists(
     st.tuples(st.sampled_from("abc"), st.integers(-1, 3), st.sampled_from([OLD, TODAY, None])),
     max_size=12,
@@ -132,17 +133,22 @@ def is_marked(tally: Any, event: str, user_id: Any, moment: date | None) -> bool
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     table=ROWS,
-    places=st.integers(1, 2),
+    places=st.integers(0, 2),
     form=st.sampled_from(["rows", "columns", "categories"]),
     expiring=st.booleans(),
     as_ids=st.booleans(),
     has_numpy=st.booleans(),
 )
+@example(table=NUMBERED, places=0, form="rows", expiring=True, as_ids=True, has_numpy=True)
+@example(table=NUMBERED, places=0, form="rows", expiring=True, as_ids=True, has_numpy=False)
 def test_as_each_row_by_itself(
     table: list[Any], places: int, form: str, expiring: bool, as_ids: bool, has_numpy: bool
 ) -> None:
-    """The same rows are refused, the same events are marked, the users get the same numbers."""
-    options: Any = {"max_events": places, **(EXPIRING if expiring else {})}
+    """The same rows are refused, the same events are marked, the users get the same numbers.
+
+    0 places stand for no ``max_events``.
+    """
+    options: Any = {"max_events": places or None, **(EXPIRING if expiring else {})}
     if as_ids:
         table = [(event, f"u{user}" if user >= 0 else user, at) for event, user, at in table]
         options["user_ids"] = str
