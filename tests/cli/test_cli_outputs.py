@@ -9,7 +9,7 @@ import sys
 import threading
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -198,10 +198,10 @@ def test_a_store_that_fails_between_two_blocks(
     mark_many = SyncTally.mark_many
     for error, code in ((StoreUnavailableError("gone"), 3), (KeyboardInterrupt(), 130)):
 
-        def fail(tally: SyncTally, event: str, ids: list[int], **more: object) -> object:
+        def fail(tally: SyncTally, event: str, ids: list[int], **more: Any) -> object:
             if 3 in ids:
                 raise error  # noqa: B023 - called in this round only
-            return mark_many(tally, event, ids, **more)  # type: ignore[arg-type]
+            return mark_many(tally, event, ids, **more)
 
         monkeypatch.setattr(SyncTally, "mark_many", fail)
         outcome = cli(f"mark-many active {file} {AT}", code=code)

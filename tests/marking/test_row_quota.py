@@ -130,7 +130,9 @@ def is_marked(tally: Any, event: str, user_id: Any, moment: date | None) -> bool
     return moment is not None
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[*HealthCheck.__members__.values()]
+)
 @given(
     table=ROWS,
     places=st.integers(0, 2),
@@ -170,7 +172,7 @@ def test_as_each_row_by_itself(
         other.mark_rows(rows, on_error=lambda index, row, error: taken.append(index))
         assert taken == singly
         assert sorted(other.event_names()) == sorted(one.event_names())
-        names = [f"u{at}" for at in range(4)] if as_ids else range(4)
+        names: Any = [f"u{at}" for at in range(4)] if as_ids else range(4)
         for event in "abc":
             found = [
                 [tally.contains(tally.day(event, TODAY), name) for name in names]

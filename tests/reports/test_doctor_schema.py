@@ -45,7 +45,8 @@ def server(one_server: Server) -> Server:
 def mark(url: str, options: dict[str, Any]) -> None:
     with SyncTally.from_url(url, **options) as tally:
         for number in range(16):  # some in each shard
-            tally.mark_event("a", f"u{number}" if "user_ids" in options else number, now=DAY)
+            user: Any = f"u{number}" if "user_ids" in options else number
+            tally.mark_event("a", user, now=DAY)
 
 
 def test_the_schema(server: Server) -> None:
