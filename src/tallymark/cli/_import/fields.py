@@ -104,7 +104,7 @@ class Catalog:
     is_json: bool
     columns: dict[str, Any]
     is_text: bool = True
-    #: The paths in JSON that have been asked for; the column ``__values`` has their values.
+    #: The paths in JSON that have been asked for; the column ``__tm_values`` has their values.
     paths: list[str] = field(default_factory=list)
 
     def value(self, what: str, of: Field) -> str:
@@ -160,7 +160,7 @@ class Catalog:
         json_path = _json_path(path)
         if json_path not in self.paths:
             self.paths.append(json_path)
-        return f"__values[{self.paths.index(json_path) + 1}]"
+        return f"__tm_values[{self.paths.index(json_path) + 1}]"
 
     def names(self) -> list[str]:
         """Return the names of all columns; those of nested ones with dots."""

@@ -142,33 +142,31 @@ def rows_query(
     if catalog.is_json:
         incoming = _with_values(incoming, catalog, with_columns=mapping.needs_columns)
     # What the user has written sees only the columns of the file.
-    parts = {"__event": event, "__user": user, "__time": time, "__keep": keep}
+    parts = {"__tm_event": event, "__tm_user": user, "__tm_time": time, "__tm_keep": keep}
     kinds = _types(connection, parts, incoming, rows, source)
-    for name in ("__event", "__user", "__time"):
+    for name in ("__tm_event", "__tm_user", "__tm_time"):
         if kinds[name] == "JSON":  # a text without its quotation marks
             parts[name] = f"json_extract_string({parts[name]}, '$')"
-    is_blob = kinds["__user"] == "BLOB"
-    parts["__user"] = f"hex({user})" if is_blob else f"CAST({parts['__user']} AS VARCHAR)"
-    parts["__event"] = f"CAST({parts['__event']} AS VARCHAR)"
-    parts["__keep"] = f"CAST({keep} AS BOOLEAN)"
+    is_blob = kinds["__tm_user"] == "BLOB"
+    parts["__tm_user"] = f"hex({user})" if is_blob else f"CAST({parts['__tm_user']} AS VARCHAR)"
+    parts["__tm_event"] = f"CAST({parts['__tm_event']} AS VARCHAR)"
+    parts["__tm_keep"] = f"CAST({keep} AS BOOLEAN)"
     selected = ", ".join(f"{sql} AS {name}" for name, sql in parts.items())
     mapped = f"SELECT *, {selected} FROM ({incoming}) AS incoming"
     # In a query of its own: DuckDB computes an expression in each branch of a CASE anew.
-    texts = f"SELECT *, trim(CAST(__time AS VARCHAR)) AS __time_text FROM ({mapped})"
-    parsed = (
-        f"SELECT *, {rules.user_id('__user')} AS __user_id, "
-        f"{rules.local_time('__time', '__time_text', kinds['__time'])} AS __local FROM ({texts})"
-    )
+    texts = f"SELECT *, trim(CAST(__tm_time AS VARCHAR)) AS __tm_time_text FROM ({mapped})"
+    parsed = f"SELECT *, {rules.user_id('__tm_user')} AS __tm_user_id FROM ({texts})"
+    parsed = rules.with_local_time(parsed, "__tm_time", "__tm_time_text", kinds["__tm_time"])
     skips = mapping.preset is not None and mapping.preset.skips_incomplete
-    judged = f"SELECT *, {rules.reason(skips_incomplete=skips)} AS __reason FROM ({parsed})"
+    judged = f"SELECT *, {rules.reason(skips_incomplete=skips)} AS __tm_reason FROM ({parsed})"
     return (
         f"SELECT CAST({number} AS INTEGER) AS file, "
-        "CASE WHEN __reason IS NULL THEN __event END AS event, "
-        "CASE WHEN __reason IS NULL THEN __user_id END AS user_id, "
-        f"CASE WHEN __reason IS NULL THEN {rules.bucket('__local')} END AS bucket, "
-        "__reason AS reason, "
-        f"CASE WHEN __reason <> '{SKIPPED}' THEN __line END AS line, "
-        f"CASE WHEN __reason <> '{SKIPPED}' THEN left({rows.row}, {LONGEST_ROW}) END AS row "
+        "CASE WHEN __tm_reason IS NULL THEN __tm_event END AS event, "
+        "CASE WHEN __tm_reason IS NULL THEN __tm_user_id END AS user_id, "
+        f"CASE WHEN __tm_reason IS NULL THEN {rules.bucket('__tm_local')} END AS bucket, "
+        "__tm_reason AS reason, "
+        f"CASE WHEN __tm_reason <> '{SKIPPED}' THEN __tm_line END AS line, "
+        f"CASE WHEN __tm_reason <> '{SKIPPED}' THEN left({rows.row}, {LONGEST_ROW}) END AS row "
         f"FROM ({judged})"
     )
 
@@ -185,10 +183,10 @@ def _with_values(rows: str, catalog: Catalog, *, with_columns: bool) -> str:
     columns = ""
     if with_columns and catalog.columns:
         structure = text(json.dumps(_transformed(catalog.columns)))
-        columns = f", unnest(try(json_transform(__raw, {structure})))"
+        columns = f", unnest(try(json_transform(__tm_raw, {structure})))"
     return (
-        "SELECT *, CASE WHEN __values IS NULL THEN 'malformed JSON' END AS __malformed FROM "
-        f"(SELECT __line, __raw, try(json_extract_string(__raw, [{paths}])) AS __values{columns} "
+        "SELECT *, CASE WHEN __tm_values IS NULL THEN 'malformed JSON' END AS __tm_malformed FROM "
+        f"(SELECT __tm_line, __tm_raw, try(json_extract_string(__tm_raw, [{paths}])) AS __tm_values{columns} "
         f"FROM ({rows}))"
     )
 
