@@ -196,9 +196,10 @@ class Rules:
             rare = f"regexp_replace({rare}, {text(pattern)}, {text(replacement)})"
         return (
             f"CASE WHEN substr({value}, 5, 1) = '-' AND "
-            f"(substr({value}, 14, 1) = ':' OR length({value}) <= 10) "
+            f"(substr({value}, 14, 1) = ':' AND substr({value}, 11, 1) NOT IN ('+', '-') "
+            f"OR length({value}) <= 10) "
             # Most have a Z behind a digit. Without the zone, it takes two fifths of the time.
-            f"THEN CASE WHEN right({value}, 2) BETWEEN '0Z' AND '9Z' "
+            f"THEN CASE WHEN ends_with({value}, 'Z') AND right({value}, 2) BETWEEN '0Z' AND '9Z' "
             f"THEN {kinds.in_utc(f'TRY_CAST({value} AS TIMESTAMP)')} "
             f"ELSE {_from_iso(value, kinds)} END "
             f"WHEN regexp_full_match({value}, '(19|20)(\\d{{6}}|\\d{{12}})(\\.0*)?') "

@@ -117,9 +117,10 @@ class Catalog:
             return text(of.constant)
         if of.sql is not None:
             return of.sql
-        found = [each for each in map(self._column, of.columns) if each is not None]
-        if not found:
+        if not any(map(self.has, of.columns)):
             raise UsageError(self._missing(what, of))
+        # Of JSON, all: later rows may have keys that the first ones do not have.
+        found = [each for each in map(self.column, of.columns) if each is not None]
         if len(found) == 1:
             return found[0]
         if self.is_text or what != "time":
@@ -127,15 +128,15 @@ class Catalog:
         return f"coalesce({', '.join(found)})"
 
     def has(self, name: str) -> bool:
-        """Return whether there is a column, or a nested one."""
-        return self._column(name) is not None
-
-    def _column(self, name: str) -> str | None:
+        """Return whether there is a column, or a nested one; of JSON, in the first rows."""
         if self.is_json:
-            if name in self.columns:
-                return self._json((name,))
-            path = tuple(name.split("."))
-            return self._json(path) if _has(self.columns, path) else None
+            return _path(self.columns, name) is not None
+        return self.column(name) is not None
+
+    def column(self, name: str) -> str | None:
+        """Return the SQL expression of a column; ``None`` if it cannot be there."""
+        if self.is_json:
+            return self._json(_path(self.columns, name) or tuple(name.split(".")))
         exact = self._exact(name)
         if exact is not None:
             return quoted(exact)
@@ -177,15 +178,22 @@ class Catalog:
         return f"there is no column {wanted} for the {what}; found: {found}; try {advice}"
 
 
-def _has(structure: Any, path: Sequence[str]) -> bool:
-    for key in path:
-        if not isinstance(structure, dict):
-            # "JSON" are values of several kinds, "NULL" none: the sample does not say.
-            return structure in ("JSON", "NULL")
-        if key not in structure:
-            return False
-        structure = structure[key]
-    return True
+def _path(structure: Any, name: str) -> tuple[str, ...] | None:
+    """Return the keys that a name with dots stands for; ``None`` if they are not there.
+
+    Keys may have dots themselves.
+    """
+    if not isinstance(structure, dict):
+        # "JSON" are values of several kinds, "NULL" none: the sample does not say.
+        return tuple(name.split(".")) if structure in ("JSON", "NULL") else None
+    if name in structure:
+        return (name,)
+    for end, letter in enumerate(name):
+        if letter == "." and name[:end] in structure:
+            inner = _path(structure[name[:end]], name[end + 1 :])
+            if inner is not None:
+                return (name[:end], *inner)
+    return None
 
 
 def _names(structure: dict[str, Any], outer: str = "") -> Any:

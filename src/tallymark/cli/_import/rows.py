@@ -92,7 +92,7 @@ class RowMapping:
 
     def keep(self, catalog: Catalog) -> str:
         """Return the condition for rows that count."""
-        conditions = [f"({self.where})"] if self.where is not None else []
+        conditions = [f"({self.where}\n)"] if self.where is not None else []
         if self.preset is not None and self.preset.keep_sql is not None:
             conditions.append(f"({self._filled(self.preset.keep_sql, catalog)})")
         return " AND ".join(conditions) or "true"
@@ -100,12 +100,9 @@ class RowMapping:
     def _filled(self, sql: str, catalog: Catalog, *, needed: bool = False) -> str:
         """Return SQL of the preset with its fields; ``NULL`` for those that are not there."""
         names = self.preset.fields if self.preset is not None else {}
-        values = {
-            name: catalog.value("event", Field((column,))) if catalog.has(column) else "NULL"
-            for name, column in names.items()
-        }
-        if needed and set(values.values()) == {"NULL"}:
+        if needed and not any(map(catalog.has, names.values())):
             catalog.value("event", Field(tuple(names.values())))  # says what is missing
+        values = {name: catalog.column(column) or "NULL" for name, column in names.items()}
         return sql.format_map(values)
 
 
