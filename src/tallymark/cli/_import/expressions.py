@@ -53,6 +53,7 @@ _COMPACT: Final = ((19_000_000, 20_999_999), (19_000_000_000_000, 20_999_999_999
 
 #: The zone at the end of a text: an offset of less than a day, or UTC. DuckDB also takes names of
 #: zones, and offsets of several days.
+_DIGIT: Final = r"\d"
 _ZONE: Final = r" ?([zZ]|UTC|GMT|[+-]([01]\d|2[0-3])(:?[0-5]\d(:?[0-5]\d)?)?)$"
 
 #: Notations of ISO 8601 that DuckDB does not read: the basic one, hours without minutes, and days
@@ -74,7 +75,7 @@ def _from_iso(value: str, kinds: _Kinds) -> str:
     tidied = f"regexp_replace({tidied}, ' ([+-])', '\\1')"
     return (
         f"CASE WHEN regexp_matches(substr({value}, 12), '[A-Za-z+-]') "
-        f"THEN CASE WHEN regexp_matches({value}, {text(_ZONE)}) "
+        f"THEN CASE WHEN regexp_matches({value}, {text(_DIGIT + _ZONE)}) "
         f"THEN {kinds.in_utc(f'CAST(TRY_CAST({tidied} AS TIMESTAMPTZ) AS TIMESTAMP)')} END "
         f"ELSE {kinds.on_clock(f'TRY_CAST({value} AS TIMESTAMP)')} END"
     )
@@ -153,8 +154,8 @@ class Rules:
         utc = self._time(value, trimmed, kind, _Kinds(utc="{}", wall="NULL"))
         wall = self._time(value, trimmed, kind, _Kinds(utc="NULL", wall="{}"))
         rows = (
-            f"SELECT *, CAST({utc} AS TIMESTAMP) AS __tm_utc, CAST({wall} AS TIMESTAMP) AS __tm_wall "
-            f"FROM ({rows})"
+            f"SELECT *, CAST({utc} AS TIMESTAMP) AS __tm_utc, "
+            f"CAST({wall} AS TIMESTAMP) AS __tm_wall FROM ({rows})"
         )
         if self.source_zone == self.zone:
             there = "__tm_wall"
@@ -254,13 +255,14 @@ class Rules:
 
     # --- what is wrong
 
-    def reason(self, *, skips_incomplete: bool) -> str:
+    def reason(self, compound: str, *, skips_incomplete: bool) -> str:
         """Return why a row is left out: `SKIPPED` or a text; NULL if it is not.
 
-        The row has the columns ``__tm_malformed``, ``__tm_keep``, ``__tm_event``, ``__tm_user``, ``__tm_user_id``,
-        ``__tm_time_text`` and ``__tm_local``.
+        The row has the columns ``__tm_malformed``, ``__tm_keep``, ``__tm_event``, ``__tm_user``,
+        ``__tm_user_id``, ``__tm_time_text`` and ``__tm_local``.
 
         Arguments:
+            compound: conditions for values that are objects or lists, as of ``CASE``.
             skips_incomplete: as in `Preset`.
         """
         skipped = f"'{SKIPPED}'"
@@ -275,7 +277,7 @@ class Rules:
         )
         return (
             "CASE WHEN __tm_malformed IS NOT NULL THEN __tm_malformed "
-            f"WHEN NOT coalesce(__tm_keep, false) THEN {skipped} "
+            f"WHEN NOT coalesce(__tm_keep, false) THEN {skipped} {compound}"
             f"WHEN __tm_event IS NULL OR __tm_event = '' THEN {no_event} "
             f"WHEN __tm_user IS NULL OR trim(__tm_user) = '' THEN {no_user} "
             "WHEN regexp_matches(__tm_event, '\\p{Cc}') THEN 'control character in the event' "

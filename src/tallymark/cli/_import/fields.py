@@ -13,7 +13,7 @@ from .._errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Catalog", "Field", "parse_field", "parse_map", "quoted", "text"]
+__all__ = ["Catalog", "Field", "as_text", "parse_field", "parse_map", "quoted", "text"]
 
 #: What ``--map`` maps.
 _TARGETS: Final = ("event", "user", "time")
@@ -30,6 +30,24 @@ def text(value: str) -> str:
 def quoted(name: str) -> str:
     """Return a SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def as_text(value: str, kind: str) -> str:
+    """Return SQL for the text of a value; of whole numbers without a fraction.
+
+    Arguments:
+        value: an expression.
+        kind: its SQL type.
+    """
+    as_it_is = f"CAST({value} AS VARCHAR)"
+    if kind in {"FLOAT", "DOUBLE"} or kind.startswith("DECIMAL"):
+        whole = f"TRY_CAST({value} AS HUGEINT)"
+        number = f"CAST({value} AS DOUBLE)"
+        return (
+            f"CASE WHEN isfinite({number}) THEN CASE WHEN {value} = {whole} "
+            f"THEN CAST({whole} AS VARCHAR) ELSE {as_it_is} END END"
+        )
+    return as_it_is
 
 
 @dataclass(frozen=True)
@@ -120,11 +138,14 @@ class Catalog:
         if not any(map(self.has, of.columns)):
             raise UsageError(self._missing(what, of))
         # Of JSON, all: later rows may have keys that the first ones do not have.
-        found = [each for each in map(self.column, of.columns) if each is not None]
+        columns = {each: sql for each in of.columns if (sql := self.column(each)) is not None}
+        found = list(columns.values())
         if len(found) == 1:
             return found[0]
         if self.is_text or what != "time":
-            found = [f"nullif(CAST({each} AS VARCHAR), '')" for each in found]
+            found = [
+                f"nullif({as_text(sql, self._kind(each))}, '')" for each, sql in columns.items()
+            ]
         return f"coalesce({', '.join(found)})"
 
     def has(self, name: str) -> bool:
@@ -143,6 +164,10 @@ class Catalog:
         first, _, rest = name.partition(".")
         outer = self._exact(first)
         return None if outer is None or not rest else self._nested(outer, rest.split("."))
+
+    def _kind(self, name: str) -> str:
+        """Return the SQL type of a column; none of nested ones, and of JSON."""
+        return "" if self.is_json else str(self.columns.get(self._exact(name) or name))
 
     def _exact(self, name: str) -> str | None:
         """Return the name of a column as the file has it, whatever its case."""

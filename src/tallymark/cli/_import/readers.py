@@ -53,7 +53,8 @@ class Relation:
     """The rows of a file.
 
     Attributes:
-        sql: a query with the columns ``__tm_line``, ``__tm_raw``, ``__tm_malformed`` and those of `catalog`.
+        sql: a query with the columns ``__tm_line``, ``__tm_raw``, ``__tm_malformed`` and those of
+            `catalog`.
         row: SQL for the text of a row, to put into the file of rejected rows.
         catalog: the columns.
         first_line: the number of the first line that is a row.
@@ -148,7 +149,8 @@ def _lines_with_columns(source: Source, layout: Layout, preset: Preset) -> Relat
         names = ", ".join(map(text, preset.line_names))
         pattern = text(preset.line_pattern)
         columns = ", ".join(
-            f"nullif(nullif(__tm_c.{name}, ''), '-') AS {quoted(name)}" for name in preset.line_names
+            f"nullif(nullif(__tm_c.{name}, ''), '-') AS {quoted(name)}"
+            for name in preset.line_names
         )
         first = preset.line_names[0]
         malformed = f"CASE WHEN __tm_c.{first} = '' THEN 'line of another format' END"
@@ -235,8 +237,8 @@ def _json(
             "__tm_item)) AS VARCHAR)"
         )
         rows = (
-            f"SELECT __tm_line, CASE WHEN __tm_item IS NULL THEN __tm_raw ELSE {merged} END AS __tm_raw "
-            f"FROM (SELECT __tm_line, __tm_raw, {items} AS __tm_item FROM ({rows}))"
+            f"SELECT __tm_line, CASE WHEN __tm_item IS NULL THEN __tm_raw ELSE {merged} END "
+            f"AS __tm_raw FROM (SELECT __tm_line, __tm_raw, {items} AS __tm_item FROM ({rows}))"
         )
         structure = _structure(connection, rows)
     return Relation(rows, "__tm_raw", Catalog(is_json=True, columns=structure))
@@ -254,15 +256,12 @@ def _structure(connection: duckdb.DuckDBPyConnection, rows: str) -> dict[str, An
 
 
 def _parquet(connection: duckdb.DuckDBPyConnection, source: Source) -> Relation:
-    reader = (
-        f"read_parquet({text(str(source.path))}, file_row_number=true, hive_partitioning=false)"
-    )
+    reader = f"read_parquet({text(str(source.path))}, hive_partitioning=false)"
     described = connection.execute(f"DESCRIBE SELECT * FROM {reader}").fetchall()
-    columns = {row[0]: row[1] for row in described if row[0] != "file_row_number"}
+    columns = {row[0]: row[1] for row in described}
     sql = (
-        "SELECT file_row_number + 1 AS __tm_line, NULL AS __tm_raw, "
-        "CAST(NULL AS VARCHAR) AS __tm_malformed, "
-        f"* EXCLUDE (file_row_number) FROM {reader}"
+        "SELECT row_number() OVER () AS __tm_line, NULL AS __tm_raw, "
+        f"CAST(NULL AS VARCHAR) AS __tm_malformed, * FROM {reader}"
     )
     row = "json_object('event', __tm_event, 'user', __tm_user, 'time', __tm_time_text)"
     return Relation(sql, row, Catalog(is_json=False, columns=columns, is_text=False))
