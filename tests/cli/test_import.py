@@ -551,6 +551,10 @@ class Failing:
         self.calls = 0
         self._tally, self._most, self._error = tally, calls, error
 
+    def __getattr__(self, name: str) -> Any:
+        """Return the verbs that read."""
+        return getattr(self._tally, name)
+
     def mark_many(self, event: str, users: Any, **options: Any) -> Any:
         """Mark, or fail."""
         return self._called(self._tally.mark_many, event, users, **options)

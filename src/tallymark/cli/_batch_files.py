@@ -21,7 +21,7 @@ from .._core.id_conversion import bytes_text
 from .._core.offsets import is_array
 from ..errors import MissingExtraError
 from ._errors import UsageError
-from ._signals import ends_tidily
+from ._signals import ended_by_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -146,7 +146,7 @@ def opened(
         writer.finish()
         sys.stdout.buffer.flush()
         return
-    with ends_tidily(), _part_of(file) as part:
+    with ended_by_signals(), _part_of(file) as part:
         if kind == "parquet":
             with _parquet_writer(part, user_ids) as parquet:
                 yield parquet

@@ -25,7 +25,7 @@ from ..errors import InvalidTypeError, InvalidValueError
 from ._errors import UsageError
 from ._import.sources import find_sources
 from ._row_progress import RowProgress
-from ._signals import ends_tidily
+from ._signals import ended_by_signals
 from ._writing import counted
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def restore_command(
     """
     begun = time.monotonic()
     with (
-        ends_tidily(),
+        ended_by_signals(),
         tempfile.TemporaryDirectory(prefix="tallymark-restore-", dir=folder) as name,
         run.tally() as tally,
         RowProgress(shown=not quiet) as progress,

@@ -1,24 +1,26 @@
-"""Signals that end the program: what a command has begun to write is removed before."""
+"""SIGTERM and SIGHUP end a command as Ctrl-C does, so that it removes what it has begun to write."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import threading
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Final
+
+from ._errors import warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ends_tidily"]
+__all__ = ["ended_by_signals"]
 
 #: The signals of ``kill`` and of a terminal that is closed. Windows has no SIGHUP.
 _SIGNALS: Final = ("SIGTERM", "SIGHUP")
 
 
 @contextlib.contextmanager
-def ends_tidily() -> Iterator[None]:
-    """Raise a `SystemExit` in the block when a signal comes that would end the process at once.
+def ended_by_signals() -> Iterator[None]:
+    """Raise `KeyboardInterrupt` in the block at SIGTERM and SIGHUP, and `SystemExit` behind it.
 
     The exit code is that of a shell, 128 and the number of the signal. Signals that are ignored,
     as with ``nohup``, or that the program around has handlers for, are left alone; and all signals
@@ -26,9 +28,10 @@ def ends_tidily() -> Iterator[None]:
     """
     received: list[int] = []
 
-    def end(number: int, _: Any) -> NoReturn:
-        received.append(number)
-        raise SystemExit(128 + number)
+    def handle(number: int, _: object) -> None:
+        if not received:
+            received.append(number)
+            raise KeyboardInterrupt
 
     replaced: list[int] = []
     try:
@@ -36,10 +39,11 @@ def ends_tidily() -> Iterator[None]:
             for number in (getattr(signal, name, None) for name in _SIGNALS):
                 if number is not None and signal.getsignal(number) is signal.SIG_DFL:
                     replaced.append(number)
-                    signal.signal(number, end)
+                    signal.signal(number, handle)
         yield
     except BaseException:
         if received:  # DuckDB and pyarrow raise errors of their own in place of a handler's
+            warn(f"ended by {signal.Signals(received[0]).name}")
             raise SystemExit(128 + received[0]) from None
         raise
     finally:

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from ..errors import MissingExtraError
 from ._errors import NO, UsageError, warn
 from ._invocation import Run
+from ._signals import ended_by_signals
 from ._writing import counted, grouped
 
 __all__ = ["import_"]
@@ -103,9 +104,10 @@ def import_(
             rejects=rejects,
             max_rejects=max_rejects,
         )
-        return restore_command(
-            run, files, format, memory=memory, folder=folder, dry_run=dry_run, quiet=quiet
-        )
+        with ended_by_signals():
+            return restore_command(
+                run, files, format, memory=memory, folder=folder, dry_run=dry_run, quiet=quiet
+            )
     from ._import.progress import Progress  # noqa: PLC0415 - needs duckdb, too
     from ._import.readers import Layout  # noqa: PLC0415
 
@@ -124,7 +126,7 @@ def import_(
         hourly or None,
         unique or None,
     )
-    with run.tally() as tally:
+    with ended_by_signals(), run.tally() as tally:
         summary = Import(
             tally,
             options,
@@ -141,7 +143,11 @@ def import_(
         rows = [{"event": event, "marks": count} for event, count in summary.events.items()]
         run.output.table(rows, "Events")
     rejected = sum(summary.rejected.values())
-    by_event = {"by_event": summary.events} if dry_run and run.output.form == "json" else {}
+    more: dict[str, Any] = {}
+    if run.output.form == "json":
+        more = {"reasons": summary.rejected}
+        if dry_run:
+            more["by_event"] = summary.events
     answer: dict[str, Any] = {
         "rows": summary.rows,
         "skipped": summary.skipped,
@@ -154,7 +160,7 @@ def import_(
         "sent": summary.is_sent,
         "new": sum(summary.new.values()),
         "seconds": round(summary.seconds, 3),
-        **by_event,
+        **more,
     }
     run.output.answer(answer, _described(answer, summary.new))
     if not rejected:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -26,9 +27,9 @@ from .fields import parse_map
 from .presets import PRESETS
 from .progress import Progress
 from .readers import Layout, problem
-from .rejects import check_rejects_file, reasons, write_rejects
+from .rejects import check_is_no_source, check_rejects_file, reasons, write_rejects
 from .rows import RowMapping
-from .sources import STDIN, Source, find_sources
+from .sources import Source, find_sources, is_stream
 from .staging import Stage
 
 if TYPE_CHECKING:
@@ -52,13 +53,19 @@ _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 #: How many days the folder of an import that was interrupted stays.
 _KEPT_DAYS: Final = 30
 
+#: The names of the folders of imports.
+_WORKING_FOLDER: Final = re.compile(r"[0-9a-f]{20}|tallymark-import-\w+")
+
+#: How the memory of DuckDB is written.
+_MEMORY: Final = re.compile(r"\d+(\.\d+)?\s*[KMGT]i?B", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class ImportOptions:
     """What to import, and how; the same options go on with an import that was interrupted.
 
     Attributes:
-        files: names of files, patterns, and `STDIN`.
+        files: names of files, patterns, pipes, and ``-``.
         format: the format of all files; ``None`` to go by their extensions.
         preset: the name of a preset; ``None`` for none.
         maps: the arguments of ``--map``.
@@ -115,6 +122,10 @@ class Summary:
     seconds: float = 0.0
 
 
+class _TooLittleMemoryError(UsageError):
+    """DuckDB needs more memory."""
+
+
 class Import:
     """An import into a tally."""
 
@@ -166,6 +177,8 @@ class Import:
             check_rejects_file(rejects)
         if not options.files:
             raise UsageError("which files? - is the standard input")
+        if _MEMORY.fullmatch(memory) is None:
+            raise UsageError(f"--memory is such as 512MB or 2GB, got {memory!r}")
         self._mapping = _mapping(options)
         self._rules = _rules(tally, options, self._mapping)
 
@@ -177,21 +190,23 @@ class Import:
             StoreError: the store has failed; the same import goes on from there.
         """
         begun = time.monotonic()
+        if not self._dry_run:  # before the rows are read, which may take long
+            self._tally.count(self._tally.unique("tallymark"))
         with self._working_folder() as folder, self._own_files(folder) as own:
             sources = self._sources(own)
-            stage = self._stage(folder, sources)
+            with self._enough_memory():
+                stage = self._stage(folder, sources)
             try:
-                summary = self._staged(stage, sources)
+                with self._enough_memory():
+                    summary = self._staged(stage, sources)
                 if summary.is_sent:
                     self._mark(stage, summary)
+            except _TooLittleMemoryError:
+                raise  # with more, the import goes on
             except UsageError:
                 stage.close()
                 _clear(folder)  # an import of better input has another folder
                 raise
-            except duckdb.OutOfMemoryException as error:
-                raise UsageError(
-                    f"--memory {self._memory} is too little: {problem(error)}"
-                ) from None
             except RuntimeError as error:
                 # DuckDB's for Ctrl-C during a query; tallymark's are of classes of their own.
                 if type(error) is RuntimeError and "interrupted" in str(error):
@@ -209,7 +224,8 @@ class Import:
 
     @property
     def _can_resume(self) -> bool:
-        return not (self._target is None or self._dry_run or STDIN in self._options.files)
+        is_repeatable = not any(map(is_stream, self._options.files))
+        return is_repeatable and self._target is not None and not self._dry_run
 
     @contextlib.contextmanager
     def _working_folder(self) -> Iterator[Path]:
@@ -221,8 +237,7 @@ class Import:
                 yield Path(name)
             return
         parent = self._folder or _cache()
-        if self._folder is None:
-            _remove_old(parent)
+        _remove_old(parent)
         described = json.dumps([asdict(self._options), asdict(self._rules), self._target])
         folder = parent / hashlib.sha256(described.encode()).hexdigest()[:20]
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -236,21 +251,35 @@ class Import:
     def _own_files(self, folder: Path) -> Iterator[Path]:
         """Yield a folder for the files that this process makes: unpacked, or from a pipe."""
         own = folder / f"files-{os.getpid()}"
-        shutil.rmtree(own, ignore_errors=True)
+        for each in folder.glob("files-*"):  # of processes that were killed
+            if each == own or not _is_alive(int(each.name.removeprefix("files-"))):
+                shutil.rmtree(each, ignore_errors=True)
         own.mkdir()
         try:
             yield own
         finally:
             shutil.rmtree(own, ignore_errors=True)
 
+    @contextlib.contextmanager
+    def _enough_memory(self) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.OutOfMemoryException as error:
+            raise _TooLittleMemoryError(
+                f"--memory {self._memory} is too little: {problem(error)}"
+            ) from None
+
     def _sources(self, own: Path) -> list[Source]:
         preset = self._mapping.preset
-        return find_sources(
+        sources = find_sources(
             self._options.files,
             own,
             self._options.format,
             None if preset is None else preset.format,
         )
+        if self._rejects is not None:
+            check_is_no_source(self._rejects, sources)
+        return sources
 
     def _stage(self, folder: Path, sources: Sequence[Source]) -> Stage:
         def opened() -> Stage:
@@ -326,6 +355,10 @@ class Import:
 
     def _mark(self, stage: Stage, summary: Summary) -> None:
         done = stage.get("marked", 0)
+        if done and not self._are_there(stage.probes(done, _BLOCK)):
+            warn("the store lacks marks that were sent: all marks are sent again")
+            stage.put("marked", done := 0)
+            stage.put("new", {})
         new: Counter[str] = Counter(stage.get("new", {}))
         try:
             with self._progress.step("marking", summary.marks, "marks") as step:
@@ -342,6 +375,14 @@ class Import:
                 )
             raise
         summary.new = dict(new)
+
+    def _are_there(self, groups: Iterable[tuple[str, int, list[Any]]]) -> bool:
+        """Return whether the store has marks: it may have lost them since they were sent."""
+        period = self._tally.hour if self._rules.hourly else self._tally.day
+        return all(
+            all(self._tally.contains_many(period(event, self._moment(bucket)), users))
+            for event, bucket, users in groups
+        )
 
     def _marked(self, groups: Iterable[tuple[str, int, list[Any]]]) -> Counter[str]:
         """Mark groups of users; return how many bits were new, by granularity."""
@@ -416,6 +457,8 @@ def _rules(tally: Any, options: ImportOptions, mapping: RowMapping) -> Rules:
 
 def _check_zone(name: str) -> None:
     try:
+        if name == "localtime":  # a file of some systems, of which DuckDB knows nothing
+            raise KeyError
         ZoneInfo(name)
     except (ValueError, OSError, KeyError):
         raise UsageError(f"there is no time zone {name!r}") from None
@@ -443,9 +486,20 @@ def _cache() -> Path:
 
 
 def _remove_old(folder: Path) -> None:
-    """Remove what is left of imports that were interrupted long ago."""
+    """Remove what is left of imports that were interrupted long ago, and nothing else."""
     oldest = time.time() - 86_400 * _KEPT_DAYS
     with contextlib.suppress(OSError):
         for each in folder.iterdir():
-            if each.stat().st_mtime < oldest:
+            if _WORKING_FOLDER.fullmatch(each.name) and each.stat().st_mtime < oldest:
                 shutil.rmtree(each, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    """Return whether there is a process with this number."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from .sources import Source
     from .staging import Stage
 
-__all__ = ["check_rejects_file", "reasons", "write_rejects"]
+__all__ = ["check_is_no_source", "check_rejects_file", "reasons", "write_rejects"]
 
 _BLOCK: Final = 10_000
 _COLUMNS: Final = ("source", "line", "reason", "row")
@@ -32,6 +33,20 @@ def check_rejects_file(path: Path) -> None:
         raise UsageError(f"--rejects: {path} has to end in .ndjson or .csv")
     if not path.absolute().parent.is_dir():
         raise UsageError(f"--rejects: there is no folder {path.absolute().parent}")
+    if path.is_dir():
+        raise UsageError(f"--rejects: {path} is a folder; name a file in it")
+
+
+def check_is_no_source(path: Path, sources: Sequence[Source]) -> None:
+    """Raise if the file of rejected rows is one of those that are imported, by whatever name.
+
+    Raises:
+        UsageError: it is.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        status = path.stat()
+        if (status.st_dev, status.st_ino) in {source.origin for source in sources}:
+            raise UsageError(f"--rejects: {path} is an input file; name another one")
 
 
 def reasons(stage: Stage) -> dict[str, int]:
@@ -45,7 +60,7 @@ def reasons(stage: Stage) -> dict[str, int]:
 
 def write_rejects(path: Path, stage: Stage, sources: Sequence[Source]) -> None:
     """Write the rejected rows to a file, all of them or none."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("w", encoding="utf-8", newline="") as file:
             if path.suffix.lower() == ".csv":
@@ -57,6 +72,8 @@ def write_rejects(path: Path, stage: Stage, sources: Sequence[Source]) -> None:
                     named = dict(zip(_COLUMNS, row, strict=True))
                     file.write(json.dumps(named, ensure_ascii=False) + "\n")
         part.replace(path)
+    except OSError as error:
+        raise UsageError(f"--rejects: {path} cannot be written: {error.strerror}") from None
     finally:
         part.unlink(missing_ok=True)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import duckdb
 
 from .._errors import UsageError
+from .damage import undamaged
 from .expressions import ID_TYPES, SKIPPED
 from .fields import text
 from .readers import READ_ERRORS, problem, relation
@@ -32,6 +33,9 @@ __all__ = ["Stage"]
 #: How many users the marks of a part have together. The tally caches the numbers of 1,000,000
 #: users by default, so it looks up each user's number once, however many there are.
 _USERS_OF_A_PART: Final = 500_000
+
+#: How many marks are looked up to know whether the store still has them.
+_PROBES: Final = 200
 
 _DATABASE: Final = "import.duckdb"
 
@@ -148,7 +152,8 @@ class Stage:
                 if self._has_read_errors():  # of the first lines, which are read several times
                     connection.execute(f"DELETE FROM {READ_ERRORS}")
                 try:
-                    connection.execute(f"INSERT INTO staged {query}")
+                    with undamaged(source):
+                        connection.execute(f"INSERT INTO staged {query}")
                 except duckdb.OutOfMemoryException:
                     raise
                 except duckdb.Error as error:
@@ -174,7 +179,8 @@ class Stage:
         connection = self.connection
         found = (
             "SELECT DISTINCT ON (line) line, lower(error_type) || ': ' || error_message AS reason, "
-            f"left(trim(csv_line, chr(13) || chr(10)), {LONGEST_ROW}) AS row FROM {READ_ERRORS} ORDER BY line"
+            f"left(trim(csv_line, chr(13) || chr(10)), {LONGEST_ROW}) AS row "
+            f"FROM {READ_ERRORS} ORDER BY line"
         )
         lines = connection.execute(f"SELECT line FROM ({found}) ORDER BY line").fetchall()
         if not lines:
@@ -266,6 +272,27 @@ class Stage:
                     block.append((events[event], bucket, users))
             yield end, block
             begin = end
+
+    def probes(self, done: int, block: int) -> list[tuple[str, int, list[Any]]]:
+        """Return some of the first ``done`` marks, as (event, bucket, ids).
+
+        Arguments:
+            done: how many marks.
+            block: how many of them were sent last; of these, there are as many as of all.
+        """
+        first = max(0, done - block)
+        rowids = {n * (done - 1) // _PROBES for n in range(_PROBES)}
+        rowids |= {first + n * (done - 1 - first) // _PROBES for n in range(_PROBES + 1)}
+        users = (
+            ("", "user")
+            if self._user_ids is None
+            else ("JOIN users ON marks.user = users.number", "users.user_id")
+        )
+        return self.connection.execute(
+            f"SELECT events.event, bucket, list({users[1]}) FROM marks "
+            f"JOIN events ON marks.event = events.number {users[0]} "
+            f"WHERE marks.rowid IN ({', '.join(map(str, sorted(rowids)))}) GROUP BY ALL"
+        ).fetchall()
 
     def _ids_of(self, part: int) -> list[Any]:
         """Return the ids of the users of a part."""
