@@ -123,7 +123,8 @@ def rows_benchmark(url: str, rounds: int, rows: int) -> list[dict[str, Any]]:
                     seconds, flipped = asyncio.run(_in_rows(url, argument))
                 else:
                     with SyncTally.from_url(url, **options) as tally:
-                        tally.mark_unique("warm", "warm" if options else 1)
+                        warm: Any = "warm" if options else 1
+                        tally.mark_unique("warm", warm)
                         begun = time.perf_counter()
                         flipped = mark(tally, argument)
                         seconds = time.perf_counter() - begun

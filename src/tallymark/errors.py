@@ -130,6 +130,9 @@ class CommandError(StoreError):
 class PermissionDeniedError(CommandError):
     """Redis requires a login, or denies this user the command or key (``NOAUTH``, ``NOPERM``)."""
 
+    #: Whether the login is refused, and so every command.
+    _is_login = False
+
 
 class StoreFullError(CommandError):
     """Redis has reached its ``maxmemory`` and cannot evict any key (``OOM``)."""

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tallymark import SyncTally
 from tallymark.cli import main
 from tallymark.cli._commands import COMMANDS, OPTIONS
 from tallymark.cli._errors import hidden
@@ -125,6 +126,43 @@ def test_unknown_words_are_repeated_only_if_they_look_like_names(
         assert word not in cli(command, code=2).err
 
 
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("foo://x", "begins with one of redis://, rediss://, unix://"),
+        ("foo://x", "; got another one\n"),
+        ("memory://a/b", "an embedded store is memory:// or memory://name, without host, path"),
+        ("unix://x", "a socket's URL is unix:///path, or unix://user:password@/path; "),
+        ("redis+sentinel://x", "redis+sentinel://host:port,host:port/service or, with"),
+        ("redis+cluster://x/1", "redis+cluster://host:port,host:port, without the number"),
+        ("redis://x/db", "the path of a redis:// URL is the number of a database"),
+    ],
+)
+def test_advice_about_urls_is_shown(url: str, advice: str, cli: CommandLine) -> None:
+    assert main(["count", "active", "--url", url]) == 2
+    assert advice in cli.capsys.readouterr().err
+    assert advice in cli(f"migrate {url} memory://b", code=2).err
+
+
+def test_what_stands_behind_a_url_in_a_message(cli: CommandLine) -> None:
+    assert "'<URL>' (--user-ids" in cli("mark a redis://:p@h", code=2).err
+    assert "'<URL>', character 7: " in cli(["count", "a://b (c"], code=2).err
+    assert "'<URL>' " in cli(["mark", "a", f"redis://, {SECRET}@h"], code=2).err
+
+
+def test_messages_have_no_python(cli: CommandLine) -> None:
+    with SyncTally.from_url(cli.url, user_ids=str, shards=4) as tally:
+        tally.mark_event("a", "x")
+    assert main(["mark", "a", "5000000000000", "--url", "memory://"]) == 2
+    assert "give --user-ids uuid, str" in cli.capsys.readouterr().err
+    wrong = cli("mark a 1 --shards 4", code=2).err
+    assert "has --user-ids str for" in wrong
+    assert "this tally --user-ids none; pass --user-ids str" in wrong
+    wrong = cli("mark a 1 --user-ids str --shards 5", code=2).err
+    assert "has --shards 4 for" in wrong
+    assert "=" not in wrong
+
+
 def test_hidden_urls() -> None:
     assert hidden("to redis://:p@h:1/0 and back") == "to <URL> and back"
     assert hidden("nothing: //here") == "nothing: //here"
@@ -212,7 +250,7 @@ def test_control_characters_of_ids_are_escaped(
 
 def test_ids_with_line_breaks_stay_on_a_line(cli: CommandLine) -> None:
     cli(["mark", "active", "a\nb", "--user-ids", "str"])
-    assert cli.out("users active --user-ids str") == "a\\nb\n"
+    assert cli.out("users active --user-ids str") == '"a\\nb"\n'
     assert cli.rows("users active --user-ids str") == [{"user_id": "a\nb"}]
 
 

@@ -59,7 +59,7 @@ def test_it_asks_with_what_it_would_delete(cli: CommandLine, memory_store: Store
     assert "this needs --yes" in error.replace("\n", " ")
     assert memory_store.bits() == before
     for wrong, says in {
-        "delete-before 2099-01-01 --yes": "future",
+        "delete-before 2099-01-01 --yes": "end of the present hour",
         "delete-before x --yes": "MOMENT takes a date",
         "delete-before 2026-01-12 --granularity unique --yes": "does not take",
         "delete-before --yes": "missing",
@@ -124,6 +124,23 @@ def test_a_problem_has_an_exit_code(cli: CommandLine, memory_store: Store) -> No
     found = {row["check"]: row for row in json.loads(cli("doctor --json", code=1).out)}
     assert found["key types"]["status"] == "problem"
     replace(cli, url="redis://127.0.0.1:1/0")("doctor --timeout 0.2", code=3)
+
+
+def test_a_login_that_is_refused(cli: CommandLine, redis_store: Store) -> None:
+    wrong = replace(cli, url=redis_store.url.replace("//", "//nobody:s3cret@"))
+    refused = wrong("doctor", code=3)
+    assert "WRONGPASS" in refused.err
+    assert "s3cret" not in refused.err
+    assert refused.out == ""
+
+
+@pytest.mark.usefixtures("filled")
+def test_marks_of_another_schema(cli: CommandLine) -> None:
+    for options in ("--shards 4", "--user-ids str"):
+        found = {
+            row["check"]: row for row in json.loads(cli(f"doctor --json {options}", code=1).out)
+        }
+        assert found["schema"]["status"] == "problem"
 
 
 @pytest.mark.usefixtures("filled")

@@ -98,31 +98,100 @@ def test_save_asks_only_before_it_replaces(cli: CommandLine, memory_store: Store
 
 
 @pytest.mark.usefixtures("filled")
-def test_what_is_deleted_has_to_be_said(cli: CommandLine, memory_store: Store) -> None:
+def test_what_is_wrong_is_said_before_the_question(
+    cli: CommandLine, memory_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = memory_store.bits()
     assert "which bitmap?" in cli("delete active --yes", code=2).err
     assert "active & vip" not in cli("delete 'active & vip' --unique --yes", code=2).out
     assert cli("delete-all other_ --yes", code=2).err
     assert cli("merge 1 1 --yes", code=2).err
+    for question in (
+        "delete 'active & vip' --unique",
+        "delete 'active - vip' --month 2026-01",
+        "delete-all other_",
+        "merge 1 1",
+        "merge 1 5000000000",
+        "merge 5000000000 1",
+        "forget 5000000000",
+        "unmark-many active missing.txt",
+        "unmark-unique-many vip missing.txt",
+        "migrate memory:///x memory://b --exact",
+    ):
+        type_in("y\n", monkeypatch)
+        assert "[y/N]" not in cli(question, code=2).err
     assert memory_store.bits() == before
+
+
+@pytest.mark.usefixtures("filled")
+def test_a_question_needs_a_terminal_for_it(
+    cli: CommandLine, memory_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = memory_store.bits()
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    monkeypatch.setattr("sys.stderr", io.StringIO())  # a file, in which nobody sees the question
+    cli("forget 1", code=2)
+    assert memory_store.bits() == before
+
+
+def test_yearly(cli: CommandLine, memory_store: Store) -> None:
+    at = "--at 2026-01-05"
+    assert cli.out(f"mark active 7 {at} --yearly") == "new in: month, week, day, year\n"
+    assert "trackist_active_2026" in memory_store.names()
+    cli(f"unmark active 7 {at} --yearly")
+    assert memory_store.bits() == {}
+
+
+def test_other_options_of_a_tally(cli: CommandLine, redis_cli: CommandLine) -> None:
+    cli("mark active 100 --max-user-id 100")
+    assert "100" in cli("mark active 101 --max-user-id 100", code=2).err
+    assert redis_cli.out("count active --read-from primary") == "0\n"
+    redis_cli("mark active 1")
+    assert redis_cli.out(f"count active --read-from {redis_cli.url}") == "1\n"
+    assert "--read-from may be the" in redis_cli("count a --read-from replicas", code=2).err
+    redis_cli("mark active 2 --replicas 1 --timeout 0.3", code=3)
+    assert "--read-from: there is no such" in cli("count a --read-from env:NOPE", code=2).err
 
 
 def test_migrate(redis_cli: CommandLine, redis_store: Store, tmp_path: object) -> None:
     redis_cli("mark active 7 --at 2026-01-05")
     url = redis_store.url
-    command = ["migrate", url, url, "--target-prefix", "new_", "--target-shards", "2"]
+    command = ["migrate", url, url, "--target-prefix", "new_", "--shards", "2"]
     outcome = redis_cli([*command, "--quiet"])
     assert outcome.out.startswith("3 bitmaps, 3 users")
     assert redis_cli.out("count active --month 2026-01 --prefix new_ --shards 2") == "1\n"
     back = ["migrate", url, url, "--prefix", "new_", "--source-shards", "2"]
     assert (
         "3 were there already"
-        in redis_cli([*back, "--target-prefix", "trackist_", "--target-shards", "none"]).out
+        in redis_cli([*back, "--target-prefix", "trackist_", "--shards", "none"]).out
     )
-    assert redis_cli([*command[:-1], "3"], code=3).err  # another number of shards
-    assert "instead of --shards" in redis_cli([*command, "--shards", "3"], code=2).err
+    refused = redis_cli([*command[:-1], "3"], code=2).err
+    assert "the database has --shards 2" in refused
     assert "a number or none" in redis_cli([*command[:-1], "x"], code=2).err
     assert "need --user-ids" in redis_cli([*command, "--ids", "x.csv"], code=2).err
     missing = redis_cli([*command, "--ids", "missing.csv", "--user-ids", "str"], code=2).err
     assert "missing.csv" in missing
     assert "SOURCE: there is no such" in redis_cli(["migrate", "env:NOPE", url], code=2).err
+
+
+def test_migrations_as_json_and_exact_ones(
+    redis_cli: CommandLine, redis_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redis_cli("mark active 7 --at 2026-01-05")
+    url = redis_store.url
+    command = f"migrate {url} {url} --target-prefix new_ --quiet"
+    (row,) = redis_cli.rows(command)
+    assert (row["bitmaps"], row["users"], row["differing"]) == (3, 3, 0)
+    assert redis_cli.out("count active --month 2026-01 --prefix new_ --shards 16") == "1\n"
+    assert redis_cli.out(f"{command} --csv").splitlines()[0] == ",".join(row)
+    for option in ("--expire day=9d", "--yearly", "--timezone UTC", "--read-from primary"):
+        refused = redis_cli(f"{command} {option}", code=2).err
+        assert f"migrate does not take {option.split()[0]}\n" in refused
+    redis_cli("mark active 8 --at 2026-01-05 --prefix new_ --shards 16")
+    assert "this needs --yes" in redis_cli(f"{command} --exact", code=2).err
+    type_in("n\n", monkeypatch)
+    assert "only the new database has? [y/N]" in redis_cli(f"{command} --exact", code=1).err
+    count = "count active --month 2026-01 --prefix new_ --shards 16"
+    assert redis_cli.out(count) == "2\n"
+    redis_cli(f"{command} --exact --yes")
+    assert redis_cli.out(count) == "1\n"

@@ -122,7 +122,9 @@ def test_long_files_are_marked_in_blocks(
     monkeypatch.setattr("tallymark.cli._marks._BLOCK", 2)
     file = tmp_path / "ids.txt"
     file.write_text("1\n2\n3\n4\nx\n", encoding="utf-8")
-    assert "(the 4 users before are done)" in cli(f"mark-many active {file} {AT}", code=2).err
+    outcome = cli(f"mark-many active {file} {AT}", code=2)
+    assert "the first 4 users of the file are done" in outcome.err
+    assert "line 5: user ids are whole numbers" in outcome.err
     assert memory_store.bits()[DAY] == {1, 2, 3, 4}
     file.write_text("1\n2\n3\n4\n5\n", encoding="utf-8")
     assert cli.out(f"mark-many active {file} {AT}") == "5 users; changed: month 1, week 1, day 1\n"

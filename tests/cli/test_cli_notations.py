@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallymark import Granularity, InvalidValueError, Period, SyncTally
+from tallymark import Granularity, InvalidValueError, Period, SyncTally, any_of, at_least
 from tallymark._core.batches import parse_period
 from tallymark.cli._errors import UsageError
 from tallymark.cli._expressions import Expression
@@ -133,7 +133,29 @@ def test_an_expression_means_what_it_means_in_python(text: str) -> None:
         assert parsed.event is None
 
 
-@given(st.text("ab&|^-()@\" \t'\\2026W.", max_size=20) | st.text(max_size=20))
+def test_at_least() -> None:
+    a, b, c = (TALLY.unique(name) for name in "abc")
+    built = {
+        "at_least(2, a, b, c)": at_least(2, [a, b, c]),
+        "at_least( 2 ,a,b&c , c) - a | b": at_least(2, [a, b & c, c]) - a | b,
+        "c & at_least(1, a, b)": c & any_of([a, b]),
+        "at_least(2, at_least(2, a, b, c), (b ^ c), a)": at_least(
+            2, [at_least(2, [a, b, c]), b ^ c, a]
+        ),
+        'at_least(2, "a,b", b, c)': at_least(2, [TALLY.unique("a,b"), b, c]),
+        "a,b & at_least": TALLY.unique("a,b") & TALLY.unique("at_least"),
+        "at_least(1, a) | a,": a | TALLY.unique("a,"),
+    }
+    for text, expected in built.items():
+        assert Expression.parse(text).build(TALLY, TALLY.unique) == expected, text
+    assert Expression.parse("at_least(1, a)").event is None
+
+
+@given(
+    st.text("ab&|^-()@\" \t'\\2026W.", max_size=20)
+    | st.text(max_size=20)
+    | st.lists(st.sampled_from(["at_least(2,", "a", ",", "(", ")", "&", " - "])).map("".join)
+)
 def test_other_texts_are_no_expressions(text: str) -> None:
     with contextlib.suppress(UsageError, InvalidValueError):
         Expression.parse(text).build(TALLY, TALLY.unique)
@@ -174,6 +196,15 @@ def test_names_without_quotes(name: str) -> None:
         ('a & "b', 5, "this is no name"),
         ("a()", 2, "an operator"),
         ("()", 2, "the name of an event is missing"),
+        ("at_least(2, a)", 14, "from 1 to 1"),
+        ("at_least(0, a, b)", 17, "from 1 to 2"),
+        ("at_least(2, a, )", 16, "the name of an event is missing"),
+        ("at_least(2, )", 13, "the name of an event is missing"),
+        ("at_least(2, a, b", 17, "there is no ) for a ("),
+        ("at_least(2, (a, b), c)", 15, "a comma stands between the sets"),
+        ("at_least(a, b)", 9, "an operator"),
+        ("at_least(2, a, b), c", 18, "an operator"),
+        ("a at_least(1, b)", 3, "an operator"),
     ],
 )
 def test_where_an_expression_is_wrong(text: str, place: int, message: str) -> None:

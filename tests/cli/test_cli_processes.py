@@ -74,6 +74,50 @@ def test_a_closed_pipe_ends_quietly(redis_store: Store, tmp_path: Path) -> None:
             assert process.wait(timeout=30) == 0
 
 
+#: Raises Ctrl-C in the import of a module.
+INTERRUPTED = """
+import signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+sys.argv = ["tallymark", "count", "active", "--url", "memory://"]
+"""
+RUN = "import runpy; runpy.run_module('tallymark', run_name='__main__', alter_sys=False)"
+
+
+@pytest.mark.parametrize("module", ["tallymark.cli", "tallymark.cli._app", "cyclopts", "fakeredis"])
+def test_ctrl_c_while_the_program_starts(module: str) -> None:
+    program = f"{INTERRUPTED.format(module=module)}\n{RUN}"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "tallymark: interrupted\n")
+
+
+def test_ctrl_c_in_a_callback() -> None:
+    """Python drops exceptions of callbacks: the program would go on."""
+    program = (
+        "import signal, sys, weakref\n"
+        "from tallymark.cli import _app, main\n"
+        "class Thing: pass\n"
+        "def run(words):\n"
+        "    thing = Thing()\n"
+        "    link = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))\n"
+        "    del thing\n"
+        "    print('went on')\n"
+        "    return 0\n"
+        "_app.run = run\n"
+        "sys.argv = ['tallymark', 'count', 'a']\n"
+        "sys.exit(main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "tallymark: interrupted\n")
+
+
 def test_without_the_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

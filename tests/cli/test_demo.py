@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from datetime import date
+import re
+import shlex
+from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tallymark import SyncTally
 from tallymark.cli import main
 from tallymark.cli.sample import SampleApp
 
@@ -67,9 +70,33 @@ def test_a_demo_with_ids_of_any_type(redis_cli: CommandLine, kind: str) -> None:
     assert len(redis_cli.rows(f"users signup --last 28 {options}")) == 20
 
 
-@pytest.mark.parametrize("option", ["--csv", "--users 0", "--users 100001", "--days 27"])
+@pytest.mark.parametrize(
+    "option", ["--csv", *(f"--users {n}" for n in ("0", "100001", "1.5", "0x10")), "--days 27"]
+)
 def test_what_a_demo_does_not_take(redis_cli: CommandLine, option: str) -> None:
     assert redis_cli(f"demo {option}", code=2).err.count("\n") == 1
+
+
+def test_a_demo_marks_nothing_in_the_future(redis_cli: CommandLine) -> None:
+    redis_cli("demo --users 300 --days 28")
+    with SyncTally.from_url(redis_cli.url) as tally:
+        now = datetime.now(timezone.utc).replace(tzinfo=None)
+        for event in ("open", "comment", "upload"):
+            assert all(period.start <= now for period in tally.periods(event, "hour"))
+            assert all(period.start <= now for period in tally.periods(event, "day"))
+        assert tally.periods("open", "hour")
+
+
+def test_the_next_steps_of_a_demo(redis_cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are commands that work, one after the other."""
+    shown = redis_cli.out("demo --users 50 --days 28 --prefix x_")
+    steps = re.findall(r"^  (?:tallymark|export) (.*)", shown, re.MULTILINE)
+    name, _, _ = steps[0].partition("=")
+    monkeypatch.setenv(name, redis_cli.url)
+    assert len(steps) == 4
+    for step in steps[1:]:
+        assert main([*shlex.split(step), *(["--users", "50"] if "demo " in step[:5] else [])]) == 0
+    assert "signup" in redis_cli.capsys.readouterr().out
 
 
 def test_the_sample_app_is_the_same_in_every_run() -> None:

@@ -1,20 +1,20 @@
-"""``tallymark export`` and ``tallymark import --preset tallymark``: files, and what is refused."""
+"""``tallymark export``, and what ``tallymark import --preset tallymark`` makes of its files."""
 
 from __future__ import annotations
 
 import gzip
+import importlib
 import importlib.util
 import json
 import uuid
-from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pytest
+from exports import FILES, HEADER, NOON, ODD, fill, rows_of, users, without_pyarrow
 
 from tallymark import Batch, Granularity, SyncTally
 from tallymark._core.user_ids import id_type
-from tallymark.cli import _batch_files, _restore
+from tallymark.cli import _batch_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from command_line import CommandLine
 
     from stores import Store
-
-NOON = datetime(2026, 1, 5, 13)
-ODD = "a,\"b\" 'c' {ü}"
-HEADER = "event,granularity,period,user_id\n"
 
 IDS: dict[str, list[Any]] = {
     "offsets": [1, 5, 2**20],
@@ -38,36 +34,6 @@ IDS: dict[str, list[Any]] = {
     "bytes": [b"\x00\xff", b"abc", b"\\x00"],
 }
 KINDS: dict[str, Any] = {"offsets": None, "int": int, "str": str, "uuid": uuid.UUID, "bytes": bytes}
-FILES = ["x.csv", "x.csv.gz", "x.ndjson", "x.jsonl.gz", "x.parquet", "without-pyarrow.parquet"]
-
-
-def fill(url: str, ids: list[Any], **options: Any) -> None:
-    with SyncTally.from_url(url, track_yearly=True, **options) as tally:
-        tally.mark_many("active", ids, now=NOON, track_hourly=True, track_unique=True)
-        tally.mark_many(ODD, ids[:2], now=date(2027, 1, 1))
-        tally.mark_many("active", ids[1:], now=NOON + timedelta(days=1))
-        tally.delete(tally.day("active", NOON))
-
-
-def users(url: str, **options: Any) -> dict[tuple[Any, ...], set[Any]]:
-    found: dict[tuple[Any, ...], set[Any]] = {}
-    with SyncTally.from_url(url, **options) as tally:
-        for batch in tally.export():
-            name = batch.event, batch.granularity, batch.period
-            found.setdefault(name, set()).update(batch.ids())
-    return found
-
-
-def rows_of(query: str) -> list[Any]:
-    with duckdb.connect() as database:
-        return list(database.execute(query).fetchall())
-
-
-def without_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *_: None if name == "pyarrow" else find(name)
-    )
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -252,73 +218,28 @@ def test_skipped_keys(cli: CommandLine, memory_store: Store, tmp_path: Path) -> 
         memory_store.raw.lpush(f"trackist_e{number}_u", "x")
     outcome = cli(f"export {tmp_path / 'x.csv'} --json")
     assert json.loads(outcome.out)[0]["skipped"] == 12
-    assert outcome.err.count("is not exported: it holds no bitmap") == 10
+    assert outcome.err.count("_u is exported: it holds no bitmap") == 10
     assert "12 keys are not exported" in outcome.err
 
 
-# --- restore
-
-
-def restored(cli: CommandLine, path: Path, text: str, *, code: int = 2) -> str:
-    path.write_text(text, "utf-8")
-    outcome = cli(f"import --preset tallymark {path}", code=code)
-    return outcome.err if code else outcome.out
-
-
-@pytest.mark.parametrize(
-    ("file", "text", "message"),
-    [
-        ("x.csv", "", "is empty"),
-        ("x.csv", "event,granularity,user_id\na,day,1\n", "it has no column period"),
-        ("x.csv", "time,user\n1,2\n", "no column event and granularity and period and user_id"),
-        ("x.csv", f"{HEADER}a,day,2026-01-05,1\na,day,5 Jan,2\n", "row 2: the period of a day"),
-        ("x.csv", f"{HEADER}a,day,2026-01-05,one\n", "row 1: user id must be a whole number"),
-        ("x.csv", f"{HEADER}a,day,2026-01-05,\n", "row 1: user id must be an int"),
-        ("x.csv", f"{HEADER}a,day,2026-01-05\n", "Expected Number of Columns: 4 Found: 3"),
-        ("x.ndjson", "{]\n", "Malformed JSON"),
-        ("x.ndjson", '{"event": "a"}\n', "row 1: a granularity is one of"),
-        ("x.parquet", "PAR1", "cannot be read"),
-        ("x.txt", HEADER, "an export is in csv, ndjson, parquet"),
-    ],
-)
-def test_files_that_are_no_export(
-    cli: CommandLine, tmp_path: Path, file: str, text: str, message: str
+@pytest.mark.parametrize("options", ["--user-ids str", "--shards 3"])
+def test_other_options_than_those_of_the_marks(
+    cli: CommandLine, tmp_path: Path, options: str
 ) -> None:
-    assert message in restored(cli, tmp_path / file, text)
-
-
-def test_files_of_others(cli: CommandLine, tmp_path: Path) -> None:
-    """Other orders of columns and rows, further columns, a byte order mark, tabs."""
-    text = "\ufeffnote,user_id,period,granularity,event\nx,5,,unique,a\ny,6,2026-01-05,day,b\n"
-    expected = "2 rows; new bits: unique 1, day 1\n"
-    assert restored(cli, tmp_path / "x.csv", text, code=0) == expected
-    text = text.replace(",", "\t").replace("5", "7").replace("6\t", "8\t")
-    assert "new bits: unique 1" in restored(
-        cli, tmp_path / "x.tsv", text.replace("01-07", "01-05"), code=0
-    )
-
-
-def test_a_dry_run_checks_all_rows(cli: CommandLine, tmp_path: Path, memory_store: Store) -> None:
+    fill(cli.url, [1, 5, 7])
     path = tmp_path / "x.csv"
-    path.write_text(f"{HEADER}a,unique,,1\na,unique,,x\n", "utf-8")
-    assert "row 2" in cli(f"import --preset tallymark {path} --dry-run", code=2).err
-    path.write_text(f"{HEADER}a,unique,,1\n", "utf-8")
-    assert cli.out(f"import --preset tallymark {path} --dry-run") == "1 row; nothing was sent\n"
-    assert memory_store.names() == set()
-    assert "--hourly" in cli(f"import --preset tallymark {path} --hourly", code=2).err
+    cli(f"export {path}")
+    backup = path.read_text("utf-8")
+    outcome = cli([*options.split(), "export", str(path), "--yes"], code=2)
+    assert "the database has bitmaps without" in outcome.err
+    assert path.read_text("utf-8") == backup
 
 
-def test_files_without_pyarrow_and_several_of_them(
-    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    without_pyarrow(monkeypatch)
-    monkeypatch.setattr(_restore, "_ROWS", 10)
-    for number in range(3):
-        users_of_file = range(10 * number, 10 * number + 25)
-        lines = "".join(f"a,unique,,{user}\n" for user in users_of_file)
-        (tmp_path / f"{number}.csv").write_text(HEADER + lines, "utf-8")
-    answer = cli.rows(f"import --preset tallymark {tmp_path}/*.csv")
-    assert (answer[0]["rows"], answer[0]["new"]) == (75, 45)
+def test_users_without_ids(cli: CommandLine, memory_store: Store, tmp_path: Path) -> None:
+    fill(cli.url, ["ann", "bo"], user_ids=str)
+    memory_store.raw.setbit("trackist_active_u", 70_000, 1)
+    outcome = cli(f"--user-ids str export {tmp_path / 'x.csv'}")
+    assert "trackist_active_u is exported: 1 of its users have no id" in outcome.err
 
 
 def test_types_of_ids_have_names() -> None:

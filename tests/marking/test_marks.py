@@ -9,7 +9,7 @@ import pytest
 
 from tallymark import CommandError, Granularity, StoreError, WrongKeyTypeError
 from tallymark._marking.batch import Batch, SingleMark
-from tallymark._marking.marks import Bitmaps, BitMark, ExactUnmark
+from tallymark._marking.marks import Bitmaps, BitMark, DenseMarks, ExactUnmark, Mark, SparseMarks
 
 D, W = Granularity.DAY, Granularity.WEEK
 ACTIVE = Bitmaps("active", D | W, [b"aW", b"aD"])
@@ -35,7 +35,7 @@ def commands(batch: Batch) -> list[str]:
     return lines
 
 
-def batch_of(*marks: BitMark | ExactUnmark, bitfield: bool = True) -> Batch:
+def batch_of(*marks: Mark, bitfield: bool = True) -> Batch:
     batch = Batch(bitfield=bitfield)
     for index, mark in enumerate(marks):
         assert batch.add(mark) == index
@@ -198,6 +198,26 @@ def test_replies_to_several_marks_that_do_not_fit(bits: Any) -> None:
     for executed in ([bits, [0, 0]], [[0, 0], bits]):
         with pytest.raises(StoreError, match="does not fit"):
             batch.parse([b"OK", b"QUEUED", b"QUEUED", executed])
+
+
+@pytest.mark.parametrize("bits", [None, 0, b"\0\0", [0], [0, 0, 0], [0, 2], [0, b"1"], [0, [0]]])
+def test_replies_to_bulk_marks_that_do_not_fit(bits: Any) -> None:
+    dense = DenseMarks(ACTIVE, 0, b"\x80", 1, (b"x", b"y"))
+    clear = ExactUnmark(ACTIVE, 7, ((), ()))
+    counts = [b"OK", b"QUEUED"]
+    for value in (0, 1):
+        sparse = SparseMarks(ACTIVE, [7, 8], value)
+        for executed in ([bits, [0, 0]], [[0, 0], bits]):
+            with pytest.raises(StoreError, match="does not fit"):
+                batch_of(sparse).parse([*counts, b"QUEUED", executed])
+        if isinstance(bits, list) and bits != [0]:
+            with pytest.raises(StoreError, match="does not fit"):
+                batch_of(sparse, bitfield=False).parse([b"OK", *[b"QUEUED"] * 4, [0, 0, *bits]])
+    if bits != [0, 2]:  # two users
+        with pytest.raises(StoreError, match="does not fit"):
+            batch_of(dense).parse([*counts, [bits]])
+    with pytest.raises(StoreError, match="does not fit"):
+        batch_of(clear).parse([*counts, [bits]])
 
 
 @pytest.mark.parametrize("value", [0, 1])

@@ -35,7 +35,7 @@ from tallymark._marking.marks import Bitmaps
 from tallymark._marking.row_marks import RowMarks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from facades import Facade
     from stores import Store
@@ -122,76 +122,6 @@ COLUMNS: dict[str, Any] = {
     "user_id": [1, 2, 3, 4],
     "moment": [NOON] * 4,
 }
-GAPS: dict[str, tuple[Callable[[], Any], list[int]]] = {
-    "lists": (lambda: {**COLUMNS, "event": ["a", None, "a", ""]}, [1, 3]),
-    "floats": (lambda: {**COLUMNS, "user_id": np.array([1.0, 2.0, 3.0, 4.0])}, [0, 1, 2, 3]),
-    "negative": (lambda: {**COLUMNS, "user_id": np.array([1, -2, 3, 4])}, [1]),
-    "unsigned": (
-        lambda: {**COLUMNS, "user_id": np.array([1, 2, 2**64 - 1, 4], dtype=np.uint64)},
-        [2],
-    ),
-    "NaT": (
-        lambda: {**COLUMNS, "moment": np.array(["2026-11-23", "NaT"] * 2, "datetime64[s]")},
-        [1, 3],
-    ),
-    "years": (
-        lambda: {**COLUMNS, "moment": np.array(["2026-11-23", "20000-01-01"] * 2, "M8[ms]")},
-        [1, 3],
-    ),
-    "masked": (
-        lambda: {**COLUMNS, "user_id": np.ma.array([1, 2, 3, 4], mask=[False, True, False, False])},
-        [1],
-    ),
-    "pandas": (
-        lambda: pd.DataFrame(
-            {
-                "event": pd.Categorical(["a", None, "a", "a"]),
-                "user_id": pd.array([1, 2, None, 4], dtype="Int64"),
-                "moment": pd.to_datetime(["2026-11-23"] * 3 + [""], utc=True),
-            }
-        ),
-        [1, 2, 3],
-    ),
-    "pandas, arrow": (
-        lambda: pd.DataFrame(
-            {**COLUMNS, "user_id": pd.array([1, None, 3, 4], dtype="int64[pyarrow]")}
-        ),
-        [1],
-    ),
-    "polars": (
-        lambda: pl.DataFrame(
-            {**COLUMNS, "user_id": [1, None, 3, -4], "moment": [None, *[NOON] * 3]}
-        ),
-        [0, 1, 3],
-    ),
-    "pyarrow": (
-        lambda: pa.table(
-            {
-                "event": pa.array(["a", None, "a", "a"]),
-                "user_id": pa.array([1, 2, None, 4]),
-                "moment": pa.array([NOON, NOON, NOON, None]),
-            }
-        ),
-        [1, 2, 3],
-    ),
-    "pyarrow, dates": (lambda: pa.table({**COLUMNS, "moment": [None, *[NOON.date()] * 3]}), [0]),
-    "one event": (lambda: {**COLUMNS, "event": "a\n"}, [0, 1, 2, 3]),
-    "one moment": (lambda: {**COLUMNS, "moment": np.datetime64("NaT")}, [0, 1, 2, 3]),
-}
-
-
-@pytest.mark.parametrize("kind", GAPS)
-async def test_gaps_in_columns_are_bad_rows(facade: Facade, redis_store: Store, kind: str) -> None:
-    make, bad = GAPS[kind]
-    taken: list[int] = []
-    async with facade.open(redis_store.url) as tally:
-        with pytest.raises((InvalidTypeError, InvalidValueError), match=f"^row {bad[0]}: "):
-            await tally.mark_rows(make())
-        assert not redis_store.names()
-        await tally.mark_rows(make(), on_error=lambda index, row, error: taken.append(index))
-    assert taken == bad
-    good = {at + 1 for at in range(4)} - {at + 1 for at in bad}
-    assert redis_store.bits() == (dict.fromkeys(KEYS, good) if good else {})
 
 
 @pytest.mark.parametrize(
@@ -441,44 +371,56 @@ async def test_a_key_of_the_wrong_type(
     assert not [name for name in plain_store.names() if "tmp" in name]
 
 
-async def test_a_quota_of_events(facade: Facade, redis_store: Store) -> None:
-    table = [(event, user_id, NOON) for user_id in range(50) for event in "abc"]
-    taken: list[Any] = []
-    async with facade.open(redis_store.url, max_events=2) as tally:
-        with pytest.raises(InvalidValueError, match=r"^row 2: .*max_events=2.*'c'"):
-            await tally.mark_rows(table)
-        # Nothing was sent, so no event counts.
-        await tally.mark_rows(table[1:2])
-        counts = await tally.mark_rows(table, on_error=lambda *bad: taken.append(bad[0]))
-        assert counts == {M: 99, W: 99, D: 99}
-        assert taken == list(range(0, 150, 3))[:0] or len(taken) == 50
-        with pytest.raises(InvalidValueError, match="max_events"):
-            await tally.mark_event("d", 1)
-
-
-async def test_the_event_that_failed_does_not_count(facade: Facade, redis_store: Store) -> None:
-    redis_store.raw.lpush(KEYS[0], "not a bitmap")
-    redis_store.raw.lpush(KEYS[1], "not a bitmap")
-    redis_store.raw.lpush(KEYS[2], "not a bitmap")
-    async with facade.open(redis_store.url, max_events=1) as tally:
-        with pytest.raises(WrongKeyTypeError):
-            await tally.mark_rows([("a", 1, NOON)])
-        assert await tally.mark_event("b", 1)
-
-
-async def test_with_a_quota_no_event_shares_the_transaction_of_another(
+async def test_a_slow_function_for_bad_rows_ends_at_the_deadline(
     facade: Facade, redis_store: Store
 ) -> None:
-    """The one that is refused does not count, and the other one is not written uncounted."""
-    for key in KEYS:
-        redis_store.raw.lpush(key, "not a bitmap")
-    async with facade.open(redis_store.url, max_events=2) as tally:
-        with pytest.raises(WrongKeyTypeError):
-            await tally.mark_rows([("a", 1, NOON), ("b", 1, NOON)])
-        assert await tally.mark_event("c", 1)
-        assert await tally.mark_event("b", 2)
-        with pytest.raises(InvalidValueError, match="max_events"):
-            await tally.mark_event("d", 1)
+    taken: list[int] = []
+
+    def slow_to_take(index: int, row: Any, error: TallymarkError) -> None:
+        taken.append(index)
+        time.sleep(0.01)
+
+    async with facade.open(redis_store.url) as tally:
+        with pytest.raises(StoreTimeoutError, match=r"0\.05 s"):
+            await tally.mark_rows([("a", -1, NOON)] * 500, on_error=slow_to_take, timeout=0.05)
+        assert 1 <= len(taken) <= 6
+        assert await tally.mark_event("a", 1)
+
+
+async def test_a_slow_function_for_bad_rows_lets_other_tasks_run(redis_store: Store) -> None:
+    order: list[str] = []
+
+    def slow_to_take(index: int, row: Any, error: TallymarkError) -> None:
+        order.append("row")
+        time.sleep(row_bulk._TURN_TIME)
+
+    async def other() -> None:
+        while True:
+            order.append("task")
+            await asyncio.sleep(0)
+
+    async with Tally.from_url(redis_store.url) as tally:
+        task = asyncio.create_task(other())
+        await tally.mark_rows([("a", -1, NOON)] * 20, on_error=slow_to_take)
+        task.cancel()
+    first = order.index("row")
+    last = len(order) - order[::-1].index("row")
+    assert order[first:last].count("row") == 20
+    assert order[first:last] == ["row", "task"] * 19 + ["row"]
+
+
+@pytest.mark.parametrize("wrong", [{"on_error": 5}, {"timeout": 0}, {"track_hourly": 1}])
+async def test_rows_of_a_call_that_is_refused_are_not_read(wrong: Any) -> None:
+    begun = []
+
+    async def stream() -> AsyncIterator[Any]:
+        begun.append(True)
+        yield "a", 1, NOON
+
+    async with Tally.from_url(NOWHERE) as tally:
+        with pytest.raises((InvalidTypeError, InvalidValueError), match=next(iter(wrong))):
+            await tally.mark_rows(stream(), **wrong)
+    assert not begun
 
 
 def test_the_thread_of_a_call_that_has_ended_stops() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import uuid
 from datetime import date, datetime, timedelta
@@ -23,6 +24,7 @@ from tallymark import (
     Period,
     SyncTally,
     Tally,
+    WrongSchemaError,
 )
 from tallymark._core.batches import ORDER, parse_period
 from tallymark._reading import bits, exporting
@@ -91,6 +93,10 @@ async def test_all_bits_in_order(facade: Facade, store: Store) -> None:
         ({"granularities": ["hour", Granularity.YEAR]}, lambda row: row[1] in {"hour", "year"}),
         ({"granularities": "week"}, lambda row: row[1] == "week"),
         (
+            {"granularities": [*["day"] * 40, "week"]},
+            lambda row: row[1] in {"day", "week"},
+        ),
+        (
             {"since": date(2026, 1, 6)},
             lambda row: row[1] != "unique" and not str(row[2]).startswith("2026-01-05"),
         ),
@@ -142,12 +148,14 @@ async def test_the_last_periods_of_the_calendar(memory_store: Store) -> None:
     [
         ({"events": 5}, InvalidTypeError, "events must be a name or several"),
         ({"events": ["a", ""]}, InvalidValueError, "event must be a non-empty str"),
-        ({"events": map(str, range(10**9))}, InvalidValueError, "10,000 names at most"),
+        ({"events": map(str, range(10**9))}, InvalidValueError, "too many events"),
         ({"granularities": "second"}, InvalidValueError, "one of hour, day"),
         ({"granularities": []}, InvalidValueError, "one or more"),
         ({"granularities": Granularity(0)}, InvalidValueError, "one or more"),
         ({"granularities": [Granularity.DAY | Granularity.WEEK]}, InvalidValueError, "week.day"),
         ({"granularities": 5}, InvalidTypeError, "some of Granularity"),
+        ({"granularities": [*["day"] * 40, "second"]}, InvalidValueError, "'second'"),
+        ({"granularities": itertools.repeat("day")}, InvalidValueError, "at most 1,000"),
         ({"since": 5}, InvalidTypeError, "since must be a date"),
         ({"since": NOON, "until": NOON}, InvalidValueError, "before until"),
         ({"on_skip": 5}, InvalidTypeError, "on_skip must be callable"),
@@ -289,6 +297,37 @@ async def test_bits_of_nobody(plain_store: Store) -> None:
         tally.mark_unique("a", "ann")
         plain_store.raw.setbit("trackist_a_u", 700, 1)
         plain_store.raw.setbit("trackist_b_u", 800, 1)
+        skipped: list[tuple[str, str]] = []
+        batches = list(tally.export(on_skip=lambda *args: skipped.append(args)))
+        assert rows(batches) == [("a", "unique", None, "ann")]
+    assert skipped == [(f"trackist_{event}_u", "1 of its users have no id") for event in ("a", "b")]
+
+
+@pytest.mark.parametrize(
+    "options", [{"user_ids": str}, {"shards": 3}, {"user_ids": int, "shards": 2}]
+)
+async def test_a_database_without_the_options(
+    facade: Facade, plain_store: Store, options: dict[str, Any]
+) -> None:
+    """Its users would be missing in a backup."""
+    async with facade.open(plain_store.url, **options) as tally:
+        assert await exported(tally) == []
+        plain_store.raw.setbit("trackist_no_period", 1, 1)
+        assert await exported(tally) == []
+        plain_store.raw.setbit("trackist_a_u", 1, 1)
+        missing = "shards" if "shards" in options else "user_ids"
+        for arguments in ({}, {"events": "b", "granularities": "day"}):
+            with pytest.raises(WrongSchemaError, match=f"bitmaps without {missing}"):
+                await exported(tally, **arguments)
+    assert len(plain_store.names()) == 2
+    async with facade.open(plain_store.url) as tally:
+        assert rows(await exported(tally)) == [("a", "unique", None, 1)]
+
+
+async def test_a_schema_key_that_was_evicted(plain_store: Store) -> None:
+    with SyncTally.from_url(plain_store.url, user_ids=str) as tally:
+        tally.mark_unique("a", "ann")
+        plain_store.raw.delete("trackist_schema")
         assert rows(list(tally.export())) == [("a", "unique", None, "ann")]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import time
+import functools
+import itertools
+import operator
 import uuid
 from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,6 @@ from hypothesis import strategies as st
 from facades import ON_SOME_STORES
 from moments import EDGES
 from tallymark import (
-    AppliedExpiry,
     Deleted,
     Granularity,
     InvalidTypeError,
@@ -26,15 +26,12 @@ from tallymark import (
     SyncTally,
 )
 from tallymark._core.context import Context
-from tallymark._core.expiry import Expiry
-from tallymark._core.frozen import FrozenMapping
+from tallymark._core.keys import KeySchema
 from tallymark._core.options import Options
-from tallymark._reading import expiring, key_scan, purging, raw_keys
+from tallymark._reading import key_scan, purging, raw_keys
 from tallymark._reading.requests import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from facades import Facade
     from stores import Store
 
@@ -177,8 +174,12 @@ async def test_bad_arguments_are_refused_and_nothing_is_deleted(
         for call, error, says in (
             (lambda: tally.delete_before(None), InvalidTypeError, "got None"),
             (lambda: tally.delete_before("2025-07-02"), InvalidTypeError, "date or datetime"),
-            (lambda: tally.delete_before(now + timedelta(hours=2)), InvalidValueError, "future"),
-            (lambda: tally.delete_before(date(9999, 12, 31)), InvalidValueError, "future"),
+            (
+                lambda: tally.delete_before(now + timedelta(hours=1)),
+                InvalidValueError,
+                "end of the present hour",
+            ),
+            (lambda: tally.delete_before(date(9999, 12, 31)), InvalidValueError, "present hour"),
             (
                 lambda: tally.delete_before(NOON, granularities="unique"),
                 InvalidValueError,
@@ -252,43 +253,100 @@ async def test_keys_of_another_type_and_results_of_bitmapist(
 
 
 @pytest.mark.parametrize("shards", [None, 4])
+@pytest.mark.parametrize("verb", ["delete_before", "delete_all", "delete"])
 async def test_thousands_of_bitmaps_in_small_steps(
-    facade: Facade, redis_store: Store, monkeypatch: pytest.MonkeyPatch, shards: int | None
+    facade: Facade,
+    redis_store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    shards: int | None,
+    verb: str,
 ) -> None:
-    requests: list[int] = []
-    unlink = raw_keys.unlink
+    sent: list[int] = []
 
-    def counted(context: Any, keys: Any) -> Any:
-        requests.append(len(keys))
-        return unlink(context, keys)
+    def request(commands: Any, **more: Any) -> Any:
+        sent.append(sum(len(names) for command, *names in commands if command == b"UNLINK"))
+        return original(commands, **more)
 
-    monkeypatch.setattr(purging, "unlink", counted)
+    original = Request
+    monkeypatch.setattr(raw_keys, "Request", request)
+    days = [datetime(2010, 1, 1) + timedelta(days=number) for number in range(1200)]
+    schemas = KeySchema(shards=shards).parts
+    periods = {Period.containing(each, day) for each in (DAY, MONTH) for day in days}
+    redis_store.raw.mset(
+        {schemas[period.start.day % len(schemas)].key("a", period): b"\x80" for period in periods}
+    )
     async with facade.open(redis_store.url, shards=shards) as tally:
-        days = [date(2010, 1, 1) + timedelta(days=number) for number in range(1200)]
-        for day in days:
-            await tally.mark_event("a", day.toordinal() % 4, now=day)
-        found = await tally.delete_before(NOON, granularities="day")
-        assert found.bitmaps == {DAY: 1200}
-        assert sum(requests) == 1200
-        assert max(requests) == purging._KEYS
+        if verb == "delete_before":
+            found = await tally.delete_before(NOON, granularities="day")
+            assert found.bitmaps == {DAY: 1200}
+        elif verb == "delete":
+            union = functools.reduce(operator.or_, (tally.day("a", day) for day in days))
+            assert await tally.delete(union | tally.day("a", NOON)) == 1200
+        else:
+            assert await tally.delete_all("trackist_") == 1200 + 40
+        assert (
+            sum(sent)
+            == {
+                "delete_before": 1200,
+                "delete_all": 1240,
+                "delete": 1201 * len(schemas),  # each shard may have each of them
+            }[verb]
+        )
+        assert max(sent) == raw_keys._DELETED_KEYS
         assert await tally.periods("a", "day") == []
-        assert len(await tally.periods("a", "month")) == 40
+        assert len(await tally.periods("a", "month")) == (0 if verb == "delete_all" else 40)
 
 
-sizes = st.lists(st.none() | st.integers(0, 2**25) | st.just(1), max_size=300)
+@ON_SOME_STORES
+async def test_long_bitmaps_are_deleted_in_small_steps(
+    facade: Facade, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[list[bytes]] = []
+
+    def noted(keys: Any, sizes: Any) -> Any:
+        for step in original(keys, sizes):
+            steps.append(step)
+            yield step
+
+    original = raw_keys.deletion_steps
+    monkeypatch.setattr(raw_keys, "deletion_steps", noted)
+    monkeypatch.setattr(raw_keys, "_DELETED_BYTES", 200_000)
+    async with facade.open(store.url) as tally:
+        for verb in ("delete_all", "delete"):
+            for number in range(4):
+                await tally.mark_unique(f"long{number}", 4_000_000)
+                await tally.mark_unique(f"short{number}", 7)
+            steps.clear()
+            if verb == "delete":
+                events = [f"{name}{number}" for name in ("long", "short") for number in range(4)]
+                union = functools.reduce(operator.or_, map(tally.unique, events))
+                assert await tally.delete(union | tally.unique("none")) == 8
+            else:
+                assert await tally.delete_all("trackist_") == 8
+            assert not store.bits()
+            for step in steps:
+                assert sum(b"long" in key for key in step) <= (16 if "cluster" in store.url else 3)
+            assert len(steps) > 1
+
+
+sizes = st.lists(st.integers(0, 2**25) | st.just(1), max_size=300)
 
 
 @given(sizes)
-def test_a_request_deletes_little(sizes: list[int | None]) -> None:
+def test_a_request_deletes_little(sizes: list[int]) -> None:
     keys = [b"%d" % number for number in range(len(sizes))]
     by_key = dict(zip(keys, sizes, strict=True))
-    groups = list(purging._groups(keys, sizes))
-    assert [each for group in groups for each in group] == [
-        each for each in keys if by_key[each] is not None
-    ]
-    for group in groups:
-        assert 1 <= len(group) <= purging._KEYS
-        assert len(group) == 1 or sum(by_key[each] or 0 for each in group) <= purging._BYTES
+    steps = list(raw_keys.deletion_steps(keys, sizes))
+    assert [each for step in steps for each in step] == keys
+    for step in steps:
+        assert 1 <= len(step) <= raw_keys._DELETED_KEYS
+        assert len(step) == 1 or sum(by_key[each] for each in step) <= raw_keys._DELETED_BYTES
+    for step, following in itertools.pairwise(steps):  # no more of them than needed
+        size = sum(by_key[each] for each in step)
+        assert (
+            len(step) == raw_keys._DELETED_KEYS
+            or size + by_key[following[0]] > raw_keys._DELETED_BYTES
+        )
 
 
 async def test_a_key_that_a_scan_returns_twice_counts_once(
@@ -401,120 +459,3 @@ def test_the_model(
         for each in DATED:
             count = [period.granularity for _, period in old if period].count(each)
             assert found.bitmaps.get(each, 0) == count
-
-
-# --- apply_expiry
-
-
-LIVES = {"day": timedelta(days=30), "hour": timedelta(hours=50)}
-
-
-def expiries(store: Store) -> dict[str, int]:
-    """Return when each bitmap expires, in seconds since 1970; -1 for never."""
-    now = time.time()
-    return {
-        name: -1 if (pttl := store.raw.pttl(name)) == -1 else round(now + pttl / 1000)
-        for name in store.bits()
-    }
-
-
-async def mark_some(tally: Any, days: Iterable[int], user: int = 1) -> None:
-    now = datetime.now(timezone.utc).replace(tzinfo=None, minute=30)
-    for number in days:
-        await tally.mark_event("a", user, now=now - timedelta(days=number), track_hourly=True)
-
-
-@ON_SOME_STORES
-async def test_bitmaps_get_the_expiry_that_marks_set(facade: Facade, store: Store) -> None:
-    async with (
-        facade.open(store.url) as endless,
-        facade.open(store.url, expire=LIVES) as expiring_,
-    ):
-        # Marks of a tally with the option: the expected state.
-        await mark_some(expiring_, [0, 1, 5, 20])
-        expected = expiries(store)
-        store.raw.flushdb()
-        await mark_some(endless, [0, 1, 5, 20, 40, 100])
-        await endless.mark_unique("premium", 1)
-        before = store.bits()
-        assert set(expiries(store).values()) == {-1}
-        dry = await expiring_.apply_expiry(dry_run=True)
-        assert set(expiries(store).values()) == {-1}
-        applied = await expiring_.apply_expiry()
-        assert applied == AppliedExpiry(
-            FrozenMapping({DAY: 4, HOUR: 2}),
-            FrozenMapping({DAY: 2, HOUR: 4}),
-            FrozenMapping({DAY: 0, HOUR: 0}),
-        )
-        assert dry == AppliedExpiry(
-            applied.changed, applied.deleted, applied.unchanged, dry_run=True
-        )
-        assert applied.to_rows() == [
-            {"granularity": "day", "changed": 4, "deleted": 2, "unchanged": 0},
-            {"granularity": "hour", "changed": 2, "deleted": 4, "unchanged": 0},
-        ]
-        assert sum(applied.deleted.values()) == len(before) - len(store.bits())
-        after = expiries(store)
-        for name, end in after.items():  # weeks, months and flags never expire
-            assert abs(end - expected.get(name, -1)) <= 1, name
-        again = await expiring_.apply_expiry()
-        assert again.unchanged == {DAY: 4, HOUR: 2}
-        assert not sum(again.changed.values()) + sum(again.deleted.values())
-
-
-async def test_another_expiry_is_replaced_and_none_is_removed(
-    facade: Facade, plain_store: Store
-) -> None:
-    names = ["trackist_a_2026-1-15", "trackist_a_2026-1", "trackist_a_2026-1-14"]
-    async with facade.open(plain_store.url, expire={"day": timedelta(days=10**5)}) as tally:
-        await tally.mark_event("a", 1, now=NOON)
-        await tally.mark_event("a", 1, now=NOON - timedelta(days=1))
-        expected = expiries(plain_store)
-        plain_store.raw.expire(names[0], 60)  # too early
-        plain_store.raw.expire(names[1], 600)  # the option says nothing about months
-        plain_store.raw.pexpire(names[2], 10**13)  # too late
-        assert (await tally.apply_expiry()).changed == {DAY: 2}
-        after = expiries(plain_store)
-        assert [abs(after[name] - expected[name]) <= 1 for name in names] == [True, False, True]
-        assert abs(after[names[1]] - time.time() - 600) < 20
-
-
-async def test_periods_at_both_ends_of_the_calendar(facade: Facade, redis_store: Store) -> None:
-    lives = {"day": timedelta(days=1), "year": timedelta(days=1)}
-    async with facade.open(redis_store.url, expire=lives, timezone="Asia/Tokyo") as tally:
-        for name in ("trackist_a_1-1-1", "trackist_a_9999-12-31", "trackist_a_1969-12-1"):
-            redis_store.raw.set(name, b"\x80")
-        dry = await tally.apply_expiry(dry_run=True)
-        applied = await tally.apply_expiry()
-        assert redis_store.names() == {"trackist_a_9999-12-31"}
-        assert (applied.deleted, applied.unchanged) == ({DAY: 2}, {DAY: 1})
-        assert dry.deleted == applied.deleted
-
-
-async def test_periods_before_all_timestamps(
-    facade: Facade, redis_store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As of a tzinfo of the caller's, in the year 1."""
-    monkeypatch.setattr(Expiry, "time", lambda *_: -math.inf)
-    redis_store.raw.set("trackist_a_1-1-1", b"\x80")
-    async with facade.open(redis_store.url, expire={"day": timedelta(days=1)}) as tally:
-        assert (await tally.apply_expiry()).deleted == {DAY: 1}
-    assert redis_store.names() == set()
-
-
-async def test_many_bitmaps_get_their_expiry_in_small_steps(
-    facade: Facade, redis_store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sent: list[int] = []
-
-    def request(commands: Any, **more: Any) -> Any:
-        sent.append(len(commands))
-        return original(commands, **more)
-
-    original = Request
-    monkeypatch.setattr(expiring, "Request", request)
-    redis_store.raw.mset({f"trackist_a{number}_2026-1-1": b"\x80" for number in range(2500)})
-    async with facade.open(redis_store.url, expire={"day": timedelta(days=10**5)}) as tally:
-        assert (await tally.apply_expiry()).changed == {DAY: 2500}
-    assert sum(sent) == 2500
-    assert max(sent) == expiring._CHANGES

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from datetime import date, timedelta
@@ -11,14 +10,13 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
+from examined import Server, examined_server, found
 
-from deployments import RIGHTS, sentinels
+from deployments import sentinels
 from facades import ON_SOME_STORES
 from servers import RedisProcess, free_port, running, running_server, valkey_binary
 from stores import SHARDS
 from tallymark import (
-    Diagnosis,
-    Finding,
     StoreTimeoutError,
     StoreUnavailableError,
     SyncTally,
@@ -46,51 +44,15 @@ CHECKS = [
 ]
 
 
-class Server:
-    """A server of its own for these tests, whose configuration they change."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.raw: Any = redis.Redis.from_url(url)
-
-    @contextlib.contextmanager
-    def configured(self, **settings: Any) -> Iterator[None]:
-        """Change its configuration during a block."""
-        named = {name.replace("_", "-"): value for name, value in settings.items()}
-        before = {name: self.raw.config_get(name)[name] for name in named}
-        for name, value in named.items():
-            self.raw.config_set(name, value)
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                self.raw.config_set(name, value)
-
-    def examine(self, url: str = "", **options: Any) -> Diagnosis:
-        with SyncTally.from_url(url or self.url, **options) as tally:
-            return tally.doctor()
-
-    def found(self, check: str, url: str = "", **options: Any) -> Finding:
-        return found(self.examine(url, **options), check)
-
-
-def found(diagnosis: Diagnosis, check: str) -> Finding:
-    (finding,) = [each for each in diagnosis.findings if each.check == check]
-    return finding
-
-
 @pytest.fixture(scope="module")
 def one_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("server")
-    with running_server("--dir", str(folder), "--repl-diskless-sync-delay", "0") as url:
-        yield Server(url)
+    with examined_server(tmp_path_factory.mktemp("server")) as server:
+        yield server
 
 
 @pytest.fixture
 def server(one_server: Server) -> Server:
-    one_server.raw.flushall()
-    one_server.raw.slowlog_reset()
-    one_server.raw.config_resetstat()
+    one_server.reset()
     return one_server
 
 
@@ -237,6 +199,8 @@ def test_replicas(server: Server) -> None:
     with running(follower) as replica, redis.Redis(port=replica.port) as raw:
         while raw.info("replication")["master_link_status"] != "up":
             pass
+        while server.raw.info("replication")["slave0"]["state"] != "online":
+            pass
         diagnosis = server.examine(read_from=replica.url, replicas=1)
         assert found(diagnosis, "read replica").status == "ok"
         assert found(diagnosis, "replication").seen == "1 replica"
@@ -336,100 +300,7 @@ def test_a_slow_network(server: Server) -> None:
     assert (finding.status, finding.seen) == ("warning", "a round trip takes 50 ms (median of 5)")
 
 
-# --- rights
-
-
-@contextlib.contextmanager
-def user(server: Server, rights: str, keys: str = "~trackist_*") -> Iterator[str]:
-    """Make a Redis user, and yield a URL for it."""
-    rules = ("reset", "on", ">secret", keys, *rights.split())
-    server.raw.execute_command("ACL", "SETUSER", "app", *rules)
-    try:
-        yield server.url.replace("//", "//app:secret@")
-    finally:
-        server.raw.execute_command("ACL", "DELUSER", "app")
-
-
-def test_the_documented_rights_suffice(server: Server) -> None:
-    with user(server, RIGHTS) as url:
-        server.examine(url)  # writes nothing
-        diagnosis = server.examine(url, expire={"day": timedelta(days=9)}, user_ids=str)
-        assert found(diagnosis, "rights").status == "ok"
-        assert found(diagnosis, "limits").seen == "CONFIG GET is denied to this Redis user"
-        for check in ("limits", "scripts", "slow log"):
-            assert found(diagnosis, check).status == "skipped"
-        with SyncTally.from_url(url, expire={"day": timedelta(days=36_500)}) as tally:
-            tally.mark_event("a", 1, now=DAY)
-            server.raw.persist("trackist_a_2026-1-15")
-            assert sum(tally.apply_expiry().changed.values()) == 1
-            assert tally.delete_before(date(2026, 3, 1)).total == 3
-
-
-@pytest.mark.parametrize(
-    ("without", "status", "verbs"),
-    [
-        ("setbit", "problem", "marks"),
-        ("bitcount", "problem", "counts"),
-        ("multi", "problem", "marks"),
-        ("exec", "problem", "marks"),
-        ("eval", "warning", "mark_many"),
-        ("rename", "warning", "save"),
-        ("scan", "warning", "event_names"),
-        ("expireat", "problem", "expire"),
-        ("hget", "problem", "user_ids"),
-        ("hkeys", "warning", "forget"),
-    ],
-)
-def test_a_missing_right(server: Server, without: str, status: str, verbs: str) -> None:
-    rights = RIGHTS.replace(f" +{without} ", " ")
-    assert rights != RIGHTS
-    with user(server, rights) as url:
-        finding = server.found("rights", url, expire={"day": timedelta(days=9)}, user_ids=str)
-    assert finding.status == status
-    assert without.upper() in finding.seen
-    assert verbs in finding.seen
-    assert "ACL SETUSER" in finding.advice
-
-
-def test_rights_to_other_keys(server: Server) -> None:
-    with user(server, RIGHTS, keys="~other_*") as url:
-        finding = server.found("rights", url)
-    assert (finding.status, "SETBIT is denied" in finding.seen) == ("problem", True)
-
-
-@pytest.mark.parametrize("rights", ["+@all", RIGHTS, RIGHTS.replace("+multi", "-multi")])
-def test_the_check_of_rights_executes_nothing(server: Server, rights: str) -> None:
-    with user(server, rights) as url, SyncTally.from_url(url) as tally:
-        tally.doctor()
-    commands = server.raw.info("commandstats")
-    for name in ("setbit", "set", "del", "unlink", "eval", "bitop", "rename", "expire"):
-        assert commands.get(f"cmdstat_{name}", {"calls": 0})["calls"] == 0, name
-    assert server.raw.keys("*") == []
-
-
-def test_a_user_with_no_rights_but_to_connect(server: Server) -> None:
-    with user(server, "+@connection") as url:
-        diagnosis = server.examine(url)
-    assert found(diagnosis, "rights").status == "problem"
-    assert found(diagnosis, "key types").status == "skipped"
-    assert found(diagnosis, "key types").seen == "SCAN is denied to this Redis user"
-    assert found(diagnosis, "memory").seen == "INFO is denied to this Redis user"
-
-
 # --- databases
-
-
-def test_the_schema(server: Server) -> None:
-    with SyncTally.from_url(server.url, shards=4) as tally:
-        tally.mark_event("a", 1, now=DAY)
-    diagnosis = server.examine(shards=8)
-    assert "shards=4" in found(diagnosis, "schema").seen
-    assert found(diagnosis, "schema").status == "problem"
-    assert {finding.status for finding in diagnosis.findings} == {"problem", "skipped"}
-    assert server.found("schema", shards=4).status == "ok"
-    server.raw.delete("trackist_schema")  # as after an eviction
-    finding = server.found("schema")
-    assert (finding.status, "3 keys" in finding.seen) == ("warning", True)
 
 
 def test_keys_of_other_types(server: Server) -> None:

@@ -15,6 +15,7 @@ from tallymark._reports.health.checks import Subject, in_bytes, run
 from tallymark._reports.health.database_checks import DATABASE_CHECKS
 from tallymark._reports.health.rights import Right
 from tallymark._reports.health.samples import Sample, SampledBitmap
+from tallymark._reports.health.schema_keys import SchemaKeys
 from tallymark._reports.health.server_checks import SERVER_CHECKS
 from tallymark._reports.health.servers import ServerFacts, Unknown
 
@@ -26,6 +27,7 @@ def judged(name: str, *servers: ServerFacts, **facts: Any) -> Finding:
     """Return the finding of a check about some servers, or a sample."""
     options = facts.pop("options", Options())
     known: dict[str, Any] = {"replica": None, "sample": Sample(), "missing": []}
+    known["schema_keys"] = SchemaKeys(None, frozenset())
     subject = Subject(options, options.schema(), list(servers), **{**known, **facts})
     return run(BY_NAME[name], subject)
 

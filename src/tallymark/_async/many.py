@@ -78,7 +78,8 @@ class AsyncMany(AsyncReads[IdT]):
             ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
                 loop.
 
-        An async iterable with an ``aclose``, as of async generators, is closed in any case.
+        An async iterable with an ``aclose``, as of async generators, is closed in any case, unless
+        the call is refused before it is read.
 
         Cancelled: a prefix of the pieces is applied, each piece whole.
         """
@@ -121,8 +122,8 @@ class AsyncMany(AsyncReads[IdT]):
             track_unique: also mark the event's dateless bitmap; ``None`` for the tally's
                 option, or without that for ``tallymark.TRACK_UNIQUE``.
             on_error: is called with each row that cannot be marked: its index from 0 on, the row
-                as a tuple, and the error. All other rows are marked. By default the
-                first one is raised.
+                as it was given (of columns, a tuple), and the error. All other rows are marked. By
+                default the first one is raised.
             timeout: how many seconds the whole call may take, with the time that the iterable
                 takes; ``None`` for the tally's timeout for each transaction. An async
                 iterable is cancelled at the deadline. An iterable that does not give its next row
@@ -145,10 +146,14 @@ class AsyncMany(AsyncReads[IdT]):
             ClosedError, WrongEventLoopError: the tally is closed, or belongs to another event
                 loop.
 
-        With ``user_ids``, new users get their numbers in the order of the rows.
+        With ``user_ids``, new users get their numbers in the order of the rows. A row all of whose
+        bitmaps have expired gives none.
 
         Rows are checked and sorted in a worker thread; an iterable is read, and ``on_error``
-        called, in the event loop's. An async iterable with an ``aclose`` is closed in any case.
+        called, in the event loop's.
+
+        An async iterable with an ``aclose``, as of async generators, is closed in any case, unless
+        the call is refused before it is read.
 
         Cancelled: all rows of the blocks before are applied, and of the last block some
         transactions, each row whole.

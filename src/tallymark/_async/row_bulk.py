@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["write_rows"]
 
-#: After so many rows of an iterable, and so many bad rows, other tasks run.
+#: After so many rows of an iterable, other tasks run; and after so many seconds of ``on_error``.
 _TURN: Final = 1_024
+_TURN_TIME: Final = 0.002
 
 
 async def write_rows(
@@ -171,12 +172,14 @@ class _Call:
         return fetched
 
     async def _reject(self, rows: Any) -> None:
-        for at, bad in enumerate(rows, 1):
+        began = time.perf_counter()
+        for bad in rows:
             if self._on_error is not None:
                 self._on_error(*bad)
-            if at % _TURN == 0:
-                self.deadline.left()
+            self.deadline.left()
+            if time.perf_counter() - began >= _TURN_TIME:
                 await asyncio.sleep(0)
+                began = time.perf_counter()
 
     async def _send(self, chunk: Chunk) -> None:
         while len(self._in_flight) >= self._backend.pieces:

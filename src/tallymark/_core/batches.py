@@ -18,7 +18,7 @@ from typing import Any, Final, Generic
 
 from ..errors import InvalidTypeError, InvalidValueError, MissingExtraError
 from .arguments import checked_name, described, is_array, iterated
-from .offsets import as_list
+from .offsets import as_objects
 from .periods import Granularity, Period
 from .untrusted import kind_of, reraise_from_handler, shown
 from .user_ids import IdT
@@ -45,6 +45,10 @@ ORDER: Final = (
     Granularity.YEAR,
     Granularity.UNIQUE,
 )
+
+#: How many granularities are taken, with repetitions.
+_MOST: Final = 1_000
+
 _BY_NAME: Final = {str(granularity): granularity for granularity in ORDER}
 
 #: The notation of the periods of each granularity.
@@ -104,8 +108,8 @@ class Batch(Generic[IdT]):
 
     def ids(self) -> list[IdT]:
         """Return the ids as a list of Python's objects, also if they are in an array."""
-        ids: list[Any] = as_list(self.user_ids)
-        return ids
+        ids = self.user_ids
+        return as_objects(ids) if is_array(ids) else list(ids)
 
     def to_rows(self) -> list[tuple[str, str, str | None, IdT]]:
         """Return a tuple for each user: event, granularity, period, user id.
@@ -244,8 +248,10 @@ def granularities_of(granularities: Any) -> tuple[Granularity, ...]:
         chosen = {granularity_named(granularities)}
     else:
         each = iterated("granularities must be some of Granularity, or names", granularities)
-        # No more than there can be, since the iterable may be infinite.
-        chosen = {granularity_named(item) for item in itertools.islice(each, len(ORDER) ** 2)}
+        some = list(itertools.islice(each, _MOST + 1))  # it may be infinite
+        if len(some) > _MOST:
+            raise InvalidValueError(f"granularities must be at most {_MOST:,}, got more")
+        chosen = {granularity_named(item) for item in some}
     if not chosen:
         raise InvalidValueError("granularities must be one or more, got none")
     return tuple(granularity for granularity in ORDER if granularity in chosen)

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeVar
 from ..errors import (
     CommandError,
     OverloadedError,
+    PermissionDeniedError,
     StoreError,
     StoreNotReadyError,
     StoreTimeoutError,
@@ -28,6 +29,7 @@ __all__ = [
     "SlotMovingError",
     "check_replicated",
     "copied",
+    "is_refused_login",
     "may_be_applied",
     "overloaded",
     "partly_applied",
@@ -214,7 +216,14 @@ def copied(error: ErrorT, message: str) -> ErrorT:
     copy.__cause__ = error.__cause__
     copy._may_be_applied = error._may_be_applied  # noqa: SLF001
     copy._missed = error._missed  # noqa: SLF001
+    if isinstance(copy, PermissionDeniedError):
+        copy._is_login = is_refused_login(error)  # noqa: SLF001
     return copy
+
+
+def is_refused_login(error: BaseException) -> bool:
+    """Return whether an error says that a server refuses the login, and so every command."""
+    return isinstance(error, PermissionDeniedError) and error._is_login  # noqa: SLF001
 
 
 def check_replicated(reply: Any, replicas: int) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import InvalidValueError
 from .arguments import is_array
+from .offsets import as_objects
 from .untrusted import shown
 
 if TYPE_CHECKING:
@@ -18,20 +19,24 @@ if TYPE_CHECKING:
 
     from .offsets import Numbers
 
-__all__ = ["converted"]
+__all__ = ["BYTES_PREFIX", "bytes_text", "converted"]
+
+#: What the text of bytes begins with. No int and no UUID does: hexadecimal digits alone may be
+#: those of a number, and so of another user.
+BYTES_PREFIX: Final = "\\x"
 
 #: What texts of ids of a type look like, for messages.
 _NOTATIONS: Final = {
     int: "a whole number",
     uuid.UUID: "a UUID",
-    bytes: "bytes in hexadecimal digits",
+    bytes: r"bytes as \x and hexadecimal digits",
 }
 
 
 def converted(user_ids: Numbers, kind: type | None) -> Numbers:
     """Return ids as those of a type, if they are of another one and that is unambiguous.
 
-    A text becomes the int, the UUID or the bytes that it writes (bytes in hexadecimal digits),
+    A text becomes the int, the UUID or the bytes that it writes (bytes as `bytes_text`),
     and an int, a UUID or bytes become such a text. All other ids are returned as they are; the
     key schema or the dictionary refuses them.
 
@@ -46,16 +51,21 @@ def converted(user_ids: Numbers, kind: type | None) -> Numbers:
     if is_array(user_ids):
         if wanted is int and user_ids.dtype.kind in "iu":
             return user_ids
-        user_ids = user_ids.tolist()
+        user_ids = as_objects(user_ids)
     if {wanted}.issuperset(map(type, user_ids)):
         return user_ids
     convert = _as_text if wanted is str else _PARSERS[wanted]
     return [convert(user_id) for user_id in user_ids]
 
 
+def bytes_text(user_id: bytes) -> str:
+    r"""Return the text of an id of bytes, such as ``\x00ff``."""
+    return f"{BYTES_PREFIX}{user_id.hex()}"
+
+
 def _as_text(user_id: Any) -> Any:
     if type(user_id) is bytes:
-        return user_id.hex()
+        return bytes_text(user_id)
     if type(user_id) is int or isinstance(user_id, uuid.UUID):
         return str(user_id)
     return user_id
@@ -89,7 +99,10 @@ def _parse_uuid(text: str) -> uuid.UUID | None:
 
 
 def _parse_bytes(text: str) -> bytes | None:
-    return bytes.fromhex(text) if " " not in text else None
+    digits = text.removeprefix(BYTES_PREFIX)
+    # Not as `bytes.fromhex` alone, which takes white space.
+    is_text = digits != text and digits.isalnum()
+    return bytes.fromhex(digits) if is_text else None
 
 
 _PARSERS: Final = {

@@ -28,6 +28,7 @@ __all__ = [
     "Offsets",
     "as_bits",
     "as_list",
+    "as_objects",
     "blocks",
     "bounded",
     "id_blocks",
@@ -119,7 +120,7 @@ def id_blocks(
             raise InvalidTypeError(
                 f"user ids must be a one-dimensional array, got one of {array.ndim} dimensions"
             )
-        user_ids = array.tolist()
+        user_ids = as_objects(array)
     if not _is_iterable(user_ids):
         raise InvalidTypeError(f"user ids must be an iterable of ids, got a {kind_of(user_ids)}")
     return _list_blocks(user_ids, check_time)
@@ -317,3 +318,9 @@ def as_list(values: Numbers) -> list[int]:
     """Return numbers as a list of Python's ints."""
     ints: list[int] = values.tolist() if is_array(values) else list(values)
     return ints
+
+
+def as_objects(array: Any) -> list[Any]:
+    """Return a numpy array of any type as a list."""
+    # Of moments and durations in nanoseconds, tolist() makes ints, which would be ids.
+    return list(array) if array.dtype.kind in "mM" else array.tolist()

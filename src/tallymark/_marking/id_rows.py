@@ -11,13 +11,13 @@ import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core.moments import loaded_numpy
-from .._core.offsets import is_array
+from .._core.offsets import as_list, is_array
 from .bulk import Chunk
 from .id_marks import IdMark, IdMarks, KnownNumbers
 from .id_script import MAX_IDS
 from .row_blocks import BlockWriter
 from .row_effects import Send
-from .row_sorting import Rows
+from .row_sorting import Rows, lowest
 from .rows import sends
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class IdRowWriter:
 
     def __call__(self, rows: Rows, pause: Callable[[], object]) -> Iterator[Send]:
         """Yield what to send of a block."""
+        rows = self._unexpired(rows)
         cache = self._cache
         keys = rows.users
         if cache is None:
@@ -115,6 +116,21 @@ class IdRowWriter:
             yield from sends(writer.chunks(known), pause)
         if others:
             yield from sends(self._single(rows, others), pause)
+
+    def _unexpired(self, rows: Rows) -> Rows:
+        """Return the rows with a bitmap that is left: as by a mark, others give no number."""
+        codes, keys, units = rows
+        has_expired = self._target.has_expired
+        if not has_expired(lowest(units)):
+            return rows
+        listed = as_list(units)
+        expired = set(filter(has_expired, set(listed)))
+        kept = [at for at, unit in enumerate(listed) if unit not in expired]
+        if is_array(codes):
+            codes, units = codes[kept], units[kept]
+        else:
+            codes, units = ([column[at] for at in kept] for column in (codes, units))
+        return Rows(codes, [keys[at] for at in kept], units)
 
     def _divided(self, rows: Rows, numbers: dict[Any, int]) -> tuple[Rows, list[int]]:
         """Return the rows of users with a number, and the positions of the others."""

@@ -16,6 +16,7 @@ from .._core.arguments import is_array, iterated
 from .._core.batches import COLUMNS, Batch, bitmap_of
 from .._core.failures import copied
 from .._core.id_conversion import converted
+from .._core.moments import Instants
 from .._core.offsets import BLOCK, as_list, in_time
 from .._core.periods import Granularity, Period
 from .._core.untrusted import kind_of, reraise_from_handler, shown
@@ -325,6 +326,9 @@ def _values(one: Column, length: int) -> list[Any]:
         values = [*one.categories, None]  # other codes, such as -1, stand for a missing value
         most = len(one.categories)
         return [values[code if 0 <= code < most else most] for code in one.codes.tolist()]
+    if isinstance(one, Instants):
+        # NaT is not equal to itself.
+        return [moment if moment == moment else None for moment in one.values]  # noqa: PLR0124
     return as_list(one.values)
 
 

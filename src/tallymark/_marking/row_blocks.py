@@ -46,6 +46,10 @@ class RowTarget(NamedTuple):
     clock: Callable[[], float]
     bitmaps: Callable[[str, int, int], Bitmaps]
 
+    def has_expired(self, number: int) -> bool:
+        """Return whether all bitmaps of a day or hour have expired; so have earlier ones."""
+        return self.calendar.has_expired(number, self.clock())
+
 
 class _Event(NamedTuple):
     """An event in a shard."""

@@ -69,6 +69,7 @@ class RowCalendar:
         self._expiry = expiry
         self._expiring = options.lifetimes
         self._dateless = Span(_INDEXES[Granularity.UNIQUE], b"_" + UNIQUE_SUFFIX.encode(), math.inf)
+        self._all_expire = all(granularity in self._expiring for granularity in granularities)
         self._units: dict[int, Unit] = {}
         self._spans: dict[tuple[Granularity, int], Span] = {}
 
@@ -85,6 +86,15 @@ class RowCalendar:
                 self._spans.clear()
             unit = self._units[number] = self._make(number)
         return unit
+
+    def has_expired(self, number: int, now: float) -> bool:
+        """Return whether all bitmaps of a unit have expired; then so have earlier ones.
+
+        Arguments:
+            number: as for `unit`.
+            now: the present, in seconds since 1970.
+        """
+        return self._all_expire and all(span.expires_at <= now for span in self.unit(number).spans)
 
     def _make(self, number: int) -> Unit:
         ordinal, hour = divmod(number, 24) if self.hourly else (number, 0)

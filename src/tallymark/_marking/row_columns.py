@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias, T
 
 from .._core.arguments import is_array
 from .._core.moments import Instants, loaded_numpy
+from .._core.offsets import as_objects
 from .._core.untrusted import kind_of, listed, reraise_from_handler, shown
 from ..errors import InvalidTypeError, InvalidValueError
 
@@ -40,6 +41,9 @@ __all__ = [
 
 #: The names of the columns.
 COLUMNS: Final = ("event", "user_id", "moment")
+
+#: The number of a missing moment in numpy.
+_NOT_A_TIME: Final = -(2**63)
 
 
 class Objects(NamedTuple):
@@ -213,7 +217,10 @@ def has_columns(source: object) -> bool:
         return True
     if is_array(source):
         return getattr(source, "dtype").names is not None  # noqa: B009 - of an unknown type
-    return hasattr(kind, "column_names") or (hasattr(kind, "columns") and hasattr(kind, "dtypes"))
+    # A query of DuckDB has no ``__iter__``: its columns are queries, too.
+    return hasattr(kind, "column_names") or all(
+        hasattr(kind, name) for name in ("columns", "dtypes", "__iter__")
+    )
 
 
 def _names(source: Any) -> list[object]:
@@ -309,13 +316,13 @@ def _array(numpy: Any, name: str, values: Any) -> Column:
         return Instants(numpy.ascontiguousarray(array, dtype=native), aware=False)
     if array.dtype.kind in "iu":
         return Numbers(array)
-    return Objects(array.tolist())
+    return Objects(as_objects(array))
 
 
 def _series(values: Any) -> Column | None:  # noqa: PLR0911 - a table of cases
     """Return a column of pandas or polars, if this is one that needs more than `_array`."""
     kind = getattr(values, "dtype", None)
-    if kind is None or is_array(values):
+    if kind is None or is_array(values) or type(kind).__name__ == "SparseDtype":
         return None
     numpy = loaded_numpy()
     if hasattr(values, "to_physical"):  # polars
@@ -348,16 +355,15 @@ def _polars(numpy: Any, values: Any) -> Column:
         if not isinstance(values.dtype, type)
         else (values.dtype.__name__)
     )
-    if values.null_count() or numpy is None:
-        return Objects(values.to_list())
-    if name == "Datetime":
-        array = values.to_physical().to_numpy().view(f"datetime64[{values.dtype.time_unit}]")
-        return Instants(array, aware=values.dtype.time_zone is not None)
-    if name == "Date":
-        days = values.to_physical().to_numpy().astype("datetime64[D]")
-        return Instants(days, aware=False)
-    if values.dtype.is_integer():
-        return Numbers(values.to_numpy())
+    if numpy is not None and name in ("Datetime", "Date"):
+        # Not to_list(): polars panics at years that Python has not.
+        numbers = values.to_physical().cast(sys.modules["polars"].Int64).fill_null(_NOT_A_TIME)
+        unit = "D" if name == "Date" else values.dtype.time_unit
+        array = numbers.to_numpy().view(f"datetime64[{unit}]")
+        return Instants(array, aware=getattr(values.dtype, "time_zone", None) is not None)
+    if numpy is not None and values.dtype.is_integer() and not values.null_count():
+        # numpy has none of 128 bits.
+        return Objects(values.to_list()) if name.endswith("128") else Numbers(values.to_numpy())
     return Objects(values.to_list())
 
 
@@ -382,24 +388,45 @@ def _arrow(values: Any) -> Column | None:  # noqa: PLR0911 - a table of cases
     types, kind = pyarrow.types, values.type
     numpy = loaded_numpy()
     if numpy is None:
-        return Objects(values.to_pylist())
+        return Objects(_objects(values))
+    if types.is_dictionary(kind) and types.is_temporal(kind.value_type):
+        values = values.dictionary_decode()
+        kind = values.type
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         values = values.cast(pyarrow.string()).dictionary_encode()
         kind = values.type
     if types.is_dictionary(kind):
-        codes = values.indices.fill_null(-1) if values.indices.null_count else values.indices
-        return Coded(values.dictionary.to_pylist(), codes.to_numpy(zero_copy_only=False))
-    if types.is_timestamp(kind):
+        codes = values.indices
+        if codes.null_count:
+            codes = codes.cast(pyarrow.int64()).fill_null(-1)  # they may be unsigned
+        return Coded(_objects(values.dictionary), codes.to_numpy(zero_copy_only=False))
+    if types.is_timestamp(kind) or types.is_date(kind):
+        integer = pyarrow.int32() if types.is_date32(kind) else pyarrow.int64()
         # A null becomes a NaT.
-        numbers = values.cast(pyarrow.int64()).fill_null(_NOT_A_TIME)
-        array = numbers.to_numpy(zero_copy_only=False).view(f"datetime64[{kind.unit}]")
-        return Instants(array, aware=kind.tz is not None)
-    if types.is_date32(kind) and not values.null_count:
-        days = values.cast(pyarrow.int32()).to_numpy(zero_copy_only=False)
-        return Instants(days.astype("datetime64[D]"), aware=False)
+        numbers = values.cast(integer).cast(pyarrow.int64()).fill_null(_NOT_A_TIME)
+        unit = "D" if types.is_date32(kind) else "ms" if types.is_date64(kind) else kind.unit
+        array = numbers.to_numpy(zero_copy_only=False).view(f"datetime64[{unit}]")
+        if types.is_date64(kind):
+            array = array.astype("datetime64[D]")
+        return Instants(array, aware=getattr(kind, "tz", None) is not None)
     if types.is_integer(kind) and not values.null_count:
         return Numbers(values.to_numpy(zero_copy_only=False))
-    return Objects(values.to_pylist())
+    return Objects(_objects(values))
 
 
-_NOT_A_TIME: Final = -(2**63)
+def _objects(values: Any) -> list[Any]:
+    """Return an array of pyarrow as a list; what Python has no object for stays a scalar."""
+    try:
+        listed: list[Any] = values.to_pylist()
+    except Exception as error:  # noqa: BLE001 - such as of a duration that is too long
+        reraise_from_handler(error)
+        return list(map(_object, values))
+    return listed
+
+
+def _object(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except Exception as error:  # noqa: BLE001 - as above
+        reraise_from_handler(error)
+        return scalar

@@ -23,7 +23,7 @@ from .._core.untrusted import reraise_from_handler, shown
 from ..errors import InvalidTypeError, TallymarkError
 from .row_columns import Coded, Constant, Numbers
 from .row_effects import BadRow
-from .row_sorting import Rows
+from .row_sorting import Rows, lowest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +50,8 @@ class RowReader:
         zone: tzinfo,
         *,
         hourly: bool,
-        admit: Callable[[Any], str],
+        admit: Callable[..., str],
+        has_expired: Callable[[int], bool] | None = None,
         user: Callable[[Any], Any],
         users: Callable[[list[Any]], Any],
         max_user_id: int | None,
@@ -60,7 +61,10 @@ class RowReader:
         Arguments:
             zone: the tally's time zone.
             hourly: whether the hours are marked.
-            admit: returns the name of an event; raises if it must not be marked.
+            admit: returns the name of an event; raises if it must not be marked. With
+                ``keeps=False``, it is not going to be marked.
+            has_expired: whether all bitmaps of a day or an hour have expired, and of those
+                before; ``None`` if it does not matter.
             user: returns an id as it is marked; raises if it is not allowed.
             users: as ``user``, of many ids; raises if one of them is not allowed.
             max_user_id: the highest id; ``None`` if a dictionary has the users' numbers.
@@ -68,19 +72,26 @@ class RowReader:
         self._zone = zone
         self._hourly = hourly
         self._admit = admit
+        self._has_expired = has_expired
         self._user = user
         self._users = users
         self._max_user_id = max_user_id
         self._codes: dict[str, int] = {}
+        #: Of the last column with categories: these, and the code of each that has occurred.
+        self._categories: Any = None
+        self._table: Any = None
         self.names: list[str] = []
         self.many = False
 
     def forget_events(self) -> None:
         """Begin anew without events."""
-        self._codes, self.names = {}, []
+        self._codes, self.names, self._categories = {}, [], None
 
     def of_rows(self, rows: Sequence[Any], index: int) -> tuple[Rows | None, list[BadRow]]:
         """Return rows as columns, and those that cannot be marked.
+
+        With ``has_expired``, rows without a bitmap that is left are checked and left out, so
+        that they keep no place in ``max_events``.
 
         Arguments:
             rows: some rows.
@@ -124,11 +135,12 @@ class RowReader:
         values = users.codes if isinstance(users, Coded) else users
         length = len(values.values if isinstance(values, Numbers) else values)
         numpy = self._numpy()
-        return Rows(
-            self._event_column(events, length, numpy),
-            self._user_column(users, numpy),
-            self._unit_column(moments, length, numpy),
-        )
+        users = self._user_column(users, numpy)
+        units = self._unit_column(moments, length, numpy)
+        if self._has_expired is not None and length and self._has_expired(lowest(units)):
+            raise IrregularError
+        # The events last: those of bad rows get no place in ``max_events``.
+        return Rows(self._event_column(events, length, numpy), users, units)
 
     def _event_column(self, events: Any, length: int, numpy: Any) -> Any:
         if isinstance(events, Constant):
@@ -138,10 +150,19 @@ class RowReader:
             codes = events.codes
             if len(codes) and not (int(codes.min()) >= 0 and int(codes.max()) < count):
                 raise IrregularError
-            table = numpy.full(count, -1, dtype=numpy.int64)
-            for code in numpy.flatnonzero(numpy.bincount(codes, minlength=count)).tolist():
-                table[code] = self._code_of(events.categories[code])
-            return table[codes]
+            if self._categories is not events.categories:
+                self._categories = events.categories
+                self._table = numpy.full(count, -1, dtype=numpy.int64)
+            table = self._table
+            found = table[codes]
+            new = codes[found < 0]
+            if len(new):
+                # In the order of the rows, as long as there are places in ``max_events``.
+                occurring, first = numpy.unique(new, return_index=True)
+                for code in occurring[first.argsort()].tolist():
+                    table[code] = self._code_of(events.categories[code])
+                found = table[codes]
+            return found
         if not isinstance(events, list) or set(map(type, events)) != {str}:
             raise IrregularError
         codes = list(map(self._codes.get, events))
@@ -231,10 +252,13 @@ class RowReader:
                 event, user_id, moment = _checked_row(row)
                 user = self._user(user_id)
                 unit = unit_of(moment, self._zone, hourly=self._hourly)
+                if self._has_expired is not None and self._has_expired(unit):
+                    self._admit(event, keeps=False)
+                    continue
                 codes.append(self._code(event))
                 users.append(user)
                 units.append(unit)
-            except TallymarkError as error:  # noqa: PERF203 - each row is one attempt
+            except TallymarkError as error:
                 reraise_from_handler(error)
                 bad.append(BadRow(index, row, error))
         if not codes:

@@ -10,7 +10,7 @@ from .._core.offsets import is_array
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Rows", "sorted_rows"]
+__all__ = ["Rows", "lowest", "sorted_rows"]
 
 
 class Rows(NamedTuple):
@@ -25,6 +25,11 @@ class Rows(NamedTuple):
     codes: Any
     users: Any
     units: Any
+
+
+def lowest(units: Any) -> int:
+    """Return the first one of some units, at least one."""
+    return int(units.min()) if is_array(units) else min(units)
 
 
 def sorted_rows(rows: Rows, shards: int, events: int) -> Iterator[tuple[int, int, Any]]:

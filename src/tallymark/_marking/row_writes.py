@@ -96,6 +96,7 @@ class RowWrites:
             self._options.zone,
             hourly=hourly,
             admit=events.admit,
+            has_expired=target.has_expired if self._policy.has_quota else None,
             user=schema.offset if dictionary is None else dictionary.ids.key,
             users=_offsets(schema) if dictionary is None else dictionary.ids.keys,
             max_user_id=schema.max_user_id if dictionary is None else None,

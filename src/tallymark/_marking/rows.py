@@ -67,8 +67,12 @@ class RowEvents:
         self._ended = False
         self.is_uncounted = policy.is_uncounted
 
-    def admit(self, event: Any) -> str:
+    def admit(self, event: Any, *, keeps: bool = True) -> str:
         """Return the name of an event that may be marked.
+
+        Arguments:
+            event: the event.
+            keeps: whether it keeps its place; not if all bitmaps of its row have expired.
 
         Raises:
             InvalidTypeError, InvalidValueError: it may not.
@@ -82,7 +86,10 @@ class RowEvents:
                 if self._ended:  # the thread of a call that was cancelled
                     raise ClosedError("the call has ended")
                 self._policy.reserve(name)
-                self._reserved.add(name)
+                if keeps:
+                    self._reserved.add(name)
+                else:
+                    self._policy.release(name, applied=False)
         return name
 
     def end(self) -> None:

@@ -185,7 +185,7 @@ class SetSparse(_OneMark[SparseMarks]):
             bits = checked_list(
                 [column] * users if isinstance(column, CommandError) else column, users
             )
-            if not {0, 1}.issuperset(bits):
+            if bits.count(0) + bits.count(1) != users:  # not a set: a bit may be a list
                 error = next((bit for bit in bits if isinstance(bit, CommandError)), None)
                 if error is None:
                     raise unexpected_reply(bits)

@@ -7,12 +7,11 @@ of them, an export takes 0.07 s of CPU time, and 0.28 s with a request for each.
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from .._core.arguments import checked_name, iterated
 from .._core.batches import ORDER, Batch, granularities_of
 from .._core.events import Bitmap
 from .._core.keys import bitmap_key
@@ -21,12 +20,14 @@ from .._core.periods import Granularity
 from .._core.untrusted import shown
 from ..errors import InvalidTypeError, InvalidValueError, WrongKeyTypeError
 from .bits import algebra
+from .bounds import checked_events
 from .expressions import MIN_PART, compile_graph, find_candidate, load_algebra
 from .fanout import gather
 from .key_scan import KeyScan
 from .keyspace import sort
 from .raw_keys import getrange_commands
 from .requests import Checkpoint, Page, Request, check_replies, in_steps, send
+from .schema_check import check_schema
 from .user_ids import find_ids
 
 if TYPE_CHECKING:
@@ -55,12 +56,10 @@ _PART: Final = 128 * 1024
 _FIRST_PART: Final = 32 * 1024
 _AHEAD: Final = 32
 
-#: How many names are checked in one step, since names may be long.
-_NAMES: Final = 10_000
-
-#: Of one key that is not exported, why.
+#: Of a key that is not exported, or not whole, why.
 _TEMPORARY: Final = "it looks like a result that bitmapist has computed and left"
 _NO_BITMAP: Final = "it holds no bitmap, but another type"
+_NO_IDS: Final = "{} of its users have no id"
 
 
 @dataclass(frozen=True)
@@ -141,20 +140,13 @@ def export(
             they are named, or if there is neither ``since`` nor ``until``.
         since, until: moments, as in `Context.local`: the periods are those that overlap the time
             from ``since`` up to, not including, ``until``; ``None`` for all periods.
-        on_skip: is called with a key that has the name of a bitmap and is not exported, and why.
+        on_skip: is called with a key that has the name of a bitmap and is not exported, or not
+            whole, and why.
 
     Raises:
         InvalidTypeError, InvalidValueError: an argument is not allowed.
+        WrongSchemaError: the bitmaps were made without the tally's shards or user ids.
     """
-    names = None
-    if events is not None:
-        each = [events] if isinstance(events, str) else events
-        iterator = iterated("events must be a name or several, or None for all", each)
-        names = frozenset(
-            checked_name("event", name) for name in itertools.islice(iterator, _NAMES)
-        )
-        if next(iterator, None) is not None:
-            raise InvalidValueError(f"events must be {_NAMES:,} names at most, or None for all")
     chosen = set(ORDER) if granularities is None else set(granularities_of(granularities))
     if granularities is None and not (since is None and until is None):
         chosen.remove(Granularity.UNIQUE)
@@ -164,11 +156,20 @@ def export(
         raise InvalidValueError(f"since must be before until, got {begin} and {end}")
     if on_skip is not None and not callable(on_skip):
         raise InvalidTypeError(f"on_skip must be callable or None, got {shown(on_skip)}")
-    selection = _Selection(names, frozenset(chosen), begin, end)
-    return _export(context, selection, on_skip or (lambda key, reason: None))
+    selection = _Selection(None, frozenset(chosen), begin, end)
+    return _export(context, events, selection, on_skip or (lambda key, reason: None))
 
 
-def _export(context: Context, selection: _Selection, on_skip: OnSkip) -> Query[None]:
+def _export(
+    context: Context,
+    events: str | Iterable[str] | None,
+    selection: _Selection,
+    on_skip: OnSkip,
+) -> Query[None]:
+    if events is not None:
+        names = frozenset((yield from checked_events(context, events)))
+        selection = replace(selection, events=names)
+    yield from check_schema(context)
     bitmaps = yield from _find(context, selection, on_skip)
     yield from load_algebra()
     reader = _Reader(context, on_skip)
@@ -271,6 +272,7 @@ class _Reader:
             part: its first part.
         """
         at, size = 0, self.first
+        nameless = Counter[int]()
         waiting: list[Any] = []
         count = 0
         while part:
@@ -281,7 +283,7 @@ class _Reader:
                 begin = 0
                 while count + len(numbers) - begin >= self._most:
                     end = begin + self._most - count
-                    yield from self._batch(bitmap, [*waiting, numbers[begin:end]])
+                    nameless += yield from self._batch(bitmap, [*waiting, numbers[begin:end]])
                     waiting, count, begin = [], 0, end
                 if begin < len(numbers):
                     waiting.append(numbers[begin:])
@@ -297,7 +299,9 @@ class _Reader:
             at, size = position, min(4 * size, self._largest)
             (part,) = yield from self.fetch([bitmap], at, size)
         if waiting:
-            yield from self._batch(bitmap, waiting)
+            nameless += yield from self._batch(bitmap, waiting)
+        for shard, number in sorted(nameless.items()):
+            self._on_skip(self._key(bitmap, shard).decode(), _NO_IDS.format(f"{number:,}"))
 
     def _next_user(self, bitmap: _Found, shards: Sequence[int], at: int) -> Query[int | None]:
         """Return the index of the next byte that has a user in some shards; ``None`` if none."""
@@ -313,11 +317,21 @@ class _Reader:
         )
         return min((index for index in by_shard if index is not None), default=None)
 
-    def _batch(self, bitmap: _Found, pieces: Sequence[Any]) -> Query[None]:
-        """Yield a batch of the users with some numbers, if any of them has an id."""
+    def _batch(self, bitmap: _Found, pieces: Sequence[Any]) -> Query[Counter[int]]:
+        """Yield a batch of the users with some numbers, if any of them has an id.
+
+        Returns:
+            For each shard, how many of its users have none.
+        """
         users = algebra().joined(pieces)
+        nameless = Counter[int]()
         if self._context.schema.dictionary is not None:
-            found = yield from find_ids(self._context, as_list(users))
+            numbers = as_list(users)
+            found = yield from find_ids(self._context, numbers)
             users = [user_id for user_id in found if user_id is not None]
+            if len(users) < len(numbers):
+                by_number = zip(numbers, found, strict=True)
+                nameless.update(number % self._shards for number, each in by_number if each is None)
         if len(users) > 0:
             yield Page(Batch(bitmap.event, bitmap.granularity, bitmap.period, users))
+        return nameless

@@ -13,7 +13,7 @@ from .._core.periods import Granularity, Period
 from ..errors import InvalidTypeError, InvalidValueError
 from .bounds import checked_events
 from .key_scan import KeyScan, query_by_shard, scan_of_event
-from .raw_keys import unlink, usages
+from .raw_keys import unlink_sized, usages
 from .requests import Checkpoint, in_steps
 
 if TYPE_CHECKING:
@@ -26,13 +26,6 @@ if TYPE_CHECKING:
     from .requests import Query
 
 __all__ = ["Deleted", "delete_before"]
-
-#: How many bytes of bitmaps, and how many of them, one request deletes. Redis frees strings in its
-#: main thread, also for ``UNLINK``: 400 of 1.25 MB take 60 ms in one command, and 1 to 3 ms in each
-#: of 34.
-_BYTES: Final = 16 * 1024**2
-_KEYS: Final = 100
-
 
 _NONE: Final[FrozenMapping[Granularity, int]] = FrozenMapping()
 
@@ -111,9 +104,9 @@ def delete_before(
         keys = [bitmap.key for bitmap in bitmaps]
         sizes = yield from usages(keys, changes=not dry_run)
         if not dry_run:
-            for group in _groups(keys, sizes):
-                yield from unlink(context, group)
-                yield Checkpoint()
+            found_keys = [key for key, size in zip(keys, sizes, strict=True) if size is not None]
+            found_sizes = [size for size in sizes if size is not None]
+            yield from unlink_sized(context, found_keys, found_sizes)
         return sizes
 
     scan = _scan(context, names, changes=not dry_run)
@@ -151,7 +144,7 @@ def _checked_end(context: Context, moment: date) -> datetime:
     # both are the same period, so a moment in the first one is not refused in the second one.
     if end - Period.containing(Granularity.HOUR, now).start >= timedelta(hours=1):
         raise InvalidValueError(
-            f"moment must not be in the future, since no period that has not ended is deleted; "
+            "moment must be before the end of the present hour, since nothing present is deleted; "
             f"got {end}, and it is {now:%Y-%m-%d %H:%M} in the tally's time zone"
         )
     return end
@@ -171,22 +164,6 @@ def _scan(context: Context, names: set[str] | None, *, changes: bool) -> KeyScan
         return scan_of_event(context, next(iter(names)), changes=changes)
     # An event's name may look like that of a result of bitmapist.
     return KeyScan(context, with_temporary=True, changes=changes)
-
-
-def _groups(keys: Sequence[bytes], sizes: Sequence[int | None]) -> Iterable[list[bytes]]:
-    """Yield the keys that exist in groups that Redis deletes without a long pause."""
-    group: list[bytes] = []
-    size = 0
-    for key, of_key in zip(keys, sizes, strict=True):
-        if of_key is None:
-            continue
-        if group and (len(group) == _KEYS or size + of_key > _BYTES):
-            yield group
-            group, size = [], 0
-        group.append(key)
-        size += of_key
-    if group:
-        yield group
 
 
 class _Found:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..errors import CommandError, WrongKeyTypeError
-from .requests import Request, check_replies, send
+from .requests import Checkpoint, Request, check_replies, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,17 +18,25 @@ __all__ = [
     "KeyFacts",
     "bitcount",
     "command_groups",
+    "deletion_steps",
     "expiry_times",
     "getrange_commands",
     "key_facts",
     "key_parts",
     "unlink",
+    "unlink_sized",
     "usages",
 ]
 
 
 #: How many keys one request is about.
 _STEP: Final = 1000
+
+#: How many bytes of bitmaps, and how many of them, one request deletes. Redis frees strings in its
+#: main thread, also for ``UNLINK``: 400 of 1.25 MB take 60 ms in one command, and 1 to 3 ms in each
+#: of 34.
+_DELETED_BYTES: Final = 16 * 1024**2
+_DELETED_KEYS: Final = 100
 
 
 class KeyFacts(NamedTuple):
@@ -146,6 +154,36 @@ def command_groups(context: Context, keys: Sequence[bytes]) -> list[Sequence[byt
 
 
 def unlink(context: Context, keys: Sequence[bytes]) -> Query[list[int]]:
-    """Delete keys of a shard; return for each of `command_groups` how many keys existed."""
-    commands = [(b"UNLINK", *group) for group in command_groups(context, keys)]
-    return (yield from send(Request(commands, changes=True)))
+    """Delete keys of a shard, in steps that do not hold up Redis.
+
+    Returns:
+        How many keys existed, in numbers for some consecutive keys each; with shards, a number
+        for each key.
+    """
+    sizes = (yield from usages(keys, changes=True)) if len(keys) > 1 else [0]
+    # A key that does not exist yet may exist in a moment.
+    return (yield from unlink_sized(context, keys, [size or 0 for size in sizes]))
+
+
+def unlink_sized(context: Context, keys: Sequence[bytes], sizes: Sequence[int]) -> Query[list[int]]:
+    """Delete keys as `unlink`, of which the numbers of bytes are known."""
+    existed: list[int] = []
+    for step in deletion_steps(keys, sizes):
+        commands = [(b"UNLINK", *group) for group in command_groups(context, step)]
+        existed += yield from send(Request(commands, changes=True))
+        yield Checkpoint()
+    return existed
+
+
+def deletion_steps(keys: Sequence[bytes], sizes: Sequence[int]) -> Iterable[list[bytes]]:
+    """Yield keys in groups that Redis deletes without a long pause."""
+    step: list[bytes] = []
+    size = 0
+    for key, of_key in zip(keys, sizes, strict=True):
+        if step and (len(step) == _DELETED_KEYS or size + of_key > _DELETED_BYTES):
+            yield step
+            step, size = [], 0
+        step.append(key)
+        size += of_key
+    if step:
+        yield step

@@ -109,6 +109,9 @@ _REFUSALS: Final[dict[str, tuple[type[CommandError], str]]] = {
         "look for a full disk or a failed save in Redis's log; it takes no writes until then",
     ),
 }
+#: The codes of those with which a server refuses the login.
+_LOGIN_CODES: Final = frozenset(("NOAUTH", "WRONGPASS"))
+
 #: The arguments in the error for an unknown command: for ``AUTH``, a password.
 _ARGUMENTS: Final = re.compile(r",? with args beginning with.*", re.DOTALL)
 
@@ -198,6 +201,8 @@ def refused_reply(error: Exception) -> CommandError:
     message = escaped(message)
     refused = refusal(f"{message}; {advice}" if advice else message)
     refused.__cause__ = error
+    if isinstance(refused, PermissionDeniedError):
+        refused._is_login = code in _LOGIN_CODES  # noqa: SLF001
     return refused
 
 

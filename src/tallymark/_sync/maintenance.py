@@ -32,7 +32,7 @@ class SyncMaintenance(SyncReads[IdT]):
     """
 
     def delete(self, event_set: EventSet, *, timeout: float | None = None) -> int:
-        """Delete bitmaps.
+        """Delete bitmaps, a hundred or 16 MiB at a time, so that Redis goes on serving others.
 
         Arguments:
             event_set: one bitmap (`hour`, `day`, `week`, `month`, `unique`, and
@@ -56,6 +56,9 @@ class SyncMaintenance(SyncReads[IdT]):
 
     def delete_all(self, prefix: str, *, timeout: float | None = None) -> int:
         """Delete every bitmap of the tally, of all events and all time, and all ids of users.
+
+        Scans all keys of the database, and deletes a hundred bitmaps or 16 MiB at a time, so that
+        Redis goes on serving others.
 
         With ``user_ids``, no id that the database has when the call begins is in any key or
         value when it ends. A user who is marked meanwhile, by whomever, gets a new number and
@@ -110,9 +113,9 @@ class SyncMaintenance(SyncReads[IdT]):
         with ``tenant1_``, its bitmaps are events of this tally as well, and are deleted too.
 
         Arguments:
-            moment: a date or datetime, not in the future. An aware datetime is converted to the
-                tally's time zone, a naive one is taken to be in it, and a date stands for its
-                midnight.
+            moment: a date or datetime before the end of the present hour, so that nothing
+                present is deleted. An aware datetime is converted to the tally's time zone, a
+                naive one is taken to be in it, and a date stands for its midnight.
             events: the name of an event, or several; all by default.
             granularities: ``"hour"``, ``"day"``, ``"week"``, ``"month"`` or ``"year"``, a
                 `Granularity` of these or a combination, or several of them; all five by default.
@@ -285,7 +288,10 @@ class SyncMaintenance(SyncReads[IdT]):
         Raises:
             InvalidTypeError, InvalidValueError: the timeout is not allowed; nothing was sent.
             PermissionDeniedError: the login is refused.
-            StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
+            CommandError: the server refuses every call, as a node of a cluster does if the
+                store's URL is not that of a cluster.
+            StoreUnavailableError, StoreTimeoutError: no answer within the timeout, or the server
+                was not ready.
             ClosedError: the tally is closed.
         """
         from .._reports.health.doctor import doctor  # noqa: PLC0415 - few programs need it

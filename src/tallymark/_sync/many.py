@@ -113,8 +113,8 @@ class SyncMany(SyncReads[IdT]):
             track_unique: also mark the event's dateless bitmap; ``None`` for the tally's
                 option, or without that for ``tallymark.TRACK_UNIQUE``.
             on_error: is called with each row that cannot be marked: its index from 0 on, the row
-                as a tuple, and the error. All other rows are marked. By default the
-                first one is raised.
+                as it was given (of columns, a tuple), and the error. All other rows are marked. By
+                default the first one is raised.
             timeout: how many seconds the whole call may take, with the time that the iterable
                 takes; ``None`` for the tally's timeout for each transaction. An
                 iterable that does not give its next row cannot be interrupted: the call ends as
@@ -136,7 +136,8 @@ class SyncMany(SyncReads[IdT]):
                 if the iterable did not give its rows in time, or the rows were not prepared.
             ClosedError: the tally is closed.
 
-        With ``user_ids``, new users get their numbers in the order of the rows.
+        With ``user_ids``, new users get their numbers in the order of the rows. A row all of whose
+        bitmaps have expired gives none.
         """
         from .row_bulk import write_rows  # noqa: PLC0415 - few programs need it
 

@@ -51,6 +51,7 @@ def write_rows(
                 for bad in effect.rows:
                     if on_error is not None:
                         on_error(*bad)
+                    deadline.left()
             else:
                 for chunk in effect.chunks:
                     results = backend.submit_counted(chunk.marks, deadline.left())

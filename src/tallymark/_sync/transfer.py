@@ -58,7 +58,7 @@ class SyncTransfer(SyncReads[IdT]):
         its bitmaps are exported too, under longer names.
 
         Arguments:
-            events: one name, or up to 10,000; ``None`` for all events.
+            events: one name or several, at most ``max_bitmaps``; ``None`` for all events.
             granularities: a `Granularity`, which may be a combination, such as ``Granularity.DAY |
                 Granularity.UNIQUE``; or a name or several, such as ``["day", "unique"]``;
                 ``None`` for all.
@@ -66,9 +66,11 @@ class SyncTransfer(SyncReads[IdT]):
                 ``until``; as ``moment`` of `day`. ``None`` for no limit. With one of the two,
                 flags, which have no time, are exported only if ``granularities`` has UNIQUE.
             on_skip: is called with the key and the reason for each key that has the name of a
-                bitmap and is not exported: one that holds another type, or the result of an
-                operation that bitmapist has left. Results of bitmapist are exported if their
-                event is named in ``events``. By default, they are skipped silently.
+                bitmap and is not exported, or not whole: one that holds another type; the result
+                of an operation that bitmapist has left, unless its event is named in ``events``;
+                and, with ``user_ids``, a bitmap of which some users have no id, as after their
+                number is lost, or while they are forgotten. By default, all this is skipped
+                silently.
             timeout: how many seconds each part may take; ``None`` for the tally's timeout.
 
         Yields:
@@ -78,6 +80,8 @@ class SyncTransfer(SyncReads[IdT]):
 
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
+            WrongSchemaError: the database has other ``shards`` or ``user_ids``; also if no mark
+                has stored any, and there are bitmaps that were made without them.
             CommandError: Redis refused a command.
             StoreUnavailableError, StoreTimeoutError: no answer within the timeout.
             ClosedError: the tally is closed.
@@ -93,13 +97,13 @@ class SyncTransfer(SyncReads[IdT]):
         *,
         timeout: float | None = None,
     ) -> dict[Granularity, int]:
-        """Set the bits that `export` has yielded, in this or in another database.
+        r"""Set the bits that `export` has yielded, in this or in another database.
 
         Sets exactly the bits of the given bitmaps, and no others: not those of the day's week
         and month. The database may have another prefix, another number of shards, or ids of
-        another type: a text becomes the int, the UUID or the bytes that it writes (bytes in
-        hexadecimal digits), and an int, a UUID or bytes become such a text. All other ids have
-        to be of the tally's type.
+        another type: a text becomes the int, the UUID or the bytes that it writes (bytes as
+        ``\x`` and hexadecimal digits), and an int, a UUID or bytes become such a text. All other
+        ids have to be of the tally's type.
 
         Bits that are set already stay, so it is safe to repeat, and an interrupted restore is
         completed by another one. The options of this tally apply as to marks: the restored

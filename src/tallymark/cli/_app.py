@@ -17,8 +17,9 @@ from ._errors import UsageError, guarded
 from ._help import HelpPage
 from ._invocation import Invocation, Whole
 from ._output import Output
+from ._pages import check_page
 from ._periods import lifetimes_of
-from ._store import StoreOptions
+from ._store import StoreOptions, shards_of
 
 __all__ = ["app", "run"]
 
@@ -53,8 +54,12 @@ def _launch(
     url: Annotated[str | None, _option("url")] = None,
     prefix: Annotated[str | None, _option("prefix")] = None,
     user_ids: Annotated[Literal["str", "uuid", "int", "bytes"] | None, _option("user-ids")] = None,
-    shards: Annotated[Whole | None, _option("shards")] = None,
+    shards: Annotated[str | None, _option("shards")] = None,
     timezone: Annotated[str | None, _option("timezone")] = None,
+    yearly: Annotated[bool, _option("yearly")] = False,
+    max_user_id: Annotated[Whole | None, _option("max-user-id")] = None,
+    read_from: Annotated[str | None, _option("read-from")] = None,
+    replicas: Annotated[Whole | None, _option("replicas")] = None,
     timeout: Annotated[float | None, _option("timeout")] = None,
     expire: Annotated[list[str] | None, _option("expire")] = None,
     json: Annotated[bool, _option("json")] = False,
@@ -71,10 +76,26 @@ def _launch(
     is_named = url is not None
     store = url_of_environment() if url is None else url_in(url, "--url: ")
     del url  # error reporters show the locals of frames
-    chosen = {"prefix": prefix, "shards": shards, "timezone": timezone, "timeout": timeout}
+    reads: Any = read_from  # a word or a URL, which error reporters do not show
+    if read_from not in {None, "primary", "replicas"}:
+        reads = url_in(str(read_from), "--read-from: ")
+    del read_from
+    chosen = {
+        "prefix": prefix,
+        "timezone": timezone,
+        "track_yearly": yearly or None,
+        "max_user_id": max_user_id,
+        "read_from": reads,
+        "replicas": replicas,
+        "timeout": timeout,
+    }
     options: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    if shards is not None:
+        options["shards"] = shards_of("--shards", shards)
     if expire:
         options["expire"] = lifetimes_of(expire)
+    if html is not None:
+        check_page(html)
     invocation = Invocation(
         StoreOptions(store, user_ids, options, is_named=is_named),
         Output("json" if json else "csv" if csv else "table", html),

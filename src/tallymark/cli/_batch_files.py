@@ -8,6 +8,8 @@ import importlib.util
 import json
 import os
 import re
+import secrets
+import stat
 import sys
 import tempfile
 import uuid
@@ -15,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol
 
 from .._core.batches import COLUMNS
+from .._core.id_conversion import bytes_text
 from .._core.offsets import is_array
 from ..errors import MissingExtraError
 from ._errors import UsageError
+from ._signals import ended_by_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,6 +55,9 @@ _ROW_GROUP: Final = 500_000
 #: How much memory DuckDB may use.
 _MEMORY: Final = "256MB"
 
+#: Writes to a file that exists, not to another one that then gets its name.
+_IN_PLACE: Final = "USE_TMP_FILE false"
+
 _SQL_TYPES: Final[dict[type | None, str]] = {
     None: "BIGINT",
     int: "BIGINT",
@@ -80,7 +87,8 @@ def file_format(file: str, chosen: str | None) -> tuple[str, bool]:
         chosen: the argument of ``--format``; ``None`` to go by the ending.
 
     Raises:
-        UsageError: the format is unknown.
+        UsageError: the format is unknown, or this is no name of a file.
+        OSError: the file, or the folder that has it, cannot be looked at.
     """
     if file == STDOUT:
         if chosen is None:
@@ -88,7 +96,10 @@ def file_format(file: str, chosen: str | None) -> tuple[str, bool]:
         if chosen == "parquet":
             raise UsageError("Parquet needs a file: it cannot be written to the standard output")
         return chosen, False
-    if Path(file).exists() and not Path(file).is_file():
+    if not file:
+        raise UsageError(f"the name of the file is empty; {STDOUT} is the standard output")
+    mode = _mode(file)
+    if mode is not None and not stat.S_ISREG(mode):
         raise UsageError(f"{file} is no regular file; {STDOUT} is the standard output")
     path = Path(file.lower())
     compressed = path.suffix == ".gz"
@@ -101,6 +112,14 @@ def file_format(file: str, chosen: str | None) -> tuple[str, bool]:
     if compressed and known == "parquet":
         raise UsageError(f"{file}: Parquet is compressed by itself; leave out .gz")
     return known, compressed
+
+
+def _mode(file: str | Path) -> int | None:
+    """Return the type and the permissions of a file; ``None`` if there is none."""
+    try:
+        return os.stat(file).st_mode  # noqa: PTH116 - an error has the name as it was given
+    except FileNotFoundError:
+        return None
 
 
 @contextlib.contextmanager
@@ -118,6 +137,7 @@ def opened(
     Raises:
         MissingExtraError: Parquet without DuckDB and pyarrow.
         OSError: the file cannot be written.
+        SystemExit: a signal has ended the program, which would leave half a file.
     """
     if file == STDOUT:
         sys.stdout.flush()
@@ -126,36 +146,58 @@ def opened(
         writer.finish()
         sys.stdout.buffer.flush()
         return
-    path = Path(file)
-    if path.is_symlink():  # replaces the file, not the link
-        path = path.resolve()
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with ended_by_signals(), _part_of(file) as part:
         if kind == "parquet":
             with _parquet_writer(part, user_ids) as parquet:
                 yield parquet
-        else:
-            with part.open("wb") as raw, contextlib.ExitStack() as stack:
-                stream: Any = raw
-                if compressed:  # without a name and a time: equal exports are equal files
-                    stream = stack.enter_context(
-                        gzip.GzipFile("", "wb", compresslevel=_LEVEL, fileobj=raw, mtime=0)
-                    )
-                writer = _TEXT_WRITERS[kind](stream)
-                yield writer
-                writer.finish()
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+            return
+        with part.open("wb") as raw, contextlib.ExitStack() as stack:
+            stream: Any = raw
+            if compressed:  # without a name and a time: equal exports are equal files
+                stream = stack.enter_context(
+                    gzip.GzipFile("", "wb", compresslevel=_LEVEL, fileobj=raw, mtime=0)
+                )
+            writer = _TEXT_WRITERS[kind](stream)
+            yield writer
+            writer.finish()
+
+
+@contextlib.contextmanager
+def _part_of(file: str) -> Iterator[Path]:
+    """Yield an empty file in the same folder; it gets the name when the block has ended.
+
+    It is removed after an exception. If it replaces a file, nobody else can read it meanwhile,
+    and it gets the permissions of that one. A link stays, and the file that it names is replaced.
+
+    Raises:
+        OSError: this is not possible; it has the name of the file.
+    """
+    path = Path(os.path.realpath(file))
+    part = path.with_name(f".tallymark-{secrets.token_hex(6)}.part")
+    try:
+        mode = _mode(path)
+        opening = 0o666 if mode is None else 0o600
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, opening))
+        try:
+            yield part
+            if mode is not None:
+                part.chmod(stat.S_IMODE(mode))
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        if error.filename not in {None, str(part)}:
+            raise
+        raise OSError(error.errno, error.strerror or str(error), file) from error
 
 
 def _id_texts(batch: Batch[Any]) -> list[str]:
-    """Return the ids as texts: bytes in hexadecimal digits."""
+    """Return the ids as texts; those of bytes are read as no other id."""
     ids = batch.ids()
     first = ids[0] if ids else 0
     if isinstance(first, str):
         return ids
-    return [each.hex() for each in ids] if isinstance(first, bytes) else list(map(str, ids))
+    return list(map(bytes_text, ids)) if isinstance(first, bytes) else list(map(str, ids))
 
 
 class _CsvWriter:
@@ -347,7 +389,9 @@ class _DuckWriter(_ParquetWriter):
         empty = f"SELECT {', '.join(columns)}, CAST(NULL AS {self._kind}) AS {COLUMNS[3]} LIMIT 0"
         rows = " UNION ALL ".join(self._parts or [empty])
         path = _literal(self._path)
-        self._run(f"COPY ({rows}) TO {path} (FORMAT parquet, COMPRESSION zstd)", self._names)
+        self._run(
+            f"COPY ({rows}) TO {path} (FORMAT parquet, COMPRESSION zstd, {_IN_PLACE})", self._names
+        )
 
     def close(self) -> None:
         """Close the database."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ALL", "COMMANDS", "OPTIONS"]
+__all__ = ["ALL", "COMMANDS", "OPTIONS", "PERIOD"]
 
 #: The import path of each command, without ``tallymark.cli.``, its group, and what it does.
 COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
@@ -65,13 +65,20 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
 #: The title of the options that all commands have.
 ALL: Final = "Options of all commands"
 
+#: The title of the options for the period of an event.
+PERIOD: Final = "Period (default: today)"
+
 #: The options that all commands have.
 OPTIONS: Final[dict[str, str]] = {
     "url": "the store; or env:NAME, file:PATH (default: TALLYMARK_URL, or localhost)",
     "prefix": "what all keys begin with (default: trackist_)",
     "user-ids": "the type of the user ids: str, uuid, int or bytes (default: offsets)",
-    "shards": "the number of shards of the database",
+    "shards": "the number of shards of the database, or none (default: none; of clusters 16)",
     "timezone": "the time zone of the periods (default: UTC)",
+    "yearly": "also mark the year (default: years are read from their months)",
+    "max-user-id": "the largest user id that is accepted (default: 2**32 - 1)",
+    "read-from": "primary, replicas, or a URL as of --url: where reads go (default: primary)",
+    "replicas": "how many replicas must have a mark before it is confirmed (default: 0)",
     "timeout": "how many seconds a request may take",
     "expire": "how long bitmaps live, as in day=400d; may be repeated (default: for ever)",
     "json": "print an array of objects",

@@ -9,7 +9,7 @@ from cyclopts import Parameter, validators
 
 from .._core.urls import StoreUrl
 from ._errors import UsageError
-from ._invocation import Run
+from ._invocation import Run, Whole
 from ._writing import counted, grouped, write
 from .sample import SampleApp
 
@@ -27,16 +27,17 @@ _EVENTS: Final = ("open", *_STEPS, "comment", "upload", "invite", "cancel")
 
 _NEXT: Final = """
 To have the same in a database, and ask it more:
-  tallymark demo --url redis://localhost:6379/0 --prefix demo_
+  export TALLYMARK_URL=redis://localhost:6379/0
+  tallymark demo --url env:TALLYMARK_URL --prefix demo_
   tallymark count open --last 28 --prefix demo_
-  tallymark funnel signup project subscribe --since 2026-01-01 --prefix demo_
+  tallymark funnel signup project subscribe --since {since} --prefix demo_
 """
 
 
 def demo(
     *,
-    users: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=100_000))] = 2000,
-    days: Annotated[int, Parameter(validator=validators.Number(gte=28, lte=730))] = 92,
+    users: Annotated[Whole, Parameter(validator=validators.Number(gte=1, lte=100_000))] = 2000,
+    days: Annotated[Whole, Parameter(validator=validators.Number(gte=28, lte=730))] = 92,
     run: Run,
 ) -> None:
     """Fill a store with the events of an invented app, and print reports of it.
@@ -78,7 +79,7 @@ def demo(
         )
     run.output.reports(reports)
     if run.output.form == "table":
-        write(_NEXT)
+        write(_NEXT.format(since=app.first))
 
 
 def _fill(tally: Any, store: "StoreOptions", app: SampleApp, now: datetime) -> int:

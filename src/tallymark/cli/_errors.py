@@ -22,20 +22,47 @@ from ..errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-__all__ = ["FAILED", "INTERRUPTED", "NO", "USAGE", "UsageError", "guarded", "hidden", "warn"]
+__all__ = [
+    "FAILED",
+    "INTERRUPTED",
+    "NO",
+    "UNWRITTEN",
+    "USAGE",
+    "OutputError",
+    "UsageError",
+    "guarded",
+    "hidden",
+    "quoted",
+    "warn",
+    "written",
+]
 
 #: The exit codes: the answer is no, or something is wrong; the command line or the input is not
-#: allowed; the store has failed; Ctrl-C.
+#: allowed; the store has failed; the output cannot be written; Ctrl-C.
 NO: Final = 1
 USAGE: Final = 2
 FAILED: Final = 3
+UNWRITTEN: Final = 4
 INTERRUPTED: Final = 130
 
 #: A URL, up to the last ``@`` of the line; without one, up to the end of the line. As a path, it
 #: has one slash.
-_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?:/+.*@[^\s'\"]*|//.*)")
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?:/+.*@[^\s'\"]*|//.*)", re.DOTALL)
+
+#: A URL in a message, but for those that advice has: a scheme with nothing behind it, and
+#: examples. What was typed stands in quotes in a message, and advice does not.
+_OTHER_URL: Final = re.compile(
+    r"(?<!\S)([a-z+]+://(?:host:port,host:port(?:/service)?)?|memory://name|unix:///path"
+    r"|unix://user:password@/path|redis://user:password@host)(?=[,;.)]*(?:\s|$))|" + _URL.pattern
+)
+
+#: An option of a tally in a message, with its value if it has one.
+_OPTION: Final = re.compile(
+    r"\b(?:(user_ids|read_from|max_user_id)\b=?|(shards|replicas|timezone|timeout)=)"
+    r"(?:(?<==)(?:uuid\.(UUID)|(None)|('[^']*'|[\w.]+)))?"
+)
 
 #: What a message of cyclopts may repeat of the command line: neither a URL nor a password.
 _WORD: Final = re.compile(r"(?:--?)?[a-z][a-z-]{0,30}")
@@ -51,8 +78,41 @@ class UsageError(Exception):
     """The command line or the input is not allowed. The message says what would be."""
 
 
+class OutputError(Exception):
+    """The output cannot be written, which is no reason to believe that nothing was changed."""
+
+
+@contextlib.contextmanager
+def written(name: str) -> Iterator[None]:
+    """Raise an `OutputError` for an output that cannot be written.
+
+    Arguments:
+        name: what the output is, for the message.
+
+    Raises:
+        BrokenPipeError: the reader of a pipe has gone, which is no error.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        problem = error.strerror or type(error).__name__
+        raise OutputError(f"{_strictly_hidden(name)} cannot be written: {problem}") from error
+
+
 def hidden(text: str) -> str:
-    """Return a text without the URLs in it, which may have passwords."""
+    """Return a message without the URLs in it, which may have passwords."""
+    return _OTHER_URL.sub(lambda match: match[1] or "<URL>", text)
+
+
+def quoted(text: str, most: int = 80) -> str:
+    """Return what somebody has typed in quotes, for a message: without URLs, and not too long."""
+    return repr(_strictly_hidden(text)[:most])
+
+
+def _strictly_hidden(text: str) -> str:
+    """Return a text that somebody has typed without the URLs in it."""
     return _URL.sub("<URL>", text)
 
 
@@ -89,7 +149,8 @@ def _reported(command: Callable[[], int], *, debug: bool) -> int:
     """Run a command as `guarded` does. Raises a `BrokenPipeError` only."""
     try:
         code = command()
-        sys.stdout.flush()
+        with written("the standard output"):
+            sys.stdout.flush()
     except BrokenPipeError:
         raise
     except KeyboardInterrupt:
@@ -131,7 +192,10 @@ def _flush(stream: TextIO) -> None:
 
 
 def _code(error: Exception) -> int:
-    if isinstance(error, StoreError):
+    if isinstance(error, OutputError):
+        return UNWRITTEN
+    # It is the options that are wrong in a `WrongSchemaError`, although the database tells.
+    if isinstance(error, StoreError) and not isinstance(error, WrongSchemaError):
         return FAILED
     if isinstance(error, TallymarkError | UsageError | OSError | UnicodeError):
         return USAGE
@@ -141,15 +205,30 @@ def _code(error: Exception) -> int:
 def _message(error: Exception) -> str:
     if type(error).__module__.startswith("cyclopts"):
         return _usage(error)
-    if isinstance(error, WrongSchemaError):
-        return f"{error} (see --user-ids and --shards)"
-    if isinstance(error, UsageError | InvalidTypeError | InvalidValueError | MissingExtraError):
+    if isinstance(error, UsageError | OutputError | MissingExtraError):
         return str(error)
     if isinstance(error, TallymarkError):
-        return f"{type(error).__name__}: {error}"
+        is_ours = isinstance(error, InvalidTypeError | InvalidValueError | WrongSchemaError)
+        advice = " (see --user-ids and --shards)" if isinstance(error, WrongSchemaError) else ""
+        name = "" if is_ours else f"{type(error).__name__}: "
+        return f"{name}{_in_options(str(error))}{advice}"
     if isinstance(error, OSError):
-        return f"{error.filename or 'input or output'}: {error.strerror or type(error).__name__}"
+        name = _strictly_hidden(str(error.filename or "input or output"))
+        return f"{name}: {error.strerror or type(error).__name__}"
     return f"an error in tallymark itself ({type(error).__name__}); --debug shows where"
+
+
+def _in_options(message: str) -> str:
+    """Return a message of the library with the options of the program for those of a tally."""
+    message = message.replace("make a tally with user_ids=", "give user_ids=")
+    message = message.replace("pass user_ids=None", "leave out --user-ids")
+
+    def shown(match: re.Match[str]) -> str:
+        name = (match[1] or match[2]).replace("_", "-")
+        value = (match[3] and "uuid") or (match[4] and "none") or match[5]
+        return f"--{name} {value}" if value else f"--{name}"
+
+    return _OPTION.sub(shown, message)
 
 
 def _usage(error: Any) -> str:

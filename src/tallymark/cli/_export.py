@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from .._core.batches import Batch
 from ._batch_files import STDOUT, file_format, opened
-from ._errors import NO, UsageError, warn
+from ._errors import NO, warn
 from ._invocation import Run
 from ._periods import moment_of
 from ._row_progress import RowProgress
@@ -23,7 +23,7 @@ _Granularities = list[Literal["hour", "day", "week", "month", "year", "unique"]]
 
 
 def export(
-    file: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    file: str,
     /,
     *,
     event: Annotated[list[str] | None, Parameter(help="only this event; may be repeated")] = None,
@@ -55,8 +55,6 @@ def export(
         file: .parquet, .csv, .ndjson or .jsonl, the last three with .gz too; - is the standard
             output
     """
-    if file.startswith("-") and file != STDOUT:
-        raise UsageError("there is no such option; --help lists those of the command")
     kind, compressed = file_format(file, format_)
     if file != STDOUT and Path(file).exists() and not run.confirm(f"replace {file}"):
         return NO
@@ -65,7 +63,7 @@ def export(
     def on_skip(key: str, reason: str) -> None:
         skipped.append(key)
         if len(skipped) <= _NAMED:
-            warn(f"{key} is not exported: {reason}")
+            warn(f"not everything of {key} is exported: {reason}")
 
     with run.tally() as tally:
         now = tally.backend.context.local(None)
@@ -88,7 +86,7 @@ def export(
                 counter.add(batch)
                 progress.show(counter.rows, batch.event)
     if len(skipped) > _NAMED:
-        warn(f"{len(skipped):,} keys are not exported")
+        warn(f"{len(skipped):,} keys are not exported, or not whole")
     if file != STDOUT:
         numbers = {"rows": counter.rows, "bitmaps": counter.bitmaps, "events": counter.events}
         run.output.answer(

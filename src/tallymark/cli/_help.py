@@ -4,13 +4,16 @@ import shutil
 import textwrap
 from typing import Any, Final
 
-from ._commands import ALL, COMMANDS, OPTIONS
+from ._commands import ALL, COMMANDS, OPTIONS, PERIOD
 from ._writing import write
 
 __all__ = ["HelpPage", "entry", "print_overview"]
 
 #: How wide the names of arguments and options are at most, beside their descriptions.
 _NAMES: Final = 22
+
+#: What stands for a blank at which no line ends.
+_BLANK: Final = "\0"
 
 _EXAMPLES: Final = """\
 Examples:
@@ -59,11 +62,16 @@ class HelpPage:
             write(f"Usage: {usage}\n\n{self._description}")
             self._usage = ""
         if panel.title == ALL:
-            write(f"\n{_options_of_all()}")
+            write(f"\n{ALL}, such as --url and --json: see tallymark help\n")
             return
         write(f"\n{panel.title}:\n")
+        if panel.title == PERIOD:  # several on a line, each with an example
+            shown = (f"{_names(item)} {_plain(item.description)}" for item in panel.entries)
+            lines = _wrapped("  ".join(text.replace(" ", _BLANK) for text in shown), 2)
+            write(lines.replace(_BLANK, " "))
+            return
         for item, label in zip(panel.entries, labels, strict=True):
-            described = "".join(text.plain for text in _texts(item.description)).strip().rstrip(".")
+            described = _plain(item.description)
             if item.choices and not all(choice in described for choice in item.choices):
                 described += f": {', '.join(item.choices)}"
             write(entry(label, described))
@@ -71,11 +79,20 @@ class HelpPage:
 
 def _label(item: Any) -> str:
     """Return the name of an argument or the names of an option, with what values are."""
-    names = ", ".join((*item.positive_shorts, *item.positive_names))
+    names = _names(item)
     if not names:  # not in cyclopts 4, which has the label among the names
         return str(item.positional_label)
     metavar = getattr(item, "metavar", None)  # not in cyclopts 4
     return f"{names} {metavar}" if metavar else names
+
+
+def _names(item: Any) -> str:
+    return ", ".join((*item.positive_shorts, *item.positive_names))
+
+
+def _plain(description: Any) -> str:
+    """Return a description of cyclopts as a text without a full stop at its end."""
+    return "".join(text.plain for text in _texts(description)).strip().rstrip(".")
 
 
 def print_overview() -> int:

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from ._errors import NO, UsageError
-from ._expressions import Expression
+from ._errors import NO, UsageError, quoted
+from ._expressions import Expression, Name
 from ._invocation import Invocation, Run
 from ._periods import TODAY, PeriodOptions
 from ._reads import event_set
@@ -51,6 +51,8 @@ def delete(what: str, /, *, period: PeriodOptions = TODAY, run: Run) -> int:
     expression = Expression.parse(what)
     if period == TODAY and not expression.has_all_periods:
         raise UsageError("which bitmap? Give a period, such as --day 2026-01-05 or --unique")
+    if any(not isinstance(part, Name) and part != "|" for part in expression.postfix):
+        raise UsageError("delete takes an event with a period, or several with |")
     with run.tally() as tally:
         bitmaps = event_set(tally, what, period)
         return _ask(run, f"delete {bitmaps!r}", "bitmap", lambda: tally.delete(bitmaps))
@@ -67,6 +69,12 @@ def delete_all(prefix: str, /, *, run: Run) -> int:
         prefix: the prefix again, as a guard against the wrong database
     """
     with run.tally() as tally:
+        own = tally.backend.context.origin.prefix
+        if prefix != own:
+            raise UsageError(
+                f"PREFIX has to be that of the database, {own!r}, or that of --prefix; "
+                f"got {quoted(prefix)}"
+            )
         return _ask(
             run,
             f"delete everything that begins with {prefix}",
@@ -87,6 +95,7 @@ def forget(user_id: str, /, *, run: Run) -> int:
     """
     user = run.store.user_id(user_id)
     with run.tally() as tally:
+        _check_user(tally, user)
         return _ask(run, f"forget the user {user_id}", "bit", lambda: tally.forget(user))
 
 
@@ -102,9 +111,22 @@ def merge(source: str, target: str, /, *, run: Run) -> int:
         target: the user who gets the bits
     """
     users = run.store.user_id(source), run.store.user_id(target)
+    if users[0] == users[1]:
+        raise UsageError("SOURCE and TARGET are the same user")
     with run.tally() as tally:
+        for user in users:
+            _check_user(tally, user)
         question = f"move all bits of the user {source} to {target}"
         return _ask(run, question, "bit", lambda: tally.merge(*users))
+
+
+def _check_user(tally: Any, user_id: Any) -> None:
+    """Raise what a request about this user would raise before anything is sent."""
+    schema = tally.backend.context.schema
+    if schema.dictionary is None:
+        schema.place(user_id)
+    else:
+        schema.dictionary.ids.key(user_id)
 
 
 def _ask(run: Invocation, question: str, unit: str, change: Callable[[], Any]) -> int:

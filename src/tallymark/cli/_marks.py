@@ -10,9 +10,9 @@ from typing import Annotated, Any, Final
 from cyclopts import Parameter
 
 from .._core.periods import Granularity
-from ..errors import TallymarkError
-from ._errors import NO, UsageError
+from ._errors import NO, UsageError, warn
 from ._invocation import Invocation, Run
+from ._lines import text_of
 from ._periods import moment_of
 from ._store import StoreOptions
 from ._writing import counted, grouped
@@ -144,7 +144,7 @@ def mark_many(
     """Record that many users did something, with the ids of a file.
 
     Prints how many bits are new. All ids are checked first, or the first million of them. It is
-    safe to repeat.
+    safe to repeat. With --user-ids str, a line may be a string of JSON.
 
     For example:
 
@@ -180,13 +180,15 @@ def unmark_many(
     Arguments:
         event: the name of the event
     """
-    if not run.confirm(f"unmark all users of the file for {event}"):
-        return NO
     with run.tally() as tally:
         now = _moment(tally, at)
         tracked: Any = {"exact": exact, **_tracked(hourly, unique)}
-        _write_many(run, file, lambda ids: tally.unmark_many(event, ids, now=now, **tracked))
-    return 0
+        return _write_many(
+            run,
+            file,
+            lambda ids: tally.unmark_many(event, ids, now=now, **tracked),
+            f"unmark all users of the file for {event}",
+        )
 
 
 def mark_unique_many(event: str, file: Annotated[str, _FILE] = _STDIN, /, *, run: Run) -> None:
@@ -213,13 +215,13 @@ def unmark_unique_many(event: str, file: Annotated[str, _FILE] = _STDIN, /, *, r
     Arguments:
         event: the name of the flag
     """
-    if not run.confirm(f"clear the flag {event} of all users of the file"):
-        return NO
     with run.tally() as tally:
-        _write_many(
-            run, file, lambda ids: {Granularity.UNIQUE: tally.unmark_unique_many(event, ids)}
+        return _write_many(
+            run,
+            file,
+            lambda ids: {Granularity.UNIQUE: tally.unmark_unique_many(event, ids)},
+            f"clear the flag {event} of all users of the file",
         )
-    return 0
 
 
 def _moment(tally: Any, at: str | None) -> date | None:
@@ -239,52 +241,72 @@ def _print_flipped(
     run.output.answer(row, f"{some}: {names}" if flipped else none)
 
 
-def _write_many(run: Invocation, file: str, write: Any) -> None:
+def _write_many(run: Invocation, file: str, write: Any, question: str | None = None) -> int:
     """Mark or unmark the users of a file, and print how many bits have changed.
 
     Arguments:
         run: the invocation.
         file: the path, or `_STDIN`.
         write: marks some users; returns how many bits it has flipped of each granularity.
+        question: what to confirm before, if anything.
+
+    Returns:
+        The exit code.
     """
     done = 0
     totals: dict[Granularity, int] = {}
     ids = _ids_of(file, run.store)
+    # The answer to the question may come from the standard input, too.
+    first = [] if file == _STDIN else list(itertools.islice(ids, _BLOCK))
+    if question is not None and not run.confirm(question):
+        return NO
+    ids = itertools.chain(first, ids)
     try:
         while block := list(itertools.islice(ids, _BLOCK)):
             for granularity, flipped in write(block).items():
                 totals[granularity] = totals.get(granularity, 0) + flipped
             done += len(block)
-    except (UsageError, TallymarkError, OSError) as error:
+    except BaseException:  # Ctrl-C, too
         if done:
-            raise UsageError(f"{error} (the {done:,} users before are done)") from error
+            warn(f"the first {counted(done, 'user')} of the file are done; behind them:")
         raise
     rows: list[dict[str, Any]] = [
         {"granularity": str(kind), "bits": count} for kind, count in totals.items()
     ]
     bits = ", ".join(f"{row['granularity']} {grouped(row['bits'])}" for row in rows)
-    run.output.answer(rows, f"{counted(done, 'user')}; changed: {bits or 'nothing'}")
+    text = f"{counted(done, 'user')}; changed: {bits or 'nothing'}"
+    run.output.answer(rows, text, ["granularity", "bits"])
+    return 0
 
 
 def _ids_of(file: str, store: StoreOptions) -> Iterator[Any]:
     """Yield the user ids in a file, one per line; blank lines are skipped.
 
     Raises:
-        UsageError: a line is no user id.
-        OSError, UnicodeError: the file cannot be read.
+        UsageError: a line is no user id, or no text.
+        OSError: the file cannot be read.
     """
     if file == _STDIN:
         yield from _parsed(sys.stdin, store)
         return
-    with Path(file).open(encoding="utf-8-sig", newline=None) as lines:
+    with Path(file).open(encoding="utf-8", newline=None) as lines:
         yield from _parsed(lines, store)
 
 
 def _parsed(lines: Iterable[str], store: StoreOptions) -> Iterator[Any]:
-    for number, line in enumerate(lines, 1):
-        text = line.rstrip("\n")
-        if text.strip():
-            try:
-                yield store.user_id(text)
-            except UsageError as error:
-                raise UsageError(f"line {number:,}: {error}") from None
+    number = 0
+    try:
+        for line in lines:
+            number += 1
+            text = line.rstrip("\n")
+            if number == 1:
+                text = text.removeprefix("\ufeff")  # a byte order mark
+            if text.strip():
+                yield store.user_id(text_of(text) if store.user_ids == "str" else text)
+    except UsageError as error:
+        raise UsageError(f"line {number:,}: {error}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"behind line {number:,}: the file is no text in {error.encoding.upper()} "
+            f"({error.reason})"
+        ) from None

@@ -11,17 +11,18 @@ import csv
 import io
 import itertools
 import json
-import os
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from .._core.untrusted import escaped
 from ._errors import UsageError, warn
+from ._lines import line_of
+from ._pages import save_page
 from ._writing import write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from .._reports.results import Report
@@ -46,32 +47,34 @@ class Output:
     form: Literal["table", "json", "csv"] = "table"
     html: Path | None = None
 
-    def answer(self, rows: Row | list[Row], text: str) -> None:
+    def answer(self, rows: Row | list[Row], text: str, columns: Sequence[str] = ()) -> None:
         """Print an answer: for people, a line of text.
 
         Arguments:
             rows: what programs get, one row or several.
             text: what people get.
+            columns: the keys of the rows, if there may be none.
         """
         rows = [rows] if isinstance(rows, dict) else rows
         if self.form == "table":
             self._page(text, rows)
             write(f"{text}\n")
         else:
-            self.table(rows, text)
+            self.table(rows, text, columns)
 
-    def table(self, rows: Iterable[Row], title: str) -> None:
+    def table(self, rows: Iterable[Row], title: str, columns: Sequence[str] = ()) -> None:
         """Print rows.
 
         Arguments:
             rows: dicts with the same keys.
             title: the heading of the HTML page.
+            columns: the keys of the rows, if there may be none.
         """
         if self.html is not None:
             rows = list(rows)
             self._page(title, rows)
         if self.form != "table":
-            self._print_data(rows)
+            self._print_data(rows, columns)
             return
         rows = list(rows)
         if rows:
@@ -88,16 +91,17 @@ class Output:
     def lines(self, name: str, values: Iterable[Any]) -> None:
         """Print values, each on a line of its own.
 
-        On a terminal, control characters are escaped, and line breaks always.
+        A text with line breaks is written as in JSON, as is one that could be taken for that.
+        On a terminal, other control characters are escaped too.
 
         Arguments:
             name: the name of the only column.
             values: str or int, possibly very many.
         """
         if self.form != "table" or self.html is not None:
-            self.table(({name: value} for value in values), name)
+            self.table(({name: value} for value in values), name, [name])
             return
-        shown = _on_terminal if sys.stdout.isatty() else _on_one_line
+        shown = _on_terminal if sys.stdout.isatty() else line_of
         for block in _blocks(values):
             write("".join(f"{shown(value)}\n" for value in block))
 
@@ -111,7 +115,7 @@ class Output:
         for name in report.unknown_events:
             warn(f"nobody was ever marked for {escaped(name)}: is the name spelt correctly?")
         if self.html is not None:
-            _save(self.html, report.to_html())
+            save_page(self.html, report.to_html())
         if self.form != "table":
             self._print_data(report.to_rows())
             return
@@ -136,7 +140,7 @@ class Output:
             from .._charts.page import document  # noqa: PLC0415 - few commands need it
 
             fragments = [report.to_html(title, fragment=True) for title, report in reports.items()]
-            _save(self.html, document(next(iter(reports)), fragments))
+            save_page(self.html, document(next(iter(reports)), fragments))
         if self.form == "json":
             _print_json(
                 {"report": title, "rows": report.to_rows()} for title, report in reports.items()
@@ -149,8 +153,11 @@ class Output:
             for table in report_tables(report):
                 print_table(table)
 
-    def _print_data(self, rows: Iterable[Row]) -> None:
-        (_print_json if self.form == "json" else _print_csv)(rows)
+    def _print_data(self, rows: Iterable[Row], columns: Sequence[str] = ()) -> None:
+        if self.form == "json":
+            _print_json(rows)
+        else:
+            _print_csv(rows, columns)
 
     def _page(self, title: str, rows: list[Row]) -> None:
         if self.html is None:
@@ -162,15 +169,12 @@ class Output:
         columns = list(rows[0]) if rows else []
         cells = [[cell(value) for value in row.values()] for row in rows]
         figures = [Table(title, columns, cells)] if rows else []
-        _save(self.html, Page(title, "", figures).page())
+        save_page(self.html, Page(title, "", figures).page())
 
 
 def _on_terminal(value: Any) -> str:
-    return escaped(value, 10 * len(value)) if isinstance(value, str) else str(value)
-
-
-def _on_one_line(value: Any) -> str:
-    return "\\n".join(value.splitlines()) if isinstance(value, str) else str(value)
+    line = line_of(value)
+    return escaped(line, 10 * len(line))
 
 
 def _print_json(rows: Iterable[Row]) -> None:
@@ -182,7 +186,7 @@ def _print_json(rows: Iterable[Row]) -> None:
     write("[]\n" if beginning == "[\n" else "\n]\n")
 
 
-def _print_csv(rows: Iterable[Row]) -> None:
+def _print_csv(rows: Iterable[Row], columns: Sequence[str]) -> None:
     header = True
     for block in _blocks(rows):
         lines = io.StringIO(newline="")
@@ -192,6 +196,8 @@ def _print_csv(rows: Iterable[Row]) -> None:
             header = False
         writer.writerows(block)
         write(lines.getvalue())
+    if header and columns:
+        write(f"{','.join(columns)}\n")
 
 
 def _blocks(values: Iterable[Any]) -> Iterator[list[Any]]:
@@ -199,13 +205,3 @@ def _blocks(values: Iterable[Any]) -> Iterator[list[Any]]:
     iterator = iter(values)
     while block := list(itertools.islice(iterator, _BLOCK)):
         yield block
-
-
-def _save(path: Path, text: str) -> None:
-    """Write a file, all of it or nothing."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, "utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

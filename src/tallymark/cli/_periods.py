@@ -14,13 +14,14 @@ from cyclopts import Group, Parameter
 from .._core.batches import ORDER, parse_period
 from .._core.events import EventSet
 from .._core.periods import Granularity, Period, dated
-from ._errors import UsageError
-from ._invocation import Whole
+from ._commands import PERIOD
+from ._errors import UsageError, quoted
 
 __all__ = [
     "TODAY",
     "PeriodOptions",
     "duration_of",
+    "last_of",
     "lifetimes_of",
     "moment_of",
     "period_of",
@@ -39,7 +40,9 @@ _EXAMPLE: Final = datetime(2026, 1, 5, 13)
 
 _UNITS: Final = {"d": timedelta(days=1), "h": timedelta(hours=1)}
 
-_PERIOD: Final = Group("Period (default: today)", sort_key=2)
+_PERIOD: Final = Group(PERIOD, sort_key=2)
+
+_LAST: Final = re.compile(r"(\d{1,5})([dh]?)", re.ASCII)
 
 
 def period_of(granularity: Granularity, text: str, now: datetime) -> Period:
@@ -63,7 +66,7 @@ def period_of(granularity: Granularity, text: str, now: datetime) -> Period:
     example = Period.containing(granularity, _EXAMPLE)
     raise UsageError(
         f"--{granularity} takes a {granularity} such as {example}, or {', '.join(words)}; "
-        f"got {text[:80]!r}"
+        f"got {quoted(text)}"
     )
 
 
@@ -93,8 +96,26 @@ def moment_of(option: str, text: str, now: datetime) -> date:
             pass
     raise UsageError(
         f"{option} takes a date or a moment such as 2026-01-05, 2026-01-05T13:07 or "
-        f"2026-01-05T13:07+01:00, or now, today, yesterday; got {text[:80]!r}"
+        f"2026-01-05T13:07+01:00, or now, today, yesterday; got {quoted(text)}"
     )
+
+
+def last_of(tally: Any, event: str, text: str) -> EventSet | None:
+    """Return the users of an event on the last days or in the last hours.
+
+    Arguments:
+        tally: builds the event set.
+        event: the name of the event.
+        text: ``28`` or ``28d`` for days, ``24h`` for hours, the present one included.
+
+    Returns:
+        The event set; ``None`` if the text is neither.
+    """
+    match = _LAST.fullmatch(text)
+    if match is None:
+        return None
+    method = tally.last_hours if match[2] == "h" else tally.last
+    return method(event, int(match[1]))  # type: ignore[no-any-return]
 
 
 def duration_of(option: str, text: str) -> timedelta:
@@ -105,7 +126,7 @@ def duration_of(option: str, text: str) -> timedelta:
     """
     match = re.fullmatch(r"([1-9]\d{0,4})([dh])", text, re.ASCII)
     if match is None:
-        raise UsageError(f"{option} takes days or hours as in 7d or 12h, got {text[:80]!r}")
+        raise UsageError(f"{option} takes days or hours as in 7d or 12h, got {quoted(text)}")
     return int(match[1]) * _UNITS[match[2]]
 
 
@@ -125,7 +146,7 @@ def lifetimes_of(texts: list[str]) -> dict[str, timedelta]:
         if name not in names:
             raise UsageError(
                 f"--expire takes {', '.join(names)} with a duration, as in day=400d; "
-                f"got {text[:80]!r}"
+                f"got {quoted(text)}"
             )
         if name in lifetimes:
             raise UsageError(f"--expire has two durations for {name}")
@@ -146,15 +167,15 @@ class PeriodOptions:
         UsageError: there are several periods.
     """
 
-    hour: Annotated[str | None, _option("2026-01-05T13, this or last")] = None
-    day: Annotated[str | None, _option("2026-01-05, today or yesterday")] = None
-    week: Annotated[str | None, _option("2026-W02 (ISO), this or last")] = None
-    month: Annotated[str | None, _option("2026-01, this or last")] = None
-    year: Annotated[str | None, _option("2026, this or last")] = None
-    unique: Annotated[bool, _option("the bitmap without a date: a flag")] = False
-    last: Annotated[Whole | None, _option("on any of the last N days, today included")] = None
-    since: Annotated[str | None, _option("on any day from a date or moment on")] = None
-    until: Annotated[str | None, _option("with --since: before this date or moment")] = None
+    hour: Annotated[str | None, _option("2026-01-05T13")] = None
+    day: Annotated[str | None, _option("2026-01-05 or yesterday")] = None
+    week: Annotated[str | None, _option("2026-W02 or last")] = None
+    month: Annotated[str | None, _option("2026-01 or this")] = None
+    year: Annotated[str | None, _option("2026")] = None
+    unique: Annotated[bool, _option("(the flag)")] = False
+    last: Annotated[str | None, _option("28 (days) or 24h")] = None
+    since: Annotated[str | None, _option("2026-01-05")] = None
+    until: Annotated[str | None, _option("2026-01-12")] = None
 
     def __post_init__(self) -> None:
         names = [item.name for item in fields(self) if getattr(self, item.name) != item.default]
@@ -176,7 +197,10 @@ class PeriodOptions:
         if self.unique:
             event_set = tally.unique(event)
         elif self.last is not None:
-            event_set = tally.last(event, self.last)
+            found = last_of(tally, event, self.last)
+            if found is None:
+                raise UsageError(f"--last takes days as in 28, or 24h, got {quoted(self.last)}")
+            event_set = found
         elif self.since is not None:
             end = now if self.until is None else moment_of("--until", self.until, now)
             event_set = tally.between(event, moment_of("--since", self.since, now), end)

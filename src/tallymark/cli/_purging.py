@@ -54,7 +54,8 @@ def delete_before(
     if rows:
         run.output.table(rows, f"Bitmaps from before {moment}")
     else:
-        run.output.answer([], f"no bitmap is from before {escaped(moment)}")
+        text = f"no bitmap is from before {escaped(moment)}"
+        run.output.answer([], text, ["granularity", "bitmaps", "bytes"])
     return 0
 
 
@@ -81,5 +82,6 @@ def apply_expiry(*, dry_run: _DryRun = False, run: Run) -> int:
     if rows:
         run.output.table(rows, "Expiry of bitmaps")
     else:
-        run.output.answer([], "there are no bitmaps of these granularities")
+        text = "there are no bitmaps of these granularities"
+        run.output.answer([], text, ["granularity", "changed", "deleted", "unchanged"])
     return 0

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from .._core.events import EventSet
 from ._errors import NO, UsageError
 from ._expressions import Expression
-from ._invocation import Run, Whole
+from ._invocation import Invocation, Run, Whole
 from ._periods import TODAY, PeriodOptions, moment_of
 from ._writing import grouped
 
@@ -81,23 +81,30 @@ def users(
         run.output.lines("user_id", (run.store.text(user) for chunk in chunks for user in chunk))
 
 
-def contains(what: str, user_id: str, /, *, period: PeriodOptions = TODAY, run: Run) -> int:
-    """Print whether a user is in an event set; the exit code is 1 if not.
+def contains(what: str, /, *user_id: str, period: PeriodOptions = TODAY, run: Run) -> int:
+    """Print whether users are in an event set; the exit code is 1 if one is not.
 
     For example:
 
       tallymark contains active 123 --week this
+      tallymark contains active 123 124 125 --last 24h
       tallymark contains premium 123 --unique && echo yes
 
     Arguments:
         what: an event, or an expression with & | ^ - and ( )
-        user_id: the user
+        user_id: the user, or several
     """
-    user = run.store.user_id(user_id)
+    if not user_id:
+        raise UsageError("USER_ID is missing; see --help")
+    users_ = [run.store.user_id(text) for text in user_id]
     with run.tally() as tally:
-        answer = tally.contains(event_set(tally, what, period), user)
-    run.output.answer({"contains": answer}, "yes" if answer else "no")
-    return 0 if answer else NO
+        answers = tally.contains_many(event_set(tally, what, period), users_)
+    if len(user_id) == 1:
+        run.output.answer({"contains": answers[0]}, "yes" if answers[0] else "no")
+    else:
+        pairs = zip(user_id, answers, strict=True)
+        run.output.table([{"user_id": text, "contains": answer} for text, answer in pairs], what)
+    return 0 if all(answers) else NO
 
 
 def is_empty(what: str, /, *, period: PeriodOptions = TODAY, run: Run) -> int:
@@ -164,7 +171,7 @@ def memory(*event: str, run: Run) -> None:
         for name in event or tally.event_names():
             sizes = tally.memory(name).items()
             rows += [{"event": name, "granularity": str(by), "bytes": size} for by, size in sizes]
-    run.output.table(rows, "Memory")
+    run.output.table(rows, "Memory", ["event", "granularity", "bytes"])
 
 
 def history(
@@ -198,7 +205,7 @@ def history(
         names = list(event) or tally.event_names()
         found = tally.history(user, names, begin, end, by) if names else {}
     rows = [{"event": name, "period": str(period)} for name in found for period in found[name]]
-    run.output.table(rows, f"User {user_id}")
+    run.output.table(rows, f"User {user_id}", ["event", "period"])
 
 
 def numbers(*user_id: str, run: Run) -> int:
@@ -211,11 +218,13 @@ def numbers(*user_id: str, run: Run) -> int:
     Arguments:
         user_id: the users
     """
+    _need_ids(run)
     users_ = [run.store.user_id(text) for text in user_id]
     with run.tally() as tally:
         found = tally.numbers(users_)
     pairs = zip(user_id, found, strict=True)
-    run.output.table([{"user_id": text, "number": number} for text, number in pairs], "Numbers")
+    rows = [{"user_id": text, "number": number} for text, number in pairs]
+    run.output.table(rows, "Numbers", ["user_id", "number"])
     return NO if None in found else 0
 
 
@@ -229,6 +238,7 @@ def ids(*number: Whole, run: Run) -> int:
     Arguments:
         number: the numbers
     """
+    _need_ids(run)
     with run.tally() as tally:
         found = tally.ids(number)
     pairs = zip(number, found, strict=True)
@@ -236,5 +246,10 @@ def ids(*number: Whole, run: Run) -> int:
         {"number": each, "user_id": None if user is None else run.store.text(user)}
         for each, user in pairs
     ]
-    run.output.table(rows, "User ids")
+    run.output.table(rows, "User ids", ["number", "user_id"])
     return NO if None in found else 0
+
+
+def _need_ids(run: Invocation) -> None:
+    if run.store.user_ids is None:
+        raise UsageError("without --user-ids, the ids of users are their numbers")

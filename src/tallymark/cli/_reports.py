@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from cyclopts import Parameter
 
 from .._core.calendars import calendar
-from ._errors import UsageError
+from ._errors import UsageError, quoted
 from ._expressions import Expression
 from ._invocation import Run, Whole
 from ._periods import duration_of, moment_of
@@ -25,10 +25,10 @@ __all__ = [
 
 _NAMES: Final = ("hour", "day", "week", "month", "year")
 
-_LENGTH: Final = Parameter(help="hour, day, week, month, year, or so many days: 14d, with --anchor")
+_LENGTH: Final = Parameter(help="hour, day, week, month, year; or 14d with --anchor")
 _By = Annotated[str, _LENGTH]
-_Anchor = Annotated[str | None, Parameter(help="with --by 14d: the first day of a period")]
-_Until = Annotated[str | None, Parameter(help="the moment of the report; the present by default")]
+_Anchor = Annotated[str | None, Parameter(help="with --by 14d: the day when a period begins")]
+_Until = Annotated[str | None, Parameter(help="the moment of the report (default: now)")]
 _Labels = Annotated[
     list[str] | None, Parameter(name="--label", help="EVENT=TEXT: its readable name in the page")
 ]
@@ -58,7 +58,6 @@ def retention(
 
     For example:
 
-      tallymark retention signup active --by week --periods 8
       tallymark retention signup active --brackets 1,3,7 --segment ios=ios@unique
 
     Arguments:
@@ -66,15 +65,15 @@ def retention(
         activity: the event, or set, of active users
         periods: how many later periods; 12 by default
         cohorts: how many cohorts; as many as periods by default
-        brackets: the last period of each bracket, as in 1,3,7,14
-        mode: active in exactly a later period, or in that or any later one
-        first_time: only users who never had the cohort's event before
+        brackets: the last period of each bracket: 1,3,7,14
+        mode: classic: in exactly a period; unbounded: or later
+        first_time: only users without the cohort's event before
     """
     with run.tally() as tally:
         report = tally.retention(
             Expression.parse(cohort).selector(tally),
             Expression.parse(activity).selector(tally),
-            by=_by(by),
+            by=_by(by, anchor),
             anchor=_moment(tally, "--anchor", anchor),
             periods=periods,
             cohorts=cohorts,
@@ -111,18 +110,22 @@ def funnel(
     Arguments:
         step: two events or more, or sets
         since: in order: users enter from this moment on
-        until: in order: users enter before this moment; the present by default
-        window: in order: how long they have for all steps; 7d by default, or as in 12h
-        resolution: in order: tell days or hours apart; days by default
-        at: within a period: a moment of it; the present by default
+        until: in order: users enter before this moment
+        window: in order: time for all steps, as in 12h (default: 7d)
+        resolution: in order: tell days or hours apart
+        at: within a period: a moment of it (default: now)
     """
+    if since is not None and not by is at is anchor is None:
+        raise UsageError("--since is in order, and --by, --anchor and --at within a period")
+    if since is None and not until is window is resolution is None:
+        raise UsageError("--until, --window and --resolution need --since")
     steps = [Expression.parse(text) for text in step]
     with run.tally() as tally:
         now = tally.backend.context.local(None)
         labels = _pairs("--label", label) or {}
         moment = _moment(tally, "--at", at)
         selected: list[Any] = [each.selector(tally) for each in steps]
-        length = None if by is None else _by(by)
+        length = None if by is None else _by(by, anchor)
         first = _moment(tally, "--anchor", anchor)
         if since is None and not all(isinstance(each, str) for each in selected):
             context = tally.backend.context
@@ -173,7 +176,7 @@ def trend(
     with run.tally() as tally:
         report = tally.trend(
             {text: Expression.parse(text).selector(tally) for text in what},
-            by=_by(by),
+            by=_by(by, anchor),
             anchor=_moment(tally, "--anchor", anchor),
             periods=periods,
             rolling=rolling or None,
@@ -194,9 +197,10 @@ def stickiness(event: str, /, *, day: str | None = None, label: _Labels = None, 
         event: the event of active users
         day: the day; yesterday by default
     """
+    name = _event(event)
     with run.tally() as tally:
         moment = _moment(tally, "--day", day)
-        report = tally.stickiness(event, moment, labels=_pairs("--label", label))
+        report = tally.stickiness(name, moment, labels=_pairs("--label", label))
     run.output.report(report)
 
 
@@ -224,7 +228,7 @@ def lifecycle(
     with run.tally() as tally:
         report = tally.lifecycle(
             Expression.parse(activity).selector(tally),
-            by=_by(by),
+            by=_by(by, anchor),
             anchor=_moment(tally, "--anchor", anchor),
             periods=periods,
             until=_moment(tally, "--until", until),
@@ -275,10 +279,10 @@ def streak(
         event: the event of active users
         user_id: the user
     """
-    user = run.store.user_id(user_id)
+    name, user = _event(event), run.store.user_id(user_id)
     with run.tally() as tally:
         moment = _moment(tally, "--until", until)
-        report = tally.streak(event, user, until=moment, labels=_pairs("--label", label))
+        report = tally.streak(name, user, until=moment, labels=_pairs("--label", label))
     run.output.report(report)
 
 
@@ -301,9 +305,10 @@ def streaks(
         event: the event of active users
         days: from how many days on runs are counted together
     """
+    name = _event(event)
     with run.tally() as tally:
         report = tally.streaks(
-            event,
+            name,
             days=days,
             until=_moment(tally, "--until", until),
             labels=_pairs("--label", label),
@@ -311,25 +316,43 @@ def streaks(
     run.output.report(report)
 
 
+def _event(text: str) -> str:
+    """Return the name of an event, which is written as in an expression.
+
+    Raises:
+        UsageError: it is an expression.
+    """
+    event = Expression.parse(text).event
+    if event is None:
+        raise UsageError(
+            f"this report takes the name of an event, and no expression, got {quoted(text)} "
+            "(a name with blanks or & | ^ ( ) @ is written in double quotes)"
+        )
+    return event
+
+
 def _moment(tally: Any, option: str, text: str | None) -> date | None:
     return None if text is None else moment_of(option, text, tally.backend.context.local(None))
 
 
-def _by(text: str) -> Any:
+def _by(text: str, anchor: str | None) -> Any:
     """Return the length of a period: the name of a granularity, or a timedelta."""
     if text in _NAMES:
         return text
     try:
-        return duration_of("--by", text)
+        length = duration_of("--by", text)
     except UsageError:
         raise UsageError(
-            f"--by takes {', '.join(_NAMES)}, or so many days as in 14d, got {text[:80]!r}"
+            f"--by takes {', '.join(_NAMES)}, or so many days as in 14d, got {quoted(text)}"
         ) from None
+    if anchor is None:
+        raise UsageError(f"--by {text} needs --anchor: a date on which one of the periods begins")
+    return length
 
 
 def _numbers(option: str, text: str) -> list[int]:
     if re.fullmatch(r"\d{1,6}(,\d{1,6})*", text, re.ASCII) is None:
-        raise UsageError(f"{option} takes numbers with commas as in 1,3,7, got {text[:80]!r}")
+        raise UsageError(f"{option} takes numbers with commas as in 1,3,7, got {quoted(text)}")
     return [int(number) for number in text.split(",")]
 
 
@@ -338,7 +361,7 @@ def _pairs(option: str, texts: list[str] | None) -> dict[str, str] | None:
     pairs = [text.partition("=") for text in texts or ()]
     for name, sign, value in pairs:
         if not (name and sign and value):
-            raise UsageError(f"{option} takes NAME=TEXT, got {(name + sign)[:80]!r}")
+            raise UsageError(f"{option} takes NAME=TEXT, got {quoted(name + sign)}")
     return {name: value for name, _, value in pairs} or None
 
 

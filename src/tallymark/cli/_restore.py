@@ -5,7 +5,9 @@ DuckDB reads the files. With pyarrow, whole columns are restored, else rows.
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import importlib
 import importlib.util
 import re
 import tempfile
@@ -23,10 +25,11 @@ from ..errors import InvalidTypeError, InvalidValueError
 from ._errors import UsageError
 from ._import.sources import find_sources
 from ._row_progress import RowProgress
+from ._signals import ended_by_signals
 from ._writing import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from ._invocation import Invocation
 
@@ -35,8 +38,15 @@ __all__ = ["RestoreSummary", "check_options", "restore_command", "restore_files"
 #: How many rows are read at once.
 _ROWS: Final = 65_536
 
-#: How many lines of an error of DuckDB are shown.
-_LINES: Final = 3
+#: What DuckDB's messages end with: advice for other options of its own, and their values.
+_ADVICE: Final = re.compile(r"\n\s*(?:Possible |file = )|Try setting")
+
+#: The types of ids that are read as they are, and those whose texts are. Others, such as floating
+#: point numbers, have no obvious text.
+_AS_THEY_ARE: Final = frozenset({"BIGINT", "INTEGER", "UINTEGER", "VARCHAR", "BLOB"})
+_AS_TEXTS: Final = re.compile(
+    r"U?(?:TINY|SMALL|BIG|HUGE)INT|DECIMAL\(\d+,0\)|UUID|ENUM\(.*", re.DOTALL
+)
 
 #: The index of a row in an error. People count from 1.
 _ROW: Final = re.compile(r"^row (\d+):")
@@ -126,6 +136,7 @@ def restore_command(
     """
     begun = time.monotonic()
     with (
+        ended_by_signals(),
         tempfile.TemporaryDirectory(prefix="tallymark-restore-", dir=folder) as name,
         run.tally() as tally,
         RowProgress(shown=not quiet) as progress,
@@ -190,7 +201,7 @@ def restore_files(
     with duckdb.connect(config={"memory_limit": memory}) as database:
         for file in files:
             try:
-                parts = counted_parts(_parts(database, file))
+                parts = counted_parts(_readable(_parts(database, file)))
                 if dry_run:
                     _check(tally, parts)
                     continue
@@ -200,11 +211,6 @@ def restore_files(
             except (InvalidTypeError, InvalidValueError) as error:
                 message = _ROW.sub(lambda match: f"row {int(match[1]) + 1}:", str(error))
                 raise UsageError(f"{file.name}: {message}") from error
-            except duckdb.InterruptException:
-                raise KeyboardInterrupt from None
-            except duckdb.Error as error:
-                reason = " ".join(str(error).partition("\n\n")[0].split("\n")[:_LINES])
-                raise UsageError(f"{file.name} cannot be read: {escaped(reason)}") from None
     return summary
 
 
@@ -215,6 +221,45 @@ def _check(tally: Any, parts: Iterable[Any]) -> None:
     blocks, _ = write.blocks(parts)
     for block in blocks:
         write.checked(block)
+
+
+def _readable(parts: Iterator[Any]) -> Iterator[Any]:
+    """Yield the parts of a file.
+
+    Raises:
+        InvalidValueError: the rest cannot be read. As an error of the rows, so that the message
+            gets the number of ids that were written before.
+    """
+    rows = 0
+    try:
+        for part in parts:
+            yield part
+            rows += len(part) if hasattr(part, "column_names") else 1
+    except UsageError:
+        raise
+    except Exception as error:  # noqa: BLE001
+        # DuckDB's; and what pyarrow raises in their place, such as an `OSError` with their texts.
+        text = str(error)
+        if text.startswith("INTERRUPT Error") or (
+            type(error) is RuntimeError and "interrupted" in text
+        ):
+            raise KeyboardInterrupt from None
+        reason = " ".join(_ADVICE.split(text)[0].removeprefix("Invalid Input Error: ").split())
+        behind = f" behind row {rows:,}" if rows else ""
+        raise InvalidValueError(f"cannot be read{behind}: {escaped(reason, 300)}") from None
+
+
+def _load_pyarrow() -> bool:
+    """Import pyarrow, and what it imports when its arrays are used; return whether it is there.
+
+    DuckDB and pyarrow drop a Ctrl-C that comes while they import.
+    """
+    if importlib.util.find_spec("pyarrow") is None:
+        return False
+    for name in ("numpy", "pandas", "pyarrow"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    return True
 
 
 def _parts(database: duckdb.DuckDBPyConnection, file: SourceFile) -> Iterator[Any]:
@@ -233,34 +278,28 @@ def _parts(database: duckdb.DuckDBPyConnection, file: SourceFile) -> Iterator[An
         "compression": _literal(file.compression),
         "delimiter": _literal("\t" if file.format == "tsv" else ","),
     }
-    names: Sequence[str] = COLUMNS
+    has_arrow = _load_pyarrow()
+    columns = list(COLUMNS)
     if file.format in {"csv", "tsv"}:
         query = f"SELECT line FROM {_LINE.format(**named)} LIMIT 1"  # noqa: S608 - quoted
         first = database.execute(query).fetchone() or ("",)
-        names = next(csv.reader([str(first[0])], delimiter="\t" if file.format == "tsv" else ","))
-        names = [name.removeprefix("\ufeff") for name in names]
-    columns = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in dict.fromkeys(names))
-    relation = reader.format(columns=columns or "'': 'VARCHAR'", **named)
+        delimiter = "\t" if file.format == "tsv" else ","
+        columns = _columns(file, next(csv.reader([str(first[0])], delimiter=delimiter)))
+    described_columns = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in columns)
+    relation = reader.format(columns=described_columns, **named)
     described = database.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()  # noqa: S608
     types = {str(name).lower(): str(kind) for name, kind, *_ in described}
-    missing = [name for name in COLUMNS if name not in types]
-    if missing:
-        found = listed((escaped(name, 40) for name in types), len(types), 10)
-        raise UsageError(
-            f"{file.name} is no export of tallymark: it has no column {' and '.join(missing)}; "
-            f"found: {found}. --preset names other formats, --map their columns"
-        )
+    _check_names(file, types)
     kind = types["user_id"]
-    user_id = (
-        "lower(hex(user_id))"
-        if kind == "BLOB"
-        else "user_id"
-        if kind in {"BIGINT", "INTEGER", "UINTEGER", "VARCHAR"}
-        else "CAST(user_id AS VARCHAR)"
-    )
+    if kind not in _AS_THEY_ARE and not _AS_TEXTS.fullmatch(kind):
+        raise UsageError(
+            f"{file.name}: the column user_id has the type {escaped(kind, 40)}; ids are whole "
+            "numbers, texts, UUIDs or bytes"
+        )
+    user_id = "user_id" if kind in _AS_THEY_ARE else "CAST(user_id AS VARCHAR)"
     selected = ", ".join(f"CAST({name} AS VARCHAR) AS {name}" for name in COLUMNS[:3])
     query = f"SELECT {selected}, {user_id} AS user_id FROM {relation}"  # noqa: S608
-    if importlib.util.find_spec("pyarrow") is not None:
+    if has_arrow:
         stream: Any = database.sql(query)
         reader = getattr(stream, "to_arrow_reader", None) or stream.fetch_arrow_reader  # before 1.4
         yield from reader(_ROWS)
@@ -268,6 +307,31 @@ def _parts(database: duckdb.DuckDBPyConnection, file: SourceFile) -> Iterator[An
     result = database.execute(query)
     while rows := result.fetchmany(_ROWS):
         yield from rows
+
+
+def _columns(file: SourceFile, header: Sequence[str]) -> list[str]:
+    """Return different names for the columns of a file of CSV: of those that are needed, their own.
+
+    Raises:
+        UsageError: one of these is missing, or there are two.
+    """
+    names = [name.removeprefix("\ufeff").lower() for name in header]
+    _check_names(file, names)
+    twice = [name for name in COLUMNS if names.count(name) > 1]
+    if twice:
+        raise UsageError(f"{file.name} has several columns {' and '.join(twice)}")
+    return [name if name in COLUMNS else f"other {index}" for index, name in enumerate(names)]
+
+
+def _check_names(file: SourceFile, names: Collection[str]) -> None:
+    """Raise a `UsageError` if the columns of an export are not among these."""
+    missing = [name for name in COLUMNS if name not in names]
+    if missing:
+        found = listed((escaped(name, 40) for name in names), len(names), 10)
+        raise UsageError(
+            f"{file.name} is no export of tallymark: it has no column {' and '.join(missing)}; "
+            f"found: {found}. --preset names other formats, --map their columns"
+        )
 
 
 def _literal(value: str) -> str:

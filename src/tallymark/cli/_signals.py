@@ -1,11 +1,11 @@
-"""SIGTERM and SIGHUP end a command as Ctrl-C does, so that it removes its files."""
+"""SIGTERM and SIGHUP end a command as Ctrl-C does, so that it removes what it has begun."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ._errors import warn
 
@@ -14,16 +14,18 @@ if TYPE_CHECKING:
 
 __all__ = ["ended_by_signals"]
 
+#: The signals of ``kill`` and of a terminal that is closed. Windows has no SIGHUP.
+_SIGNALS: Final = ("SIGTERM", "SIGHUP")
+
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
     """Raise `KeyboardInterrupt` in the block at SIGTERM and SIGHUP, and `SystemExit` behind it.
 
-    A signal that is ignored, as SIGHUP is by ``nohup``, stays so.
+    The exit code is that of a shell, 128 and the number of the signal. Signals that are ignored,
+    as with ``nohup``, or that the program around has handlers for, are left alone; and all signals
+    in other threads than the main one, which cannot have handlers.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     received: list[int] = []
 
     def handle(number: int, _: object) -> None:
@@ -31,17 +33,19 @@ def ended_by_signals() -> Iterator[None]:
             received.append(number)
             raise KeyboardInterrupt
 
-    numbers = [signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)]
-    replaced = [each for each in numbers if signal.getsignal(each) is signal.SIG_DFL]
+    replaced: list[int] = []
     try:
-        for each in replaced:
-            signal.signal(each, handle)
+        if threading.current_thread() is threading.main_thread():
+            for number in (getattr(signal, name, None) for name in _SIGNALS):
+                if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                    replaced.append(number)
+                    signal.signal(number, handle)
         yield
-    except KeyboardInterrupt:
-        if not received:
-            raise
-        warn(f"ended by {signal.Signals(received[0]).name}")
-        raise SystemExit(128 + received[0]) from None
+    except BaseException:
+        if received:  # DuckDB and pyarrow raise errors of their own in place of a handler's
+            warn(f"ended by {signal.Signals(received[0]).name}")
+            raise SystemExit(128 + received[0]) from None
+        raise
     finally:
-        for each in replaced:
-            signal.signal(each, signal.SIG_DFL)
+        for number in replaced:
+            signal.signal(number, signal.SIG_DFL)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core.user_ids import TYPES_BY_NAME
-from ._errors import UsageError
+from ._errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from .._core.urls import StoreUrl
 
-__all__ = ["StoreOptions"]
+__all__ = ["StoreOptions", "shards_of"]
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,22 @@ class StoreOptions:
         except ValueError:
             pass
         raise UsageError(
-            f"user ids are {_DESCRIPTIONS[self.user_ids]}, got {text[:80]!r} (--user-ids TYPE for "
+            f"user ids are {_DESCRIPTIONS[self.user_ids]}, got {quoted(text)} (--user-ids TYPE for "
             "ids of another type)"
         )
+
+
+def shards_of(option: str, text: str) -> int | None:
+    """Return the number of shards that an option has; ``None`` for ``none``.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text == "none":
+        return None
+    if re.fullmatch(r"\d{1,5}", text, re.ASCII) is None:
+        raise UsageError(f"{option} takes a number or none")
+    return int(text)
 
 
 _DESCRIPTIONS: Final = {

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import sys
 
+from ._errors import written
+
 __all__ = ["counted", "grouped", "write"]
 
 
 def write(text: str) -> None:
-    """Print a text on the standard output; what its encoding does not have is escaped."""
+    """Print a text on the standard output; what its encoding does not have is escaped.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    with written("the standard output"):
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def grouped(number: int) -> str:

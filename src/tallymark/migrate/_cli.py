@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from .._core.urls import StoreUrl
     from ._copier import Migration, Progress
 
-__all__ = ["main", "run"]
+__all__ = ["exit_code", "main", "run", "summary"]
 
 #: `ps` shows the arguments of all processes to every user of the machine.
 _URL_SOURCES: Final = (
     "or env:NAME or file:PATH to read the URL from a variable or a file, since ps shows arguments"
 )
+
+#: How many seconds a request may take: large bitmaps are on their way.
+_TIMEOUT: Final = 60.0
 
 #: How many keys of each kind the summary lists.
 _LISTED_KEYS: Final = 20
@@ -46,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.user_ids is None and (options.ids is not None or options.skip_unmapped):
         _parser().error("--ids and --skip-unmapped need --user-ids")
     try:
-        return run(**vars(options))
+        migration = run(**vars(options))
     except WrongSchemaError as error:
         print(  # noqa: T201
             f"{type(error).__name__}: {error} (--source-shards N or none, --shards N or none, "
@@ -60,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"the file of --ids cannot be read ({type(error).__name__})", file=sys.stderr)  # noqa: T201
         return 2
+    print(summary(migration))  # noqa: T201 - this is a program
+    return exit_code(migration, has_pairs=bool(options.ids), skip_unmapped=options.skip_unmapped)
 
 
 def run(
@@ -75,8 +80,9 @@ def run(
     skip_unmapped: bool,
     exact: bool,
     quiet: bool,
-) -> int:
-    """Run a migration, print its progress and its result.
+    timeout: float = _TIMEOUT,
+) -> Migration:
+    """Run a migration, and print its progress.
 
     Arguments:
         source, target: the URLs of the old and of the new database.
@@ -84,10 +90,11 @@ def run(
         prefix, target_prefix: the prefixes of the two; ``None`` for the same.
         user_ids: the type of the user ids; without ``ids``, of both databases.
         ids, skip_unmapped, exact: as for `tallymark.migrate.migrate`.
-        quiet: whether to print the result only.
+        quiet: whether to print no progress.
+        timeout: how many seconds a request may take.
 
     Returns:
-        The exit status: 0 if all was copied and all counts agree, 1 if not.
+        The result.
 
     Raises as `tallymark.migrate.migrate`.
     """
@@ -98,23 +105,32 @@ def run(
             prefix=prefix,
             shards=source_shards,
             user_ids=user_ids if ids is None else None,
-            timeout=60,
+            timeout=timeout,
         ) as old,
         SyncTally.from_url(
             urls[1],
             prefix=prefix if target_prefix is None else target_prefix,
             shards=shards,
             user_ids=user_ids,
-            timeout=60,
+            timeout=timeout,
         ) as new,
     ):
         if shards is None and new.backend.context.schema.shards:
             raise InvalidValueError("a cluster cannot do without shards")
         copier = Copier(old, new, ids=ids, skip_unmapped=skip_unmapped, exact=exact)
-        migration = copier.run(None if quiet else _print_progress)
-    _print_summary(migration)
+        return copier.run(None if quiet else _print_progress)
+
+
+def exit_code(migration: Migration, *, has_pairs: bool, skip_unmapped: bool) -> int:
+    """Return 0 if all was copied and all counts agree, and 1 if not.
+
+    Arguments:
+        migration: the result of `run`.
+        has_pairs: whether there was a file with ids.
+        skip_unmapped: whether users who are not in the file were to be left out.
+    """
     # Without a dictionary in the old database, users who came during the migration.
-    is_incomplete = bool(migration.unmapped and ids and not skip_unmapped)
+    is_incomplete = bool(migration.unmapped and has_pairs and not skip_unmapped)
     return 1 if migration.differing or migration.skipped or is_incomplete else 0
 
 
@@ -173,7 +189,9 @@ def _parser() -> argparse.ArgumentParser:
         "--skip-unmapped", action="store_true", help="leave out users who are not in the file"
     )
     parser.add_argument(
-        "--exact", action="store_true", help="also clear bits that only the new database has"
+        "--exact",
+        action="store_true",
+        help="also clear bits that only the new database has, in bitmaps that both have",
     )
     parser.add_argument("--quiet", action="store_true", help="print the result only")
     return parser
@@ -240,22 +258,24 @@ def _print_progress(progress: Progress) -> None:
     )
 
 
-def _print_summary(migration: Migration) -> None:
-    print(  # noqa: T201
+def summary(migration: Migration) -> str:
+    """Return the result of a migration for people, in lines."""
+    result = (
         f"{migration.bitmaps:,} bitmaps, {migration.users:,} users, in "
         f"{migration.seconds:.1f} s: {migration.unchanged:,} were there already, "
         f"{migration.written:,} bits written, {migration.empty:,} others without users, "
         f"{len(migration.differing):,} differ"
     )
+    lines = [result]
     for key, (old, new) in itertools.islice(migration.differing.items(), _LISTED_KEYS):
-        print(f"  {escaped(key)}: {old:,} users in the old database, {new:,} in the new one")  # noqa: T201
-    for key in migration.skipped[:_LISTED_KEYS]:
-        print(f"  {escaped(key)}: holds no bitmap, not copied")  # noqa: T201
+        lines.append(f"  {escaped(key)}: {old:,} users in the old database, {new:,} in the new one")
+    lines += [
+        f"  {escaped(key)}: holds no bitmap, not copied" for key in migration.skipped[:_LISTED_KEYS]
+    ]
     if migration.unmapped:
-        print(f"  {migration.unmapped:,} bits of users without an id: not copied")  # noqa: T201
+        lines.append(f"  {migration.unmapped:,} bits of users without an id: not copied")
     if migration.temporary:
         number = len(migration.temporary)
         keys = "1 key looks like a result" if number == 1 else f"{number:,} keys look like results"
-        print(  # noqa: T201
-            f"  {keys} of bitmapist, such as {shown(migration.temporary[0])}: not copied"
-        )
+        lines.append(f"  {keys} of bitmapist, such as {shown(migration.temporary[0])}: not copied")
+    return "\n".join(lines)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from .._core.keys import KeySchema
 from .._core.untrusted import shown
 from .._reading.fanout import each_shard
-from .._reading.keyspace import all_bitmaps
 from .._reading.raw_keys import unlink
 from .._reading.requests import ListNodes, Request
+from .._reading.schema_check import check_schema
 from .._sync.tally import SyncTally
-from ..errors import InvalidTypeError, InvalidValueError, WrongSchemaError
+from ..errors import InvalidTypeError, InvalidValueError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -99,28 +97,9 @@ class Database:
         Raises:
             WrongSchemaError: they are not.
         """
-        if self.nodes() != [""]:  # every database on a cluster has shards
-            return
-        # A database with shards or a dictionary has a schema key; others, such as bitmapist's,
-        # have none.
-        if self.answer(_exists(self.schema.schema_key)) or self.schema.stored is None:
-            return
-        prefix = self.schema.prefix
-        unsharded = replace(self.context, schema=KeySchema(prefix))
-        bitmaps, _ = self.answer(all_bitmaps(unsharded))
-        if all(event.startswith("{") for event, _ in bitmaps):
-            return
-        if self.answer(_exists(self.schema.schema_key)):  # the first mark was made meanwhile
-            return
-        if self.schema.shards is not None:
-            raise WrongSchemaError(
-                f"the database has bitmaps without shards for the prefix {prefix!r:.80}, and "
-                f"this tally has shards={self.schema.shards}; pass shards=None, or another prefix"
-            )
-        raise WrongSchemaError(
-            f"the database has bitmaps without user_ids for the prefix {prefix!r:.80}, and this "
-            "tally has user_ids; pass user_ids=None, or another prefix"
-        )
+        if self.nodes() == [""]:
+            self.answer(_exists(self.schema.schema_key))  # the first command compares the schemas
+        self.answer(check_schema(self.context))
 
 
 def check_user_ids(source: Database, target: Database, *, with_pairs: bool) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .diagnosis import Status
     from .rights import Right
     from .samples import Sample
+    from .schema_keys import SchemaKeys
     from .servers import ServerFacts
 
 __all__ = ["Check", "Subject", "Verdict", "each_server", "in_bytes", "ok", "plural", "run"]
@@ -47,7 +48,9 @@ class Subject:
         replica: the replica from which the tally reads; ``None`` if it reads from no other.
         sample: a sample of the keys.
         missing: the commands that are refused.
+        schema_keys: which keys show the schema.
         mismatch: how the schema of the database is another one; empty if it is not.
+        refusal: why every call is refused; empty if it is not.
     """
 
     options: Options
@@ -56,7 +59,9 @@ class Subject:
     replica: ServerFacts | Unknown | None
     sample: Sample | Unknown
     missing: Sequence[Right] | Unknown
+    schema_keys: SchemaKeys | Unknown
     mismatch: str = ""
+    refusal: str = ""
 
     @property
     def keys(self) -> Sample:

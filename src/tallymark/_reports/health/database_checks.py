@@ -9,6 +9,7 @@ from ..._core.expiry import Expiry
 from ..._core.periods import Granularity
 from ..._core.untrusted import shown
 from .checks import Check, Verdict, in_bytes, ok, plural
+from .schema_check import judge_schema
 from .servers import Unknown, refusal_text
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from .samples import Sample, SampledBitmap
 
 __all__ = ["DATABASE_CHECKS"]
+
+_GRANT: Final = "ACL SETUSER, with the rights that docs/operations.md lists"
 
 #: The types of the keys that hold a bitmap: a string, or a Roaring bitmap of Redis 8.12.
 _STRING: Final = "string"
@@ -50,6 +53,8 @@ _TOLERANCE: Final = 5
 
 
 def _rights(subject: Subject) -> Verdict:
+    if subject.refusal:
+        return Verdict("problem", f"every call is refused: {subject.refusal}", _GRANT)
     if isinstance(subject.missing, Unknown):
         raise subject.missing
     if not subject.missing:
@@ -62,26 +67,10 @@ def _rights(subject: Subject) -> Verdict:
     advice = (
         "use Redis or Valkey; bitfield=False is for servers without scripts and BITFIELD"
         if unknown
-        else "ACL SETUSER, with the rights that docs/operations.md lists"
+        else _GRANT
     )
     vital = any(right.vital for right in subject.missing)
     return Verdict("problem" if vital else "warning", seen, advice)
-
-
-def _schema(subject: Subject) -> Verdict:
-    if subject.mismatch:
-        return Verdict(
-            "problem", subject.mismatch, "pass the same shards and user_ids, or another prefix"
-        )
-    sample = subject.keys
-    if subject.schema.shards is None and sample.tagged:
-        return Verdict(
-            "warning",
-            f"{sample.tagged} keys of the sample have a shard's tag, and this tally no shards",
-            "pass the number of shards, or use another prefix",
-        )
-    stored = subject.schema.stored
-    return ok("bitmapist's format" if stored is None else f"as in the database: {stored}")
 
 
 def _key_types(subject: Subject) -> Verdict:
@@ -287,7 +276,7 @@ DATABASE_CHECKS: Final = (
     Check(
         "schema",
         "with other shards, or other ids, a tally sees other bits than those of the users",
-        _schema,
+        judge_schema,
     ),
     Check("key types", "a key of another type makes marks and reads of it fail", _key_types),
     Check(

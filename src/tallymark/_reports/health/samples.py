@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ..._core.keys import results_of_bitmapist
+from ..._core.keys import KeySchema, results_of_bitmapist
 from ..._reading.fanout import gather
 from ..._reading.key_scan import FoundBitmap, query_by_shard
 from ..._reading.requests import Checkpoint, ListNodes, Request, in_steps
@@ -84,7 +84,9 @@ class Sample:
         markers: prefixes of other tallies, from keys that only a tally writes.
         shorter: by the beginnings of the tally's prefix, the events of the tally that also
             have a bitmap with this beginning as the prefix.
-        tagged: how many keys begin with the prefix and a brace, as those of shards.
+        shards: the shards of the bitmaps.
+        unsharded: how many bitmaps have no tag of a shard, if those of the tally have.
+        tagged: how many bitmaps have the tag of a shard that the tally does not have.
         refused: why something is not known, by the name of the command.
     """
 
@@ -98,6 +100,8 @@ class Sample:
     endless: list[bytes] = field(default_factory=list)
     markers: set[str] = field(default_factory=set)
     shorter: dict[str, set[str]] = field(default_factory=dict)
+    shards: set[int] = field(default_factory=set)
+    unsharded: int = 0
     tagged: int = 0
     refused: dict[str, CommandError] = field(default_factory=dict)
 
@@ -113,10 +117,7 @@ def take_sample(context: Context) -> Query[Sample]:
     cursors: dict[str, Any] = dict.fromkeys(nodes, b"0")
     for _ in range(_SCANS):
         scans = [(node, _scan(cursor)) for node, cursor in cursors.items()]
-        try:
-            pages = yield from gather(context, scans)
-        except CommandError as error:
-            raise Unknown(refusal_text("SCAN", error)) from None
+        pages = yield from gather(context, scans)
         for node, (cursor, keys) in zip(list(cursors), pages, strict=True):
             yield from in_steps(map(reader.read, keys), _KEYS)
             cursors[node] = cursor
@@ -136,7 +137,10 @@ def take_sample(context: Context) -> Query[Sample]:
 
 def _scan(cursor: Any) -> Query[tuple[Any, list[bytes]]]:
     scan = (b"SCAN", cursor, b"COUNT", b"%d" % _STEP)
-    ((next_cursor, keys),) = yield Request([scan], replies=list, changes=True)
+    (reply,) = yield Request([scan], tolerant=True, changes=True)
+    if isinstance(reply, CommandError):
+        raise Unknown(refusal_text("SCAN", reply))
+    next_cursor, keys = reply
     return next_cursor, keys
 
 
@@ -155,6 +159,8 @@ class _Reader:
         self.others: list[str] = []
         self._schema = context.schema
         self._prefix = context.schema.prefix.encode()
+        #: The schema of bitmaps without shards.
+        self._plain = KeySchema(context.schema.prefix)
         self._own = {part.prefix.encode() + b"tmp:" for part in context.schema.parts}
         self._results = results_of_bitmapist(context.schema.prefix)
 
@@ -173,17 +179,31 @@ class _Reader:
         if any(map(key.startswith, self._own)):
             sample.temporary.append(key)
             return
-        if self._schema.shards is None and key.startswith(self._prefix + b"{"):
-            sample.tagged += 1
         try:
             shard, event, period = self._schema.located(key)
         except InvalidValueError:
+            if self._schema.shards is not None:
+                self._read_other(key)
             return
         sample.found += 1
+        sample.shards.add(shard)
+        if self._schema.shards is None and event.startswith("{"):
+            sample.tagged += 1
         if len(sample.events) < _EVENTS:
             sample.events.add(event)
         if len(self.bitmaps) < _BITMAPS:
             self.bitmaps.append(FoundBitmap(key, shard, event, period))
+
+    def _read_other(self, key: bytes) -> None:
+        """Add a key to the sample that is of no shard of the tally."""
+        try:
+            event, _ = self._plain.parse(key)
+        except InvalidValueError:
+            return
+        if event.startswith("{"):
+            self.sample.tagged += 1
+        else:
+            self.sample.unsharded += 1
 
     def _find_marker(self, key: bytes) -> None:
         for marker in _MARKERS:

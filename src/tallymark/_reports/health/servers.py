@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from ..._core.failures import is_refused_login
 from ..._reading.fanout import gather
 from ..._reading.requests import ListNodes, Request
 from ...errors import CommandError, PermissionDeniedError, UnknownCommandError
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from ..._reading.requests import Command, Query
 
 __all__ = [
+    "EXEC",
+    "MULTI",
     "ServerFacts",
     "Unknown",
     "examine_replica",
@@ -38,6 +41,8 @@ _DIRECTIVES: Final = (
 _PINGS: Final = 5
 _SLOW: Final = 128
 
+MULTI: Final = (b"MULTI",)
+EXEC: Final = (b"EXEC",)
 _CLUSTER_INFO: Final = (b"CLUSTER", b"INFO")
 _CLUSTER_NODES: Final = (b"CLUSTER", b"NODES")
 _SLOWLOG: Final = (b"SLOWLOG", b"GET", b"%d" % _SLOW)
@@ -135,11 +140,17 @@ def _examine(context: Context, node: str, *, changes: bool) -> Query[ServerFacts
         context: the database.
         node: the name of the server.
         changes: whether it is the one that has the marks, not a replica.
+
+    Raises:
+        PermissionDeniedError: the server requires a login.
     """
     commands: list[Command] = [(b"INFO",), _SLOWLOG]
     if node:
         commands += [_CLUSTER_INFO, _CLUSTER_NODES]
     replies = yield Request(commands, tolerant=True, changes=changes)
+    for reply in replies:
+        if is_refused_login(reply):
+            raise reply
     info, slow, *of_cluster = replies
     refused = {
         _name(command): refusal_text(_name(command), reply)
@@ -192,7 +203,7 @@ def find_refusal(*, changes: bool) -> Query[CommandError | None]:
     Arguments:
         changes: as for `Request`.
     """
-    replies = yield Request([(b"MULTI",), (b"EXEC",)], tolerant=True, changes=changes)
+    replies = yield Request([MULTI, EXEC], tolerant=True, changes=changes)
     return next((reply for reply in replies if isinstance(reply, CommandError)), None)
 
 
@@ -207,10 +218,11 @@ def _mapping(command: Command, refused: dict[str, str], *, changes: bool) -> Que
         refused: gets the reason if the command is refused.
         changes: as for `Request`.
     """
-    try:
-        (reply,) = yield Request([command], atomic=True, tolerant=True, changes=changes)
-    except CommandError as error:
-        reply = error
+    # The refusal of an atomic request is an error of all requests that are sent with it.
+    commands = [MULTI, command, EXEC]
+    _, reply, executed = yield Request(commands, tolerant=True, changes=changes)
+    if not isinstance(reply, CommandError):
+        reply = executed if isinstance(executed, CommandError) else executed[0]
     if isinstance(reply, CommandError):
         refused[_name(command)] = refusal_text(_name(command), reply)
         return {}

@@ -13,7 +13,7 @@ from .._errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Catalog", "Field", "parse_field", "parse_map", "quoted", "text"]
+__all__ = ["Catalog", "Field", "as_text", "parse_field", "parse_map", "quoted", "text"]
 
 #: What ``--map`` maps.
 _TARGETS: Final = ("event", "user", "time")
@@ -30,6 +30,24 @@ def text(value: str) -> str:
 def quoted(name: str) -> str:
     """Return a SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def as_text(value: str, kind: str) -> str:
+    """Return SQL for the text of a value; of whole numbers without a fraction.
+
+    Arguments:
+        value: an expression.
+        kind: its SQL type.
+    """
+    as_it_is = f"CAST({value} AS VARCHAR)"
+    if kind in {"FLOAT", "DOUBLE"} or kind.startswith("DECIMAL"):
+        whole = f"TRY_CAST({value} AS HUGEINT)"
+        number = f"CAST({value} AS DOUBLE)"
+        return (
+            f"CASE WHEN isfinite({number}) THEN CASE WHEN {value} = {whole} "
+            f"THEN CAST({whole} AS VARCHAR) ELSE {as_it_is} END END"
+        )
+    return as_it_is
 
 
 @dataclass(frozen=True)
@@ -104,7 +122,7 @@ class Catalog:
     is_json: bool
     columns: dict[str, Any]
     is_text: bool = True
-    #: The paths in JSON that have been asked for; the column ``__values`` has their values.
+    #: The paths in JSON that have been asked for; the column ``__tm_values`` has their values.
     paths: list[str] = field(default_factory=list)
 
     def value(self, what: str, of: Field) -> str:
@@ -117,31 +135,39 @@ class Catalog:
             return text(of.constant)
         if of.sql is not None:
             return of.sql
-        found = [each for each in map(self._column, of.columns) if each is not None]
-        if not found:
+        if not any(map(self.has, of.columns)):
             raise UsageError(self._missing(what, of))
+        # Of JSON, all: later rows may have keys that the first ones do not have.
+        columns = {each: sql for each in of.columns if (sql := self.column(each)) is not None}
+        found = list(columns.values())
         if len(found) == 1:
             return found[0]
         if self.is_text or what != "time":
-            found = [f"nullif(CAST({each} AS VARCHAR), '')" for each in found]
+            found = [
+                f"nullif({as_text(sql, self._kind(each))}, '')" for each, sql in columns.items()
+            ]
         return f"coalesce({', '.join(found)})"
 
     def has(self, name: str) -> bool:
-        """Return whether there is a column, or a nested one."""
-        return self._column(name) is not None
-
-    def _column(self, name: str) -> str | None:
+        """Return whether there is a column, or a nested one; of JSON, in the first rows."""
         if self.is_json:
-            if name in self.columns:
-                return self._json((name,))
-            path = tuple(name.split("."))
-            return self._json(path) if _has(self.columns, path) else None
+            return _path(self.columns, name) is not None
+        return self.column(name) is not None
+
+    def column(self, name: str) -> str | None:
+        """Return the SQL expression of a column; ``None`` if it cannot be there."""
+        if self.is_json:
+            return self._json(_path(self.columns, name) or tuple(name.split(".")))
         exact = self._exact(name)
         if exact is not None:
             return quoted(exact)
         first, _, rest = name.partition(".")
         outer = self._exact(first)
         return None if outer is None or not rest else self._nested(outer, rest.split("."))
+
+    def _kind(self, name: str) -> str:
+        """Return the SQL type of a column; none of nested ones, and of JSON."""
+        return "" if self.is_json else str(self.columns.get(self._exact(name) or name))
 
     def _exact(self, name: str) -> str | None:
         """Return the name of a column as the file has it, whatever its case."""
@@ -160,7 +186,7 @@ class Catalog:
         json_path = _json_path(path)
         if json_path not in self.paths:
             self.paths.append(json_path)
-        return f"__values[{self.paths.index(json_path) + 1}]"
+        return f"__tm_values[{self.paths.index(json_path) + 1}]"
 
     def names(self) -> list[str]:
         """Return the names of all columns; those of nested ones with dots."""
@@ -177,15 +203,22 @@ class Catalog:
         return f"there is no column {wanted} for the {what}; found: {found}; try {advice}"
 
 
-def _has(structure: Any, path: Sequence[str]) -> bool:
-    for key in path:
-        if not isinstance(structure, dict):
-            # "JSON" are values of several kinds, "NULL" none: the sample does not say.
-            return structure in ("JSON", "NULL")
-        if key not in structure:
-            return False
-        structure = structure[key]
-    return True
+def _path(structure: Any, name: str) -> tuple[str, ...] | None:
+    """Return the keys that a name with dots stands for; ``None`` if they are not there.
+
+    Keys may have dots themselves.
+    """
+    if not isinstance(structure, dict):
+        # "JSON" are values of several kinds, "NULL" none: the sample does not say.
+        return tuple(name.split(".")) if structure in ("JSON", "NULL") else None
+    if name in structure:
+        return (name,)
+    for end, letter in enumerate(name):
+        if letter == "." and name[:end] in structure:
+            inner = _path(structure[name[:end]], name[end + 1 :])
+            if inner is not None:
+                return (name[:end], *inner)
+    return None
 
 
 def _names(structure: dict[str, Any], outer: str = "") -> Any:

@@ -70,9 +70,12 @@ _SEGMENT: Final = Preset(
     timezone="UTC",
 )
 
-#: A line of the log format ``combined`` of nginx and Apache, also without referer and agent.
+#: A line of the log format ``combined`` of nginx and Apache, also without referer and agent, and
+#: with the virtual host before it. Names of users may have blanks; Apache escapes ``"``.
 _COMBINED: Final = (
-    r'^(\S+) \S+ (\S+) \[([^\]]+)\] "(?:([A-Z]+) ([^ ?"]*)(?:\?([^ "]*))?[^"]*|[^"]*)" '
+    r"^(?:[^\s:]+:\d+ )?(\S+) \S+ (.+?) \[([^\]]+)\] "
+    r'"(?:([A-Z]+) ((?:[^ ?"\\]|\\.)*)(?:\?((?:[^ "\\]|\\.)*))?(?:[^"\\]|\\.)*'
+    r'|(?:[^"\\]|\\.)*)" '
     r'(\d{3}) (\S+)(?: "((?:[^"\\]|\\.)*)" "((?:[^"\\]|\\.)*)")?'
 )
 

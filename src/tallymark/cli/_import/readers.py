@@ -62,7 +62,8 @@ class Relation:
     """The rows of a file.
 
     Attributes:
-        sql: a query with the columns ``__line``, ``__raw``, ``__malformed`` and those of `catalog`.
+        sql: a query with the columns ``__tm_line``, ``__tm_raw``, ``__tm_malformed`` and those of
+            `catalog`.
         row: SQL for the text of a row, to put into the file of rejected rows.
         catalog: the columns.
         first_line: the number of the first line that is a row.
@@ -132,13 +133,13 @@ def _lines(source: Source, layout: Layout) -> str:
     As fast as DuckDB's reader of JSON on one core, and unlike that, it keeps what is malformed.
     """
     reader = (
-        f"read_csv({text(str(source.path))}, columns={{'__raw': 'VARCHAR'}}, delim=chr(1), "
+        f"read_csv({text(str(source.path))}, columns={{'__tm_raw': 'VARCHAR'}}, delim=chr(1), "
         f"quote='', escape='', header=false, strict_mode=false{_options(source, layout)})"
     )
     return (
-        f"SELECT * FROM (SELECT row_number() OVER () AS __line, __raw FROM {reader}) "
+        f"SELECT * FROM (SELECT row_number() OVER () AS __tm_line, __tm_raw FROM {reader}) "
         # `trim` takes twelve times the time.
-        "WHERE NOT regexp_full_match(__raw, '\\s*')"
+        "WHERE NOT regexp_full_match(__tm_raw, '\\s*')"
     )
 
 
@@ -146,7 +147,7 @@ def _first_line(
     connection: duckdb.DuckDBPyConnection, source: Source, layout: Layout
 ) -> str | None:
     """Return the first line that is not empty; ``None`` if there is none."""
-    query = f"SELECT __raw FROM ({_lines(source, layout)}) LIMIT 1"
+    query = f"SELECT __tm_raw FROM ({_lines(source, layout)}) LIMIT 1"
     found = connection.execute(query).fetchone()
     if found is not None:
         return str(found[0])
@@ -162,26 +163,27 @@ def _lines_with_columns(source: Source, layout: Layout, preset: Preset) -> Relat
         names = ", ".join(map(text, preset.line_names))
         pattern = text(preset.line_pattern)
         columns = ", ".join(
-            f"nullif(nullif(__c.{name}, ''), '-') AS {quoted(name)}" for name in preset.line_names
+            f"nullif(nullif(__tm_c.{name}, ''), '-') AS {quoted(name)}"
+            for name in preset.line_names
         )
         first = preset.line_names[0]
-        malformed = f"CASE WHEN __c.{first} = '' THEN 'line of another format' END"
-        split = f"regexp_extract(__raw, {pattern}, [{names}])"
+        malformed = f"CASE WHEN __tm_c.{first} = '' THEN 'line of another format' END"
+        split = f"regexp_extract(__tm_raw, {pattern}, [{names}])"
         found = dict.fromkeys(preset.line_names, "VARCHAR")
     else:
         most = max(preset.line_columns.values())
         columns = ", ".join(
-            f"nullif(__c[{number}], '') AS {quoted(name)}"
+            f"nullif(__tm_c[{number}], '') AS {quoted(name)}"
             for name, number in preset.line_columns.items()
         )
-        malformed = f"CASE WHEN len(__c) < {most} THEN 'fewer than {most} columns' END"
-        split = "string_split(__raw, '\t')"
+        malformed = f"CASE WHEN len(__tm_c) < {most} THEN 'fewer than {most} columns' END"
+        split = "string_split(__tm_raw, '\t')"
         found = dict.fromkeys(preset.line_columns, "VARCHAR")
     sql = (
-        f"SELECT __line, __raw, {malformed} AS __malformed, {columns} "
-        f"FROM (SELECT __line, __raw, {split} AS __c FROM ({lines}))"
+        f"SELECT __tm_line, __tm_raw, {malformed} AS __tm_malformed, {columns} "
+        f"FROM (SELECT __tm_line, __tm_raw, {split} AS __tm_c FROM ({lines}))"
     )
-    return Relation(sql, "__raw", Catalog(is_json=False, columns=found))
+    return Relation(sql, "__tm_raw", Catalog(is_json=False, columns=found))
 
 
 def _csv(source: Source, layout: Layout, first: str) -> Relation:
@@ -208,8 +210,8 @@ def _csv(source: Source, layout: Layout, first: str) -> Relation:
     first_line = 2 if layout.header else 1
     selected = ", ".join(map(quoted, names))
     sql = (
-        f"SELECT row_number() OVER () + {first_line - 1} AS __line, NULL AS __raw, "
-        f"CAST(NULL AS VARCHAR) AS __malformed, {selected} FROM {reader}"
+        f"SELECT row_number() OVER () + {first_line - 1} AS __tm_line, NULL AS __tm_raw, "
+        f"CAST(NULL AS VARCHAR) AS __tm_malformed, {selected} FROM {reader}"
     )
     pairs = ", ".join(f"{text(name)}, {quoted(name)}" for name in names)
     found = dict.fromkeys(names, "VARCHAR")
@@ -233,7 +235,7 @@ def _json(
 ) -> Relation:
     if is_array:
         rows = (
-            f"SELECT row_number() OVER () AS __line, CAST(json AS VARCHAR) AS __raw "
+            f"SELECT row_number() OVER () AS __tm_line, CAST(json AS VARCHAR) AS __tm_raw "
             f"FROM read_json_objects({text(str(source.path))}, format='array', "
             f"compression={text(source.compression)}, maximum_object_size={_LONGEST_LINE})"
         )
@@ -248,24 +250,24 @@ def _json(
             )
         key = json.dumps(preset.unnested)
         # Malformed lines have no items, and stay rows.
-        items = f"unnest(coalesce(try(json_extract(__raw, {text(f'$.{key}[*]')})), [NULL]))"
+        items = f"unnest(coalesce(try(json_extract(__tm_raw, {text(f'$.{key}[*]')})), [NULL]))"
         merged = (
-            f"CAST(json_merge_patch(__raw, json_object({text(preset.unnested)}, NULL, 'action', "
-            "__item)) AS VARCHAR)"
+            f"CAST(json_merge_patch(__tm_raw, json_object({text(preset.unnested)}, NULL, 'action', "
+            "__tm_item)) AS VARCHAR)"
         )
         rows = (
-            f"SELECT __line, CASE WHEN __item IS NULL THEN __raw ELSE {merged} END AS __raw "
-            f"FROM (SELECT __line, __raw, {items} AS __item FROM ({rows}))"
+            f"SELECT __tm_line, CASE WHEN __tm_item IS NULL THEN __tm_raw ELSE {merged} END "
+            f"AS __tm_raw FROM (SELECT __tm_line, __tm_raw, {items} AS __tm_item FROM ({rows}))"
         )
         structure = _structure(connection, rows)
-    return Relation(rows, "__raw", Catalog(is_json=True, columns=structure))
+    return Relation(rows, "__tm_raw", Catalog(is_json=True, columns=structure))
 
 
 def _structure(connection: duckdb.DuckDBPyConnection, rows: str) -> dict[str, Any]:
     """Return the keys of the first rows, with their types as `json_group_structure` names them."""
     query = (
-        "SELECT json_group_structure(j) FROM (SELECT TRY_CAST(__raw AS JSON) AS j "
-        f"FROM (SELECT __raw FROM ({rows}) LIMIT {_SAMPLE})) WHERE json_type(j) = 'OBJECT'"
+        "SELECT json_group_structure(j) FROM (SELECT TRY_CAST(__tm_raw AS JSON) AS j "
+        f"FROM (SELECT __tm_raw FROM ({rows}) LIMIT {_SAMPLE})) WHERE json_type(j) = 'OBJECT'"
     )
     found = connection.execute(query).fetchone()
     structure = json.loads(found[0]) if found is not None and found[0] is not None else {}
@@ -273,15 +275,12 @@ def _structure(connection: duckdb.DuckDBPyConnection, rows: str) -> dict[str, An
 
 
 def _parquet(connection: duckdb.DuckDBPyConnection, source: Source) -> Relation:
-    reader = (
-        f"read_parquet({text(str(source.path))}, file_row_number=true, hive_partitioning=false)"
-    )
+    reader = f"read_parquet({text(str(source.path))}, hive_partitioning=false)"
     described = connection.execute(f"DESCRIBE SELECT * FROM {reader}").fetchall()
-    columns = {row[0]: row[1] for row in described if row[0] != "file_row_number"}
+    columns = {row[0]: row[1] for row in described}
     sql = (
-        "SELECT file_row_number + 1 AS __line, NULL AS __raw, "
-        "CAST(NULL AS VARCHAR) AS __malformed, "
-        f"* EXCLUDE (file_row_number) FROM {reader}"
+        "SELECT row_number() OVER () AS __tm_line, NULL AS __tm_raw, "
+        f"CAST(NULL AS VARCHAR) AS __tm_malformed, * FROM {reader}"
     )
-    row = "json_object('event', __event, 'user', __user, 'time', __time_text)"
+    row = "json_object('event', __tm_event, 'user', __tm_user, 'time', __tm_time_text)"
     return Relation(sql, row, Catalog(is_json=False, columns=columns, is_text=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +12,7 @@ import duckdb
 from ..._core.untrusted import escaped, listed
 from .._errors import UsageError
 from .expressions import SKIPPED
-from .fields import Field, text
+from .fields import Field, as_text, text
 from .readers import problem
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class RowMapping:
         """Check that all is there."""
         has_sql = any(each.sql is not None for each in self.fields.values())
         object.__setattr__(self, "needs_columns", has_sql or self.where is not None)
+        if self.where is not None and not self.where.strip():
+            raise UsageError("--where is empty")
         if self.preset is None:
             missing = [name for name in ("event", "user", "time") if name not in self.fields]
             if missing:
@@ -92,7 +95,7 @@ class RowMapping:
 
     def keep(self, catalog: Catalog) -> str:
         """Return the condition for rows that count."""
-        conditions = [f"({self.where})"] if self.where is not None else []
+        conditions = [f"({self.where}\n)"] if self.where is not None else []
         if self.preset is not None and self.preset.keep_sql is not None:
             conditions.append(f"({self._filled(self.preset.keep_sql, catalog)})")
         return " AND ".join(conditions) or "true"
@@ -100,12 +103,9 @@ class RowMapping:
     def _filled(self, sql: str, catalog: Catalog, *, needed: bool = False) -> str:
         """Return SQL of the preset with its fields; ``NULL`` for those that are not there."""
         names = self.preset.fields if self.preset is not None else {}
-        values = {
-            name: catalog.value("event", Field((column,))) if catalog.has(column) else "NULL"
-            for name, column in names.items()
-        }
-        if needed and set(values.values()) == {"NULL"}:
+        if needed and not any(map(catalog.has, names.values())):
             catalog.value("event", Field(tuple(names.values())))  # says what is missing
+        values = {name: catalog.column(column) or "NULL" for name, column in names.items()}
         return sql.format_map(values)
 
 
@@ -131,6 +131,11 @@ def rows_query(
         UsageError: columns are missing, or the SQL of the user is not allowed.
     """
     catalog = rows.catalog
+    _check_options(connection, mapping, rules)
+    if mapping.needs_columns or not catalog.is_json:
+        reserved = [name for name in catalog.columns if name.lower().startswith("__tm_")]
+        if reserved:
+            raise UsageError(f"{source.name}: column {escaped(reserved[0], 80)}: __tm_ is reserved")
     try:
         event = mapping.event(catalog)
         user, time = (mapping.value(what, catalog) for what in ("user", "time"))
@@ -142,35 +147,82 @@ def rows_query(
     if catalog.is_json:
         incoming = _with_values(incoming, catalog, with_columns=mapping.needs_columns)
     # What the user has written sees only the columns of the file.
-    parts = {"__event": event, "__user": user, "__time": time, "__keep": keep}
+    parts = {"__tm_event": event, "__tm_user": user, "__tm_time": time, "__tm_keep": keep}
     kinds = _types(connection, parts, incoming, rows, source)
-    for name in ("__event", "__user", "__time"):
+    for name in ("__tm_event", "__tm_user", "__tm_time"):
         if kinds[name] == "JSON":  # a text without its quotation marks
             parts[name] = f"json_extract_string({parts[name]}, '$')"
-    is_blob = kinds["__user"] == "BLOB"
-    parts["__user"] = f"hex({user})" if is_blob else f"CAST({parts['__user']} AS VARCHAR)"
-    parts["__event"] = f"CAST({parts['__event']} AS VARCHAR)"
-    parts["__keep"] = f"CAST({keep} AS BOOLEAN)"
+    is_blob = kinds["__tm_user"] == "BLOB"
+    for name, what in (("__tm_event", "event"), ("__tm_user", "user")):
+        kind = kinds[name]
+        if kind.endswith("]") or kind.startswith(("STRUCT", "MAP")):
+            raise UsageError(f"{source.name}: the {what} is no text and no number, but {kind[:80]}")
+    compound = "".join(
+        f"WHEN {_is_compound(catalog, sql, name)} THEN '{what} is an object or a list' "
+        for name, sql, what in (
+            ("__tm_event", event, "event"),
+            ("__tm_user", user, "user id"),
+        )
+        if "__tm_values" in sql
+    )
+    parts["__tm_user"] = (
+        f"hex({user})" if is_blob else as_text(parts["__tm_user"], kinds["__tm_user"])
+    )
+    parts["__tm_event"] = as_text(parts["__tm_event"], kinds["__tm_event"])
+    parts["__tm_keep"] = f"CAST({keep} AS BOOLEAN)"
     selected = ", ".join(f"{sql} AS {name}" for name, sql in parts.items())
     mapped = f"SELECT *, {selected} FROM ({incoming}) AS incoming"
     # In a query of its own: DuckDB computes an expression in each branch of a CASE anew.
-    texts = f"SELECT *, trim(CAST(__time AS VARCHAR)) AS __time_text FROM ({mapped})"
-    parsed = (
-        f"SELECT *, {rules.user_id('__user')} AS __user_id, "
-        f"{rules.local_time('__time', '__time_text', kinds['__time'])} AS __local FROM ({texts})"
-    )
+    texts = f"SELECT *, trim(CAST(__tm_time AS VARCHAR)) AS __tm_time_text FROM ({mapped})"
+    parsed = f"SELECT *, {rules.user_id('__tm_user')} AS __tm_user_id FROM ({texts})"
+    parsed = rules.with_local_time(parsed, "__tm_time", "__tm_time_text", kinds["__tm_time"])
     skips = mapping.preset is not None and mapping.preset.skips_incomplete
-    judged = f"SELECT *, {rules.reason(skips_incomplete=skips)} AS __reason FROM ({parsed})"
+    judged = (
+        f"SELECT *, {rules.reason(compound, skips_incomplete=skips)} AS __tm_reason FROM ({parsed})"
+    )
     return (
         f"SELECT CAST({number} AS INTEGER) AS file, "
-        "CASE WHEN __reason IS NULL THEN __event END AS event, "
-        "CASE WHEN __reason IS NULL THEN __user_id END AS user_id, "
-        f"CASE WHEN __reason IS NULL THEN {rules.bucket('__local')} END AS bucket, "
-        "__reason AS reason, "
-        f"CASE WHEN __reason <> '{SKIPPED}' THEN __line END AS line, "
-        f"CASE WHEN __reason <> '{SKIPPED}' THEN left({rows.row}, {LONGEST_ROW}) END AS row "
+        "CASE WHEN __tm_reason IS NULL THEN __tm_event END AS event, "
+        "CASE WHEN __tm_reason IS NULL THEN __tm_user_id END AS user_id, "
+        f"CASE WHEN __tm_reason IS NULL THEN {rules.bucket('__tm_local')} END AS bucket, "
+        "__tm_reason AS reason, "
+        f"CASE WHEN __tm_reason <> '{SKIPPED}' THEN __tm_line END AS line, "
+        f"CASE WHEN __tm_reason <> '{SKIPPED}' THEN left({rows.row}, {LONGEST_ROW}) END AS row "
         f"FROM ({judged})"
     )
+
+
+def _check_options(
+    connection: duckdb.DuckDBPyConnection, mapping: RowMapping, rules: Rules
+) -> None:
+    """Raise a `UsageError` if DuckDB does not take a pattern or a format."""
+    checks = [("--path-event", "regexp_matches('', ?)", each) for each, _ in mapping.path_events]
+    if rules.time_format is not None:
+        checks.append(("--time-format", "try_strptime('', ?)", rules.time_format))
+    option = value = ""
+    try:
+        for option, function, value in checks:  # noqa: B007 - the message has the last one
+            connection.execute(f"SELECT {function}", [value])
+    except duckdb.Error as error:
+        raise UsageError(f"{option} {escaped(value, 80)}: {problem(error)}") from None
+
+
+def _is_compound(catalog: Catalog, sql: str, column: str) -> str:
+    """Return the condition that a value of JSON is an object or a list.
+
+    Arguments:
+        catalog: has the paths.
+        sql: the expression of the value.
+        column: the column with its text.
+    """
+    numbers = sorted({int(each) for each in re.findall(r"__tm_values\[(\d+)\]", sql)})
+    tests = " OR ".join(
+        f"({column} = __tm_values[{number}] AND json_type(__tm_raw, "
+        f"{text(catalog.paths[number - 1])}) IN ('OBJECT', 'ARRAY'))"
+        for number in numbers
+    )
+    begins = f"starts_with({column}, '{{') OR starts_with({column}, '[')"
+    return f"CASE WHEN {begins} THEN {tests} ELSE false END"
 
 
 def _with_values(rows: str, catalog: Catalog, *, with_columns: bool) -> str:
@@ -185,11 +237,11 @@ def _with_values(rows: str, catalog: Catalog, *, with_columns: bool) -> str:
     columns = ""
     if with_columns and catalog.columns:
         structure = text(json.dumps(_transformed(catalog.columns)))
-        columns = f", unnest(try(json_transform(__raw, {structure})))"
+        columns = f", unnest(try(json_transform(__tm_raw, {structure})))"
     return (
-        "SELECT *, CASE WHEN __values IS NULL THEN 'malformed JSON' END AS __malformed FROM "
-        f"(SELECT __line, __raw, try(json_extract_string(__raw, [{paths}])) AS __values{columns} "
-        f"FROM ({rows}))"
+        "SELECT *, CASE WHEN __tm_values IS NULL THEN 'malformed JSON' END AS __tm_malformed FROM "
+        f"(SELECT __tm_line, __tm_raw, try(json_extract_string(__tm_raw, [{paths}])) AS __tm_values"
+        f"{columns} FROM ({rows}))"
     )
 
 
