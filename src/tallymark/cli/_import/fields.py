@@ -124,6 +124,8 @@ class Catalog:
     is_text: bool = True
     #: The paths in JSON that have been asked for; the column ``__tm_values`` has their values.
     paths: list[str] = field(default_factory=list)
+    #: The paths of keys that the first rows do not have, by the expressions of their values.
+    rare: dict[str, str] = field(default_factory=dict)
 
     def value(self, what: str, of: Field) -> str:
         """Return the SQL expression of a field; columns that are not there are left out.
@@ -157,7 +159,14 @@ class Catalog:
     def column(self, name: str) -> str | None:
         """Return the SQL expression of a column; ``None`` if it cannot be there."""
         if self.is_json:
-            return self._json(_path(self.columns, name) or tuple(name.split(".")))
+            known = _path(self.columns, name)
+            if known is not None:
+                return self._json(known)
+            # Read only where the columns before have no value.
+            path = _json_path(name.split("."))
+            value = f"try(json_extract_string(__tm_raw, {text(path)}))"
+            self.rare[value] = path
+            return value
         exact = self._exact(name)
         if exact is not None:
             return quoted(exact)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -163,7 +162,7 @@ def rows_query(
             ("__tm_event", event, "event"),
             ("__tm_user", user, "user id"),
         )
-        if "__tm_values" in sql
+        if catalog.is_json and "__tm_" in sql
     )
     parts["__tm_user"] = (
         f"hex({user})" if is_blob else as_text(parts["__tm_user"], kinds["__tm_user"])
@@ -215,14 +214,14 @@ def _is_compound(catalog: Catalog, sql: str, column: str) -> str:
         sql: the expression of the value.
         column: the column with its text.
     """
-    numbers = sorted({int(each) for each in re.findall(r"__tm_values\[(\d+)\]", sql)})
+    paths = {f"__tm_values[{number}]": path for number, path in enumerate(catalog.paths, 1)}
     tests = " OR ".join(
-        f"({column} = __tm_values[{number}] AND json_type(__tm_raw, "
-        f"{text(catalog.paths[number - 1])}) IN ('OBJECT', 'ARRAY'))"
-        for number in numbers
+        f"({column} = {value} AND json_type(__tm_raw, {text(path)}) IN ('OBJECT', 'ARRAY'))"
+        for value, path in {**paths, **catalog.rare}.items()
+        if value in sql
     )
     begins = f"starts_with({column}, '{{') OR starts_with({column}, '[')"
-    return f"CASE WHEN {begins} THEN {tests} ELSE false END"
+    return f"CASE WHEN {begins} THEN {tests or 'false'} ELSE false END"
 
 
 def _with_values(rows: str, catalog: Catalog, *, with_columns: bool) -> str:
