@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ._errors import warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ended_by_signals"]
+__all__ = ["ended_by_signals", "noticed_signals"]
 
 #: The signals of ``kill`` and of a terminal that is closed. Windows has no SIGHUP.
 _SIGNALS: Final = ("SIGTERM", "SIGHUP")
@@ -49,3 +49,29 @@ def ended_by_signals() -> Iterator[None]:
     finally:
         for number in replaced:
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def noticed_signals() -> Iterator[threading.Event]:
+    """Yield an event that Ctrl-C, and the signals of `ended_by_signals`, set before they raise.
+
+    DuckDB imports modules of its own while it runs a query, and drops the `KeyboardInterrupt` of a
+    signal that comes meanwhile.
+    """
+    noticed = threading.Event()
+    replaced: dict[int, Any] = {}
+
+    def handle(number: int, frame: Any) -> None:
+        noticed.set()
+        replaced[number](number, frame)
+
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in (getattr(signal, name, None) for name in ("SIGINT", *_SIGNALS)):
+                if number is not None and callable(handler := signal.getsignal(number)):
+                    replaced[number] = handler
+                    signal.signal(number, handle)
+        yield noticed
+    finally:
+        for number, handler in replaced.items():
+            signal.signal(number, handler)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import duckdb
 
 from .._errors import warn
+from .._signals import noticed_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,20 +118,33 @@ class Step:
 
     @contextlib.contextmanager
     def query(self, connection: duckdb.DuckDBPyConnection, size: float) -> Iterator[None]:
-        """Show how far the queries of a block are, which together do ``size``."""
+        """Show how far the queries of a block are, which together do ``size``.
+
+        Raises:
+            KeyboardInterrupt: at Ctrl-C, whatever DuckDB makes of it.
+        """
         begin, ended = self.done, threading.Event()
 
         def look() -> None:
             while not ended.wait(_BETWEEN_LOOKS):
+                if interrupted.is_set():
+                    connection.interrupt()
                 with contextlib.suppress(duckdb.Error):
                     percent = connection.query_progress()
                     self.advance(begin + size * max(0.0, min(percent, 100.0)) / 100)
 
         thread = threading.Thread(target=look, name="tallymark-import-progress", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+        with noticed_signals() as interrupted:
+            thread.start()
+            try:
+                yield
+            except BaseException:
+                if interrupted.is_set():
+                    raise KeyboardInterrupt from None
+                raise
+            finally:
+                ended.set()
+                thread.join()
+            if interrupted.is_set():
+                raise KeyboardInterrupt
         self.advance(begin + size)
