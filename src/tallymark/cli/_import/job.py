@@ -300,7 +300,7 @@ class Import:
                 f"goes on with the import that was interrupted, behind {sent:,} marks; "
                 "--anew begins it again"
             )
-        stage.put("sources", fingerprint)
+        stage.put(sources=fingerprint)
         return stage
 
     # --- steps
@@ -357,16 +357,16 @@ class Import:
         done = stage.get("marked", 0)
         if done and not self._are_there(stage.probes(done, _BLOCK)):
             warn("the store lacks marks that were sent: all marks are sent again")
-            stage.put("marked", done := 0)
-            stage.put("new", {})
+            done = 0
+            stage.put(marked=0, new={})
         new: Counter[str] = Counter(stage.get("new", {}))
         try:
             with self._progress.step("marking", summary.marks, "marks") as step:
                 step.begin_at(done)
                 for end, groups in stage.blocks(done, _BLOCK):
                     new += self._marked(groups)
-                    stage.put("marked", done := end)
-                    stage.put("new", new)
+                    done = end
+                    stage.put(marked=done, new=new)
                     step.advance(done)
         except BaseException:
             if self._can_resume:

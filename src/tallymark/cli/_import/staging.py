@@ -114,11 +114,11 @@ class Stage:
         value = self.one("SELECT value FROM state WHERE name = ?", name)
         return default if value is None else json.loads(value)
 
-    def put(self, name: str, value: Any) -> None:
-        """Store a value of the state."""
-        self.connection.execute(
-            "INSERT OR REPLACE INTO state VALUES (?, ?)", [name, json.dumps(value)]
-        )
+    def put(self, **values: Any) -> None:
+        """Store values of the state, all of them or none."""
+        rows = ", ".join(["(?, ?)"] * len(values))
+        arguments = [part for name, value in values.items() for part in (name, json.dumps(value))]
+        self.connection.execute(f"INSERT OR REPLACE INTO state VALUES {rows}", arguments)
 
     def one(self, query: str, *arguments: Any) -> Any:
         """Return the first value of a query; ``None`` without a row."""
@@ -204,7 +204,7 @@ class Stage:
         connection.execute("BEGIN")
         try:
             self._group()
-            self.put("is_grouped", value=True)
+            self.put(is_grouped=True)
             connection.execute("COMMIT")
         except BaseException:
             connection.execute("ROLLBACK")
@@ -257,17 +257,17 @@ class Stage:
         while begin < total:
             end = min(begin + size, total)
             groups = self.connection.execute(
-                "SELECT part, event, bucket, list(user) FROM marks WHERE rowid >= ? AND rowid < ? "
+                "SELECT part, event, bucket, list(user - part * ?) FROM marks "
+                "WHERE rowid >= ? AND rowid < ? "
                 "GROUP BY part, event, bucket ORDER BY part, event, bucket",
-                [begin, end],
+                [_USERS_OF_A_PART, begin, end],
             ).fetchall()
             block = []
             for part, event, bucket, users in groups:
                 if self._user_ids is not None:
                     if part != of_part:
                         ids, of_part = self._ids_of(part), part
-                    first = part * _USERS_OF_A_PART
-                    block.append((events[event], bucket, [ids[user - first] for user in users]))
+                    block.append((events[event], bucket, list(map(ids.__getitem__, users))))
                 else:
                     block.append((events[event], bucket, users))
             yield end, block
