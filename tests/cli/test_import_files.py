@@ -214,3 +214,35 @@ def test_byte_order_mark(cli: CommandLine, tmp_path: Path) -> None:
     """A byte order mark says that a file is in UTF-16."""
     (tmp_path / "rows.csv").write_bytes(ROWS.encode("utf-16"))
     assert json.loads(cli.out(f"import {tmp_path}/rows.csv {MAP} --json"))[0]["rows"] == 40
+
+
+@pytest.mark.parametrize(
+    ("written", "options", "said"),
+    [
+        (b"event,uid,at\ncaf\xe9,1,2026-01-05\n", "", "--encoding names another"),
+        (b"event,uid,at\na,1,2026-01-05\nb,2,2026-01-05\r\n", "", "Make them the same"),
+        (b"event,uid,at\na,1,2026-01-05\n", "--where 'cast(event as int) = 1'", "TRY_CAST"),
+    ],
+)
+def test_what_to_try_with_a_file_that_cannot_be_read(
+    cli: CommandLine, tmp_path: Path, written: bytes, options: str, said: str
+) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_bytes(written)
+    outcome = cli(
+        f"import {file} --map event=event user=uid time=at {options}",
+        code=1 if b"\xe9" in written else 2,
+    )
+    assert said in outcome.err
+
+
+def test_empty_lines_before_a_header(cli: CommandLine, tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("\n\nevent,uid,at\na,1,2026-01-05\nb,x,2026-01-05\n", "utf-8")
+    rejects = tmp_path / "rejects.csv"
+    outcome = cli(
+        f"import {file} --map event=event user=uid time=at --rejects {rejects} --json", code=1
+    )
+    (summary,) = json.loads(outcome.out)
+    assert (summary["rows"], summary["rejected"], summary["marks"]) == (2, 1, 1)
+    assert ",5,user id is no whole number," in rejects.read_text("utf-8")

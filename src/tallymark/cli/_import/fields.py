@@ -204,7 +204,7 @@ class Catalog:
     def _missing(self, what: str, of: Field) -> str:
         names = self.names()
         if not names:
-            return "its rows are no objects of JSON with keys"
+            return "its rows are no objects of JSON with keys (or in another encoding: --encoding)"
         wanted = " or ".join(escaped(name, 80) for name in of.columns)
         close = difflib.get_close_matches(of.columns[0], names, 1, 0.6)
         advice = f"--map {what}={close[0]}" if close else f"--map {what}=COLUMN"

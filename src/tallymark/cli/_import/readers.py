@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .presets import Preset
     from .sources import Source
 
-__all__ = ["READ_ERRORS", "Layout", "Relation", "problem", "relation"]
+__all__ = ["READ_ERRORS", "Layout", "Relation", "problem", "relation", "unreadable"]
 
 #: The longest line, in bytes, and how much of a file is read at once: each core takes three of
 #: these buffers. Without it, a buffer has 16 times the longest line.
@@ -88,13 +88,13 @@ def relation(
     try:
         if source.format == "parquet":
             return _parquet(connection, source)
-        first = _first_line(connection, source, layout)
+        first, at = _first_line(connection, source, layout)
         if first is None:
             return None
         if preset is not None and (preset.line_columns or preset.line_pattern):
             return _lines_with_columns(source, layout, preset)
         if source.format in {"csv", "tsv"}:
-            return _csv(source, layout, first)
+            return _csv(source, layout, first, at)
         if source.format in {"json", "ndjson"}:
             is_array = source.format == "json" and first.lstrip().startswith("[")
             if is_array and (source.encoding or layout.encoding) != "utf-8":
@@ -105,7 +105,7 @@ def relation(
     except duckdb.OutOfMemoryException:
         raise
     except duckdb.Error as error:
-        raise UsageError(f"{source.name} cannot be read: {problem(error)}") from None
+        raise unreadable(source, error) from None
     raise UsageError(
         f"{source.name}: lines of text need a preset that says what is where, such as nginx"
     )
@@ -115,6 +115,21 @@ def problem(error: Exception) -> str:
     """Return what DuckDB says in its first line."""
     first = str(error).strip().partition("\n")[0]
     return escaped(first.replace("Invalid Input Error: ", ""), 300)
+
+
+def unreadable(source: Source, error: Exception) -> UsageError:
+    """Return the error for a file that DuckDB cannot read, with advice."""
+    said = problem(error)
+    advice = next((advice for sign, advice in _ADVICE.items() if sign in said), "")
+    return UsageError(f"{source.name} cannot be read: {said}{advice}")
+
+
+#: What to try, by a part of what DuckDB says.
+_ADVICE: Final = {
+    "reached an invalid state": " Do some lines end in CR LF, others in LF? Make them the same",
+    "utf-8": " Try --encoding latin-1 or utf-16",
+    "Conversion Error": "; a --where or (SQL) of --map may use TRY_CAST",
+}
 
 
 def _options(source: Source, layout: Layout) -> str:
@@ -145,16 +160,17 @@ def _lines(source: Source, layout: Layout) -> str:
 
 def _first_line(
     connection: duckdb.DuckDBPyConnection, source: Source, layout: Layout
-) -> str | None:
-    """Return the first line that is not empty; ``None`` if there is none."""
-    query = f"SELECT __tm_raw FROM ({_lines(source, layout)}) LIMIT 1"
+) -> tuple[str | None, int]:
+    """Return the first line that is not empty, ``None`` if there is none; and its number."""
+    query = f"SELECT __tm_raw, __tm_line FROM ({_lines(source, layout)}) LIMIT 1"
     found = connection.execute(query).fetchone()
     if found is not None:
-        return str(found[0])
+        return str(found[0]), int(found[1])
     errors = connection.execute(
         f"SELECT left(csv_line, 10) FROM {READ_ERRORS} ORDER BY line LIMIT 1"
     ).fetchone()
-    return None if errors is None else str(errors[0])  # such as an array of JSON on one line
+    # Such as an array of JSON on one line.
+    return (None if errors is None else str(errors[0])), 1
 
 
 def _lines_with_columns(source: Source, layout: Layout, preset: Preset) -> Relation:
@@ -186,7 +202,7 @@ def _lines_with_columns(source: Source, layout: Layout, preset: Preset) -> Relat
     return Relation(sql, "__tm_raw", Catalog(is_json=False, columns=found))
 
 
-def _csv(source: Source, layout: Layout, first: str) -> Relation:
+def _csv(source: Source, layout: Layout, first: str, at: int) -> Relation:
     try:
         delimiter = layout.delimiter or ("\t" if source.format == "tsv" else _delimiter(first))
         header = next(csv.reader([first], delimiter=delimiter))
@@ -204,10 +220,10 @@ def _csv(source: Source, layout: Layout, first: str) -> Relation:
     columns = ", ".join(f"{text(name)}: 'VARCHAR'" for name in names)
     reader = (
         f"read_csv({text(str(source.path))}, columns={{{columns}}}, delim={text(delimiter)}, "
-        f"quote='\"', escape='\"', header={str(layout.header).lower()}, nullstr=''"
+        f"quote='\"', escape='\"', header={str(layout.header).lower()}, nullstr='', skip={at - 1}"
         f"{_options(source, layout)})"
     )
-    first_line = 2 if layout.header else 1
+    first_line = at + layout.header
     selected = ", ".join(map(quoted, names))
     sql = (
         f"SELECT row_number() OVER () + {first_line - 1} AS __tm_line, NULL AS __tm_raw, "

@@ -16,7 +16,7 @@ from .._errors import UsageError
 from .damage import undamaged
 from .expressions import ID_TYPES, SKIPPED
 from .fields import text
-from .readers import READ_ERRORS, problem, relation
+from .readers import READ_ERRORS, problem, relation, unreadable
 from .rows import LONGEST_ROW, rows_query
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Stage:
                 except duckdb.OutOfMemoryException:
                     raise
                 except duckdb.Error as error:
-                    raise UsageError(f"{source.name} cannot be read: {problem(error)}") from None
+                    raise unreadable(source, error) from None
                 if self._has_read_errors():
                     self._add_read_errors(number, rows.first_line)
             connection.execute(
@@ -178,7 +178,9 @@ class Stage:
         """Add what DuckDB could not split or decode, and correct the numbers of later lines."""
         connection = self.connection
         found = (
-            "SELECT DISTINCT ON (line) line, lower(error_type) || ': ' || error_message AS reason, "
+            "SELECT DISTINCT ON (line) line, CASE error_type WHEN 'INVALID ENCODING' THEN "
+            "'not in the encoding; --encoding names another' "
+            "ELSE lower(error_type) || ': ' || error_message END AS reason, "
             f"left(trim(csv_line, chr(13) || chr(10)), {LONGEST_ROW}) AS row "
             f"FROM {READ_ERRORS} ORDER BY line"
         )
