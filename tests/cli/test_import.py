@@ -393,9 +393,9 @@ def test_lines_of_rejected_rows(cli: CommandLine, tmp_path: Path) -> None:
     kinds = {row["line"]: row["reason"].partition(":")[0] for row in found}
     assert kinds == {
         3: "user id is no whole number",
-        4: "invalid encoding",
+        4: "not in the encoding; --encoding names another",
         5: "user id is no whole number",
-        7: "invalid encoding",
+        7: "not in the encoding; --encoding names another",
         9: "user id is no whole number",
         10: "malformed JSON",
         11: "user id is no whole number",
