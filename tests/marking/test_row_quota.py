@@ -130,9 +130,7 @@ def is_marked(tally: Any, event: str, user_id: Any, moment: date | None) -> bool
     return moment is not None
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[*HealthCheck.__members__.values()]
-)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     table=ROWS,
     places=st.integers(0, 2),
