@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 import fakeredis
@@ -44,6 +45,11 @@ _names = itertools.count()
 
 #: The URL of a server to test on; without it, each process starts one of its own.
 GIVEN_SERVER = "TALLYMARK_TEST_REDIS_URL"
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what it runs in the background so, and it is inherited. Tests of Ctrl-C, and
+    # the programs that they start, need what a terminal gives them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist counts its workers

@@ -674,7 +674,7 @@ def test_an_interrupted_query(
                 signal.pthread_kill(thread, signal.SIGINT)
         else:
             threading.Timer(0.2, signal.pthread_kill, (thread, signal.SIGINT)).start()
-        self.connection.execute("SELECT max(hash(n)) FROM range(1000000000000) AS a(n)")
+        self.connection.execute("SELECT max(hash(n)) FROM range(20000000000) AS a(n)")
 
     monkeypatch.setattr(Stage, "group", endless)
     name = file("rows.csv", "action,uid,at", "a,1,2026-01-05")
