@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from .._core.failures import copied, with_timeout
 from .._core.offsets import as_bits, as_list, blocks, windows
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .._core.periods import Granularity
     from .marks import Bitmaps, Mark, Result
 
-__all__ = ["BulkCall", "BulkWrite", "Chunk", "Target", "prepared_marks"]
+__all__ = ["BulkCall", "BulkWrite", "Chunk", "Target", "WriteResults", "prepared_marks"]
 
 #: How many bits one transaction sets one by one: on three keys, 1.6 ms of Redis's time.
 _SPARSE_MARKS: Final = 1000
@@ -68,7 +68,56 @@ class Chunk:
     ids: int
 
 
-class BulkCall(abc.ABC):
+class WriteResults:
+    """The results of a call that writes in several transactions.
+
+    Attributes:
+        done: how many ids or rows have been written.
+        counts: how many bits were flipped, by granularity.
+    """
+
+    #: What a message says of those that were written before an error.
+    _BEFORE: ClassVar[str] = "ids before were written"
+
+    def __init__(self, granularities: Iterable[Granularity] = ()) -> None:
+        """Begin.
+
+        Arguments:
+            granularities: of the bitmaps to write to, if they are the same in the whole call.
+        """
+        self.done = 0
+        self.counts: dict[Granularity, int] = dict.fromkeys(granularities, 0)
+
+    def record(self, chunk: Chunk, results: Sequence[Result]) -> None:
+        """Add the results of a chunk to the counts.
+
+        Raises:
+            CommandError: Redis refused the chunk.
+        """
+        for result in results:
+            if isinstance(result, TallymarkError):
+                raise result
+            counts = result if isinstance(result, dict) else dict.fromkeys(result, 1)
+            for granularity, count in counts.items():
+                self.counts[granularity] += count
+        self.done += chunk.ids
+
+    def with_progress(self, error: TallymarkError, timeout: float | None) -> TallymarkError:
+        """Return the error of the call: its message also says how much has been written.
+
+        Arguments:
+            error: the error of a chunk, or of an id or a row.
+            timeout: the timeout of the whole call, in seconds; ``None`` if the tally's timeout
+                limits each transaction.
+        """
+        if timeout is not None:
+            error = with_timeout(error, timeout)
+        if not self.done:
+            return error
+        return copied(error, f"{error}; {self.done} {self._BEFORE}")
+
+
+class BulkCall(WriteResults, abc.ABC):
     """One call that writes in several transactions: these, and their results.
 
     Attributes:
@@ -78,10 +127,6 @@ class BulkCall(abc.ABC):
 
     #: Returns how many ids an item of the call's iterable has; ``None`` if the items are ids.
     weight: Callable[[Any], int] | None = None
-
-    def __init__(self) -> None:
-        self.done = 0
-        self.counts: dict[Granularity, int] = {}
 
     @abc.abstractmethod
     def blocks(
@@ -110,34 +155,6 @@ class BulkCall(abc.ABC):
     def chunks(self, block: Any, /) -> Iterator[Chunk]:
         """Yield the transactions for what `checked` has returned."""
 
-    def record(self, chunk: Chunk, results: Sequence[Result]) -> None:
-        """Add the results of a chunk to the counts.
-
-        Raises:
-            CommandError: Redis refused the chunk.
-        """
-        for result in results:
-            if isinstance(result, TallymarkError):
-                raise result
-            counts = result if isinstance(result, dict) else dict.fromkeys(result, 1)
-            for granularity, count in counts.items():
-                self.counts[granularity] += count
-        self.done += chunk.ids
-
-    def with_progress(self, error: TallymarkError, timeout: float | None) -> TallymarkError:
-        """Return the error of the call: its message also says how many ids have been written.
-
-        Arguments:
-            error: the error of a chunk, or of the ids.
-            timeout: the timeout of the whole call, in seconds; ``None`` if the tally's timeout
-                limits each transaction.
-        """
-        if timeout is not None:
-            error = with_timeout(error, timeout)
-        if not self.done:
-            return error
-        return copied(error, f"{error}; {self.done} ids before were written")
-
 
 class BulkWrite(BulkCall):
     """One call of ``mark_many`` or ``unmark_many``: its transactions and their results.
@@ -162,15 +179,13 @@ class BulkWrite(BulkCall):
             schema: checks the ids and assigns them to shards.
             value: the bit to write.
         """
-        super().__init__()
+        bitmaps = target(0).bitmaps
+        super().__init__(bitmaps.granularities)  # the same in all shards
         self._target = target
         self._schema = schema
         self._value = value
-        bitmaps = target(0).bitmaps
         self.event = bitmaps.event
         self.uncounted = bitmaps.uncounted
-        granularities = bitmaps.granularities  # the same in all shards
-        self.counts = dict.fromkeys(granularities, 0)
 
     def blocks(
         self, user_ids: Iterable[Any], check_time: Callable[[], object] | None = None

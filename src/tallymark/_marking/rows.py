@@ -14,22 +14,21 @@ import itertools
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core.arguments import checked_name, iterated
-from .._core.failures import copied, with_timeout
+from .._core.failures import copied
 from .._core.moments import loaded_numpy
 from .._core.offsets import IN_MEMORY, in_time, is_array
 from .._core.untrusted import shown
-from ..errors import ClosedError, InvalidTypeError, TallymarkError
+from ..errors import ClosedError, InvalidTypeError
+from .bulk import WriteResults
 from .row_blocks import BlockWriter
 from .row_columns import Columns, is_columns, streamed
 from .row_effects import Fetch, Reject, Send
 from .row_sorting import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator
 
-    from .._core.periods import Granularity
     from .bulk import Chunk
-    from .marks import Result
     from .policies import EventPolicy
     from .row_blocks import RowTarget
     from .row_effects import Effect
@@ -101,14 +100,15 @@ class RowEvents:
             self._reserved.clear()
 
 
-class RowWrite:
+class RowWrite(WriteResults):
     """One call of ``mark_rows``: its transactions and their results.
 
     Attributes:
         events: has a place reserved for each event.
-        done: how many rows have been written.
-        counts: how many bits were flipped, by granularity.
+        done, counts: as in `WriteResults`.
     """
+
+    _BEFORE = "rows before were marked"
 
     def __init__(
         self,
@@ -126,12 +126,11 @@ class RowWrite:
             writer: makes the transactions of a block of rows that need marks of their own,
                 since their users have ids; else ``None``.
         """
+        super().__init__(target.calendar.granularities)
         self.events = events
         self._target = target
         self._reader = reader
         self._writer = writer
-        self.done = 0
-        self.counts: dict[Granularity, int] = dict.fromkeys(target.calendar.granularities, 0)
 
     @staticmethod
     def check_on_error(on_error: object) -> None:
@@ -204,38 +203,6 @@ class RowWrite:
             effect = next(parts, None)
         if blocks:
             yield from self._block(blocks, pause)
-
-    def record(self, chunk: Chunk, results: Sequence[Result]) -> None:
-        """Add the results of a chunk to the counts.
-
-        Raises:
-            CommandError: Redis refused the chunk.
-        """
-        for result in results:
-            if isinstance(result, TallymarkError):
-                raise result
-            if isinstance(result, dict):
-                for granularity, count in result.items():
-                    if count:
-                        self.counts[granularity] += count
-            else:
-                for granularity in result:
-                    self.counts[granularity] += 1
-        self.done += chunk.ids
-
-    def with_progress(self, error: TallymarkError, timeout: float | None) -> TallymarkError:
-        """Return the error of the call: its message also says how many rows have been marked.
-
-        Arguments:
-            error: the error of a chunk, or of a row.
-            timeout: the timeout of the whole call, in seconds; ``None`` if the tally's timeout
-                limits each transaction.
-        """
-        if timeout is not None:
-            error = with_timeout(error, timeout)
-        if not self.done:
-            return error
-        return copied(error, f"{error}; {self.done} rows before were marked")
 
     # --- reading
 
