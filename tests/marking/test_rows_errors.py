@@ -296,7 +296,7 @@ async def test_an_answer_that_does_not_come(facade: Facade, redis_store: Store) 
 @pytest.mark.usefixtures("_small_blocks")
 async def test_a_failure_tells_how_far_it_got(facade: Facade, redis_store: Store) -> None:
     with proxied(redis_store.url) as proxy:
-        async with facade.open(proxy.url, timeout=0.3) as tally:
+        async with facade.open(proxy.url, timeout=1) as tally:
 
             def stream() -> Iterator[Any]:
                 for user_id in range(50_000):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .._marking.marks import Result
     from .backend import AsyncBackend
 
-__all__ = ["write_many"]
+__all__ = ["closed", "write_many"]
 
 
 async def write_many(
@@ -86,18 +86,12 @@ async def _checked_blocks(
         deadline: when all of them have to be there.
     """
     if isinstance(user_ids, AsyncIterable):
-        ids = aiter(user_ids)
         more = True
-        try:
+        async with closed(aiter(user_ids), deadline) as ids:
             while more:
                 items, more = await _next_items(ids, many.weight, deadline)
                 for block in many.blocks(items)[0]:
                     yield many.checked(block)
-        finally:
-            close = getattr(ids, "aclose", None)
-            if close is not None:
-                with anyio.CancelScope(deadline=deadline.at):
-                    await close()
         return
     unchecked, all_there = many.blocks(user_ids, deadline.check)
     if all_there:
@@ -138,3 +132,15 @@ async def _next_items(
     if scope.cancelled_caught:
         raise StoreTimeoutError("the iterable of user ids did not give the next one in time")
     return items, False
+
+
+@contextlib.asynccontextmanager
+async def closed(items: AsyncIterator[Any], deadline: Deadline) -> AsyncIterator[Any]:
+    """Yield an async iterator, and close it by the deadline if it has an ``aclose``."""
+    try:
+        yield items
+    finally:
+        close = getattr(items, "aclose", None)
+        if close is not None:
+            with anyio.CancelScope(deadline=deadline.at):
+                await close()

@@ -15,6 +15,7 @@ import anyio
 from .._marking.row_effects import Fetch, Reject
 from .._reading.execution import Deadline
 from ..errors import StoreTimeoutError, TallymarkError
+from .bulk import closed
 from .executor import PAUSE, PAUSE_INTERVAL
 from .loop_bound import running_loop
 
@@ -58,7 +59,7 @@ async def write_rows(
         backend.writer.check_usable()
         if isinstance(rows, AsyncIterable):
             write.check_on_error(on_error)
-            async with _closed(aiter(rows), call.deadline) as items:
+            async with closed(aiter(rows), call.deadline) as items:
                 await call.run(None, items)
         else:
             columns, iterator = write.source(rows, call.deadline.check, on_error)
@@ -234,15 +235,3 @@ def _retrieved(task: asyncio.Task[Any]) -> None:
     """Retrieve the exception of a task, of which nobody may ask."""
     if not task.cancelled():
         task.exception()
-
-
-@contextlib.asynccontextmanager
-async def _closed(rows: AsyncIterator[Any], deadline: Deadline) -> AsyncIterator[Any]:
-    """Return a context manager that closes an async iterator which has an ``aclose``."""
-    try:
-        yield rows
-    finally:
-        close = getattr(rows, "aclose", None)
-        if close is not None:
-            with anyio.CancelScope(deadline=deadline.at):
-                await close()

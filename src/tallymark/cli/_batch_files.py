@@ -6,9 +6,7 @@ import contextlib
 import gzip
 import importlib.util
 import json
-import os
 import re
-import secrets
 import stat
 import sys
 import tempfile
@@ -21,6 +19,7 @@ from .._core.id_conversion import bytes_text
 from .._core.offsets import is_array
 from ..errors import MissingExtraError
 from ._errors import UsageError
+from ._files import file_mode, replaced
 from ._signals import ended_by_signals
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def file_format(file: str, chosen: str | None) -> tuple[str, bool]:
         return chosen, False
     if not file:
         raise UsageError(f"the name of the file is empty; {STDOUT} is the standard output")
-    mode = _mode(file)
+    mode = file_mode(file)
     if mode is not None and not stat.S_ISREG(mode):
         raise UsageError(f"{file} is no regular file; {STDOUT} is the standard output")
     path = Path(file.lower())
@@ -112,14 +111,6 @@ def file_format(file: str, chosen: str | None) -> tuple[str, bool]:
     if compressed and known == "parquet":
         raise UsageError(f"{file}: Parquet is compressed by itself; leave out .gz")
     return known, compressed
-
-
-def _mode(file: str | Path) -> int | None:
-    """Return the type and the permissions of a file; ``None`` if there is none."""
-    try:
-        return os.stat(file).st_mode  # noqa: PTH116 - an error has the name as it was given
-    except FileNotFoundError:
-        return None
 
 
 @contextlib.contextmanager
@@ -146,7 +137,7 @@ def opened(
         writer.finish()
         sys.stdout.buffer.flush()
         return
-    with ended_by_signals(), _part_of(file) as part:
+    with ended_by_signals(), replaced(file) as part:
         if kind == "parquet":
             with _parquet_writer(part, user_ids) as parquet:
                 yield parquet
@@ -160,35 +151,6 @@ def opened(
             writer = _TEXT_WRITERS[kind](stream)
             yield writer
             writer.finish()
-
-
-@contextlib.contextmanager
-def _part_of(file: str) -> Iterator[Path]:
-    """Yield an empty file in the same folder; it gets the name when the block has ended.
-
-    It is removed after an exception. If it replaces a file, nobody else can read it meanwhile,
-    and it gets the permissions of that one. A link stays, and the file that it names is replaced.
-
-    Raises:
-        OSError: this is not possible; it has the name of the file.
-    """
-    path = Path(os.path.realpath(file))
-    part = path.with_name(f".tallymark-{secrets.token_hex(6)}.part")
-    try:
-        mode = _mode(path)
-        opening = 0o666 if mode is None else 0o600
-        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, opening))
-        try:
-            yield part
-            if mode is not None:
-                part.chmod(stat.S_IMODE(mode))
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        if error.filename not in {None, str(part)}:
-            raise
-        raise OSError(error.errno, error.strerror or str(error), file) from error
 
 
 def _id_texts(batch: Batch[Any]) -> list[str]:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from ._errors import UsageError, written
+from ._files import replaced
 
 __all__ = ["check_page", "save_page"]
 
@@ -41,22 +42,8 @@ def save_page(path: Path, text: str) -> None:
         if exists and not (target.is_file() and os.access(target.parent, os.W_OK)):
             target.write_text(text, "utf-8")
             return
-        mode = target.stat().st_mode & 0o7777 if exists else None
-        part = target.with_name(f".tallymark-{os.getpid()}.part")
-        first_mode = 0o666 if mode is None else 0o600
-        try:
-            with open(
-                part,
-                "w",
-                encoding="utf-8",
-                opener=lambda name, flags: os.open(name, flags, first_mode),
-            ) as file:
-                file.write(text)
-            if mode is not None:
-                part.chmod(mode)
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
+        with replaced(target) as part:
+            part.write_text(text, "utf-8")
 
 
 def _target(path: Path) -> Path:

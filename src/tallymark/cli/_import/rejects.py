@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-import os
 from typing import TYPE_CHECKING, Final
 
 from .._errors import UsageError
+from .._files import replaced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -60,9 +60,8 @@ def reasons(stage: Stage) -> dict[str, int]:
 
 def write_rejects(path: Path, stage: Stage, sources: Sequence[Source]) -> None:
     """Write the rejected rows to a file, all of them or none."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("w", encoding="utf-8", newline="") as file:
+        with replaced(path) as part, part.open("w", encoding="utf-8", newline="") as file:
             if path.suffix.lower() == ".csv":
                 writer = csv.writer(file)
                 writer.writerow(_COLUMNS)
@@ -71,11 +70,8 @@ def write_rejects(path: Path, stage: Stage, sources: Sequence[Source]) -> None:
                 for row in _rows(stage, sources):
                     named = dict(zip(_COLUMNS, row, strict=True))
                     file.write(json.dumps(named, ensure_ascii=False) + "\n")
-        part.replace(path)
     except OSError as error:
         raise UsageError(f"--rejects: {path} cannot be written: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _rows(stage: Stage, sources: Sequence[Source]) -> Iterator[tuple[str, int, str, str]]:
