@@ -46,10 +46,14 @@ _names = itertools.count()
 #: The URL of a server to test on; without it, each process starts one of its own.
 GIVEN_SERVER = "TALLYMARK_TEST_REDIS_URL"
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell starts what it runs in the background so, and it is inherited. Tests of Ctrl-C, and
-    # the programs that they start, need what a terminal gives them.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell ignores Ctrl-C in what it starts in the background, ``nohup`` ignores SIGHUP, and that is
+# inherited. Tests of signals, and the programs that they start, need what a terminal gives them.
+for _number, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (getattr(signal, "SIGHUP", signal.SIGINT), signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist counts its workers
