@@ -15,16 +15,17 @@ nox.options.sessions = ["tests", "lint", "types"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
-#: Two processes share the tests. Those of faults measure times, so no other tests run beside
-#: them; they wait most of the time, and do not hold each other up.
+#: Two processes share the tests.
 TWO_PROCESSES = ("-n", "2", "--dist", "worksteal")
-FAULTS = (*TWO_PROCESSES, "tests/faults")
-TWO_PARTS = ((*TWO_PROCESSES, "--ignore=tests/faults"), FAULTS)
+#: Those that measure times wait most of it, and do not hold each other up; no others run beside
+#: them.
+TIMED = (*TWO_PROCESSES, "-m", "timed")
+TWO_PARTS = ((*TWO_PROCESSES, "-m", "not timed"), TIMED)
 #: Coverage doubles the time of the tests. It is measured on those that test one thing each; those
 #: that repeat it in many worlds, as hypothesis does, run without.
 REPEATING = "exhaustive or hypothesis"
-MEASURED = (*TWO_PROCESSES, "--ignore=tests/faults", "-m", f"not ({REPEATING})")
-UNMEASURED = ((*TWO_PROCESSES, "--ignore=tests/faults", "-m", REPEATING), FAULTS)
+MEASURED = (*TWO_PROCESSES, "-m", f"not (timed or {REPEATING})")
+UNMEASURED = ((*TWO_PROCESSES, "-m", f"({REPEATING}) and not timed"), TIMED)
 #: The oldest releases of the dependencies that pyproject.toml allows.
 LOWEST = ("redis[hiredis]==5.3.0", "anyio==4.4.0", "fakeredis[lua]==2.39.0")
 

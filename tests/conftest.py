@@ -78,6 +78,13 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 _ONE_PROCESS = pytest.StashKey[bool]()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all tests of faults: each measures whether deadlines are kept."""
+    for item in items:
+        if item.path.parent.name == "faults":
+            item.add_marker("timed")
+
+
 def pytest_report_header(config: pytest.Config) -> str | None:
     """Say in the header that there is only one process."""
     if config.stash.get(_ONE_PROCESS, False):

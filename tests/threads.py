@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tallymark import SyncTally
 
-#: The seconds after its deadline from which a call counts as late, on a busy machine.
+#: The seconds after its deadline from which a call counts as late, beside what a `Lag` measures.
 TOLERANCE = 0.3
 
 MONDAY = date(2026, 11, 23)
@@ -27,6 +27,33 @@ KEYS = {
     Granularity.WEEK: "trackist_{}_W2026-48",
     Granularity.DAY: "trackist_{}_2026-11-23",
 }
+
+
+class Lag:
+    """How late the threads of this process run: the machine, or other threads, hold them up.
+
+    Attributes:
+        worst: the seconds by which a sleep overran, at most.
+    """
+
+    def __init__(self) -> None:
+        self.worst = 0.0
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        begun = time.monotonic()
+        while not self._stopped.wait(0.01):
+            self.worst = max(self.worst, time.monotonic() - begun - 0.01)
+            begun = time.monotonic()
+
+    def __enter__(self) -> Lag:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stopped.set()
+        self._thread.join()
 
 
 @dataclass

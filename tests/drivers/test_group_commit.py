@@ -461,6 +461,7 @@ async def test_a_storm_of_cancellations_leaves_one_connection(
 # --- time
 
 
+@pytest.mark.timed
 async def test_each_call_has_a_deadline_of_its_own(proxy: Proxy) -> None:
     async with Tally.from_url(proxy.url, timeout=0.3) as tally:
         await tally.mark_unique("first", 0)

@@ -517,6 +517,7 @@ def test_observers_that_mark_and_read(redis_store: Store, crowd: Crowd) -> None:
         assert max(call.result() for call in calls) < 15
 
 
+@pytest.mark.timed
 def test_a_ping_before_a_mark_counts_for_its_deadline(redis_store: Store) -> None:
     url = f"?health_check_interval={3600}"
     with wired(redis_store.url) as wire, SyncTally.from_url(wire.url + url) as tally:

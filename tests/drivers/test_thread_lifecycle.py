@@ -52,6 +52,7 @@ def test_closed_while_threads_mark(redis_store: Store) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.timed
 def test_closed_while_redis_is_silent(redis_store: Store) -> None:
     """The calls of other threads go on: with an answer, or until their deadline."""
     with wired(redis_store.url) as wire:
