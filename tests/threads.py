@@ -15,6 +15,8 @@ from tallymark import Granularity, TallymarkError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from typing_extensions import Self
+
     from tallymark import SyncTally
 
 #: The seconds after its deadline from which a call counts as late, beside what a `Lag` measures.
@@ -47,7 +49,7 @@ class Lag:
             self.worst = max(self.worst, time.monotonic() - begun - 0.01)
             begun = time.monotonic()
 
-    def __enter__(self) -> Lag:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
