@@ -68,10 +68,10 @@ class SyncBuffer(Generic[IdT]):
         self._marker = backend.marker
         self._options = options
         self._closed = False
-        self.begin_anew()
+        self._begin_anew()
         backend.buffers.add(self)
 
-    def begin_anew(self) -> None:
+    def _begin_anew(self) -> None:
         """Begin empty, without a thread, as in a child process."""
         #: Re-entrant, since signal handlers may mark. Held for few operations, never while waiting.
         self._lock = threading.RLock()
@@ -346,7 +346,7 @@ class SyncBuffer(Generic[IdT]):
 
     # --- the thread
 
-    def send_some(self) -> bool:
+    def _send_some(self) -> bool:
         """Send some of the marks that wait, in the thread; return whether there were any."""
         with self._lock:
             records, deadline = self._take()
@@ -367,7 +367,7 @@ class SyncBuffer(Generic[IdT]):
             ended.put(None)
         return True
 
-    def has_ended(self) -> bool:
+    def _has_ended(self) -> bool:
         """Return whether the buffer is closed, and has no marks any more."""
         return self._closed and not self._records
 
@@ -410,9 +410,9 @@ def _send_marks(reference: weakref.ref[SyncBuffer[Any]], wake: SimpleQueue[None]
         buffer = reference()
         if buffer is None:
             return
-        if buffer.send_some():
+        if buffer._send_some():  # noqa: SLF001 - its thread
             continue
-        if buffer.has_ended():
+        if buffer._has_ended():  # noqa: SLF001
             return
         del buffer
         try:
