@@ -46,7 +46,8 @@ class Buffer(Generic[IdT]):
     event loop, while that loop runs; others raise a `WrongEventLoopError`.
 
     Marks take effect in the order of their calls, and in that order also with awaited marks of
-    the same tally. On a cluster, marks of the buffer keep their order among themselves.
+    the same tally; not with those that wait for a place, of which 10,000 others are before them.
+    On a cluster, marks of the buffer keep their order among themselves only.
 
     ``async with tally.buffered() as buffer:`` closes the buffer at the end of the block, also
     if an exception leaves it.
