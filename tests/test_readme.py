@@ -86,6 +86,27 @@ def test_it_names_every_verb_option_and_error() -> None:
         assert re.search(rf"\b{name}\b", README), name
 
 
+def test_every_error_has_a_section() -> None:
+    """Who searches for an exception finds its cause and its cure."""
+    page = DOCUMENTS["docs/reference/errors.md"]
+    sections = set(re.findall(r"^## (\w+)$", page, re.MULTILINE))
+    public = {
+        name
+        for name in tallymark.__all__
+        if isinstance(getattr(tallymark, name), type)
+        if issubclass(getattr(tallymark, name), TallymarkError)
+    }
+    assert public <= sections
+    for name in public - {"TallymarkError", "StoreError"}:  # the base classes of the table
+        assert f"[`{name}`](#{name.lower()})" in page
+
+
+def test_every_option_has_a_section() -> None:
+    page = DOCUMENTS["docs/reference/options.md"]
+    titles = " ".join(re.findall(r"^### (.*)$", page, re.MULTILINE))
+    assert set(re.findall(r"\w+", titles)) >= OPTIONS
+
+
 def test_ci_runs_the_command_that_passes_the_tests() -> None:
     demo, tests = COMMANDS
     assert demo.endswith('pip install ".[cli,memory]" && .venv/bin/tallymark demo')
