@@ -142,6 +142,15 @@ def compat(session: nox.Session) -> None:
 
 
 @nox.session
+def recipes(session: nox.Session) -> None:
+    """Run the recipes for task queues in real workers, also Celery's and arq's."""
+    env = install_with_tests(session)
+    env["TALLYMARK_CELERY_PYTHON"] = rival_python(session, "celery[redis]>=5.4", "-e", ".")
+    env["TALLYMARK_ARQ_PYTHON"] = rival_python(session, "arq>=0.26", "redis<6", "-e", ".")
+    session.run("pytest", "tests/recipes", *session.posargs, env=env)
+
+
+@nox.session
 def browser(session: nox.Session) -> None:
     """Test the pages in a real Chromium; `-- --picture` makes the pictures of the docs."""
     env = {**install_with_tests(session), "TALLYMARK_BROWSER_TESTS": "1"}
