@@ -45,10 +45,10 @@ def lifespan(
         user_ids: the type of the users' ids, as of `tallymark.Tally.from_url`.
         options: those of `tallymark.TallyOptions`.
 
-    Raises:
-        InvalidTypeError, InvalidValueError: the URL is not allowed; or, when the app starts, an
-            option. The message never holds the URL.
-        MissingExtraError: when the app starts: ``memory://`` without fakeredis.
+    Raises, when the app starts:
+        InvalidTypeError, InvalidValueError: the URL or an option is not allowed. The message
+            never holds the URL.
+        MissingExtraError: ``memory://`` without fakeredis.
     """
     make = tally_maker(url, user_ids, options)
     del url  # error reporters show the locals of frames
@@ -69,15 +69,12 @@ def lifespan(
 def tally_maker(
     url: str | None, user_ids: type[Any] | None, options: TallyOptions
 ) -> Callable[[], Tally[Any]]:
-    """Return a function that makes a tally, after a check of the URL.
+    """Return a function that makes a tally, which checks the arguments. Raises nothing.
 
     Arguments:
         url: the URL; ``None`` for that of the environment when the tally is made.
         user_ids: the type of the users' ids.
         options: those of the tally, in a dict that no other code refers to.
-
-    Raises:
-        InvalidTypeError, InvalidValueError: the URL is not allowed.
     """
     store = None if url is None else StoreUrl(url)
     del url

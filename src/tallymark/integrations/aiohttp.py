@@ -56,10 +56,10 @@ def tally_context(
         user_ids: the type of the users' ids, as of `tallymark.Tally.from_url`.
         options: those of `tallymark.TallyOptions`.
 
-    Raises:
-        InvalidTypeError, InvalidValueError: the URL is not allowed; or, when the app starts, an
-            option. The message never holds the URL.
-        MissingExtraError: when the app starts: ``memory://`` without fakeredis.
+    Raises, when the app starts:
+        InvalidTypeError, InvalidValueError: the URL or an option is not allowed. The message
+            never holds the URL.
+        MissingExtraError: ``memory://`` without fakeredis.
     """
     make = tally_maker(url, user_ids, options)
     del url  # error reporters show the locals of frames
