@@ -1,6 +1,6 @@
-"""The same app in FastAPI and in aiohttp, for real servers: ``served_apps.py fastapi FD``.
+"""The same app in FastAPI and in aiohttp, for real servers: ``served_apps.py fastapi 5.0 FD``.
 
-It serves the socket with that file descriptor, and marks on TALLYMARK_URL.
+It serves the socket with that file descriptor, and marks on TALLYMARK_URL with that timeout.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 #: Seconds until a mark has failed.
-TIMEOUT = 1.0
+TIMEOUT = float(sys.argv[2])
 
 
 async def without_end() -> AsyncIterator[str]:
@@ -72,7 +72,7 @@ def aiohttp_app() -> web.Application:
 
 if __name__ == "__main__":
     logging.basicConfig()
-    kind, descriptor = sys.argv[1:]
+    kind, _, descriptor = sys.argv[1:]
     listener = socket.socket(fileno=int(descriptor))
     if kind == "fastapi":
         config = uvicorn.Config(app, log_level="warning")

@@ -249,7 +249,8 @@ def test_what_cannot_work_is_refused_at_once() -> None:
 async def test_a_wrong_url_is_refused_when_the_app_starts() -> None:
     app = web.Application()
     app.cleanup_ctx.append(tally_context("http://:secret@host"))
+    runner = web.AppRunner(app)
     with pytest.raises(InvalidValueError) as caught:
-        async with client_of(app):
-            pass
+        await runner.setup()
+    await runner.cleanup()
     assert "secret" not in str(caught.value)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from collections.abc import AsyncIterator  # noqa: TC003 - FastAPI reads annotations
 from pathlib import Path
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest

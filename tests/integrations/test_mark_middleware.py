@@ -14,10 +14,9 @@ from starlette.authentication import AuthCredentials, AuthenticationBackend, Sim
 from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
 from starlette.middleware.authentication import AuthenticationMiddleware
-from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
-from starlette.testclient import TestClient, httpx
+from starlette.testclient import TestClient, httpx  # type: ignore[attr-defined]
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from tallymark import InvalidTypeError, InvalidValueError, Tally
@@ -26,6 +25,8 @@ from tallymark.integrations.asgi import MarkMiddleware, lifespan, skip_mark
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    from starlette.requests import Request
 
     from stores import Store
 
@@ -227,7 +228,8 @@ def test_websockets_are_marked_on_request_when_they_are_accepted(memory_store: S
         statuses.append(status)
         return True
 
-    for user, options in enumerate([{}, {"websockets": True}, {"websockets": True, "when": when}]):
+    choices: list[dict[str, Any]] = [{}, {"websockets": True}, {"websockets": True, "when": when}]
+    for user, options in enumerate(choices):
         with (
             client_of(starlette(memory_store, **options)) as client,
             client.websocket_connect("/socket", headers={"X-User": str(user)}) as connection,
@@ -359,7 +361,7 @@ def test_a_tally_by_scope(memory_store: Store) -> None:
 # --- nothing else changes
 
 
-class Failed(Exception):
+class FailedError(Exception):
     pass
 
 
@@ -383,12 +385,12 @@ async def hinting(scope: Scope, receive: Any, send: Any) -> None:
 
 
 async def failing_first(scope: Scope, receive: Any, send: Any) -> None:
-    raise Failed
+    raise FailedError
 
 
 async def failing_later(scope: Scope, receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    raise Failed
+    raise FailedError
 
 
 async def waiting_for_disconnect(scope: Scope, receive: Any, send: Any) -> None:
@@ -416,7 +418,7 @@ async def run(app: Any, scope: Scope) -> tuple[list[Any], BaseException | None]:
 
     try:
         await app(scope, receive, send)
-    except Failed as error:
+    except FailedError as error:
         return sent, error
     return sent, None
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from .._async.tally import Tally
-from ._lifespan import tally_maker
+from ._lifespan import tally_opener
 from ._request_marks import RequestMarks
 
 if TYPE_CHECKING:
@@ -61,11 +61,11 @@ def tally_context(
             never holds the URL.
         MissingExtraError: ``memory://`` without fakeredis.
     """
-    make = tally_maker(url, user_ids, options)
+    opened = tally_opener(url, user_ids, options)
     del url  # error reporters show the locals of frames
 
     async def context(app: web.Application) -> AsyncIterator[None]:
-        async with make() as tally:
+        async with opened() as tally:
             app[key] = tally
             yield
 
