@@ -57,6 +57,8 @@ class SyncBackend:
         self.database = database
         self.context = Context.of(database, options, time.time)
         self.marker = make_marker(options, time.time, threading.RLock(), self.numbers)
+        #: The buffers that are not closed.
+        self.buffers: weakref.WeakSet[Any] = weakref.WeakSet()
         _backends.add(self)
 
     def submit_counted(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
@@ -74,9 +76,13 @@ class SyncBackend:
         """Begin with no calls in progress and free locks, as in a child process."""
         self.writer.renew_locks()
         self.marker.replace_lock(threading.RLock())
+        for buffer in list(self.buffers):
+            buffer.begin_anew()
 
     def close(self) -> None:
-        """Accept nothing more, and `disconnect`."""
+        """Close the buffers, accept nothing more, and `disconnect`."""
+        for buffer in list(self.buffers):
+            buffer.close()
         self.writer.close()
         self.disconnect()
 
