@@ -187,6 +187,8 @@ class BlockingStream:
         if self._sock is not None:
             self._timeout = left
             self._sock.settimeout(None if left == math.inf else left)
+        else:  # an embedded store, which is slow in tests of outages only
+            self.connection.socket_timeout = None if left == math.inf else left
 
     def _read(self) -> Any:
         try:
