@@ -12,7 +12,7 @@ IN_SDIST = (
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE", "pyproject.toml"),
     *("noxfile.py", "tests/conftest.py", "examples/quickstart.py", "examples/shop_events.csv"),
 )
-JUNK = (".pyc", ".rdb", ".coverage", "/__pycache__", "/.git/", "/.venv", "/.nox", "_cache")
+JUNK = (".pyc", ".rdb", ".coverage", "/__pycache__", "/.git/", "/.venv", "/.nox", "_cache/")
 
 
 def problems(sdist: set[str], wheel: set[str], metadata: str) -> list[str]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SRC = Path(__file__).parents[2] / "src"
 
 #: In each module: `{run}` is the mark of tests that are coroutines.
-TESTS = '''
+TESTS = """
 import asyncio, threading, os, time, math
 from datetime import date, datetime, timezone
 import pytest, tallymark
@@ -114,16 +114,18 @@ def test_bad_arguments(tallymark_outage):
         with pytest.raises(ValueError):
             with tallymark_outage(*arguments[:1], seconds=(*arguments, None)[1]):
                 pass
-'''
+"""
 
-FROZEN = '''
+FROZEN = """
 import pytest, time
 import freezegun, time_machine
 from tallymark import StoreUnavailableError, StoreTimeoutError, mark_event, sync as tm
 from datetime import date, timedelta
 
 @pytest.mark.tallymark(timeout=0.2)
-@pytest.mark.parametrize("freeze", [freezegun.freeze_time, lambda *a: time_machine.travel(*a, tick=False)])
+@pytest.mark.parametrize(
+    "freeze", [freezegun.freeze_time, lambda moment: time_machine.travel(moment, tick=False)]
+)
 async def test_frozen(freeze, tally, sync_tally, tallymark_outage):
     await tally.count(tally.day("active"))
     sync_tally.count(sync_tally.day("active"))
@@ -148,13 +150,16 @@ async def test_frozen(freeze, tally, sync_tally, tallymark_outage):
         assert sync_tally.count(sync_tally.day("active", date(2031, 3, 1))) == 4
         assert await tally.count(tally.day("active", date(2031, 3, 1))) == 4
     assert await tally.count(tally.day("active")) == 0
-'''
+"""
 
 #: Without it, pytest-asyncio warns.
 SCOPE = ("-o", "asyncio_default_fixture_loop_scope=function")
 PLUGINS = {
     "asyncio-auto": ("", ["-p", "no:anyio", "-o", "asyncio_mode=auto", *SCOPE]),
-    "asyncio-strict": ("@pytest.mark.asyncio", ["-p", "no:anyio", "-o", "asyncio_mode=strict", *SCOPE]),
+    "asyncio-strict": (
+        "@pytest.mark.asyncio",
+        ["-p", "no:anyio", "-o", "asyncio_mode=strict", *SCOPE],
+    ),
     "asyncio-session": (
         "@pytest.mark.asyncio(loop_scope='session')",
         ["-p", "no:anyio", "-o", "asyncio_mode=strict", *SCOPE],
@@ -219,9 +224,7 @@ def test_it(sync_tally, turn):
     sync_tally.mark_event("active", turn)
     assert list(sync_tally.users(sync_tally.day("active"))) == [turn]
 """
-    done = run(
-        tmp_path, tests, "-o", f"tallymark_url={redis_store.url}", "-n", "2", *SCOPE
-    )
+    done = run(tmp_path, tests, "-o", f"tallymark_url={redis_store.url}", "-n", "2", *SCOPE)
     passed(done, 20)
     assert not redis_store.raw.dbsize()
 
@@ -250,8 +253,8 @@ def test_without_the_extra_memory(tmp_path: Path) -> None:
     (tmp_path / "none" / "fakeredis.py").write_text("raise ImportError(name='fakeredis')")
     done = run(tmp_path, ONE, *SCOPE, installed=str(tmp_path / "none"))
     assert done.returncode == 1
-    assert 'MissingExtraError: memory:// needs the package fakeredis' in done.stdout
-    assert 'tallymark[memory]' in done.stdout
+    assert "MissingExtraError: memory:// needs the package fakeredis" in done.stdout
+    assert "tallymark[memory]" in done.stdout
 
 
 def test_a_run_without_its_fixtures_does_not_import_tallymark(tmp_path: Path) -> None:

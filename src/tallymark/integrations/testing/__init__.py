@@ -22,7 +22,7 @@ from .servers import Database
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ... import Tally
+    from ..._async.tally import Tally
     from ..._redis.faults import FaultKind
 
 __all__ = ["Outage", "close", "database", "default_tallies", "embedded", "on_server", "real_clocks"]
