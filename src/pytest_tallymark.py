@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tallymark import SyncTally, Tally
-    from tallymark.integrations.testing import Database, Outage
+    from tallymark.integrations.testing import Outage
+    from tallymark.integrations.testing.servers import Database
 
 __all__ = ["sync_tally", "tally", "tally_options", "tally_url", "tallymark_outage"]
 

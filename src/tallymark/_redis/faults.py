@@ -106,12 +106,13 @@ def _slow_down() -> None:
     """Have the connections to slow stores wait before they send, from now on."""
     from fakeredis import FakeRedisConnection, aioredis  # noqa: PLC0415 - an optional dependency
 
-    for kind, waiting in (
+    kinds: tuple[tuple[Any, Any], ...] = (
         (FakeRedisConnection, _waiting),
         (aioredis.FakeAsyncRedisConnection, _waiting_async),
-    ):
+    )
+    for kind, waiting in kinds:
         if "send_packed_command" not in vars(kind):
-            kind.send_packed_command = waiting(kind.send_packed_command)  # type: ignore[method-assign]
+            kind.send_packed_command = waiting(kind.send_packed_command)
 
 
 def _waiting(send: Callable[..., None]) -> Any:

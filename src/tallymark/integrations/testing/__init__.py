@@ -129,15 +129,16 @@ def real_clocks() -> Iterator[None]:
     It also stops the clock of asyncio's event loops, so that no timer fires.
     """
     before = clocks.time
-    loop_time = asyncio.BaseEventLoop.time
+    loops: Any = asyncio.BaseEventLoop
+    loop_time = loops.time
     clocks.time = lambda: time.time()  # noqa: PLW0108 - see above
     if "freezegun" in sys.modules:
-        asyncio.BaseEventLoop.time = lambda _: clocks.monotonic()  # type: ignore[method-assign]
+        loops.time = lambda _: clocks.monotonic()
     try:
         yield
     finally:
         clocks.time = before
-        asyncio.BaseEventLoop.time = loop_time  # type: ignore[method-assign]
+        loops.time = loop_time
 
 
 def close(tally: Tally[Any]) -> None:

@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 import redis
@@ -58,7 +58,7 @@ class Database:
         self.url = _with_database(url, number)
         store = StoreUrl(self.url)
         self.address: StoreAddress = store.address
-        self._client: redis.Redis = make_client(KINDS, store, Options(timeout=10))
+        self._client: Any = make_client(KINDS, store, Options(timeout=10))
         self._token = secrets.token_hex(8)
         try:
             self._claim(number)
