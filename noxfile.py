@@ -174,6 +174,34 @@ def quickstart(session: nox.Session) -> None:
 
 
 @nox.session
+def build(session: nox.Session) -> None:
+    """Build the sdist and the wheel, check them, and run the wheel with and without extras."""
+    session.install("build", "twine")
+    folder = Path(session.create_tmp()).resolve() / "dist"
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(folder))  # the wheel, from the sdist
+    files = sorted(map(str, folder.iterdir()))
+    session.run("twine", "check", "--strict", *files)
+    session.run("python", "tests/release.py", *files)
+    (wheel,) = (file for file in files if file.endswith(".whl"))
+    extras = sorted(PYPROJECT["project"]["optional-dependencies"])
+    for chosen in ("", *extras, ",".join(extras)):
+        clean = folder.parent / "clean"
+        session.run("python", "-m", "venv", "--clear", str(clean), silent=True)
+        python = str(clean / "bin" / "python")
+        target = f"{wheel}[{chosen}]" if chosen else wheel
+        session.run(python, "-m", "pip", "install", "--quiet", target, external=True)
+        # From another folder, or the source tree would be imported.
+        with session.chdir(folder):
+            session.run(python, "-W", "error", "-c", "import tallymark", external=True)
+            if "memory" in chosen:
+                example = Path(__file__).parent / "examples" / "quickstart.py"
+                session.run(python, str(example), external=True, silent=True)
+            if "cli" in chosen:
+                session.run(str(clean / "bin" / "tallymark"), "--version", external=True)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure tallymark and its alternatives in one run; `-- --quick` takes four minutes.
 
