@@ -13,9 +13,12 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent.parent / "examples"))
 
-from fastapi_app import Marks, app  # pyright: ignore[reportMissingImports]
+from fastapi import FastAPI
+from fastapi_app import app  # pyright: ignore[reportMissingImports]
 from redis.asyncio import BlockingConnectionPool, Redis
 from workloads import keys
+
+from tallymark.integrations.fastapi import MarkMiddleware, TallyDep
 
 client = Redis.from_pool(
     BlockingConnectionPool.from_url(os.environ["TALLYMARK_URL"], max_connections=50)
@@ -23,7 +26,7 @@ client = Redis.from_pool(
 
 
 @app.post("/obvious/{user_id}/login")
-async def obvious(user_id: int, tally: Marks) -> dict[str, bool]:
+async def obvious(user_id: int, tally: TallyDep) -> dict[str, bool]:
     """Do the same as the login of the example, with a redis.asyncio pipeline."""
     *_, day = wanted = keys("obvious")
     async with client.pipeline(transaction=True) as pipeline:
@@ -35,6 +38,27 @@ async def obvious(user_id: int, tally: Marks) -> dict[str, bool]:
 
 
 @app.post("/nothing/{user_id}/login")
-async def nothing(user_id: int, tally: Marks) -> dict[str, bool]:
+async def nothing(user_id: int, tally: TallyDep) -> dict[str, bool]:
     """Respond without a mark."""
     return {"first_today": bool(user_id)}
+
+
+#: The same app, once with each request marked and once without, for `marked_requests`.
+bare = FastAPI()
+marking = FastAPI()
+marking.add_middleware(
+    MarkMiddleware,
+    user=lambda scope: scope["path_params"]["user_id"],
+    event="request",
+    tally=lambda _: app.state.tally,
+)
+for each in (bare, marking):
+
+    @each.post("/{user_id}/login")
+    async def answer(user_id: int) -> dict[str, bool]:
+        """Respond without a mark of its own."""
+        return {"first_today": bool(user_id)}
+
+
+app.mount("/bare", bare)
+app.mount("/marking", marking)
