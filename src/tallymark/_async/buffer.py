@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 import anyio
@@ -14,6 +13,7 @@ from .._core.user_ids import IdT
 from .._marking.buffering import BufferStats, FailureReport, failures
 from .._marking.chunks import Chunk
 from .._marking.sizing import MAX_BATCH_MARKS
+from .._redis.clocks import clocks
 from ..errors import ClosedError, StoreTimeoutError, TallymarkError, WrongEventLoopError
 from .loop_bound import no_loop, running_loop
 
@@ -66,7 +66,7 @@ class Buffer(Generic[IdT]):
         #: The event loop, from the first mark on.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
-        self._report = FailureReport(options.on_error, time.monotonic)
+        self._report = FailureReport(options.on_error, clocks.monotonic)
         self._sent = self._failed = self._dropped = 0
         #: The chunks with marks that wait, in call order.
         self._chunks: dict[Chunk, None] = {}
@@ -109,7 +109,7 @@ class Buffer(Generic[IdT]):
             ClosedError, WrongEventLoopError: the buffer or the tally is closed, or belongs to
                 another event loop.
         """
-        at = time.time() if now is None else now
+        at = clocks.time() if now is None else now
         mark = self._marker.mark_event(event, user_id, now, track_hourly, track_unique)
         self._accept(mark, user_id, at)
 
@@ -144,7 +144,7 @@ class Buffer(Generic[IdT]):
             ClosedError, WrongEventLoopError: the buffer or the tally is closed, or belongs to
                 another event loop.
         """
-        at = time.time() if now is None else now
+        at = clocks.time() if now is None else now
         mark = self._marker.unmark_event(event, user_id, now, track_hourly, track_unique, False)
         self._accept(mark, user_id, at)
 
@@ -283,7 +283,7 @@ class Buffer(Generic[IdT]):
         if (
             len(chunk.records) < chunk.room
             and loop is self._loop
-            and time.monotonic() < chunk.closes_at
+            and clocks.monotonic() < chunk.closes_at
             and not mark.bitmaps.uncounted
             and self._writer.is_open(chunk)
         ):
@@ -311,7 +311,7 @@ class Buffer(Generic[IdT]):
         mark = record[0]
         chunk = Chunk(self, self._settled, [record])
         chunk.room = min(MAX_BATCH_MARKS, options.max_size - waiting)
-        chunk.closes_at = time.monotonic() + _CHUNK_SECONDS
+        chunk.closes_at = clocks.monotonic() + _CHUNK_SECONDS
         if mark.bitmaps.uncounted:
             self._marker.reserve((mark,))
             chunk.has_reserved = True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import sys
 import threading
-import time
 import weakref
 from collections import deque
 from queue import Empty, SimpleQueue
@@ -17,6 +16,7 @@ from .._core.user_ids import IdT
 from .._marking.buffering import BufferStats, FailureReport, failures
 from .._marking.chunks import retriable_indexes
 from .._marking.sizing import MAX_BATCH_MARKS
+from .._redis.clocks import clocks
 from ..errors import ClosedError, ReentrantCallError, StoreTimeoutError, TallymarkError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class SyncBuffer(Generic[IdT]):
         """Begin empty, without a thread, as in a child process."""
         #: Re-entrant, since signal handlers may mark. Held for few operations, never while waiting.
         self._lock = threading.RLock()
-        self._report = FailureReport(self._options.on_error, time.monotonic)
+        self._report = FailureReport(self._options.on_error, clocks.monotonic)
         self._sent = self._failed = self._dropped = 0
         #: The marks that wait, each with its deadline, and those that the thread sends.
         self._records: deque[tuple[Record, float]] = deque()
@@ -118,7 +118,7 @@ class SyncBuffer(Generic[IdT]):
             OverloadedError: the buffer is full, unless it drops marks then.
             ClosedError: the buffer or the tally is closed.
         """
-        at = time.time() if now is None else now
+        at = clocks.time() if now is None else now
         mark = self._marker.mark_event(event, user_id, now, track_hourly, track_unique)
         self._accept(mark, user_id, at)
 
@@ -152,7 +152,7 @@ class SyncBuffer(Generic[IdT]):
             OverloadedError: the buffer is full, unless it drops marks then.
             ClosedError: the buffer or the tally is closed.
         """
-        at = time.time() if now is None else now
+        at = clocks.time() if now is None else now
         mark = self._marker.unmark_event(event, user_id, now, track_hourly, track_unique, False)
         self._accept(mark, user_id, at)
 
@@ -272,7 +272,7 @@ class SyncBuffer(Generic[IdT]):
             records = self._records
             waiting = len(records) + len(self._in_flight)
             if waiting < options.max_size:
-                records.append((record, time.monotonic() + options.timeout))
+                records.append((record, clocks.monotonic() + options.timeout))
                 if self._sleeps:
                     self._sleeps = False
                     self._wake.put(None)
@@ -309,14 +309,14 @@ class SyncBuffer(Generic[IdT]):
 
     def _wait(self, seconds: float) -> int:
         """Wait until all marks of this moment have ended; return how many have not."""
-        deadline = time.monotonic() + seconds
+        deadline = clocks.monotonic() + seconds
         ended: SimpleQueue[None] = SimpleQueue()
         with self._lock:
             target = self._sent + self._failed + len(self._records) + len(self._in_flight)
             self._flushes.append(ended)
         try:
             while self._sent + self._failed < target:
-                left = deadline - time.monotonic()
+                left = deadline - clocks.monotonic()
                 if left <= 0:
                     break
                 try:
@@ -385,7 +385,7 @@ class SyncBuffer(Generic[IdT]):
         repeated = list(range(len(marks)))
         while repeated:
             some = [marks[index] for index in repeated]
-            left = max(0.001, deadline - time.monotonic())
+            left = max(0.001, deadline - clocks.monotonic())
             own: list[Result]
             try:
                 own = self._backend.writer.submit_together(some, left)
