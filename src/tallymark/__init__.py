@@ -219,7 +219,7 @@ if not _TYPE_CHECKING:  # for a type checker, a module with `__getattr__` has ev
         if name in _LAZY:
             value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
         elif name == "__version__":
-            value = _version()
+            value = importlib.import_module(f"{__name__}._version").__version__
         else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         globals()[name] = value
@@ -227,14 +227,6 @@ if not _TYPE_CHECKING:  # for a type checker, a module with `__getattr__` has ev
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *_LAZY, "sync", "__version__"})
-
-    def _version() -> str:
-        import importlib.metadata  # noqa: PLC0415 - takes some milliseconds
-
-        try:
-            return importlib.metadata.version("tallymark")
-        except importlib.metadata.PackageNotFoundError:  # a source tree that is not installed
-            return "0+unknown"
 
 
 _options.install_switches(__name__)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -25,6 +24,7 @@ from .._core.failures import TRANSIENT, overloaded, with_outcome
 from .._core.options import checked_timeout
 from .._marking.sizing import BatchSizer
 from .._marking.stats import Totals
+from .._redis.clocks import clocks
 from ..errors import (
     ClosedError,
     StoreError,
@@ -248,7 +248,7 @@ class GroupCommit(ClosedWhenIdle):
         return (
             in_flight is not None
             and bool(in_flight.sent_at)
-            and (time.perf_counter() - in_flight.sent_at > seconds)
+            and (clocks.perf_counter() - in_flight.sent_at > seconds)
         )
 
     def abort(self) -> None:
@@ -491,7 +491,7 @@ class GroupCommit(ClosedWhenIdle):
         final = expired or not isinstance(failure, TRANSIENT)
         self._sender.failed(failure, final=final)
         if expired and in_flight.sent:
-            seconds = time.perf_counter() - in_flight.sent_at
+            seconds = clocks.perf_counter() - in_flight.sent_at
             self._sizer.timed_out(count(in_flight.writes), seconds)
         if final or not self._retry:
             self._in_flight = None
@@ -505,7 +505,7 @@ class GroupCommit(ClosedWhenIdle):
         """Resolve the future of each caller with its results."""
         if self._sender.is_failing:
             self._sender.succeeded()
-        seconds = time.perf_counter() - in_flight.sent_at
+        seconds = clocks.perf_counter() - in_flight.sent_at
         self._sizer.completed(len(results), seconds, self._timeout)
         retriable = in_flight.batch.retriable
         repeated: list[PendingWrite] = []

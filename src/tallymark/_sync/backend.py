@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from .._cluster.batches import make_marker
 from .._core.context import Context
 from .._marking.number_cache import NumberCache
+from .._redis.clocks import clocks
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -55,8 +55,8 @@ class SyncBackend:
         self.numbers = NumberCache.of(options) if caches_numbers else None
         self.options = options
         self.database = database
-        self.context = Context.of(database, options, time.time)
-        self.marker = make_marker(options, time.time, threading.RLock(), self.numbers)
+        self.context = Context.of(database, options, clocks.time)
+        self.marker = make_marker(options, clocks.time, threading.RLock(), self.numbers)
         #: The buffers that are not closed.
         self.buffers: weakref.WeakSet[Any] = weakref.WeakSet()
         _backends.add(self)
