@@ -90,6 +90,7 @@ def middleware(url: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
     """Measure an app with and without `MarkMiddleware` in turns, and return a row for each."""
     kinds = {"no mark": "bare", "MarkMiddleware": "marking"}
     command = [sys.executable, "-m", *UVICORN]
+    command[command.index("web_app:app")] = "web_app:both"
     with served(command, {"TALLYMARK_URL": url}) as port, redis.Redis.from_url(url) as store:
         loads = {
             name: functools.partial(load, port, kind, connections=TASKS)

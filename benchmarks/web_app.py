@@ -10,6 +10,7 @@ import os
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 sys.path.append(str(Path(__file__).parent.parent / "examples"))
 
@@ -43,22 +44,25 @@ async def nothing(user_id: int, tally: TallyDep) -> dict[str, bool]:
     return {"first_today": bool(user_id)}
 
 
-#: The same app, once with each request marked and once without, for `marked_requests`.
-bare = FastAPI()
-marking = FastAPI()
+#: The same app without and with a mark of each request.
+bare, marking = FastAPI(), FastAPI()
 marking.add_middleware(
     MarkMiddleware,
-    user=lambda scope: scope["path_params"]["user_id"],
+    user=lambda scope: int(scope["path_params"]["user_id"]),
     event="request",
     tally=lambda _: app.state.tally,
 )
-for each in (bare, marking):
-
-    @each.post("/{user_id}/login")
-    async def answer(user_id: int) -> dict[str, bool]:
-        """Respond without a mark of its own."""
-        return {"first_today": bool(user_id)}
 
 
-app.mount("/bare", bare)
-app.mount("/marking", marking)
+@bare.post("/bare/{user_id}/login")
+@marking.post("/marking/{user_id}/login")
+async def answer(user_id: int) -> dict[str, bool]:
+    """Respond without a mark of its own."""
+    return {"first_today": bool(user_id)}
+
+
+async def both(scope: Any, receive: Any, send: Any) -> None:
+    """Serve both apps in one process, and the lifespan of the example."""
+    path = scope.get("path", "")
+    chosen = bare if path.startswith("/bare") else marking if path.startswith("/mark") else app
+    await chosen(scope, receive, send)
