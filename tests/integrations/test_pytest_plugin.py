@@ -57,20 +57,20 @@ class TestMarkers:
     def test_the_closest_wins(self, tally_options):
         assert tally_options == {{"timezone": "Europe/Berlin", "timeout": 0.2}}
 
-@pytest.mark.tallymark(timeout=0.2)
+@pytest.mark.tallymark(timeout=20)
 {run}
 async def test_outages(tally, sync_tally, tally_url, tallymark_outage):
-    async with Tally.from_url(tally_url, timeout=0.2) as own:
+    async with Tally.from_url(tally_url, timeout=20) as own:
         await own.mark_event("active", 1)
         sync_tally.mark_event("active", 1)
         with tallymark_outage("unavailable"):
             for mark in (tally, own, tallymark):
                 with pytest.raises(StoreUnavailableError):
-                    await mark.mark_event("active", 2)
+                    await mark.mark_event("active", 2, timeout=0.2)
             with pytest.raises(StoreUnavailableError):
-                await own.count(own.day("active"))
+                await own.count(own.day("active"), timeout=0.2)
             with pytest.raises(StoreUnavailableError):
-                sync_tally.mark_event("active", 2)
+                sync_tally.mark_event("active", 2, timeout=0.2)
         assert await own.mark_event("active", 3)
         assert sync_tally.count(sync_tally.day("active")) == 2
         with tallymark_outage("full"):
@@ -84,17 +84,17 @@ async def test_outages(tally, sync_tally, tally_url, tallymark_outage):
             assert await own.count(own.day("active")) == 2
         with tallymark_outage("slow"):
             with pytest.raises(StoreTimeoutError):
-                await own.mark_event("active", 6)
+                await own.mark_event("active", 6, timeout=0.2)
             with pytest.raises(StoreTimeoutError):
-                await own.count(own.day("active"))
+                await own.count(own.day("active"), timeout=0.2)
             with pytest.raises(StoreTimeoutError):
-                sync_tally.mark_event("active", 6)
+                sync_tally.mark_event("active", 6, timeout=0.2)
             with tallymark_outage("full"), pytest.raises(StoreFullError):
                 await tally.mark_event("active", 7)
         began = time.perf_counter()
         with tallymark_outage("slow", seconds=0.05):
-            assert await own.mark_event("active", 8, timeout=4)
-            assert sync_tally.mark_event("active", 9, timeout=4)
+            assert await own.mark_event("active", 8)
+            assert sync_tally.mark_event("active", 9)
         assert time.perf_counter() - began >= 0.1
         assert [user async for user in own.users(own.day("active"))] == [1, 3, 8, 9]
 
@@ -119,7 +119,7 @@ import freezegun, time_machine
 from tallymark import StoreUnavailableError, StoreTimeoutError, mark_event, sync as tm
 from datetime import date, timedelta
 
-@pytest.mark.tallymark(timeout=0.2)
+@pytest.mark.tallymark(timeout=20)
 @pytest.mark.parametrize(
     "freeze", [freezegun.freeze_time, lambda moment: time_machine.travel(moment, tick=False)]
 )
@@ -134,13 +134,13 @@ async def test_frozen(freeze, tally, sync_tally, tallymark_outage):
         for kind, error in (("slow", StoreTimeoutError), ("unavailable", StoreUnavailableError)):
             with tallymark_outage(kind):
                 with pytest.raises(error):
-                    await tally.mark_event("active", 5)
+                    await tally.mark_event("active", 5, timeout=0.2)
                 with pytest.raises(error):
-                    await tally.count(tally.day("active"))
+                    await tally.count(tally.day("active"), timeout=0.2)
                 with pytest.raises(error):
-                    sync_tally.mark_event("active", 5)
+                    sync_tally.mark_event("active", 5, timeout=0.2)
                 with pytest.raises(error):
-                    sync_tally.count(sync_tally.day("active"))
+                    sync_tally.count(sync_tally.day("active"), timeout=0.2)
         assert await tally.count(tally.day("active")) == 4
         assert sync_tally.count(sync_tally.day("active")) == 4
     with freeze("1999-01-01"):
