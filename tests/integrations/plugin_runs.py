@@ -35,6 +35,8 @@ def run_folder(
     """Run pytest in a folder, with every warning an error."""
     scope = () if "no:asyncio" in arguments else SCOPE
     path = filter(None, (installed, *_distribution(folder), str(ROOT / "src")))
+    # Not the number of a worker of pytest-xdist that runs this test.
+    env = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     # -I would hide PYTHONPATH.
     return subprocess.run(
         [
@@ -42,7 +44,7 @@ def run_folder(
             *("-p", "no:valkey", "-p", "no:cacheprovider", *scope, *arguments),
         ],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+        env={**env, "PYTHONPATH": os.pathsep.join(path)},
         capture_output=True,
         text=True,
         check=False,
