@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 import anyio
@@ -14,6 +13,7 @@ from .._core.user_ids import IdT
 from .._marking.buffering import BufferStats, FailureReport, failures
 from .._marking.chunks import Chunk
 from .._marking.sizing import MAX_BATCH_MARKS
+from .._redis.clocks import clocks
 from ..errors import ClosedError, StoreTimeoutError, TallymarkError, WrongEventLoopError
 from .loop_bound import no_loop, running_loop
 
@@ -46,7 +46,8 @@ class Buffer(Generic[IdT]):
     event loop, while that loop runs; others raise a `WrongEventLoopError`.
 
     Marks take effect in the order of their calls, and in that order also with awaited marks of
-    the same tally. On a cluster, marks of the buffer keep their order among themselves.
+    the same tally; not with those that wait for a place, of which 10,000 others are before them.
+    On a cluster, marks of the buffer keep their order among themselves only.
 
     ``async with tally.buffered() as buffer:`` closes the buffer at the end of the block, also
     if an exception leaves it.
@@ -65,7 +66,7 @@ class Buffer(Generic[IdT]):
         #: The event loop, from the first mark on.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
-        self._report = FailureReport(options.on_error, time.monotonic)
+        self._report = FailureReport(options.on_error, clocks.monotonic)
         self._sent = self._failed = self._dropped = 0
         #: The chunks with marks that wait, in call order.
         self._chunks: dict[Chunk, None] = {}
@@ -108,7 +109,7 @@ class Buffer(Generic[IdT]):
             ClosedError, WrongEventLoopError: the buffer or the tally is closed, or belongs to
                 another event loop.
         """
-        at = time.time() if now is None else now
+        at = clocks.time() if now is None else now
         mark = self._marker.mark_event(event, user_id, now, track_hourly, track_unique)
         self._accept(mark, user_id, at)
 
@@ -143,7 +144,7 @@ class Buffer(Generic[IdT]):
             ClosedError, WrongEventLoopError: the buffer or the tally is closed, or belongs to
                 another event loop.
         """
-        at = time.time() if now is None else now
+        at = clocks.time() if now is None else now
         mark = self._marker.unmark_event(event, user_id, now, track_hourly, track_unique, False)
         self._accept(mark, user_id, at)
 
@@ -186,7 +187,7 @@ class Buffer(Generic[IdT]):
     async def flush(self, timeout: float | None = None) -> None:
         """Wait until all marks that were accepted before this call are sent or failed.
 
-        Marks are sent without it as well; nothing is sent earlier by it.
+        Marks are sent without it as well, at most a hundredth of a second later.
 
         Arguments:
             timeout: how many seconds to wait, more than 0; ``math.inf`` for no limit,
@@ -205,6 +206,7 @@ class Buffer(Generic[IdT]):
         self._open.clear()
         chunks = list(self._chunks)
         if chunks:
+            self._writer.send_now()
             ended: asyncio.Future[None] = loop.create_future()
             flush = (chunks, ended)
             self._flushes.append(flush)
@@ -282,7 +284,7 @@ class Buffer(Generic[IdT]):
         if (
             len(chunk.records) < chunk.room
             and loop is self._loop
-            and time.monotonic() < chunk.closes_at
+            and clocks.monotonic() < chunk.closes_at
             and not mark.bitmaps.uncounted
             and self._writer.is_open(chunk)
         ):
@@ -310,7 +312,7 @@ class Buffer(Generic[IdT]):
         mark = record[0]
         chunk = Chunk(self, self._settled, [record])
         chunk.room = min(MAX_BATCH_MARKS, options.max_size - waiting)
-        chunk.closes_at = time.monotonic() + _CHUNK_SECONDS
+        chunk.closes_at = clocks.monotonic() + _CHUNK_SECONDS
         if mark.bitmaps.uncounted:
             self._marker.reserve((mark,))
             chunk.has_reserved = True

@@ -77,7 +77,7 @@ class SyncBackend:
         self.writer.renew_locks()
         self.marker.replace_lock(threading.RLock())
         for buffer in list(self.buffers):
-            buffer.begin_anew()
+            buffer._begin_anew()  # noqa: SLF001 - not for users
 
     def close(self) -> None:
         """Close the buffers, accept nothing more, and `disconnect`."""

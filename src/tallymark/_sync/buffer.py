@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import sys
 import threading
-import time
 import weakref
 from collections import deque
 from queue import Empty, SimpleQueue
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic
 from .._core.failures import with_outcome
 from .._core.options import checked_timeout
 from .._core.user_ids import IdT
-from .._marking.buffering import BufferStats, FailureReport, failures
+from .._marking.buffering import GATHERED, GATHERING, BufferStats, FailureReport, failures
 from .._marking.chunks import retriable_indexes
 from .._marking.sizing import MAX_BATCH_MARKS
+from .._redis.clocks import clocks
 from ..errors import ClosedError, ReentrantCallError, StoreTimeoutError, TallymarkError
 
 if TYPE_CHECKING:
@@ -68,14 +69,14 @@ class SyncBuffer(Generic[IdT]):
         self._marker = backend.marker
         self._options = options
         self._closed = False
-        self.begin_anew()
+        self._begin_anew()
         backend.buffers.add(self)
 
-    def begin_anew(self) -> None:
+    def _begin_anew(self) -> None:
         """Begin empty, without a thread, as in a child process."""
         #: Re-entrant, since signal handlers may mark. Held for few operations, never while waiting.
         self._lock = threading.RLock()
-        self._report = FailureReport(self._options.on_error, time.monotonic)
+        self._report = FailureReport(self._options.on_error, clocks.monotonic)
         self._sent = self._failed = self._dropped = 0
         #: The marks that wait, each with its deadline, and those that the thread sends.
         self._records: deque[tuple[Record, float]] = deque()
@@ -118,7 +119,7 @@ class SyncBuffer(Generic[IdT]):
             OverloadedError: the buffer is full, unless it drops marks then.
             ClosedError: the buffer or the tally is closed.
         """
-        at = time.time() if now is None else now
+        at = clocks.time() if now is None else now
         mark = self._marker.mark_event(event, user_id, now, track_hourly, track_unique)
         self._accept(mark, user_id, at)
 
@@ -152,7 +153,7 @@ class SyncBuffer(Generic[IdT]):
             OverloadedError: the buffer is full, unless it drops marks then.
             ClosedError: the buffer or the tally is closed.
         """
-        at = time.time() if now is None else now
+        at = clocks.time() if now is None else now
         mark = self._marker.unmark_event(event, user_id, now, track_hourly, track_unique, False)
         self._accept(mark, user_id, at)
 
@@ -193,7 +194,7 @@ class SyncBuffer(Generic[IdT]):
     def flush(self, timeout: float | None = None) -> None:
         """Wait until all marks that were accepted before this call are sent or failed.
 
-        Marks are sent without it as well; nothing is sent earlier by it.
+        Marks are sent without it as well, at most a hundredth of a second later.
 
         Arguments:
             timeout: how many seconds to wait, more than 0; ``math.inf`` for no limit,
@@ -272,8 +273,8 @@ class SyncBuffer(Generic[IdT]):
             records = self._records
             waiting = len(records) + len(self._in_flight)
             if waiting < options.max_size:
-                records.append((record, time.monotonic() + options.timeout))
-                if self._sleeps:
+                records.append((record, clocks.monotonic() + options.timeout))
+                if self._sleeps or len(records) == GATHERED:
                     self._sleeps = False
                     self._wake.put(None)
                 return
@@ -309,14 +310,15 @@ class SyncBuffer(Generic[IdT]):
 
     def _wait(self, seconds: float) -> int:
         """Wait until all marks of this moment have ended; return how many have not."""
-        deadline = time.monotonic() + seconds
+        deadline = clocks.monotonic() + seconds
         ended: SimpleQueue[None] = SimpleQueue()
         with self._lock:
             target = self._sent + self._failed + len(self._records) + len(self._in_flight)
             self._flushes.append(ended)
+        self._wake.put(None)  # if marks gather
         try:
             while self._sent + self._failed < target:
-                left = deadline - time.monotonic()
+                left = deadline - clocks.monotonic()
                 if left <= 0:
                     break
                 try:
@@ -346,7 +348,7 @@ class SyncBuffer(Generic[IdT]):
 
     # --- the thread
 
-    def send_some(self) -> bool:
+    def _send_some(self) -> bool:
         """Send some of the marks that wait, in the thread; return whether there were any."""
         with self._lock:
             records, deadline = self._take()
@@ -367,7 +369,13 @@ class SyncBuffer(Generic[IdT]):
             ended.put(None)
         return True
 
-    def has_ended(self) -> bool:
+    def _gathering(self) -> float:
+        """Return for how many seconds marks should gather now; 0.0 if they should be sent."""
+        if self._closed or self._flushes or not 0 < len(self._records) < GATHERED:
+            return 0.0
+        return min(GATHERING, self._options.timeout / 4)
+
+    def _has_ended(self) -> bool:
         """Return whether the buffer is closed, and has no marks any more."""
         return self._closed and not self._records
 
@@ -385,7 +393,7 @@ class SyncBuffer(Generic[IdT]):
         repeated = list(range(len(marks)))
         while repeated:
             some = [marks[index] for index in repeated]
-            left = max(0.001, deadline - time.monotonic())
+            left = max(0.001, deadline - clocks.monotonic())
             own: list[Result]
             try:
                 own = self._backend.writer.submit_together(some, left)
@@ -410,9 +418,12 @@ def _send_marks(reference: weakref.ref[SyncBuffer[Any]], wake: SimpleQueue[None]
         buffer = reference()
         if buffer is None:
             return
-        if buffer.send_some():
+        if seconds := buffer._gathering():  # noqa: SLF001 - its thread
+            with contextlib.suppress(Empty):
+                wake.get(timeout=seconds)
+        if buffer._send_some():  # noqa: SLF001
             continue
-        if buffer.has_ended():
+        if buffer._has_ended():  # noqa: SLF001
             return
         del buffer
         try:
