@@ -132,7 +132,7 @@ QUEUES = {
             after="await broker.shutdown()",
         ),
         options=("--workers", "1"),
-        sooner=('consumer_id="0"', r"\g<0>, idle_timeout=1000, xread_block=100"),
+        sooner=('consumer_id="0"', r"\g<0>, idle_timeout=1000, xread_block=500"),
     ),
     "faststream": Queue(
         "faststream",
@@ -282,7 +282,7 @@ def test_a_task_of_celery_with_a_buffer_does_not_need_the_store(tmp_path: Path) 
     with stoppable_store() as (server, _), queued(tmp_path, "celery", server.url) as programs:
         programs.run("celery_tasks.py", "from celery_invoices import app")
         programs.run("send_all.py", INVOICES)
-        with programs.worker("celery", *CELERY) as worker:
+        with programs.worker("celery", *CELERY, "-P", "threads") as worker:
             worker.wait_for(r"send_invoice\[.*\] succeeded", 100)
             worker.stop()
         assert "marks have failed" in worker.log
