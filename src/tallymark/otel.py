@@ -75,7 +75,7 @@ class OpenTelemetry:
         self._spans = spans
 
     def __call__(self, operation: Operation, /) -> None:
-        """Record the metrics and the span of an operation."""
+        """Record the metrics and the span of an ``operation``."""
         command = _COMMANDS[operation.kind]
         attributes: dict[str, str] = {
             "db.system.name": "redis",
