@@ -1,7 +1,7 @@
 """The memory and CPU time for 100 million users, extrapolated from one real shard.
 
-`nox -s scale`; `-- --write docs/scale.md` puts the tables into the document. With `--ids`, only
-the memory of the dictionary of users' ids is measured.
+`nox -s scale`; `-- --write docs/how-to/cluster.md` puts the tables into the document. With
+`--ids`, only the memory of the dictionary of users' ids is measured.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The tables of the documents, made from results/latest.json.
 
-`python benchmarks/tables.py README.md docs/benchmarks.md` writes them between the markers of
-the documents: those of `measured`, and those of `details`.
+`python benchmarks/tables.py README.md docs/explanation/benchmarks.md` writes them between the
+markers of the documents: those of `measured`, and those of `details`.
 """
 
 from __future__ import annotations
@@ -365,7 +365,7 @@ def measured(results: dict[str, Any]) -> str:
 
 
 def details(results: dict[str, Any]) -> str:
-    """Return the tables of docs/benchmarks.md."""
+    """Return the tables of docs/explanation/benchmarks.md."""
     parts = [
         host(results),
         cpu(results, "blocking", "CPU time of a blocking mark, by threads"),

@@ -23,7 +23,7 @@ from servers import RedisProcess, free_port, running, running_server, valkey_bin
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: The rights of a Redis user that docs/operations.md names as necessary.
+#: The rights of a Redis user that docs/how-to/connect.md names as necessary.
 RIGHTS = (
     "+@connection +multi +exec +setbit +getbit +bitfield +bitfield_ro +bitcount +bitop +bitpos "
     "+get +set +getrange +setrange +strlen +exists +unlink +expireat +scan +memory|usage +eval "

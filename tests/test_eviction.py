@@ -1,4 +1,4 @@
-"""What docs/operations.md says of Redis's eviction policies, on a server that is full."""
+"""What docs/how-to/memory-limits.md says of Redis's eviction policies, on a server that is full."""
 
 from __future__ import annotations
 

@@ -10,27 +10,20 @@ program of its own. ``$ echo $?`` prints the exit code of the command before.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from markdown_it import MarkdownIt
 from terminals import COLUMNS, Terminals
+
+from documents import DOCUMENTS, READERS_URL, fences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from stores import Store
 
-ROOT = Path(__file__).parents[2]
-DOCUMENTS = {
-    path.name: path.read_text(encoding="utf-8")
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-    if "```console" in path.read_text(encoding="utf-8")
-}
-
-#: The URL that stands for the reader's own Redis.
-READERS_URL = "redis://localhost:6379/0"
+WITH_COMMANDS = [name for name, text in DOCUMENTS.items() if "```console" in text]
 
 
 class Step(NamedTuple):
@@ -43,8 +36,8 @@ class Step(NamedTuple):
 
 def steps(document: str) -> Iterator[Step]:
     """Yield the commands of a document."""
-    for token in MarkdownIt().parse(document):
-        if token.type != "fence" or token.info != "console":
+    for token in fences(document):
+        if token.info != "console":
             continue
         assert token.map is not None
         step: Step | None = None
@@ -75,11 +68,10 @@ def pattern(printed: list[str]) -> str:
 
 def programs(document: str) -> list[str]:
     """Return the Python blocks of a document."""
-    tokens = MarkdownIt().parse(document)
-    return [token.content for token in tokens if token.type == "fence" and token.info == "python"]
+    return [token.content for token in fences(document) if token.info == "python"]
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("name", WITH_COMMANDS)
 def test_commands_print_what_a_document_says(name: str, redis_store: Store, tmp_path: Path) -> None:
     document = DOCUMENTS[name]
     if name != "README.md":  # its commands begin with an empty database

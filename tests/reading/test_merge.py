@@ -189,7 +189,7 @@ async def test_a_step_is_bounded(redis_store: Store, target: int, number: int, m
 
 
 async def test_bitmaps_of_a_longer_prefix(facade: Facade, plain_store: Store) -> None:
-    """As the docstring and docs/operations.md say."""
+    """As the docstring and docs/how-to/erase-users.md say."""
     async with (
         facade.open(plain_store.url, prefix="tenant1_") as short,
         facade.open(plain_store.url, prefix="tenant1_eu_") as long,

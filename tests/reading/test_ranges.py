@@ -251,7 +251,7 @@ async def test_what_is_deleted_is_the_periods_own_bitmap(facade: Facade, store: 
 
 
 async def test_an_unmark_that_is_not_exact(facade: Facade, store: Store) -> None:
-    """It takes the user out of the whole week and month, as docs/operations.md says."""
+    """It takes the user out of the whole week and month, as docs/how-to/delete-old-data.md says."""
     tuesday = date(2026, 11, 24)
     async with facade.open(store.url) as tally:
         for day in (tuesday - DAY, tuesday):

@@ -467,7 +467,7 @@ async def test_an_event_that_is_named_like_a_result(
             assert [str(each) for each in await tally.periods(event, "day")] == ["2026-11-23"]
             assert len(await tally.memory(event)) == 3
             assert await tally.history(1, event, MONDAY, TUESDAY)
-        assert await tally.event_names() == ["bitop_OR_x"]  # as docs/operations.md says
+        assert await tally.event_names() == ["bitop_OR_x"]  # the drop-in's name of a temporary key
 
 
 async def test_many_keys_are_walked_over_in_steps(facade: Facade, store: Store) -> None:
@@ -582,7 +582,7 @@ async def test_delete_all_takes_the_tallys_bitmaps_and_no_other_key(
 
 
 async def test_a_longer_prefix_is_a_part_of_a_shorter_one(facade: Facade, store: Store) -> None:
-    """As the docstrings say, with the remedy that docs/operations.md has."""
+    """As the docstrings say, with the remedy that docs/how-to/prefixes.md has."""
     prefixes = ["tenant1_", "tenant1_eu_", "tenant1:", "tenant1-eu:"]
     async with contextlib.AsyncExitStack() as stack:
         tallies = {

@@ -341,8 +341,8 @@ async def test_a_missing_right(facade: Facade, redis_store: Store, right: str) -
 
 
 async def test_the_rights_of_the_documentation(facade: Facade, redis_store: Store) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
-    section = page.partition("### The rights of a Redis user")[2].partition("\n### ")[0]
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "connect.md").read_text()
+    section = page.partition("## The rights of a Redis user")[2].partition("\n## ")[0]
     rights = set(re.findall(r"\+[a-z_@|]+", section))
     assert {"+hget", "+hkeys", "+eval"} <= rights
     raw = redis_store.raw

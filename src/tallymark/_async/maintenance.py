@@ -304,7 +304,7 @@ class AsyncMaintenance(AsyncReads[IdT]):
         More than twenty checks: the server's release, the rights of the Redis user, persistence,
         eviction, memory, replication, the cluster, clocks, ids so sparse that bitmaps are mostly
         zeros, keys of other types, left temporary keys, bitmaps without the expiry that the
-        option ``expire`` asks for, and others. docs/operations.md lists them. A check whose
+        option ``expire`` asks for, and others. docs/how-to/doctor.md lists them. A check whose
         command the server refuses is skipped, and says why.
 
         Changes nothing. Reads at most 100,000 keys of each server, a thousand at a time, and

@@ -73,7 +73,7 @@ class TallyOptions(TypedDict, total=False):
         prefix: the beginning of every key; ``trackist_``, bitmapist's, by default. Of
             several prefixes in one database, none may be the beginning of another:
             the keys of ``tenant1_eu_`` are events ``eu_...`` of ``tenant1_``, whose
-            tally lists, forgets and deletes them. docs/operations.md says how to choose.
+            tally lists, forgets and deletes them. docs/how-to/prefixes.md says how to choose.
         timezone: the time zone that decides in which day, week or hour a moment lies:
             a name of the IANA database (``"Europe/Berlin"``) or a
             ``tzinfo`` (also of pytz or dateutil; one without an
@@ -141,7 +141,7 @@ class TallyOptions(TypedDict, total=False):
         observer: is called with an `Operation` after each exchange with Redis;
             for example a `tallymark.otel.OpenTelemetry`; ``None`` by default.
         shards: the number of shards over which the users are spread, from 1 to 1,024. The
-            number is stored in the database and cannot be changed; docs/scale.md
+            number is stored in the database and cannot be changed; docs/how-to/cluster.md
             says how to choose it. ``None`` means bitmapist's format on one server,
             and 16 shards on a cluster.
         replicas: how many replicas must have acknowledged a mark before the call returns

@@ -98,7 +98,7 @@ _REFUSALS: Final[dict[str, tuple[type[CommandError], str]]] = {
     "WRONGPASS": (PermissionDeniedError, "check the user and password in the store's URL"),
     "NOPERM": (
         PermissionDeniedError,
-        "grant this Redis user the commands and keys that docs/operations.md lists (ACL SETUSER)",
+        "grant this Redis user the commands and keys (ACL SETUSER) of docs/how-to/connect.md",
     ),
     "OOM": (
         StoreFullError,

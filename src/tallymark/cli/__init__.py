@@ -1,6 +1,6 @@
 """The program ``tallymark``: marks, reads, reports and maintenance on the command line.
 
-It needs the extra ``cli``. docs/cli.md describes all commands.
+It needs the extra ``cli``. docs/reference/cli.md describes all commands.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Copy a database into another one, with or without shards, while marks go on.
 
 On the command line: ``python -m tallymark.migrate redis://old:6379/0 redis+cluster://new:6379``.
-In Python: `migrate`. docs/scale.md describes how to switch over without losing a mark.
+In Python: `migrate`. docs/how-to/migrate.md describes how to switch over without losing a mark.
 """
 
 from __future__ import annotations

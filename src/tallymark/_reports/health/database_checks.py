@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DATABASE_CHECKS"]
 
-_GRANT: Final = "ACL SETUSER, with the rights that docs/operations.md lists"
+_GRANT: Final = "ACL SETUSER, with the rights that docs/how-to/connect.md lists"
 
 #: The types of the keys that hold a bitmap: a string, or a Roaring bitmap of Redis 8.12.
 _STRING: Final = "string"
@@ -221,7 +221,7 @@ def _prefixes(subject: Subject) -> Verdict:
         return Verdict(
             "warning",
             f"beside {shown(own)} there seems to be the prefix {names}",
-            "let no prefix begin with another one: see Several prefixes in docs/operations.md",
+            "let no prefix begin with another one: see docs/how-to/prefixes.md",
         )
     return ok(f"no other prefix begins with {shown(own)}, or the other way round{_sampled(sample)}")
 

@@ -44,7 +44,7 @@ _OUTPUT: Final = 64 * 1024**2
 #: The shortest time after which Redis answers others with ``BUSY``, in milliseconds.
 _BUSY: Final = 500
 
-_DOCS: Final = "docs/operations.md"
+_DOCS: Final = "docs/how-to/connect.md"
 
 
 def _version(subject: Subject, server: ServerFacts) -> Verdict:
