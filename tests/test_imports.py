@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 OPTIONAL = (
     *("fakeredis", "lupa", "numpy", "pandas", "jinja2", "opentelemetry"),
     *("html", "csv", "argparse", "zoneinfo", "importlib.metadata"),
-    *("tallymark.bitmapist", "tallymark.migrate", "tallymark.otel"),
+    *("tallymark.bitmapist", "tallymark.integrations", "tallymark.migrate", "tallymark.otel"),
     *("tallymark._reports", "tallymark._charts"),
 )
 BLOCKING = ("tallymark.sync", "tallymark._sync")

@@ -1,0 +1,105 @@
+"""Marks of answered requests: what the integrations with asyncio frameworks have in common."""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from .._core.arguments import checked_name, described
+from ..errors import InvalidTypeError
+from ._failures import LoggedFailures
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._async.buffer import Buffer
+    from .._async.tally import Tally
+    from .._core.user_ids import UserId
+
+__all__ = ["RequestMarks", "buffer_of", "checked_event", "failures"]
+
+RequestT = TypeVar("RequestT")
+FunctionT = TypeVar("FunctionT", bound="Callable[..., object]")
+
+failures = LoggedFailures("a request was not marked")
+
+#: One buffer for each tally, from its first mark of a request on.
+_buffers: weakref.WeakKeyDictionary[Tally[Any], Buffer[Any]] = weakref.WeakKeyDictionary()
+
+
+def buffer_of(tally: Tally[Any]) -> Buffer[Any]:
+    """Return the buffer of a tally for marks of requests; closing the tally flushes it."""
+    buffer = _buffers.get(tally)
+    if buffer is None:
+        buffer = _buffers[tally] = tally.buffered(on_full="drop")
+    return buffer
+
+
+class RequestMarks(Generic[RequestT]):
+    """Which event of which user the answer to a request marks."""
+
+    def __init__(
+        self,
+        user: Callable[[RequestT], UserId | None],
+        event: str | Callable[[RequestT], str | None],
+        when: Callable[[RequestT, int], bool] | None,
+        tally: Callable[[RequestT], Tally[Any]],
+    ) -> None:
+        """Check the functions.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: the event is no name that can be marked, or a
+                function is none, or async.
+        """
+        self._user = _checked("user", user)
+        self._event = checked_event(event)
+        self._when = None if when is None else _checked("when", when)
+        self._tally = _checked("tally", tally)
+
+    def mark(self, request: RequestT, status: int) -> None:
+        """Put the mark of a request into the buffer of its tally, if it is to be marked.
+
+        Does not wait, and raises nothing: errors are logged.
+
+        Arguments:
+            request: the request, or its scope.
+            status: the status code of the response.
+        """
+        with failures:
+            when = self._when
+            if not (status < 400 if when is None else when(request, status)):
+                return
+            user_id = self._user(request)
+            if user_id is None:
+                return
+            event = self._event
+            name = event if isinstance(event, str) else event(request)
+            if name is not None:
+                buffer_of(self._tally(request)).mark_event(name, user_id)
+
+
+def checked_event(
+    event: str | Callable[[RequestT], str | None],
+) -> str | Callable[[RequestT], str | None]:
+    """Return an event, or a function that returns it.
+
+    Raises:
+        InvalidTypeError, InvalidValueError: it is no name that can be marked, or async.
+    """
+    return _checked("event", event) if callable(event) else checked_name("event", event)
+
+
+def _checked(name: str, function: FunctionT) -> FunctionT:
+    """Return a function that can be called without awaiting it.
+
+    Raises:
+        InvalidTypeError: it is no function, or async.
+    """
+    call = getattr(function, "__call__", None)  # noqa: B004 - of an object, the method
+    if call is None or inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call):
+        raise InvalidTypeError(
+            f"{name} must be a plain function, not async, got {described(function)}: it is called "
+            "as the response starts, and finds in the request what the app has awaited before"
+        )
+    return function
