@@ -142,6 +142,15 @@ def compat(session: nox.Session) -> None:
 
 
 @nox.session
+def recipes(session: nox.Session) -> None:
+    """Run the recipes for task queues in real workers, also Celery's and arq's."""
+    env = install_with_tests(session)
+    env["TALLYMARK_CELERY_PYTHON"] = rival_python(session, "celery[redis]>=5.4", "-e", ".")
+    env["TALLYMARK_ARQ_PYTHON"] = rival_python(session, "arq>=0.26", "redis<6", "-e", ".")
+    session.run("pytest", "tests/recipes", *session.posargs, env=env)
+
+
+@nox.session
 def browser(session: nox.Session) -> None:
     """Test the pages in a real Chromium; `-- --picture` makes the pictures of the docs."""
     env = {**install_with_tests(session), "TALLYMARK_BROWSER_TESTS": "1"}
@@ -162,6 +171,34 @@ def quickstart(session: nox.Session) -> None:
     session.install(".[cli,memory]")
     session.run("tallymark", "demo")
     session.run("python", "examples/quickstart.py", *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the sdist and the wheel, check them, and run the wheel with and without extras."""
+    session.install("build", "twine")
+    folder = Path(session.create_tmp()).resolve() / "dist"
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(folder))  # the wheel, from the sdist
+    files = sorted(map(str, folder.iterdir()))
+    session.run("twine", "check", "--strict", *files)
+    session.run("python", "tests/release.py", *files)
+    (wheel,) = (file for file in files if file.endswith(".whl"))
+    extras = sorted(PYPROJECT["project"]["optional-dependencies"])
+    for chosen in ("", *extras, ",".join(extras)):
+        clean = folder.parent / "clean"
+        session.run("python", "-m", "venv", "--clear", str(clean), silent=True)
+        python = str(clean / "bin" / "python")
+        target = f"{wheel}[{chosen}]" if chosen else wheel
+        session.run(python, "-m", "pip", "install", "--quiet", target, external=True)
+        # From another folder, or the source tree would be imported.
+        with session.chdir(folder):
+            session.run(python, "-W", "error", "-c", "import tallymark", external=True)
+            if "memory" in chosen:
+                example = Path(__file__).parent / "examples" / "quickstart.py"
+                session.run(python, str(example), external=True, silent=True)
+            if "cli" in chosen:
+                session.run(str(clean / "bin" / "tallymark"), "--version", external=True)
 
 
 @nox.session

@@ -19,6 +19,7 @@ import redis
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
+from buffered import buffered
 from cluster_contest import counts_on_a_cluster, marks_on_a_cluster
 from contenders import ASYNC, BLOCKING
 from contest import contest
@@ -102,6 +103,7 @@ ROWS = {
     "cpu_us": "{:.2f}",
     "server_us": "{:.2f}",
 }
+BUFFERED = {"what": "{}", "marks_per_second": "{:,.0f}", "ratio": "{:.2f}x"}
 DUCKDB = {"report": "{}", "contender": "{}", "ms": "{:,.1f}", "ratio": "{:.1f}x"}
 
 IMPORTS = {
@@ -330,6 +332,14 @@ def run_imports(url: str, quick: bool) -> list[dict[str, Any]]:
     return measured
 
 
+def run_buffered(url: str, quick: bool) -> list[dict[str, Any]]:
+    """Measure buffered marks, beside awaited ones."""
+    with pinned(url):
+        rows = buffered(url, 3 if quick else 9, 50_000 if quick else 200_000)
+    show("Buffered marks, and those of 1,000 awaiting callers", rows, BUFFERED)
+    return rows
+
+
 PARTS = {
     "async": run_async,
     "latency": run_latency,
@@ -339,6 +349,7 @@ PARTS = {
     "links": run_links,
     "crowds": run_crowds,
     "rows": run_rows,
+    "buffered": run_buffered,
     "web": run_web,
     "flask": run_flask,
     "reads": run_reads,

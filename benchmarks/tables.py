@@ -1,7 +1,7 @@
 """The tables of the documents, made from results/latest.json.
 
-`python benchmarks/tables.py README.md docs/explanation/benchmarks.md` writes them between the
-markers of the documents: those of `measured`, and those of `details`.
+`python benchmarks/tables.py docs/explanation/benchmarks.md` writes them between the markers of the
+document: those of `measured`, and those of `details`.
 """
 
 from __future__ import annotations
@@ -346,7 +346,7 @@ def host(results: dict[str, Any]) -> str:
 
 
 def measured(results: dict[str, Any]) -> str:
-    """Return the tables of the README."""
+    """Return the tables of all contenders."""
     parts = [
         host(results),
         marking(results, "hot", "one hot event"),
@@ -365,7 +365,7 @@ def measured(results: dict[str, Any]) -> str:
 
 
 def details(results: dict[str, Any]) -> str:
-    """Return the tables of docs/explanation/benchmarks.md."""
+    """Return the tables of CPU times and percentiles."""
     parts = [
         host(results),
         cpu(results, "blocking", "CPU time of a blocking mark, by threads"),

@@ -86,6 +86,19 @@ def fastapi(url: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
         return _in_turns(loads, store, ["login", "obvious"], rounds, seconds)
 
 
+def middleware(url: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
+    """Measure an app with and without `MarkMiddleware` in turns, and return a row for each."""
+    kinds = {"no mark": "bare", "MarkMiddleware": "marking"}
+    command = [sys.executable, "-m", *UVICORN]
+    command[command.index("web_app:app")] = "web_app:both"
+    with served(command, {"TALLYMARK_URL": url}) as port, redis.Redis.from_url(url) as store:
+        loads = {
+            name: functools.partial(load, port, kind, connections=TASKS)
+            for name, kind in kinds.items()
+        }
+        return _in_turns(loads, store, ["request"], rounds, seconds)
+
+
 def flask(url: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
     """Measure an app in 16 threads with each library in turns, and return a row for each."""
     with contextlib.ExitStack() as stack:

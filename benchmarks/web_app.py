@@ -10,12 +10,16 @@ import os
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 sys.path.append(str(Path(__file__).parent.parent / "examples"))
 
-from fastapi_app import Marks, app  # pyright: ignore[reportMissingImports]
+from fastapi import FastAPI
+from fastapi_app import app  # pyright: ignore[reportMissingImports]
 from redis.asyncio import BlockingConnectionPool, Redis
 from workloads import keys
+
+from tallymark.integrations.fastapi import MarkMiddleware, TallyDep
 
 client = Redis.from_pool(
     BlockingConnectionPool.from_url(os.environ["TALLYMARK_URL"], max_connections=50)
@@ -23,7 +27,7 @@ client = Redis.from_pool(
 
 
 @app.post("/obvious/{user_id}/login")
-async def obvious(user_id: int, tally: Marks) -> dict[str, bool]:
+async def obvious(user_id: int, tally: TallyDep) -> dict[str, bool]:
     """Do the same as the login of the example, with a redis.asyncio pipeline."""
     *_, day = wanted = keys("obvious")
     async with client.pipeline(transaction=True) as pipeline:
@@ -35,6 +39,30 @@ async def obvious(user_id: int, tally: Marks) -> dict[str, bool]:
 
 
 @app.post("/nothing/{user_id}/login")
-async def nothing(user_id: int, tally: Marks) -> dict[str, bool]:
+async def nothing(user_id: int, tally: TallyDep) -> dict[str, bool]:
     """Respond without a mark."""
     return {"first_today": bool(user_id)}
+
+
+#: The same app without and with a mark of each request.
+bare, marking = FastAPI(), FastAPI()
+marking.add_middleware(
+    MarkMiddleware,
+    user=lambda scope: int(scope["path_params"]["user_id"]),
+    event="request",
+    tally=lambda _: app.state.tally,
+)
+
+
+@bare.post("/bare/{user_id}/login")
+@marking.post("/marking/{user_id}/login")
+async def answer(user_id: int) -> dict[str, bool]:
+    """Respond without a mark of its own."""
+    return {"first_today": bool(user_id)}
+
+
+async def both(scope: Any, receive: Any, send: Any) -> None:
+    """Serve both apps in one process, and the lifespan of the example."""
+    path = scope.get("path", "")
+    chosen = bare if path.startswith("/bare") else marking if path.startswith("/mark") else app
+    await chosen(scope, receive, send)

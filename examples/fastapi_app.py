@@ -1,4 +1,4 @@
-"""A FastAPI app that marks events in its handlers.
+"""A FastAPI app that marks its requests, and events in its handlers.
 
     pip install fastapi uvicorn "tallymark[memory]"
     uvicorn fastapi_app:app --app-dir examples
@@ -8,64 +8,51 @@ inside this process.
 """
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Annotated
 
-from fastapi import BackgroundTasks, Depends, FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Request
 
-from tallymark import Granularity, InvalidValueError, StoreError, Tally
+from tallymark import Granularity
+from tallymark.integrations.fastapi import (
+    MarkMiddleware,
+    TallyDep,
+    add_error_handlers,
+    lifespan,
+    marks,
+)
 
-
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Open one tally for the whole app, and close it when the app stops."""
-    url = os.environ.get("TALLYMARK_URL", "memory://")
-    # The ids are untrusted input: the limit keeps a bitmap below 1.25 MB.
-    async with Tally.from_url(url, max_user_id=10_000_000) as tally:
-        app.state.tally = tally
-        yield
-
-
-async def get_tally(request: Request) -> Tally:
-    """Return the app's tally, as a dependency (async, or FastAPI would call it in a thread)."""
-    tally: Tally = request.app.state.tally
-    return tally
+# The ids are untrusted input: the limit keeps a bitmap below 1.25 MB.
+app = FastAPI(
+    lifespan=lifespan(os.environ.get("TALLYMARK_URL", "memory://"), max_user_id=10_000_000)
+)
+# Responds with 422 to ids and names that tallymark refuses, and with 503 while Redis is away.
+add_error_handlers(app)
 
 
-Marks = Annotated[Tally, Depends(get_tally)]
-app = FastAPI(lifespan=lifespan)
+async def current_user(request: Request, user_id: int | None = None) -> int | None:
+    """Return the user, whom a real app knows from its session, and remember who it is."""
+    request.state.user_id = user_id
+    return user_id
 
 
-@app.exception_handler(InvalidValueError)
-async def refuse(_: Request, error: InvalidValueError) -> JSONResponse:
-    """Answer 422 to ids and names that tallymark does not accept."""
-    return JSONResponse({"detail": str(error)}, 422)
-
-
-@app.exception_handler(StoreError)
-async def give_up(_: Request, __: StoreError) -> JSONResponse:
-    """Answer 503 while Redis cannot be reached."""
-    return JSONResponse({"detail": "events cannot be counted at the moment"}, 503)
+# Marks each user of a successful request as active, after the response has started.
+app.add_middleware(MarkMiddleware, user=lambda scope: scope["state"].get("user_id"))
 
 
 @app.post("/users/{user_id}/login")
-async def login(user_id: int, tally: Marks) -> dict[str, bool]:
+async def login(user_id: int, tally: TallyDep) -> dict[str, bool]:
     """Mark a login, and return whether it is the user's first one today."""
     flipped = await tally.mark_event("login", user_id, track_hourly=True)
     return {"first_today": Granularity.DAY in flipped}
 
 
-@app.get("/pages/{page}")
-async def page(page: str, user_id: int, tally: Marks, tasks: BackgroundTasks) -> dict[str, str]:
-    """Respond first and mark afterwards: the request does not wait for the mark."""
-    tasks.add_task(tally.mark_event, "page:view", user_id)
+@app.get("/pages/{page}", dependencies=[marks("page:view", user=current_user)])
+async def page(page: str) -> dict[str, str]:
+    """Respond without waiting for the mark."""
     return {"page": page}
 
 
 @app.get("/stats/{event}/today")
-async def today(event: str, tally: Marks) -> dict[str, int]:
+async def today(event: str, tally: TallyDep) -> dict[str, int]:
     """Count an event's users of today, and how many of them were active yesterday too."""
     day = tally.day(event)
     users, again = await tally.counts([day, day & day.prev()])
@@ -73,7 +60,7 @@ async def today(event: str, tally: Marks) -> dict[str, int]:
 
 
 @app.get("/stats/{event}/users")
-async def users(event: str, tally: Marks, start: int = 0, limit: int = 100) -> list[int]:
+async def users(event: str, tally: TallyDep, start: int = 0, limit: int = 100) -> list[int]:
     """List an event's users of this month, page by page."""
     user_ids = tally.users(tally.month(event), start=start, limit=limit)
     return [user_id async for user_id in user_ids]

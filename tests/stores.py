@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,17 @@ class Store:
         values = _together([(self.raw, ("GET", key)) for key in names])
         bitmaps = {key: offsets(value) for key, value in zip(names, values, strict=True)}
         return {key: users for key, users in bitmaps.items() if users}
+
+    def expiries(self) -> dict[str, int]:
+        """Return when each bitmap expires, in seconds since 1970; -1 for never.
+
+        Reckoned from PTTL, as Redis before 7.0 has no EXPIRETIME.
+        """
+        now = time.time()
+        return {
+            name: -1 if (pttl := self.raw.pttl(name)) == -1 else round(now + pttl / 1000)
+            for name in self.bits()
+        }
 
 
 class ClusterStore(Store):

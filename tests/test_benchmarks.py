@@ -211,6 +211,13 @@ def test_product_reports_beside_duckdb(redis_store: Store, modules: Any) -> None
     assert "| lifecycle, 12 weeks |" in table
 
 
+def test_buffered(modules: Any, redis_store: Store) -> None:
+    del modules
+    rows = importlib.import_module("buffered").buffered(redis_store.url, 1, 2_000)
+    assert [row["what"] for row in rows] == ["awaited", "accepted", "sent"]
+    assert all(row["marks_per_second"] > 0 for row in rows)
+
+
 def test_rows(modules: Any, redis_store: Store) -> None:
     pytest.importorskip("numpy")
     rows = importlib.import_module("rows").rows_benchmark(redis_store.url, 1, 4_000)

@@ -66,7 +66,9 @@ from .errors import (
 )
 
 if _TYPE_CHECKING:
+    from ._async.buffer import Buffer
     from ._core.batches import Batch
+    from ._marking.buffering import BufferedMark, BufferStats
     from ._reading.expiring import AppliedExpiry
     from ._reading.purging import Deleted
     from ._reports.bars import Bar, DaysBar
@@ -80,6 +82,7 @@ if _TYPE_CHECKING:
     from ._reports.streak_lengths import Streaks
     from ._reports.streaks import Streak
     from ._reports.trend import Trend, TrendPoint
+    from ._sync.buffer import SyncBuffer
     from .sync import SyncTally
 
 __all__ = [
@@ -88,6 +91,9 @@ __all__ = [
     "AppliedExpiry",
     "Bar",
     "Batch",
+    "Buffer",
+    "BufferStats",
+    "BufferedMark",
     "Cell",
     "CellState",
     "ClosedError",
@@ -132,6 +138,7 @@ __all__ = [
     "StoreUnavailableError",
     "Streak",
     "Streaks",
+    "SyncBuffer",
     "SyncTally",
     "Tally",
     "TallyOptions",
@@ -171,6 +178,9 @@ _LAZY = {
     "AppliedExpiry": "_reading.expiring",
     "Bar": "_reports.bars",
     "Batch": "_core.batches",
+    "Buffer": "_async.buffer",
+    "BufferStats": "_marking.buffering",
+    "BufferedMark": "_marking.buffering",
     "Cell": "_reports.retention",
     "CellState": "_reports.retention",
     "Cohort": "_reports.retention",
@@ -192,6 +202,7 @@ _LAZY = {
     "Stickiness": "_reports.engagement",
     "Streak": "_reports.streaks",
     "Streaks": "_reports.streak_lengths",
+    "SyncBuffer": "_sync.buffer",
     "SyncTally": "sync",
     "Trend": "_reports.trend",
     "TrendPoint": "_reports.trend",
@@ -208,7 +219,7 @@ if not _TYPE_CHECKING:  # for a type checker, a module with `__getattr__` has ev
         if name in _LAZY:
             value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
         elif name == "__version__":
-            value = _version()
+            value = importlib.import_module(f"{__name__}._version").__version__
         else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         globals()[name] = value
@@ -216,14 +227,6 @@ if not _TYPE_CHECKING:  # for a type checker, a module with `__getattr__` has ev
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *_LAZY, "sync", "__version__"})
-
-    def _version() -> str:
-        import importlib.metadata  # noqa: PLC0415 - takes some milliseconds
-
-        try:
-            return importlib.metadata.version("tallymark")
-        except importlib.metadata.PackageNotFoundError:  # a source tree that is not installed
-            return "0+unknown"
 
 
 _options.install_switches(__name__)

@@ -37,6 +37,9 @@ class TallymarkError(Exception):
     #: Whether the marks that the error is about may have been applied; see `may_be_applied`.
     _may_be_applied = False
 
+    #: Whether the mark was refused only because another one of its transaction was.
+    _is_retriable = False
+
     #: What did not happen within the timeout that the message names; "" if it names none.
     _missed = ""
 

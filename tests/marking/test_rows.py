@@ -150,7 +150,7 @@ async def test_as_each_row_with_options(
             else:
                 counts = await marked_singly(tally, table)
         values = redis_store.values()
-        ends = {key: redis_store.raw.expiretime(key) for key in values}
+        ends = redis_store.expiries()
         trimmed = {key: value.rstrip(b"\0") for key, value in values.items()}
         found.append((positive(counts), trimmed, ends))
     assert found[0] == found[1]

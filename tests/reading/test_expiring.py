@@ -31,15 +31,6 @@ NOON = datetime(2026, 1, 15, 12, 30)
 LIVES = {"day": timedelta(days=30), "hour": timedelta(hours=50)}
 
 
-def expiries(store: Store) -> dict[str, int]:
-    """Return when each bitmap expires, in seconds since 1970; -1 for never."""
-    now = time.time()
-    return {
-        name: -1 if (pttl := store.raw.pttl(name)) == -1 else round(now + pttl / 1000)
-        for name in store.bits()
-    }
-
-
 async def mark_some(tally: Any, days: Iterable[int], user: int = 1) -> None:
     now = datetime.now(timezone.utc).replace(tzinfo=None, minute=30)
     for number in days:
@@ -54,14 +45,14 @@ async def test_bitmaps_get_the_expiry_that_marks_set(facade: Facade, store: Stor
     ):
         # Marks of a tally with the option: the expected state.
         await mark_some(expiring_, [0, 1, 5, 20])
-        expected = expiries(store)
+        expected = store.expiries()
         store.raw.flushdb()
         await mark_some(endless, [0, 1, 5, 20, 40, 100])
         await endless.mark_unique("premium", 1)
         before = store.bits()
-        assert set(expiries(store).values()) == {-1}
+        assert set(store.expiries().values()) == {-1}
         dry = await expiring_.apply_expiry(dry_run=True)
-        assert set(expiries(store).values()) == {-1}
+        assert set(store.expiries().values()) == {-1}
         applied = await expiring_.apply_expiry()
         assert applied == AppliedExpiry(
             FrozenMapping({DAY: 4, HOUR: 2}),
@@ -76,7 +67,7 @@ async def test_bitmaps_get_the_expiry_that_marks_set(facade: Facade, store: Stor
             {"granularity": "hour", "changed": 2, "deleted": 4, "unchanged": 0},
         ]
         assert sum(applied.deleted.values()) == len(before) - len(store.bits())
-        after = expiries(store)
+        after = store.expiries()
         for name, end in after.items():  # weeks, months and flags never expire
             assert abs(end - expected.get(name, -1)) <= 1, name
         again = await expiring_.apply_expiry()
@@ -91,12 +82,12 @@ async def test_another_expiry_is_replaced_and_none_is_removed(
     async with facade.open(plain_store.url, expire={"day": timedelta(days=10**5)}) as tally:
         await tally.mark_event("a", 1, now=NOON)
         await tally.mark_event("a", 1, now=NOON - timedelta(days=1))
-        expected = expiries(plain_store)
+        expected = plain_store.expiries()
         plain_store.raw.expire(names[0], 60)  # too early
         plain_store.raw.expire(names[1], 600)  # the option says nothing about months
         plain_store.raw.pexpire(names[2], 10**13)  # too late
         assert (await tally.apply_expiry()).changed == {DAY: 2}
-        after = expiries(plain_store)
+        after = plain_store.expiries()
         assert [abs(after[name] - expected[name]) <= 1 for name in names] == [True, False, True]
         assert abs(after[names[1]] - time.time() - 600) < 20
 

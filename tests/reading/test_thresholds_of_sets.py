@@ -124,7 +124,8 @@ async def test_answers_agree_with_sets(
     facade: Facade, store: Store, tree: Tree, data: list[set[int]]
 ) -> None:
     store.raw.flushdb()
-    async with facade.open(store.url) as tally:
+    # The embedded store combines large bitmaps slowly.
+    async with facade.open(store.url, timeout=120) as tally:
         sets = []
         for number, users in enumerate(data):
             await tally.mark_many("a", users, now=FIRST + timedelta(days=number))

@@ -16,6 +16,8 @@ from tallymark import (
     AppliedExpiry,
     Bar,
     Batch,
+    Buffer,
+    BufferStats,
     Cell,
     DaysActive,
     DaysBar,
@@ -40,6 +42,7 @@ from tallymark import (
     Stickiness,
     Streak,
     Streaks,
+    SyncBuffer,
     SyncTally,
     Tally,
     Transaction,
@@ -102,6 +105,9 @@ async def async_tally(client: redis.asyncio.Redis, blocking: redis.Redis) -> Non
         assert_type(await tally.mark_event("active", 123), Granularity)
         async with tally.transaction() as tx:
             assert_type(tx, Transaction)
+        async with tally.buffered(max_size=5, on_full="drop") as buffer:
+            assert_type(buffer, Buffer)
+            assert_type(buffer.stats(), BufferStats)
         assert_type(tally.client, redis.asyncio.Redis | redis.asyncio.RedisCluster)
         assert_type(await tally.mark_event("active", 123, timeout=0.5), Granularity)
         assert_type(await tally.count(tally.day("active"), timeout=math.inf), int)
@@ -144,6 +150,9 @@ def blocking_tally(client: redis.Redis) -> None:
         assert_type(tally.mark_event("active", 123), Granularity)
         assert_type(tally.unmark_unique("active", 123), Granularity)
         assert_type(tally.unmark_unique_many("active", (1, 2)), int)
+        with tally.buffered(on_error=print) as buffer:
+            assert_type(buffer, SyncBuffer)
+            assert_type(buffer.stats(), BufferStats)
         with tally.transaction() as tx:
             assert_type(tx, Transaction)
         assert_type(tally.client, redis.Redis | redis.RedisCluster)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -11,6 +10,7 @@ import anyio
 from .._cluster.batches import make_marker
 from .._core.context import Context
 from .._marking.number_cache import NumberCache
+from .._redis.clocks import clocks
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -63,8 +63,8 @@ class AsyncBackend:
         self.numbers = NumberCache.of(options) if caches_numbers else None
         self.options = options
         self.database = database
-        self.context = Context.of(database, options, time.time)
-        self.marker = make_marker(options, time.time, cache=self.numbers)
+        self.context = Context.of(database, options, clocks.time)
+        self.marker = make_marker(options, clocks.time, cache=self.numbers)
 
     async def submit_counted(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
         """Send marks in one transaction, and count their events if ``max_events`` is set."""

@@ -37,6 +37,7 @@ from ..errors import (
 )
 from .loop_bound import ClosedWhenIdle, no_loop, running_loop
 from .nodes import NodeCommits
+from .shard_posts import ShardPosts
 from .write_queue import NotCommitted
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from .._cluster.execution import ClusterExecutions
     from .._core.options import Options
     from .._core.urls import Address
+    from .._marking.chunks import Chunk
     from .._marking.marks import Mark, Result
     from .._marking.stats import Stats
     from .._reading.execution import Execution
@@ -79,6 +81,8 @@ class ClusterCommit(ClosedWhenIdle):
     are one transaction per shard.
     """
 
+    orders_by_shard = True
+
     def __init__(
         self,
         executions: ClusterExecutions,
@@ -103,6 +107,9 @@ class ClusterCommit(ClosedWhenIdle):
         #: How many marks are neither committed nor failed.
         self._pending = 0
         self._nodes = NodeCommits(client, options)
+        self._posts = ShardPosts(self._submit_admitted, self._notify_idle)
+        self.is_open = self._posts.is_open
+        self.abandon = self._posts.abandon
         #: The group commit that takes the marks of each shard; ``None`` while unknown.
         self._routes: list[GroupCommit | None] = [None] * (options.shards or 1)
         #: For shards without a route, where their calls wait.
@@ -182,6 +189,12 @@ class ClusterCommit(ClosedWhenIdle):
             self._notify_idle()
         return results
 
+    def post(self, chunk: Chunk, timeout: float) -> None:
+        """Send the marks of a chunk, which are of one shard; as `GroupCommit.post`."""
+        loop = running_loop()
+        self._bind(loop)
+        self._posts.post(chunk, timeout)
+
     def stats(self) -> Stats:
         """Return the counters so far, of all nodes."""
         totals = self._nodes.totals()
@@ -197,6 +210,7 @@ class ClusterCommit(ClosedWhenIdle):
             await self._until_idle()
         except BaseException:
             self._release(ClosedError("the tally was closed"))
+            self._posts.cancel(ClosedError("the tally was closed"))
             self._nodes.fail_all()
             with anyio.CancelScope(shield=True):
                 await self._until_idle()
@@ -218,9 +232,31 @@ class ClusterCommit(ClosedWhenIdle):
         self._nodes.discard()
 
     def _is_idle(self) -> bool:
-        return not self._pending
+        return not self._pending and not self._posts
 
     # --- callers
+
+    async def _submit_admitted(
+        self, marks: Sequence[Mark], deadline: float, seconds: float
+    ) -> list[Result]:
+        """Send marks of one shard in one transaction, also if too many are waiting.
+
+        Arguments:
+            marks: the marks.
+            deadline, seconds: as for `GroupCommit.submit_until`.
+        """
+        loop = asyncio.get_running_loop()
+        self._pending += len(marks)
+        self._watch(loop)
+        try:
+            result = await self._reroute(None, marks, None, None, deadline, seconds)
+        finally:
+            self._pending -= len(marks)
+            self._notify_idle()
+        if isinstance(result, TallymarkError):
+            return [result] * len(marks)
+        results: list[Result] = result
+        return results
 
     def _begin(self, loop: asyncio.AbstractEventLoop, marks: int, timeout: float | None) -> float:
         """Admit a call with this many marks; return its timeout in seconds."""
@@ -230,9 +266,12 @@ class ClusterCommit(ClosedWhenIdle):
         if self._pending >= self._max_pending:
             raise overloaded(self._pending, "marks", self._max_pending)
         self._pending += marks
+        self._watch(loop)
+        return seconds
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._watchdog is None:
             self._watchdog = loop.call_later(self._slow, self._check_nodes, loop)
-        return seconds
 
     async def _reroute(
         self,

@@ -20,6 +20,7 @@ from .._core.observers import Operation, Outage, observe
 from .._marking.marks import record_sent
 from .._marking.number_cache import LONG_WRITE
 from .._redis import errors as redis_py
+from .._redis.clocks import clocks
 from .._redis.replies import Received
 from ..errors import StoreTimeoutError, StoreUnavailableError
 from .write_queue import count, live
@@ -237,7 +238,7 @@ class BatchSender:
         self._store = store
         self._observer = observer
         self._event_quota = event_quota
-        self._outage = Outage(store, time.monotonic)
+        self._outage = Outage(store, clocks.monotonic)
         #: The pauses of this series of failed attempts, and when to make the next attempt,
         #: in the event loop's time.
         self._backoff = Backoff()
@@ -273,7 +274,7 @@ class BatchSender:
             if self._event_quota:
                 for _, _, mark, marks, _ in in_flight.writes:
                     record_sent(marks or (cast("Mark", mark),))
-            in_flight.sent_at = time.perf_counter()
+            in_flight.sent_at = clocks.perf_counter()
             await self.connection.send(in_flight.data)
             in_flight.on_the_wire = True
             self._totals.bytes_sent += len(in_flight.data)
@@ -282,7 +283,7 @@ class BatchSender:
             results = await anyio.to_thread.run_sync(in_flight.batch.parse, in_flight.replies)
         else:
             results = in_flight.batch.parse(in_flight.replies)
-        if in_flight.batch.late and time.perf_counter() - in_flight.sent_at > LONG_WRITE:
+        if in_flight.batch.late and clocks.perf_counter() - in_flight.sent_at > LONG_WRITE:
             self.connection.forget_numbers()
         return results
 
@@ -361,7 +362,7 @@ class BatchSender:
         """Report an attempt to the observer, if there is one."""
         if self._observer is None:
             return
-        seconds = time.perf_counter() - in_flight.sent_at if in_flight.sent_at else 0.0
+        seconds = clocks.perf_counter() - in_flight.sent_at if in_flight.sent_at else 0.0
         size, written = count(in_flight.writes), len(in_flight.data) if in_flight.sent else 0
         operation = Operation("write", self._store, size, written, time.time(), seconds, failure)
         observe(self._observer, operation)

@@ -14,6 +14,7 @@ from .._core.failures import overloaded
 from .._reading.bits import algebra
 from .._reading.execution import Computation, Exchange, ExchangeAll, Refresh, Sleep, resume
 from .._reading.requests import Checkpoint, Compute, Page
+from .._redis.clocks import clocks
 from ..errors import StoreError, StoreTimeoutError
 
 if TYPE_CHECKING:
@@ -236,10 +237,10 @@ async def _computed(computation: Computation) -> None:
 def _work(work: Compute, stopped: threading.Event) -> None:
     """Do all steps, until stopped. Runs in a thread."""
     pauses = work.pauses or not algebra().releases_gil
-    paused = time.perf_counter()
+    paused = clocks.perf_counter()
     for _ in work.steps:
         if stopped.is_set():
             return
-        if pauses and time.perf_counter() - paused >= PAUSE_INTERVAL:
+        if pauses and clocks.perf_counter() - paused >= PAUSE_INTERVAL:
             time.sleep(PAUSE)
-            paused = time.perf_counter()
+            paused = clocks.perf_counter()

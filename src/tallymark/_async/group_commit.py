@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -25,6 +24,7 @@ from .._core.failures import TRANSIENT, overloaded, with_outcome
 from .._core.options import checked_timeout
 from .._marking.sizing import BatchSizer
 from .._marking.stats import Totals
+from .._redis.clocks import clocks
 from ..errors import (
     ClosedError,
     StoreError,
@@ -34,17 +34,26 @@ from ..errors import (
 )
 from .connection import BatchSender
 from .loop_bound import ClosedWhenIdle, no_loop, running_loop
-from .write_queue import LARGE, NotCommitted, WriteQueue, batch_of, count, live
+from .write_queue import (
+    LARGE,
+    NotCommitted,
+    WriteQueue,
+    batch_of,
+    count,
+    live,
+    to_repeat,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from .._cluster.batches import AnyBatch
     from .._core.observers import Observer
+    from .._marking.chunks import Chunk
     from .._marking.marks import Mark, Result
     from .._marking.stats import Stats
     from .connection import Connection
-    from .write_queue import InFlightBatch, PendingWrite
+    from .write_queue import AwaitedWrite, InFlightBatch, PendingWrite
 
 __all__ = ["MAX_WAITING", "GroupCommit"]
 
@@ -65,7 +74,10 @@ class GroupCommit(ClosedWhenIdle):
 
     Attributes:
         totals: the counters so far.
+        orders_by_shard: whether only marks of the same shard keep their order.
     """
+
+    orders_by_shard = False
 
     def __init__(
         self,
@@ -200,13 +212,43 @@ class GroupCommit(ClosedWhenIdle):
         queue.put(write, len(marks) or 1)
         return future
 
+    def post(self, chunk: Chunk, timeout: float) -> None:
+        """Send the marks of a chunk, each of which gets its result by `Chunk.set_result`.
+
+        Arguments:
+            chunk: the chunk. Marks may be appended to it as long as `is_open` is true.
+            timeout: the timeout in seconds; that of its first mark.
+
+        Raises:
+            ClosedError, WrongEventLoopError: the group commit cannot be used here.
+        """
+        loop = running_loop()
+        self._bind(loop)
+        deadline = loop.time() + timeout
+        self._expire_by(deadline, loop)
+        self._queue.put_chunk((chunk, deadline, None, chunk, timeout), chunk)
+        if not self._has_leader:
+            self._has_leader = True
+            self._task = loop.create_task(self._drain())
+
+    def is_open(self, chunk: Chunk) -> bool:
+        """Return whether marks may be appended to a chunk: no other write follows it."""
+        return not self._closed and self._queue.ends_with(chunk)
+
+    def abandon(self, owner: object, failure: TallymarkError) -> None:
+        """End the marks of all chunks of a buffer with an error."""
+        in_flight = self._in_flight
+        if in_flight is not None:
+            self._fail(_owned(in_flight.writes, owner), failure, sent=in_flight.sent)
+        self._fail(_owned(self._queue, owner), failure, sent=False)
+
     def is_stuck(self, seconds: float) -> bool:
         """Return whether the batch in flight was sent more than ``seconds`` ago."""
         in_flight = self._in_flight
         return (
             in_flight is not None
             and bool(in_flight.sent_at)
-            and (time.perf_counter() - in_flight.sent_at > seconds)
+            and (clocks.perf_counter() - in_flight.sent_at > seconds)
         )
 
     def abort(self) -> None:
@@ -259,11 +301,11 @@ class GroupCommit(ClosedWhenIdle):
         marks: Sequence[Mark],
         timeout: float | None,
         loop: asyncio.AbstractEventLoop,
-    ) -> PendingWrite:
+    ) -> AwaitedWrite:
         seconds = self._timeout if timeout is None else checked_timeout(timeout)
         return loop.create_future(), loop.time() + seconds, mark, marks, seconds
 
-    def _admit(self, write: PendingWrite, loop: asyncio.AbstractEventLoop) -> Awaitable[Any]:
+    def _admit(self, write: AwaitedWrite, loop: asyncio.AbstractEventLoop) -> Awaitable[Any]:
         queue = self._queue
         if queue.is_full:
             pending = queue.size + queue.waiting
@@ -272,7 +314,7 @@ class GroupCommit(ClosedWhenIdle):
             return self._admit_later(write, loop)
         return self._enqueue(write, loop)
 
-    async def _admit_later(self, write: PendingWrite, loop: asyncio.AbstractEventLoop) -> Any:
+    async def _admit_later(self, write: AwaitedWrite, loop: asyncio.AbstractEventLoop) -> Any:
         """Wait until the queue has a place."""
         future, places = write[0], count([write])
         result: Awaitable[Any] = future
@@ -293,7 +335,7 @@ class GroupCommit(ClosedWhenIdle):
             self._notify_idle()
         return await result
 
-    def _enqueue(self, write: PendingWrite, loop: asyncio.AbstractEventLoop) -> Awaitable[Any]:
+    def _enqueue(self, write: AwaitedWrite, loop: asyncio.AbstractEventLoop) -> Awaitable[Any]:
         if write[1] < self._expires_at:
             self._expire_by(write[1], loop)
         # If the last batch had several callers, more of them will follow in this step of
@@ -309,7 +351,7 @@ class GroupCommit(ClosedWhenIdle):
             self._task = loop.create_task(self._drain())
         return write[0]
 
-    async def _lead(self, write: PendingWrite) -> Any:
+    async def _lead(self, write: AwaitedWrite) -> Any:
         """Send the only waiting write over a ready connection, then hand over."""
         future = write[0]
         try:
@@ -434,7 +476,7 @@ class GroupCommit(ClosedWhenIdle):
         """Take as many writes from the queue as should share a transaction."""
         in_flight, expired = self._queue.take_batch(
             self._new_batch(),
-            limit=self._repeated or self._sizer.limit(self._queue.size),
+            limit=self._repeated or self._sizer.limit(self._queue.marks),
             expected_end=asyncio.get_running_loop().time() + self._sizer.expected_duration,
         )
         self._repeated = 0
@@ -449,7 +491,7 @@ class GroupCommit(ClosedWhenIdle):
         final = expired or not isinstance(failure, TRANSIENT)
         self._sender.failed(failure, final=final)
         if expired and in_flight.sent:
-            seconds = time.perf_counter() - in_flight.sent_at
+            seconds = clocks.perf_counter() - in_flight.sent_at
             self._sizer.timed_out(count(in_flight.writes), seconds)
         if final or not self._retry:
             self._in_flight = None
@@ -463,7 +505,7 @@ class GroupCommit(ClosedWhenIdle):
         """Resolve the future of each caller with its results."""
         if self._sender.is_failing:
             self._sender.succeeded()
-        seconds = time.perf_counter() - in_flight.sent_at
+        seconds = clocks.perf_counter() - in_flight.sent_at
         self._sizer.completed(len(results), seconds, self._timeout)
         retriable = in_flight.batch.retriable
         repeated: list[PendingWrite] = []
@@ -471,8 +513,8 @@ class GroupCommit(ClosedWhenIdle):
         for write in in_flight.writes:
             future, _, mark, marks, _ = write
             begin, end = end, end + (len(marks) or 1)
-            if retriable and retriable.issuperset(range(begin, end)):
-                repeated.append(write)
+            if retriable and (again := to_repeat(write, begin, results, retriable)):
+                repeated.append(again)
             elif not future.done():
                 future.set_result(results[begin:end] if mark is None else results[begin])
         # Redis applies nothing of a transaction with a mark that it refuses. The other
@@ -545,6 +587,11 @@ class GroupCommit(ClosedWhenIdle):
             self._deadline_timer.cancel()
         self._expires_at = deadline
         self._deadline_timer = loop.call_at(deadline, self._expire, loop)
+
+
+def _owned(writes: Iterable[PendingWrite], owner: object) -> list[PendingWrite]:
+    """Return the writes that are chunks of a buffer."""
+    return [write for write in writes if getattr(write[0], "owner", None) is owner]
 
 
 def _closed() -> ClosedError:

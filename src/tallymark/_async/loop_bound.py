@@ -62,6 +62,11 @@ class OfOneLoop:
                 "or use the module-level functions, which do"
             )
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop to which the object belongs; ``None`` before the first use and after the end."""
+        return self._loop or self._closing_on
+
     def outlived_its_loop(self) -> bool:
         """Return whether the loop has been closed, so that nothing can be awaited on it.
 
@@ -69,7 +74,7 @@ class OfOneLoop:
             WrongEventLoopError: the loop is not the running one, and is open; or no loop of
                 asyncio is running.
         """
-        loop = self._loop or self._closing_on
+        loop = self.loop
         if loop is not None and loop.is_closed():
             return True
         running = running_loop()

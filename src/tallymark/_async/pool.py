@@ -18,6 +18,7 @@ import anyio
 
 from .._core.failures import copied
 from .._core.observers import Operation, Outage, observe
+from .._redis.clocks import clocks
 from .._redis.stores import store_label
 from ..errors import StoreError, StoreTimeoutError
 from .connection import Connection
@@ -70,7 +71,7 @@ class ReadPool:
         #: exchange at the deadline.
         self._embedded = client.connection_pool.connection_kwargs.get("server") is not None
         self._store = store_label(client)
-        self._outage = Outage(f"{self._store} for reads", time.monotonic)
+        self._outage = Outage(f"{self._store} for reads", clocks.monotonic)
         self._idle: list[Connection] = []
         #: All connections of the tally's own client, in use or not.
         self._made: weakref.WeakSet[Connection] = weakref.WeakSet()
@@ -144,7 +145,7 @@ class ReadPool:
             with anyio.CancelScope(deadline=deadline):
                 if not connection.ready:
                     await connection.connect()
-                began = time.perf_counter()
+                began = clocks.perf_counter()
                 await connection.send(data)
                 await connection.receive(replies, count)
                 intact = not (self._embedded and asyncio.get_running_loop().time() >= deadline)
@@ -160,7 +161,7 @@ class ReadPool:
                 self._outage.end()
         finally:
             if self._observer is not None and (intact or failure is not None):
-                seconds = time.perf_counter() - began if began else 0.0
+                seconds = clocks.perf_counter() - began if began else 0.0
                 written = len(data) if began else 0
                 ended = time.time()
                 operation = Operation("read", self._store, count, written, ended, seconds, failure)

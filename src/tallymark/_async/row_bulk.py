@@ -14,6 +14,7 @@ import anyio
 
 from .._marking.row_effects import Fetch, Reject
 from .._reading.execution import Deadline
+from .._redis.clocks import clocks
 from ..errors import StoreTimeoutError, TallymarkError
 from .bulk import closed
 from .executor import PAUSE, PAUSE_INTERVAL
@@ -173,14 +174,14 @@ class _Call:
         return fetched
 
     async def _reject(self, rows: Any) -> None:
-        began = time.perf_counter()
+        began = clocks.perf_counter()
         for bad in rows:
             if self._on_error is not None:
                 self._on_error(*bad)
             self.deadline.left()
-            if time.perf_counter() - began >= _TURN_TIME:
+            if clocks.perf_counter() - began >= _TURN_TIME:
                 await asyncio.sleep(0)
-                began = time.perf_counter()
+                began = clocks.perf_counter()
 
     async def _send(self, chunk: Chunk) -> None:
         while len(self._in_flight) >= self._backend.pieces:
@@ -217,10 +218,10 @@ class _Thread:
         """
         if self._stopped:
             raise TallymarkError("the call has ended")
-        now = time.perf_counter()
+        now = clocks.perf_counter()
         if now - self._paused >= PAUSE_INTERVAL:
             time.sleep(PAUSE)
-            self._paused = time.perf_counter()
+            self._paused = clocks.perf_counter()
 
     @staticmethod
     def resume(steps: Generator[Effect, Any, None], outcome: Any) -> Effect | None:

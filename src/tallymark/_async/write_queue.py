@@ -7,17 +7,19 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._marking.batch import MAX_COMMAND_MARKS
+from .._marking.chunks import Chunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from .._cluster.batches import AnyBatch
-    from .._marking.marks import Mark
+    from .._marking.marks import Mark, Result
     from ..errors import TallymarkError
 
 __all__ = [
     "LARGE",
     "MAX_BATCH_SIZE",
+    "AwaitedWrite",
     "InFlightBatch",
     "NotCommitted",
     "PendingWrite",
@@ -25,6 +27,7 @@ __all__ = [
     "batch_of",
     "count",
     "live",
+    "to_repeat",
 ]
 
 #: How many bytes one transaction has at most, unless the marks of one call take more.
@@ -36,11 +39,15 @@ LARGE: Final = 2_000
 #: The marks of one call, which share a transaction: the future for the result, the
 #: deadline in the event loop's time, the only mark or all of several, and the timeout in
 #: seconds. A plain tuple: there is one for each mark, and instances of classes take longer
-#: to create and to be traversed by the garbage collector.
+#: to create and to be traversed by the garbage collector. Marks of a buffer are a `Chunk`, which
+#: is both the marks and in place of the future.
 #:
 #: Errors are set as results. The future never holds an exception, because that would never
 #: be retrieved if the caller was cancelled at the same moment.
-PendingWrite = tuple[asyncio.Future[Any], float, "Mark | None", "Sequence[Mark]", float]
+PendingWrite = tuple[asyncio.Future[Any] | Chunk, float, "Mark | None", "Sequence[Mark]", float]
+
+#: The same, with a future: those of callers who wait.
+AwaitedWrite = tuple[asyncio.Future[Any], float, "Mark | None", "Sequence[Mark]", float]
 
 
 class NotCommitted(NamedTuple):
@@ -141,6 +148,34 @@ def batch_of(writes: Sequence[PendingWrite], batch: AnyBatch) -> InFlightBatch:
     return InFlightBatch(writes, batch)
 
 
+def to_repeat(
+    write: PendingWrite, begin: int, results: Sequence[Result], retriable: set[int]
+) -> PendingWrite | None:
+    """Return what has to be sent again of a write; ``None`` if all of its results are final.
+
+    A write is sent again if it was not applied only because another one of its transaction was
+    refused. Of a chunk, that may be some marks; the others get their results.
+
+    Arguments:
+        write: the write.
+        begin: the index of its first mark in the batch.
+        results: the results of the batch.
+        retriable: the indexes of the marks that may be sent again.
+    """
+    chunk, deadline, _, marks, seconds = write
+    indexes = range(begin, begin + (len(marks) or 1))
+    if retriable.issuperset(indexes):
+        return write
+    if not isinstance(chunk, Chunk) or chunk.done() or retriable.isdisjoint(indexes):
+        return None
+    ended = [index for index in indexes if index not in retriable]
+    repeated = chunk.part([chunk.records[index - begin] for index in indexes if index in retriable])
+    chunk.part([chunk.records[index - begin] for index in ended]).set_result(
+        [results[index] for index in ended]
+    )
+    return repeated, deadline, None, repeated, seconds
+
+
 class WriteQueue:
     """A bounded queue of writes in call order. A place is room for one mark.
 
@@ -149,7 +184,15 @@ class WriteQueue:
     Belongs to one event loop.
     """
 
-    __slots__ = ("_admitted", "_capacity", "_free", "_waiters", "_waiting_places", "_writes")
+    __slots__ = (
+        "_admitted",
+        "_capacity",
+        "_chunks",
+        "_free",
+        "_waiters",
+        "_waiting_places",
+        "_writes",
+    )
 
     def __init__(self, capacity: int) -> None:
         """Begin empty.
@@ -160,6 +203,8 @@ class WriteQueue:
         """
         self._capacity = self._free = capacity
         self._writes: deque[PendingWrite] = deque()
+        #: The chunks among the writes, in the same order.
+        self._chunks: deque[Chunk] = deque()
         #: The callers that wait for a place, each with the number of places that it needs.
         self._waiters: deque[tuple[asyncio.Future[None], int]] = deque()
         #: The places that the waiters need.
@@ -186,6 +231,11 @@ class WriteQueue:
         return self._capacity - self._free
 
     @property
+    def marks(self) -> int:
+        """How many marks are in the queue."""
+        return self.size + sum(map(len, self._chunks))
+
+    @property
     def waiting(self) -> int:
         """How many places are needed by callers that are not in the queue yet."""
         return self._admitted + self._waiting_places
@@ -195,20 +245,33 @@ class WriteQueue:
         self._free -= places
         self._writes.append(write)
 
+    def put_chunk(self, write: PendingWrite, chunk: Chunk) -> None:
+        """Append a chunk, also to a full queue."""
+        self._chunks.append(chunk)
+        self._writes.append(write)
+
+    def ends_with(self, chunk: Chunk) -> bool:
+        """Return whether a chunk is the last write in the queue."""
+        return bool(self._writes) and self._writes[-1][0] is chunk
+
     def put_back(self, writes: Sequence[PendingWrite]) -> int:
         """Put writes in front of all others, to be sent again; return how many marks they have."""
-        places = count(writes)
+        marks = places = count(writes)
+        for write in reversed(writes):
+            if isinstance(write[0], Chunk):
+                places -= len(write[0])
+                self._chunks.appendleft(write[0])
         self._free -= places
         self._writes.extendleft(reversed(writes))
-        return places
+        return marks
 
-    def take_batch(
+    def take_batch(  # noqa: PLR0912 - one loop
         self, batch: AnyBatch, *, limit: int, expected_end: float
     ) -> tuple[InFlightBatch, list[PendingWrite]]:
         """Take as many writes as one transaction may hold. Some caller must still wait.
 
-        A write is never divided: a large one is a batch of its own. Writes whose callers
-        were cancelled are dropped.
+        A write is never divided, unless it is a chunk: a large one is a batch of its own. Writes
+        whose callers were cancelled are dropped.
 
         Arguments:
             batch: an empty batch, which is filled.
@@ -228,6 +291,17 @@ class WriteQueue:
         while writes:
             write = writes.popleft()
             future, deadline, mark, marks, _ = write
+            if mark is None and isinstance(future, Chunk):
+                if not future.done() and deadline < expected_end and writes:
+                    expired.append(write)
+                    self._chunks.popleft()
+                    continue
+                was_done = future.done()
+                size = self._take_chunk(write, future, batch, limit - marks_taken, taken)
+                if size < len(future):
+                    break
+                marks_taken += 0 if was_done else size
+                continue
             size = len(marks) or 1
             if not future.done():
                 if deadline < expected_end and writes:
@@ -258,8 +332,9 @@ class WriteQueue:
 
     def clear(self) -> None:
         """Drop all writes in the queue."""
-        places = count(self._writes)
+        places = self.size
         self._writes.clear()
+        self._chunks.clear()
         self._release(places)
 
     async def wait(self, places: int) -> None:
@@ -290,6 +365,38 @@ class WriteQueue:
         self._admitted -= places
         self._release(places)
 
+    def _take_chunk(
+        self,
+        write: PendingWrite,
+        chunk: Chunk,
+        batch: AnyBatch,
+        room: int,
+        taken: list[PendingWrite],
+    ) -> int:
+        """Take the first marks of a chunk, and put the others back; return how many it has taken.
+
+        Arguments:
+            write: the write of the chunk, which was the first one.
+            chunk: the chunk; all of its marks count as taken if they have results.
+            batch: takes the marks.
+            room: how many marks to take at most.
+            taken: takes the write.
+        """
+        self._chunks.popleft()
+        if chunk.done():
+            return len(chunk)
+        size = _add_chunk(chunk, batch, room)
+        if size == len(chunk):
+            taken.append(write)
+            return size
+        _, deadline, _, _, seconds = write
+        if size:
+            first, chunk = chunk.part(chunk.records[:size]), chunk.part(chunk.records[size:])
+            taken.append((first, deadline, None, first, seconds))
+        self._writes.appendleft((chunk, deadline, None, chunk, seconds))
+        self._chunks.appendleft(chunk)
+        return size
+
     def _release(self, places: int) -> None:
         """Free places, and admit waiting callers to them."""
         self._free += places
@@ -307,9 +414,23 @@ def _add(write: PendingWrite, batch: AnyBatch) -> None:
     if mark is not None:
         batch.add(mark)
         return
-    if len(marks) > 1:
+    if len(marks) > 1 and not isinstance(marks, Chunk):
         batch.keep_together()
     for index, mark in enumerate(marks):
         if index and index % MAX_COMMAND_MARKS == 0:
             batch.seal()
         batch.add(mark)
+
+
+def _add_chunk(chunk: Chunk, batch: AnyBatch, room: int) -> int:
+    """Add the first marks of a chunk to a batch, as far as there is room; return how many."""
+    if batch.size > MAX_BATCH_SIZE:
+        return 0
+    added = 0
+    add = batch.add
+    for mark, _, _ in chunk.records[: max(0, room)]:
+        add(mark)
+        added += 1
+        if batch.size > MAX_BATCH_SIZE:
+            break
+    return added

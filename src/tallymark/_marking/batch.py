@@ -25,7 +25,7 @@ from .commands import (
     write_command,
 )
 from .marks import NO_FLIPS, BitMark, PreparedMarks
-from .results import explained
+from .results import explained, retriable
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
@@ -262,6 +262,8 @@ class Batch:
                     results[index] = explained(refusal, "nothing was applied: refused")
             elif refusals:
                 self.retriable.update(indexes)
+                for index in indexes:
+                    results[index] = retriable(refusals[0])
         return results
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "has_bit",
     "parse_expiry",
     "result_of",
+    "retriable",
 ]
 
 
@@ -102,6 +103,14 @@ def explained(error: CommandError, reason: str, *, applied: bool = False) -> Com
     explanation = copied(error, f"{reason} ({error})")
     explanation._may_be_applied = applied  # noqa: SLF001
     return explanation
+
+
+def retriable(refusal: CommandError) -> CommandError:
+    """Return the error of a mark that was refused only because of another one."""
+    reason = "nothing was applied: another mark of the transaction was refused"
+    error = explained(refusal, reason)
+    error._is_retriable = True  # noqa: SLF001
+    return error
 
 
 def parse_expiry(

@@ -16,7 +16,6 @@ import _thread
 import math
 import os
 import threading
-import time
 import weakref
 from queue import Empty, Full
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +27,7 @@ from .._core.untrusted import reraise_from_handler
 from ..errors import ReentrantCallError
 from . import memory
 from .blocking_stream import seconds_until
+from .clocks import clocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,9 +80,9 @@ class Stack:
             queue.Empty: there was none within ``timeout`` seconds.
         """
         held: list[Any] = []
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        deadline = math.inf if timeout is None else clocks.monotonic() + timeout
         while not self.pop_into(held):
-            left = deadline - time.monotonic()
+            left = deadline - clocks.monotonic()
             if not block or left <= 0:
                 raise Empty
             self.wait(min(left, POLL_INTERVAL))

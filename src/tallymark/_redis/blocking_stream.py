@@ -10,7 +10,6 @@ import math
 import select
 import socket
 import ssl
-import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -19,6 +18,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from .._core import encoding
 from . import errors as redis_py
+from .clocks import clocks
 from .replies import BLOCKING, UNASKED, hiredis_reader, parsed
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class BlockingStream:
         self.set_timeout(deadline)
         interval = self._health_check_interval
         if interval and self._sock is not None:
-            now = time.monotonic()
+            now = clocks.monotonic()
             if now > self.connection.next_health_check:
                 # Not by redis-py, which connects again and retries, without a deadline.
                 self.send(_PING)
@@ -179,7 +179,7 @@ class BlockingStream:
         Raises:
             redis.exceptions.TimeoutError: the deadline has passed.
         """
-        left = deadline - time.monotonic()
+        left = deadline - clocks.monotonic()
         if 0 < left <= self._timeout <= left + _TOLERANCE:
             return
         if left <= 0:
@@ -187,6 +187,8 @@ class BlockingStream:
         if self._sock is not None:
             self._timeout = left
             self._sock.settimeout(None if left == math.inf else left)
+        else:  # an embedded store, which is slow in tests of outages only
+            self.connection.socket_timeout = None if left == math.inf else left
 
     def _read(self) -> Any:
         try:
@@ -205,7 +207,7 @@ def seconds_until(deadline: float) -> float | None:
     """
     if deadline == math.inf:
         return None
-    left = deadline - time.monotonic()
+    left = deadline - clocks.monotonic()
     if left <= 0:
         raise RedisTimeoutError(_TIME_IS_UP)
     return left

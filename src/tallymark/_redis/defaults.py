@@ -26,6 +26,7 @@ __all__ = [
     "Defaults",
     "configure",
     "configured",
+    "restore",
     "url",
 ]
 
@@ -98,6 +99,12 @@ def _check(store: StoreUrl, options: Options) -> None:
 def configured() -> Defaults:
     """Return the arguments of the last `configure`: the same object until the next call."""
     return _defaults
+
+
+def restore(defaults: Defaults) -> None:
+    """Return to the arguments of an earlier `configure`."""
+    global _defaults
+    _defaults = defaults
 
 
 def url(defaults: Defaults) -> Any:

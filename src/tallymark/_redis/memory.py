@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fakeredis import FakeServer
 
-__all__ = ["Place", "fakeredis", "make_interruptible", "store"]
+__all__ = ["Place", "drop", "fakeredis", "make_interruptible", "store"]
 
 _stores: dict[str, FakeServer] = {}
 
@@ -50,6 +50,11 @@ def store(name: str) -> FakeServer:
     if server is None:
         server = _stores.setdefault(name, _new())  # another thread may have been first
     return server
+
+
+def drop(name: str) -> None:
+    """Forget the store of a name: the next use of the name makes another one."""
+    _stores.pop(name, None)
 
 
 class _Ready(threading.Event):

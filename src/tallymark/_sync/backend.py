@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from .._cluster.batches import make_marker
 from .._core.context import Context
 from .._marking.number_cache import NumberCache
+from .._redis.clocks import clocks
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -55,8 +55,10 @@ class SyncBackend:
         self.numbers = NumberCache.of(options) if caches_numbers else None
         self.options = options
         self.database = database
-        self.context = Context.of(database, options, time.time)
-        self.marker = make_marker(options, time.time, threading.RLock(), self.numbers)
+        self.context = Context.of(database, options, clocks.time)
+        self.marker = make_marker(options, clocks.time, threading.RLock(), self.numbers)
+        #: The buffers that are not closed.
+        self.buffers: weakref.WeakSet[Any] = weakref.WeakSet()
         _backends.add(self)
 
     def submit_counted(self, marks: Sequence[Mark], timeout: float | None) -> list[Result]:
@@ -74,9 +76,13 @@ class SyncBackend:
         """Begin with no calls in progress and free locks, as in a child process."""
         self.writer.renew_locks()
         self.marker.replace_lock(threading.RLock())
+        for buffer in list(self.buffers):
+            buffer._begin_anew()  # noqa: SLF001 - not for users
 
     def close(self) -> None:
-        """Accept nothing more, and `disconnect`."""
+        """Close the buffers, accept nothing more, and `disconnect`."""
+        for buffer in list(self.buffers):
+            buffer.close()
         self.writer.close()
         self.disconnect()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from .._cluster.batches import batches
@@ -10,6 +9,7 @@ from .._cluster.handshake import Handshake
 from .._reading.execution import Executions
 from .._redis.blocking_clients import KINDS
 from .._redis.clients import make_read_client
+from .._redis.clocks import clocks
 from .._redis.cluster_clients import ClusterClients
 from .._redis.stores import database
 from .backend import SyncBackend
@@ -45,7 +45,7 @@ class SyncServer(SyncBackend):
         self._replica = (
             None if replica is None else Connections(replica, owned=True, observer=observer)
         )
-        executions = Executions(options, time.monotonic, self._check_usable)
+        executions = Executions(options, clocks.monotonic, self._check_usable)
         self.reader = SyncExecutor(executions, self._connections)
         commit = self._primary.group_commit(
             batches(options, self.numbers),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from .._core.untrusted import reraise_from_handler
 from .._reading.execution import Deadline
+from .._redis.clocks import clocks
 from ..errors import TallymarkError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def write_many(
             for each transaction.
     """
     backend.writer.check_usable()
-    deadline = Deadline(timeout, time.monotonic)
+    deadline = Deadline(timeout, clocks.monotonic)
     unchecked, all_there = many.blocks(user_ids, deadline.check)
     checked = map(many.checked, unchecked)
     try:

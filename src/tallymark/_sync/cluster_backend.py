@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from .._cluster.execution import ClusterExecutions
+from .._redis.clocks import clocks
 from .backend import SyncBackend
 from .cluster_writer import ClusterWriter
 from .executor import SyncExecutor
@@ -32,7 +32,7 @@ class SyncCluster(SyncBackend):
         super().__init__(options, frozenset(clients.startup))
         self._clients = clients
         executions = ClusterExecutions(
-            options, time.monotonic, self._check_usable, clients.startup, clients.remap
+            options, clocks.monotonic, self._check_usable, clients.startup, clients.remap
         )
         self._nodes = nodes = SyncNodes(
             clients, options, lambda end: self.reader.run(executions.discover(end))

@@ -17,6 +17,7 @@ from .._reading.execution import (
     resume,
 )
 from .._reading.requests import Checkpoint, Page
+from .._redis.clocks import clocks
 from .._redis.errors import let_pass
 from ..errors import StoreError, StoreTimeoutError
 from .pool import receive_replies
@@ -164,5 +165,5 @@ def _compute(steps: Iterable[None], deadline: float) -> None:
         StoreTimeoutError: the deadline has passed.
     """
     for _ in steps:
-        if time.monotonic() >= deadline:
+        if clocks.monotonic() >= deadline:
             raise StoreTimeoutError

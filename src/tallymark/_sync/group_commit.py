@@ -6,7 +6,6 @@ See `tallymark._sync.shared_connection` for how threads share a connection, and
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from .._marking.batch import SingleMark
@@ -15,6 +14,7 @@ from .._marking.marks import BitMark
 from .._marking.number_cache import LONG_WRITE
 from .._marking.sizing import MAX_BATCH_MARKS
 from .._marking.stats import Totals
+from .._redis.clocks import clocks
 from .leadership import AGAIN, Call
 from .shared_connection import SharedConnection
 
@@ -111,7 +111,7 @@ class GroupCommit(SharedConnection):
                 return SingleMark(marks[0])
         batch = self._new_batch()
         if batch.late:
-            self._began = time.monotonic()
+            self._began = clocks.monotonic()
         for call in calls:
             if call.size > 1:
                 batch.keep_together()
@@ -130,7 +130,7 @@ class GroupCommit(SharedConnection):
             request = leadership.request = request.batch()
         leadership.connection.receive(leadership.replies, request.reply_count(), deadline)
         results: list[Result] = request.parse(leadership.replies)
-        if request.late and time.monotonic() - self._began > LONG_WRITE:
+        if request.late and clocks.monotonic() - self._began > LONG_WRITE:
             leadership.connection.forget_numbers()
         calls = leadership.calls
         if len(calls) == 1 and not request.retriable:

@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from datetime import date
 
     from .._core.failures import OnError
+    from .._marking.buffering import OnFailure, OnFull
     from .._marking.row_columns import Rows
+    from .buffer import SyncBuffer
 
 __all__ = ["SyncMany"]
 
 
 class SyncMany(SyncReads[IdT]):
-    """The verbs that mark many users with one call."""
+    """The verbs that mark many users with one call, and the buffer."""
 
     def mark_many(
         self,
@@ -266,3 +268,45 @@ class SyncMany(SyncReads[IdT]):
         with self.backend.marker.reservation(many):
             counts = write_many(self.backend, many, user_ids, timeout)
         return counts[Granularity.UNIQUE]
+
+    def buffered(
+        self,
+        *,
+        max_size: int = 10_000,
+        on_full: OnFull = "raise",
+        on_error: OnFailure | None = None,
+        timeout: float | None = None,
+    ) -> SyncBuffer[IdT]:
+        """Return a buffer, whose marks are plain calls that return at once.
+
+        For marks on which nothing waits, such as those of web requests: the caller gets neither
+        the result nor the error of the store. What the process holds in the buffer is lost if
+        it is killed. Nothing else is lost silently: the buffer counts what it has accepted,
+        sent, dropped and failed.
+
+        Arguments:
+            max_size: how many marks may wait in the buffer, from 1 on. Each takes about 250 bytes.
+                Beside it, ``max_pending`` bounds the other marks of the tally.
+            on_full: what happens to a mark beyond that: ``"raise"`` an `OverloadedError` at its
+                call, or ``"drop"`` and count it.
+            on_error: is called with an error and a list of `BufferedMark` when marks have
+                failed, in the thread of the buffer. It may use the buffer, also close it. Its
+                exceptions are logged. Without it, failed marks are counted in a warning of the
+                logger ``tallymark``, at most every ten seconds.
+            timeout: after how many seconds without an answer of Redis a mark fails, more than
+                0; ``math.inf`` for never, ``None`` for the tally's timeout.
+
+        Returns:
+            A `SyncBuffer`. It can be used at once; close it with ``buffer.close()``, or use
+            it in a ``with`` block.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
+        """
+        from .._marking.buffering import BufferOptions  # noqa: PLC0415 - few programs need it
+        from .buffer import SyncBuffer  # noqa: PLC0415
+
+        default = self.backend.options.timeout
+        return SyncBuffer(
+            self.backend, BufferOptions(max_size, on_full, on_error, timeout, default)
+        )

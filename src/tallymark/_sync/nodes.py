@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING, Final
 
 from .._cluster.batches import shard_batches
 from .._marking.stats import Totals
 from .._redis.blocking_pool import POLL_INTERVAL
+from .._redis.clocks import clocks
 from ..errors import StoreTimeoutError
 from .leadership import AGAIN
 from .pool import Connections
@@ -53,8 +53,8 @@ class _Discovery:
 
     def wait(self, seconds: float) -> None:
         """Wait until the end, ``seconds`` at most."""
-        deadline = time.monotonic() + seconds
-        while not self._has_ended and (left := deadline - time.monotonic()) > 0:
+        deadline = clocks.monotonic() + seconds
+        while not self._has_ended and (left := deadline - clocks.monotonic()) > 0:
             if self._latch.acquire(timeout=min(left, POLL_INTERVAL)):
                 self._latch.release()
 
@@ -152,7 +152,7 @@ class SyncNodes:
         Raises:
             StoreError: no node answers.
         """
-        called_at = time.monotonic()
+        called_at = clocks.monotonic()
         while self._discovered_at <= max(effect.since, called_at):
             own = _Discovery()
             try:
@@ -162,13 +162,13 @@ class SyncNodes:
                     # interrupted.
                     if running is own or running.thread == own.thread:
                         self._discover(effect.deadline)
-                        self._discovered_at = time.monotonic()
+                        self._discovered_at = clocks.monotonic()
                         return
                 finally:
                     self._end(own)
             finally:
                 self._end(own)  # if a signal handler has raised in the first `finally`
-            left = effect.deadline - time.monotonic()
+            left = effect.deadline - clocks.monotonic()
             if left <= 0:
                 raise StoreTimeoutError("no node of the cluster has answered in time")
             running.wait(left)

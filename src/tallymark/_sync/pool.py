@@ -13,6 +13,7 @@ from .._core.observers import Operation, Outage, observe
 from .._marking.stats import Totals
 from .._redis import errors as redis_py
 from .._redis.blocking_stream import BlockingStream
+from .._redis.clocks import clocks
 from .._redis.stores import store_label
 from ..errors import ReentrantCallError, StoreTimeoutError
 from .connection import Connection, shake_hands
@@ -70,7 +71,7 @@ class Connections:
         self._closed = False
         self._observer = observer
         self._store = store_label(client)
-        self._outage = Outage(self._store, time.monotonic)
+        self._outage = Outage(self._store, clocks.monotonic)
         #: Sends small requests; and the group commits that were made.
         self._pipeline: RequestPipeline | None = None
         if self._embedded is None:
@@ -131,7 +132,7 @@ class Connections:
         """
         traffic.attempts += 1
         before = traffic.bytes
-        begun = 0.0 if self._observer is None else time.perf_counter()
+        begun = 0.0 if self._observer is None else clocks.perf_counter()
         try:
             replies = yield from self._attempt(data, count, traffic, deadline)
             if self._embedded is not None:
@@ -139,7 +140,7 @@ class Connections:
         except Exception as error:  # noqa: BLE001 - redis-py has let AttributeErrors out
             redis_py.let_pass(error)
             failure = redis_py.failure(error)
-            left = deadline - time.monotonic()
+            left = deadline - clocks.monotonic()
             final = not isinstance(failure, TRANSIENT) or left <= MIN_ATTEMPT_TIME
             self._outage.failed(failure, final=final)
             if self._observer is not None:
@@ -213,7 +214,7 @@ class Connections:
         failure: StoreError | None,
     ) -> None:
         written = traffic.bytes - before
-        seconds = time.perf_counter() - begun if written else 0.0
+        seconds = clocks.perf_counter() - begun if written else 0.0
         operation = Operation(
             traffic.kind, self._store, traffic.size, written, time.time(), seconds, failure
         )
@@ -227,7 +228,7 @@ class Connections:
         Raises:
             StoreTimeoutError: the deadline has passed.
         """
-        if traffic.kind == "read" and time.monotonic() >= deadline:
+        if traffic.kind == "read" and clocks.monotonic() >= deadline:
             raise StoreTimeoutError
 
     def _attempt(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import time
 from typing import TYPE_CHECKING, Any
 
 from .._core.untrusted import reraise_from_handler
 from .._marking.row_effects import Fetch, Reject
 from .._reading.execution import Deadline
+from .._redis.clocks import clocks
 from ..errors import TallymarkError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def write_rows(
             each transaction.
     """
     backend.writer.check_usable()
-    deadline = Deadline(timeout, time.monotonic)
+    deadline = Deadline(timeout, clocks.monotonic)
     try:
         source, iterator = write.source(rows, deadline.check, on_error)
         steps = write.steps(source, deadline.left, rejects=on_error is not None)

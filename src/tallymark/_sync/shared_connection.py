@@ -25,6 +25,7 @@ from .._core.observers import Operation, observe
 from .._core.untrusted import reraise_from_handler
 from .._redis import errors as redis_py
 from .._redis.blocking_pool import POLL_INTERVAL, move
+from .._redis.clocks import clocks
 from ..errors import StoreError, StoreTimeoutError, StoreUnavailableError
 from .leadership import LEFT, Leadership, entered_threads, give_back, take
 
@@ -183,7 +184,7 @@ class SharedConnection:
                 move(call.mailbox, held)
                 if call.outcome is not None or held or take(free, held):
                     return
-                left = call.deadline - time.monotonic()
+                left = call.deadline - clocks.monotonic()
                 if left <= 0:
                     failure = self.last_failure or StoreTimeoutError()
                     raise copied(failure, str(failure))
@@ -347,7 +348,7 @@ class SharedConnection:
         leadership.written = written = len(data)
         self.bytes_sent += written
         if self._observer is not None:
-            leadership.began = time.perf_counter()
+            leadership.began = clocks.perf_counter()
         connection.send(data)
 
     def _take_calls(self, leadership: Leadership) -> None:
@@ -370,7 +371,7 @@ class SharedConnection:
         """Return whether only the own deadline has passed, and other calls wait for replies."""
         return (
             isinstance(failure, StoreTimeoutError)
-            and own.deadline - time.monotonic() <= MIN_ATTEMPT_TIME
+            and own.deadline - clocks.monotonic() <= MIN_ATTEMPT_TIME
             and any(call.outcome is None and call is not own for call in leadership.calls)
         )
 
@@ -388,7 +389,7 @@ class SharedConnection:
             The operation for the observer, if there is one.
         """
         leadership.calls = leadership.calls or [own]
-        expired = time.monotonic() + MIN_ATTEMPT_TIME
+        expired = clocks.monotonic() + MIN_ATTEMPT_TIME
         calls = leadership.calls
         final = not isinstance(failure, TRANSIENT) or all(
             call.deadline <= expired for call in calls
@@ -418,7 +419,7 @@ class SharedConnection:
 
     def _operation(self, leadership: Leadership, failure: StoreError | None) -> Operation:
         """Return an attempt for the observer."""
-        seconds = time.perf_counter() - leadership.began if leadership.written else 0.0
+        seconds = clocks.perf_counter() - leadership.began if leadership.written else 0.0
         size = sum([call.size for call in leadership.calls])
         return Operation(
             self.kind, self._store, size, leadership.written, time.time(), seconds, failure

@@ -13,6 +13,7 @@ from .._marking.batch import MAX_COMMAND_MARKS
 from .._marking.marks import record_sent
 from .._marking.stats import Totals
 from .._reading.execution import Traffic, retried
+from .._redis.clocks import clocks
 from .._redis.errors import let_pass
 from ..errors import ClosedError, StoreError, StoreTimeoutError
 from .leadership import AGAIN
@@ -82,7 +83,7 @@ class Writer:
         if self._closed:
             self.check_usable()
         seconds = self._timeout if timeout is None else checked_timeout(timeout)
-        deadline = time.monotonic() + seconds
+        deadline = clocks.monotonic() + seconds
         pending = self._pending
         if pending and (waiting := self._waiting()) >= self._max_pending:
             raise overloaded(waiting, "marks", self._max_pending)
@@ -172,7 +173,7 @@ class SyncWriter(Writer):
                 except TRANSIENT as error:
                     let_pass(error)
                     attempts = attempts or Attempts()
-                    time.sleep(attempts.pause(error, deadline - time.monotonic()))
+                    time.sleep(attempts.pause(error, deadline - clocks.monotonic()))
                 finally:
                     sent |= call.sent
         except StoreError as error:
@@ -202,7 +203,7 @@ class SyncWriter(Writer):
                     batch.add(mark)
             else:
                 request = _LargeBatch(batch, marks, deadline)
-            results = self._run(retried(request, deadline, time.monotonic, traffic=traffic))
+            results = self._run(retried(request, deadline, clocks.monotonic, traffic=traffic))
         except StoreError as failure:
             let_pass(failure)
             raise outcome(failure, traffic.sent, seconds) from failure.__cause__
@@ -252,7 +253,7 @@ class _LargeBatch:
 
 
 def _check_deadline(deadline: float) -> None:
-    if time.monotonic() >= deadline:
+    if clocks.monotonic() >= deadline:
         raise StoreTimeoutError
 
 

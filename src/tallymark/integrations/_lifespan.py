@@ -10,13 +10,14 @@ from .._async.tally import Tally
 from .._core.options import hide_urls
 from .._core.urls import StoreUrl
 from .._redis.url_sources import url_of_environment
+from ._request_marks import buffer_of, failures
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .._core.options import TallyOptions
 
-__all__ = ["Lifespan", "lifespan", "tally_maker", "tally_of"]
+__all__ = ["Lifespan", "lifespan", "tally_of", "tally_opener"]
 
 #: A lifespan of FastAPI or Starlette. It may yield what each request has in its state.
 Lifespan: TypeAlias = Callable[
@@ -45,17 +46,17 @@ def lifespan(
         user_ids: the type of the users' ids, as of `tallymark.Tally.from_url`.
         options: those of `tallymark.TallyOptions`.
 
-    Raises:
-        InvalidTypeError, InvalidValueError: the URL is not allowed; or, when the app starts, an
-            option. The message never holds the URL.
-        MissingExtraError: when the app starts: ``memory://`` without fakeredis.
+    Raises, when the app starts:
+        InvalidTypeError, InvalidValueError: the URL or an option is not allowed. The message
+            never holds the URL.
+        MissingExtraError: ``memory://`` without fakeredis.
     """
-    make = tally_maker(url, user_ids, options)
+    opened = tally_opener(url, user_ids, options)
     del url  # error reporters show the locals of frames
 
     @contextlib.asynccontextmanager
     async def tally_lifespan(app: Any) -> AsyncIterator[Mapping[str, Any]]:
-        async with make() as tally:
+        async with opened() as tally:
             app.state.tally = tally
             if app_lifespan is None:
                 yield {"tally": tally}
@@ -66,28 +67,33 @@ def lifespan(
     return tally_lifespan
 
 
-def tally_maker(
+def tally_opener(
     url: str | None, user_ids: type[Any] | None, options: TallyOptions
-) -> Callable[[], Tally[Any]]:
-    """Return a function that makes a tally, after a check of the URL.
+) -> Callable[[], contextlib.AbstractAsyncContextManager[Tally[Any]]]:
+    """Return a context manager, for each start of an app: an open tally. Raises nothing.
+
+    At the end, the marks of requests are flushed, and the tally is closed.
 
     Arguments:
         url: the URL; ``None`` for that of the environment when the tally is made.
         user_ids: the type of the users' ids.
         options: those of the tally, in a dict that no other code refers to.
-
-    Raises:
-        InvalidTypeError, InvalidValueError: the URL is not allowed.
     """
     store = None if url is None else StoreUrl(url)
     del url
     hide_urls(options)
 
-    def make() -> Tally[Any]:
+    @contextlib.asynccontextmanager
+    async def opened() -> AsyncIterator[Tally[Any]]:
         source: Any = store or url_of_environment()  # in place of its text
-        return Tally.from_url(source, user_ids=user_ids, **options)
+        async with Tally.from_url(source, user_ids=user_ids, **options) as tally:
+            try:
+                yield tally
+            finally:
+                with failures:
+                    await buffer_of(tally).flush()
 
-    return make
+    return opened
 
 
 def tally_of(scope: Mapping[str, Any]) -> Tally[Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from .._async.tally import Tally
-from ._lifespan import tally_maker
+from ._lifespan import tally_opener
 from ._request_marks import RequestMarks
 
 if TYPE_CHECKING:
@@ -56,16 +56,16 @@ def tally_context(
         user_ids: the type of the users' ids, as of `tallymark.Tally.from_url`.
         options: those of `tallymark.TallyOptions`.
 
-    Raises:
-        InvalidTypeError, InvalidValueError: the URL is not allowed; or, when the app starts, an
-            option. The message never holds the URL.
-        MissingExtraError: when the app starts: ``memory://`` without fakeredis.
+    Raises, when the app starts:
+        InvalidTypeError, InvalidValueError: the URL or an option is not allowed. The message
+            never holds the URL.
+        MissingExtraError: ``memory://`` without fakeredis.
     """
-    make = tally_maker(url, user_ids, options)
+    opened = tally_opener(url, user_ids, options)
     del url  # error reporters show the locals of frames
 
     async def context(app: web.Application) -> AsyncIterator[None]:
-        async with make() as tally:
+        async with opened() as tally:
             app[key] = tally
             yield
 

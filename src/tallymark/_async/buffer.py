@@ -1,0 +1,368 @@
+"""The buffer of a `tallymark.Tally`: marks as plain calls that return at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, Final, Generic
+
+import anyio
+
+from .._core.options import checked_timeout
+from .._core.user_ids import IdT
+from .._marking.buffering import BufferStats, FailureReport, failures
+from .._marking.chunks import Chunk
+from .._marking.sizing import MAX_BATCH_MARKS
+from .._redis.clocks import clocks
+from ..errors import ClosedError, StoreTimeoutError, TallymarkError, WrongEventLoopError
+from .loop_bound import no_loop, running_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import date
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from .._marking.buffering import BufferedMark, BufferOptions
+    from .._marking.chunks import Record
+    from .._marking.marks import Mark, Result
+    from .backend import AsyncBackend
+
+__all__ = ["Buffer"]
+
+#: A chunk takes marks of at most so many seconds, since they share a deadline.
+_CHUNK_SECONDS: Final = 0.01
+
+#: The open chunk of a buffer that has none: it has no room.
+_NO_CHUNK: Final = Chunk(None, lambda _chunk, _results: None, [])
+
+
+class Buffer(Generic[IdT]):
+    """Marks of a `Tally` as plain calls, which return at once; made by `Tally.buffered`.
+
+    A mark is checked and dated when it is called, and sent by the tally's group commit. The
+    buffer has no task of its own. All its calls have to be made in the thread of the tally's
+    event loop, while that loop runs; others raise a `WrongEventLoopError`.
+
+    Marks take effect in the order of their calls, and in that order also with awaited marks of
+    the same tally; not with those that wait for a place, of which 10,000 others are before them.
+    On a cluster, marks of the buffer keep their order among themselves only.
+
+    ``async with tally.buffered() as buffer:`` closes the buffer at the end of the block, also
+    if an exception leaves it.
+    """
+
+    def __init__(self, backend: AsyncBackend, options: BufferOptions) -> None:
+        """Begin empty.
+
+        Arguments:
+            backend: the tally's.
+            options: the arguments of `Tally.buffered`.
+        """
+        self._marker = backend.marker
+        self._writer: Any = backend.writer
+        self._options = options
+        #: The event loop, from the first mark on.
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._report = FailureReport(options.on_error, clocks.monotonic)
+        self._sent = self._failed = self._dropped = 0
+        #: The chunks with marks that wait, in call order.
+        self._chunks: dict[Chunk, None] = {}
+        #: The chunks to which marks may be appended; on a cluster, one for each shard.
+        self._open: dict[int, Chunk] = {}
+        self._by_shard: bool = backend.writer.orders_by_shard
+        #: Marks that have failed, of which the program was not told yet.
+        self._untold: list[tuple[TallymarkError, list[BufferedMark]]] = []
+        #: For each `flush`, the chunks for which it waits, and what wakes it.
+        self._flushes: list[tuple[list[Chunk], asyncio.Future[None]]] = []
+
+    # --- marks
+
+    def mark_event(
+        self,
+        event: str,
+        user_id: IdT,
+        *,
+        now: date | None = None,
+        track_hourly: bool | None = None,
+        track_unique: bool | None = None,
+    ) -> None:
+        """Record that a user did something: set the bits of the month, week and day.
+
+        Arguments:
+            event: a non-empty str without control characters.
+            user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
+                that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
+            now: when it happened; the moment of the call by default, also if the mark is sent
+                later. An aware datetime is converted to the tally's time zone, a naive
+                datetime is taken as in that zone, and a date is its midnight.
+            track_hourly: also mark the hour; ``None`` for the tally's option, or without that
+                for ``tallymark.TRACK_HOURLY`` at the moment of the call.
+            track_unique: also mark the event's dateless bitmap; ``None`` for the tally's
+                option, or without that for ``tallymark.TRACK_UNIQUE`` at the moment of the call.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
+            OverloadedError: the buffer is full, unless it drops marks then.
+            ClosedError, WrongEventLoopError: the buffer or the tally is closed, or belongs to
+                another event loop.
+        """
+        at = clocks.time() if now is None else now
+        mark = self._marker.mark_event(event, user_id, now, track_hourly, track_unique)
+        self._accept(mark, user_id, at)
+
+    def unmark_event(
+        self,
+        event: str,
+        user_id: IdT,
+        *,
+        now: date | None = None,
+        track_hourly: bool | None = None,
+        track_unique: bool | None = None,
+    ) -> None:
+        """Take a mark back: clear the bits that `mark_event` would set.
+
+        All of them are cleared, as by `Tally.unmark_event` without ``exact``.
+
+        Arguments:
+            event: a non-empty str without control characters.
+            user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
+                that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
+            now: when it happened; the moment of the call by default, also if the mark is sent
+                later. An aware datetime is converted to the tally's time zone, a naive
+                datetime is taken as in that zone, and a date is its midnight.
+            track_hourly: also clear the hour's bit; ``None`` for the tally's option, or
+                without that for ``tallymark.TRACK_HOURLY`` at the moment of the call.
+            track_unique: also clear the event's dateless bit; ``None`` for the tally's option,
+                or without that for ``tallymark.TRACK_UNIQUE`` at the moment of the call.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
+            OverloadedError: the buffer is full, unless it drops marks then.
+            ClosedError, WrongEventLoopError: the buffer or the tally is closed, or belongs to
+                another event loop.
+        """
+        at = clocks.time() if now is None else now
+        mark = self._marker.unmark_event(event, user_id, now, track_hourly, track_unique, False)
+        self._accept(mark, user_id, at)
+
+    def mark_unique(self, event: str, user_id: IdT) -> None:
+        """Set a user's flag: the bit in the event's bitmap without a date.
+
+        Arguments:
+            event: a non-empty str without control characters.
+            user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
+                that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
+            OverloadedError: the buffer is full, unless it drops marks then.
+            ClosedError, WrongEventLoopError: the buffer or the tally is closed, or belongs to
+                another event loop.
+        """
+        self._accept(self._marker.mark_unique(event, user_id), user_id, None)
+
+    def unmark_unique(self, event: str, user_id: IdT) -> None:
+        """Clear a user's flag: the bit in the event's bitmap without a date.
+
+        With ``user_ids``, nothing is written for an id that has never been marked.
+
+        Arguments:
+            event: a non-empty str without control characters.
+            user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
+                that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
+
+        Raises:
+            InvalidTypeError, InvalidValueError: an argument is not allowed.
+            OverloadedError: the buffer is full, unless it drops marks then.
+            ClosedError, WrongEventLoopError: the buffer or the tally is closed, or belongs to
+                another event loop.
+        """
+        self._accept(self._marker.unmark_unique(event, user_id), user_id, None)
+
+    # --- the buffer
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """Wait until all marks that were accepted before this call are sent or failed.
+
+        Marks are sent without it as well; nothing is sent earlier by it.
+
+        Arguments:
+            timeout: how many seconds to wait, more than 0; ``math.inf`` for no limit,
+                ``None`` for the buffer's timeout.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: the timeout is not allowed.
+            StoreTimeoutError: some of the marks still wait; the message says how many. They
+                stay in the buffer.
+            WrongEventLoopError: the buffer belongs to another event loop.
+
+        Cancelled: no mark is lost.
+        """
+        seconds = self._options.timeout if timeout is None else checked_timeout(timeout)
+        loop = self._checked_loop()
+        self._open.clear()
+        chunks = list(self._chunks)
+        if chunks:
+            ended: asyncio.Future[None] = loop.create_future()
+            flush = (chunks, ended)
+            self._flushes.append(flush)
+            try:
+                with anyio.move_on_after(seconds):
+                    await ended
+            finally:
+                self._flushes.remove(flush)
+        self._tell()
+        waiting = sum(chunk.waiting for chunk in chunks)
+        if waiting:
+            raise StoreTimeoutError(
+                f"{waiting} marks were not sent within {round(seconds, 2):g} s, and still wait"
+            )
+
+    def stats(self) -> BufferStats:
+        """Return the counters of the buffer: a `BufferStats`."""
+        waiting = self._waiting()
+        accepted = self._sent + self._failed + waiting
+        return BufferStats(accepted, self._sent, self._dropped, self._failed, waiting)
+
+    async def aclose(self, timeout: float | None = None) -> None:
+        """Accept no more marks, and wait until all are sent or failed.
+
+        Marks that still wait at the deadline fail with a `ClosedError`. The tally stays open.
+        May be called again.
+
+        Arguments:
+            timeout: how many seconds to wait, more than 0; ``math.inf`` for no limit,
+                ``None`` for the buffer's timeout.
+
+        Raises:
+            InvalidTypeError, InvalidValueError: the timeout is not allowed; the buffer stays
+                open.
+            WrongEventLoopError: the buffer belongs to another event loop.
+
+        Cancelled: marks that still wait fail at once.
+        """
+        seconds = self._options.timeout if timeout is None else checked_timeout(timeout)
+        self._checked_loop()
+        self._closed = True
+        try:
+            with contextlib.suppress(StoreTimeoutError):  # the marks fail below
+                await self.flush(seconds)
+        finally:
+            if self._chunks:
+                self._writer.abandon(self, ClosedError("the buffer was closed"))
+            self._tell()
+            self._report.end()
+
+    async def __aenter__(self) -> Self:
+        """Return the buffer; leaving the block closes it."""
+        self._check_usable()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the buffer, also if the block was cancelled."""
+        with anyio.CancelScope(shield=True):
+            await self.aclose()
+
+    # --- accepting marks
+
+    def _accept(self, mark: Mark, user_id: IdT, now: date | float | None) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise no_loop() from None
+        chunk = self._open.get(mark.bitmaps.shard if self._by_shard else 0, _NO_CHUNK)
+        record = (mark, user_id, now)
+        if (
+            len(chunk.records) < chunk.room
+            and loop is self._loop
+            and clocks.monotonic() < chunk.closes_at
+            and not mark.bitmaps.uncounted
+            and self._writer.is_open(chunk)
+        ):
+            chunk.records.append(record)
+        else:
+            self._begin_chunk(record, loop)
+
+    def _begin_chunk(self, record: Record, loop: asyncio.AbstractEventLoop) -> None:
+        """Accept a mark as the first one of a chunk.
+
+        Raises:
+            OverloadedError: there is no room, and marks are not dropped.
+            InvalidValueError: the quota of events is used up.
+            ClosedError, WrongEventLoopError: the buffer or the tally cannot be used here.
+        """
+        self._check_usable()
+        self._loop = loop
+        options = self._options
+        waiting = self._waiting()
+        if waiting >= options.max_size:
+            if not options.drops:
+                raise options.overloaded(waiting)
+            self._dropped += 1
+            return
+        mark = record[0]
+        chunk = Chunk(self, self._settled, [record])
+        chunk.room = min(MAX_BATCH_MARKS, options.max_size - waiting)
+        chunk.closes_at = clocks.monotonic() + _CHUNK_SECONDS
+        if mark.bitmaps.uncounted:
+            self._marker.reserve((mark,))
+            chunk.has_reserved = True
+            chunk.room = 1
+        self._chunks[chunk] = None
+        self._writer.post(chunk, options.timeout)
+        self._open[mark.bitmaps.shard if self._by_shard else 0] = chunk
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise ClosedError("this buffer is closed")
+        self._writer.check_usable()
+
+    def _checked_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the running event loop.
+
+        Raises:
+            WrongEventLoopError: the marks are sent on another one.
+        """
+        loop = running_loop()
+        if self._loop is not None and self._loop is not loop:
+            raise WrongEventLoopError("this buffer sends its marks on another event loop")
+        return loop
+
+    def _waiting(self) -> int:
+        return sum([chunk.waiting for chunk in self._chunks])
+
+    # --- results
+
+    def _settled(self, chunk: Chunk, results: Sequence[Result]) -> None:
+        """Count the results of a chunk, or of a part of one."""
+        whole = chunk.whole
+        whole.settled += len(chunk.records)
+        if not whole.waiting:
+            self._chunks.pop(whole, None)
+        if whole.has_reserved:
+            self._marker.release(list(chunk), results)
+        groups = failures(chunk.records, results)
+        failed = sum(len(marks) for _, marks in groups)
+        self._failed += failed
+        self._sent += len(chunk.records) - failed
+        if groups:
+            # Not here, in the middle of the group commit: the program's function may mark.
+            if not self._untold:
+                asyncio.get_running_loop().call_soon(self._tell)
+            self._untold += groups
+        for chunks, ended in self._flushes:
+            if not ended.done() and not any(one.waiting for one in chunks):
+                ended.set_result(None)
+
+    def _tell(self) -> None:
+        """Tell the program of marks that have failed."""
+        untold, self._untold = self._untold, []
+        self._report.tell(untold)
