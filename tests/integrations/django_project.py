@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import django
 from django.conf import settings
@@ -25,6 +25,8 @@ from tallymark.integrations.django.project import loaded_user
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
+
+    from tallymark._core.user_ids import UserId
 
 settings.configure(
     SECRET_KEY="of the tests",
@@ -63,10 +65,13 @@ from django.db import models  # noqa: E402
 class Member(AbstractBaseUser):
     """A user whose key is a UUID."""
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    id: models.UUIDField[uuid.UUID, uuid.UUID] = models.UUIDField(
+        primary_key=True, default=uuid.uuid4
+    )
     USERNAME_FIELD = "id"
 
-    class Meta:
+    class Meta(AbstractBaseUser.Meta):
+        abstract = False
         app_label = "auth"
 
 
@@ -161,10 +166,10 @@ urlpatterns = [
 ]
 
 
-def visitor(request: HttpRequest) -> int | None:
+def visitor(request: HttpRequest) -> UserId | None:
     """Return the visitor in the path, or without one the user."""
     match = request.resolver_match
-    number = None if match is None else match.kwargs.get("number")
+    number: int | None = None if match is None else match.kwargs.get("number")
     return number if number is not None else loaded_user(request)
 
 
@@ -173,7 +178,7 @@ def path_of(request: HttpRequest) -> str:
     return f"user of {request.path}"
 
 
-async def async_user(request: HttpRequest) -> int:
+async def async_user(request: HttpRequest) -> Any:
     """A function that is none for the setting ``USER``."""
     return (await aget_user(request)).pk
 

@@ -13,7 +13,7 @@ from .._sync.tally import SyncTally
 from ..errors import InvalidValueError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["tally_of_settings"]
 
@@ -21,14 +21,16 @@ __all__ = ["tally_of_settings"]
 _OPTIONS: Final = frozenset({*TallyOptions.__annotations__, "user_ids"})
 
 
-def tally_of_settings(url: str | None, options: Mapping[str, Any], shown_as: str) -> SyncTally[Any]:
+def tally_of_settings(
+    url: str | None, options: Mapping[str, Any], setting: Callable[[str], str]
+) -> SyncTally[Any]:
     """Make a tally; it connects at its first call.
 
     Arguments:
         url: as of `SyncTally.from_url`; ``None`` for the environment variable ``TALLYMARK_URL``,
             and without that ``redis://localhost:6379/0``.
         options: those of `TallyOptions`, and ``user_ids``: a type, or its name, as ``"uuid"``.
-        shown_as: how messages write the setting of the option ``{}``.
+        setting: returns what messages call the setting of an option.
 
     Raises:
         InvalidTypeError, InvalidValueError: the URL or an option is not allowed. The message never
@@ -39,14 +41,13 @@ def tally_of_settings(url: str | None, options: Mapping[str, Any], shown_as: str
     del url  # error reporters show the locals of frames
     for name in options:
         if name not in _OPTIONS:
-            raise InvalidValueError(
-                f"{shown_as.format(name)} is no option; there are {', '.join(sorted(_OPTIONS))}"
-            )
+            known = ", ".join(map(setting, sorted(_OPTIONS)))
+            raise InvalidValueError(f"{setting(name)} is no option; there are {known}")
     user_ids = options.get("user_ids")
     if isinstance(user_ids, str):
         if user_ids not in TYPES_BY_NAME:
             raise InvalidValueError(
-                f"{shown_as.format('user_ids')} must be a type, or one of the names "
+                f"{setting('user_ids')} must be a type, or one of the names "
                 f"{', '.join(TYPES_BY_NAME)}; got {shown(user_ids)}"
             )
         options = {**options, "user_ids": TYPES_BY_NAME[user_ids]}

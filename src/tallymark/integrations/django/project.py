@@ -39,9 +39,7 @@ def get_tally() -> SyncTally[Any]:
 
     It waits for Redis, so an async view calls it by ``sync_to_async``, and marks by
     `get_buffer`. Do not keep it at module level: ``override_settings`` replaces it.
-
-    Raises:
-        ImproperlyConfigured: a value in ``TALLYMARK`` is not allowed.
+    Raises `ImproperlyConfigured` if a value in ``TALLYMARK`` is not allowed.
     """
     return project().tally
 
@@ -84,9 +82,7 @@ class Project:
         try:
             self.requests = _of_requests(event, self.user, when)
             self.logins = _of_logins(login, self.user)
-            self.tally = tally_of_settings(
-                setting.get("URL"), options, "TALLYMARK['OPTIONS']['{}']"
-            )
+            self.tally = tally_of_settings(setting.get("URL"), options, "OPTIONS[{!r}]".format)
         except (TallymarkError, TypeError, ValueError) as error:
             raise ImproperlyConfigured(f"TALLYMARK: {error}") from error
 

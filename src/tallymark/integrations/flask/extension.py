@@ -10,7 +10,7 @@ from flask import current_app, request
 from .._request_marks import RequestMarks, buffer_of
 from .._settings import tally_of_settings
 from .login import connect_flask_login, loaded_user
-from .requests import is_skipped, is_unmarked, tally_of_app
+from .requests import is_unmarked, mark_request, tally_of_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +71,7 @@ class Tallymark:
         if "tallymark" in app.extensions:
             raise RuntimeError("the app has a Tallymark extension already")
         settings = {**self._settings, **app.config.get_namespace("TALLYMARK_")}
-        tally = tally_of_settings(settings.pop("url"), settings, "TALLYMARK_{}")
+        tally = tally_of_settings(settings.pop("url"), settings, _setting)
         app.extensions["tallymark"] = tally
         app.after_request(self._mark_response)
         connect_flask_login(app, self._mark_login)
@@ -107,13 +107,13 @@ class Tallymark:
             InvalidTypeError, InvalidValueError: the event is no name that can be marked, or a
                 function is none, or async.
         """
-        self._of_requests.append(RequestMarks(user, event, when, _tally))
+        self._of_requests.append(RequestMarks(user, event, when, tally_of_app))
 
     def mark_logins(
         self, event: str = "login", *, user: Callable[[Request], UserId | None] = loaded_user
     ) -> None:
         """Mark an event when Flask-Login logs a user in. Arguments as of `mark_requests`."""
-        self._of_logins.append(RequestMarks(user, event, None, _tally))
+        self._of_logins.append(RequestMarks(user, event, None, tally_of_app))
 
     def marks(
         self,
@@ -123,7 +123,7 @@ class Tallymark:
         when: Callable[[Request, int], bool] | None = None,
     ) -> Callable[[ViewT], ViewT]:
         """Decorate a view, below ``@app.route``. Arguments as of `mark_requests`."""
-        marks = RequestMarks(user, event, when, _tally)
+        marks = RequestMarks(user, event, when, tally_of_app)
 
         def decorate(view: ViewT) -> ViewT:
             @functools.wraps(view)
@@ -136,21 +136,14 @@ class Tallymark:
         return decorate
 
     def _mark_response(self, response: Response) -> Response:
-        _mark(request.environ.get(_MARKS, []), response.status_code)
+        mark_request(request.environ.get(_MARKS, []), response.status_code)
         if not is_unmarked():
-            _mark(self._of_requests, response.status_code)
+            mark_request(self._of_requests, response.status_code)
         return response
 
     def _mark_login(self, _: Flask, **__: object) -> None:
-        _mark(self._of_logins, 200)
+        mark_request(self._of_logins, 200)
 
 
-def _tally(_: Request) -> SyncTally[Any]:
-    return tally_of_app()
-
-
-def _mark(several: list[RequestMarks[Request]], status: int) -> None:
-    """Mark the current request. `RequestMarks.mark` raises nothing."""
-    if not is_skipped():
-        for marks in several:
-            marks.mark(request, status)
+def _setting(option: str) -> str:
+    return f"TALLYMARK_{option.upper()}"

@@ -13,14 +13,15 @@ from .._failures import LoggedFailures
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flask import Flask
+    from flask import Flask, Request
 
     from ..._sync.tally import SyncTally
+    from .._request_marks import RequestMarks
 
 __all__ = [
     "add_error_handlers",
-    "is_skipped",
     "is_unmarked",
+    "mark_request",
     "skip_mark",
     "tally_of_app",
     "unmarked",
@@ -38,8 +39,8 @@ _SKIP: Final = "tallymark.skip"
 _UNMARKED: Final = "_tallymark_unmarked"
 
 
-def tally_of_app() -> SyncTally[Any]:
-    """Return the tally of the current app.
+def tally_of_app(_: Request | None = None) -> SyncTally[Any]:
+    """Return the tally of the current app, and so of a request.
 
     Raises:
         RuntimeError: there is no current app, or it has no tally.
@@ -64,15 +65,17 @@ def unmarked(view: ViewT) -> ViewT:
     return view
 
 
-def is_skipped() -> bool:
-    """Return whether the current request has called `skip_mark`."""
-    return _SKIP in request.environ
-
-
 def is_unmarked() -> bool:
     """Return whether the view of the current request is `unmarked`."""
     view = current_app.view_functions.get(request.endpoint or "")
     return getattr(view, _UNMARKED, False)
+
+
+def mark_request(several: list[RequestMarks[Request]], status: int) -> None:
+    """Mark the current request, unless it has called `skip_mark`. Raises nothing."""
+    if _SKIP not in request.environ:
+        for marks in several:
+            marks.mark(request, status)
 
 
 def add_error_handlers(app: Flask) -> None:
