@@ -29,7 +29,7 @@ TASKS, THREADS = 64, 16
 
 UVICORN = ["uvicorn", "web_app:app", "--app-dir", str(HERE), "--port", "{port}"]
 UVICORN += ["--no-access-log", "--log-level", "warning"]
-GUNICORN = ["gunicorn", "flask_app:app", "--chdir", str(HERE), "--bind", "127.0.0.1:{port}"]
+GUNICORN = ["gunicorn", "threads_app:app", "--chdir", str(HERE), "--bind", "127.0.0.1:{port}"]
 GUNICORN += ["--worker-class", "gthread", "--threads", str(THREADS), "--log-level", "warning"]
 
 

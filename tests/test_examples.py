@@ -21,6 +21,7 @@ from urllib.request import Request, urlopen
 import pytest
 import uvicorn
 from aiohttp.test_utils import TestClient, TestServer
+from web_servers import gunicorn
 
 from servers import running_server
 
@@ -236,6 +237,47 @@ def test_fastapi_without_a_usable_redis(monkeypatch: pytest.MonkeyPatch) -> None
             status, answer = ask("POST", f"{url}/users/7/login")
     assert status == 503
     assert "not available" in answer["detail"]
+
+
+# --- Flask and Django, by gunicorn, over HTTP
+
+
+@pytest.mark.parametrize("kind", ["redis_store", "memory_store"])
+@pytest.mark.parametrize("app", ["flask_app:app", "django_app"])
+def test_wsgi(app: str, kind: str, request: pytest.FixtureRequest) -> None:
+    store: Store = request.getfixturevalue(kind)
+    url = store.url if kind == "redis_store" else "memory://"
+    with gunicorn(app, "--chdir", str(EXAMPLES), TALLYMARK_URL=url) as server:
+        anonymous = server.get("/pages/home").status
+        assert anonymous == (200 if app == "django_app" else 401)
+        ada = {"Cookie": server.get("/login/7", method="POST").cookies}
+        page = server.get("/pages/home", ada)
+        assert (page.status, json.loads(page.text)) == (200, {"page": "home"})
+        for first in (True, False):
+            song = server.get("/users/8/song", method="POST")
+            assert json.loads(song.text) == {"first_today": first}
+        refused = server.get("/users/10000001/song", method="POST")
+        assert refused.status == 400
+        assert "[0, 10000000]" in refused.text
+        played = server.get("/stats/song:played/today")
+        assert json.loads(played.text) == {"users": 1, "again": 0}
+    if kind == "redis_store":
+        bits = store.bits()
+        for event in ("login", "active", "page:view"):
+            assert bits[f"trackist_{event}_{today()}"] == {7}
+
+
+@pytest.mark.parametrize("app", ["flask_app:app", "django_app"])
+def test_wsgi_without_a_usable_redis(app: str) -> None:
+    with (
+        running_server("--requirepass", "unknown to the app") as redis_url,
+        gunicorn(app, "--chdir", str(EXAMPLES), TALLYMARK_URL=redis_url) as server,
+    ):
+        ada = {"Cookie": server.get("/login/7", method="POST").cookies}
+        assert server.get("/pages/home", ada).status == 200
+        failed = server.get("/users/8/song", method="POST")
+    assert failed.status == 503
+    assert "not available" in failed.text
 
 
 # --- retention

@@ -12,7 +12,7 @@ from flask_login import LoginManager, UserMixin, current_user, login_user, logou
 from tallymark.integrations.flask import Tallymark, skip_mark, unmarked
 
 
-class User(UserMixin):  # type: ignore[misc]
+class User(UserMixin):
     def __init__(self, user_id: str) -> None:
         self.id = user_id
 

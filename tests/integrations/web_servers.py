@@ -56,11 +56,11 @@ class WebServer:
         assert self._process.stderr is not None
         self.log.extend(self._process.stderr)
 
-    def get(self, path: str, headers: dict[str, str] | None = None) -> Answer:
+    def get(self, path: str, headers: dict[str, str] | None = None, method: str = "GET") -> Answer:
         """Send one request on a connection of its own."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
         with contextlib.closing(connection):
-            connection.request("GET", path, headers=headers or {})
+            connection.request(method, path, headers=headers or {})
             response = connection.getresponse()
             cookies = [value.partition(";")[0] for value in response.msg.get_all("Set-Cookie", [])]
             return Answer(response.status, response.read().decode(), "; ".join(cookies))
