@@ -10,6 +10,7 @@ import uuid
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 import tallymark
@@ -304,3 +305,71 @@ async def test_the_quota_of_events(memory_store: Store) -> None:
             await buffer.flush()
             buffer.mark_event("first", 2)
         assert buffer.stats() == (2, 2, 0, 0, 0)
+
+
+# --- gathering
+
+
+async def test_marks_of_several_steps_of_the_loop_share_a_transaction(redis_store: Store) -> None:
+    """They gather for a moment, and leave without a `flush`."""
+    async with Tally.from_url(redis_store.url) as tally, tally.buffered() as buffer:
+        await tally.mark_unique("flag", 0)  # connected
+        batches = tally.stats().batches
+        for user in range(1, 50):
+            buffer.mark_unique("flag", user)
+            await asyncio.sleep(0)
+        assert buffer.stats().sent == 0
+        with anyio.fail_after(30):
+            while buffer.stats().waiting:
+                await asyncio.sleep(0)
+        assert tally.stats().batches == batches + 1
+        assert redis_store.bits() == {"trackist_flag_u": set(range(50))}
+
+
+async def test_an_awaited_mark_does_not_overtake_marks_that_gather(redis_store: Store) -> None:
+    """It takes them along, in one transaction, and waits for nothing."""
+    async with Tally.from_url(redis_store.url) as tally, tally.buffered() as buffer:
+        await tally.mark_unique("flag", 0)
+        batches = tally.stats().batches
+        buffer.mark_unique("flag", 1)
+        assert not await tally.mark_unique("flag", 1)  # it is not the first one
+        assert tally.stats().batches == batches + 1
+        assert buffer.stats().waiting == 0
+
+
+async def test_many_marks_do_not_gather(redis_store: Store) -> None:
+    async with Tally.from_url(redis_store.url) as tally, tally.buffered() as buffer:
+        await tally.mark_unique("flag", 0)
+        for user in range(1, 2_002):  # of which the last one begins a chunk
+            buffer.mark_unique("flag", user)
+        writer: Any = tally.backend.writer
+        assert writer._gathering is None
+        await buffer.flush()
+        assert redis_store.raw.bitcount("trackist_flag_u") == 2_002
+
+
+async def test_a_short_timeout_is_not_spent_with_gathering(redis_store: Store) -> None:
+    async with Tally.from_url(redis_store.url, timeout=5) as tally:
+        await tally.mark_unique("flag", 0)
+        async with tally.buffered(timeout=0.004) as buffer:
+            buffer.mark_unique("flag", 1)
+            writer: Any = tally.backend.writer
+            assert writer._gathering.when() - asyncio.get_running_loop().time() <= 0.001
+
+
+async def test_closing_the_tally_while_marks_gather(store: Store) -> None:
+    async with Tally.from_url(store.url) as tally:
+        buffer = tally.buffered()
+        buffer.mark_unique("flag", 1)
+    assert store.bits() == {"trackist_flag_u": {1}}
+    assert buffer.stats() == (1, 1, 0, 0, 0)
+
+
+async def test_a_server_that_goes_away_while_marks_gather(redis_store: Store) -> None:
+    async with Tally.from_url(redis_store.url) as tally, tally.buffered() as buffer:
+        await tally.mark_unique("flag", 0)
+        buffer.mark_unique("flag", 1)
+        redis_store.raw.client_kill_filter(_type="normal", skipme=True)
+        await buffer.flush()
+        assert buffer.stats().sent == 1
+    assert redis_store.bits() == {"trackist_flag_u": {0, 1}}

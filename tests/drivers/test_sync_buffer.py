@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -193,3 +194,18 @@ def test_the_end_of_a_process_sends_the_marks(redis_store: Store, how: str) -> N
     if how in {"fork", "multiprocessing"}:
         expected["trackist_child_u"] = set(range(100, 200))
     assert redis_store.bits() == expected
+
+
+def test_marks_that_follow_each_other_share_a_transaction(redis_store: Store) -> None:
+    """They gather for a moment, and leave without a `flush`."""
+    with SyncTally.from_url(redis_store.url, timeout=60) as tally, tally.buffered() as buffer:
+        tally.mark_unique("flag", 0)
+        batches = tally.stats().batches
+        for user in range(1, 20):
+            buffer.mark_unique("flag", user)
+        end = time.monotonic() + 30
+        while buffer.stats().waiting:
+            assert time.monotonic() < end
+            time.sleep(0.001)
+        assert tally.stats().batches - batches < 5
+    assert redis_store.bits() == {"trackist_flag_u": set(range(20))}

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from stores import Store
 
 
-def blocks(page: str, info: str, url: str) -> list[str]:
-    """Return the blocks of a language, which use a store."""
-    found = [block.content for block in fences(DOCUMENTS[page]) if block.info == info]
+def blocks(page: str, url: str) -> list[str]:
+    """Return the blocks of Python, which use a store."""
+    found = [block.content for block in fences(DOCUMENTS[page]) if block.info == "python"]
     return [content.replace(READERS_URL, url) for content in found]
 
 
@@ -49,11 +49,8 @@ def pytest_passes(folder: Path, tests: int) -> None:
 
 def test_the_page_of_flask(redis_store: Store, tmp_path: Path) -> None:
     """test_readme.py runs the program of the page, and this its tests."""
-    page = "docs/how-to/flask.md"
-    program = "".join(blocks(page, "python", redis_store.url))
-    (tmp_path / "shop.py").write_text(program, encoding="utf-8")
-    (tests,) = blocks(page, "py", redis_store.url)
-    (tmp_path / "test_shop.py").write_text(tests, encoding="utf-8")
+    program = "".join(blocks("docs/how-to/flask.md", redis_store.url))
+    (tmp_path / "test_shop.py").write_text(program, encoding="utf-8")
     pytest_passes(tmp_path, 2)
 
 
@@ -61,7 +58,7 @@ def test_the_page_of_flask(redis_store: Store, tmp_path: Path) -> None:
 def project(redis_store: Store, tmp_path: Path) -> Path:
     """Return the folder of a new project with all that is on the page."""
     run(tmp_path, "-m", "django", "startproject", "mysite", ".", "--settings=")
-    for content in blocks("docs/how-to/django.md", "python", redis_store.url):
+    for content in blocks("docs/how-to/django.md", redis_store.url):
         path = tmp_path / content.partition("\n")[0].removeprefix("# ")
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:

@@ -21,6 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from tallymark import InvalidTypeError, InvalidValueError, Tally
 from tallymark.integrations import _failures
+from tallymark.integrations._request_marks import buffer_of
 from tallymark.integrations.asgi import MarkMiddleware, lifespan, skip_mark
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def test_a_stream_is_marked_once_and_at_its_start(memory_store: Store) -> None:
     async def stream(request: Request) -> StreamingResponse:
         async def chunks() -> AsyncIterator[str]:
             for chunk in "abc":
-                await request.state.tally.contains(request.state.tally.unique("active"), 0)
+                await buffer_of(request.state.tally).flush()
                 seen.append(marked(memory_store))
                 yield chunk
 

@@ -187,7 +187,7 @@ class Buffer(Generic[IdT]):
     async def flush(self, timeout: float | None = None) -> None:
         """Wait until all marks that were accepted before this call are sent or failed.
 
-        Marks are sent without it as well; nothing is sent earlier by it.
+        Marks are sent without it as well, at most a hundredth of a second later.
 
         Arguments:
             timeout: how many seconds to wait, more than 0; ``math.inf`` for no limit,
@@ -206,6 +206,7 @@ class Buffer(Generic[IdT]):
         self._open.clear()
         chunks = list(self._chunks)
         if chunks:
+            self._writer.send_now()
             ended: asyncio.Future[None] = loop.create_future()
             flush = (chunks, ended)
             self._flushes.append(flush)

@@ -195,6 +195,9 @@ class ClusterCommit(ClosedWhenIdle):
         self._bind(loop)
         self._posts.post(chunk, timeout)
 
+    def send_now(self) -> None:
+        """Send the marks of buffers, which do not gather here."""
+
     def stats(self) -> Stats:
         """Return the counters so far, of all nodes."""
         totals = self._nodes.totals()

@@ -22,6 +22,7 @@ import anyio
 
 from .._core.failures import TRANSIENT, overloaded, with_outcome
 from .._core.options import checked_timeout
+from .._marking.buffering import GATHERED, GATHERING
 from .._marking.sizing import BatchSizer
 from .._marking.stats import Totals
 from .._redis.clocks import clocks
@@ -131,6 +132,8 @@ class GroupCommit(ClosedWhenIdle):
         #: deadline with it, which takes less time than to ask the timer.
         self._expires_at = math.inf
         self._aborted = False
+        #: Begins to send marks of buffers that gather.
+        self._gathering: asyncio.TimerHandle | None = None
         #: How many marks at the front of the queue are sent again, and so are a batch of their own.
         self._repeated = 0
 
@@ -228,8 +231,13 @@ class GroupCommit(ClosedWhenIdle):
         self._expire_by(deadline, loop)
         self._queue.put_chunk((chunk, deadline, None, chunk, timeout), chunk)
         if not self._has_leader:
-            self._has_leader = True
-            self._task = loop.create_task(self._drain())
+            self._gather(loop)
+
+    def send_now(self) -> None:
+        """Send the marks of buffers that gather."""
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._end_gathering()
 
     def is_open(self, chunk: Chunk) -> bool:
         """Return whether marks may be appended to a chunk: no other write follows it."""
@@ -259,6 +267,7 @@ class GroupCommit(ClosedWhenIdle):
     def fail_all(self) -> None:
         """End all calls with an error now."""
         self._aborted = True
+        self.send_now()
         if self._in_flight is not None:
             self._fail(self._in_flight.writes, _closed(), sent=self._in_flight.sent)
         self._fail(list(self._queue), _closed(), sent=False)
@@ -274,6 +283,7 @@ class GroupCommit(ClosedWhenIdle):
         Cancelled: fails the waiting calls and disconnects. May be called again.
         """
         self.end_use()
+        self.send_now()
         try:
             await self._until_idle()
         except BaseException:
@@ -291,6 +301,7 @@ class GroupCommit(ClosedWhenIdle):
         """Close the connection at once, after the event loop has been closed."""
         self.end_use()
         self._closing_on = None
+        self._gathering = None
         self._connection.discard()
 
     # --- callers
@@ -340,16 +351,44 @@ class GroupCommit(ClosedWhenIdle):
             self._expire_by(write[1], loop)
         # If the last batch had several callers, more of them will follow in this step of
         # the loop, as web requests come in bursts: a task sends in the next step.
-        alone = self._sizer.last_size <= 1 and self._in_flight is None
+        alone = self._sizer.last_size <= 1 and self._in_flight is None and not self._queue
         # A leader would not notice its own deadline while a thread builds its batch.
         alone = alone and len(write[3]) <= LARGE
         if alone and not self._has_leader and self._connection.ready:
             return self._lead(write)
         self._queue.put(write, len(write[3]) or 1)
         if not self._has_leader:
-            self._has_leader = True
-            self._task = loop.create_task(self._drain())
+            self._start(loop)
         return write[0]
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let a task send what is in the queue."""
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        self._has_leader = True
+        self._task = loop.create_task(self._drain())
+
+    # --- marks of buffers
+
+    def _gather(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Send the marks of buffers that are in the queue, soon or now; there is no leader."""
+        if self._closed or not self._may_gather():
+            self._start(loop)
+        elif self._gathering is None:
+            # Each chunk has a timeout of its own, and should not spend it here.
+            seconds = min(GATHERING, self._queue.shortest_timeout / 4)
+            self._gathering = loop.call_later(seconds, self._end_gathering)
+
+    def _may_gather(self) -> bool:
+        """Return whether only marks of buffers wait, and few of them."""
+        few = self._queue.has_only_chunks and self._queue.marks < GATHERED
+        return few and not self._repeated
+
+    def _end_gathering(self) -> None:
+        self._gathering = None
+        if not self._has_leader:
+            self._start(asyncio.get_running_loop())
 
     async def _lead(self, write: AwaitedWrite) -> Any:
         """Send the only waiting write over a ready connection, then hand over."""
@@ -371,7 +410,11 @@ class GroupCommit(ClosedWhenIdle):
             while self._has_callers():
                 in_flight = self._in_flight = self._next_batch()
                 await self._send(in_flight)
-                if self._in_flight is not None or (self._queue and self._sizer.fast):
+                if self._in_flight is not None:
+                    continue
+                if self._queue and not self._closed and self._may_gather():
+                    break
+                if self._queue and self._sizer.fast:
                     continue
                 if len(in_flight.writes) == 1 and not self._queue:
                     break  # a lone caller is served faster without a task
@@ -387,7 +430,12 @@ class GroupCommit(ClosedWhenIdle):
         """Let a task send if a caller waits; else become idle."""
         if self._in_flight is not None or self._queue:
             if self._has_callers():
-                self._task = asyncio.get_running_loop().create_task(self._drain())
+                loop = asyncio.get_running_loop()
+                if self._in_flight is None and not self._closed and self._may_gather():
+                    self._has_leader = False
+                    self._gather(loop)
+                else:
+                    self._start(loop)
                 return
             # All of these callers were cancelled, and others may wait for the places.
             self._queue.clear()
@@ -402,7 +450,7 @@ class GroupCommit(ClosedWhenIdle):
         return live(itertools.chain(in_flight, self._queue))
 
     def _is_idle(self) -> bool:
-        return not self._has_leader and not self._queue.waiting
+        return not self._has_leader and not self._queue.waiting and self._gathering is None
 
     def _has_callers(self) -> bool:
         return next(self._pending(), None) is not None

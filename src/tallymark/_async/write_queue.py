@@ -236,6 +236,16 @@ class WriteQueue:
         return self.size + sum(map(len, self._chunks))
 
     @property
+    def has_only_chunks(self) -> bool:
+        """Whether all writes are chunks."""
+        return len(self._writes) == len(self._chunks)
+
+    @property
+    def shortest_timeout(self) -> float:
+        """The shortest of the timeouts of the writes, in seconds."""
+        return min(write[4] for write in self._writes)
+
+    @property
     def waiting(self) -> int:
         """How many places are needed by callers that are not in the queue yet."""
         return self._admitted + self._waiting_places

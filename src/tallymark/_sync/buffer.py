@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import sys
 import threading
 import weakref
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic
 from .._core.failures import with_outcome
 from .._core.options import checked_timeout
 from .._core.user_ids import IdT
-from .._marking.buffering import BufferStats, FailureReport, failures
+from .._marking.buffering import GATHERED, GATHERING, BufferStats, FailureReport, failures
 from .._marking.chunks import retriable_indexes
 from .._marking.sizing import MAX_BATCH_MARKS
 from .._redis.clocks import clocks
@@ -193,7 +194,7 @@ class SyncBuffer(Generic[IdT]):
     def flush(self, timeout: float | None = None) -> None:
         """Wait until all marks that were accepted before this call are sent or failed.
 
-        Marks are sent without it as well; nothing is sent earlier by it.
+        Marks are sent without it as well, at most a hundredth of a second later.
 
         Arguments:
             timeout: how many seconds to wait, more than 0; ``math.inf`` for no limit,
@@ -273,7 +274,7 @@ class SyncBuffer(Generic[IdT]):
             waiting = len(records) + len(self._in_flight)
             if waiting < options.max_size:
                 records.append((record, clocks.monotonic() + options.timeout))
-                if self._sleeps:
+                if self._sleeps or len(records) == GATHERED:
                     self._sleeps = False
                     self._wake.put(None)
                 return
@@ -314,6 +315,7 @@ class SyncBuffer(Generic[IdT]):
         with self._lock:
             target = self._sent + self._failed + len(self._records) + len(self._in_flight)
             self._flushes.append(ended)
+        self._wake.put(None)  # if marks gather
         try:
             while self._sent + self._failed < target:
                 left = deadline - clocks.monotonic()
@@ -367,6 +369,12 @@ class SyncBuffer(Generic[IdT]):
             ended.put(None)
         return True
 
+    def _gathering(self) -> float:
+        """Return for how many seconds marks should gather now; 0.0 if they should be sent."""
+        if self._closed or self._flushes or not 0 < len(self._records) < GATHERED:
+            return 0.0
+        return min(GATHERING, self._options.timeout / 4)
+
     def _has_ended(self) -> bool:
         """Return whether the buffer is closed, and has no marks any more."""
         return self._closed and not self._records
@@ -410,7 +418,10 @@ def _send_marks(reference: weakref.ref[SyncBuffer[Any]], wake: SimpleQueue[None]
         buffer = reference()
         if buffer is None:
             return
-        if buffer._send_some():  # noqa: SLF001 - its thread
+        if seconds := buffer._gathering():  # noqa: SLF001 - its thread
+            with contextlib.suppress(Empty):
+                wake.get(timeout=seconds)
+        if buffer._send_some():  # noqa: SLF001
             continue
         if buffer._has_ended():  # noqa: SLF001
             return
