@@ -81,6 +81,11 @@ def log_in(request: HttpRequest, user_id: int) -> HttpResponse:
     return HttpResponse("welcome")
 
 
+def log_in_unmarked(request: HttpRequest, user_id: int) -> HttpResponse:
+    skip_mark(request)
+    return log_in(request, user_id)
+
+
 def log_out(request: HttpRequest) -> HttpResponse:
     logout(request)
     return HttpResponse("bye")
@@ -151,6 +156,7 @@ urlpatterns = [
     path("visit/<int:number>", visit),
     path("visit-async/<int:number>", visit_async),
     path("login/<int:user_id>", log_in),
+    path("quiet-login/<int:user_id>", log_in_unmarked),
     path("logout", log_out),
     path("me", me),
     path("async", my_async),

@@ -26,7 +26,7 @@ from tallymark.integrations.django import MarkMiddleware, get_buffer, get_tally
 from wires import wired
 
 # It needs the apps of the project, which is set up by now.
-from django.contrib.auth.models import User  # isort: skip
+from django.contrib.auth.models import AnonymousUser, User  # isort: skip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,10 +69,21 @@ def users(event: str = "active") -> list[Any]:
     return sorted(get_tally().users(get_tally().day(event)))
 
 
+@pytest.fixture
+def failures(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> pytest.LogCaptureFixture:
+    """Return what a test logs, the first failure too."""
+    monkeypatch.setattr("tallymark.integrations._request_marks.failures._silent_until", 0.0)
+    return caplog
+
+
 # --- which requests are marked
 
 
-def test_requests_that_load_a_user_are_marked(store: Store) -> None:
+def test_requests_that_load_a_user_are_marked(
+    store: Store, failures: pytest.LogCaptureFixture
+) -> None:
     client = Client()
     assert client.get("/me").content == b"None"
     client.get("/login/8")
@@ -82,6 +93,17 @@ def test_requests_that_load_a_user_are_marked(store: Store) -> None:
     client.get("/logout")
     assert users() == [8, 9]
     assert users("login") == [8, 9]
+    assert [each for each in failures.records if "marked" in each.getMessage()] == []
+
+
+def test_only_a_user_who_has_logged_in_is_marked(store: Store) -> None:
+    class Guest(AnonymousUser):
+        pk: Any = 7
+
+    request = RequestFactory().get("/")
+    request.user = Guest()
+    MarkMiddleware(lambda _: HttpResponse("hello"))(request)
+    assert users() == []
 
 
 PATHS = [
@@ -139,6 +161,7 @@ def test_logins(store: Store) -> None:
     client = Client()
     client.force_login(User.objects.get(pk=7))  # its request has no user
     client.get("/login/8")
+    client.get("/quiet-login/9")
     assert users("login") == [7, 8]
     with override_settings(TALLYMARK={"URL": store.url, "EVENT": None}):
         client.get("/login/9")

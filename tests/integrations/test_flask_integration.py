@@ -47,7 +47,18 @@ def users(app: Flask, extension: Tallymark, event: str = "active") -> list[Any]:
 # --- which requests are marked
 
 
-def test_requests_that_load_a_user_are_marked(app: Flask, extension: Tallymark) -> None:
+@pytest.fixture
+def failures(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> pytest.LogCaptureFixture:
+    """Return what a test logs, the first failure too."""
+    monkeypatch.setattr("tallymark.integrations._request_marks.failures._silent_until", 0.0)
+    return caplog
+
+
+def test_requests_that_load_a_user_are_marked(
+    app: Flask, extension: Tallymark, failures: pytest.LogCaptureFixture
+) -> None:
     with app.test_client() as client:
         assert client.get("/me").text == "None"  # anonymous
         client.get("/login/7")
@@ -57,6 +68,19 @@ def test_requests_that_load_a_user_are_marked(app: Flask, extension: Tallymark) 
         client.get("/login/8")
         client.get("/logout")
     assert users(app, extension) == [7, 8]
+    assert failures.records == []  # an anonymous request is none
+
+
+def test_anonymous_requests_are_no_user_named_none(
+    plain_store: Store, failures: pytest.LogCaptureFixture
+) -> None:
+    extension = Tallymark(url=plain_store.url, user_ids=str)
+    extension.mark_requests()
+    app = make_app(extension)
+    with app.test_client() as client:
+        assert client.get("/me").text == "None"
+    assert users(app, extension) == failures.records == []
+    app.extensions["tallymark"].close()
 
 
 @pytest.mark.parametrize(

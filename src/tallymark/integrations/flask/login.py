@@ -49,8 +49,7 @@ def connect_flask_login(app: Flask, mark_login: Callable[..., None]) -> None:
 def loaded_user(_: Request) -> UserId | None:
     """Return the id of Flask-Login's user, if the current request has loaded this user already.
 
-    To load the user costs a query of the app's database, and makes the response depend on the
-    session's cookie (``Vary``): a mark does neither.
+    To load the user costs a query of the app's database, which a mark does not make.
 
     Raises:
         InvalidValueError: the id is not of the type of the tally's ids.
