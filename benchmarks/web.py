@@ -104,7 +104,7 @@ def flask(url: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(redis.Redis.from_url(url))
         loads = {}
-        for name in ("no mark", "bitmapist", "SyncTally"):
+        for name in ("no mark", "bitmapist", "SyncTally", "mark_requests"):
             python = python_of(name)
             if python is not None:
                 environment = {"TALLYMARK_URL": url, "BENCHMARK_CONTENDER": name}
