@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from plugin_runs import passed, run_folder
 
 from documents import DOCUMENTS, READERS_URL, ROOT, fences
 
@@ -39,19 +40,11 @@ def run(folder: Path, *command: str) -> str:
     return done.stdout
 
 
-def pytest_passes(folder: Path, tests: int) -> None:
-    """Run the tests in a folder."""
-    plugins = ("pytest_tallymark", "no:cacheprovider", "no:asyncio", "no:valkey")
-    options = [option for name in plugins for option in ("-p", name)]
-    command = ("-W", "error", "-m", "pytest", "-q", *options, "--rootdir", str(folder))
-    assert f"{tests} passed" in run(folder, *command)
-
-
 def test_the_page_of_flask(redis_store: Store, tmp_path: Path) -> None:
     """test_readme.py runs the program of the page, and this its tests."""
     program = "".join(blocks("docs/how-to/flask.md", redis_store.url))
     (tmp_path / "test_shop.py").write_text(program, encoding="utf-8")
-    pytest_passes(tmp_path, 2)
+    passed(run_folder(tmp_path), 2)
 
 
 @pytest.fixture
@@ -66,7 +59,9 @@ def project(redis_store: Store, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_page_of_django(redis_store: Store, project: Path) -> None:
+def test_the_page_of_django(
+    redis_store: Store, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "no issues" in run(project, "manage.py", "check", "--fail-level", "WARNING")
     run(project, "manage.py", "test")
     # What pytest-django does.
@@ -74,7 +69,8 @@ def test_the_page_of_django(redis_store: Store, project: Path) -> None:
     setup += "from django.test.utils import setup_test_environment; setup_test_environment()\n"
     with (project / "conftest.py").open("a", encoding="utf-8") as conftest:
         conftest.write(setup)
-    pytest_passes(project, 1)
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "mysite.settings")
+    passed(run_folder(project), 1)
     assert redis_store.bits() == {}  # each test has had a store of its own
     marking = "from mysite import asgi; from tallymark.integrations import django\n"
     run(project, "-c", f"{marking}django.get_buffer().mark_event('active', 7)")
