@@ -13,6 +13,7 @@ from worker_programs import (
     PROGRAMS,
     assert_all_marked,
     assert_paid,
+    celery_may_hang,
     queued,
     stoppable_store,
 )
@@ -164,6 +165,7 @@ def prepare(queue: Queue, programs: Programs) -> None:
     programs.run(f"{queue.package}_producer.py")
 
 
+@celery_may_hang
 def test_no_mark_is_lost_at_a_clean_stop(queue: Queue, tmp_path: Path) -> None:
     with (
         stoppable_store() as (server, store),
@@ -209,6 +211,7 @@ def test_a_task_of_a_killed_worker_is_delivered_again(name: str, tmp_path: Path)
         assert_all_marked(store)
 
 
+@celery_may_hang
 def test_a_task_waits_for_the_store(queue: Queue, tmp_path: Path) -> None:
     with (
         stoppable_store() as (server, store),
@@ -224,6 +227,7 @@ def test_a_task_waits_for_the_store(queue: Queue, tmp_path: Path) -> None:
         assert_paid(store.bits())
 
 
+@celery_may_hang
 def test_a_task_of_a_killed_child_of_celery_is_delivered_again(tmp_path: Path) -> None:
     with stoppable_store() as (server, store), queued(tmp_path, "celery", server.url) as programs:
         programs.change(  # the child says who it is, and that it marks now
@@ -243,6 +247,7 @@ def test_a_task_of_a_killed_child_of_celery_is_delivered_again(tmp_path: Path) -
         assert_paid(store.bits())
 
 
+@celery_may_hang
 def test_celery_does_not_retry_what_is_refused(tmp_path: Path, redis_store: Store) -> None:
     with queued(tmp_path, "celery", redis_store.url) as programs:
         programs.run("refused.py", "from celery_tasks import mark\nmark.delay('active', -1, None)")
@@ -261,6 +266,7 @@ for user in range(100):
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
+@celery_may_hang
 def test_celery_closes_its_buffers_at_a_clean_stop(pool: str, tmp_path: Path) -> None:
     with stoppable_store() as (server, store), queued(tmp_path, "celery", server.url) as programs:
         programs.change("celery_invoices.py", "^    buffer.close", r"    print('closing')\n\g<0>")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import os
 import re
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
@@ -21,7 +22,7 @@ from servers import RedisProcess, running_server
 from stores import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = [
     "COMMANDS",
@@ -30,6 +31,7 @@ __all__ = [
     "Worker",
     "assert_all_marked",
     "assert_paid",
+    "celery_may_hang",
     "queued",
     "stoppable_store",
 ]
@@ -182,6 +184,33 @@ class Programs:
             worker.join()
 
 
+class HangsError(AssertionError):
+    """A worker neither ends nor logs what is waited for."""
+
+
+def celery_may_hang(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test anew, up to three times in all, if a worker of Celery hangs.
+
+    Its prefork pool may wait for ever for a task that it has taken, but not yet given to a child,
+    as it is asked to end (seen in one of six runs with Celery 5.7 on a busy machine).
+    """
+
+    @functools.wraps(test)
+    def repeated(tmp_path: Path, **fixtures: Any) -> None:
+        for attempt in range(3):
+            folder = tmp_path / str(attempt)
+            folder.mkdir()
+            try:
+                test(tmp_path=folder, **fixtures)
+            except HangsError as error:
+                if attempt == 2 or "celery" not in str(error):
+                    raise
+            else:
+                return
+
+    return repeated
+
+
 class Worker:
     """A running worker, and what it logs."""
 
@@ -221,7 +250,8 @@ class Worker:
 
         with self._changed:
             self._changed.wait_for(lambda: self._ended or len(found()) >= count, PATIENCE)
-        assert len(found()) >= count, self.log
+        if len(found()) < count:
+            raise (AssertionError if self._ended else HangsError)(self.log)
         return found()
 
     def terminate(self) -> None:
@@ -238,7 +268,7 @@ class Worker:
         try:
             status = self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"it does not end:\n{self.log}") from None
+            raise HangsError(f"it does not end:\n{self.log}") from None
         assert status == 0, self.log
         self.join()
 
