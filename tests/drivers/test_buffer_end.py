@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -50,10 +51,10 @@ elif how != "kept":
 """
 
 
-def logged_by(url: str, marks: int, how: str) -> str:
-    """Run the program, and return what it has logged."""
+def logged_by(url: str, marks: int, how: str, program: str = PROGRAM) -> str:
+    """Run a program, and return what it has logged."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, url, str(marks), how],
+        [sys.executable, "-c", program, url, str(marks), how],
         capture_output=True,
         text=True,
         check=True,
@@ -78,6 +79,31 @@ def test_nothing_is_logged_if_nothing_is_lost(redis_store: Store) -> None:
     assert logged_by(redis_store.url, 607, "closed") == ""
     assert logged_by(redis_store.url, 0, "collected") == ""
     assert set(range(607)) in redis_store.bits().values()
+
+
+#: Ends while the event loop of another thread still runs, which keeps the buffer alive.
+IN_A_THREAD = """
+import asyncio, logging, sys, threading
+logging.basicConfig()
+from tallymark import Tally
+marked = threading.Event()
+
+async def main():
+    buffer = Tally.from_url(sys.argv[1]).buffered()
+    for user in range(int(sys.argv[2])):
+        buffer.mark_event("active", user)
+    marked.set()
+    await asyncio.sleep(60)
+
+threading.Thread(target=asyncio.run, args=(main(),), daemon=True).start()
+marked.wait()
+"""
+
+
+def test_marks_of_a_thread_that_the_interpreter_ends_are_logged() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        assert "WARNING:tallymark:7 buffered marks are lost" in logged_by(url, 7, "", IN_A_THREAD)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
