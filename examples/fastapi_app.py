@@ -7,6 +7,7 @@ Set TALLYMARK_URL to a Redis database; without it, the marks go to a store
 inside this process.
 """
 
+import logging
 import os
 
 from fastapi import FastAPI, Request
@@ -19,6 +20,9 @@ from tallymark.integrations.fastapi import (
     lifespan,
     marks,
 )
+
+# Shows warnings, such as those of marks that have failed; uvicorn configures its own logs only.
+logging.basicConfig()
 
 # The ids are untrusted input: the limit keeps a bitmap below 1.25 MB.
 app = FastAPI(

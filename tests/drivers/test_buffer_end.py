@@ -106,6 +106,25 @@ def test_marks_of_a_thread_that_the_interpreter_ends_are_logged() -> None:
         assert "WARNING:tallymark:7 buffered marks are lost" in logged_by(url, 7, "", IN_A_THREAD)
 
 
+#: Ends with a buffer that the interpreter collects after the module of buffers.
+KEPT_BY_A_MODULE = """
+import asyncio, sys
+from tallymark import Tally
+
+async def main():
+    async with Tally.from_url(sys.argv[1]) as tally:
+        asyncio.kept = tally.buffered()
+        asyncio.kept.mark_event("active", 1)
+        await asyncio.kept.flush()
+
+asyncio.run(main())
+"""
+
+
+def test_the_end_of_the_interpreter_is_silent_if_nothing_is_lost(redis_store: Store) -> None:
+    assert logged_by(redis_store.url, 1, "", KEPT_BY_A_MODULE) == ""
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
 def test_a_fork_does_not_lose_the_marks_of_its_parent(redis_store: Store) -> None:
     assert logged_by(redis_store.url, 7, "forked") == ""

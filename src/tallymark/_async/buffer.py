@@ -74,7 +74,8 @@ class Buffer(Generic[IdT]):
         self._options = options
         #: The event loop, from the first mark on.
         self._loop: asyncio.AbstractEventLoop | None = None
-        #: The process of the last mark: a fork has a copy of the marks, which the parent sends.
+        #: The process of the last mark; 0 without one. A fork has a copy of the marks, which
+        #: the parent sends.
         self._process = 0
         self._closed = False
         self._report = FailureReport(options.on_error, clocks.monotonic)
@@ -390,7 +391,7 @@ class Buffer(Generic[IdT]):
 
     def _tell_lost(self) -> None:
         """Log how many marks nobody will send any more, and count them as failed."""
-        if os.getpid() != self._process:
+        if not self._process or os.getpid() != self._process:
             return
         self._report.end()
         waiting = self._waiting()
@@ -409,3 +410,4 @@ def _tell_lost() -> None:
     """Log the lost marks of buffers that the interpreter would not collect."""
     for buffer in list(_used):
         buffer._tell_lost()  # noqa: SLF001
+        buffer._process = 0  # noqa: SLF001 - `os` may be gone when it is collected
