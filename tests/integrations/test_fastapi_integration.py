@@ -373,3 +373,21 @@ def test_other_errors_are_the_apps(memory_store: Store) -> None:
     with TestClient(app) as client, pytest.raises(MissingExtraError):
         client.get("/")
     assert StoreError in app.exception_handlers
+
+
+def test_a_lifespan_of_the_apps_own_opens_the_tally(memory_store: Store) -> None:
+    @contextlib.asynccontextmanager
+    async def opened(app: FastAPI) -> AsyncIterator[None]:
+        async with Tally.from_url(memory_store.url, track_unique=True) as app.state.tally:
+            yield
+
+    app = FastAPI(lifespan=opened)
+    app.add_middleware(MarkMiddleware, user=lambda _: 3, event="read")
+
+    @app.get("/")
+    async def read(tally: TallyDep) -> bool:
+        return tally is app.state.tally
+
+    with TestClient(app) as client:
+        assert client.get("/").json() is True
+    assert marked(memory_store, "read") == {3}
