@@ -141,6 +141,23 @@ def compat(session: nox.Session) -> None:
     session.run("pytest", "tests/compat", *session.posargs, env=env)
 
 
+def build_site(session: nox.Session) -> dict[str, str]:
+    """Build the documentation, any warning an error; return the environment of its tests."""
+    env = install_with_tests(session)
+    session.install(*nox.project.dependency_groups(PYPROJECT, "docs"))
+    site = Path(session.create_tmp()).resolve() / "site"
+    shutil.rmtree(site, ignore_errors=True)
+    strict = ("-W", "--keep-going", "-n", "-q", "-E")
+    session.run("sphinx-build", *strict, "-d", str(site.with_name("trees")), "docs", str(site))
+    return {**env, "TALLYMARK_SITE": str(site)}
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation as a site, in the folder .nox/docs/tmp/site, and test it."""
+    session.run("pytest", "tests/docs", *session.posargs, env=build_site(session))
+
+
 @nox.session
 def recipes(session: nox.Session) -> None:
     """Run the recipes for task queues in real workers, also Celery's and arq's."""
@@ -152,17 +169,19 @@ def recipes(session: nox.Session) -> None:
 
 @nox.session
 def browser(session: nox.Session) -> None:
-    """Test the pages in a real Chromium; `-- --picture` makes the pictures of the docs."""
-    env = {**install_with_tests(session), "TALLYMARK_BROWSER_TESTS": "1"}
-    session.install(*nox.project.dependency_groups(PYPROJECT, "browser"))
+    """Test pages and the site in a real Chromium; `-- --picture` makes the pictures of the docs."""
     if session.posargs == ["--picture"]:
+        install_with_tests(session)
+        session.install(*nox.project.dependency_groups(PYPROJECT, "browser"))
         pages = Path(session.create_tmp()).resolve() / "pages"
         pages.mkdir(exist_ok=True)
         session.run("python", "examples/reports.py", str(pages))
         session.run("python", "examples/retention.py", str(pages / "retention.html"))
         session.run("python", "tests/browser/picture.py", str(pages), "docs/pictures")
-    else:
-        session.run("pytest", "tests/browser", *session.posargs, env=env)
+        return
+    env = {**build_site(session), "TALLYMARK_BROWSER_TESTS": "1"}
+    session.install(*nox.project.dependency_groups(PYPROJECT, "browser"))
+    session.run("pytest", "tests/browser", *session.posargs, env=env)
 
 
 @nox.session

@@ -26,13 +26,14 @@ from tallymark.bitmapist import cohort
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Tests that need the Python with bitmapist of `nox -s compat`, or the browser of
-#: `nox -s browser`.
+#: Tests that need the Python with bitmapist of `nox -s compat`, the browser of `nox -s browser`, or
+#: the site that `nox -s docs` builds.
 collect_ignore = [
     folder
     for folder, variable in (
         ("compat", "TALLYMARK_BITMAPIST_PYTHON"),
         ("browser", "TALLYMARK_BROWSER_TESTS"),
+        ("docs", "TALLYMARK_SITE"),
     )
     if not os.environ.get(variable)
 ]

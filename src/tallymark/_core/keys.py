@@ -79,7 +79,7 @@ class KeySchema:
 
     Attributes:
         prefix: the first characters of every key.
-        max_user_id: the largest user id allowed, at most `MAX_USER_ID`.
+        max_user_id: the largest user id allowed, at most 2**32 - 1.
         shards: the number of shards, from 1 to 1024; ``None`` for the plain format.
         user_ids: the type of the user ids, if a dictionary has their numbers; ``None`` if the
             ids are the numbers. All methods here take and return numbers.

@@ -40,7 +40,7 @@ def delete_all_events(system: System = "default") -> None:
 
 
 def delete_temporary_bitop_keys(system: System = "default") -> None:
-    """Delete results of operations: those that bitmapist has left, and those of a `redis_key`.
+    """Delete results of operations: those that bitmapist has left, and those of a ``redis_key``.
 
     The bitmaps of an event whose name begins with ``bitop_`` stay, unless the name goes on
     with ``AND_trackist_``, or ``OR_``, ``XOR_``, ``NOT_`` instead of ``AND_``: such keys look

@@ -76,7 +76,7 @@ class GenericPeriodEvents(
 ):
     """The base of the events of all periods, also of your own classes.
 
-    A class of your own sets `redis_key` in ``__init__``, and implements `delta`,
+    A class of your own sets ``redis_key`` in ``__init__``, and implements `delta`,
     `period_start` and `period_end`.
 
     Attributes:
