@@ -393,7 +393,7 @@ def details(results: dict[str, Any]) -> str:
         lone_details(results),
         events(results),
         web_details(results),
-        middleware(results),
+        *([middleware(results)] if "middleware" in results else []),
         user_ids(results),
         imports(results),
     ]
