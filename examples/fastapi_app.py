@@ -1,14 +1,13 @@
 """A FastAPI app that marks its requests, and events in its handlers.
 
     pip install fastapi uvicorn "tallymark[memory]"
-    uvicorn fastapi_app:app --app-dir examples
+    TALLYMARK_URL=memory:// uvicorn fastapi_app:app --app-dir examples
 
-Set TALLYMARK_URL to a Redis database; without it, the marks go to a store
-inside this process.
+TALLYMARK_URL is that of a Redis database, or memory:// for a store inside this process.
+It is read when the app starts. test_fastapi_app.py has tests.
 """
 
 import logging
-import os
 
 from fastapi import FastAPI, Request
 
@@ -25,9 +24,7 @@ from tallymark.integrations.fastapi import (
 logging.basicConfig()
 
 # The ids are untrusted input: the limit keeps a bitmap below 1.25 MB.
-app = FastAPI(
-    lifespan=lifespan(os.environ.get("TALLYMARK_URL", "memory://"), max_user_id=10_000_000)
-)
+app = FastAPI(lifespan=lifespan(max_user_id=10_000_000))
 # Responds with 422 to ids and names that tallymark refuses, and with 503 while Redis is away.
 add_error_handlers(app)
 

@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
-#: What has to be in an sdist, beside the modules of the wheel.
-IN_SDIST = (
-    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE", "pyproject.toml"),
-    *("noxfile.py", "tests/conftest.py", "examples/quickstart.py", "examples/shop_events.csv"),
-)
-JUNK = (".pyc", ".rdb", ".coverage", "/__pycache__", "/.git/", "/.venv", "/.nox", "_cache/")
+#: What the sdist has, and the repository has not.
+MADE = {"PKG-INFO"}
+#: Modules of the wheel outside the package.
+BESIDE = {"pytest_tallymark.py"}
 
 
-def problems(sdist: set[str], wheel: set[str], metadata: str) -> list[str]:
-    """Return what is wrong with the names of the files, and the metadata of the wheel."""
-    modules = {name for name in wheel if ".dist-info/" not in name}
-    found = [f"sdist: no {name}" for name in IN_SDIST if name not in sdist]
-    found += [f"sdist: no src/{name}" for name in sorted(modules) if f"src/{name}" not in sdist]
-    found += [f"wheel: no {name}" for name in ("tallymark/py.typed", "pytest_tallymark.py")
-              if name not in modules]  # fmt: skip
-    found += [
-        f"wheel: {name}"
-        for name in sorted(modules)
-        if not name.startswith("tallymark/") and name != "pytest_tallymark.py"
-    ]
-    found += [f"junk: {n}" for n in sorted(sdist | wheel) if any(part in f"/{n}" for part in JUNK)]
+def problems(sdist: set[str], tracked: set[str], wheel: set[str], metadata: str) -> list[str]:
+    """Return what is wrong with the names of the files, and the metadata of the wheel.
+
+    Arguments:
+        sdist: the names in the sdist: all of the repository, so that its tests run.
+        tracked: those in the repository.
+        wheel: those in the wheel: the package, and all of it.
+        metadata: its file METADATA.
+    """
+    package = {n for n in tracked if n.startswith("src/")}
+    modules = {f"src/{n}" for n in wheel if ".dist-info/" not in n}
+    beside = {n for n in modules if not n.startswith("src/tallymark/")}
+    found = [f"sdist: no {name}" for name in sorted(tracked - sdist)]
+    found += [f"sdist: {name} is not in the repository" for name in sorted(sdist - tracked - MADE)]
+    found += [f"wheel: no {name}" for name in sorted(package - modules)]
+    found += [f"wheel: {name} is not in the repository" for name in sorted(modules - package)]
+    found += [f"wheel: {n} is no part of the package" for n in beside if n[4:] not in BESIDE]
     if not any(name.endswith("licenses/LICENSE") for name in wheel):
         found.append("wheel: no LICENSE")
-    found += [f"README: {part} is relative" for part in metadata.split("](")[1:]
-              if not part.startswith("https://")]  # fmt: skip
+    _, _, readme = metadata.partition("\n\n")
+    found += [
+        f"README: the link {link} is relative"
+        for link in re.findall(r"\]\(([^)]*)\)", readme)
+        if not link.startswith("https://")
+    ]
+    if len(readme) < 1000:
+        found.append("README: it is not in the metadata")
     return found
 
 
@@ -45,7 +55,8 @@ def main() -> None:
         names = set(package.namelist())
         (described,) = (name for name in names if name.endswith("dist-info/METADATA"))
         metadata = package.read(described).decode()
-    if found := problems(files, names, metadata):
+    done = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True)
+    if found := problems(files, set(done.stdout.splitlines()), names, metadata):
         sys.exit("\n".join(found))
 
 

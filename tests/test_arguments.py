@@ -5,14 +5,18 @@ from __future__ import annotations
 import array
 import asyncio
 import collections
+import contextlib
 import decimal
 import enum
 import fractions
+import importlib.metadata
 import logging
+import re
 import types
 import uuid
 from datetime import date, datetime, timedelta, timezone, tzinfo
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import fakeredis
@@ -49,7 +53,6 @@ from tallymark._reports.retention import Retention
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
-    from pathlib import Path
 
     from stores import Store
 
@@ -740,21 +743,18 @@ async def test_options_may_be_numpys(facade: Facade, redis_store: Store) -> None
 # --- the package
 
 
-def test_the_version_is_that_of_the_distribution(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    distribution = tmp_path / "tallymark-98.7.dist-info"
-    distribution.mkdir()
-    (distribution / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: tallymark\nVersion: 98.7\n"
-    )
-    module: Any = tallymark
-    module.__dict__.pop("__version__", None)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    try:
-        assert tallymark.__version__ == "98.7"
-    finally:
-        module.__dict__.pop("__version__", None)
+def test_the_version_is_that_of_the_distribution_and_of_the_changelog() -> None:
+    """Where tallymark is not installed, there is no distribution to compare."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        assert importlib.metadata.version("tallymark") == tallymark.__version__
+    changelog = (Path(__file__).parent.parent / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest, *released = re.findall(r"^## \[(.+?)\]", changelog, re.MULTILINE)
+    # The version after "Unreleased" is the next one.
+    assert tallymark.__version__ not in released[newest == "Unreleased" :]
+    assert newest in ("Unreleased", tallymark.__version__)
+
+
+def test_the_names_of_the_package() -> None:
     assert "__version__" in dir(tallymark)
     with pytest.raises(AttributeError, match="no attribute 'versoin'"):
         _ = cast("Any", tallymark).versoin

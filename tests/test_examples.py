@@ -21,6 +21,7 @@ from urllib.request import Request, urlopen
 import pytest
 import uvicorn
 from aiohttp.test_utils import TestClient, TestServer
+from plugin_runs import passed, run_folder
 
 from servers import running_server
 
@@ -236,6 +237,13 @@ def test_fastapi_without_a_usable_redis(monkeypatch: pytest.MonkeyPatch) -> None
             status, answer = ask("POST", f"{url}/users/7/login")
     assert status == 503
     assert "not available" in answer["detail"]
+
+
+def test_the_tests_of_the_fastapi_app(redis_store: Store, tmp_path: Path) -> None:
+    for name in ("fastapi_app.py", "test_fastapi_app.py"):
+        (tmp_path / name).write_bytes((EXAMPLES / name).read_bytes())
+    passed(run_folder(tmp_path), 4)
+    passed(run_folder(tmp_path, "--tallymark-url", redis_store.url), 4)
 
 
 # --- retention

@@ -9,7 +9,9 @@ import inspect
 import itertools
 import re
 import subprocess
-from typing import TYPE_CHECKING, Any
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 from markdown_it import MarkdownIt
@@ -46,7 +48,8 @@ def test_python_blocks_print_what_they_say(
     """
     monkeypatch.setattr(memory, "_stores", dict(memory._stores))  # a second run begins anew
     monkeypatch.syspath_prepend(ROOT / "examples")
-    names: dict[str, Any] = {"__name__": "readme"}
+    module = ModuleType("readme")
+    monkeypatch.setitem(sys.modules, "readme", module)  # frameworks look up annotations in it
     blocks = fences(DOCUMENTS[document])
     with contextlib.closing(asyncio.new_event_loop()) as loop:
         for block, following in itertools.zip_longest(blocks, blocks[1:]):
@@ -57,7 +60,7 @@ def test_python_blocks_print_what_they_say(
             source = "\n" * (block.map[0] + 1) + block.content.replace(READERS_URL, plain_store.url)
             flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
             code = compile(source, document, "exec", flags, dont_inherit=True)
-            running = eval(code, names)  # None, and all done, unless it awaits something
+            running = eval(code, vars(module))  # None, and all done, unless it awaits something
             if inspect.iscoroutine(running):
                 loop.run_until_complete(running)
             # A print without a comment is one that must not be reached.

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from plugin_runs import passed, run
 
 if TYPE_CHECKING:
-    from stores import Store
+    from pathlib import Path
 
-SRC = Path(__file__).parents[2] / "src"
+    from stores import Store
 
 #: In each module: `{run}` is the mark of tests that are coroutines.
 TESTS = """
@@ -60,20 +57,20 @@ class TestMarkers:
     def test_the_closest_wins(self, tally_options):
         assert tally_options == {{"timezone": "Europe/Berlin", "timeout": 0.2}}
 
-@pytest.mark.tallymark(timeout=0.2)
+@pytest.mark.tallymark(timeout=20)
 {run}
 async def test_outages(tally, sync_tally, tally_url, tallymark_outage):
-    async with Tally.from_url(tally_url, timeout=0.2) as own:
+    async with Tally.from_url(tally_url, timeout=20) as own:
         await own.mark_event("active", 1)
         sync_tally.mark_event("active", 1)
         with tallymark_outage("unavailable"):
             for mark in (tally, own, tallymark):
                 with pytest.raises(StoreUnavailableError):
-                    await mark.mark_event("active", 2)
+                    await mark.mark_event("active", 2, timeout=0.2)
             with pytest.raises(StoreUnavailableError):
-                await own.count(own.day("active"))
+                await own.count(own.day("active"), timeout=0.2)
             with pytest.raises(StoreUnavailableError):
-                sync_tally.mark_event("active", 2)
+                sync_tally.mark_event("active", 2, timeout=0.2)
         assert await own.mark_event("active", 3)
         assert sync_tally.count(sync_tally.day("active")) == 2
         with tallymark_outage("full"):
@@ -87,17 +84,17 @@ async def test_outages(tally, sync_tally, tally_url, tallymark_outage):
             assert await own.count(own.day("active")) == 2
         with tallymark_outage("slow"):
             with pytest.raises(StoreTimeoutError):
-                await own.mark_event("active", 6)
+                await own.mark_event("active", 6, timeout=0.2)
             with pytest.raises(StoreTimeoutError):
-                await own.count(own.day("active"))
+                await own.count(own.day("active"), timeout=0.2)
             with pytest.raises(StoreTimeoutError):
-                sync_tally.mark_event("active", 6)
+                sync_tally.mark_event("active", 6, timeout=0.2)
             with tallymark_outage("full"), pytest.raises(StoreFullError):
                 await tally.mark_event("active", 7)
         began = time.perf_counter()
         with tallymark_outage("slow", seconds=0.05):
-            assert await own.mark_event("active", 8, timeout=4)
-            assert sync_tally.mark_event("active", 9, timeout=4)
+            assert await own.mark_event("active", 8)
+            assert sync_tally.mark_event("active", 9)
         assert time.perf_counter() - began >= 0.1
         assert [user async for user in own.users(own.day("active"))] == [1, 3, 8, 9]
 
@@ -122,7 +119,7 @@ import freezegun, time_machine
 from tallymark import StoreUnavailableError, StoreTimeoutError, mark_event, sync as tm
 from datetime import date, timedelta
 
-@pytest.mark.tallymark(timeout=0.2)
+@pytest.mark.tallymark(timeout=20)
 @pytest.mark.parametrize(
     "freeze", [freezegun.freeze_time, lambda moment: time_machine.travel(moment, tick=False)]
 )
@@ -137,13 +134,13 @@ async def test_frozen(freeze, tally, sync_tally, tallymark_outage):
         for kind, error in (("slow", StoreTimeoutError), ("unavailable", StoreUnavailableError)):
             with tallymark_outage(kind):
                 with pytest.raises(error):
-                    await tally.mark_event("active", 5)
+                    await tally.mark_event("active", 5, timeout=0.2)
                 with pytest.raises(error):
-                    await tally.count(tally.day("active"))
+                    await tally.count(tally.day("active"), timeout=0.2)
                 with pytest.raises(error):
-                    sync_tally.mark_event("active", 5)
+                    sync_tally.mark_event("active", 5, timeout=0.2)
                 with pytest.raises(error):
-                    sync_tally.count(sync_tally.day("active"))
+                    sync_tally.count(sync_tally.day("active"), timeout=0.2)
         assert await tally.count(tally.day("active")) == 4
         assert sync_tally.count(sync_tally.day("active")) == 4
     with freeze("1999-01-01"):
@@ -152,47 +149,21 @@ async def test_frozen(freeze, tally, sync_tally, tallymark_outage):
     assert await tally.count(tally.day("active")) == 0
 """
 
-#: Without it, pytest-asyncio warns.
-SCOPE = ("-o", "asyncio_default_fixture_loop_scope=function")
 PLUGINS = {
-    "asyncio-auto": ("", ["-p", "no:anyio", "-o", "asyncio_mode=auto", *SCOPE]),
+    "asyncio-auto": ("", ["-p", "no:anyio", "-o", "asyncio_mode=auto"]),
     "asyncio-strict": (
         "@pytest.mark.asyncio",
-        ["-p", "no:anyio", "-o", "asyncio_mode=strict", *SCOPE],
+        ["-p", "no:anyio", "-o", "asyncio_mode=strict"],
     ),
     "asyncio-session": (
         "@pytest.mark.asyncio(loop_scope='session')",
-        ["-p", "no:anyio", "-o", "asyncio_mode=strict", *SCOPE],
+        ["-p", "no:anyio", "-o", "asyncio_mode=strict"],
     ),
     "anyio": (
         "@pytest.mark.anyio\n@pytest.mark.parametrize('anyio_backend', ['asyncio'])",
         ["-p", "no:asyncio"],
     ),
 }
-
-
-def run(
-    folder: Path, tests: str, *arguments: str, installed: str = ""
-) -> subprocess.CompletedProcess[str]:
-    """Run pytest on a module, with every warning an error."""
-    (folder / "test_app.py").write_text(tests)
-    path = os.pathsep.join(filter(None, (installed, str(SRC))))
-    plugin = ["-p", "pytest_tallymark", "-p", "no:valkey", "-p", "no:cacheprovider"]
-    # -I would hide PYTHONPATH; the folder has no configuration, and no parent with one.
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "pytest", "-q", *plugin, "-W", "error", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
-
-
-def passed(done: subprocess.CompletedProcess[str], count: int) -> None:
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{count} passed" in done.stdout
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)
@@ -224,7 +195,7 @@ def test_it(sync_tally, turn):
     sync_tally.mark_event("active", turn)
     assert list(sync_tally.users(sync_tally.day("active"))) == [turn]
 """
-    done = run(tmp_path, tests, "-o", f"tallymark_url={redis_store.url}", "-n", "2", *SCOPE)
+    done = run(tmp_path, tests, "-o", f"tallymark_url={redis_store.url}", "-n", "2")
     passed(done, 20)
     assert not redis_store.raw.dbsize()
 
@@ -234,7 +205,7 @@ ONE = "def test_it(sync_tally): sync_tally.mark_event('active', 1)"
 
 def test_a_database_with_keys_is_never_flushed(redis_store: Store, tmp_path: Path) -> None:
     redis_store.raw.set("precious", 1)
-    done = run(tmp_path, ONE, "--tallymark-url", redis_store.url, *SCOPE)
+    done = run(tmp_path, ONE, "--tallymark-url", redis_store.url)
     assert done.returncode == 1
     assert "is not empty" in done.stdout
     assert redis_store.raw.keys() == [b"precious"]
@@ -242,7 +213,7 @@ def test_a_database_with_keys_is_never_flushed(redis_store: Store, tmp_path: Pat
 
 def test_a_database_whose_claim_has_gone_is_not_flushed(redis_store: Store, tmp_path: Path) -> None:
     tests = f"{ONE}\n    sync_tally.client.delete('tallymark-pytest')"
-    done = run(tmp_path, tests.replace(": ", ":\n    "), "--tallymark-url", redis_store.url, *SCOPE)
+    done = run(tmp_path, tests.replace(": ", ":\n    "), "--tallymark-url", redis_store.url)
     assert done.returncode == 1
     assert "is not flushed" in done.stdout
     assert redis_store.raw.dbsize() == 3
@@ -251,7 +222,7 @@ def test_a_database_whose_claim_has_gone_is_not_flushed(redis_store: Store, tmp_
 def test_without_the_extra_memory(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "fakeredis.py").write_text("raise ImportError(name='fakeredis')")
-    done = run(tmp_path, ONE, *SCOPE, installed=str(tmp_path / "none"))
+    done = run(tmp_path, ONE, installed=str(tmp_path / "none"))
     assert done.returncode == 1
     assert "MissingExtraError: memory:// needs the package fakeredis" in done.stdout
     assert "tallymark[memory]" in done.stdout
@@ -259,4 +230,4 @@ def test_without_the_extra_memory(tmp_path: Path) -> None:
 
 def test_a_run_without_its_fixtures_does_not_import_tallymark(tmp_path: Path) -> None:
     tests = "import sys\ndef test_it(): assert not {'tallymark', 'redis'} & sys.modules.keys()"
-    passed(run(tmp_path, tests, "-p", "no:anyio", *SCOPE), 1)
+    passed(run(tmp_path, tests, "-p", "no:anyio"), 1)

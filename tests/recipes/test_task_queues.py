@@ -132,7 +132,7 @@ QUEUES = {
             after="await broker.shutdown()",
         ),
         options=("--workers", "1"),
-        sooner=('consumer_id="0"', r"\g<0>, idle_timeout=1000, xread_block=100"),
+        sooner=('consumer_id="0"', r"\g<0>, idle_timeout=1000, xread_block=500"),
     ),
     "faststream": Queue(
         "faststream",
@@ -252,6 +252,42 @@ def test_celery_does_not_retry_what_is_refused(tmp_path: Path, redis_store: Stor
         assert "Retry in" not in worker.log
 
 
+INVOICES = """\
+from celery_invoices import send_invoice
+
+for user in range(100):
+    send_invoice.delay(user)
+"""
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_celery_closes_its_buffers_at_a_clean_stop(pool: str, tmp_path: Path) -> None:
+    with stoppable_store() as (server, store), queued(tmp_path, "celery", server.url) as programs:
+        programs.change("celery_invoices.py", "^    buffer.close", r"    print('closing')\n\g<0>")
+        programs.run("celery_tasks.py", "from celery_invoices import app")  # the worker's module
+        programs.run("send_all.py", INVOICES)
+        server.start()
+        server.freeze()
+        with programs.worker("celery", *CELERY, "-P", pool) as worker:
+            worker.wait_for(r"send_invoice\[.*\] succeeded", 100)
+            worker.terminate()
+            worker.wait_for("closing" if pool == "prefork" else "Warm shutdown")
+            server.thaw()
+            worker.end()
+        users = list(store.bits().values())
+        assert users == [set(range(100))] * 3
+
+
+def test_a_task_of_celery_with_a_buffer_does_not_need_the_store(tmp_path: Path) -> None:
+    with stoppable_store() as (server, _), queued(tmp_path, "celery", server.url) as programs:
+        programs.run("celery_tasks.py", "from celery_invoices import app")
+        programs.run("send_all.py", INVOICES)
+        with programs.worker("celery", *CELERY, "-P", "threads") as worker:
+            worker.wait_for(r"send_invoice\[.*\] succeeded", 100)
+            worker.stop()
+        assert "marks have failed" in worker.log
+
+
 def test_faststream_in_the_process(tmp_path: Path, redis_store: Store) -> None:
     with queued(tmp_path, "faststream", redis_store.url) as programs:
         programs.run("faststream_test.py")
@@ -273,5 +309,5 @@ def test_taskiq_in_the_process(tmp_path: Path, redis_store: Store) -> None:
 def test_every_program_of_the_page_is_run_here() -> None:
     producers = {f"{queue.package}_producer.py" for queue in QUEUES.values()}
     tasks = {queue.program for queue in QUEUES.values()}
-    assert set(PROGRAMS) == producers | tasks | {"faststream_test.py"}
+    assert set(PROGRAMS) == producers | tasks | {"celery_invoices.py", "faststream_test.py"}
     assert set(COMMANDS) == {queue.package for queue in QUEUES.values()}

@@ -31,6 +31,11 @@ _DENIED: Final = frozenset(
     b"linsert lpush lset mset msetnx psetex restore rpush sadd sdiffstore set setbit setex setnx "
     b"setrange sinterstore sunionstore xadd zadd zincrby".split()
 )
+#: Commands that write, and need no memory.
+_FREEING: Final = frozenset(
+    b"del expire expireat getdel hdel lpop ltrim persist pexpire pexpireat rename rpop spop srem "
+    b"unlink zrem".split()
+)
 _CALL: Final = re.compile(rb"redis\.p?call\(\s*['\"](\w+)['\"]", re.IGNORECASE)
 
 #: How often, in seconds, an async connection looks whether its wait is over.
@@ -56,8 +61,14 @@ class Fault:
 def is_denied(command: Sequence[bytes]) -> bool:
     """Return whether Redis refuses a command if ``maxmemory`` is reached."""
     name = command[0].lower()
-    if name == b"eval":  # refused at the first such command that the script calls
-        return any(called.lower() in _DENIED for called in _CALL.findall(command[1]))
+    if name == b"eval":
+        # Redis refuses the first call that writes, if it needs memory; what follows an allowed
+        # one is allowed too, or the script would be half done. Which call is the first one may
+        # depend on data: here it is the first one in the text.
+        calls = (called.lower() for called in _CALL.findall(command[1]))
+        return next(
+            (call in _DENIED for call in calls if call in _DENIED or call in _FREEING), False
+        )
     return name in _DENIED or name == b"evalsha"
 
 
