@@ -242,7 +242,7 @@ def test_what_cannot_work_is_refused_at_once() -> None:
     async def unawaited(_: web.Request) -> None: ...
 
     with pytest.raises(InvalidTypeError, match="async"):
-        mark_responses(user=unawaited)  # type: ignore[arg-type]
+        mark_responses(user=unawaited)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with pytest.raises(InvalidValueError):
         mark_responses(user=user_of, event="")
 

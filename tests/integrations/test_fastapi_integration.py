@@ -320,7 +320,7 @@ def test_events_that_cannot_be_marked_are_refused_at_once() -> None:
     with pytest.raises(InvalidValueError):
         marks("\n", user=current_user)
     with pytest.raises(InvalidTypeError, match="async"):
-        marks(unawaited, user=current_user)  # type: ignore[arg-type]
+        marks(unawaited, user=current_user)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def test_the_schema_does_not_show_the_dependency(memory_store: Store) -> None:
@@ -347,7 +347,7 @@ def test_errors_of_arguments_and_of_the_store(caplog: pytest.LogCaptureFixture) 
 
         @app.get("/users/{user}")
         async def users(user: str, tally: TallyDep) -> None:
-            await tally.mark_event("active", user)  # type: ignore[arg-type]
+            await tally.mark_event("active", user)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
         with TestClient(app) as client:
             response = client.get("/stats/%0A")
