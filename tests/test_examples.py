@@ -27,7 +27,7 @@ from web_servers import gunicorn
 from servers import running_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from types import ModuleType
 
     from stores import Store
@@ -301,6 +301,50 @@ def test_retention_writes_a_page(tmp_path: Path) -> None:
 
 
 # --- aiohttp
+
+
+@contextlib.asynccontextmanager
+async def asked(name: str) -> AsyncIterator[Callable[[str, str], Awaitable[tuple[int, Any]]]]:
+    """Serve an example, and yield a function that sends a request to it."""
+    async with TestClient(TestServer(load(name).make_app())) as client:
+
+        async def send(method: str, path: str) -> tuple[int, Any]:
+            async with client.request(method, path) as response:
+                return response.status, await response.json(content_type=None)
+
+        yield send
+
+
+@pytest.mark.parametrize("kind", ["redis_store", "memory_store"])
+async def test_aiohttp_app(
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store: Store = request.getfixturevalue(kind)
+    monkeypatch.setenv("TALLYMARK_URL", store.url)
+    async with asked("aiohttp_app") as send:
+        assert await send("POST", "/users/7/login") == (200, {"first_today": True})
+        assert await send("POST", "/users/7/login") == (200, {"first_today": False})
+        assert await send("GET", "/pages/home?user_id=9") == (200, {"page": "home"})
+        assert await send("GET", "/pages/home") == (200, {"page": "home"})
+        assert await send("GET", "/pages/home?user_id=10000001") == (200, {"page": "home"})
+        assert await send("GET", "/stats/login/today?user_id=8") == (200, {"users": 1})
+        status, answer = await send("POST", "/users/10000001/login")
+        assert status == 422
+        assert "[0, 10000000]" in answer["error"]
+        assert (await send("GET", "/stats/%0A/today"))[0] == 422
+    bits = store.bits()
+    assert bits[f"trackist_login_{today()}"] == {7}
+    assert bits[f"trackist_active_{today()}"] == {9}
+
+
+async def test_aiohttp_app_without_a_usable_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_server("--requirepass", "unknown to the app") as redis_url:
+        monkeypatch.setenv("TALLYMARK_URL", redis_url)
+        async with asked("aiohttp_app") as send:
+            status, answer = await send("POST", "/users/7/login")
+            assert status == 503
+            assert "not available" in answer["error"]
+            assert await send("GET", "/pages/home?user_id=9") == (200, {"page": "home"})
 
 
 @pytest.mark.parametrize("kind", ["redis_store", "memory_store"])
