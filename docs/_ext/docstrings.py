@@ -30,6 +30,7 @@ FOREIGN = {
     *dir(builtins),
     *("async for", "date", "datetime", "timedelta", "tzinfo", "uuid.UUID"),
     *("ASGIApp", "FaultKind", "FastAPI", "Lifespan", "Scope", "os._exit"),
+    *("Flask", "Request", "HttpRequest", "HttpResponseBase", "ImproperlyConfigured", "ViewT"),
     *("Redis", "RedisCluster", "MeterProvider", "TracerProvider", "os.PathLike"),
     *(
         "AtLeast",
