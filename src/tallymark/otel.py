@@ -34,7 +34,7 @@ _COMMANDS = {"write": "MULTI", "read": "PIPELINE"}
 class OpenTelemetry:
     """An observer for the option ``observer`` of a tally: ``observer=OpenTelemetry()``.
 
-    One instance may observe several tallies, of both facades, in all threads.
+    One instance may observe several tallies, whether `Tally` or `SyncTally`, in all threads.
 
     Metrics:
         ``db.client.operation.duration``: a histogram in seconds, one value for
