@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
+from docstrings import shown_text
 from sphinx import addnodes
 
 if TYPE_CHECKING:
@@ -89,11 +90,7 @@ def markdown(env: BuildEnvironment, docname: str) -> str:
 
 def described(signature: addnodes.desc_signature) -> Iterator[str]:
     """Yield the heading and the docstring of an object, and those of its members."""
-    shown = signature.deepcopy()
-    for name in list(shown.findall(addnodes.pending_xref_condition)):
-        if name["condition"] != "resolved":  # the whole name beside the short one
-            name.parent.remove(name)
-    yield f"### `{shown.astext()}`"
+    yield f"### `{shown_text(signature)}`"
     (content,) = (
         child for child in signature.parent.children if isinstance(child, addnodes.desc_content)
     )

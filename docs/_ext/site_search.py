@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from docutils import nodes
+from docstrings import shown_text
 from sphinx import addnodes
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def title_of(part: nodes.Element) -> str:
     """Return the heading of a section, or the name of an object."""
     if isinstance(part, addnodes.desc):
         signature = next(iter(part.findall(addnodes.desc_signature)))
-        return str(signature.get("fullname") or signature.astext())
+        return str(signature.get("fullname") or shown_text(signature))
     return str(next(iter(part.findall(nodes.title))).astext())
 
 
@@ -119,7 +120,8 @@ def own_text(part: nodes.Element) -> str:
             if is_part(child) or isinstance(child, nodes.title | nodes.comment | nodes.raw):
                 continue
             if isinstance(child, nodes.TextElement) or not isinstance(child, nodes.Element):
-                (code if isinstance(child, nodes.literal_block) else texts).append(child.astext())
+                text = child if isinstance(child, nodes.Text) else shown_text(child)
+                (code if isinstance(child, nodes.literal_block) else texts).append(text)
             elif not isinstance(child, addnodes.toctree):
                 gather(child)
 
