@@ -29,7 +29,7 @@ var SiteSearch = (() => {
     parameter: "arguments", option: "options", keyword: "arguments options", setting: "options",
     sharing: "shared", share: "shared", memory: "memory", inmemory: "memory embedded",
     fake: "embedded memory", mock: "embedded memory tests", test: "tests pytest fixture",
-    unittest: "tests pytest", async: "asyncio", blocking: "sync", synchronous: "sync blocking",
+    unittest: "tests pytest", async: "asyncio", blocking: "sync synctally", synchronous: "sync blocking",
     django: "wsgi", flask: "wsgi", login: "sign", metric: "monitoring opentelemetry",
     prometheus: "monitoring opentelemetry", ha: "sentinel failover replicas", backfill: "import now",
     historical: "backfill import", csv: "import export", anonymous: "merge visitor",
@@ -43,6 +43,8 @@ var SiteSearch = (() => {
     crash: "fails killed", unavailable: "fails unreachable", offline: "fails unreachable",
     license: "licence mit", licence: "license mit", windows: "platform", linux: "platform",
     compose: "docker container", segment: "save flag", usage: "limit", rename: "name",
+    constructor: "options from_url arguments", __init__: "options from_url arguments",
+    python: "requirements", supported: "requirements",
   }));
   /* Groups of words that mean something else than each of them. */
   const PHRASES = [
@@ -55,10 +57,12 @@ var SiteSearch = (() => {
     [/\bin[- ]memory\b/, "embedded store memory"],
     [/\bfire[- ]and[- ]forget\b|\bwithout (await|waiting)\b/, "buffered marks"],
     [/\bdifferences? between\b/, ""],
-    [/\bredis (is|was|goes|went|being)? ?(down|away|gone|offline|unavailable|dead)\b/, "redis fails"],
+    [/\bredis (is |was |goes |went )?(down|away|gone|offline|unavailable|dead|outage|crash\w*)\b/, "redis fails"],
+    [/\bchang\w*\b.*\bname\b/, "rename"],
+    [/\buser segments?\b|\bsegments? of users\b/, "save segment"],
   ];
-  const IGNORED = new Set(("a about all an and any are as at be been by can cannot could did do does "
-    + "doing don for from get give go had has have having hello help how i if in into is it its "
+  const IGNORED = new Set(("a about all an and any api are as at be been by can cannot could did do does "
+    + "doing don for from get give go had has have having hello help happen happens how i if in into is it its "
     + "just let like make many may me mean means much must my need no of on one or our over please "
     + "same should show so some such tell than that the their them then there these they this "
     + "those to too try up use used using very want was way we were what when where which while "
