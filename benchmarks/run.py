@@ -28,6 +28,7 @@ from crowds import crowds, longest_stops
 from duck import duck
 from file_imports import file_imports
 from http_load import generator
+from middleware import middleware, without_store
 from product_reports import product_reports
 from reads import beside_reports, reads
 from report import RESULTS, machine, show, write
@@ -83,6 +84,7 @@ WEB = {
     "p50_ms": "{:.2f}",
     "p99_ms": "{:.2f}",
 }
+MIDDLEWARE = {**WEB, "slowest_ms": "{:.1f}", "failed": "{}", "cpu_us": "{:.0f}"}
 USER_IDS = {
     "task": "{}",
     "ids": "{}",
@@ -274,6 +276,18 @@ def run_flask(url: str, quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
+def run_middleware(url: str, quick: bool) -> dict[str, Any]:
+    """Put an app under load with and without `MarkMiddleware`, and while the store is gone."""
+    rounds, seconds = (3, 1) if quick else (7, 3)
+    result = {
+        "rows": middleware(url, rounds, seconds),
+        "without_store": without_store(rounds, seconds),
+    }
+    show(f"FastAPI under uvicorn, load from {generator()}", result["rows"], MIDDLEWARE)
+    show("MarkMiddleware while the store is gone", result["without_store"], MIDDLEWARE)
+    return result
+
+
 def run_reads(url: str, quick: bool) -> dict[str, Any]:
     """Measure the reads that bitmapist has too, and marks while reports run."""
     rows = reads(url, 3 if quick else 9)
@@ -352,6 +366,7 @@ PARTS = {
     "buffered": run_buffered,
     "web": run_web,
     "flask": run_flask,
+    "middleware": run_middleware,
     "reads": run_reads,
     "duckdb": run_duckdb,
     "product_reports": run_product_reports,

@@ -189,6 +189,26 @@ def web_details(results: dict[str, Any]) -> str:
     return table(["web app", "", "requests/s", "p50", "p99"], lines)
 
 
+def middleware(results: dict[str, Any]) -> str:
+    """Return the table of an app with and without marks, and without a store."""
+    lines = [
+        [
+            name,
+            _requests(row),
+            f"{row['cpu_us']:.0f} us",
+            f"{row['p50_ms']:.1f} ms",
+            f"{row['p99_ms']:.1f} ms",
+            f"{row['slowest_ms']:.0f} ms",
+            f"{row['failed']}",
+        ]
+        for part, title in (("rows", "{}"), ("without_store", "the store is {}"))
+        for row in results["middleware"][part]
+        for name in [title.format(row["contender"])]
+    ]
+    head = ["FastAPI, 64 connections", "requests/s", "CPU time", "p50", "p99", "slowest", "failed"]
+    return table(head, lines)
+
+
 #: The contenders that are compared with bitmapist, in the order of the columns.
 OURS = ("tallymark.bitmapist", "tallymark.sync", "tallymark")
 
@@ -373,6 +393,7 @@ def details(results: dict[str, Any]) -> str:
         lone_details(results),
         events(results),
         web_details(results),
+        *([middleware(results)] if "middleware" in results else []),
         user_ids(results),
         imports(results),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import socket
 import statistics
@@ -29,13 +30,13 @@ TASKS, THREADS = 64, 16
 
 UVICORN = ["uvicorn", "web_app:app", "--app-dir", str(HERE), "--port", "{port}"]
 UVICORN += ["--no-access-log", "--log-level", "warning"]
-GUNICORN = ["gunicorn", "flask_app:app", "--chdir", str(HERE), "--bind", "127.0.0.1:{port}"]
+GUNICORN = ["gunicorn", "threads_app:app", "--chdir", str(HERE), "--bind", "127.0.0.1:{port}"]
 GUNICORN += ["--worker-class", "gthread", "--threads", str(THREADS), "--log-level", "warning"]
 
 
 @contextlib.contextmanager
-def served(command: list[str], environment: dict[str, str]) -> Iterator[int]:
-    """Run an app under a server, and yield its port."""
+def served(command: list[str], environment: dict[str, str], kind: str = "nothing") -> Iterator[int]:
+    """Run an app under a server, and yield its port when it responds to requests of a kind."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -45,7 +46,7 @@ def served(command: list[str], environment: dict[str, str]) -> Iterator[int]:
     try:
         for _ in range(200):
             with contextlib.suppress(urllib.error.URLError):
-                ask(port, "nothing", 1)
+                ask(port, kind, 1)
                 break
             time.sleep(0.05)
         yield port
@@ -83,20 +84,7 @@ def fastapi(url: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
             name: functools.partial(load, port, kind, connections=TASKS)
             for name, kind in kinds.items()
         }
-        return _in_turns(loads, store, ["login", "obvious"], rounds, seconds)
-
-
-def middleware(url: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """Measure an app with and without `MarkMiddleware` in turns, and return a row for each."""
-    kinds = {"no mark": "bare", "MarkMiddleware": "marking"}
-    command = [sys.executable, "-m", *UVICORN]
-    command[command.index("web_app:app")] = "web_app:both"
-    with served(command, {"TALLYMARK_URL": url}) as port, redis.Redis.from_url(url) as store:
-        loads = {
-            name: functools.partial(load, port, kind, connections=TASKS)
-            for name, kind in kinds.items()
-        }
-        return _in_turns(loads, store, ["request"], rounds, seconds)
+        return in_turns(loads, store, ["login", "obvious"], rounds, seconds)
 
 
 def flask(url: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
@@ -104,7 +92,7 @@ def flask(url: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(redis.Redis.from_url(url))
         loads = {}
-        for name in ("no mark", "bitmapist", "SyncTally"):
+        for name in ("no mark", "bitmapist", "SyncTally", "mark_requests"):
             python = python_of(name)
             if python is not None:
                 environment = {"TALLYMARK_URL": url, "BENCHMARK_CONTENDER": name}
@@ -112,17 +100,21 @@ def flask(url: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
                 event = name.replace(" ", "-")
                 loads[name] = functools.partial(load, port, event, connections=2 * THREADS)
         marked = [name for name in loads if name != "no mark"]
-        return _in_turns(loads, store, marked, rounds, seconds)
+        return in_turns(loads, store, marked, rounds, seconds)
 
 
-def _in_turns(
+def in_turns(
     loads: dict[str, functools.partial[Load]],
     store: Any,
     events: list[str],
     rounds: int,
     seconds: float,
 ) -> list[dict[str, Any]]:
-    """Generate each load in turns, after one second to warm up; return a row for each."""
+    """Generate each load in turns, after one second to warm up; return a row for each.
+
+    Raises:
+        RuntimeError: a request failed.
+    """
     measured: dict[str, list[Load]] = {name: [] for name in loads}
     for generate in loads.values():
         generate(seconds=min(1, seconds))
@@ -131,15 +123,22 @@ def _in_turns(
         for name, generate in loads.items():
             measured[name].append(generate(seconds=seconds))
         check(store, events)
-    rates = {name: [each.requests_per_second for each in measured[name]] for name in loads}
+    if any(each.failed for each in itertools.chain(*measured.values())):
+        raise RuntimeError(f"requests have failed: {measured}")
+    return rows_of(measured, "no mark")
+
+
+def rows_of(measured: dict[str, list[Load]], baseline: str) -> list[dict[str, Any]]:
+    """Return a row for each contender: the medians of its rounds, and its ratio to another."""
+    rates = {name: [load.requests_per_second for load in loads] for name, loads in measured.items()}
     return [
         {
             "contender": name,
             **{
-                field: statistics.median(getattr(each, field) for each in measured[name])
+                field: statistics.median(getattr(load, field) for load in loads)
                 for field in Load._fields
             },
-            "ratio": median_ratio(rates[name], rates["no mark"]),
+            "ratio": median_ratio(rates[name], rates[baseline]),
         }
-        for name in loads
+        for name, loads in measured.items()
     ]

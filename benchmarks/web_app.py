@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from fastapi_app import app  # pyright: ignore[reportMissingImports]
 from redis.asyncio import BlockingConnectionPool, Redis
 from workloads import keys
 
-from tallymark.integrations.fastapi import MarkMiddleware, TallyDep
+from tallymark.integrations.fastapi import MarkMiddleware, TallyDep, lifespan
 
 client = Redis.from_pool(
     BlockingConnectionPool.from_url(os.environ["TALLYMARK_URL"], max_connections=50)
@@ -45,12 +46,13 @@ async def nothing(user_id: int, tally: TallyDep) -> dict[str, bool]:
 
 
 #: The same app without and with a mark of each request.
-bare, marking = FastAPI(), FastAPI()
+bare = FastAPI(lifespan=lifespan(timeout=float(os.environ.get("BENCHMARK_TIMEOUT", "5"))))
+marking = FastAPI()
 marking.add_middleware(
     MarkMiddleware,
     user=lambda scope: int(scope["path_params"]["user_id"]),
     event="request",
-    tally=lambda _: app.state.tally,
+    tally=lambda _: bare.state.tally,
 )
 
 
@@ -61,8 +63,13 @@ async def answer(user_id: int) -> dict[str, bool]:
     return {"first_today": bool(user_id)}
 
 
+@bare.post("/cpu/{_}/login")
+async def cpu(_: int) -> float:
+    """Return the CPU time of this process so far, in seconds."""
+    return time.process_time()
+
+
 async def both(scope: Any, receive: Any, send: Any) -> None:
-    """Serve both apps in one process, and the lifespan of the example."""
-    path = scope.get("path", "")
-    chosen = bare if path.startswith("/bare") else marking if path.startswith("/mark") else app
+    """Serve both apps in one process."""
+    chosen = marking if scope.get("path", "").startswith("/marking") else bare
     await chosen(scope, receive, send)

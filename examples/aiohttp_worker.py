@@ -17,6 +17,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from tallymark import InvalidTypeError, InvalidValueError, StoreError, Tally
+from tallymark.integrations.aiohttp import TALLY, tally_context
 
 log = logging.getLogger(__name__)
 
@@ -29,15 +30,7 @@ class Event(NamedTuple):
     moment: datetime
 
 
-TALLY = web.AppKey("tally", Tally)
 QUEUE = web.AppKey("queue", asyncio.Queue[Event])
-
-
-async def tally_context(app: web.Application) -> AsyncIterator[None]:
-    """Open one tally for the whole app, and close it when the app stops."""
-    async with Tally.from_url(os.environ.get("TALLYMARK_URL", "memory://")) as tally:
-        app[TALLY] = tally
-        yield
 
 
 async def worker_context(app: web.Application) -> AsyncIterator[None]:
@@ -79,10 +72,12 @@ def make_app() -> web.Application:
     """Build the app; contexts are entered in this order and exited in reverse."""
     app = web.Application()
     app[QUEUE] = asyncio.Queue(maxsize=10_000)
-    app.cleanup_ctx.extend([tally_context, worker_context])
+    url = os.environ.get("TALLYMARK_URL", "memory://")
+    app.cleanup_ctx.extend([tally_context(url), worker_context])
     app.router.add_post("/events", post_event)
     return app
 
 
 if __name__ == "__main__":
+    logging.basicConfig()
     web.run_app(make_app(), host="127.0.0.1", port=8080)

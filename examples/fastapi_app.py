@@ -7,6 +7,8 @@ TALLYMARK_URL is that of a Redis database, or memory:// for a store inside this 
 It is read when the app starts. test_fastapi_app.py has tests.
 """
 
+import logging
+
 from fastapi import FastAPI, Request
 
 from tallymark import Granularity
@@ -17,6 +19,9 @@ from tallymark.integrations.fastapi import (
     lifespan,
     marks,
 )
+
+# Shows warnings, such as those of marks that have failed; uvicorn configures its own logs only.
+logging.basicConfig()
 
 # The ids are untrusted input: the limit keeps a bitmap below 1.25 MB.
 app = FastAPI(lifespan=lifespan(max_user_id=10_000_000))

@@ -158,13 +158,37 @@ def test_web_apps_under_load(
         "web": web.fastapi(redis_store.url, rounds=1, seconds=0.3),
         "flask": web.flask(redis_store.url, rounds=1, seconds=0.3),
     }
-    assert {"no mark", "SyncTally"} <= {row["contender"] for row in results["flask"]}
+    assert {"no mark", "SyncTally", "mark_requests"} <= {
+        row["contender"] for row in results["flask"]
+    }
     for row in (*results["web"], *results["flask"]):
         assert row["requests_per_second"] > 0
         assert row["p99_ms"] >= row["p50_ms"] > 0
     tables = importlib.import_module("tables")
     assert "| gunicorn, 16 threads |" in tables.web(results)
     assert "| Flask | SyncTally |" in tables.web_details(results)
+
+
+def test_middleware_with_and_without_a_store(
+    redis_store: Store, modules: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del modules
+    module = importlib.import_module("middleware")
+    monkeypatch.setattr(importlib.import_module("http_load").shutil, "which", lambda _: None)
+    monkeypatch.setattr(module, "TIMEOUT", 0.1)
+    result = {
+        "rows": module.middleware(redis_store.url, rounds=1, seconds=0.3),
+        "without_store": module.without_store(rounds=1, seconds=0.3),
+    }
+    rows = [*result["rows"], *result["without_store"]]
+    names = ["no mark", "MarkMiddleware", "there", "killed", "frozen"]
+    assert [row["contender"] for row in rows] == names
+    for row in rows:
+        assert row["slowest_ms"] >= row["p99_ms"] >= row["p50_ms"] > 0
+        assert row["cpu_us"] > 0
+        assert row["failed"] == 0
+    table = importlib.import_module("tables").middleware({"middleware": result})
+    assert "| the store is frozen |" in table
 
 
 def test_the_output_of_wrk_is_read(modules: Any) -> None:
@@ -180,9 +204,9 @@ def test_the_output_of_wrk_is_read(modules: Any) -> None:
   6050 requests in 2.00s, 1.07MB read
 Requests/sec:   3025.44
 """
-    assert load.parse(output) == (3025.44, 0.85, 1250)
-    with pytest.raises(RuntimeError):
-        load.parse(output + "  Non-2xx or 3xx responses: 3")
+    assert load.parse(output) == (3025.44, 0.85, 1250, 40, 6050, 0)
+    output += "  Socket errors: connect 1, read 0, write 0, timeout 4\n"
+    assert load.parse(output + "  Non-2xx or 3xx responses: 3\n").failed == 8
 
 
 def test_reports_beside_duckdb(redis_store: Store, modules: Any) -> None:

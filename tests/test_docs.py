@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 import subprocess
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -15,14 +13,12 @@ from documents import DOCUMENTS, fences
 from tallymark import SyncTally, Tally
 from tallymark import sync as tm
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 #: The languages of blocks, and who looks at them. What none does must not be a program.
 LANGUAGES = {
     "python": "tests/test_readme.py runs them",
     "console": "tests/cli/test_console.py runs them",
-    "py": "modules of tests; these here run them",
+    "py": "modules of docs/how-to/testing.md; tests/integrations/test_testing_page.py runs them",
+    "toml": "its settings",
     "sh": "these here parse them",
     "none": "commands of Redis, for its own client",
     "text": "what a program prints, or a drawing",
@@ -45,22 +41,6 @@ def test_every_block_has_a_language_that_is_looked_at(document: str) -> None:
         assert block.info.partition(" ")[0] in LANGUAGES, block.content
         if block.info == "sh":
             subprocess.run(["bash", "-n", "-c", block.content], check=True)
-
-
-def test_the_tests_of_the_pages_pass(tmp_path: Path) -> None:
-    pages = [text for text in DOCUMENTS.values() if "```py\n" in text]
-    blocks = [block.content for text in pages for block in fences(text) if block.info == "py"]
-    assert blocks
-    for number, block in enumerate(blocks):
-        (tmp_path / f"test_page_{number}.py").write_text(block, encoding="utf-8")
-    pytest_alone = [sys.executable, "-m", "pytest", "-q", "-o", "asyncio_mode=auto"]
-    plugin = [] if "pytest_tallymark" in installed_plugins() else ["-p", "pytest_tallymark"]
-    subprocess.run([*pytest_alone, *plugin, "."], check=True, cwd=tmp_path)
-
-
-def installed_plugins() -> set[str]:
-    """Return the modules of pytest's plugins that are installed."""
-    return {point.value for point in importlib.metadata.entry_points(group="pytest11")}
 
 
 def test_the_first_page_links_to_each_page_once() -> None:

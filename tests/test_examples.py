@@ -22,11 +22,12 @@ import pytest
 import uvicorn
 from aiohttp.test_utils import TestClient, TestServer
 from plugin_runs import passed, run_folder
+from web_servers import gunicorn
 
 from servers import running_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from types import ModuleType
 
     from stores import Store
@@ -246,6 +247,47 @@ def test_the_tests_of_the_fastapi_app(redis_store: Store, tmp_path: Path) -> Non
     passed(run_folder(tmp_path, "--tallymark-url", redis_store.url), 4)
 
 
+# --- Flask and Django, by gunicorn, over HTTP
+
+
+@pytest.mark.parametrize("kind", ["redis_store", "memory_store"])
+@pytest.mark.parametrize("app", ["flask_app:app", "django_app"])
+def test_wsgi(app: str, kind: str, request: pytest.FixtureRequest) -> None:
+    store: Store = request.getfixturevalue(kind)
+    url = store.url if kind == "redis_store" else "memory://"
+    with gunicorn(app, "--chdir", str(EXAMPLES), TALLYMARK_URL=url) as server:
+        anonymous = server.get("/pages/home").status
+        assert anonymous == (200 if app == "django_app" else 401)
+        ada = {"Cookie": server.get("/login/7", method="POST").cookies}
+        page = server.get("/pages/home", ada)
+        assert (page.status, json.loads(page.text)) == (200, {"page": "home"})
+        for first in (True, False):
+            song = server.get("/users/8/song", method="POST")
+            assert json.loads(song.text) == {"first_today": first}
+        refused = server.get("/users/10000001/song", method="POST")
+        assert refused.status == 400
+        assert "[0, 10000000]" in refused.text
+        played = server.get("/stats/song:played/today")
+        assert json.loads(played.text) == {"users": 1, "again": 0}
+    if kind == "redis_store":
+        bits = store.bits()
+        for event in ("login", "active", "page:view"):
+            assert bits[f"trackist_{event}_{today()}"] == {7}
+
+
+@pytest.mark.parametrize("app", ["flask_app:app", "django_app"])
+def test_wsgi_without_a_usable_redis(app: str) -> None:
+    with (
+        running_server("--requirepass", "unknown to the app") as redis_url,
+        gunicorn(app, "--chdir", str(EXAMPLES), TALLYMARK_URL=redis_url) as server,
+    ):
+        ada = {"Cookie": server.get("/login/7", method="POST").cookies}
+        assert server.get("/pages/home", ada).status == 200
+        failed = server.get("/users/8/song", method="POST")
+    assert failed.status == 503
+    assert "not available" in failed.text
+
+
 # --- retention
 
 
@@ -259,6 +301,50 @@ def test_retention_writes_a_page(tmp_path: Path) -> None:
 
 
 # --- aiohttp
+
+
+@contextlib.asynccontextmanager
+async def asked(name: str) -> AsyncIterator[Callable[[str, str], Awaitable[tuple[int, Any]]]]:
+    """Serve an example, and yield a function that sends a request to it."""
+    async with TestClient(TestServer(load(name).make_app())) as client:
+
+        async def send(method: str, path: str) -> tuple[int, Any]:
+            async with client.request(method, path) as response:
+                return response.status, await response.json(content_type=None)
+
+        yield send
+
+
+@pytest.mark.parametrize("kind", ["redis_store", "memory_store"])
+async def test_aiohttp_app(
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store: Store = request.getfixturevalue(kind)
+    monkeypatch.setenv("TALLYMARK_URL", store.url)
+    async with asked("aiohttp_app") as send:
+        assert await send("POST", "/users/7/login") == (200, {"first_today": True})
+        assert await send("POST", "/users/7/login") == (200, {"first_today": False})
+        assert await send("GET", "/pages/home?user_id=9") == (200, {"page": "home"})
+        assert await send("GET", "/pages/home") == (200, {"page": "home"})
+        assert await send("GET", "/pages/home?user_id=10000001") == (200, {"page": "home"})
+        assert await send("GET", "/stats/login/today?user_id=8") == (200, {"users": 1})
+        status, answer = await send("POST", "/users/10000001/login")
+        assert status == 422
+        assert "[0, 10000000]" in answer["error"]
+        assert (await send("GET", "/stats/%0A/today"))[0] == 422
+    bits = store.bits()
+    assert bits[f"trackist_login_{today()}"] == {7}
+    assert bits[f"trackist_active_{today()}"] == {9}
+
+
+async def test_aiohttp_app_without_a_usable_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_server("--requirepass", "unknown to the app") as redis_url:
+        monkeypatch.setenv("TALLYMARK_URL", redis_url)
+        async with asked("aiohttp_app") as send:
+            status, answer = await send("POST", "/users/7/login")
+            assert status == 503
+            assert "not available" in answer["error"]
+            assert await send("GET", "/pages/home?user_id=9") == (200, {"page": "home"})
 
 
 @pytest.mark.parametrize("kind", ["redis_store", "memory_store"])

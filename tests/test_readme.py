@@ -31,11 +31,11 @@ FENCES = fences(README)
 BLOCKS = [token for token in FENCES if token.info == "python"]
 COMMANDS = [token.content.strip() for token in FENCES if token.info == "sh"]
 
-#: The page whose programs tests/recipes runs, in workers.
-IN_WORKERS = "docs/how-to/task-queues.md"
+#: The pages whose programs tests/recipes runs, in workers, and tests/integrations, in a project.
+ELSEWHERE = {"docs/how-to/task-queues.md", "docs/how-to/django.md"}
 
 
-@pytest.mark.parametrize("document", sorted(set(DOCUMENTS) - {IN_WORKERS}))
+@pytest.mark.parametrize("document", sorted(set(DOCUMENTS) - ELSEWHERE))
 def test_python_blocks_print_what_they_say(
     document: str,
     plain_store: Store,

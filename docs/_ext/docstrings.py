@@ -32,6 +32,7 @@ FOREIGN = {
     *dir(builtins),
     *("async for", "date", "datetime", "timedelta", "tzinfo", "uuid.UUID"),
     *("ASGIApp", "FastAPI", "os._exit", "T"),
+    *("Flask", "Request", "HttpRequest", "HttpResponseBase", "ImproperlyConfigured"),
     *("Redis", "RedisCluster", "MeterProvider", "TracerProvider", "os.PathLike"),
     *("AbstractAsyncContextManager", "MutableMapping"),
 }
@@ -183,7 +184,7 @@ def skip_member(
     return True if doc.startswith("Alias for field number") else None
 
 
-def shown_text(node: nodes.Element) -> str:
+def shown_text(node: nodes.Node) -> str:
     """Return the text of a node as a reader sees it.
 
     A type in a signature has two texts until its page is written: its short name, and the whole

@@ -13,8 +13,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from docutils import nodes
 from docstrings import shown_text
+from docutils import nodes
 from sphinx import addnodes
 
 if TYPE_CHECKING:

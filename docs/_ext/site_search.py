@@ -12,8 +12,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from docutils import nodes
 from docstrings import shown_text
+from docutils import nodes
 from sphinx import addnodes
 
 if TYPE_CHECKING:
@@ -120,8 +120,9 @@ def own_text(part: nodes.Element) -> str:
             if is_part(child) or isinstance(child, nodes.title | nodes.comment | nodes.raw):
                 continue
             if isinstance(child, nodes.TextElement) or not isinstance(child, nodes.Element):
-                text = child if isinstance(child, nodes.Text) else shown_text(child)
-                (code if isinstance(child, nodes.literal_block) else texts).append(text)
+                (code if isinstance(child, nodes.literal_block) else texts).append(
+                    shown_text(child)
+                )
             elif not isinstance(child, addnodes.toctree):
                 gather(child)
 

@@ -17,7 +17,7 @@ var SiteSearch = (() => {
     multiprocessing: "fork process", uwsgi: "gunicorn fork wsgi", prefork: "fork celery",
     preload: "fork gunicorn", worker: "process celery gunicorn", thread: "threads",
     threading: "threads", thread_safe: "threads", safe: "guarantee", guid: "uuid user_ids",
-    snowflake: "ids int", ulid: "uuid str", email: "str ids", string: "str ids",
+    snowflake: "ids int", ulid: "uuid str", email: "str user_ids", string: "str user_ids type",
     identifier: "id", dump: "backup export", snapshot: "backup export", archive: "backup export",
     save: "backup store", recover: "restore backup", chart: "picture to_html", graph: "chart picture",
     plot: "chart picture", heatmap: "heat map retention to_html", heat: "heatmap", html: "to_html page",

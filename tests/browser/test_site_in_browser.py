@@ -165,9 +165,13 @@ def test_keys_reach_what_is_visible_and_open_the_menu(page: Page, host: str) -> 
 def test_the_focus_of_the_search_field_is_seen(page: Page, host: str) -> None:
     page.goto(f"{host}search.html")
     for field in ("#site-search", ".sidebar-search"):
-        page.locator(field).evaluate("node => { node.closest('form').style.visibility = 'visible' }")
+        page.locator(field).evaluate(
+            "node => { node.closest('form').style.visibility = 'visible' }"
+        )
         page.locator(field).focus()
-        assert page.locator(field).evaluate("node => getComputedStyle(node).outlineStyle") == "solid"
+        assert (
+            page.locator(field).evaluate("node => getComputedStyle(node).outlineStyle") == "solid"
+        )
 
 
 def test_pictures_are_dark_in_dark_mode(page: Page, host: str) -> None:

@@ -145,7 +145,9 @@ def test_the_links_of_the_markdown_have_targets() -> None:
 
 def test_every_page_has_an_icon() -> None:
     for page in PAGES:
-        icons = re.findall(r'<link rel="(?:shortcut )?icon" href="([^"]+)"', page.read_text(encoding="utf-8"))
+        icons = re.findall(
+            r'<link rel="(?:shortcut )?icon" href="([^"]+)"', page.read_text(encoding="utf-8")
+        )
         assert len(icons) == 1, page
         assert page.parent.joinpath(icons[0]).is_file()
 

@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from tallymark import InvalidTypeError, InvalidValueError, Tally
 from tallymark.integrations import _failures
+from tallymark.integrations._request_marks import buffer_of
 from tallymark.integrations.aiohttp import TALLY, mark_responses, skip_mark, tally_context
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse()
     await response.prepare(request)
     tally = request.app[TALLY]
-    await tally.count(tally.unique("active"))
+    await buffer_of(tally).flush()
     await response.write(str(await tally.contains(tally.unique("active"), 9)).encode())
     return response
 
@@ -241,7 +242,7 @@ def test_what_cannot_work_is_refused_at_once() -> None:
     async def unawaited(_: web.Request) -> None: ...
 
     with pytest.raises(InvalidTypeError, match="async"):
-        mark_responses(user=unawaited)  # type: ignore[arg-type]
+        mark_responses(user=unawaited)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     with pytest.raises(InvalidValueError):
         mark_responses(user=user_of, event="")
 

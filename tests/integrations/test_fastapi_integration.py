@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 from servers import running_server
 from tallymark import InvalidTypeError, InvalidValueError, MissingExtraError, StoreError, Tally
 from tallymark.integrations import _failures
+from tallymark.integrations._request_marks import buffer_of
 from tallymark.integrations.fastapi import (
     MarkMiddleware,
     TallyDep,
@@ -261,6 +262,7 @@ def test_marks_of_a_stream_do_not_wait_for_its_end(memory_store: Store) -> None:
     async def stream(tally: TallyDep) -> StreamingResponse:
         async def chunks() -> AsyncIterator[str]:
             for chunk in "abc":
+                await buffer_of(tally).flush()
                 seen.append(await tally.contains(tally.unique("read"), 1))
                 yield chunk
 
@@ -268,7 +270,7 @@ def test_marks_of_a_stream_do_not_wait_for_its_end(memory_store: Store) -> None:
 
     with TestClient(app) as client:
         assert client.get("/").text == "abc"
-    assert seen[-1] is True
+    assert seen == [True, True, True]
 
 
 def test_tests_replace_the_user_and_the_tally(memory_store: Store) -> None:
@@ -318,7 +320,7 @@ def test_events_that_cannot_be_marked_are_refused_at_once() -> None:
     with pytest.raises(InvalidValueError):
         marks("\n", user=current_user)
     with pytest.raises(InvalidTypeError, match="async"):
-        marks(unawaited, user=current_user)  # type: ignore[arg-type]
+        marks(unawaited, user=current_user)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def test_the_schema_does_not_show_the_dependency(memory_store: Store) -> None:
@@ -345,7 +347,7 @@ def test_errors_of_arguments_and_of_the_store(caplog: pytest.LogCaptureFixture) 
 
         @app.get("/users/{user}")
         async def users(user: str, tally: TallyDep) -> None:
-            await tally.mark_event("active", user)  # type: ignore[arg-type]
+            await tally.mark_event("active", user)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
         with TestClient(app) as client:
             response = client.get("/stats/%0A")
@@ -371,3 +373,21 @@ def test_other_errors_are_the_apps(memory_store: Store) -> None:
     with TestClient(app) as client, pytest.raises(MissingExtraError):
         client.get("/")
     assert StoreError in app.exception_handlers
+
+
+def test_a_lifespan_of_the_apps_own_opens_the_tally(memory_store: Store) -> None:
+    @contextlib.asynccontextmanager
+    async def opened(app: FastAPI) -> AsyncIterator[None]:
+        async with Tally.from_url(memory_store.url, track_unique=True) as app.state.tally:
+            yield
+
+    app = FastAPI(lifespan=opened)
+    app.add_middleware(MarkMiddleware, user=lambda _: 3, event="read")
+
+    @app.get("/")
+    async def read(tally: TallyDep) -> bool:
+        return tally is app.state.tally
+
+    with TestClient(app) as client:
+        assert client.get("/").json() is True
+    assert marked(memory_store, "read") == {3}

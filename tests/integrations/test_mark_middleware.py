@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.responses import PlainTextResponse, RedirectResponse, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
-from starlette.testclient import TestClient, httpx  # type: ignore[attr-defined]
+from starlette.testclient import TestClient, httpx  # type: ignore[attr-defined]  # pyright: ignore[reportPrivateImportUsage]
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from tallymark import InvalidTypeError, InvalidValueError, Tally
@@ -473,7 +473,7 @@ async def test_a_send_that_fails_is_the_apps_error_and_no_mark(memory_store: Sto
     async with Tally.from_url(memory_store.url, track_unique=True) as tally:
         app = MarkMiddleware(streaming, tally=tally, user=user_of)
         with pytest.raises(OSError, match="gone"):
-            await app({"type": "http", "headers": [(b"x-user", b"3")]}, None, send)  # type: ignore[arg-type]
+            await app({"type": "http", "headers": [(b"x-user", b"3")]}, None, send)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert marked(memory_store) == set()
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import logging
+import os
+import weakref
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 import anyio
@@ -31,11 +35,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Buffer"]
 
+_log = logging.getLogger("tallymark")
+
 #: A chunk takes marks of at most so many seconds, since they share a deadline.
 _CHUNK_SECONDS: Final = 0.01
 
 #: The open chunk of a buffer that has none: it has no room.
 _NO_CHUNK: Final = Chunk(None, lambda _chunk, _results: None, [])
+
+#: The buffers that have taken marks, for the end of the interpreter.
+_used: Final[weakref.WeakSet[Buffer[Any]]] = weakref.WeakSet()
 
 
 class Buffer(Generic[IdT]):
@@ -65,6 +74,9 @@ class Buffer(Generic[IdT]):
         self._options = options
         #: The event loop, from the first mark on.
         self._loop: asyncio.AbstractEventLoop | None = None
+        #: The process of the last mark; 0 without one. A fork has a copy of the marks, which
+        #: the parent sends.
+        self._process = 0
         self._closed = False
         self._report = FailureReport(options.on_error, clocks.monotonic)
         self._sent = self._failed = self._dropped = 0
@@ -301,7 +313,10 @@ class Buffer(Generic[IdT]):
             ClosedError, WrongEventLoopError: the buffer or the tally cannot be used here.
         """
         self._check_usable()
+        if self._loop is None:
+            _used.add(self)
         self._loop = loop
+        self._process = os.getpid()
         options = self._options
         waiting = self._waiting()
         if waiting >= options.max_size:
@@ -367,3 +382,32 @@ class Buffer(Generic[IdT]):
         """Tell the program of marks that have failed."""
         untold, self._untold = self._untold, []
         self._report.tell(untold)
+
+    # --- the end without `aclose`
+
+    def __del__(self) -> None:
+        """Log how many marks are lost, since their event loop has ended."""
+        self._tell_lost()
+
+    def _tell_lost(self) -> None:
+        """Log how many marks nobody will send any more, and count them as failed."""
+        if not self._process or os.getpid() != self._process:
+            return
+        self._report.end()
+        waiting = self._waiting()
+        if waiting:
+            self._failed += waiting
+            self._chunks.clear()
+            _log.warning(
+                "%d buffered marks are lost: their event loop ended before the buffer or the "
+                "tally was closed",
+                waiting,
+            )
+
+
+@atexit.register
+def _tell_lost() -> None:
+    """Log the lost marks of buffers that the interpreter would not collect."""
+    for buffer in list(_used):
+        buffer._tell_lost()  # noqa: SLF001
+        buffer._process = 0  # noqa: SLF001 - `os` may be gone when it is collected

@@ -1,10 +1,10 @@
-"""Marks of answered requests: what the integrations with asyncio frameworks have in common."""
+"""Marks of answered requests: what the integrations have in common."""
 
 from __future__ import annotations
 
 import inspect
 import weakref
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from .._core.arguments import checked_name, described
 from ..errors import InvalidTypeError
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .._async.buffer import Buffer
     from .._async.tally import Tally
     from .._core.user_ids import UserId
+    from .._sync.buffer import SyncBuffer
+    from .._sync.tally import SyncTally
 
 __all__ = ["RequestMarks", "buffer_of", "checked_event", "failures"]
 
@@ -25,14 +27,22 @@ FunctionT = TypeVar("FunctionT", bound="Callable[..., object]")
 failures = LoggedFailures("a request was not marked")
 
 #: One buffer for each tally, from its first mark of a request on.
-_buffers: weakref.WeakKeyDictionary[Tally[Any], Buffer[Any]] = weakref.WeakKeyDictionary()
+_buffers: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
-def buffer_of(tally: Tally[Any]) -> Buffer[Any]:
+@overload
+def buffer_of(tally: Tally[Any]) -> Buffer[Any]: ...
+
+
+@overload
+def buffer_of(tally: SyncTally[Any]) -> SyncBuffer[Any]: ...
+
+
+def buffer_of(tally: Tally[Any] | SyncTally[Any]) -> Any:
     """Return the buffer of a tally for marks of requests; closing the tally flushes it."""
     buffer = _buffers.get(tally)
-    if buffer is None:
-        buffer = _buffers[tally] = tally.buffered(on_full="drop")
+    if buffer is None:  # of two threads that make one, both get the first one's
+        buffer = _buffers.setdefault(tally, tally.buffered(on_full="drop"))
     return buffer
 
 
@@ -44,7 +54,7 @@ class RequestMarks(Generic[RequestT]):
         user: Callable[[RequestT], UserId | None],
         event: str | Callable[[RequestT], str | None],
         when: Callable[[RequestT, int], bool] | None,
-        tally: Callable[[RequestT], Tally[Any]],
+        tally: Callable[[RequestT], Tally[Any] | SyncTally[Any]],
     ) -> None:
         """Check the functions.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from contenders import BLOCKING
 from flask import Flask
@@ -10,6 +11,15 @@ from flask import Flask
 app = Flask(__name__)
 name = os.environ["BENCHMARK_CONTENDER"]
 mark = BLOCKING[name](os.environ["TALLYMARK_URL"]) if name in BLOCKING else None
+if name == "mark_requests":
+    from tallymark.integrations.flask import Tallymark
+
+    def user_of(request: Any) -> int:
+        """Return the user in the path."""
+        user_id: int = request.view_args["user_id"]
+        return user_id
+
+    Tallymark(app).mark_requests(name, user=user_of)
 
 
 @app.post("/<event>/<int:user_id>/login")
