@@ -49,12 +49,10 @@ var SiteSearch = (() => {
   /* Groups of words that mean something else than each of them. */
   const PHRASES = [
     [/\b(delet|remov|drop|purg)\w*\b.*\b(user|account|customer|person)s?\b/, "erase user"],
-    [/\b(delet|remov|drop|purg|clean)\w*\b.*\b(year|month|old|older)\b/, "delete old data"],
     [/\bretention (policy|policies|period)\b/, "delete old data"],
     [/\bback(s|ed|ing)?[- ]up\b/, "backup"],
     [/\b(\d+|[kx]) (days )?(out )?of (\d+|[nxy])\b/, "at_least days"],
     [/\b(do|does|did|who)\b.*\bthen\b/, "ordered funnel"],
-    [/\bin[- ]memory\b/, "embedded store memory"],
     [/\bfire[- ]and[- ]forget\b|\bwithout (await|waiting)\b/, "buffered marks"],
     [/\bdifferences? between\b/, ""],
     [/\bredis (is |was |goes |went )?(down|away|gone|offline|unavailable|dead|outage|crash\w*)\b/, "redis fails"],

@@ -129,6 +129,7 @@ QUESTIONS = {
         "redis unavailable",
         "redis outage",
         "redis crash",
+        "our redis crashed",
     ),
     "marks that return at once": (
         "fire and forget marks without await",

@@ -21,7 +21,7 @@ import tallymark
 from tallymark import SyncTally, Tally, bitmapist, migrate, otel
 from tallymark import sync as tm
 from tallymark.bitmapist import cohort
-from tallymark.integrations import aiohttp, asgi, fastapi
+from tallymark.integrations import aiohttp, asgi, django, fastapi, flask
 
 
 class Section(NamedTuple):
@@ -49,7 +49,7 @@ def inventory(kind: str) -> set[str]:
 REFERENCE = inventory("py:")
 
 #: All public modules; see `test_all_public_modules_are_here`.
-MODULES = [tallymark, tm, bitmapist, cohort, migrate, otel, asgi, fastapi, aiohttp]
+MODULES = [tallymark, tm, bitmapist, cohort, migrate, otel, asgi, fastapi, aiohttp, flask, django]
 
 #: Public methods of public classes that only tallymark itself calls.
 INSIDE = {"tallymark.EventSet.bitmaps", "tallymark.EventSet.at"}
