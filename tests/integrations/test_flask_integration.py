@@ -52,7 +52,7 @@ def failures(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> pytest.LogCaptureFixture:
     """Return what a test logs, the first failure too."""
-    monkeypatch.setattr("tallymark.integrations._request_marks.failures._silent_until", 0.0)
+    monkeypatch.setattr("tallymark.integrations._request_marks.failures._silent_until", {})
     return caplog
 
 
@@ -225,7 +225,7 @@ def test_a_bad_id_is_logged_and_the_request_answered(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tallymark.integrations._request_marks.failures._silent_until", 0.0)
+    monkeypatch.setattr("tallymark.integrations._request_marks.failures._silent_until", {})
     with app.test_client() as client:
         assert client.get(f"/login/{text}").text == "welcome"
         assert client.get("/me").text == text
@@ -239,7 +239,7 @@ def test_a_bad_id_is_logged_and_the_request_answered(
 def test_a_function_that_raises_breaks_no_response(
     plain_store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tallymark.integrations._request_marks.failures._silent_until", 0.0)
+    monkeypatch.setattr("tallymark.integrations._request_marks.failures._silent_until", {})
     extension = Tallymark(url=plain_store.url)
     extension.mark_requests(user=lambda request: 1 // 0)
     extension.mark_requests("seen", user=lambda request: 7)

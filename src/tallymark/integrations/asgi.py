@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from .._async.tally import Tally
+from ._failures import log_the_rest
 from ._lifespan import lifespan, tally_of
 from ._request_marks import RequestMarks, buffer_of, failures
 
@@ -110,6 +111,7 @@ def _flushing(receive: Receive, tally: Tally[Any]) -> Receive:
         if message["type"] == "lifespan.shutdown":
             with failures:
                 await buffer_of(tally).flush()
+            log_the_rest()
         return message
 
     return receive_and_flush
