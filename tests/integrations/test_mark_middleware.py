@@ -535,7 +535,7 @@ async def test_a_send_that_fails_is_the_apps_error_and_no_mark(memory_store: Sto
     async with Tally.from_url(memory_store.url, track_unique=True) as tally:
         app = MarkMiddleware(streaming, tally=tally, user=user_of)
         with pytest.raises(OSError, match="gone"):
-            await app({"type": "http", "headers": [(b"x-user", b"3")]}, None, send)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            await app({"type": "http", "headers": [(b"x-user", b"3")]}, None, send)
     assert marked(memory_store) == set()
 
 
