@@ -70,12 +70,14 @@ def users(event: str = "active") -> list[Any]:
     return sorted(get_tally().users(get_tally().day(event)))
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def failures(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> pytest.LogCaptureFixture:
-    """Return what a test logs, the first failure too."""
-    monkeypatch.setattr("tallymark.integrations._request_marks.failures._silent_until", {})
+    """Return what a test logs, the first failure of each kind too."""
+    log = "tallymark.integrations._request_marks.failures"
+    monkeypatch.setattr(f"{log}._silent_until", {})
+    monkeypatch.setattr(f"{log}._unlogged", {})
     return caplog
 
 
@@ -215,9 +217,7 @@ def test_a_bad_id_is_logged_and_the_request_answered(
     store: Store,
     user_id: Any,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tallymark.integrations._request_marks.failures._silent_until", {})
     setting = {"URL": store.url, "USER": lambda request: user_id}
     with override_settings(TALLYMARK=setting):
         assert Client().get("/public").content == b"for everybody"
