@@ -25,14 +25,16 @@ class SyncBuffer(Sender, Generic[IdT]):
     """Marks of a `SyncTally` as plain calls, which return at once; made by `SyncTally.buffered`.
 
     A mark is checked and dated when it is called. A daemon thread, started by the first mark,
-    sends it. Any number of threads may mark, and signal handlers too. Marks take effect in the
-    order of their calls, among those of this buffer; to have them applied before other calls of
-    the tally, call `flush`.
+    sends it, also if the program does not hold the buffer any more. Any number of threads may
+    mark, and signal handlers too, which may also call `flush` and `close`. Marks take effect in
+    the order of their calls, among those of this buffer; to have them applied before other calls
+    of the tally, call `flush`.
 
     A child process after ``fork`` begins with an empty buffer and zero counters: the parent sends
     what it has accepted. The end of the process closes the buffer, also after an exception such
-    as `SystemExit` or `KeyboardInterrupt`. Marks that wait are lost if the process ends in another
-    way: by `os._exit`, by a signal without a handler, such as SIGTERM, or if it is killed.
+    as `SystemExit` or `KeyboardInterrupt`; a mark after that raises a `ClosedError`. Marks that
+    wait are lost if the process ends in another way: by `os._exit`, by a signal without a handler,
+    such as SIGTERM, or if it is killed.
 
     ``with tally.buffered() as buffer:`` closes the buffer at the end of the block, also if an
     exception leaves it.
@@ -66,7 +68,8 @@ class SyncBuffer(Sender, Generic[IdT]):
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed.
             OverloadedError: the buffer is full, unless it drops marks then.
-            ClosedError: the buffer or the tally is closed.
+            ClosedError: the buffer or the tally is closed, or the process ends.
+            TallymarkError: the system has no thread to send the mark, which is not accepted.
         """
         at = clocks.time() if now is None else now
         mark = self._marker.mark_event(event, user_id, now, track_hourly, track_unique)
@@ -100,7 +103,8 @@ class SyncBuffer(Sender, Generic[IdT]):
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed.
             OverloadedError: the buffer is full, unless it drops marks then.
-            ClosedError: the buffer or the tally is closed.
+            ClosedError: the buffer or the tally is closed, or the process ends.
+            TallymarkError: the system has no thread to send the mark, which is not accepted.
         """
         at = clocks.time() if now is None else now
         mark = self._marker.unmark_event(event, user_id, now, track_hourly, track_unique, False)
@@ -117,7 +121,8 @@ class SyncBuffer(Sender, Generic[IdT]):
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed.
             OverloadedError: the buffer is full, unless it drops marks then.
-            ClosedError: the buffer or the tally is closed.
+            ClosedError: the buffer or the tally is closed, or the process ends.
+            TallymarkError: the system has no thread to send the mark, which is not accepted.
         """
         self._accept(self._marker.mark_unique(event, user_id), user_id, None)
 
@@ -134,7 +139,8 @@ class SyncBuffer(Sender, Generic[IdT]):
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed.
             OverloadedError: the buffer is full, unless it drops marks then.
-            ClosedError: the buffer or the tally is closed.
+            ClosedError: the buffer or the tally is closed, or the process ends.
+            TallymarkError: the system has no thread to send the mark, which is not accepted.
         """
         self._accept(self._marker.unmark_unique(event, user_id), user_id, None)
 
@@ -154,6 +160,7 @@ class SyncBuffer(Sender, Generic[IdT]):
             StoreTimeoutError: some of the marks still wait; the message says how many. They
                 stay in the buffer.
             ReentrantCallError: the call is made by ``on_error``, for which the marks wait.
+            TallymarkError: the system has no thread to send the marks, which still wait.
         """
         seconds = self._options.timeout if timeout is None else checked_timeout(timeout)
         if self._thread is threading.current_thread():
@@ -171,10 +178,11 @@ class SyncBuffer(Sender, Generic[IdT]):
         return BufferStats(sent + failed + waiting, sent, self._dropped, failed, waiting)
 
     def close(self, timeout: float | None = None) -> None:
-        """Accept no more marks, and wait until all are sent or failed.
+        """Accept no more marks, and wait until all are sent or failed, and ``on_error`` told.
 
-        Marks that still wait at the deadline fail with a `ClosedError`. The tally stays open.
-        May be called again, and by ``on_error``, for which it does not wait.
+        Marks that still wait at the deadline fail with a `ClosedError`, of which ``on_error`` is
+        told in the thread of this call. The tally stays open. May be called again, by a signal
+        handler, and by ``on_error``, for which it does not wait.
 
         Arguments:
             timeout: how many seconds to wait, more than 0; ``math.inf`` for no limit,
@@ -183,6 +191,7 @@ class SyncBuffer(Sender, Generic[IdT]):
         Raises:
             InvalidTypeError, InvalidValueError: the timeout is not allowed; the buffer stays
                 open.
+            TallymarkError: the system had no thread to send the marks, which have failed.
         """
         seconds = self._options.timeout if timeout is None else checked_timeout(timeout)
         with self._lock:
