@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from servers import free_port
-from tallymark import ClosedError, InvalidTypeError, SyncTally, Tally, TallymarkError
+from tallymark import (
+    ClosedError,
+    InvalidTypeError,
+    ReentrantCallError,
+    SyncTally,
+    Tally,
+    TallymarkError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,6 +112,29 @@ def test_a_signal_handler_closes_the_buffer_during_marks(redis_store: Store) -> 
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, previous)
+
+
+def test_handlers_do_not_wait_where_they_interrupt_a_call_of_the_tally(redis_store: Store) -> None:
+    """The thread of the buffer may wait for the interrupted call."""
+    seen: list[Exception] = []
+
+    def observer(*_: object) -> None:  # runs inside the call, as a signal handler does
+        if threading.current_thread() is not threading.main_thread() or seen:
+            return
+        for waits in (buffer.flush, buffer.close):
+            with pytest.raises(ReentrantCallError) as raised:
+                waits()
+            seen.append(raised.value)
+
+    with SyncTally.from_url(redis_store.url, observer=observer, timeout=10) as tally:
+        buffer = tally.buffered()
+        with buffer._lock:  # its thread cannot send it before
+            buffer.mark_unique("flag", 1)
+            tally.mark_unique("flag", 2)
+        buffer.close()
+        assert buffer.stats() == (1, 1, 0, 0, 0)
+    assert len(seen) == 2
+    assert redis_store.bits() == {"trackist_flag_u": {1, 2}}
 
 
 def test_a_thread_that_cannot_start_is_started_by_the_next_mark(store: Store) -> None:

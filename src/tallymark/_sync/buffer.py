@@ -26,9 +26,9 @@ class SyncBuffer(Sender, Generic[IdT]):
 
     A mark is checked and dated when it is called. A daemon thread, started by the first mark,
     sends it, also if the program does not hold the buffer any more. Any number of threads may
-    mark, and signal handlers too, which may also call `flush` and `close`. Marks take effect in
-    the order of their calls, among those of this buffer; to have them applied before other calls
-    of the tally, call `flush`.
+    mark, and signal handlers too, which may also call `flush` and `close` unless they have
+    interrupted another call of a tally. Marks take effect in the order of their calls, among
+    those of this buffer; to have them applied before other calls of the tally, call `flush`.
 
     A child process after ``fork`` begins with an empty buffer and zero counters: the parent sends
     what it has accepted. The end of the process closes the buffer, also after an exception such
@@ -159,12 +159,14 @@ class SyncBuffer(Sender, Generic[IdT]):
             InvalidTypeError, InvalidValueError: the timeout is not allowed.
             StoreTimeoutError: some of the marks still wait; the message says how many. They
                 stay in the buffer.
-            ReentrantCallError: the call is made by ``on_error``, for which the marks wait.
+            ReentrantCallError: the call is made by ``on_error``, for which the marks wait; or by
+                a signal handler that has interrupted another call of a tally.
             TallymarkError: the system has no thread to send the marks, which still wait.
         """
         seconds = self._options.timeout if timeout is None else checked_timeout(timeout)
         if self._thread is threading.current_thread():
             raise ReentrantCallError("on_error cannot wait for the marks of its own buffer")
+        self._check_may_wait()
         waiting = self._wait(seconds)
         if waiting:
             raise StoreTimeoutError(
@@ -191,13 +193,19 @@ class SyncBuffer(Sender, Generic[IdT]):
         Raises:
             InvalidTypeError, InvalidValueError: the timeout is not allowed; the buffer stays
                 open.
+            ReentrantCallError: marks wait, and the call is made by a signal handler that has
+                interrupted another call of a tally, for which they may wait; the buffer stays
+                open.
             TallymarkError: the system had no thread to send the marks, which have failed.
         """
         seconds = self._options.timeout if timeout is None else checked_timeout(timeout)
+        is_own_thread = self._thread is threading.current_thread()
+        if not is_own_thread:
+            self._check_may_wait()
         with self._lock:
             self._closed = True
         self._wake.put(self)
-        if self._thread is threading.current_thread():
+        if is_own_thread:
             return
         try:
             self._wait(seconds, until_told=True)

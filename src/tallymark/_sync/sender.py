@@ -22,7 +22,8 @@ from .._marking.buffering import GATHERED, GATHERING, FailureReport, failures
 from .._marking.chunks import retriable_indexes
 from .._marking.sizing import MAX_BATCH_MARKS
 from .._redis.clocks import clocks
-from ..errors import ClosedError, StoreTimeoutError, TallymarkError
+from ..errors import ClosedError, ReentrantCallError, StoreTimeoutError, TallymarkError
+from .leadership import entered_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -168,6 +169,20 @@ class Sender:
                 self._thread = thread
 
     # --- waiting
+
+    def _check_may_wait(self) -> None:
+        """Raise a `ReentrantCallError` if marks wait, perhaps for this very thread.
+
+        A signal handler or an observer may have interrupted the call of this thread that has
+        the connection which threads share.
+        """
+        with self._lock:
+            waiting = self._counters()[2]
+        if waiting and threading.get_ident() in entered_threads:
+            raise ReentrantCallError(
+                f"{waiting} marks of the buffer may wait for the call of the tally that is "
+                "interrupted here; leave the handler first, as by sys.exit()"
+            )
 
     def _wait(self, seconds: float, *, until_told: bool = False) -> int:
         """Wait until all marks of this moment have ended; return how many have not.
