@@ -88,7 +88,8 @@ def test_handlers_may_wait_where_they_interrupt_a_mark(redis_store: Store, verb:
                 break
             interrupted += 1
             assert returned or verb == "close"
-            buffer.close()
+            if verb == "flush":
+                buffer.close()
             assert buffer.stats() == (10 + returned, 10 + returned, 0, 0, 0)
     assert interrupted > 8
 
@@ -275,6 +276,28 @@ def test_close_waits_for_on_error() -> None:
         buffer.close(10)
         assert len(told) == 1
         timer.join()
+
+
+def test_marks_in_flight_that_close_gives_up_fail_once(redis_store: Store) -> None:
+    errors: list[str] = []
+    with SyncTally.from_url(redis_store.url, timeout=30) as tally:
+        buffer = tally.buffered(on_error=lambda error, _: errors.append(str(error)))
+        buffer.mark_unique("flag", 1)
+        buffer.flush()
+        thread = buffer._thread
+        assert thread is not None
+        with buffer._lock:
+            redis_store.raw.client_pause(60_000, all=False)
+            buffer.mark_unique("flag", 2)
+        try:
+            until(lambda: bool(buffer._in_flight))
+            buffer.close(0.05)
+        finally:
+            redis_store.raw.client_unpause()
+        thread.join(30)
+        assert not thread.is_alive()
+        assert buffer.stats() == (2, 1, 0, 1, 0)
+    assert errors == ["the buffer was closed; marks may or may not have been applied"]
 
 
 def test_late_marks_keep_the_connection_and_say_why(redis_store: Store) -> None:
