@@ -426,3 +426,20 @@ def test_a_collected_buffer_closes_no_others(redis_store: Store) -> None:
     arguments = [sys.executable, "-c", COLLECTED, redis_store.url]
     subprocess.run(arguments, timeout=60, check=True)
     assert redis_store.bits() == {"trackist_flag_u": {1, 2, 3}}
+
+
+def test_an_observer_that_exits_does_not_end_the_thread(redis_store: Store) -> None:
+    def observer(*_: object) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            sys.exit(1)
+
+    with SyncTally.from_url(redis_store.url, observer=observer) as tally:
+        with tally.buffered() as buffer:
+            buffer.mark_unique("flag", 1)
+            buffer.flush()
+            thread = buffer._thread
+            buffer.mark_unique("flag", 2)
+            buffer.flush()
+            assert buffer._thread is thread
+        assert buffer.stats().waiting == 0
+    assert redis_store.bits() == {"trackist_flag_u": {1, 2}}
