@@ -443,3 +443,15 @@ def test_an_observer_that_exits_does_not_end_the_thread(redis_store: Store) -> N
             assert buffer._thread is thread
         assert buffer.stats().waiting == 0
     assert redis_store.bits() == {"trackist_flag_u": {1, 2}}
+
+
+def test_close_logs_the_failures_that_were_not_logged_yet(caplog: pytest.LogCaptureFixture) -> None:
+    with SyncTally.from_url(nowhere(), timeout=0.2) as tally:
+        with tally.buffered() as buffer:
+            buffer.mark_unique("flag", 1)
+            buffer.flush(10)
+            for user in range(5):
+                buffer.mark_unique("flag", user)
+            buffer.flush(10)
+            assert "more buffered marks" not in caplog.text
+    assert "5 more buffered marks have failed" in caplog.text
