@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import logging
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -320,6 +322,22 @@ def test_each_kind_of_failure_is_logged_and_the_rest_at_the_shutdown(
     assert re.search(r"2 more, LookupError at .*test_mark_middleware\.py:\d+$", rest[6])
 
 
+def test_the_end_of_the_process_logs_the_rest() -> None:
+    program = (
+        "import logging\n"
+        "from tallymark.integrations._failures import LoggedFailures\n"
+        "logging.basicConfig()\n"
+        "log = LoggedFailures('not marked')\n"
+        "for _ in range(3): log.log(LookupError('a bug'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "not marked: a bug" in done.stderr
+    assert "not marked: 2 more, LookupError" in done.stderr
+
+
 def test_the_kinds_of_failures_are_bounded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -396,7 +414,10 @@ async def test_a_given_tally_without_a_lifespan(memory_store: Store) -> None:
     assert marked(memory_store) == set(range(50))  # closing the tally has flushed
 
 
-async def test_the_shutdown_of_an_app_flushes_a_tally_that_stays_open(redis_store: Store) -> None:
+async def test_the_shutdown_of_an_app_flushes_a_tally_that_stays_open(
+    redis_store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log_of_an_hour(monkeypatch)
     async with Tally.from_url(redis_store.url, track_unique=True) as tally:
         app = MarkMiddleware(Starlette(routes=ROUTES), tally=tally, user=user_of)
         messages = asyncio.Queue[dict[str, str]]()
@@ -408,10 +429,13 @@ async def test_the_shutdown_of_an_app_flushes_a_tally_that_stays_open(redis_stor
         async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
             for user in range(50):
                 await client.get("/text", headers={"X-User": str(user)})
+            for _ in range(3):
+                await client.get("/text", headers={"X-User": "-1"})
         await messages.put({"type": "lifespan.shutdown"})
         assert (await sent.get())["type"] == "lifespan.shutdown.complete"
         await running
         assert marked(redis_store) == set(range(50))
+    assert caplog.messages[-1] == "a request was not marked: 2 more, InvalidValueError"
 
 
 def test_a_tally_by_scope(memory_store: Store) -> None:
