@@ -100,6 +100,7 @@ def get_asgi_application() -> Callable[..., Awaitable[None]]:
 
     Servers such as uvicorn end themselves with the signal that stopped them, and run no exit
     hooks, but they wait for the end of the lifespan. Django's own application has none.
+    What has failed and was not logged yet is logged then too.
     """
     application: Any = asgi.get_asgi_application()
 
