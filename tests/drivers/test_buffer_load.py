@@ -1,0 +1,160 @@
+"""Buffers of a `Tally` under load: short timeouts, several buffers in turn, and other threads."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from servers import free_port
+from tallymark import Buffer, ClosedError, Tally
+
+if TYPE_CHECKING:
+    from stores import Store
+
+
+def _nowhere() -> str:
+    return f"redis://127.0.0.1:{free_port()}/0"
+
+
+@pytest.mark.parametrize("away", [True, False])
+async def test_no_mark_vanishes_at_a_short_timeout(redis_store: Store, away: bool) -> None:
+    """A chunk whose marks have failed takes no more of them."""
+    told = 0
+
+    def on_error(_: Exception, marks: Any) -> None:
+        nonlocal told
+        told += len(marks)
+
+    async with Tally.from_url(_nowhere() if away else redis_store.url) as tally:
+        buffer = tally.buffered(timeout=0.004, on_error=on_error)
+        for user in range(1_000):
+            buffer.mark_unique("flag", user)
+            if user % 3 == 0:
+                await asyncio.sleep(0.0005)
+        await buffer.aclose(10)
+        stats = buffer.stats()
+        assert stats == (1_000, stats.sent, 0, told, 0)
+        assert stats.sent + told == 1_000
+        assert told == 1_000 or not away
+
+
+async def test_a_chunk_with_results_takes_no_marks() -> None:
+    async with Tally.from_url(_nowhere(), timeout=60) as tally:
+        buffer, other = tally.buffered(), tally.buffered()
+        buffer.mark_unique("flag", 1)
+        writer: Any = tally.backend.writer
+        writer.abandon(buffer, ClosedError("test"))
+        assert buffer.stats() == (1, 0, 0, 1, 0)
+        buffer.mark_unique("flag", 2)
+        other.mark_unique("flag", 3)
+        assert buffer.stats() == (2, 0, 0, 1, 1)
+        await buffer.aclose(0.01)
+        await other.aclose(0.01)
+        assert buffer.stats() == (2, 0, 0, 2, 0)
+        assert other.stats() == (1, 0, 0, 1, 0)
+
+
+def _in_turns(first: Buffer, second: Buffer, count: int) -> None:
+    """Mark so that each mark is a chunk of its own."""
+    for user in range(count):
+        first.mark_unique("first", user)
+        second.mark_unique("second", user)
+
+
+def _cpu_seconds(work: Callable[[], None]) -> float:
+    began = time.thread_time()
+    work()
+    return time.thread_time() - began
+
+
+@pytest.mark.timed
+async def test_a_mark_costs_the_same_with_many_chunks() -> None:
+    async with Tally.from_url(_nowhere()) as tally:
+        first, second = tally.buffered(timeout=math.inf), tally.buffered(timeout=math.inf)
+        few = min(_cpu_seconds(lambda: _in_turns(first, second, 300)) for _ in range(3))
+        _in_turns(first, second, 6_000)
+        many = min(_cpu_seconds(lambda: _in_turns(first, second, 300)) for _ in range(3))
+        assert first.stats() == (7_800, 0, 0, 0, 7_800)
+        assert many < 4 * few
+        await first.aclose(0.01)
+        await second.aclose(0.01)
+
+
+@pytest.mark.timed
+async def test_results_cost_the_same_with_many_chunks() -> None:
+    seconds = []
+    for count in (800, 6_400):
+        async with Tally.from_url(_nowhere()) as tally:
+            first, second = tally.buffered(timeout=math.inf), tally.buffered(timeout=math.inf)
+            _in_turns(first, second, count)
+            flushes = [asyncio.create_task(first.flush()) for _ in range(3)]
+            await asyncio.sleep(0)
+            writer: Any = tally.backend.writer
+            seconds.append(_cpu_seconds(lambda: writer.abandon(first, ClosedError("test"))))  # noqa: B023
+            await asyncio.gather(*flushes)
+            assert first.stats().failed == count
+            await second.aclose(0.01)
+    assert seconds[1] < 8 * 3 * seconds[0]
+
+
+async def test_a_flush_waits_for_the_marks_before_it_only(redis_store: Store) -> None:
+    async with Tally.from_url(redis_store.url) as tally:
+        buffer, other = tally.buffered(), tally.buffered()
+        for user in range(10):
+            buffer.mark_unique("flag", user)
+            other.mark_unique("flag", user)
+        first = asyncio.create_task(buffer.flush())
+        await asyncio.sleep(0)
+        with anyio.fail_after(30):
+            flushed = 0
+            while not first.done():  # more marks with each step of the loop
+                buffer.mark_unique("flag", flushed % 10)
+                flushed += 1
+                await asyncio.sleep(0)
+        await first
+        await buffer.flush()
+        await other.flush()
+        assert buffer.stats() == (10 + flushed, 10 + flushed, 0, 0, 0)
+        assert other.stats() == (10, 10, 0, 0, 0)
+
+
+async def test_stats_in_another_thread(redis_store: Store) -> None:
+    """As exporters of metrics do."""
+    wrong: list[Any] = []
+    ended = threading.Event()
+
+    def export() -> None:
+        try:
+            while not ended.is_set():
+                stats = buffer.stats()
+                if stats.waiting < 0 or stats.accepted != sum(stats[1:]):
+                    wrong.append(stats)
+        except RuntimeError as error:
+            wrong.append(error)
+
+    async with Tally.from_url(redis_store.url) as tally:
+        buffer, other = tally.buffered(), tally.buffered()
+        thread = threading.Thread(target=export)
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)
+        thread.start()
+        try:
+            for _ in range(60):
+                _in_turns(buffer, other, 50)
+                await asyncio.sleep(0)
+            await buffer.aclose(20)
+            await other.aclose(20)
+        finally:
+            ended.set()
+            thread.join()
+            sys.setswitchinterval(interval)
+        assert buffer.stats() == (3_000, 3_000, 0, 0, 0)
+    assert not wrong
