@@ -7,7 +7,6 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -17,6 +16,8 @@ from servers import free_port
 from tallymark import Buffer, ClosedError, Tally
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from stores import Store
 
 
