@@ -22,7 +22,7 @@ from ..errors import ClosedError, StoreTimeoutError, TallymarkError, WrongEventL
 from .loop_bound import no_loop, running_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import date
     from types import TracebackType
 
@@ -96,6 +96,7 @@ class Buffer(Generic[IdT]):
         """
         self._marker = backend.marker
         self._writer: Any = backend.writer
+        self._is_open: Callable[[Chunk], bool] = self._writer.is_open
         self._options = options
         #: The event loop, from the first mark on.
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -315,15 +316,15 @@ class Buffer(Generic[IdT]):
         except RuntimeError:
             raise no_loop() from None
         chunk = self._open.get(mark.bitmaps.shard if self._by_shard else 0, _NO_CHUNK)
-        record = (mark, user_id, now)
+        records, record = chunk.records, (mark, user_id, now)
         if (
-            len(chunk.records) < chunk.room
+            len(records) < chunk.room
             and loop is self._loop
             and clocks.monotonic() < chunk.closes_at
             and not mark.bitmaps.uncounted
-            and self._writer.is_open(chunk)
+            and self._is_open(chunk)
         ):
-            chunk.records.append(record)
+            records.append(record)
             self._accepted += 1
         else:
             self._begin_chunk(record, loop)
