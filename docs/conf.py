@@ -57,6 +57,7 @@ autodoc_preserve_defaults = True
 html_theme = "furo"
 html_title = f"tallymark {version}"
 html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
 html_css_files = ["site.css"]
 html_copy_source = False  # the extension llms writes each page's Markdown beside it
 html_show_sourcelink = False

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import tallymark
-from tallymark import SyncTally, Tally
+from tallymark import SyncTally, Tally, integrations
 from tallymark import sync as tm
 from tallymark._async.maintenance import AsyncMaintenance
 from tallymark._async.reads import AsyncReads
 from tallymark._async.reports import AsyncReports
 from tallymark._async.transfer import AsyncTransfer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: The verbs that the modules have too, with the default tally.
 MARKING = (
@@ -99,20 +104,28 @@ def test_every_rewording_is_in_use() -> None:
         assert any(re.search(pattern, doc, flags=re.DOTALL) for doc in docs), pattern
 
 
+def functions_of(module: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the public functions of a module, and the methods of its public classes."""
+    for name in module.__all__:
+        value = getattr(module, name)
+        if inspect.isfunction(value):
+            yield f"{module.__name__}.{name}", value
+        elif inspect.isclass(value) and not issubclass(value, BaseException):
+            for attribute in dir(value):
+                member = inspect.getattr_static(value, attribute)
+                member = getattr(member, "__func__", member)
+                if not inspect.isfunction(member):
+                    continue
+                # Constructors and calls without a docstring are not for programs.
+                if not attribute.startswith("_") or (
+                    attribute in {"__init__", "__call__"} and member.__doc__
+                ):
+                    yield f"{name}.{attribute}", member
+
+
 def public_functions() -> list[tuple[str, Any]]:
-    functions: dict[str, Any] = {}
-    for module in (tallymark, tm):
-        for name in module.__all__:
-            value = getattr(module, name)
-            if inspect.isfunction(value):
-                functions[f"{module.__name__}.{name}"] = value
-            elif inspect.isclass(value) and not issubclass(value, BaseException):
-                for attribute in dir(value):
-                    member = inspect.getattr_static(value, attribute)
-                    member = getattr(member, "__func__", member)
-                    if not attribute.startswith("_") and inspect.isfunction(member):
-                        functions[f"{name}.{attribute}"] = member
-    return list(functions.items())
+    found = {name: value for module in (tallymark, tm) for name, value in functions_of(module)}
+    return [(name, value) for name, value in found.items() if not name.endswith("__")]
 
 
 @pytest.mark.parametrize(
@@ -126,3 +139,46 @@ def test_docstrings_are_whole(name: str, value: Any) -> None:
         assert re.search(r"\b(Return|Yield)", doc), name
     if [parameter for parameter in signature.parameters if parameter not in {"self", "cls"}]:
         assert re.search(r"\b[Rr]aises?\b", doc), name
+
+
+#: The modules that programs import.
+PUBLIC = [
+    "tallymark",
+    "tallymark.sync",
+    "tallymark.bitmapist",
+    "tallymark.bitmapist.cohort",
+    "tallymark.migrate",
+    "tallymark.otel",
+    *(
+        f"{integrations.__name__}.{module.name}"
+        for module in pkgutil.iter_modules(integrations.__path__)
+        if not module.name.startswith("_")
+    ),
+]
+
+
+def described_arguments(doc: str) -> set[str]:
+    """Return the names that a docstring's list of arguments has."""
+    names: set[str] = set()
+    for section in re.findall(r"^Arguments:\n(.*?)(?=^\S|\Z)", doc, flags=re.DOTALL | re.MULTILINE):
+        # An entry may name several arguments, on several lines.
+        joined = re.sub(r"^(    \w[\w, ]*,)\n\s*", r"\1 ", section, flags=re.MULTILINE)
+        for entry in re.findall(r"^    (\w[\w, ]*):\s", joined, flags=re.MULTILINE):
+            names.update(name.strip() for name in entry.split(","))
+    return names
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_docstrings_list_all_arguments(module: str) -> None:
+    """The list has each argument, and no other. One may be named by the first sentence instead."""
+    wrong: dict[str, set[str]] = {}
+    for name, value in functions_of(importlib.import_module(module)):
+        doc = inspect.getdoc(value) or ""
+        arguments = set(inspect.signature(value).parameters) - {"self", "cls"}
+        described = described_arguments(doc)
+        sentence = doc.partition("\n\n")[0]
+        if not described and len(arguments) == 1 and f"``{min(arguments)}``" in sentence:
+            continue
+        if described != arguments:
+            wrong[name] = described ^ arguments
+    assert not wrong

@@ -14,6 +14,8 @@ import re
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from sphinx import addnodes
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -22,33 +24,17 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
     from sphinx.environment import BuildEnvironment
 
-__all__ = ["fields", "setup"]
+__all__ = ["fields", "setup", "shown_text"]
 
 #: Names in signatures and in backticks that are shown as code, without a link: of Python, of type
 #: checkers, of other packages, and of our insides. The site has no inventory of other sites.
 FOREIGN = {
     *dir(builtins),
     *("async for", "date", "datetime", "timedelta", "tzinfo", "uuid.UUID"),
-    *("ASGIApp", "FaultKind", "FastAPI", "Lifespan", "Scope", "os._exit"),
-    *("Flask", "Request", "HttpRequest", "HttpResponseBase", "ImproperlyConfigured", "ViewT"),
+    *("ASGIApp", "FastAPI", "os._exit", "T"),
+    *("Flask", "Request", "HttpRequest", "HttpResponseBase", "ImproperlyConfigured"),
     *("Redis", "RedisCluster", "MeterProvider", "TracerProvider", "os.PathLike"),
-    *(
-        "AtLeast",
-        "HasContext",
-        "Keyed",
-        "Status",
-        "T",
-        "Mark",
-        "Marker",
-        "Dictionary",
-        "Offsets",
-        "Origin",
-        "PointSets",
-        "Result",
-        "Row",
-        "System",
-        "TimeGroup",
-    ),
+    *("AbstractAsyncContextManager", "MutableMapping"),
 }
 FOREIGN_PACKAGES = {
     *("collections", "contextlib", "datetime", "enum", "threading", "typing"),
@@ -196,6 +182,19 @@ def skip_member(
     del app, what, name, skip, options
     doc = getattr(thing, "__doc__", None) or ""
     return True if doc.startswith("Alias for field number") else None
+
+
+def shown_text(node: nodes.Node) -> str:
+    """Return the text of a node as a reader sees it.
+
+    A type in a signature has two texts until its page is written: its short name, and the whole
+    name for when there is no link.
+    """
+    copy = node.deepcopy()
+    for text in list(copy.findall(addnodes.pending_xref_condition)):
+        if text["condition"] != "resolved":
+            text.parent.remove(text)
+    return str(copy.astext())
 
 
 def find_name(

@@ -45,7 +45,9 @@ def link(target: str, anchor: str, folder: str, page: str) -> str | None:
         page: the folder of the page that the file is on, from the top of the checkout.
     """
     path = posixpath.normpath(posixpath.join(folder, target))
-    if not (ROOT / path).is_file():
+    if path == EXAMPLES:
+        path = f"docs/{EXAMPLES}.md"
+    elif not (ROOT / path).is_file():
         return None
     if path.startswith(f"{EXAMPLES}/"):
         anchor = "#" + posixpath.basename(path).replace(".", "")

@@ -7,11 +7,13 @@ that fetch them. `llms-full.txt` has all of these pages.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from docstrings import shown_text
 from docutils import nodes
 from sphinx import addnodes
 
@@ -29,6 +31,7 @@ _docstrings: dict[str, list[str]] = {}
 
 _RST = re.compile(r"^```\{eval-rst\}\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 _DIRECTIVE = re.compile(r"^\.\. (?:py:)?(\w+):: ([\w.]+).*\n((?:   :.*\n)*)", re.MULTILINE)
+_IMAGE = re.compile(r"(!\[[^\]]*\])\((?!\w+:)([^()\s]+)\)")
 _TOCTREE = re.compile(r"^```\{toctree\}\n.*?^```\n", re.MULTILINE | re.DOTALL)
 
 
@@ -83,17 +86,21 @@ def markdown(env: BuildEnvironment, docname: str) -> str:
                 parts += [objects.pop(key) for key in inside]
         return "\n\n".join(parts) + "\n"
 
+    folder = posixpath.dirname(docname)
+
+    def as_built(found: re.Match[str]) -> str:
+        """Return the link to a picture, where the site has it."""
+        path = posixpath.normpath(posixpath.join(folder, found[2]))
+        _, name = env.images[path]
+        return f"{found[1]}({posixpath.relpath(f'_images/{name}', folder)})"
+
     text = _RST.sub(written_out, _TOCTREE.sub("", _sources[docname]))
-    return text.strip() + "\n"
+    return _IMAGE.sub(as_built, text).strip() + "\n"
 
 
 def described(signature: addnodes.desc_signature) -> Iterator[str]:
     """Yield the heading and the docstring of an object, and those of its members."""
-    shown = signature.deepcopy()
-    for name in list(shown.findall(addnodes.pending_xref_condition)):
-        if name["condition"] != "resolved":  # the whole name beside the short one
-            name.parent.remove(name)
-    yield f"### `{shown.astext()}`"
+    yield f"### `{shown_text(signature)}`"
     (content,) = (
         child for child in signature.parent.children if isinstance(child, addnodes.desc_content)
     )

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from docstrings import shown_text
 from docutils import nodes
 from sphinx import addnodes
 
@@ -98,7 +99,7 @@ def title_of(part: nodes.Element) -> str:
     """Return the heading of a section, or the name of an object."""
     if isinstance(part, addnodes.desc):
         signature = next(iter(part.findall(addnodes.desc_signature)))
-        return str(signature.get("fullname") or signature.astext())
+        return str(signature.get("fullname") or shown_text(signature))
     return str(next(iter(part.findall(nodes.title))).astext())
 
 
@@ -119,7 +120,9 @@ def own_text(part: nodes.Element) -> str:
             if is_part(child) or isinstance(child, nodes.title | nodes.comment | nodes.raw):
                 continue
             if isinstance(child, nodes.TextElement) or not isinstance(child, nodes.Element):
-                (code if isinstance(child, nodes.literal_block) else texts).append(child.astext())
+                (code if isinstance(child, nodes.literal_block) else texts).append(
+                    shown_text(child)
+                )
             elif not isinstance(child, addnodes.toctree):
                 gather(child)
 

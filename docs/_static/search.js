@@ -6,18 +6,18 @@ not count, the words of SYNONYMS stand for ours, and sections that lack a word r
 
 var SiteSearch = (() => {
   /* Words that readers type, and the words of these pages that mean the same. */
-  const SYNONYMS = {
+  const SYNONYMS = new Map(Object.entries({
     gdpr: "erase forget privacy", privacy: "erase forget gdpr", ccpa: "erase forget gdpr",
     rtbf: "erase forget", anonymize: "erase forget", remove: "delete erase unmark",
     delete: "erase remove purge", drop: "delete", purge: "delete expiry", clean: "delete purge old",
     cleanup: "delete purge old", prune: "delete old", ttl: "expire expiry", retire: "delete old",
     expiration: "expire expiry", lifetime: "expire",
     account: "user", customer: "user", person: "user", member: "user", visitor: "user",
-    docker: "fork gunicorn process worker start", container: "start process",
+    docker: "container fork gunicorn process worker", container: "docker start process",
     multiprocessing: "fork process", uwsgi: "gunicorn fork wsgi", prefork: "fork celery",
     preload: "fork gunicorn", worker: "process celery gunicorn", thread: "threads",
-    threading: "threads", thread_safe: "threads", safe: "guarantee", guid: "uuid",
-    snowflake: "ids int", ulid: "uuid str", email: "str ids", string: "str ids",
+    threading: "threads", thread_safe: "threads", safe: "guarantee", guid: "uuid user_ids",
+    snowflake: "ids int", ulid: "uuid str", email: "str user_ids", string: "str user_ids type",
     identifier: "id", dump: "backup export", snapshot: "backup export", archive: "backup export",
     save: "backup store", recover: "restore backup", chart: "picture to_html", graph: "chart picture",
     plot: "chart picture", heatmap: "heat map retention to_html", heat: "heatmap", html: "to_html page",
@@ -29,28 +29,45 @@ var SiteSearch = (() => {
     parameter: "arguments", option: "options", keyword: "arguments options", setting: "options",
     sharing: "shared", share: "shared", memory: "memory", inmemory: "memory embedded",
     fake: "embedded memory", mock: "embedded memory tests", test: "tests pytest fixture",
-    unittest: "tests pytest", async: "asyncio", blocking: "sync", synchronous: "sync blocking",
+    unittest: "tests pytest", async: "asyncio", blocking: "sync synctally", synchronous: "sync blocking",
     django: "wsgi", flask: "wsgi", login: "sign", metric: "monitoring opentelemetry",
     prometheus: "monitoring opentelemetry", ha: "sentinel failover replicas", backfill: "import now",
     historical: "backfill import", csv: "import export", anonymous: "merge visitor",
     alias: "merge", identify: "merge", latency: "benchmarks", performance: "benchmarks",
     speed: "benchmarks", fast: "benchmarks", ssl: "tls", certificate: "tls", password: "connect url",
     forgotten: "forget erase", signature: "arguments", pass: "arguments", more: "least at_least",
-    oom: "memory eviction maxmemory", version: "changelog", upgrade: "changelog migrate",
-  };
+    oom: "memory eviction maxmemory", version: "changelog", upgrade: "changelog",
+    uuid: "user_ids", int64: "64 bit user_ids", bigint: "64 bit user_ids", primary: "id user_ids",
+    recovery: "restore backup", disaster: "backup restore", frequent: "power days_active at_least",
+    process: "fork gunicorn", multiple: "several", down: "fails unreachable", outage: "fails",
+    crash: "fails killed", unavailable: "fails unreachable", offline: "fails unreachable",
+    license: "licence mit", licence: "license mit", windows: "platform", linux: "platform",
+    compose: "docker container", segment: "save flag", usage: "limit", rename: "name",
+    constructor: "options from_url arguments", __init__: "options from_url arguments",
+    python: "requirements", supported: "requirements",
+  }));
   /* Groups of words that mean something else than each of them. */
   const PHRASES = [
     [/\b(delet|remov|drop|purg)\w*\b.*\b(user|account|customer|person)s?\b/, "erase user"],
-    [/\bthread[- ]?safe(ty)?\b/, "threads"],
+    [/\bretention (policy|policies|period)\b/, "delete old data"],
+    [/\bback(s|ed|ing)?[- ]up\b/, "backup"],
+    [/\b(\d+|[kx]) (days )?(out )?of (\d+|[nxy])\b/, "at_least days"],
+    [/\b(do|does|did|who)\b.*\bthen\b/, "ordered funnel"],
+    [/\bfire[- ]and[- ]forget\b|\bwithout (await|waiting)\b/, "buffered marks"],
+    [/\bdifferences? between\b/, ""],
+    [/\bredis (is |was |goes |went )?(down|away|gone|offline|unavailable|dead|outage|crash\w*)\b/, "redis fails"],
+    [/\bchang\w*\b.*\bname\b/, "rename"],
+    [/\buser segments?\b|\bsegments? of users\b/, "save segment"],
   ];
-  const IGNORED = new Set(("a about all an and any are as at be been by can cannot could did do does "
-    + "doing don for from get give go had has have having hello help how i if in into is it its "
+  const IGNORED = new Set(("a about all an and any api are as at be been by can cannot could did do does "
+    + "doing don for from get give go had has have having hello help happen happens how i if in into is it its "
     + "just let like make many may me mean means much must my need no of on one or our over please "
     + "same should show so some such tell than that the their them then there these they this "
     + "those to too try up use used using very want was way we were what when where which while "
     + "who whom why will with work works would you your").split(" "));
   const WEIGHTS = {guide: 1, reference: 0.75, front: 0.8, twin: 0.4, code: 0.4, project: 0.35};
   const K = 1.2, B = 0.5, TITLE = 2.2, PATH = 0.9, SYNONYM = 0.55, PREFIX = 0.6;
+  const RUN = 4, MOST_RUNS = 40, PASTED = 4;
 
   const stemmer = new Stemmer();
   const stems = new Map();
@@ -82,7 +99,8 @@ var SiteSearch = (() => {
       const texts = counts(text);
       const titles = counts(title), paths = counts(path.join(" "));
       const length = [...texts.values()].reduce((sum, count) => sum + count, 0);
-      return {section: {page, anchor, title, path, kind, text}, texts, titles, paths, length};
+      const said = ` ${words(text).join(" ")} `;
+      return {section: {page, anchor, title, path, kind, text}, texts, titles, paths, length, said};
     });
     const mean = entries.reduce((sum, entry) => sum + entry.length, 0) / entries.length;
     const having = new Map();
@@ -106,7 +124,8 @@ var SiteSearch = (() => {
       const found = new Map();
       const add = (term, weight) => found.set(term, Math.max(weight, found.get(term) || 0));
       add(stem(word), 1);
-      const known = SYNONYMS[word] || SYNONYMS[word.replace(/s$/, "")] || "";
+      const known = [word, word.replace(/s$/, ""), word.replace(/es$/, "")]
+        .map(form => SYNONYMS.get(form)).find(Boolean) || "";
       for (const other of known.split(" ").filter(Boolean)) add(stem(other), SYNONYM);
       if (last && word.length > 2) {  // it may not be typed to its end
         for (const term of having.keys()) if (term.startsWith(word)) add(term, PREFIX);
@@ -117,6 +136,9 @@ var SiteSearch = (() => {
       const text = PHRASES.reduce((said, [phrase, words]) => said.replace(phrase, words),
         question.toLowerCase());
       const typed = words(text);
+      /* Four words after each other: few texts share them, but for a message that was pasted. */
+      const pasted = words(question).map((_, at, all) => ` ${all.slice(at, at + RUN).join(" ")} `)
+        .slice(0, 1 - RUN).slice(0, MOST_RUNS);
       /* Whole names, such as tally.retention and delete_before. */
       const names = text.match(/\w+([._]\w+)+/g) || [text.trim()];
       const wanted = typed.filter(word => !IGNORED.has(word));
@@ -146,7 +168,9 @@ var SiteSearch = (() => {
         if (!score) continue;
         const {title, kind} = entry.section;
         const named = names.some(name => `.${title.toLowerCase()}`.endsWith(`.${name}`));
-        score *= (covered / whole) ** 1.5 * (1 + headed / whole) * WEIGHTS[kind] * (named ? 2 : 1);
+        const runs = pasted.filter(run => entry.said.includes(run)).length;
+        score *= (covered / whole) ** 1.5 * (1 + PASTED * runs / Math.max(1, pasted.length));
+        score *= (1 + headed / whole) * WEIGHTS[kind] * (named ? 2 : 1);
         results.push({section: entry.section, score});
       }
       results.sort((one, other) => other.score - one.score);

@@ -34,7 +34,7 @@ _COMMANDS = {"write": "MULTI", "read": "PIPELINE"}
 class OpenTelemetry:
     """An observer for the option ``observer`` of a tally: ``observer=OpenTelemetry()``.
 
-    One instance may observe several tallies, of both facades, in all threads.
+    One instance may observe several tallies, whether `Tally` or `SyncTally`, in all threads.
 
     Metrics:
         ``db.client.operation.duration``: a histogram in seconds, one value for
@@ -75,7 +75,7 @@ class OpenTelemetry:
         self._spans = spans
 
     def __call__(self, operation: Operation, /) -> None:
-        """Record the metrics and the span of an operation."""
+        """Record the metrics and the span of an ``operation``."""
         command = _COMMANDS[operation.kind]
         attributes: dict[str, str] = {
             "db.system.name": "redis",

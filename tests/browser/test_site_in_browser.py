@@ -129,6 +129,61 @@ def test_a_reader_searches_from_any_page_and_follows_a_result(page: Page, host: 
     assert page.locator(":target").is_visible()
 
 
+def test_the_search_says_that_it_found_nothing_and_keeps_its_address(page: Page, host: str) -> None:
+    page.goto(f"{host}search.html?q=constructor")
+    assert search(page)
+    page.locator("#site-search").fill("xyzzy")
+    assert page.locator("#site-status").inner_text().startswith("Nothing found")
+    assert page.url == f"{host}search.html?q=xyzzy"
+    page.locator("#site-search").fill("backup")
+    assert page.locator("#site-status").inner_text() == ""
+    assert page.locator("#site-results mark").count() > 0
+
+
+def test_keys_reach_what_is_visible_and_open_the_menu(page: Page, host: str) -> None:
+    page.goto(f"{host}how-to/doctor.html")
+    desk = page.viewport_size is not None and page.viewport_size["width"] > 1000
+    if not desk:
+        focus = "document.activeElement.id"
+        page.keyboard.press("Tab")
+        assert page.evaluate(focus) == "__navigation"
+        page.keyboard.press("Space")
+        page.wait_for_function("document.querySelector('.sidebar-drawer').offsetLeft >= 0")
+        assert page.locator(".sidebar-search").is_visible()
+        page.keyboard.press("Space")
+        page.wait_for_function("document.querySelector('.sidebar-drawer').offsetLeft < 0")
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        name, left, right = page.evaluate("""(() => {
+          const box = document.activeElement.getBoundingClientRect();
+          return [document.activeElement.outerHTML.slice(0, 80), box.left, box.right];
+        })()""")
+        assert right > 0, name
+        assert left < page.evaluate("innerWidth"), name
+
+
+def test_the_focus_of_the_search_field_is_seen(page: Page, host: str) -> None:
+    page.goto(f"{host}search.html")
+    for field in ("#site-search", ".sidebar-search"):
+        page.locator(field).evaluate(
+            "node => { node.closest('form').style.visibility = 'visible' }"
+        )
+        page.locator(field).focus()
+        assert (
+            page.locator(field).evaluate("node => getComputedStyle(node).outlineStyle") == "solid"
+        )
+
+
+def test_pictures_are_dark_in_dark_mode(page: Page, host: str) -> None:
+    page.goto(f"{host}index.html")
+    dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    filters = page.locator("article img").evaluate_all(
+        "images => images.map(image => getComputedStyle(image).filter)"
+    )
+    assert filters
+    assert all(("invert" in found) == dark for found in filters)
+
+
 def test_the_search_works_without_a_server(browser: Browser) -> None:
     page = browser.new_page()
     page.goto(f"{(SITE / 'search.html').as_uri()}?q=backup")

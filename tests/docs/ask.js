@@ -1,6 +1,7 @@
-/* Ask the search of a built site, with its own files: `node ask.js SITE < questions.json`.
+/* Ask the search of a built site, with its own files: `node ask.js SITE < asked.json`.
 
-Prints for each question the addresses of the results, best first, as JSON. */
+Reads {questions, sections}; without sections, those of the site. Prints for each question the
+results, best first, as JSON: [[address, excerpt], ...]. */
 "use strict";
 
 const fs = require("fs");
@@ -12,10 +13,13 @@ const read = name => fs.readFileSync(path.join(process.argv[2], "_static", name)
 for (const name of ["language_data.js", "sections.js", "search.js"]) {
   vm.runInContext(`${read(name)}\nvar Stemmer = window.Stemmer;`, context);
 }
-context.questions = JSON.parse(fs.readFileSync(0, "utf8"));
+context.asked = JSON.parse(fs.readFileSync(0, "utf8"));
 const found = vm.runInContext(`(() => {
-  const search = SiteSearch.searcher(SECTIONS);
-  return questions.map(question => search(question).map(({section: {page, anchor}}) =>
-    page + (anchor && "#" + anchor)));
+  const search = SiteSearch.searcher(asked.sections || SECTIONS);
+  return asked.questions.map(question =>
+    search(question).map(({section: {page, anchor, text}, terms}) => [
+      page + (anchor && "#" + anchor),
+      SiteSearch.excerpt(text, terms).map(([word]) => word).join(" "),
+    ]));
 })()`, context);
 process.stdout.write(JSON.stringify(found));

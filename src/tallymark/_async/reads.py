@@ -66,6 +66,11 @@ class AsyncReads(EventSets, Generic[IdT]):
     async def count(self, event_set: EventSet, *, timeout: float | None = None) -> int:
         """Return how many users are in an event set, at one moment, in one request.
 
+        Arguments:
+            event_set: the event set.
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
+
         If ``max_temp_bytes`` is set, and ``max_user_id`` does not show that an expression stays
         below it, a request for the lengths of its bitmaps comes first. The tally caches the
         lengths for a minute.
@@ -92,6 +97,11 @@ class AsyncReads(EventSets, Generic[IdT]):
         self, event_sets: Iterable[EventSet], *, timeout: float | None = None
     ) -> list[int]:
         """Return how many users are in each of some event sets, at one moment, in one request.
+
+        Arguments:
+            event_sets: the event sets, in any iterable.
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         If ``max_temp_bytes`` is set, and ``max_user_id`` does not show that the expressions
         stay below it, a request for the lengths of their bitmaps comes first. The tally caches
@@ -123,6 +133,8 @@ class AsyncReads(EventSets, Generic[IdT]):
             event_set: the event set.
             user_id: an int from 0 to the tally's ``max_user_id``; with ``user_ids``, an id of
                 that type (str and bytes: 1 to 1,024 bytes; int: signed 64 bit).
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         Redis looks up one bit in each bitmap of the expression, however many users there are.
 
@@ -148,6 +160,8 @@ class AsyncReads(EventSets, Generic[IdT]):
             event_set: the event set.
             user_ids: ids as `mark_event` takes them, or a one-dimensional numpy array of
                 integers. All of them are checked before anything is sent.
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         Each request looks up a thousand users, or, where the ids lie close together, fetches
         ranges of the bitmaps. The answer for each user is of one moment.
@@ -186,6 +200,8 @@ class AsyncReads(EventSets, Generic[IdT]):
                 the user with whom to begin. ``None`` for the first user.
             limit: how many users at most; ``None`` for all. The next page begins at the last
                 id plus one; with ``user_ids``, at the last id, which it yields again.
+            timeout: how many seconds each part may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout.
 
         The bitmaps are fetched in parts during the iteration, each part of one moment, and
         neither side holds more than one part in memory. No connection or key is held between
@@ -225,6 +241,8 @@ class AsyncReads(EventSets, Generic[IdT]):
                 the user with whom to begin. ``None`` for the first user.
             limit: how many users at most; ``None`` for all. The next page begins at the last
                 id plus one; with ``user_ids``, at the last id, which it yields again.
+            timeout: how many seconds each part may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout.
 
         Fetches the bitmaps as `users` does. It is several times as fast if the work for each
         user is small: `async for` has a cost for each item.
@@ -249,6 +267,11 @@ class AsyncReads(EventSets, Generic[IdT]):
 
     async def is_empty(self, event_set: EventSet, *, timeout: float | None = None) -> bool:
         """Return whether an event set has no users, at one moment.
+
+        Arguments:
+            event_set: the event set.
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         An `at_least` of long bitmaps is searched in parts, each of one moment.
 
@@ -299,6 +322,8 @@ class AsyncReads(EventSets, Generic[IdT]):
             event_set: the event set.
             as_: the name of the flag: as for `mark_unique`, one that the options
                 ``event_pattern``, ``max_event_bytes`` and ``max_events`` allow.
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         Returns:
             How many users the flag has.
@@ -330,6 +355,8 @@ class AsyncReads(EventSets, Generic[IdT]):
 
         Arguments:
             prefix: the start of the names, without wildcards.
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         Scans all keys of the database, a thousand at a time (``SCAN``). Events that are
         created or deleted meanwhile may be missing or listed. If the prefix of another tally
@@ -358,6 +385,8 @@ class AsyncReads(EventSets, Generic[IdT]):
             granularity: ``"hour"``, ``"day"``, ``"week"``, ``"month"``,
                 ``"year"``, or one of `tallymark.Granularity`. Only bitmaps of this
                 granularity are listed.
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         Scans all keys, as `event_names` does. `during` returns the event set of a period. A
         period is not listed if its bitmap has expired, or if it is a year that was marked
@@ -397,6 +426,8 @@ class AsyncReads(EventSets, Generic[IdT]):
                 is looked up.
             granularity: as for `periods`. The event sets are those of `during`: hours are
                 found only if they were marked.
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         Returns:
             For each event, in the given order, the periods in which the user is marked, in
@@ -432,6 +463,8 @@ class AsyncReads(EventSets, Generic[IdT]):
 
         Arguments:
             user_ids: ids as `mark_event` takes them.
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         Raises:
             InvalidTypeError, InvalidValueError: an argument is not allowed; nothing was sent.
@@ -452,6 +485,8 @@ class AsyncReads(EventSets, Generic[IdT]):
 
         Arguments:
             numbers: the users' numbers, ints from 0 to 2**32 - 1.
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         Returns:
             The ids; ``None`` for a number that no user has. Without ``user_ids``, the numbers

@@ -89,6 +89,8 @@ class AsyncReports(AsyncReads[IdT]):
                 in a bracket who was active in any of its periods. A cell is finished when
                 all periods of its bracket are over.
             labels: readable names of events, for titles and captions of the HTML.
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         The bitmaps are fetched a few at a time and combined by the tally in a thread, with
         numpy if it is installed (extra ``numpy``), so other tasks and other clients of Redis
@@ -159,6 +161,8 @@ class AsyncReports(AsyncReads[IdT]):
             until: the moment of the report; the present by default, and at most. Only periods
                 that are over then are counted.
             labels: readable names of series, for titles and charts of the HTML.
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         Rolling actives are read from the sets of single days. A function is called once for
         each period, and for each day that rolling actives need. `last` also reads the bitmaps
@@ -216,6 +220,8 @@ class AsyncReports(AsyncReads[IdT]):
             day: the day; by default yesterday, the last day that is over. The month is the 28
                 days that end with it, so that it has each day of the week equally often.
             labels: readable names of events, for titles and captions of the HTML.
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         One request, one moment. If a number is 0, further requests look for events that nobody
         was ever marked for: the `unknown_events` of the report.
@@ -311,6 +317,8 @@ class AsyncReports(AsyncReads[IdT]):
             anchor: with a timedelta as ``by``, the first day of one of the periods.
             moment: without ``since``, a moment of the period; the present by default.
             labels: readable names of events, for titles and captions of the HTML.
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         A funnel of one period is one request, one moment. For an ordered one, the bitmaps are
         fetched a few at a time and combined by the tally in a thread, with numpy if it is
@@ -372,6 +380,8 @@ class AsyncReports(AsyncReads[IdT]):
                 not count. At a midnight, as of a date, the new day has not begun: the current
                 run is the one that ends on the day before.
             labels: readable names of events, for titles and captions of the HTML.
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         Looks up the user's bit of each day, from 1970 on, of the months that have a bitmap: a
         thousand days in a request, without a common snapshot. Days whose bitmaps were deleted or
@@ -414,6 +424,8 @@ class AsyncReports(AsyncReads[IdT]):
                 of the week counts equally.
             until: the moment of the report; the present by default, and at most.
             labels: readable names of events, by name, for titles and captions.
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         The bitmaps are fetched a few at a time and combined by the tally in a thread, with
         numpy if it is installed (extra ``numpy``), so other tasks and other clients of Redis
@@ -469,6 +481,8 @@ class AsyncReports(AsyncReads[IdT]):
                 the moment of the report.
             until: the moment of the report; the present by default, and at most.
             labels: readable names of events, by name, for titles and captions.
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         The bitmaps are fetched a few at a time and combined by the tally in a thread, with
         numpy if it is installed (extra ``numpy``), so other tasks and other clients of Redis
@@ -523,6 +537,8 @@ class AsyncReports(AsyncReads[IdT]):
                 ends on the day before.
             days: the length from which on runs are counted together, 1 or more.
             labels: readable names of events, by name, for titles and captions.
+            timeout: how many seconds the whole call may take, more than 0; ``math.inf`` for no
+                limit, ``None`` for the tally's timeout for each request.
 
         The bitmaps are fetched a few at a time and combined by the tally in a thread, with
         numpy if it is installed (extra ``numpy``), so other tasks and other clients of Redis

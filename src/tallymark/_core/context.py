@@ -218,7 +218,7 @@ class HasContext(Protocol):
 
 
 class EventSets:
-    """The methods of both facades that build event sets. No I/O: verbs read the database.
+    """The methods of both tallies that build event sets. No I/O: verbs read the database.
 
     The set of a period is read from the bitmap of the period. If that bitmap expires before
     those of shorter periods inside the period (option ``expire``), these are read too.

@@ -121,7 +121,7 @@ class EventSet:
         raise NotImplementedError
 
     def at(self, origin: Origin) -> EventSet:
-        """Return the same set of another origin, such as a shard's. Raises nothing."""
+        """Return the same set of another ``origin``, such as a shard's. Raises nothing."""
         raise NotImplementedError
 
     def __copy__(self) -> EventSet:
@@ -498,6 +498,9 @@ def _assembled(table: Sequence[Any]) -> EventSet:
 def any_of(event_sets: Iterable[EventSet]) -> EventSet:
     """Return the users who are in any of one or more event sets: their union.
 
+    Arguments:
+        event_sets: one or more event sets of one database and prefix, in any iterable.
+
     Raises:
         InvalidTypeError: this is no iterable, or an item is no event set.
         InvalidValueError: there is no item, or the items are of different databases or
@@ -508,6 +511,9 @@ def any_of(event_sets: Iterable[EventSet]) -> EventSet:
 
 def all_of(event_sets: Iterable[EventSet]) -> EventSet:
     """Return the users who are in all of one or more event sets: their intersection.
+
+    Arguments:
+        event_sets: one or more event sets of one database and prefix, in any iterable.
 
     Raises:
         InvalidTypeError: this is no iterable, or an item is no event set.

@@ -157,6 +157,9 @@ class KeySchema:
     def place(self, user_id: int) -> tuple[int, int]:
         """Return the shard of a user, and the offset of the user's bit in the shard's bitmaps.
 
+        Arguments:
+            user_id: an int from 0 to ``max_user_id``; with ``user_ids``, the user's number.
+
         Raises:
             InvalidTypeError, InvalidValueError: the id is not allowed, as in `offset`.
         """
@@ -184,6 +187,9 @@ class KeySchema:
 
     def located(self, key: bytes) -> tuple[int, str, Period | None]:
         """Return the shard, the event and the period of a key.
+
+        Arguments:
+            key: the key, as bytes; the shard is 0 without shards.
 
         Raises:
             InvalidTypeError: the key is not bytes.
@@ -216,6 +222,9 @@ class KeySchema:
 
     def offset(self, user_id: int) -> int:
         """Return the offset of a user's bit in the plain format: the checked id as an exact int.
+
+        Arguments:
+            user_id: an int from 0 to ``max_user_id``.
 
         Raises:
             InvalidTypeError: the id is no integer, or is a bool.
@@ -268,6 +277,9 @@ class KeySchema:
 
     def parse(self, key: bytes | str) -> tuple[str, Period | None]:
         """Return the event and the period of a key in the plain format: the inverse of `key`.
+
+        Arguments:
+            key: the key, as bytes or as a str in UTF-8.
 
         Raises:
             InvalidTypeError: the key is neither bytes nor a str.

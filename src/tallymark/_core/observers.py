@@ -47,7 +47,7 @@ class Observer(Protocol):
     """The type of the option ``observer``: a function that is called after each operation."""
 
     def __call__(self, operation: Operation, /) -> object:
-        """Record an operation. Must be quick: marks wait meanwhile.
+        """Record an ``operation``. Must be quick: marks wait meanwhile.
 
         An exception is logged, and has no effect on marks and reads.
         """

@@ -90,7 +90,7 @@ class Transaction(Generic[IdT]):
             raise
 
     def resolve(self, results: list[Result]) -> None:
-        """Give each `PendingMark` its result.
+        """Give each `PendingMark` its result, from ``results`` in the order of the calls.
 
         Raises:
             TallymarkError: the first error of a mark; each `PendingMark` has its own.

@@ -182,7 +182,7 @@ class Report(abc.ABC):
         return self.to_html(fragment=True)
 
     def label(self, name: str) -> str:
-        """Return the readable name of an event: that of ``labels``, or else the name itself.
+        """Return the readable name of an event: that of ``labels``, or else ``name`` itself.
 
         Raises nothing.
         """

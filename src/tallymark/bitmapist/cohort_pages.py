@@ -127,7 +127,10 @@ def render_csv_data(
 ) -> str:
     """Return a table as CSV: the date, the number of users, and a column for each cell.
 
-    Arguments as for `render_html_data`.
+    Arguments:
+        dates_data: the result of `get_dates_data`.
+        as_percent, time_group, num_of_rows: the same as there.
+        num_results, start_date: not used; ``dates_data`` has them.
     """
     columns = int(num_of_rows) + 1
     text = io.StringIO()

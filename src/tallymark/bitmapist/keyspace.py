@@ -35,6 +35,9 @@ def delete_all_events(system: System = "default") -> None:
     """Delete all keys that begin with ``trackist_``: every bitmap of every event.
 
     This includes the keys of tallies whose prefix begins so, such as ``trackist_eu_``.
+
+    Arguments:
+        system: a name in `SYSTEMS`, or a client.
     """
     _delete(system, f"{DEFAULT_PREFIX}*")
 
@@ -45,6 +48,9 @@ def delete_temporary_bitop_keys(system: System = "default") -> None:
     The bitmaps of an event whose name begins with ``bitop_`` stay, unless the name goes on
     with ``AND_trackist_``, or ``OR_``, ``XOR_``, ``NOT_`` instead of ``AND_``: such keys look
     the same as results.
+
+    Arguments:
+        system: a name in `SYSTEMS`, or a client.
     """
     _delete(system, f"{DEFAULT_PREFIX}bitop_*", results_of_bitmapist(DEFAULT_PREFIX))
 

@@ -60,16 +60,31 @@ def unmark_event(
 ) -> None:
     """Clear the bits that `mark_event` sets with the same arguments.
 
-    Arguments and errors as for `mark_event`. The day's bit is cleared also if the user was
+    Arguments:
+        event_name: the event's name.
+        uuid: the user's id, from 0 to ``2**32 - 1``.
+        system: a name in `SYSTEMS`, a client, or a pipeline.
+        now: a moment of the day; as for `mark_event`.
+        track_hourly: whether to clear the hour too; ``None`` means ``TRACK_HOURLY``.
+        track_unique: whether to clear the flag too; ``None`` means ``TRACK_UNIQUE``.
+        use_pipeline: as for `mark_event`.
+
+    Raises as `mark_event`. The day's bit is cleared also if the user was
     active in another hour of that day; likewise for the week and the month.
     """
     _mark(False, event_name, uuid, system, now, track_hourly, track_unique, use_pipeline)
 
 
 def mark_unique(event_name: str, uuid: int, system: System = "default") -> None:
-    """Set a user's flag, which has no date. Arguments and errors as for `mark_event`.
+    """Set a user's flag, which has no date.
+
+    Arguments:
+        event_name: the event's name.
+        uuid: the user's id, from 0 to ``2**32 - 1``.
+        system: a name in `SYSTEMS`, a client, or a pipeline.
 
     If the system is a pipeline, the command is queued there, for the program to execute.
+    Raises as `mark_event`.
     """
     tally = tally_of(system)
     mark = tally.backend.marker.mark_unique(as_text(event_name), as_id(uuid))
@@ -77,9 +92,15 @@ def mark_unique(event_name: str, uuid: int, system: System = "default") -> None:
 
 
 def unmark_unique(event_name: str, uuid: int, system: System = "default") -> None:
-    """Clear a user's flag. Arguments and errors as for `mark_event`.
+    """Clear a user's flag, which has no date.
+
+    Arguments:
+        event_name: the event's name.
+        uuid: the user's id, from 0 to ``2**32 - 1``.
+        system: a name in `SYSTEMS`, a client, or a pipeline.
 
     If the system is a pipeline, the command is queued there, for the program to execute.
+    Raises as `mark_event`.
     """
     tally = tally_of(system)
     mark = tally.backend.marker.unmark_unique(as_text(event_name), as_id(uuid))

@@ -49,11 +49,22 @@ class UniqueEvents(MixinIter, MixinCounts, MixinContains, MixinEventsMisc, Mixin
 
     @classmethod
     def from_date(cls, event_name: str, dt: date | None = None, system: System = "default") -> Self:
-        """Return the flag; the date is ignored."""
+        """Return the flag.
+
+        Arguments:
+            event_name: the event's name.
+            dt: not used: a flag has no date.
+            system: a name in `SYSTEMS`, a client, or a pipeline.
+        """
         return cls(event_name, system=system)
 
     def __init__(self, event_name: str, system: System = "default") -> None:
-        """Make the events of a flag."""
+        """Make the events of a flag.
+
+        Arguments:
+            event_name: the event's name.
+            system: a name in `SYSTEMS`, a client, or a pipeline.
+        """
         self.event_name = event_name
         self.system = system
         self.redis_key = _key(event_name, "u")
@@ -67,7 +78,7 @@ class UniqueEvents(MixinIter, MixinCounts, MixinContains, MixinEventsMisc, Mixin
         return self
 
     def delta(self, value: int) -> Self:
-        """Return the flag itself, which has no date."""
+        """Return the flag itself, which has no date, whatever the ``value``."""
         return self
 
 
@@ -85,7 +96,12 @@ class GenericPeriodEvents(
     """
 
     def __init__(self, event_name: str, *, system: System = "default") -> None:
-        """Make the events of a period."""
+        """Make the events of a period.
+
+        Arguments:
+            event_name: the event's name.
+            system: a name in `SYSTEMS`, a client, or a pipeline.
+        """
         self.event_name = event_name
         self.system = system
 
@@ -115,7 +131,13 @@ class CalendarEvents(GenericPeriodEvents):
 
     @classmethod
     def from_date(cls, event_name: str, dt: date | None = None, system: System = "default") -> Self:
-        """Return the events of the period of a moment; by default, of the present one."""
+        """Return the events of the period of a moment.
+
+        Arguments:
+            event_name: the event's name.
+            dt: the moment; by default the present one, in UTC.
+            system: a name in `SYSTEMS`, a client, or a pipeline.
+        """
         make: Any = cls
         events: Self = make(event_name, *cls.numbers(dt or utc_now()), system=system)
         return events
@@ -123,7 +145,7 @@ class CalendarEvents(GenericPeriodEvents):
     @staticmethod
     @abc.abstractmethod
     def numbers(moment: date) -> tuple[int, ...]:
-        """Return the numbers that name the period of a moment."""
+        """Return the numbers that name the period of a ``moment``."""
 
     def _filled(self, *numbers: int | None) -> tuple[int, ...]:
         """Return the numbers, with those of the present moment in place of None."""
@@ -145,13 +167,19 @@ class YearEvents(CalendarEvents):
 
     @staticmethod
     def numbers(moment: date) -> tuple[int, ...]:
-        """Return the year of a moment."""
+        """Return the year of a ``moment``."""
         return (moment.year,)
 
     def __init__(
         self, event_name: str, year: int | None = None, system: System = "default"
     ) -> None:
-        """Make the events of a year; by default, of the present one."""
+        """Make the events of a year.
+
+        Arguments:
+            event_name: the event's name.
+            year: the year; by default the present one, in UTC.
+            system: a name in `SYSTEMS`, a client, or a pipeline.
+        """
         super().__init__(event_name, system=system)
         (self.year,) = self._filled(year)
         months = [MonthEvents(event_name, self.year, month, system) for month in range(1, 13)]
@@ -187,7 +215,7 @@ class MonthEvents(CalendarEvents):
 
     @staticmethod
     def numbers(moment: date) -> tuple[int, ...]:
-        """Return the year and the month of a moment."""
+        """Return the year and the month of a ``moment``."""
         return moment.year, moment.month
 
     def __init__(
@@ -197,7 +225,13 @@ class MonthEvents(CalendarEvents):
         month: int | None = None,
         system: System = "default",
     ) -> None:
-        """Make the events of a month; numbers left out are those of the present moment."""
+        """Make the events of a month.
+
+        Arguments:
+            event_name: the event's name.
+            year, month: the month, each by default that of the present moment, in UTC.
+            system: a name in `SYSTEMS`, a client, or a pipeline.
+        """
         super().__init__(event_name, system=system)
         self.year, self.month = self._filled(year, month)
         self.redis_key = _key(event_name, self.year, self.month)
@@ -227,7 +261,7 @@ class WeekEvents(CalendarEvents):
 
     @staticmethod
     def numbers(moment: date) -> tuple[int, ...]:
-        """Return the ISO year and week of a moment."""
+        """Return the ISO year and week of a ``moment``."""
         return tuple(moment.isocalendar()[:2])
 
     def __init__(
@@ -237,7 +271,13 @@ class WeekEvents(CalendarEvents):
         week: int | None = None,
         system: System = "default",
     ) -> None:
-        """Make the events of a week; numbers left out are those of the present moment."""
+        """Make the events of a week.
+
+        Arguments:
+            event_name: the event's name.
+            year, week: the ISO year and week, each by default that of the present moment, in UTC.
+            system: a name in `SYSTEMS`, a client, or a pipeline.
+        """
         super().__init__(event_name, system=system)
         self.year, self.week = self._filled(year, week)
         self.redis_key = _key(event_name, self.year, self.week, mark="W")
@@ -266,7 +306,7 @@ class DayEvents(CalendarEvents):
 
     @staticmethod
     def numbers(moment: date) -> tuple[int, ...]:
-        """Return the year, the month and the day of a moment."""
+        """Return the year, the month and the day of a ``moment``."""
         return moment.year, moment.month, moment.day
 
     def __init__(
@@ -277,7 +317,13 @@ class DayEvents(CalendarEvents):
         day: int | None = None,
         system: System = "default",
     ) -> None:
-        """Make the events of a day; numbers left out are those of the present moment."""
+        """Make the events of a day.
+
+        Arguments:
+            event_name: the event's name.
+            year, month, day: the day, each by default that of the present moment, in UTC.
+            system: a name in `SYSTEMS`, a client, or a pipeline.
+        """
         super().__init__(event_name, system=system)
         self.year, self.month, self.day = self._filled(year, month, day)
         self.redis_key = _key(event_name, self.year, self.month, self.day)
@@ -306,7 +352,7 @@ class HourEvents(CalendarEvents):
 
     @staticmethod
     def numbers(moment: date) -> tuple[int, ...]:
-        """Return the year, the month, the day and the hour of a moment."""
+        """Return the year, the month, the day and the hour of a ``moment``."""
         hour = moment.hour if isinstance(moment, datetime) else 0
         return moment.year, moment.month, moment.day, hour
 
@@ -319,7 +365,14 @@ class HourEvents(CalendarEvents):
         hour: int | None = None,
         system: System = "default",
     ) -> None:
-        """Make the events of an hour; numbers left out are those of the present moment."""
+        """Make the events of an hour.
+
+        Arguments:
+            event_name: the event's name.
+            year, month, day, hour: the hour, from 0 to 23, of a day, each by default that of
+                the present moment, in UTC.
+            system: a name in `SYSTEMS`, a client, or a pipeline.
+        """
         super().__init__(event_name, system=system)
         self.year, self.month, self.day, self.hour = self._filled(year, month, day, hour)
         self.redis_key = _key(event_name, self.year, self.month, self.day, self.hour)

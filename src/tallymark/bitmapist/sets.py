@@ -251,7 +251,11 @@ class BitOpAnd(BitOperation):
     """Users who are in all of some events."""
 
     def __init__(self, system_or_event: System | Keyed, *events: Keyed) -> None:
-        """Combine events; see `BitOperation`."""
+        """Combine events.
+
+        Arguments:
+            system_or_event, events: as for `BitOperation`.
+        """
         super().__init__("AND", system_or_event, *events)
 
 
@@ -259,7 +263,11 @@ class BitOpOr(BitOperation):
     """Users who are in any of some events."""
 
     def __init__(self, system_or_event: System | Keyed, *events: Keyed) -> None:
-        """Combine events; see `BitOperation`."""
+        """Combine events.
+
+        Arguments:
+            system_or_event, events: as for `BitOperation`.
+        """
         super().__init__("OR", system_or_event, *events)
 
 
@@ -267,7 +275,11 @@ class BitOpXor(BitOperation):
     """Users who are in an odd number of some events; with two events, in one but not both."""
 
     def __init__(self, system_or_event: System | Keyed, *events: Keyed) -> None:
-        """Combine events; see `BitOperation`."""
+        """Combine events.
+
+        Arguments:
+            system_or_event, events: as for `BitOperation`.
+        """
         super().__init__("XOR", system_or_event, *events)
 
 
@@ -281,7 +293,12 @@ class BitOpNot(BitOperation):
     """
 
     def __init__(self, system_or_event: System | Keyed, *events: Keyed) -> None:
-        """Make the complement of an event; see `BitOperation`."""
+        """Make the complement of an event.
+
+        Arguments:
+            system_or_event: the event; or a system, as for `BitOperation`.
+            events: after a system, the event; else none.
+        """
         super().__init__("NOT", system_or_event, *events)
 
 

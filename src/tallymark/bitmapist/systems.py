@@ -68,6 +68,9 @@ def setup_redis(name: str, host: str, port: int, **kw: Any) -> None:
 def get_redis(system: System = "default") -> Any:
     """Return the client of a system. A client or a pipeline is returned unchanged.
 
+    Arguments:
+        system: a name in `SYSTEMS`, a client, or a pipeline.
+
     Raises:
         KeyError: there is no system of this name.
         InvalidTypeError: the argument is no name.

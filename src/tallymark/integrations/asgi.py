@@ -80,7 +80,11 @@ class MarkMiddleware:
         self._starts = _STARTS if websockets else {"http": _STARTS["http"]}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the app, and mark the request as its response starts."""
+        """Run the app, and mark the request as its response starts.
+
+        Arguments:
+            scope, receive, send: those of ASGI.
+        """
         start = self._starts.get(scope["type"])
         if start is None:
             if scope["type"] == "lifespan" and self._tally is not None:
@@ -122,5 +126,5 @@ def skip_mark(request: Any) -> None:
 
 
 def is_skipped(scope: Scope) -> bool:
-    """Return whether `skip_mark` was called for a request."""
+    """Return whether `skip_mark` was called for the request of a ``scope``."""
     return bool(scope.get(_SKIP))

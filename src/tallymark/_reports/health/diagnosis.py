@@ -59,7 +59,7 @@ class Diagnosis(Report):
         return not self.having("problem")
 
     def having(self, status: Status) -> tuple[Finding, ...]:
-        """Return the findings with a status. Raises nothing."""
+        """Return the findings with a ``status``: ``"ok"``, ... Raises nothing."""
         return tuple(finding for finding in self.findings if finding.status == status)
 
     def to_rows(self) -> list[dict[str, Any]]:

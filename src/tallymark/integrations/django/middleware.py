@@ -39,6 +39,9 @@ class MarkMiddleware:
     ) -> None:
         """Read the setting.
 
+        Arguments:
+            get_response: the next middleware, or the view, as Django passes it.
+
         Raises:
             ImproperlyConfigured: a value in ``TALLYMARK`` is not allowed.
         """
@@ -49,7 +52,7 @@ class MarkMiddleware:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        """Answer a request, and mark it."""
+        """Answer a ``request``, and mark it."""
         if self._is_async:
             return self._answer(request)
         response: HttpResponseBase = self._get_response(request)
@@ -77,13 +80,13 @@ def mark_login(*, request: HttpRequest, user: Any, **_: object) -> None:
 
 
 def skip_mark(request: HttpRequest) -> None:
-    """Leave a request unmarked, also its login: for views, middleware and signal handlers."""
+    """Leave a ``request`` unmarked, also its login: for views, middleware and signal handlers."""
     # The requests of Django REST framework wrap Django's.
     setattr(getattr(request, "_request", request), _SKIP, True)
 
 
 def unmarked(view: ViewT) -> ViewT:
-    """Decorate a view, sync or async, whose requests `MarkMiddleware` leaves out.
+    """Decorate a ``view``, sync or async, whose requests `MarkMiddleware` leaves out.
 
     For a class of views: ``@method_decorator(unmarked, name="dispatch")``.
     """

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from flask import current_app, request
 
 from .._request_marks import RequestMarks, buffer_of
 from .._settings import tally_of_settings
 from .login import connect_flask_login, loaded_user
-from .requests import is_unmarked, mark_request, tally_of_app
+from .requests import MARKS, is_unmarked, mark_request, tally_of_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,15 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Tallymark"]
 
-#: The key of a request's environ with what the decorators of its view mark.
-_MARKS: Final = "tallymark.marks"
-
 
 class Tallymark:
     """The extension: one for any number of apps, each of which has a tally of its own.
 
-    ``app.extensions["tallymark"]`` is the app's tally. After a fork, each process makes
-    connections of its own.
+    ``app.extensions["tallymark"]`` is the app's tally. After a fork, each process connects anew.
     """
 
     def __init__(
@@ -61,7 +57,7 @@ class Tallymark:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Make the tally of an app from its configuration. Nothing is sent yet.
+        """Make the tally of an ``app`` from its configuration. Nothing is sent yet.
 
         Raises:
             InvalidTypeError, InvalidValueError: the URL or an option is not allowed.
@@ -71,8 +67,9 @@ class Tallymark:
         if "tallymark" in app.extensions:
             raise RuntimeError("the app has a Tallymark extension already")
         settings = {**self._settings, **app.config.get_namespace("TALLYMARK_")}
-        tally = tally_of_settings(settings.pop("url"), settings, _setting)
-        app.extensions["tallymark"] = tally
+        app.extensions["tallymark"] = tally_of_settings(
+            settings.pop("url"), settings, lambda option: f"TALLYMARK_{option.upper()}"
+        )
         app.after_request(self._mark_response)
         connect_flask_login(app, self._mark_login)
 
@@ -112,7 +109,11 @@ class Tallymark:
     def mark_logins(
         self, event: str = "login", *, user: Callable[[Request], UserId | None] = loaded_user
     ) -> None:
-        """Mark an event when Flask-Login logs a user in. Arguments as of `mark_requests`."""
+        """Mark an event when Flask-Login logs a user in.
+
+        Arguments:
+            event, user: as of `mark_requests`.
+        """
         self._of_logins.append(RequestMarks(user, event, None, tally_of_app))
 
     def marks(
@@ -122,13 +123,17 @@ class Tallymark:
         user: Callable[[Request], UserId | None] = loaded_user,
         when: Callable[[Request, int], bool] | None = None,
     ) -> Callable[[ViewT], ViewT]:
-        """Decorate a view, below ``@app.route``. Arguments as of `mark_requests`."""
+        """Decorate a view, below ``@app.route``.
+
+        Arguments:
+            event, user, when: as of `mark_requests`.
+        """
         marks = RequestMarks(user, event, when, tally_of_app)
 
         def decorate(view: ViewT) -> ViewT:
             @functools.wraps(view)
             def marked(*args: Any, **kwargs: Any) -> Any:
-                request.environ.setdefault(_MARKS, []).append(marks)
+                request.environ.setdefault(MARKS, []).append(marks)
                 return current_app.ensure_sync(view)(*args, **kwargs)
 
             return cast("ViewT", marked)
@@ -136,14 +141,10 @@ class Tallymark:
         return decorate
 
     def _mark_response(self, response: Response) -> Response:
-        mark_request(request.environ.get(_MARKS, []), response.status_code)
+        mark_request(request.environ.get(MARKS, []), response.status_code)
         if not is_unmarked():
             mark_request(self._of_requests, response.status_code)
         return response
 
     def _mark_login(self, _: Flask, **__: object) -> None:
         mark_request(self._of_logins, 200)
-
-
-def _setting(option: str) -> str:
-    return f"TALLYMARK_{option.upper()}"

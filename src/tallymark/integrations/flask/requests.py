@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .._request_marks import RequestMarks
 
 __all__ = [
+    "MARKS",
     "add_error_handlers",
     "is_unmarked",
     "mark_request",
@@ -30,6 +31,9 @@ __all__ = [
 _store_failures = LoggedFailures("a request was answered with 503")
 
 ViewT = TypeVar("ViewT", bound="Callable[..., Any]")
+
+#: The key of a request's environ with what the decorators of its view mark.
+MARKS: Final = "tallymark.marks"
 
 #: A key of the request's environ: `flask.g` is shared by the requests of a test that has pushed a
 #: context, as pytest-flask does.
@@ -57,7 +61,7 @@ def skip_mark() -> None:
 
 
 def unmarked(view: ViewT) -> ViewT:
-    """Decorate a view whose requests `Tallymark.mark_requests` leaves out.
+    """Decorate a ``view`` whose requests `Tallymark.mark_requests` leaves out.
 
     May be above or below ``@app.route``; in a class of views, it goes into ``decorators``.
     """
@@ -79,7 +83,7 @@ def mark_request(several: list[RequestMarks[Request]], status: int) -> None:
 
 
 def add_error_handlers(app: Flask) -> None:
-    """Respond to the errors of tallymark that views do not catch.
+    """Respond to the errors of tallymark that the views of an ``app`` do not catch.
 
     An argument that tallymark refuses (`InvalidValueError`, `InvalidTypeError`) is answered with
     400 and its message. An error of the store (`StoreError`) is answered with 503 and a

@@ -35,7 +35,7 @@ class Outage:
     """The fixture ``tallymark_outage``: makes the store of a test fail for a block."""
 
     def __init__(self, faults: EmbeddedFaults | Proxy) -> None:
-        """Begin without a fault."""
+        """Begin without a fault, in ``faults``."""
         self._faults = faults
         self._present: Fault | None = None
 
@@ -85,7 +85,7 @@ def embedded() -> Iterator[tuple[str, EmbeddedFaults]]:
 
 @contextlib.contextmanager
 def database(url: str) -> Iterator[Database]:
-    """Claim a database of a server for the tests of this process."""
+    """Claim a database of the server at ``url`` for the tests of this process."""
     claimed = Database(url)
     try:
         yield claimed
@@ -95,7 +95,12 @@ def database(url: str) -> Iterator[Database]:
 
 @contextlib.contextmanager
 def on_server(claimed: Database, *, failing: bool) -> Iterator[tuple[str, Proxy | None]]:
-    """Yield the URL of an empty database, and, if it has to fail, the proxy before it."""
+    """Yield the URL of an empty database, and, if it has to fail, the proxy before it.
+
+    Arguments:
+        claimed: the database.
+        failing: whether a test makes it fail.
+    """
     claimed.flush()
     with contextlib.ExitStack() as stack:
         stack.callback(claimed.flush)
@@ -110,6 +115,10 @@ def on_server(claimed: Database, *, failing: bool) -> Iterator[tuple[str, Proxy 
 @contextlib.contextmanager
 def default_tallies(url: str, options: dict[str, Any]) -> Iterator[None]:
     """Have the functions of `tallymark` and `tallymark.sync` use a store.
+
+    Arguments:
+        url: the URL of the store.
+        options: those of `TallyOptions`, and ``user_ids``.
 
     Raises:
         InvalidValueError: there is no option of this name.
@@ -152,7 +161,7 @@ def real_clocks() -> Iterator[None]:
 
 
 def close(tally: Tally[Any]) -> None:
-    """Close a tally after its test: in its loop, if that is open, or at once."""
+    """Close a ``tally`` after its test: in its loop, if that is open, or at once."""
     loop = tally.backend.writer.loop
     if loop is None or loop.is_closed():
         tally.backend.discard()
