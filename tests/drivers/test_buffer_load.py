@@ -13,7 +13,8 @@ import anyio
 import pytest
 
 from servers import free_port
-from tallymark import Buffer, ClosedError, Tally
+from tallymark import Buffer, ClosedError, StoreTimeoutError, Tally
+from tallymark._redis.clocks import clocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,3 +165,79 @@ async def test_stats_in_another_thread(redis_store: Store) -> None:
             sys.setswitchinterval(interval)
         assert buffer.stats() == (3_000, 3_000, 0, 0, 0)
     assert not wrong
+
+
+# --- the ways of a chunk
+
+
+async def test_a_chunk_closes_after_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its marks share a deadline."""
+    now = time.monotonic()
+    async with Tally.from_url(_nowhere()) as tally:
+        buffer = tally.buffered(timeout=60)
+        monkeypatch.setattr(clocks, "monotonic", lambda: now)
+        buffer.mark_unique("flag", 1)
+        now += 0.009
+        buffer.mark_unique("flag", 2)
+        now += 0.002
+        buffer.mark_unique("flag", 3)
+        writer: Any = tally.backend.writer
+        assert [len(write[0]) for write in writer._queue] == [2, 1]
+        await buffer.aclose(0.01)
+
+
+async def test_a_flush_closes_the_chunk() -> None:
+    """Or it would wait for marks after it."""
+    async with Tally.from_url(_nowhere()) as tally:
+        buffer = tally.buffered(timeout=60)
+        buffer.mark_unique("flag", 1)
+        flush = asyncio.create_task(buffer.flush(0.05))
+        await asyncio.sleep(0)
+        buffer.mark_unique("flag", 2)
+        writer: Any = tally.backend.writer
+        assert [len(write[0]) for write in writer._queue] == [1, 1]
+        with pytest.raises(StoreTimeoutError, match="1 marks were not sent"):
+            await flush
+        await buffer.aclose(0.01)
+
+
+async def test_a_short_timeout_behind_a_long_one_passes_in_time() -> None:
+    async with Tally.from_url(_nowhere()) as tally:
+        long, short = tally.buffered(timeout=60), tally.buffered(timeout=0.05)
+        long.mark_unique("flag", 1)
+        await asyncio.sleep(0)
+        short.mark_unique("flag", 2)
+        await short.flush(20)
+        assert short.stats() == (1, 0, 0, 1, 0)
+        assert long.stats() == (1, 0, 0, 0, 1)
+        await long.aclose(0.01)
+
+
+async def test_the_last_failures_are_logged_when_the_buffer_closes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with Tally.from_url(_nowhere()) as tally:
+        buffer = tally.buffered(timeout=0.02)
+        for user in range(2):
+            buffer.mark_unique("flag", user)
+            await buffer.flush(20)
+        await buffer.aclose()
+    failed = [record.message for record in caplog.records if "buffered" in record.message]
+    assert len(failed) == 2
+    assert failed[1] == "1 more buffered marks have failed"
+
+
+async def test_failures_are_told_once_in_a_step_of_the_loop() -> None:
+    told: list[int] = []
+    async with Tally.from_url(_nowhere()) as tally:
+        buffer = tally.buffered(on_error=lambda _, marks: told.append(len(marks)))
+        other = tally.buffered()
+        _in_turns(buffer, other, 3)
+        loop: Any = asyncio.get_running_loop()
+        writer: Any = tally.backend.writer
+        ready = len(loop._ready)
+        writer.abandon(buffer, ClosedError("test"))
+        assert len(loop._ready) == ready + 1
+        await buffer.flush()
+        await other.aclose(0.01)
+    assert told == [1, 1, 1]
