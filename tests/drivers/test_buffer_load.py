@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import sys
 import threading
 import time
@@ -49,7 +48,7 @@ async def test_no_mark_vanishes_at_a_short_timeout(redis_store: Store, away: boo
 
 
 async def test_a_chunk_with_results_takes_no_marks() -> None:
-    async with Tally.from_url(_nowhere(), timeout=60) as tally:
+    async with Tally.from_url(_nowhere(), timeout=5) as tally:
         buffer, other = tally.buffered(), tally.buffered()
         buffer.mark_unique("flag", 1)
         writer: Any = tally.backend.writer
@@ -80,7 +79,7 @@ def _cpu_seconds(work: Callable[[], None]) -> float:
 @pytest.mark.timed
 async def test_a_mark_costs_the_same_with_many_chunks() -> None:
     async with Tally.from_url(_nowhere()) as tally:
-        first, second = tally.buffered(timeout=math.inf), tally.buffered(timeout=math.inf)
+        first, second = tally.buffered(timeout=30), tally.buffered(timeout=30)
         few = min(_cpu_seconds(lambda: _in_turns(first, second, 300)) for _ in range(3))
         _in_turns(first, second, 6_000)
         many = min(_cpu_seconds(lambda: _in_turns(first, second, 300)) for _ in range(3))
@@ -93,7 +92,7 @@ async def test_a_mark_costs_the_same_with_many_chunks() -> None:
 async def _seconds_of_results(count: int) -> float:
     """Return the CPU time in which so many chunks, for which flushes wait, get their results."""
     async with Tally.from_url(_nowhere()) as tally:
-        first, second = tally.buffered(timeout=math.inf), tally.buffered(timeout=math.inf)
+        first, second = tally.buffered(timeout=30), tally.buffered(timeout=30)
         _in_turns(first, second, count)
         flushes = [asyncio.create_task(first.flush()) for _ in range(3)]
         await asyncio.sleep(0)
@@ -174,7 +173,7 @@ async def test_a_chunk_closes_after_a_moment(monkeypatch: pytest.MonkeyPatch) ->
     """Its marks share a deadline."""
     now = time.monotonic()
     async with Tally.from_url(_nowhere()) as tally:
-        buffer = tally.buffered(timeout=60)
+        buffer = tally.buffered(timeout=5)
         monkeypatch.setattr(clocks, "monotonic", lambda: now)
         buffer.mark_unique("flag", 1)
         now += 0.009
@@ -189,7 +188,7 @@ async def test_a_chunk_closes_after_a_moment(monkeypatch: pytest.MonkeyPatch) ->
 async def test_a_flush_closes_the_chunk() -> None:
     """Or it would wait for marks after it."""
     async with Tally.from_url(_nowhere()) as tally:
-        buffer = tally.buffered(timeout=60)
+        buffer = tally.buffered(timeout=5)
         buffer.mark_unique("flag", 1)
         flush = asyncio.create_task(buffer.flush(0.05))
         await asyncio.sleep(0)
@@ -203,7 +202,7 @@ async def test_a_flush_closes_the_chunk() -> None:
 
 async def test_a_short_timeout_behind_a_long_one_passes_in_time() -> None:
     async with Tally.from_url(_nowhere()) as tally:
-        long, short = tally.buffered(timeout=60), tally.buffered(timeout=0.05)
+        long, short = tally.buffered(timeout=5), tally.buffered(timeout=0.05)
         long.mark_unique("flag", 1)
         await asyncio.sleep(0)
         short.mark_unique("flag", 2)
