@@ -347,7 +347,7 @@ if __name__ == "__main__":
     if name in BLOCKING | BLOCKING_FLOOR:
         serve_blocking((BLOCKING | BLOCKING_FLOOR)[name](store_url))
     elif name.endswith("uvloop"):
-        import uvloop  # pyright: ignore[reportMissingImports]
+        import uvloop
 
         uvloop.run(serve_async(ASYNC[name], store_url))
     else:

@@ -107,20 +107,23 @@ async def test_order_with_awaited_marks(redis_store: Store) -> None:
 
 async def test_bad_arguments_raise_at_once(memory_store: Store) -> None:
     async with Tally.from_url(memory_store.url) as tally:
+        bad: Any
         for bad in ({"max_size": 0}, {"on_full": "wait"}, {"timeout": 0}):
             with pytest.raises(InvalidValueError):
                 tally.buffered(**bad)
 
         async def coroutine(*_: Any) -> None: ...
 
+        wrong: Any
         for wrong in ({"max_size": 1.5}, {"on_full": 1}, {"on_error": coroutine}, {"on_error": 1}):
             with pytest.raises(InvalidTypeError):
                 tally.buffered(**wrong)
         buffer = tally.buffered()
         with pytest.raises(InvalidValueError, match="user id"):
             buffer.mark_event("active", -1)
+        bad_switch: Any = {"track_hourly": 1}
         with pytest.raises(InvalidTypeError):
-            buffer.mark_event("active", 1, track_hourly=1)  # type: ignore[arg-type]
+            buffer.mark_event("active", 1, **bad_switch)
         assert buffer.stats().accepted == 0
 
 

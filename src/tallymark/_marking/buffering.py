@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 from collections.abc import Callable, Sequence
@@ -128,9 +129,7 @@ class BufferOptions:
         if on_full not in ("raise", "drop"):
             raise InvalidValueError(f'on_full must be "raise" or "drop", got {shown(on_full)}')
         self.drops = on_full == "drop"
-        if on_error is not None and (
-            not callable(on_error) or inspect.iscoroutinefunction(on_error)
-        ):
+        if on_error is not None and (not callable(on_error) or _is_async(on_error)):
             raise InvalidTypeError(
                 f"on_error must be a function that is no coroutine function, got {shown(on_error)}"
             )
@@ -143,6 +142,16 @@ class BufferOptions:
             f"{waiting} marks are waiting in the buffer already (max_size is {self.max_size}); "
             "this one was not taken"
         )
+
+
+def _is_async(function: Any) -> bool:
+    """Return whether calls of a function, or of another object, return coroutines."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return any(
+        inspect.iscoroutinefunction(called)
+        for called in (function, getattr(type(function), "__call__", None))  # noqa: B004
+    )
 
 
 def record_of(mark: Mark, user_id: Any, now: date | float | None) -> BufferedMark:
@@ -195,15 +204,27 @@ class FailureReport:
         self._unlogged = 0
         self._logged_at: float | None = None
 
-    def tell(self, groups: Iterable[tuple[TallymarkError, Sequence[BufferedMark]]]) -> None:
-        """Call ``on_error`` for each error and its marks; log an exception that it raises."""
+    def tell(
+        self,
+        groups: Iterable[tuple[TallymarkError, Sequence[BufferedMark]]],
+        logged: type[BaseException] = Exception,
+    ) -> None:
+        """Call ``on_error`` for each error and its marks; log an exception that it raises.
+
+        Arguments:
+            groups: the errors, each with its marks.
+            logged: which exceptions are logged; others end this call.
+        """
         for error, marks in groups:
             if self._on_error is None:
                 self._warn(error, len(marks))
                 continue
             try:
-                self._on_error(error, marks)
-            except Exception as raised:  # noqa: BLE001 - of the program's code; logged
+                answer = self._on_error(error, marks)
+                if inspect.iscoroutine(answer):
+                    answer.close()
+                    raise InvalidTypeError("it returned a coroutine, which nobody awaits")
+            except logged as raised:
                 reraise_from_handler(raised)
                 _log.exception("on_error %s of a buffer failed", shown(self._on_error))
 

@@ -126,7 +126,7 @@ def _slow_down() -> None:
             kind.send_packed_command = waiting(kind.send_packed_command)
 
 
-def _waiting(send: Callable[..., None]) -> Any:
+def _waiting(send: Any) -> Any:
     def send_packed_command(connection: Any, *arguments: Any, **options: Any) -> None:
         fault = _slow.get(connection._server)  # noqa: SLF001
         if fault is not None:

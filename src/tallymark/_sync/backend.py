@@ -57,7 +57,7 @@ class SyncBackend:
         self.database = database
         self.context = Context.of(database, options, clocks.time)
         self.marker = make_marker(options, clocks.time, threading.RLock(), self.numbers)
-        #: The buffers that are not closed.
+        #: The buffers of the tally.
         self.buffers: weakref.WeakSet[Any] = weakref.WeakSet()
         _backends.add(self)
 

@@ -289,14 +289,15 @@ class SyncMany(SyncReads[IdT]):
                 Beside it, ``max_pending`` bounds the other marks of the tally.
             on_full: what happens to a mark beyond that: ``"raise"`` an `OverloadedError` at its
                 call, or ``"drop"`` and count it.
-            on_error: is called with an error and a list of `BufferedMark` when marks have
-                failed, in the thread of the buffer. It may use the buffer, also close it. Its
-                exceptions are logged. Without it, failed marks are counted in a warning of the
-                logger ``tallymark``, at most every ten seconds.
-            timeout: how many seconds after its call a mark fails that Redis has not answered by
-                then, more than 0. The seconds in which it waits for its turn count, so what
-                ``max_size`` allows has to be sent within them. ``math.inf`` for never, ``None``
-                for the tally's timeout.
+            on_error: a function, no coroutine function, which is called with an error and a
+                list of `BufferedMark` when marks have failed: in the thread of the buffer, and
+                for those that `SyncBuffer.close` gives up in the thread that calls it, maybe at
+                the same time. It may use the buffer, also close it. Its exceptions are logged.
+                Without it, failed marks are counted in a warning of the logger ``tallymark``,
+                at most every ten seconds.
+            timeout: how many seconds after its call a mark fails if Redis has not acknowledged
+                it, also if Redis was slower than the marks came; more than 0, ``math.inf`` for
+                never, ``None`` for the tally's timeout.
 
         Returns:
             A `SyncBuffer`. It can be used at once; close it with ``buffer.close()``, or use

@@ -100,6 +100,22 @@ class Writer:
         finally:
             pending.pop(key, None)  # if a signal handler raised in the inner one
 
+    def submit_buffered(
+        self, marks: Sequence[Mark], deadline: float, seconds: float
+    ) -> list[Result]:
+        """Send marks of a buffer, which take none of the places of ``max_pending``.
+
+        Arguments:
+            marks, deadline, seconds: as for `_send`.
+
+        Raises:
+            ClosedError, StoreError: as `submit`.
+        """
+        self.check_usable()
+        if self._has_quota:
+            record_sent(marks)
+        return self._send(marks, deadline, seconds)
+
     def stats(self) -> Stats:
         """Return the counters so far."""
         totals = Totals()
