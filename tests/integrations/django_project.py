@@ -51,7 +51,18 @@ settings.configure(
         }
     },
     MIGRATION_MODULES={"auth": None, "contenttypes": None},
-    TALLYMARK={"EVENT": "visit", "LOGIN_EVENT": "login", "USER": f"{__name__}.visitor"},
+    TALLYMARK={
+        "EVENT": "visit",
+        "LOGIN_EVENT": "login",
+        "USER": f"{__name__}.visitor",
+        "OPTIONS": {"timeout": float(os.environ.get("TESTS_TIMEOUT", "5"))},
+    },
+    LOGGING={
+        "version": 1,
+        "disable_existing_loggers": False,
+        "handlers": {"stderr": {"class": "logging.StreamHandler"}},
+        "loggers": {"tallymark": {"handlers": ["stderr"]}},
+    },
 )
 django.setup()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -69,12 +70,14 @@ def users(event: str = "active") -> list[Any]:
     return sorted(get_tally().users(get_tally().day(event)))
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def failures(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> pytest.LogCaptureFixture:
-    """Return what a test logs, the first failure too."""
-    monkeypatch.setattr("tallymark.integrations._request_marks.failures._silent_until", 0.0)
+    """Return what a test logs, the first failure of each kind too."""
+    log = "tallymark.integrations._request_marks.failures"
+    monkeypatch.setattr(f"{log}._silent_until", {})
+    monkeypatch.setattr(f"{log}._unlogged", {})
     return caplog
 
 
@@ -214,9 +217,7 @@ def test_a_bad_id_is_logged_and_the_request_answered(
     store: Store,
     user_id: Any,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tallymark.integrations._request_marks.failures._silent_until", 0.0)
     setting = {"URL": store.url, "USER": lambda request: user_id}
     with override_settings(TALLYMARK=setting):
         assert Client().get("/public").content == b"for everybody"
@@ -364,6 +365,27 @@ def test_servers_send_the_marks_of_all_answered_requests(
     bits = redis_store.bits()
     assert bits[f"trackist_login_{today()}"] == {1000}
     assert bits[f"trackist_visit_{today()}"] >= answered | {1000}
+
+
+@pytest.mark.parametrize("kind", ["gthread", "uvicorn"])
+def test_the_log_has_all_marks_that_have_failed_when_a_server_stops(
+    database: str, kind: str
+) -> None:
+    run, *arguments = SERVERS[kind]
+    path = "/visit-async/{}" if kind == "uvicorn" else "/visit/{}"
+    variables = {
+        "TALLYMARK_URL": "redis://127.0.0.1:1",  # where nothing listens
+        "TESTS_DATABASE": database,
+        "TESTS_TIMEOUT": "0.2",
+    }
+    answered, more = 0, 3
+    with run(*arguments, **variables) as server:
+        while more:  # some after the first message, of which there is one in ten seconds
+            assert server.get(path.format(answered)).status == 200
+            answered += 1
+            more -= "buffered marks have failed" in "".join(server.log)
+    log = "".join(server.log)
+    assert sum(map(int, re.findall(r"(\d+) (?:more )?buffered marks", log))) == answered
 
 
 def test_a_command_sends_its_marks_at_its_end(redis_store: Store) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, WebSocket
+from fastapi.requests import HTTPConnection  # noqa: TC002 - FastAPI reads annotations
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.testclient import TestClient
 
@@ -169,6 +170,33 @@ def test_a_wrong_url_or_option_is_refused_without_its_text(url: str, options: An
     assert "secret" not in repr([entry.locals for entry in ours])
 
 
+def test_the_url_of_replicas_is_not_among_the_locals() -> None:
+    options: Any = {"read_from": "redis://:secret@replica", "timeout": -1}
+    app = FastAPI(lifespan=lifespan("redis://host", **options))
+    with pytest.raises(InvalidValueError) as caught, TestClient(app):
+        pass
+    ours = [entry for entry in caught.traceback if Path(entry.path).name == "_lifespan.py"]
+    assert ours
+    assert "secret" not in repr([entry.locals for entry in ours])
+
+
+def test_the_state_of_the_apps_own_lifespan_does_not_replace_the_tally(
+    memory_store: Store,
+) -> None:
+    @contextlib.asynccontextmanager
+    async def own(_: FastAPI) -> AsyncIterator[dict[str, str]]:
+        yield {"tally": "of another kind"}
+
+    app = FastAPI(lifespan=lifespan(memory_store.url, app_lifespan=own))
+
+    @app.get("/")
+    async def read(tally: TallyDep) -> bool:
+        return tally is app.state.tally
+
+    with TestClient(app) as client:
+        assert client.get("/").json() is True
+
+
 def test_an_app_without_a_lifespan_is_told_how_to_get_one() -> None:
     app = FastAPI()
 
@@ -222,6 +250,34 @@ def test_marks_of_a_route_a_router_and_an_app(plain_store: Store) -> None:
     assert marked(plain_store, "any") == {1, 2}
     assert marked(plain_store, "shop") == marked(plain_store, "/shop/item") == {2}
     assert marked(plain_store, "plain") == {77}
+
+
+def test_marks_of_an_app_and_a_router_leave_websockets_alone(memory_store: Store) -> None:
+    async def user_of(connection: HTTPConnection) -> int:
+        return int(connection.headers["X-User"])
+
+    app = FastAPI(
+        lifespan=lifespan(memory_store.url, track_unique=True),
+        dependencies=[marks("any", user=user_of)],
+    )
+    router = APIRouter(dependencies=[marks(lambda request: request.method, user=user_of)])
+
+    @router.get("/")
+    async def read() -> str:
+        return "read"
+
+    @router.websocket("/socket")
+    async def socket(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await websocket.send_text("hello")
+        await websocket.close()
+
+    app.include_router(router)
+    with TestClient(app) as client:
+        with client.websocket_connect("/socket", headers=as_user(1)) as connection:
+            assert connection.receive_text() == "hello"
+        assert client.get("/", headers=as_user(2)).json() == "read"
+    assert marked(memory_store, "any") == marked(memory_store, "GET") == {2}
 
 
 def test_marks_only_when_the_handler_returns(memory_store: Store) -> None:

@@ -47,12 +47,14 @@ def users(app: Flask, extension: Tallymark, event: str = "active") -> list[Any]:
 # --- which requests are marked
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def failures(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> pytest.LogCaptureFixture:
-    """Return what a test logs, the first failure too."""
-    monkeypatch.setattr("tallymark.integrations._request_marks.failures._silent_until", 0.0)
+    """Return what a test logs, the first failure of each kind too."""
+    log = "tallymark.integrations._request_marks.failures"
+    monkeypatch.setattr(f"{log}._silent_until", {})
+    monkeypatch.setattr(f"{log}._unlogged", {})
     return caplog
 
 
@@ -223,9 +225,7 @@ def test_a_bad_id_is_logged_and_the_request_answered(
     extension: Tallymark,
     text: str,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tallymark.integrations._request_marks.failures._silent_until", 0.0)
     with app.test_client() as client:
         assert client.get(f"/login/{text}").text == "welcome"
         assert client.get("/me").text == text
@@ -237,9 +237,8 @@ def test_a_bad_id_is_logged_and_the_request_answered(
 
 
 def test_a_function_that_raises_breaks_no_response(
-    plain_store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    plain_store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("tallymark.integrations._request_marks.failures._silent_until", 0.0)
     extension = Tallymark(url=plain_store.url)
     extension.mark_requests(user=lambda request: 1 // 0)
     extension.mark_requests("seen", user=lambda request: 7)

@@ -281,17 +281,79 @@ def test_an_app_without_a_tally_is_told_how_to_open_one(caplog: pytest.LogCaptur
 def test_messages_are_few(
     memory_store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_failures, "_INTERVAL", 3600.0)
-    log = _failures.LoggedFailures("a request was not marked")
-    monkeypatch.setattr("tallymark.integrations._request_marks.failures", log)
+    log = log_of_an_hour(monkeypatch)
     with client_of(starlette(memory_store, user=lambda _: -1)) as client:
         for _ in range(5):
             client.get("/text")
-        log._silent_until = 0.0
+        log._silent_until.clear()
         client.get("/text")
     first, second = [each for each in caplog.messages if each.startswith("a request was not")]
     assert "more" not in first
     assert second.endswith("(and 4 more, not logged)")
+
+
+def test_each_kind_of_failure_is_logged_and_the_rest_at_the_shutdown(
+    memory_store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log_of_an_hour(monkeypatch)
+
+    def user(scope: Scope) -> Any:
+        number = user_of(scope)
+        if number == 1:
+            raise LookupError("a bug")
+        if number == 2:
+            raise LookupError("another bug")
+        if number == 3:
+            raise ArithmeticError("a bug of another class")
+        return "ada" if number == 4 else -1
+
+    with client_of(starlette(memory_store, user=user)) as client:
+        for number in [0, 1, 2, 3, 4] * 3:
+            assert client.get("/text", headers={"X-User": str(number)}).text == "hello"
+        records = [each for each in caplog.records if each.name == "tallymark.integrations"]
+        assert len(records) == 5
+        assert [each.exc_info is not None for each in records] == [False, True, True, True, False]
+    rest = [each.getMessage() for each in caplog.records if each.name == "tallymark.integrations"]
+    assert len(rest) == 10
+    assert all(each.startswith("a request was not marked: 2 more, ") for each in rest[5:])
+    assert "2 more, InvalidValueError" in rest[5]
+    assert re.search(r"2 more, LookupError at .*test_mark_middleware\.py:\d+$", rest[6])
+
+
+def test_the_kinds_of_failures_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = log_of_an_hour(monkeypatch)
+    for number in range(500):
+        log.log(type(f"Error{number}", (Exception,), {})())
+    assert len(log._silent_until) == _failures._MOST_KINDS + 1
+    assert len(caplog.records) == _failures._MOST_KINDS + 1
+    log.log_the_rest()
+    assert caplog.messages[-1] == "a request was not marked: 399 more, other errors"
+
+
+def test_a_logging_handler_that_raises_does_not_break_the_response(
+    memory_store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def raising(_: logging.LogRecord) -> bool:
+        raise OSError("no space for logs")
+
+    logger = logging.getLogger("tallymark.integrations")
+    logger.addFilter(raising)
+    try:
+        with client_of(starlette(memory_store, user=lambda _: -1)) as client:
+            assert client.get("/text").text == "hello"
+    finally:
+        logger.removeFilter(raising)
+    assert "no space for logs" in capsys.readouterr().err
+
+
+def log_of_an_hour(monkeypatch: pytest.MonkeyPatch) -> _failures.LoggedFailures:
+    """Return the log of marks: one message in an hour of each kind."""
+    monkeypatch.setattr(_failures, "_INTERVAL", 3600.0)
+    log = _failures.LoggedFailures("a request was not marked")
+    monkeypatch.setattr("tallymark.integrations._request_marks.failures", log)
+    return log
 
 
 async def unawaited(_: Scope) -> None: ...
@@ -473,7 +535,7 @@ async def test_a_send_that_fails_is_the_apps_error_and_no_mark(memory_store: Sto
     async with Tally.from_url(memory_store.url, track_unique=True) as tally:
         app = MarkMiddleware(streaming, tally=tally, user=user_of)
         with pytest.raises(OSError, match="gone"):
-            await app({"type": "http", "headers": [(b"x-user", b"3")]}, None, send)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            await app({"type": "http", "headers": [(b"x-user", b"3")]}, None, send)
     assert marked(memory_store) == set()
 
 

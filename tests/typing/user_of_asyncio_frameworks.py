@@ -1,18 +1,26 @@
-"""What a type checker sees of FastAPI, ASGI and aiohttp. Checked by mypy and pyright, never run."""
+"""What a type checker sees of asyncio's frameworks. Checked by mypy and pyright, never run."""
 
 from __future__ import annotations
 
 import uuid
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from aiohttp import web
 from fastapi import Depends, FastAPI, Request
+from litestar import Litestar, get
+from litestar import Request as LitestarRequest
+from litestar.middleware import DefineMiddleware
+from quart import Quart
+from quart import request as quart_request
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from typing_extensions import assert_type
 
 from tallymark import Granularity, Tally
 from tallymark.integrations import aiohttp, asgi, fastapi
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
 
 app = FastAPI(lifespan=fastapi.lifespan("redis://localhost", timeout=2, shards=16))
 FastAPI(lifespan=fastapi.lifespan(user_ids=uuid.UUID))
@@ -70,6 +78,46 @@ def wrapped(inner: asgi.ASGIApp, tally: Tally[str]) -> asgi.ASGIApp:
     asgi.MarkMiddleware(inner)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     return asgi.MarkMiddleware(inner, tally=tally, user=lambda scope: str(scope["path"]))
 
+
+fastapi.add_error_handlers(Starlette())
+fastapi.add_error_handlers(7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+# --- Litestar and Quart
+
+
+@get("/hello")
+async def hello(request: LitestarRequest[Any, Any, Any]) -> str:
+    asgi.skip_mark(request)
+    return "hello"
+
+
+Litestar(
+    [hello],
+    lifespan=[asgi.lifespan("redis://localhost")],
+    middleware=[DefineMiddleware(asgi.MarkMiddleware, user=user_of, event="seen")],
+)
+
+quart_app = Quart(__name__)
+
+
+@quart_app.while_serving
+async def open_tally() -> AsyncGenerator[None, None]:
+    async with Tally.from_url("redis://localhost") as tally:
+        quart_app.extensions["tally"] = tally
+        yield
+
+
+@quart_app.get("/hello")
+async def quart_hello() -> str:
+    asgi.skip_mark(quart_request)
+    return "hello"
+
+
+quart_app.asgi_app = asgi.MarkMiddleware(  # type: ignore[method-assign]
+    quart_app.asgi_app,
+    tally=lambda scope: quart_app.extensions["tally"],
+    user=lambda scope: scope.get("user_id"),
+)
 
 # --- aiohttp
 

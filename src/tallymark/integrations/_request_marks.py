@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from .._core.arguments import checked_name, described
 from ..errors import InvalidTypeError
-from ._failures import LoggedFailures
+from ._failures import LoggedFailures, log_the_rest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .._sync.buffer import SyncBuffer
     from .._sync.tally import SyncTally
 
-__all__ = ["RequestMarks", "buffer_of", "checked_event", "failures"]
+__all__ = ["RequestMarks", "buffer_of", "checked_event", "close_buffer", "failures"]
 
 RequestT = TypeVar("RequestT")
 FunctionT = TypeVar("FunctionT", bound="Callable[..., object]")
@@ -44,6 +44,17 @@ def buffer_of(tally: Tally[Any] | SyncTally[Any]) -> Any:
     if buffer is None:  # of two threads that make one, both get the first one's
         buffer = _buffers.setdefault(tally, tally.buffered(on_full="drop"))
     return buffer
+
+
+def close_buffer(tally: SyncTally[Any]) -> None:
+    """Send what waits in the buffer of a tally, within its timeout, and log what was not logged.
+
+    A later mark begins a new buffer.
+    """
+    buffer = _buffers.pop(tally, None)
+    if buffer is not None:
+        buffer.close()
+    log_the_rest()
 
 
 class RequestMarks(Generic[RequestT]):

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from .._async.tally import Tally
+from ._failures import log_the_rest
 from ._lifespan import lifespan, tally_of
 from ._request_marks import RequestMarks, buffer_of, failures
 
@@ -18,7 +19,9 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+#: An app of any framework. Some have scopes and messages of types of their own (`TypedDict`),
+#: which are no mappings for a type checker.
+ASGIApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 
 #: The key of a scope whose value, a list with an item, says that the request is not marked. A
 #: list, which copies of the scope share.
@@ -79,7 +82,7 @@ class MarkMiddleware:
         self._marks = RequestMarks[Scope](user, event, when, find)
         self._starts = _STARTS if websockets else {"http": _STARTS["http"]}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Run the app, and mark the request as its response starts.
 
         Arguments:
@@ -110,6 +113,7 @@ def _flushing(receive: Receive, tally: Tally[Any]) -> Receive:
         if message["type"] == "lifespan.shutdown":
             with failures:
                 await buffer_of(tally).flush()
+            log_the_rest()
         return message
 
     return receive_and_flush

@@ -29,7 +29,7 @@ from ._request_marks import buffer_of, checked_event, failures
 from .asgi import MarkMiddleware, is_skipped, skip_mark
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.applications import Starlette
 
 __all__ = [
     "MarkMiddleware",
@@ -75,6 +75,9 @@ def marks(event: str | Callable[[Request], str | None], user: Callable[..., Any]
     is logged. FastAPI itself calls ``user``, and what that raises is the response. Requires
     FastAPI 0.121 or newer, for its dependencies with a scope.
 
+    WebSocket routes of the router or app are not marked, but FastAPI calls ``user`` there too: then
+    it takes a `fastapi.requests.HTTPConnection` in place of a request.
+
     Arguments:
         event: the event, or a plain function of the request that returns it, or ``None`` for none.
         user: a dependency, plain or async, that returns the user's id, or ``None`` for nobody.
@@ -88,22 +91,22 @@ def marks(event: str | Callable[[Request], str | None], user: Callable[..., Any]
     checked = checked_event(event)
 
     async def mark(
-        request: Request,
+        connection: HTTPConnection,  # a parameter of the type Request would break WebSockets
         tally: Tally[Any] = Depends(get_tally),  # noqa: B008 - FastAPI's way
         user_id: Any = Depends(user),  # noqa: B008
     ) -> AsyncIterator[None]:
         yield
-        if user_id is None or is_skipped(request.scope):
+        if user_id is None or not isinstance(connection, Request) or is_skipped(connection.scope):
             return
         with failures:
-            name = checked if isinstance(checked, str) else checked(request)
+            name = checked if isinstance(checked, str) else checked(connection)
             if name is not None:
                 buffer_of(tally).mark_event(name, user_id)
 
     return Depends(mark, scope="function")
 
 
-def add_error_handlers(app: FastAPI) -> None:
+def add_error_handlers(app: Starlette) -> None:
     """Respond to the errors of tallymark that handlers do not catch.
 
     An argument that tallymark refuses (`InvalidValueError`, `InvalidTypeError`) is answered with
@@ -112,7 +115,7 @@ def add_error_handlers(app: FastAPI) -> None:
     may name hosts and keys, is not in the response.
 
     Arguments:
-        app: the app of FastAPI or Starlette.
+        app: the app of FastAPI, or of Starlette.
     """
     store_failures = LoggedFailures("a request was answered with 503")
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.core import asgi
 
-from .project import get_buffer, project
+from .._request_marks import close_buffer
+from .project import get_tally, project
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -109,7 +110,7 @@ def get_asgi_application() -> Callable[..., Awaitable[None]]:
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        await sync_to_async(get_buffer().flush, thread_sensitive=False)()
+        await sync_to_async(close_buffer, thread_sensitive=False)(get_tally())
         await send({"type": "lifespan.shutdown.complete"})
 
     return with_lifespan
