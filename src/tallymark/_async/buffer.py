@@ -348,6 +348,7 @@ class Buffer(Generic[IdT]):
             if not options.drops:
                 raise options.overloaded(waiting)
             self._dropped += 1
+            self._report.drop(options.max_size)
             return
         mark = record[0]
         chunk = Chunk(self, self._settled, [record])
