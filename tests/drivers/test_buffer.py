@@ -376,3 +376,18 @@ async def test_a_server_that_goes_away_while_marks_gather(redis_store: Store) ->
         await buffer.flush()
         assert buffer.stats().sent == 1
     assert redis_store.bits() == {"trackist_flag_u": {0, 1}}
+
+
+async def test_dropped_marks_are_logged(
+    memory_store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, and the number of the others when the buffer is closed."""
+    async with Tally.from_url(memory_store.url) as tally:
+        async with tally.buffered(max_size=2, on_full="drop") as buffer:
+            for user in range(7):
+                buffer.mark_unique("flag", user)
+        assert buffer.stats().dropped == 5
+    assert [record.getMessage() for record in caplog.records] == [
+        "1 marks were dropped: the buffer is full, of max_size=2",
+        "4 more marks were dropped",
+    ]

@@ -209,3 +209,16 @@ def test_marks_that_follow_each_other_share_a_transaction(redis_store: Store) ->
             time.sleep(0.001)
         assert tally.stats().batches - batches < 5
     assert redis_store.bits() == {"trackist_flag_u": set(range(20))}
+
+
+def test_dropped_marks_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Once, and the number of the others when the buffer is closed."""
+    url = f"redis://127.0.0.1:{free_port()}/0"
+    with SyncTally.from_url(url, timeout=0.2) as tally:
+        with tally.buffered(max_size=2, on_full="drop") as buffer:
+            for user in range(7):
+                buffer.mark_unique("flag", user)
+        assert buffer.stats().dropped == 5
+    messages = [record.getMessage() for record in caplog.records]
+    assert "1 marks were dropped: the buffer is full, of max_size=2" in messages
+    assert "4 more marks were dropped" in messages

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 from plugin_runs import passed, run
+
+from servers import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -209,6 +212,45 @@ def test_a_database_with_keys_is_never_flushed(redis_store: Store, tmp_path: Pat
     assert done.returncode == 1
     assert "is not empty" in done.stdout
     assert redis_store.raw.keys() == [b"precious"]
+
+
+def test_a_run_that_was_killed(redis_store: Store, tmp_path: Path) -> None:
+    """The next one says what to do."""
+    killed = f"import os\n{ONE}; os.kill(os.getpid(), 9)"
+    assert run(tmp_path, killed, "--tallymark-url", redis_store.url).returncode == -9
+    keys = redis_store.raw.dbsize()
+    done = run(tmp_path, ONE, "--tallymark-url", redis_store.url)
+    assert done.returncode == 1
+    assert "have ended without emptying it, at most 0 minutes ago" in done.stdout
+    assert re.search(r"redis-cli -n \d+ FLUSHDB", done.stdout)
+    assert redis_store.raw.dbsize() == keys > 1
+
+
+def test_without_a_server(tmp_path: Path) -> None:
+    done = run(tmp_path, ONE, "--tallymark-url", f"redis://127.0.0.1:{free_port()}/0")
+    assert done.returncode == 1
+    assert "tallymark.errors.StoreUnavailableError: --tallymark-url: " in done.stdout
+
+
+def test_an_option_that_no_tally_has(tmp_path: Path) -> None:
+    tests = f"import pytest\n@pytest.mark.tallymark(timout=1)\n{ONE}"
+    done = run(tmp_path, tests)
+    assert done.returncode == 1
+    assert "InvalidValueError: the marker tallymark and the fixture" in done.stdout
+    assert "not timout" in done.stdout
+
+
+def test_freezegun_imported_in_a_test(tmp_path: Path) -> None:
+    tests = """
+async def test_it(tally):
+    import asyncio, freezegun
+    with freezegun.freeze_time("2020-02-02"):
+        await asyncio.sleep(0.01)
+        await tally.mark_event("active", 1)
+    assert await tally.contains(tally.day("active", datetime.date(2020, 2, 2)), 1)
+"""
+    _, arguments = PLUGINS["asyncio-auto"]
+    passed(run(tmp_path, f"import datetime\n{tests}", *arguments), 1)
 
 
 def test_a_database_whose_claim_has_gone_is_not_flushed(redis_store: Store, tmp_path: Path) -> None:

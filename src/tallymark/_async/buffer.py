@@ -22,7 +22,7 @@ from ..errors import ClosedError, StoreTimeoutError, TallymarkError, WrongEventL
 from .loop_bound import no_loop, running_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import date
     from types import TracebackType
 
@@ -47,12 +47,37 @@ _NO_CHUNK: Final = Chunk(None, lambda _chunk, _results: None, [])
 _used: Final[weakref.WeakSet[Buffer[Any]]] = weakref.WeakSet()
 
 
+class _Flush:
+    """A call of `Buffer.flush` that waits.
+
+    Attributes:
+        last: the number of the last chunk for which it waits.
+        waiting: how many marks of these chunks have no result yet.
+        ended: is set when all have one.
+    """
+
+    __slots__ = ("ended", "last", "waiting")
+
+    def __init__(self, last: int, waiting: int, ended: asyncio.Future[None]) -> None:
+        self.last = last
+        self.waiting = waiting
+        self.ended = ended
+
+    def settled(self, chunk: Chunk) -> None:
+        """Count the marks of a chunk, or of a part of one, which have their results now."""
+        if chunk.whole.number <= self.last:
+            self.waiting -= len(chunk.records)
+            if not self.waiting and not self.ended.done():
+                self.ended.set_result(None)
+
+
 class Buffer(Generic[IdT]):
     """Marks of a `Tally` as plain calls, which return at once; made by `Tally.buffered`.
 
     A mark is checked and dated when it is called, and sent by the tally's group commit. The
     buffer has no task of its own. All its calls have to be made in the thread of the tally's
-    event loop, while that loop runs; others raise a `WrongEventLoopError`.
+    event loop, while that loop runs; others raise a `WrongEventLoopError`. `stats` may be called
+    in any thread.
 
     Marks take effect in the order of their calls, and in that order also with awaited marks of
     the same tally; not with those that wait for a place, of which 10,000 others are before them.
@@ -71,6 +96,7 @@ class Buffer(Generic[IdT]):
         """
         self._marker = backend.marker
         self._writer: Any = backend.writer
+        self._is_open: Callable[[Chunk], bool] = self._writer.is_open
         self._options = options
         #: The event loop, from the first mark on.
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -79,16 +105,16 @@ class Buffer(Generic[IdT]):
         self._process = 0
         self._closed = False
         self._report = FailureReport(options.on_error, clocks.monotonic)
-        self._sent = self._failed = self._dropped = 0
-        #: The chunks with marks that wait, in call order.
-        self._chunks: dict[Chunk, None] = {}
+        # Each of these only grows.
+        self._accepted = self._sent = self._failed = self._dropped = 0
+        #: The number of the last chunk.
+        self._last = 0
         #: The chunks to which marks may be appended; on a cluster, one for each shard.
         self._open: dict[int, Chunk] = {}
         self._by_shard: bool = backend.writer.orders_by_shard
         #: Marks that have failed, of which the program was not told yet.
         self._untold: list[tuple[TallymarkError, list[BufferedMark]]] = []
-        #: For each `flush`, the chunks for which it waits, and what wakes it.
-        self._flushes: list[tuple[list[Chunk], asyncio.Future[None]]] = []
+        self._flushes: list[_Flush] = []
 
     # --- marks
 
@@ -216,29 +242,27 @@ class Buffer(Generic[IdT]):
         seconds = self._options.timeout if timeout is None else checked_timeout(timeout)
         loop = self._checked_loop()
         self._open.clear()
-        chunks = list(self._chunks)
-        if chunks:
+        flush = _Flush(self._last, self._waiting(), loop.create_future())
+        if flush.waiting:
             self._writer.send_now()
-            ended: asyncio.Future[None] = loop.create_future()
-            flush = (chunks, ended)
             self._flushes.append(flush)
             try:
                 with anyio.move_on_after(seconds):
-                    await ended
+                    await flush.ended
             finally:
                 self._flushes.remove(flush)
         self._tell()
-        waiting = sum(chunk.waiting for chunk in chunks)
-        if waiting:
+        if flush.waiting:
             raise StoreTimeoutError(
-                f"{waiting} marks were not sent within {round(seconds, 2):g} s, and still wait"
+                f"{flush.waiting} marks were not sent within {round(seconds, 2):g} s, and still "
+                "wait"
             )
 
     def stats(self) -> BufferStats:
-        """Return the counters of the buffer: a `BufferStats`."""
-        waiting = self._waiting()
-        accepted = self._sent + self._failed + waiting
-        return BufferStats(accepted, self._sent, self._dropped, self._failed, waiting)
+        """Return the counters of the buffer: a `BufferStats`. May be called in any thread."""
+        sent, failed, dropped = self._sent, self._failed, self._dropped
+        accepted = self._accepted  # after the others, so that the difference is not negative
+        return BufferStats(accepted, sent, dropped, failed, accepted - sent - failed)
 
     async def aclose(self, timeout: float | None = None) -> None:
         """Accept no more marks, and wait until all are sent or failed.
@@ -264,7 +288,7 @@ class Buffer(Generic[IdT]):
             with contextlib.suppress(StoreTimeoutError):  # the marks fail below
                 await self.flush(seconds)
         finally:
-            if self._chunks:
+            if self._waiting():
                 self._writer.abandon(self, ClosedError("the buffer was closed"))
             self._tell()
             self._report.end()
@@ -292,15 +316,16 @@ class Buffer(Generic[IdT]):
         except RuntimeError:
             raise no_loop() from None
         chunk = self._open.get(mark.bitmaps.shard if self._by_shard else 0, _NO_CHUNK)
-        record = (mark, user_id, now)
+        records, record = chunk.records, (mark, user_id, now)
         if (
-            len(chunk.records) < chunk.room
+            len(records) < chunk.room
             and loop is self._loop
             and clocks.monotonic() < chunk.closes_at
             and not mark.bitmaps.uncounted
-            and self._writer.is_open(chunk)
+            and self._is_open(chunk)
         ):
-            chunk.records.append(record)
+            records.append(record)
+            self._accepted += 1
         else:
             self._begin_chunk(record, loop)
 
@@ -323,6 +348,7 @@ class Buffer(Generic[IdT]):
             if not options.drops:
                 raise options.overloaded(waiting)
             self._dropped += 1
+            self._report.drop(options.max_size)
             return
         mark = record[0]
         chunk = Chunk(self, self._settled, [record])
@@ -332,8 +358,9 @@ class Buffer(Generic[IdT]):
             self._marker.reserve((mark,))
             chunk.has_reserved = True
             chunk.room = 1
-        self._chunks[chunk] = None
+        self._last = chunk.number = self._last + 1
         self._writer.post(chunk, options.timeout)
+        self._accepted += 1
         self._open[mark.bitmaps.shard if self._by_shard else 0] = chunk
 
     def _check_usable(self) -> None:
@@ -353,17 +380,13 @@ class Buffer(Generic[IdT]):
         return loop
 
     def _waiting(self) -> int:
-        return sum([chunk.waiting for chunk in self._chunks])
+        return self._accepted - self._sent - self._failed
 
     # --- results
 
     def _settled(self, chunk: Chunk, results: Sequence[Result]) -> None:
         """Count the results of a chunk, or of a part of one."""
-        whole = chunk.whole
-        whole.settled += len(chunk.records)
-        if not whole.waiting:
-            self._chunks.pop(whole, None)
-        if whole.has_reserved:
+        if chunk.whole.has_reserved:
             self._marker.release(list(chunk), results)
         groups = failures(chunk.records, results)
         failed = sum(len(marks) for _, marks in groups)
@@ -374,9 +397,8 @@ class Buffer(Generic[IdT]):
             if not self._untold:
                 asyncio.get_running_loop().call_soon(self._tell)
             self._untold += groups
-        for chunks, ended in self._flushes:
-            if not ended.done() and not any(one.waiting for one in chunks):
-                ended.set_result(None)
+        for flush in self._flushes:
+            flush.settled(chunk)
 
     def _tell(self) -> None:
         """Tell the program of marks that have failed."""
@@ -397,7 +419,6 @@ class Buffer(Generic[IdT]):
         waiting = self._waiting()
         if waiting:
             self._failed += waiting
-            self._chunks.clear()
             _log.warning(
                 "%d buffered marks are lost: their event loop ended before the buffer or the "
                 "tally was closed",

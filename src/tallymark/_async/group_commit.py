@@ -240,7 +240,7 @@ class GroupCommit(ClosedWhenIdle):
             self._end_gathering()
 
     def is_open(self, chunk: Chunk) -> bool:
-        """Return whether marks may be appended to a chunk: no other write follows it."""
+        """Return whether marks may be appended to a chunk with room: no other write follows it."""
         return not self._closed and self._queue.ends_with(chunk)
 
     def abandon(self, owner: object, failure: TallymarkError) -> None:

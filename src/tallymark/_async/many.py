@@ -322,8 +322,10 @@ class AsyncMany(AsyncReads[IdT]):
                 failed; on the event loop. It may use the buffer, also close it. Its
                 exceptions are logged. Without it, failed marks are counted in a warning of the
                 logger ``tallymark``, at most every ten seconds.
-            timeout: after how many seconds without an answer of Redis a mark fails, more than
-                0; ``math.inf`` for never, ``None`` for the tally's timeout.
+            timeout: how many seconds after its call a mark fails that Redis has not answered by
+                then, more than 0. The seconds in which it waits for its turn count, so what
+                ``max_size`` allows has to be sent within them. ``math.inf`` for never, ``None``
+                for the tally's timeout.
 
         Returns:
             A `Buffer`. It can be used at once; close it with ``await buffer.aclose()``, or use

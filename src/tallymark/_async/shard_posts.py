@@ -61,8 +61,8 @@ class ShardPosts:
         queue.append((chunk, loop.time() + timeout, timeout))
 
     def is_open(self, chunk: Chunk) -> bool:
-        """Return whether marks may be appended to a chunk: it is not in flight."""
-        return not chunk.done() and chunk not in self._in_flight
+        """Return whether marks may be appended to a chunk with room: it is not in flight."""
+        return chunk not in self._in_flight
 
     def abandon(self, owner: object, failure: TallymarkError) -> None:
         """End the marks of all chunks of a buffer with an error."""

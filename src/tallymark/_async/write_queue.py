@@ -262,7 +262,8 @@ class WriteQueue:
 
     def ends_with(self, chunk: Chunk) -> bool:
         """Return whether a chunk is the last write in the queue."""
-        return bool(self._writes) and self._writes[-1][0] is chunk
+        writes = self._writes
+        return writes[-1][0] is chunk if writes else False
 
     def put_back(self, writes: Sequence[PendingWrite]) -> int:
         """Put writes in front of all others, to be sent again; return how many marks they have."""

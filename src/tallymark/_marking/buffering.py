@@ -189,8 +189,40 @@ def failures(
     return list(groups.values())
 
 
+class _RareWarning:
+    """A warning with a number, logged at most once in an interval; the rest is added up."""
+
+    def __init__(self, message: str, clock: Callable[[], float]) -> None:
+        """Begin at 0.
+
+        Arguments:
+            message: takes the number.
+            clock: returns seconds.
+        """
+        self._message = message
+        self._clock = clock
+        self._unlogged = 0
+        self._logged_at: float | None = None
+
+    def add(self, number: int, reason: object) -> None:
+        """Add to the number, and log it with the reason, unless it was logged just before."""
+        self._unlogged += number
+        now = self._clock()
+        if self._logged_at is not None and now - self._logged_at < _WARNING_INTERVAL:
+            return
+        self._logged_at = now
+        _log.warning(f"{self._message}: %s", self._unlogged, reason)
+        self._unlogged = 0
+
+    def end(self) -> None:
+        """Log what was not logged yet."""
+        if self._unlogged:
+            _log.warning(self._message.replace("%d", "%d more"), self._unlogged)
+            self._unlogged = 0
+
+
 class FailureReport:
-    """Tells the program of marks that have failed: its ``on_error``, or else the log."""
+    """Tells of marks that have failed, by ``on_error`` or the log, and logs dropped ones."""
 
     def __init__(self, on_error: OnFailure | None, clock: Callable[[], float]) -> None:
         """Begin without failures.
@@ -200,9 +232,8 @@ class FailureReport:
             clock: returns seconds.
         """
         self._on_error = on_error
-        self._clock = clock
-        self._unlogged = 0
-        self._logged_at: float | None = None
+        self._failed = _RareWarning("%d buffered marks have failed", clock)
+        self._dropped = _RareWarning("%d marks were dropped", clock)
 
     def tell(
         self,
@@ -217,7 +248,7 @@ class FailureReport:
         """
         for error, marks in groups:
             if self._on_error is None:
-                self._warn(error, len(marks))
+                self._failed.add(len(marks), error)
                 continue
             try:
                 answer = self._on_error(error, marks)
@@ -228,17 +259,11 @@ class FailureReport:
                 reraise_from_handler(raised)
                 _log.exception("on_error %s of a buffer failed", shown(self._on_error))
 
-    def _warn(self, error: TallymarkError, marks: int) -> None:
-        self._unlogged += marks
-        now = self._clock()
-        if self._logged_at is not None and now - self._logged_at < _WARNING_INTERVAL:
-            return
-        self._logged_at = now
-        _log.warning("%d buffered marks have failed: %s", self._unlogged, error)
-        self._unlogged = 0
+    def drop(self, max_size: int) -> None:
+        """Log that a mark was dropped, as the buffer holds ``max_size`` marks."""
+        self._dropped.add(1, f"the buffer is full, of max_size={max_size}")
 
     def end(self) -> None:
         """Log what was not logged yet."""
-        if self._unlogged:
-            _log.warning("%d more buffered marks have failed", self._unlogged)
-            self._unlogged = 0
+        self._failed.end()
+        self._dropped.end()

@@ -30,10 +30,10 @@ class Chunk(Sequence["Mark"]):
     Attributes:
         records: the marks.
         whole: the chunk of which this is a part, or this one.
-        settled: how many marks of the whole chunk have a result.
+        number: its place among the chunks of its buffer.
         owner: the buffer.
         has_reserved: whether marks of it hold places in ``max_events``.
-        room: how many records it may have.
+        room: how many records it may have; 0 once its marks have results.
         closes_at: until when the buffer may append records, on its clock.
     """
 
@@ -42,10 +42,10 @@ class Chunk(Sequence["Mark"]):
         "_settle",
         "closes_at",
         "has_reserved",
+        "number",
         "owner",
         "records",
         "room",
-        "settled",
         "whole",
     )
 
@@ -67,7 +67,7 @@ class Chunk(Sequence["Mark"]):
         self.owner = owner
         self.records = records
         self.whole: Chunk = whole or self
-        self.settled = 0
+        self.number = 0
         self.has_reserved = False
         self.room = 0
         self.closes_at = 0.0
@@ -94,11 +94,6 @@ class Chunk(Sequence["Mark"]):
         """Compare by identity."""
         return self is other
 
-    @property
-    def waiting(self) -> int:
-        """How many marks of the whole chunk have no result yet."""
-        return len(self.whole.records) - self.whole.settled
-
     def done(self) -> bool:
         """Return whether the marks have results."""
         return self._is_done
@@ -106,6 +101,7 @@ class Chunk(Sequence["Mark"]):
     def set_result(self, results: Any) -> None:
         """Give each mark its result, once."""
         self._is_done = True
+        self.room = 0
         self._settle(self, results)
 
     def part(self, records: list[Record]) -> Chunk:

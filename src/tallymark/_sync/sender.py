@@ -111,6 +111,7 @@ class Sender:
             self._check_usable()
         if not options.drops:
             raise options.overloaded(waiting)
+        self._report.drop(options.max_size)
 
     def _take_back(self, item: tuple[Record, float]) -> bool:
         """Remove the last mark, before which a signal handler has closed the buffer.

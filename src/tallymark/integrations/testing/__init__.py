@@ -11,7 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..._core.options import checked_timeout
+from ..._core.options import TallyOptions, checked_timeout
 from ..._redis import defaults, memory
 from ..._redis.clocks import clocks
 from ..._redis.faults import EmbeddedFaults, Fault
@@ -119,7 +119,16 @@ def default_tallies(url: str, options: dict[str, Any]) -> Iterator[None]:
     Arguments:
         url: the URL of the store.
         options: those of `TallyOptions`, and ``user_ids``.
+
+    Raises:
+        InvalidValueError: there is no option of this name.
     """
+    unknown = sorted(options.keys() - {"user_ids"} - TallyOptions.__annotations__.keys())
+    if unknown:
+        raise InvalidValueError(
+            "the marker tallymark and the fixture tally_options take user_ids and the options of "
+            f"tallymark.TallyOptions, not {', '.join(unknown):.200}"
+        )
     before = defaults.configured()
     defaults.configure(url, **options)
     try:
@@ -136,14 +145,14 @@ def real_clocks() -> Iterator[None]:
     """Let freezegun freeze what marks are dated with, and no timeout.
 
     It replaces ``time.time`` by another function, so tallies have to look it up at each mark.
-    It also stops the clock of asyncio's event loops, so that no timer fires.
+    It also stops the clock of asyncio's event loops, so that no timer fires. The test may import
+    it later.
     """
     before = clocks.time
     loops: Any = asyncio.BaseEventLoop
     loop_time = loops.time
     clocks.time = lambda: time.time()  # noqa: PLW0108 - see above
-    if "freezegun" in sys.modules:
-        loops.time = lambda _: clocks.monotonic()
+    loops.time = lambda _: clocks.monotonic()
     try:
         yield
     finally:

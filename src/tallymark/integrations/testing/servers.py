@@ -19,6 +19,7 @@ from ..._core.options import Options
 from ..._core.urls import StoreUrl
 from ..._redis.blocking_clients import KINDS
 from ..._redis.clients import make_client
+from ..._redis.errors import failure
 from ...errors import InvalidValueError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Database:
 
         Raises:
             InvalidValueError: the URL is not allowed, or the database is not empty.
+            StoreError: the server cannot be reached, or refuses the login.
         """
         address = StoreUrl(url, "--tallymark-url: ").address
         if address.scheme not in ("redis", "rediss", "unix"):
@@ -67,11 +69,15 @@ class Database:
                 f"--tallymark-url: database {number} cannot be used ({error}); each worker of "
                 "pytest-xdist needs one, from the number in the URL on"
             ) from error
+        except redis.RedisError as error:
+            failed = failure(error)
+            raise type(failed)(f"--tallymark-url: {failed}") from error
 
     def _claim(self, number: int) -> None:
         with self._client.pipeline() as pipeline:
             pipeline.watch(_CLAIM)
             empty = not pipeline.dbsize()
+            seconds = pipeline.ttl(_CLAIM)
             if empty:
                 pipeline.multi()
                 pipeline.set(_CLAIM, self._token, nx=True, ex=_LIFETIME)
@@ -80,10 +86,16 @@ class Database:
                 empty = bool(claimed) and size == 1
                 if claimed and not empty:
                     self._client.delete(_CLAIM)
+        if not empty and seconds >= 0:
+            raise InvalidValueError(
+                f"--tallymark-url: other tests use database {number}, or have ended without "
+                f"emptying it, at most {round((_LIFETIME - seconds) / 60)} minutes ago. If none "
+                f"run, empty it: redis-cli -n {number} FLUSHDB"
+            )
         if not empty:
             raise InvalidValueError(
-                f"--tallymark-url: database {number} is not empty, or other tests use it; tests "
-                "need an empty one, since they flush it"
+                f"--tallymark-url: database {number} is not empty; tests need an empty one, since "
+                "they flush it"
             )
 
     def flush(self) -> None:
