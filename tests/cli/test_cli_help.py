@@ -38,7 +38,7 @@ OTHER_NAMES = {
 #: What builds event sets, and what is about the client.
 NO_COMMANDS = {
     *("hour", "day", "week", "month", "year", "unique", "during", "between", "last"),
-    *("backend", "client", "close", "from_url", "stats", "transaction", "configure"),
+    *("backend", "buffered", "client", "close", "from_url", "stats", "transaction", "configure"),
 }
 
 #: Commands whose page is longer than most.

@@ -33,7 +33,7 @@ def migrate(
     quiet: bool = False,
     run: Run,
 ) -> int:
-    """Copy a database into another one while marks go on, as docs/how-to/migrate.md describes.
+    """Copy a database into another one while marks go on: docs/how-to/migrate.md.
 
     --shards is of the new database: 16 by default, or none. The exit code is 1 if counts differ.
     --exact asks before.
