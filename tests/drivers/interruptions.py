@@ -96,11 +96,12 @@ class Interrupter:
     def call(self, at: int, function: Callable[[], Any]) -> Any:
         """Call a function, and deliver the signal at the line with this number."""
         self.at, self._count, self.reached = at, 0, ""
+        before = sys.gettrace()  # that of coverage
         sys.settrace(self.trace)
         try:
             return function()
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
 
 
 class Scenario:

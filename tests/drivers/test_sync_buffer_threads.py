@@ -77,13 +77,14 @@ def test_handlers_may_wait_where_they_interrupt_a_mark(redis_store: Store, verb:
                 return trace
 
             returned = True
+            before = sys.gettrace()  # that of coverage
             sys.settrace(trace)
             try:
                 buffer.mark_unique("flag", 10)
             except ClosedError:
                 returned = False
             finally:
-                sys.settrace(None)
+                sys.settrace(before)
             if steps <= line:  # the mark has fewer lines
                 break
             interrupted += 1
@@ -169,13 +170,14 @@ def test_a_start_that_is_interrupted(redis_store: Store) -> None:
                     raise KeyboardInterrupt
                 return trace
 
+            before = sys.gettrace()  # that of coverage
             sys.settrace(trace)
             try:
                 buffer.mark_unique("flag", 1)
             except KeyboardInterrupt:
                 interrupted += 1
             finally:
-                sys.settrace(None)
+                sys.settrace(before)
             if steps <= line:
                 break
             buffer.mark_unique("flag", 2)
