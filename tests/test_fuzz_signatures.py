@@ -101,6 +101,8 @@ INNOCENT: dict[str, Any] = {
     "fragment": False,
     "key": b"trackist_a_2026-11-23",
     "max_user_id": 100,
+    "max_size": 10,
+    "on_full": "drop",
     "shards": None,
     "other": SETS,
     # The drop-in's.

@@ -31,7 +31,7 @@ __all__ = ["fields", "setup", "shown_text"]
 FOREIGN = {
     *dir(builtins),
     *("async for", "date", "datetime", "timedelta", "tzinfo", "uuid.UUID"),
-    *("ASGIApp", "FastAPI", "os._exit", "T"),
+    *("ASGIApp", "FastAPI", "Starlette", "os._exit", "T"),
     *("Flask", "Request", "HttpRequest", "HttpResponseBase", "ImproperlyConfigured"),
     *("Redis", "RedisCluster", "MeterProvider", "TracerProvider", "os.PathLike"),
     *("AbstractAsyncContextManager", "MutableMapping"),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from .._core.arguments import checked_int, described
+from .._core.arguments import checked_int, described, plain_str
 from .._core.options import checked_timeout
 from .._core.periods import Granularity
 from .._core.untrusted import reraise_from_handler, shown
@@ -126,9 +126,10 @@ class BufferOptions:
             raise InvalidValueError(f"max_size must be at least 1, got {shown(max_size)}")
         if not isinstance(on_full, str):
             raise InvalidTypeError(f'on_full must be "raise" or "drop", got {described(on_full)}')
-        if on_full not in ("raise", "drop"):
+        word = plain_str(on_full)
+        if word not in ("raise", "drop"):
             raise InvalidValueError(f'on_full must be "raise" or "drop", got {shown(on_full)}')
-        self.drops = on_full == "drop"
+        self.drops = word == "drop"
         if on_error is not None and (not callable(on_error) or _is_async(on_error)):
             raise InvalidTypeError(
                 f"on_error must be a function that is no coroutine function, got {shown(on_error)}"
