@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,8 @@ TUESDAY = date(2026, 11, 24)
 VISITOR, USER = 500, 7
 APART = (VISITOR, USER)
 TOGETHER = (5, 5 + 16 * 3 * 10)
+
+MOVED_BEFORE = "moved before, and others may have been: call it again"
 
 #: Without shards, and with each kind of pair.
 LAYOUTS = [
@@ -469,7 +472,13 @@ async def test_a_call_that_ends_anywhere_may_be_repeated(
             await tally.merge(source, target)
             total = wire.bytes[direction] - before
             states = set()
-            for position in range(0, total, 7 if direction == "reply" else 41):
+            step = 7 if direction == "reply" else 41
+            # The reply of a script has four bytes, and may lie between two positions of a step;
+            # where it begins depends on the others. Then positions between these are tried too.
+            positions = itertools.chain(range(0, total, step), range(4, total, step))
+            for position in positions:
+                if position == 4 and any(MOVED_BEFORE in each for each in messages):
+                    break
                 redis_store.raw.flushdb()
                 await fill(observer, source)
                 await tally.event_names()  # is connected again
@@ -496,7 +505,7 @@ async def test_a_call_that_ends_anywhere_may_be_repeated(
     if options and ids == APART:
         both = ((True, True),) * 5
         assert both in states  # between the two steps
-    assert any("moved before, and others may have been: call it again" in each for each in messages)
+    assert any(MOVED_BEFORE in each for each in messages)
     assert any("call it again" not in each for each in messages)  # before the first change
 
 
