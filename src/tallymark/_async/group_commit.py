@@ -373,7 +373,7 @@ class GroupCommit(ClosedWhenIdle):
 
     def _gather(self, loop: asyncio.AbstractEventLoop) -> None:
         """Send the marks of buffers that are in the queue, soon or now; there is no leader."""
-        if self._closed or not self._may_gather():
+        if not self._may_gather():
             self._start(loop)
         elif self._gathering is None:
             # Each chunk has a timeout of its own, and should not spend it here.
@@ -381,9 +381,10 @@ class GroupCommit(ClosedWhenIdle):
             self._gathering = loop.call_later(seconds, self._end_gathering)
 
     def _may_gather(self) -> bool:
-        """Return whether only marks of buffers wait, and few of them."""
-        few = self._queue.has_only_chunks and self._queue.marks < GATHERED
-        return few and not self._repeated
+        """Return whether only marks of buffers wait, few of them, and none is sent again."""
+        if self._closed or self._repeated:
+            return False
+        return self._queue.has_only_chunks and self._queue.marks < GATHERED
 
     def _end_gathering(self) -> None:
         self._gathering = None
@@ -412,7 +413,7 @@ class GroupCommit(ClosedWhenIdle):
                 await self._send(in_flight)
                 if self._in_flight is not None:
                     continue
-                if self._queue and not self._closed and self._may_gather():
+                if self._queue and self._may_gather():
                     break
                 if self._queue and self._sizer.fast:
                     continue
@@ -431,7 +432,7 @@ class GroupCommit(ClosedWhenIdle):
         if self._in_flight is not None or self._queue:
             if self._has_callers():
                 loop = asyncio.get_running_loop()
-                if self._in_flight is None and not self._closed and self._may_gather():
+                if self._in_flight is None:
                     self._has_leader = False
                     self._gather(loop)
                 else:

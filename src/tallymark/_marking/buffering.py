@@ -41,7 +41,7 @@ _log = logging.getLogger("tallymark")
 OnFull = Literal["raise", "drop"]
 
 #: Marks gather for at most so many seconds if nothing else is to be sent, as several in one
-#: transaction cost much less than one in each: `benchmarks/web.py`, `middleware`.
+#: transaction cost much less than one in each: see `benchmarks/middleware.py`.
 GATHERING: Final = 0.01
 
 #: Or until there are so many of them.
