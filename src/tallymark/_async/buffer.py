@@ -15,7 +15,8 @@ import anyio
 from .._core.options import checked_timeout
 from .._core.user_ids import IdT
 from .._marking.buffering import BufferStats, FailureReport, failures
-from .._marking.chunks import Chunk
+from .._marking.chunks import FIELDS, NO_BIT, Chunk
+from .._marking.marks import BitMark
 from .._marking.sizing import MAX_BATCH_MARKS
 from .._redis.clocks import clocks
 from ..errors import ClosedError, StoreTimeoutError, TallymarkError, WrongEventLoopError
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .._marking.buffering import BufferedMark, BufferOptions
-    from .._marking.chunks import Record
     from .._marking.marks import Mark, Result
     from .backend import AsyncBackend
 
@@ -66,7 +66,7 @@ class _Flush:
     def settled(self, chunk: Chunk) -> None:
         """Count the marks of a chunk, or of a part of one, which have their results now."""
         if chunk.whole.number <= self.last:
-            self.waiting -= len(chunk.records)
+            self.waiting -= len(chunk)
             if not self.waiting and not self.ended.done():
                 self.ended.set_result(None)
 
@@ -315,22 +315,33 @@ class Buffer(Generic[IdT]):
             loop = asyncio.get_running_loop()
         except RuntimeError:
             raise no_loop() from None
-        chunk = self._open.get(mark.bitmaps.shard if self._by_shard else 0, _NO_CHUNK)
-        records, record = chunk.records, (mark, user_id, now)
+        bitmaps = mark.bitmaps
+        fields: tuple[Any, ...]
+        if type(mark) is BitMark:
+            fields = (bitmaps, mark.offset, mark.value, user_id, now)
+        else:
+            fields = (bitmaps, mark, NO_BIT, user_id, now)
+        chunk = self._open.get(bitmaps.shard if self._by_shard else 0, _NO_CHUNK)
+        present = chunk.fields
         if (
-            len(records) < chunk.room
+            len(present) < chunk.room
             and loop is self._loop
             and clocks.monotonic() < chunk.closes_at
-            and not mark.bitmaps.uncounted
+            and not bitmaps.uncounted
             and self._is_open(chunk)
         ):
-            records.append(record)
+            present += fields
             self._accepted += 1
         else:
-            self._begin_chunk(record, loop)
+            self._begin_chunk(mark, list(fields), loop)
 
-    def _begin_chunk(self, record: Record, loop: asyncio.AbstractEventLoop) -> None:
+    def _begin_chunk(self, mark: Mark, fields: list[Any], loop: asyncio.AbstractEventLoop) -> None:
         """Accept a mark as the first one of a chunk.
+
+        Arguments:
+            mark: the mark.
+            fields: its fields, as in a `Chunk`.
+            loop: the running event loop.
 
         Raises:
             OverloadedError: there is no room, and marks are not dropped.
@@ -350,14 +361,13 @@ class Buffer(Generic[IdT]):
             self._dropped += 1
             self._report.drop(options.max_size)
             return
-        mark = record[0]
-        chunk = Chunk(self, self._settled, [record])
-        chunk.room = min(MAX_BATCH_MARKS, options.max_size - waiting)
+        chunk = Chunk(self, self._settled, fields)
+        chunk.room = FIELDS * min(MAX_BATCH_MARKS, options.max_size - waiting)
         chunk.closes_at = clocks.monotonic() + _CHUNK_SECONDS
         if mark.bitmaps.uncounted:
             self._marker.reserve((mark,))
             chunk.has_reserved = True
-            chunk.room = 1
+            chunk.room = FIELDS
         self._last = chunk.number = self._last + 1
         self._writer.post(chunk, options.timeout)
         self._accepted += 1
@@ -388,10 +398,10 @@ class Buffer(Generic[IdT]):
         """Count the results of a chunk, or of a part of one."""
         if chunk.whole.has_reserved:
             self._marker.release(list(chunk), results)
-        groups = failures(chunk.records, results)
+        groups = failures(chunk.records(), results)
         failed = sum(len(marks) for _, marks in groups)
         self._failed += failed
-        self._sent += len(chunk.records) - failed
+        self._sent += len(chunk) - failed
         if groups:
             # Not here, in the middle of the group commit: the program's function may mark.
             if not self._untold:

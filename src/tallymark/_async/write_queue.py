@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from .._marking.batch import MAX_COMMAND_MARKS
+from .._marking.batch import MAX_BATCH_SIZE, MAX_COMMAND_MARKS
 from .._marking.chunks import Chunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from .._cluster.batches import AnyBatch
+    from .._marking.batch import Batch
     from .._marking.marks import Mark, Result
     from ..errors import TallymarkError
 
@@ -29,9 +30,6 @@ __all__ = [
     "live",
     "to_repeat",
 ]
-
-#: How many bytes one transaction has at most, unless the marks of one call take more.
-MAX_BATCH_SIZE: Final = 256 * 1024
 
 #: A call with more marks than that is a batch of its own, built and parsed in a thread.
 LARGE: Final = 2_000
@@ -169,10 +167,8 @@ def to_repeat(
     if not isinstance(chunk, Chunk) or chunk.done() or retriable.isdisjoint(indexes):
         return None
     ended = [index for index in indexes if index not in retriable]
-    repeated = chunk.part([chunk.records[index - begin] for index in indexes if index in retriable])
-    chunk.part([chunk.records[index - begin] for index in ended]).set_result(
-        [results[index] for index in ended]
-    )
+    repeated = chunk.part(index - begin for index in indexes if index in retriable)
+    chunk.part(index - begin for index in ended).set_result([results[index] for index in ended])
     return repeated, deadline, None, repeated, seconds
 
 
@@ -396,13 +392,14 @@ class WriteQueue:
         self._chunks.popleft()
         if chunk.done():
             return len(chunk)
-        size = _add_chunk(chunk, batch, room)
+        # A cluster's batches never have chunks: see `tallymark._async.shard_posts`.
+        size = cast("Batch", batch).add_chunk(chunk, room)
         if size == len(chunk):
             taken.append(write)
             return size
         _, deadline, _, _, seconds = write
         if size:
-            first, chunk = chunk.part(chunk.records[:size]), chunk.part(chunk.records[size:])
+            first, chunk = chunk.split(size)
             taken.append((first, deadline, None, first, seconds))
         self._writes.appendleft((chunk, deadline, None, chunk, seconds))
         self._chunks.appendleft(chunk)
@@ -431,17 +428,3 @@ def _add(write: PendingWrite, batch: AnyBatch) -> None:
         if index and index % MAX_COMMAND_MARKS == 0:
             batch.seal()
         batch.add(mark)
-
-
-def _add_chunk(chunk: Chunk, batch: AnyBatch, room: int) -> int:
-    """Add the first marks of a chunk to a batch, as far as there is room; return how many."""
-    if batch.size > MAX_BATCH_SIZE:
-        return 0
-    added = 0
-    add = batch.add
-    for mark, _, _ in chunk.records[: max(0, room)]:
-        add(mark)
-        added += 1
-        if batch.size > MAX_BATCH_SIZE:
-            break
-    return added

@@ -10,7 +10,10 @@ they share are encoded once: most of the speed of marking comes from that.
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 __all__ = [
     "ASKING",
@@ -58,22 +61,22 @@ def setbit(heads: tuple[bytes, ...], offset: int, value: int) -> bytes:
     return (_SETBIT_OFFSETS[len(digits)] + digits + _SETBIT_VALUES[value]).join(heads)
 
 
-def bitfield(bulk_keys: tuple[bytes, ...], bits: list[tuple[int, int]]) -> bytes:
+def bitfield(bulk_keys: tuple[bytes, ...], offsets: Sequence[int], values: Iterable[int]) -> bytes:
     """Encode one ``BITFIELD key SET u1 offset value ...`` for each of several keys.
 
     Arguments:
         bulk_keys: the result of `bulk` for each key.
-        bits: offset and value of each bit, in the order in which they are set.
+        offsets, values: of each bit, in the order in which they are set.
     """
     # Formatting a str takes half the time of formatting bytes, and with the tables of the
     # parts around an offset it takes half of that.
     tail = "".join(
         [
             f"{_SET_OFFSETS[len(digits := str(offset))]}{digits}{_SET_VALUES[value]}"
-            for offset, value in bits
+            for offset, value in zip(offsets, values)  # noqa: B905 - of equal length
         ]
     ).encode()
-    head = b"*%d\r\n$8\r\nBITFIELD\r\n" % (2 + 4 * len(bits))
+    head = b"*%d\r\n$8\r\nBITFIELD\r\n" % (2 + 4 * len(offsets))
     return b"".join([b"%b%b%b" % (head, key, tail) for key in bulk_keys])
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from .._core import encoding
 from .._core.failures import RedirectedError, check_replicated, unexpected_reply
 from ..errors import CommandError, StoreNotReadyError
+from .chunks import NO_BIT
 from .commands import (
     SetBits,
     encode_all,
@@ -31,14 +32,18 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
 
     from .._core.periods import Granularity
+    from .chunks import Chunk
     from .commands import SingleBit, WriteCommand
-    from .marks import Mark, Result
+    from .marks import Bitmaps, Mark, Result
 
-__all__ = ["MAX_COMMAND_MARKS", "Batch", "SingleMark", "wait_command"]
+__all__ = ["MAX_BATCH_SIZE", "MAX_COMMAND_MARKS", "Batch", "SingleMark", "wait_command"]
 
 #: How many marks one command should have at most; Redis before version 7 accepts 2**20
 #: arguments.
 MAX_COMMAND_MARKS: Final = 16_384
+
+#: How many bytes one transaction has at most, unless the marks of one call take more.
+MAX_BATCH_SIZE: Final = 256 * 1024
 
 
 class _OpenCommands:
@@ -49,19 +54,19 @@ class _OpenCommands:
     def __init__(self, first: SetBits) -> None:
         self.commands = {first.bitmaps: first}
         #: The bits that these commands write.
-        self.offsets = {mark.offset for mark in first.marks}
+        self.offsets = set(first.offsets)
 
-    def command_for(self, mark: BitMark) -> SetBits | None:
+    def command_for(self, bitmaps: Bitmaps, offset: int) -> SetBits | None:
         """Return the command that a mark may join; ``None`` if it needs a new one.
 
         It may join any of the commands as long as none of them writes the mark's bit;
         else it might overtake an earlier mark. Then all of them end.
         """
-        if mark.offset in self.offsets:
+        if offset in self.offsets:
             self.commands.clear()
             self.offsets.clear()
-        self.offsets.add(mark.offset)
-        return self.commands.get(mark.bitmaps)
+        self.offsets.add(offset)
+        return self.commands.get(bitmaps)
 
 
 class Batch:
@@ -126,7 +131,8 @@ class Batch:
             joined = self._open.get(bitmaps.order_key)
             if isinstance(joined, SetBits) and joined.bitmaps is bitmaps:
                 joined.indexes.append(index)
-                joined.marks.append(mark)
+                joined.offsets.append(mark.offset)
+                joined.values.append(mark.value)
             elif joined is None:
                 if self._bitfield:
                     self._open[bitmaps.order_key] = len(self._commands)
@@ -144,6 +150,32 @@ class Batch:
             self._command_count += command.command_count()
             self.size += mark.size
         return index
+
+    def add_chunk(self, chunk: Chunk, most: int) -> int:
+        """Append the first marks of a chunk, as far as there is room; return how many.
+
+        Arguments:
+            chunk: the chunk.
+            most: how many to append at most.
+        """
+        opened = self._open
+        end = self._count + most
+        begin = index = self._count
+        for bitmaps, offset, value, _, _ in chunk.rows():
+            if index >= end or self.size > MAX_BATCH_SIZE:
+                break
+            joined = opened.get(bitmaps.order_key)
+            if type(joined) is SetBits and joined.bitmaps is bitmaps and value != NO_BIT:
+                # As `add` does, for nearly all marks.
+                joined.indexes.append(index)
+                joined.offsets.append(offset)
+                joined.values.append(value)
+                self._count = index + 1
+                self.size += bitmaps.size
+            else:
+                self.add(offset if value == NO_BIT else BitMark(bitmaps, offset, value))
+            index += 1
+        return index - begin
 
     @property
     def commands(self) -> Sequence[WriteCommand]:
@@ -167,21 +199,21 @@ class Batch:
         bitmaps = mark.bitmaps
         if isinstance(joined, int):
             first_index, first = cast("SingleBit", self._commands[joined])
-            command = SetBits(first.bitmaps, [first_index], [first])
+            command = SetBits(first.bitmaps, [first_index], (first,))
             self._commands[joined] = with_expiry(command)
             if first.bitmaps is bitmaps:
                 self._open[bitmaps.order_key] = command
-                command.add(index, mark)
+                command.add(index, mark.offset, mark.value)
                 return
             joined = command
         if isinstance(joined, SetBits):
             joined = self._open[bitmaps.order_key] = _OpenCommands(joined)
-        joined_command = joined.command_for(mark)
+        joined_command = joined.command_for(bitmaps, mark.offset)
         if joined_command is None:
-            joined_command = joined.commands[bitmaps] = SetBits(bitmaps, [], [])
+            joined_command = joined.commands[bitmaps] = SetBits(bitmaps, [], ())
             self._commands.append(with_expiry(joined_command))
             self._command_count += bitmaps.command_count
-        joined_command.add(index, mark)
+        joined_command.add(index, mark.offset, mark.value)
 
     def encode(self) -> bytes:
         """Return the bytes to send at once: ``MULTI`` to ``EXEC``, and ``WAIT`` if required."""

@@ -172,7 +172,7 @@ def record_of(mark: Mark, user_id: Any, now: date | float | None) -> BufferedMar
 
 
 def failures(
-    records: Sequence[Record], results: Sequence[Result]
+    records: Iterable[Record], results: Sequence[Result]
 ) -> list[tuple[TallymarkError, list[BufferedMark]]]:
     """Return the marks that have failed, those with equal errors together.
 

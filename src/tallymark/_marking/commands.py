@@ -40,14 +40,17 @@ SingleBit = tuple[int, BitMark]
 class SetBits:
     """Bit marks of one event on the same bitmaps, in call order.
 
+    Lists of ints, without an object for each mark: the garbage collector runs the more often,
+    the more objects there are.
+
     One ``SETBIT`` per key for a single mark, else one ``BITFIELD`` per key. Redis
     executes the operations of a ``BITFIELD`` in order, so each mark gets the reply that
     it would have got alone.
     """
 
-    __slots__ = ("bitmaps", "indexes", "marks")
+    __slots__ = ("bitmaps", "indexes", "offsets", "values")
 
-    def __init__(self, bitmaps: Bitmaps, indexes: list[int], marks: list[BitMark]) -> None:
+    def __init__(self, bitmaps: Bitmaps, indexes: list[int], marks: Iterable[BitMark]) -> None:
         """Begin with some marks.
 
         Arguments:
@@ -57,12 +60,20 @@ class SetBits:
         """
         self.bitmaps = bitmaps
         self.indexes = indexes
-        self.marks = marks
+        bits = [(mark.offset, mark.value) for mark in marks]
+        self.offsets = [offset for offset, _ in bits]
+        self.values = [value for _, value in bits]
 
-    def add(self, index: int, mark: BitMark) -> None:
-        """Append a mark."""
+    def add(self, index: int, offset: int, value: int) -> None:
+        """Append a mark.
+
+        Arguments:
+            index: its index in its batch.
+            offset, value: the bit, and what it becomes.
+        """
         self.indexes.append(index)
-        self.marks.append(mark)
+        self.offsets.append(offset)
+        self.values.append(value)
 
     def command_count(self) -> int:
         """Return how many Redis commands `encode` returns."""
@@ -70,45 +81,44 @@ class SetBits:
 
     def encode(self) -> bytes:
         """Return the Redis commands: one per key."""
-        if len(self.marks) == 1:
-            return _encoded_bit(self.marks[0])
-        return encoding.bitfield(
-            self.bitmaps.bulk_keys, [(mark.offset, mark.value) for mark in self.marks]
-        )
+        bitmaps = self.bitmaps
+        if len(self.offsets) == 1:
+            return encoding.setbit(bitmaps.setbit_heads, self.offsets[0], self.values[0])
+        return encoding.bitfield(bitmaps.bulk_keys, self.offsets, self.values)
 
     def parse_into(self, results: list[Result], replies: Sequence[Any]) -> None:
         """Put the result of each mark at its index in ``results``.
 
         If all bitmaps have expired, nothing is sent, and the results stay as they are.
         """
-        marks = self.marks
-        if len(marks) == 1:
-            results[self.indexes[0]] = bit_result(marks[0], replies)
+        values = self.values
+        if len(values) == 1:
+            results[self.indexes[0]] = bit_result(self.bitmaps, values[0], replies)
             return
         for bits in replies:
-            if type(bits) is not list or len(bits) != len(marks):
+            if type(bits) is not list or len(bits) != len(values):
                 self._parse_errors(results, replies)
                 return
         flips = self.bitmaps.flips
         rows = zip(*replies, strict=True)  # none at all if there are no bitmaps
         try:
-            for index, mark, old_bits in zip(self.indexes, marks, rows, strict=False):
-                results[index] = flips[mark.value][old_bits]
+            for index, value, old_bits in zip(self.indexes, values, rows, strict=False):
+                results[index] = flips[value][old_bits]
         except (KeyError, TypeError) as error:  # a reply has an error, or not a bit
             reraise_from_handler(error)
             self._parse_errors(results, replies)
 
     def _parse_errors(self, results: list[Result], replies: Sequence[Any]) -> None:
         """Put the result of each mark at its index, if replies are errors or do not fit."""
-        count = len(self.marks)
+        count = len(self.values)
         columns = [
             # An error in place of a list concerns all bits of its key.
             [bits] * count if isinstance(bits, CommandError) else checked_list(bits, count)
             for bits in replies
         ]
         rows = zip(*columns, strict=True)
-        for index, mark, old_bits in zip(self.indexes, self.marks, rows, strict=True):
-            results[index] = bit_result(mark, old_bits)
+        for index, value, old_bits in zip(self.indexes, self.values, rows, strict=True):
+            results[index] = bit_result(self.bitmaps, value, old_bits)
 
 
 def _encoded_bit(mark: BitMark) -> bytes:
@@ -185,10 +195,10 @@ def parse_all(
             bitmaps = mark.bitmaps
             end = begin + bitmaps.command_count
             if not bitmaps.expiry_count:
-                results[index] = bit_result(mark, replies[begin:end])
+                results[index] = bit_result(bitmaps, mark.value, replies[begin:end])
             else:
                 expiry = end - bitmaps.expiry_count
-                results[index] = bit_result(mark, replies[begin:expiry])
+                results[index] = bit_result(bitmaps, mark.value, replies[begin:expiry])
                 parse_expiry(bitmaps, (index,), results, replies[expiry:end])
         else:
             end = begin + command.command_count()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .._core.keys import KeySchema
     from .commands import WriteCommand
     from .id_marks import IdExactUnmark, IdMark
-    from .marks import Bitmaps, BitMark, Mark, Result
+    from .marks import Bitmaps, Mark, Result
 
 __all__ = ["MAX_IDS", "IdScript", "ScriptCall"]
 
@@ -251,18 +251,22 @@ class _Operations:
     def add(self, command: WriteCommand) -> None:
         """Append the operation of a write command."""
         if isinstance(command, tuple):
-            self._bit(command[1])
+            _, mark = command
+            self._bit(mark.bitmaps, mark.offset, mark.value)
             return
         inner = command.command if isinstance(command, WithExpiry) else command
-        if isinstance(inner, SetBits) and len(inner.marks) == 1:
-            self._bit(inner.marks[0])
+        if isinstance(inner, SetBits) and len(inner.offsets) == 1:
+            self._bit(inner.bitmaps, inner.offsets[0], inner.values[0])
             return
         if isinstance(inner, ExactClear):
             self._exact(inner)
             return
         self._bitmaps(b"B", inner.bitmaps.keys)
         if isinstance(inner, SetBits):
-            bits = [2 * mark.offset + mark.value for mark in inner.marks]
+            bits = [
+                2 * offset + value
+                for offset, value in zip(inner.offsets, inner.values, strict=True)
+            ]
         elif isinstance(inner, SetSparse):
             bits = [2 * offset + inner.mark.value for offset in inner.mark.offsets]
         else:
@@ -270,10 +274,10 @@ class _Operations:
         self.arguments.append(_packed(bits))
         self._expiries(inner.bitmaps)
 
-    def _bit(self, mark: BitMark) -> None:
-        self._bitmaps(b"S", mark.bitmaps.keys)
-        self.arguments.append(_packed([2 * mark.offset + mark.value]))
-        self._expiries(mark.bitmaps)
+    def _bit(self, bitmaps: Bitmaps, offset: int, value: int) -> None:
+        self._bitmaps(b"S", bitmaps.keys)
+        self.arguments.append(_packed([2 * offset + value]))
+        self._expiries(bitmaps)
 
     def _exact(self, command: ExactClear) -> None:
         mark = command.mark

@@ -186,9 +186,7 @@ class SparseMarks:
         self.size = bitmaps.size * len(offsets)
         #: The encoded ``BITFIELD`` commands. Encoded here, because another batch may be
         #: in flight meanwhile.
-        self.commands = encoding.bitfield(
-            bitmaps.bulk_keys, [(offset, value) for offset in offsets]
-        )
+        self.commands = encoding.bitfield(bitmaps.bulk_keys, offsets, itertools.repeat(value))
 
 
 @dataclass(frozen=True)

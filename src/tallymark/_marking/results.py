@@ -12,7 +12,7 @@ from .marks import flipped
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from .marks import Bitmaps, BitMark, Result
+    from .marks import Bitmaps, Result
 
 __all__ = [
     "bit_result",
@@ -26,20 +26,20 @@ __all__ = [
 ]
 
 
-def bit_result(mark: BitMark, old_bits: Sequence[Any]) -> Result:
+def bit_result(bitmaps: Bitmaps, value: int, old_bits: Sequence[Any]) -> Result:
     """Return the result of a mark.
 
     Arguments:
-        mark: the mark.
+        bitmaps: the bitmaps that it writes to.
+        value: the value that it writes.
         old_bits: the reply to the mark in each bitmap, unchecked.
     """
-    bitmaps = mark.bitmaps
     try:
-        return bitmaps.flips[mark.value][tuple(old_bits)]
+        return bitmaps.flips[value][tuple(old_bits)]
     except (KeyError, TypeError) as error:  # a TypeError if a reply is not hashable
         reraise_from_handler(error)
         bits = checked_bits(old_bits, len(bitmaps.keys))
-        changes = [bit if isinstance(bit, CommandError) else bit ^ mark.value for bit in bits]
+        changes = [bit if isinstance(bit, CommandError) else bit ^ value for bit in bits]
         return result_of(bitmaps, changes)
 
 

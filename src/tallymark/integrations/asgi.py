@@ -23,8 +23,9 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 #: which are no mappings for a type checker.
 ASGIApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 
-#: The key of a scope whose value, a list with an item, says that the request is not marked. A
-#: list, which copies of the scope share.
+#: The key of a scope whose value, if it has an item, says that the request is not marked. Copies
+#: of the scope share it. A bytearray, of which the garbage collector knows nothing: with one
+#: object more in each of many scopes, it may run for each group of requests.
 _SKIP: Final = "tallymark.skip"
 
 #: The message that starts a response, by the type of the scope.
@@ -94,15 +95,15 @@ class MarkMiddleware:
                 receive = _flushing(receive, self._tally)
             await self.app(scope, receive, send)
             return
-        skips: list[bool] = scope.setdefault(_SKIP, [])
+        skips: bytearray = scope.setdefault(_SKIP, bytearray())
         mark = self._marks.mark
 
-        async def send_and_mark(message: Message) -> None:
-            await send(message)
+        def mark_and_send(message: Message) -> Awaitable[None]:
             if message["type"] == start and not skips:
                 mark(scope, message.get("status", 101))
+            return send(message)  # type: ignore[no-any-return]
 
-        await self.app(scope, receive, send_and_mark)
+        await self.app(scope, receive, mark_and_send)
 
 
 def _flushing(receive: Receive, tally: Tally[Any]) -> Receive:
@@ -126,7 +127,7 @@ def skip_mark(request: Any) -> None:
         request: the request of the framework, with an attribute ``scope``, or the scope.
     """
     scope: Scope = getattr(request, "scope", request)
-    scope.setdefault(_SKIP, []).append(True)
+    scope.setdefault(_SKIP, bytearray()).append(1)
 
 
 def is_skipped(scope: Scope) -> bool:
