@@ -52,7 +52,6 @@ marking.add_middleware(
     MarkMiddleware,
     user=lambda scope: int(scope["path_params"]["user_id"]),
     event="request",
-    tally=lambda _: bare.state.tally,
 )
 
 

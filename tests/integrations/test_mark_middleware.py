@@ -258,7 +258,7 @@ def test_websockets_are_marked_on_request_when_they_are_accepted(memory_store: S
         ({"event": lambda _: "\n"}, "control characters"),
         ({"event": lambda scope: scope["route"].name.missing}, "missing"),
         ({"when": lambda _, __: 1 / 0}, "division by zero"),
-        ({"tally": lambda _: None}, "weak reference"),
+        ({"tally": lambda _: None}, "must return a tally"),
     ],
 )
 def test_what_functions_do_is_logged(

@@ -12,25 +12,25 @@ from typing import TYPE_CHECKING, Any, Final, Generic
 
 import anyio
 
-from .._core.options import checked_timeout
+from .._core.options import checked_timeout, switches
 from .._core.user_ids import IdT
 from .._marking.buffering import BufferStats, FailureReport, failures
-from .._marking.chunks import FIELDS, NO_BIT, Chunk
-from .._marking.marks import BitMark
+from .._marking.chunks import FIELDS, Chunk, fields_of
 from .._marking.sizing import MAX_BATCH_MARKS
 from .._redis.clocks import clocks
 from ..errors import ClosedError, StoreTimeoutError, TallymarkError, WrongEventLoopError
-from .loop_bound import no_loop, running_loop
+from .loop_bound import running_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from datetime import date
     from types import TracebackType
 
     from typing_extensions import Self
 
     from .._marking.buffering import BufferedMark, BufferOptions
-    from .._marking.marks import Mark, Result
+    from .._marking.marker import PresentEvent
+    from .._marking.marks import Bitmaps, Result
     from .backend import AsyncBackend
 
 __all__ = ["Buffer"]
@@ -39,6 +39,12 @@ _log = logging.getLogger("tallymark")
 
 #: A chunk takes marks of at most so many seconds, since they share a deadline.
 _CHUNK_SECONDS: Final = 0.01
+
+#: For how many events a buffer remembers where their marks go.
+_MOST_EVENTS: Final = 1_000
+
+#: Returns the running event loop, or ``None``.
+_running_loop: Final = asyncio._get_running_loop
 
 #: The open chunk of a buffer that has none: it has no room.
 _NO_CHUNK: Final = Chunk(None, lambda _chunk, _results: None, [])
@@ -95,8 +101,10 @@ class Buffer(Generic[IdT]):
             options: the arguments of `Tally.buffered`.
         """
         self._marker = backend.marker
+        self._max_user_id = backend.options.max_user_id
+        #: Where the marks of events go, at present.
+        self._events: dict[str, PresentEvent] = {}
         self._writer: Any = backend.writer
-        self._is_open: Callable[[Chunk], bool] = self._writer.is_open
         self._options = options
         #: The event loop, from the first mark on.
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -109,7 +117,8 @@ class Buffer(Generic[IdT]):
         self._accepted = self._sent = self._failed = self._dropped = 0
         #: The number of the last chunk.
         self._last = 0
-        #: The chunks to which marks may be appended; on a cluster, one for each shard.
+        #: The chunk to which marks may be appended; on a cluster, one for each shard.
+        self._chunk = _NO_CHUNK
         self._open: dict[int, Chunk] = {}
         self._by_shard: bool = backend.writer.orders_by_shard
         #: Marks that have failed, of which the program was not told yet.
@@ -147,9 +156,39 @@ class Buffer(Generic[IdT]):
             ClosedError, WrongEventLoopError: the buffer or the tally is closed, or belongs to
                 another event loop.
         """
-        at = clocks.time() if now is None else now
+        if now is None is track_hourly is track_unique and type(event) is str:
+            # The short way of nearly all marks: what `_accept` and the marker do, in one step.
+            at = clocks.time()
+            known = self._events.get(event)
+            if (
+                known is None
+                or not known.begins <= at < known.ends
+                or known.hourly is not switches.track_hourly
+                or known.unique is not switches.track_unique
+            ):
+                known = self._look_up(event, at)
+            if known is not None and type(user_id) is int and 0 <= user_id <= self._max_user_id:
+                shards = known.shards
+                if len(shards) == 1:
+                    bitmaps, offset = shards[0], user_id
+                else:
+                    offset, shard = divmod(user_id, len(shards))
+                    bitmaps = shards[shard]
+                if bitmaps is not None:
+                    chunk = self._chunk
+                    fields = chunk.fields
+                    if (
+                        len(fields) < chunk.room
+                        and _running_loop() is self._loop
+                        and clocks.monotonic() < chunk.closes_at
+                    ):
+                        fields += (bitmaps, offset, 1, user_id, at)
+                        self._accepted += 1
+                    else:
+                        self._accept(bitmaps, offset, 1, user_id, at)
+                    return
         mark = self._marker.mark_event(event, user_id, now, track_hourly, track_unique)
-        self._accept(mark, user_id, at)
+        self._accept(*fields_of(mark, user_id, clocks.time() if now is None else now))
 
     def unmark_event(
         self,
@@ -184,7 +223,7 @@ class Buffer(Generic[IdT]):
         """
         at = clocks.time() if now is None else now
         mark = self._marker.unmark_event(event, user_id, now, track_hourly, track_unique, False)
-        self._accept(mark, user_id, at)
+        self._accept(*fields_of(mark, user_id, at))
 
     def mark_unique(self, event: str, user_id: IdT) -> None:
         """Set a user's flag: the bit in the event's bitmap without a date.
@@ -200,7 +239,7 @@ class Buffer(Generic[IdT]):
             ClosedError, WrongEventLoopError: the buffer or the tally is closed, or belongs to
                 another event loop.
         """
-        self._accept(self._marker.mark_unique(event, user_id), user_id, None)
+        self._accept(*fields_of(self._marker.mark_unique(event, user_id), user_id, None))
 
     def unmark_unique(self, event: str, user_id: IdT) -> None:
         """Clear a user's flag: the bit in the event's bitmap without a date.
@@ -218,7 +257,7 @@ class Buffer(Generic[IdT]):
             ClosedError, WrongEventLoopError: the buffer or the tally is closed, or belongs to
                 another event loop.
         """
-        self._accept(self._marker.unmark_unique(event, user_id), user_id, None)
+        self._accept(*fields_of(self._marker.unmark_unique(event, user_id), user_id, None))
 
     # --- the buffer
 
@@ -242,6 +281,7 @@ class Buffer(Generic[IdT]):
         seconds = self._options.timeout if timeout is None else checked_timeout(timeout)
         loop = self._checked_loop()
         self._open.clear()
+        self._chunk = _NO_CHUNK
         flush = _Flush(self._last, self._waiting(), loop.create_future())
         if flush.waiting:
             self._writer.send_now()
@@ -310,44 +350,46 @@ class Buffer(Generic[IdT]):
 
     # --- accepting marks
 
-    def _accept(self, mark: Mark, user_id: IdT, now: date | float | None) -> None:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise no_loop() from None
-        bitmaps = mark.bitmaps
-        fields: tuple[Any, ...]
-        if type(mark) is BitMark:
-            fields = (bitmaps, mark.offset, mark.value, user_id, now)
+    def _accept(self, *fields: Any) -> None:
+        """Accept a mark.
+
+        Arguments:
+            fields: those of the mark in a `Chunk`.
+        """
+        if self._by_shard:
+            chunk = self._open.get(fields[0].shard, _NO_CHUNK)
         else:
-            fields = (bitmaps, mark, NO_BIT, user_id, now)
-        chunk = self._open.get(bitmaps.shard if self._by_shard else 0, _NO_CHUNK)
+            chunk = self._chunk
         present = chunk.fields
         if (
             len(present) < chunk.room
-            and loop is self._loop
+            and _running_loop() is self._loop
             and clocks.monotonic() < chunk.closes_at
-            and not bitmaps.uncounted
-            and self._is_open(chunk)
+            and not fields[0].uncounted
         ):
             present += fields
             self._accepted += 1
         else:
-            self._begin_chunk(mark, list(fields), loop)
+            self._begin_chunk(fields)
 
-    def _begin_chunk(self, mark: Mark, fields: list[Any], loop: asyncio.AbstractEventLoop) -> None:
+    def _look_up(self, event: str, now: float) -> PresentEvent | None:
+        """Return where marks of an event and the present go, if that is known."""
+        known = self._marker.present_event(event, now)
+        if known is not None:
+            if event in self._events or len(self._events) >= _MOST_EVENTS:
+                self._events.clear()  # others have ended too, or will be there again soon
+            self._events[event] = known
+        return known
+
+    def _begin_chunk(self, fields: Sequence[Any]) -> None:
         """Accept a mark as the first one of a chunk.
-
-        Arguments:
-            mark: the mark.
-            fields: its fields, as in a `Chunk`.
-            loop: the running event loop.
 
         Raises:
             OverloadedError: there is no room, and marks are not dropped.
             InvalidValueError: the quota of events is used up.
             ClosedError, WrongEventLoopError: the buffer or the tally cannot be used here.
         """
+        loop = running_loop()
         self._check_usable()
         if self._loop is None:
             _used.add(self)
@@ -361,17 +403,21 @@ class Buffer(Generic[IdT]):
             self._dropped += 1
             self._report.drop(options.max_size)
             return
-        chunk = Chunk(self, self._settled, fields)
+        chunk = Chunk(self, self._settled, list(fields))
         chunk.room = FIELDS * min(MAX_BATCH_MARKS, options.max_size - waiting)
         chunk.closes_at = clocks.monotonic() + _CHUNK_SECONDS
-        if mark.bitmaps.uncounted:
-            self._marker.reserve((mark,))
+        bitmaps: Bitmaps = fields[0]
+        if bitmaps.uncounted:
+            self._marker.reserve(chunk)
             chunk.has_reserved = True
             chunk.room = FIELDS
         self._last = chunk.number = self._last + 1
         self._writer.post(chunk, options.timeout)
         self._accepted += 1
-        self._open[mark.bitmaps.shard if self._by_shard else 0] = chunk
+        if self._by_shard:
+            self._open[bitmaps.shard] = chunk
+        else:
+            self._chunk = chunk
 
     def _check_usable(self) -> None:
         if self._closed:

@@ -108,7 +108,6 @@ class ClusterCommit(ClosedWhenIdle):
         self._pending = 0
         self._nodes = NodeCommits(client, options)
         self._posts = ShardPosts(self._submit_admitted, self._notify_idle)
-        self.is_open = self._posts.is_open
         self.abandon = self._posts.abandon
         #: The group commit that takes the marks of each shard; ``None`` while unknown.
         self._routes: list[GroupCommit | None] = [None] * (options.shards or 1)

@@ -219,7 +219,7 @@ class GroupCommit(ClosedWhenIdle):
         """Send the marks of a chunk, each of which gets its result by `Chunk.set_result`.
 
         Arguments:
-            chunk: the chunk. Marks may be appended to it as long as `is_open` is true.
+            chunk: the chunk. Marks may be appended to it as long as it has room.
             timeout: the timeout in seconds; that of its first mark.
 
         Raises:
@@ -239,9 +239,10 @@ class GroupCommit(ClosedWhenIdle):
             self._gathering.cancel()
             self._end_gathering()
 
-    def is_open(self, chunk: Chunk) -> bool:
-        """Return whether marks may be appended to a chunk with room: no other write follows it."""
-        return not self._closed and self._queue.ends_with(chunk)
+    def end_use(self) -> None:
+        """Refuse all further calls, since the group commit is being closed."""
+        super().end_use()
+        self._queue.close_chunk()
 
     def abandon(self, owner: object, failure: TallymarkError) -> None:
         """End the marks of all chunks of a buffer with an error."""

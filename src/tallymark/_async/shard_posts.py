@@ -60,10 +60,6 @@ class ShardPosts:
             self._tasks[shard] = loop.create_task(self._drain(shard, queue))
         queue.append((chunk, loop.time() + timeout, timeout))
 
-    def is_open(self, chunk: Chunk) -> bool:
-        """Return whether marks may be appended to a chunk with room: it is not in flight."""
-        return chunk not in self._in_flight
-
     def abandon(self, owner: object, failure: TallymarkError) -> None:
         """End the marks of all chunks of a buffer with an error."""
         for queue in list(self._queues.values()):
@@ -102,6 +98,7 @@ class ShardPosts:
 
     async def _send_chunk(self, chunk: Chunk, deadline: float, seconds: float) -> None:
         self._in_flight.add(chunk)
+        chunk.room = 0
         marks = list(chunk)
         try:
             results: list[Result] = await self._send(marks, deadline, seconds)

@@ -185,6 +185,7 @@ class WriteQueue:
         "_capacity",
         "_chunks",
         "_free",
+        "_last",
         "_waiters",
         "_waiting_places",
         "_writes",
@@ -199,6 +200,8 @@ class WriteQueue:
         """
         self._capacity = self._free = capacity
         self._writes: deque[PendingWrite] = deque()
+        #: The last write, if it is a chunk that may have room.
+        self._last: Chunk | None = None
         #: The chunks among the writes, in the same order.
         self._chunks: deque[Chunk] = deque()
         #: The callers that wait for a place, each with the number of places that it needs.
@@ -248,18 +251,23 @@ class WriteQueue:
 
     def put(self, write: PendingWrite, places: int) -> None:
         """Append a write of ``places`` marks; the queue must not be full."""
+        if self._last is not None:
+            self.close_chunk()
         self._free -= places
         self._writes.append(write)
 
     def put_chunk(self, write: PendingWrite, chunk: Chunk) -> None:
-        """Append a chunk, also to a full queue."""
+        """Append a chunk, also to a full queue. It keeps its room as long as it is the last."""
+        self.close_chunk()
+        self._last = chunk
         self._chunks.append(chunk)
         self._writes.append(write)
 
-    def ends_with(self, chunk: Chunk) -> bool:
-        """Return whether a chunk is the last write in the queue."""
-        writes = self._writes
-        return writes[-1][0] is chunk if writes else False
+    def close_chunk(self) -> None:
+        """Have no more marks appended to the last chunk."""
+        if self._last is not None:
+            self._last.room = 0
+            self._last = None
 
     def put_back(self, writes: Sequence[PendingWrite]) -> int:
         """Put writes in front of all others, to be sent again; return how many marks they have."""
@@ -340,6 +348,7 @@ class WriteQueue:
     def clear(self) -> None:
         """Drop all writes in the queue."""
         places = self.size
+        self.close_chunk()
         self._writes.clear()
         self._chunks.clear()
         self._release(places)
@@ -390,6 +399,7 @@ class WriteQueue:
             taken: takes the write.
         """
         self._chunks.popleft()
+        chunk.room = 0
         if chunk.done():
             return len(chunk)
         # A cluster's batches never have chunks: see `tallymark._async.shard_posts`.

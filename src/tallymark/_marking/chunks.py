@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .marks import Bitmaps, Mark, Result
 
-__all__ = ["FIELDS", "NO_BIT", "Chunk", "Record", "retriable_indexes"]
+__all__ = ["FIELDS", "NO_BIT", "Chunk", "Record", "fields_of", "retriable_indexes"]
 
 #: A mark, the user's id, and the moment: the argument ``now``; if that was ``None``, the time in
 #: seconds since 1970; ``None`` for a flag.
@@ -48,7 +48,7 @@ class Chunk(Sequence["Mark"]):
         number: its place among the chunks of its buffer.
         owner: the buffer.
         has_reserved: whether marks of it hold places in ``max_events``.
-        room: how many fields it may have; 0 once its marks have results.
+        room: how many fields it may have; 0 once another write follows it, or it is sent.
         closes_at: until when the buffer may append marks, on its clock.
     """
 
@@ -144,6 +144,13 @@ class Chunk(Sequence["Mark"]):
 
     def _of(self, fields: list[Any]) -> Chunk:
         return Chunk(self.owner, self._settle, fields, self.whole)
+
+
+def fields_of(mark: Mark, user_id: Any, now: date | float | None) -> list[Any]:
+    """Return the fields of a mark in a chunk."""
+    if type(mark) is BitMark:
+        return [mark.bitmaps, mark.offset, mark.value, user_id, now]
+    return [mark.bitmaps, mark, NO_BIT, user_id, now]
 
 
 def retriable_indexes(results: Sequence[Result]) -> list[int]:

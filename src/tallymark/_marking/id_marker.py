@@ -72,6 +72,9 @@ class IdMarker(Marker):
         shard = self._dictionary.shard(key)
         return IdMark(self.bitmaps(event, now, track_hourly, track_unique, shard), key, 1)
 
+    def present_event(self, event: str, now: float) -> None:
+        """Return ``None``: the offsets of users are not known yet."""
+
     def _place(self, user_id: Any) -> tuple[int, Any]:
         key = self._key(user_id)
         return self._dictionary.shard(key), key

@@ -24,7 +24,7 @@ from .marks import Bitmaps, BitMark, ExactUnmark
 from .policies import EventPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import date, datetime
 
     from .._core.options import Options
@@ -32,11 +32,37 @@ if TYPE_CHECKING:
     from .policies import Lock
     from .rows import RowWrite
 
-__all__ = ["Marker"]
+__all__ = ["Marker", "PresentEvent"]
 
 #: The granularities that an exact unmark clears only if no other day of the period has
 #: the user.
 _OF_SEVERAL_DAYS = Granularity.WEEK | Granularity.MONTH | Granularity.YEAR
+
+
+class PresentEvent:
+    """Where the marks of an event go, as long as the hour and the global switches stay.
+
+    Attributes:
+        begins, ends: the hour, in seconds since 1970.
+        hourly, unique: the global switches.
+        shards: the bitmaps in each shard; ``None`` if they are not cached.
+    """
+
+    __slots__ = ("begins", "ends", "hourly", "shards", "unique")
+
+    def __init__(
+        self,
+        begins: float,
+        ends: float,
+        hourly: bool,
+        unique: bool,
+        shards: Sequence[Bitmaps | None],
+    ) -> None:
+        self.begins = begins
+        self.ends = ends
+        self.hourly = hourly
+        self.unique = unique
+        self.shards = shards
 
 
 class Marker:
@@ -95,6 +121,24 @@ class Marker:
                         return BitMark(bitmaps, offset, 1)
         shard, user = self._place(user_id)
         return self._bit(self.bitmaps(event, now, track_hourly, track_unique, shard), user, 1)
+
+    def present_event(self, event: str, now: float) -> PresentEvent | None:
+        """Return where marks of an event and the present go, if it is in the cache.
+
+        Arguments:
+            event: the event, unchecked: if it is not allowed, it is not in the cache.
+            now: the present, in seconds since 1970.
+        """
+        present = self._cache.present
+        if not present.begins <= now < present.ends:
+            return None
+        hourly, unique = switches.track_hourly, switches.track_unique
+        index = 2 * (hourly if self._hourly is None else self._hourly)
+        index += unique if self._unique is None else self._unique
+        shards = present.bitmaps[index].get(event)
+        if shards is None:
+            return None
+        return PresentEvent(present.begins, present.ends, hourly, unique, shards)
 
     def unmark_event(
         self,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import weakref
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 from .._core.arguments import checked_name, described
 from ..errors import InvalidTypeError
@@ -26,8 +25,9 @@ FunctionT = TypeVar("FunctionT", bound="Callable[..., object]")
 
 failures = LoggedFailures("a request was not marked")
 
-#: One buffer for each tally, from its first mark of a request on.
-_buffers: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+#: The attribute of a tally that has its buffer, from its first mark of a request on. A web app
+#: looks it up for each request.
+_BUFFER: Final = "_tallymark_request_buffer"
 
 
 @overload
@@ -40,9 +40,12 @@ def buffer_of(tally: SyncTally[Any]) -> SyncBuffer[Any]: ...
 
 def buffer_of(tally: Tally[Any] | SyncTally[Any]) -> Any:
     """Return the buffer of a tally for marks of requests; closing the tally flushes it."""
-    buffer = _buffers.get(tally)
-    if buffer is None:  # of two threads that make one, both get the first one's
-        buffer = _buffers.setdefault(tally, tally.buffered(on_full="drop"))
+    buffer = getattr(tally, _BUFFER, None)
+    if buffer is None:
+        if not hasattr(tally, "buffered"):
+            raise InvalidTypeError(f"tally must return a tally, got {described(tally)}")
+        # Of two threads that make one, both get the first one's.
+        buffer = vars(tally).setdefault(_BUFFER, tally.buffered(on_full="drop"))
     return buffer
 
 
@@ -51,7 +54,7 @@ def close_buffer(tally: SyncTally[Any]) -> None:
 
     A later mark begins a new buffer.
     """
-    buffer = _buffers.pop(tally, None)
+    buffer = vars(tally).pop(_BUFFER, None)
     if buffer is not None:
         buffer.close()
     log_the_rest()
@@ -87,7 +90,7 @@ class RequestMarks(Generic[RequestT]):
             request: the request, or its scope.
             status: the status code of the response.
         """
-        with failures:
+        try:
             when = self._when
             if not (status < 400 if when is None else when(request, status)):
                 return
@@ -98,6 +101,8 @@ class RequestMarks(Generic[RequestT]):
             name = event if isinstance(event, str) else event(request)
             if name is not None:
                 buffer_of(self._tally(request)).mark_event(name, user_id)
+        except Exception as error:  # noqa: BLE001 - also of the program's functions
+            failures.caught(error)
 
 
 def checked_event(

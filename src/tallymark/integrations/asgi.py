@@ -95,15 +95,21 @@ class MarkMiddleware:
                 receive = _flushing(receive, self._tally)
             await self.app(scope, receive, send)
             return
-        skips: bytearray = scope.setdefault(_SKIP, bytearray())
-        mark = self._marks.mark
+        scope.setdefault(_SKIP, bytearray())
 
-        def mark_and_send(message: Message) -> Awaitable[None]:
-            if message["type"] == start and not skips:
-                mark(scope, message.get("status", 101))
-            return send(message)  # type: ignore[no-any-return]
+        def send_and_mark(message: Message) -> Awaitable[None]:
+            if message["type"] == start:
+                return self._start(scope, send, message)
+            sent: Awaitable[None] = send(message)  # a coroutine less for the body
+            return sent
 
-        await self.app(scope, receive, mark_and_send)
+        await self.app(scope, receive, send_and_mark)
+
+    async def _start(self, scope: Scope, send: Send, message: Message) -> None:
+        """Start the response, then mark the request."""
+        await send(message)
+        if not scope[_SKIP]:
+            self._marks.mark(scope, message.get("status", 101))
 
 
 def _flushing(receive: Receive, tally: Tally[Any]) -> Receive:
