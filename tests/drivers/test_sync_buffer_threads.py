@@ -6,6 +6,7 @@ import asyncio
 import functools
 import gc
 import inspect
+import linecache
 import signal
 import subprocess
 import sys
@@ -53,6 +54,11 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
+def living_threads() -> list[threading.Thread]:
+    """Return the threads that run; `threading.enumerate` also has those whose start failed."""
+    return [thread for thread in threading.enumerate() if thread.is_alive()]
+
+
 @pytest.mark.parametrize("verb", ["flush", "close"])
 def test_handlers_may_wait_where_they_interrupt_a_mark(redis_store: Store, verb: str) -> None:
     """A line of a mark is interrupted, one after another, also those that hold the lock."""
@@ -95,6 +101,7 @@ def test_handlers_may_wait_where_they_interrupt_a_mark(redis_store: Store, verb:
     assert interrupted > 8
 
 
+@pytest.mark.timed  # without coverage, which has a lock, in which the handler may interrupt it
 def test_a_signal_handler_closes_the_buffer_during_marks(redis_store: Store) -> None:
     def handler(*_: object) -> None:
         buffer.close()
@@ -156,15 +163,22 @@ def test_a_start_that_is_interrupted(redis_store: Store) -> None:
     """A line of the first mark is interrupted by an exception, one after another."""
     interrupted = 0
     with SyncTally.from_url(redis_store.url, timeout=10) as tally:
-        for line in range(60):
+        for line in range(100):
             buffer = tally.buffered()
             steps = 0
+            lines: set[Any] = set()
 
             def trace(frame: Any, event: str, _: object) -> Any:
                 nonlocal steps
-                if frame.f_globals["__name__"] not in ("tallymark._sync.sender", "threading"):
+                if frame.f_globals["__name__"] != "tallymark._sync.sender" or event != "line":
                     return trace
-                steps += event == "line"
+                # No signal handler runs at a `try`, nor at the end of a `with` block, which has the
+                # line of its beginning. An exception from here would leave the lock locked.
+                text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+                if text == "try:" or (frame, frame.f_lineno) in lines:  # noqa: B023
+                    return trace
+                lines.add((frame, frame.f_lineno))  # noqa: B023
+                steps += 1
                 if steps == line + 1:  # noqa: B023
                     sys.settrace(None)
                     raise KeyboardInterrupt
@@ -185,7 +199,30 @@ def test_a_start_that_is_interrupted(redis_store: Store) -> None:
             assert buffer.stats().sent == buffer.stats().accepted
             buffer.close()
     assert interrupted > 20
-    until(lambda: "tallymark-buffer" not in {thread.name for thread in threading.enumerate()})
+    until(lambda: "tallymark-buffer" not in {thread.name for thread in living_threads()})
+
+
+def test_a_mark_during_the_start_starts_no_other_thread(
+    redis_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a signal handler, which is interrupted by another one, without end."""
+    threads: list[threading.Thread] = []
+
+    class Marking(threading.Thread):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            threads.append(self)
+            if len(threads) < 5:
+                buffer.mark_unique("flag", len(threads))
+
+    with SyncTally.from_url(redis_store.url) as tally, tally.buffered() as buffer:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading, "Thread", Marking)
+            buffer.mark_unique("flag", 0)
+        buffer.flush()
+        assert buffer.stats() == (2, 2, 0, 0, 0)
+    assert len(threads) == 1
+    assert redis_store.bits() == {"trackist_flag_u": {0, 1}}
 
 
 def test_on_error_that_exits_is_logged(

@@ -70,6 +70,8 @@ class Sender:
         """Begin empty, without a thread, as in a child process."""
         #: Re-entrant, since signal handlers may mark. Held for few operations, never while waiting.
         self._lock = threading.RLock()
+        #: Held by the mark that starts the thread. Re-entrant, so that it knows its owner.
+        self._starting: Any = threading.RLock()
         self._report = FailureReport(self._options.on_error, clocks.monotonic)
         self._sent = self._failed = self._dropped = 0
         #: The marks that wait, each with its deadline, and those that the thread sends.
@@ -128,8 +130,13 @@ class Sender:
         self._check_usable()
         if mark.bitmaps.uncounted:
             self._marker.reserve((mark,))
+        # Starting a thread takes long. A signal handler that interrupts it may mark too, but not
+        # start another thread: handlers that come often would interrupt each other without end.
+        if self._starting._is_owned():
+            return
         try:
-            self._start()
+            with self._starting:
+                self._start()
         except BaseException as error:
             if mark.bitmaps.uncounted:
                 self._marker.release((mark,), error=error)
