@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import json
 import statistics
 import sys
 from typing import TYPE_CHECKING, Any
 
 import redis
+from contest import median_ratio
 from http_load import load
 from web import TASKS, UVICORN, ask, check, rows_of, served
 
@@ -28,6 +30,9 @@ TIMEOUT = 0.5
 def middleware(url: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
     """Measure an app with and without marks in turns, and return a row for each.
 
+    Latencies are those of rounds, the ratio and the CPU time those of turns of a tenth of a
+    second, in one run of all rounds.
+
     Raises:
         RuntimeError: a request failed.
     """
@@ -47,7 +52,15 @@ def middleware(url: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
                 loads[name].append(measured)
                 cpu[name].append(cpu_us)
             check(store, ["request"])
+        ask(port, "taken", 0)
+        load(port, "turns", 2 * rounds * seconds, TASKS)
+        taken = json.loads(ask(port, "taken", 0))
     rows = _with_cpu(loads, cpu, "no mark")
+    for row, kind in zip(rows, kinds.values(), strict=True):
+        row["cpu_us"] = statistics.median(1e6 * cpu / number for number, _, cpu in taken[kind])
+    pairs = list(zip(taken["marking"], taken["bare"], strict=False))
+    rates = [[number / took for number, took, _ in each] for each in zip(*pairs, strict=True)]
+    rows[1]["ratio"] = median_ratio(*rates)
     if any(row["failed"] for row in rows):
         raise RuntimeError(f"requests have failed: {rows}")
     return rows

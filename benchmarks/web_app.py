@@ -1,7 +1,8 @@
 """The FastAPI example with two more endpoints: one with the obvious code, one without a mark.
 
 All three do the same but for the mark, in one process, so that other load of the machine
-slows all of them.
+slows all of them. Two more apps of that process are without and with `MarkMiddleware`; requests
+of ``/turns`` go to either of them in turns.
 """
 
 from __future__ import annotations
@@ -68,7 +69,59 @@ async def cpu(_: int) -> float:
     return time.process_time()
 
 
+class Turns:
+    """Requests of ``/turns`` on two apps in turns, and how many each has answered.
+
+    The speed of a machine changes from one second to the next, by more than a mark costs.
+    """
+
+    SECONDS = 0.1
+    #: So much of each turn is not measured: marks of the turn before may be sent then.
+    LEAD = 0.02
+
+    def __init__(self) -> None:
+        self.kind = "bare"
+        self.begun = self._begin(0.0)
+        self.requests = 0
+        #: The requests of each turn, how long it took, and its CPU time, in seconds.
+        self.taken: dict[str, list[tuple[int, float, float]]] = {"bare": [], "marking": []}
+
+    def _begin(self, seconds: float) -> tuple[float, float]:
+        return time.perf_counter() + seconds, time.process_time()
+
+    def next(self) -> str:
+        """Return the kind of app for the next request."""
+        now = time.perf_counter()
+        since, cpu_since = self.begun
+        if now >= since + self.SECONDS - self.LEAD:
+            if self.requests:
+                cpu = time.process_time() - cpu_since
+                self.taken[self.kind].append((self.requests, now - since, cpu))
+            self.kind = "marking" if self.kind == "bare" else "bare"
+            self.begun = self._begin(self.LEAD)
+            self.requests = 0
+        elif now >= since:
+            if not self.requests:
+                self.begun = self._begin(0.0)
+            self.requests += 1
+        return self.kind
+
+
+turns = Turns()
+
+
+@bare.post("/taken/{_}/login")
+async def taken(_: int) -> dict[str, list[tuple[int, float, float]]]:
+    """Return the turns since the last call."""
+    result, turns.taken = turns.taken, {"bare": [], "marking": []}
+    return result
+
+
 async def both(scope: Any, receive: Any, send: Any) -> None:
     """Serve both apps in one process."""
-    chosen = marking if scope.get("path", "").startswith("/marking") else bare
-    await chosen(scope, receive, send)
+    path = scope.get("path", "")
+    kind = path.partition("/")[2].partition("/")[0]
+    if kind == "turns":
+        kind = turns.next()
+        scope["path"] = path.replace("turns", kind, 1)
+    await (marking if kind == "marking" else bare)(scope, receive, send)
