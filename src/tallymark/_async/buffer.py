@@ -356,10 +356,7 @@ class Buffer(Generic[IdT]):
         Arguments:
             fields: those of the mark in a `Chunk`.
         """
-        if self._by_shard:
-            chunk = self._open.get(fields[0].shard, _NO_CHUNK)
-        else:
-            chunk = self._chunk
+        chunk = self._open.get(fields[0].shard, _NO_CHUNK) if self._by_shard else self._chunk
         present = chunk.fields
         if (
             len(present) < chunk.room

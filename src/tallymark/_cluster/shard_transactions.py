@@ -165,8 +165,9 @@ class ShardBatches:
                     commands.append((indexes[0], marks[indexes[0]]))
                     command_count += bitmaps.command_count
                 elif self._bitfield:
-                    run = SetBits(bitmaps, indexes, [marks[index] for index in indexes])
-                    commands.append(run)
+                    offsets = [marks[index].offset for index in indexes]
+                    values = [marks[index].value for index in indexes]
+                    commands.append(SetBits(bitmaps, indexes, offsets, values))
                     command_count += bitmaps.command_count
                 else:
                     commands += [(index, marks[index]) for index in indexes]

@@ -199,18 +199,21 @@ class Batch:
         bitmaps = mark.bitmaps
         if isinstance(joined, int):
             first_index, first = cast("SingleBit", self._commands[joined])
-            command = SetBits(first.bitmaps, [first_index], (first,))
+            indexes, offsets, values = [first_index], [first.offset], [first.value]
+            command = SetBits(first.bitmaps, indexes, offsets, values)
             self._commands[joined] = with_expiry(command)
             if first.bitmaps is bitmaps:
                 self._open[bitmaps.order_key] = command
-                command.add(index, mark.offset, mark.value)
+                indexes.append(index)
+                offsets.append(mark.offset)
+                values.append(mark.value)
                 return
             joined = command
         if isinstance(joined, SetBits):
             joined = self._open[bitmaps.order_key] = _OpenCommands(joined)
         joined_command = joined.command_for(bitmaps, mark.offset)
         if joined_command is None:
-            joined_command = joined.commands[bitmaps] = SetBits(bitmaps, [], ())
+            joined_command = joined.commands[bitmaps] = SetBits(bitmaps, [], [], [])
             self._commands.append(with_expiry(joined_command))
             self._command_count += bitmaps.command_count
         joined_command.add(index, mark.offset, mark.value)

@@ -50,19 +50,20 @@ class SetBits:
 
     __slots__ = ("bitmaps", "indexes", "offsets", "values")
 
-    def __init__(self, bitmaps: Bitmaps, indexes: list[int], marks: Iterable[BitMark]) -> None:
+    def __init__(
+        self, bitmaps: Bitmaps, indexes: list[int], offsets: list[int], values: list[int]
+    ) -> None:
         """Begin with some marks.
 
         Arguments:
             bitmaps: the bitmaps of all marks.
             indexes: the index of each mark in its batch.
-            marks: the marks.
+            offsets, values: the bit of each mark, and what it becomes.
         """
         self.bitmaps = bitmaps
         self.indexes = indexes
-        bits = [(mark.offset, mark.value) for mark in marks]
-        self.offsets = [offset for offset, _ in bits]
-        self.values = [value for _, value in bits]
+        self.offsets = offsets
+        self.values = values
 
     def add(self, index: int, offset: int, value: int) -> None:
         """Append a mark.

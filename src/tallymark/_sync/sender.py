@@ -132,7 +132,7 @@ class Sender:
             self._marker.reserve((mark,))
         # Starting a thread takes long. A signal handler that interrupts it may mark too, but not
         # start another thread: handlers that come often would interrupt each other without end.
-        if self._starting._is_owned():
+        if self._starting._is_owned():  # noqa: SLF001 - as `threading.Condition` does
             return
         try:
             with self._starting:
