@@ -44,7 +44,7 @@ _CHUNK_SECONDS: Final = 0.01
 _MOST_EVENTS: Final = 1_000
 
 #: Returns the running event loop, or ``None``.
-_running_loop: Final = asyncio._get_running_loop
+_running_loop: Final = asyncio._get_running_loop  # noqa: SLF001 - the public one raises
 
 #: The open chunk of a buffer that has none: it has no room.
 _NO_CHUNK: Final = Chunk(None, lambda _chunk, _results: None, [])
