@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import threading
 import time
@@ -240,3 +241,27 @@ async def test_failures_are_told_once_in_a_step_of_the_loop() -> None:
         await buffer.flush()
         await other.aclose(0.01)
     assert told == [1, 1, 1]
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+async def test_marks_that_wait_are_no_objects_of_the_garbage_collector(shards: int) -> None:
+    """With an object for each, it runs in a web app for every group of requests."""
+    async with Tally.from_url(_nowhere(), shards=shards) as tally:
+        buffer = tally.buffered()
+        events = ("read", "write")
+        for event in events:
+            for user in range(shards):
+                buffer.mark_event(event, user)
+        gc.collect()
+        gc.disable()
+        try:
+            before = len(gc.get_objects())
+            for user in range(500):
+                for event in events:
+                    buffer.mark_event(event, user)
+            added = len(gc.get_objects()) - before
+        finally:
+            gc.enable()
+        assert buffer.stats().waiting == 1_000 + 2 * shards
+        assert added < 50  # chunks, and their places in the queue
+        await buffer.aclose(0.01)

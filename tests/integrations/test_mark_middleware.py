@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import re
 import subprocess
@@ -587,3 +588,30 @@ async def test_a_cancelled_request_is_cancelled_and_later_ones_are_marked(
             await slow
         await run(wrapped, scope("/", b"2"))
     assert marked(memory_store) == {2}
+
+
+async def test_a_request_leaves_no_object_behind(memory_store: Store) -> None:
+    """The garbage collector runs the more often, the more objects many scopes have."""
+    scopes: list[dict[str, Any]] = []
+
+    async def app(scope: Any, _: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body"})
+
+    async def send(_: Any) -> None: ...
+
+    async with Tally.from_url(memory_store.url, track_unique=True) as tally:
+        marking = MarkMiddleware(app, user=lambda scope: scope["number"], tally=tally)
+        await marking({"type": "http", "number": 0}, None, send)
+        gc.collect()
+        gc.disable()
+        try:
+            before = len(gc.get_objects())
+            for number in range(500):
+                scopes.append({"type": "http", "number": number})
+                await marking(scopes[-1], None, send)
+            added = len(gc.get_objects()) - before - len(scopes)
+        finally:
+            gc.enable()
+        assert added < 50
+    assert marked(memory_store) == set(range(500))
