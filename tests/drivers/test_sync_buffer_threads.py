@@ -225,6 +225,50 @@ def test_a_mark_during_the_start_starts_no_other_thread(
     assert redis_store.bits() == {"trackist_flag_u": {0, 1}}
 
 
+def waits_for_lock(thread: threading.Thread) -> bool:
+    """Return whether a thread is in a mark, where that needs the lock of the buffer."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return frame is not None and frame.f_code.co_name == "_accept"
+
+
+def test_marks_that_rely_on_a_start_that_fails_have_failed(
+    redis_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And none waits for the lock of the start, as a signal handler in another thread would."""
+    told: list[int] = []
+
+    class Failing(threading.Thread):
+        def start(self) -> None:
+            if not others:
+                for user in (1, 2):
+                    others.append(real(target=buffer.mark_unique, args=("flag", user)))
+                    others[-1].start()
+                buffer.mark_unique("flag", 3)  # as a signal handler
+                until(lambda: all(waits_for_lock(thread) for thread in others))
+            raise RuntimeError("no more threads")
+
+    def on_error(_: Exception, marks: Any) -> None:
+        told.extend(mark.user_id for mark in marks)
+
+    real = threading.Thread
+    others: list[threading.Thread] = []
+    with SyncTally.from_url(redis_store.url) as tally:
+        buffer = tally.buffered(on_error=on_error)
+        with monkeypatch.context() as patched:
+            patched.setattr(threading, "Thread", Failing)
+            with pytest.raises(TallymarkError, match="no more threads"):
+                buffer.mark_unique("flag", 0)
+            for thread in others:
+                thread.join(10)
+        assert buffer.stats() == (3, 0, 0, 3, 0)
+        assert sorted(told) == [1, 2, 3]
+        thread = threading.Thread(target=buffer.mark_unique, args=("flag", 4))
+        thread.start()
+        thread.join(10)
+        buffer.close()
+        assert buffer.stats() == (4, 1, 0, 3, 0)
+
+
 def test_on_error_that_exits_is_logged(
     redis_store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,7 +9,8 @@ import logging
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from starlette.applications import Starlette
@@ -22,6 +23,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.testclient import TestClient, httpx  # type: ignore[attr-defined]  # pyright: ignore[reportPrivateImportUsage]
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from servers import free_port
 from tallymark import InvalidTypeError, InvalidValueError, Tally
 from tallymark.integrations import _failures
 from tallymark.integrations._request_marks import buffer_of
@@ -615,3 +617,81 @@ async def test_a_request_leaves_no_object_behind(memory_store: Store) -> None:
             gc.enable()
         assert added < 50
     assert marked(memory_store) == set(range(500))
+
+
+async def test_skips_reach_copies_of_scopes_and_nested_middleware(memory_store: Store) -> None:
+    async def app(scope: Any, _: Any, send: Any) -> None:
+        if scope["number"] == 1:
+            skip_mark(dict(scope))
+        if scope["number"] == 2:
+            scope.clear()  # as by middleware that makes the scope anew
+            scope.update(type="http", number=2)
+        await send({"type": "http.response.start", "status": 200})
+
+    async def send(_: Any) -> None: ...
+
+    def user(scope: Any) -> int:
+        return int(scope["number"])
+
+    async with Tally.from_url(memory_store.url, track_unique=True) as tally:
+        inner = MarkMiddleware(app, user=user, tally=tally, event="inner")
+        outer = MarkMiddleware(inner, user=user, tally=tally, event="outer")
+        for number in range(4):
+            scope = {"type": "http", "number": number}
+            if number == 3:
+                skip_mark(scope)
+            await outer(scope, None, send)
+    assert marked(memory_store, "inner") == marked(memory_store, "outer") == {0, 2}
+
+
+@pytest.mark.parametrize("raised", [asyncio.CancelledError, ValueError])
+async def test_what_functions_raise_is_no_error_of_the_response(
+    raised: type[BaseException], memory_store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent: list[str] = []
+
+    async def app(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body"})
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    def user(_: Any) -> int:
+        raise raised
+
+    async with Tally.from_url(memory_store.url) as tally:
+        await MarkMiddleware(app, user=user, tally=tally)({"type": "http"}, None, send)
+    assert sent == ["http.response.start", "http.response.body"]
+    assert "a request was not marked" in caplog.text
+
+
+@pytest.mark.parametrize("tally", ["redis://:secret@localhost/0", Tally])
+def test_a_tally_that_is_none_is_not_shown(
+    tally: Any, memory_store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    with client_of(starlette(memory_store, tally=lambda _: tally)) as client:
+        assert client.get("/text", headers={"X-User": "1"}).text == "hello"
+    assert "tally must return a tally, got a " in caplog.text
+    if isinstance(tally, str):
+        with pytest.raises(InvalidTypeError, match="tally must be a plain function") as raised:
+            MarkMiddleware(starlette(memory_store), user=lambda _: 1, tally=cast("Any", tally))
+        assert "secret" not in f"{raised.value}{caplog.text}"
+
+
+def test_the_shutdown_logs_all_marks_that_have_failed(caplog: pytest.LogCaptureFixture) -> None:
+    app = Starlette(
+        routes=ROUTES,
+        lifespan=lifespan(f"redis://127.0.0.1:{free_port()}/0", timeout=0.2),
+        middleware=[Middleware(MarkMiddleware, user=user_of)],
+    )
+    with client_of(app) as client:
+        for user in range(20):
+            client.get("/text", headers={"X-User": str(user)})
+            time.sleep(0.02)
+    numbers = [
+        int(found[1])
+        for record in caplog.records
+        if (found := re.match(r"(\d+) (?:more )?buffered marks", record.getMessage()))
+    ]
+    assert sum(numbers) == 20

@@ -40,8 +40,8 @@ _log = logging.getLogger("tallymark")
 #: A chunk takes marks of at most so many seconds, since they share a deadline.
 _CHUNK_SECONDS: Final = 0.01
 
-#: For how many events a buffer remembers where their marks go.
-_MOST_EVENTS: Final = 1_000
+#: For how many events, times shards, a buffer remembers where their marks go.
+_MOST_BITMAPS: Final = 1_000
 
 #: Returns the running event loop, or ``None``.
 _running_loop: Final = asyncio._get_running_loop  # noqa: SLF001 - the public one raises
@@ -83,7 +83,8 @@ class Buffer(Generic[IdT]):
     A mark is checked and dated when it is called, and sent by the tally's group commit. The
     buffer has no task of its own. All its calls have to be made in the thread of the tally's
     event loop, while that loop runs; others raise a `WrongEventLoopError`. `stats` may be called
-    in any thread.
+    in any thread. A handler of ``signal.signal`` must not mark, since it may interrupt another
+    mark; one of ``loop.add_signal_handler`` may.
 
     Marks take effect in the order of their calls, and in that order also with awaited marks of
     the same tally; not with those that wait for a place, of which 10,000 others are before them.
@@ -156,6 +157,7 @@ class Buffer(Generic[IdT]):
             ClosedError, WrongEventLoopError: the buffer or the tally is closed, or belongs to
                 another event loop.
         """
+        at: date | float
         if now is None is track_hourly is track_unique and type(event) is str:
             # The short way of nearly all marks: what `_accept` and the marker do, in one step.
             at = clocks.time()
@@ -187,8 +189,10 @@ class Buffer(Generic[IdT]):
                     else:
                         self._accept(bitmaps, offset, 1, user_id, at)
                     return
+        else:
+            at = clocks.time() if now is None else now
         mark = self._marker.mark_event(event, user_id, now, track_hourly, track_unique)
-        self._accept(*fields_of(mark, user_id, clocks.time() if now is None else now))
+        self._accept(*fields_of(mark, user_id, at))
 
     def unmark_event(
         self,
@@ -356,7 +360,12 @@ class Buffer(Generic[IdT]):
         Arguments:
             fields: those of the mark in a `Chunk`.
         """
-        chunk = self._open.get(fields[0].shard, _NO_CHUNK) if self._by_shard else self._chunk
+        if not self._by_shard:
+            chunk = self._chunk
+        elif self._waiting() < self._options.max_size:  # in the chunks of all shards
+            chunk = self._open.get(fields[0].shard, _NO_CHUNK)
+        else:
+            chunk = _NO_CHUNK
         present = chunk.fields
         if (
             len(present) < chunk.room
@@ -373,7 +382,7 @@ class Buffer(Generic[IdT]):
         """Return where marks of an event and the present go, if that is known."""
         known = self._marker.present_event(event, now)
         if known is not None:
-            if event in self._events or len(self._events) >= _MOST_EVENTS:
+            if event in self._events or len(self._events) * len(known.shards) >= _MOST_BITMAPS:
                 self._events.clear()  # others have ended too, or will be there again soon
             self._events[event] = known
         return known

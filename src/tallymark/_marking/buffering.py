@@ -164,7 +164,7 @@ def record_of(mark: Mark, user_id: Any, now: date | float | None) -> BufferedMar
         return BufferedMark(verb, bitmaps.event, user_id, {})
     granularities = bitmaps.granularities
     options = {
-        "now": datetime.fromtimestamp(now, timezone.utc) if isinstance(now, float) else now,
+        "now": datetime.fromtimestamp(now, timezone.utc) if isinstance(now, float | int) else now,
         "track_hourly": Granularity.HOUR in granularities,
         "track_unique": Granularity.UNIQUE in granularities,
     }

@@ -68,10 +68,11 @@ class Sender:
 
     def _begin_anew(self) -> None:
         """Begin empty, without a thread, as in a child process."""
-        #: Re-entrant, since signal handlers may mark. Held for few operations, never while waiting.
+        #: Re-entrant, since signal handlers may mark. Held for few operations, and while a thread
+        #: starts; never while waiting for marks.
         self._lock = threading.RLock()
-        #: Held by the mark that starts the thread. Re-entrant, so that it knows its owner.
-        self._starting: Any = threading.RLock()
+        #: Held by the mark that starts the thread. No call waits for it.
+        self._starting = threading.Lock()
         self._report = FailureReport(self._options.on_error, clocks.monotonic)
         self._sent = self._failed = self._dropped = 0
         #: The marks that wait, each with its deadline, and those that the thread sends.
@@ -92,9 +93,11 @@ class Sender:
 
     def _accept(self, mark: Mark, user_id: Any, now: date | float | None) -> None:
         options = self._options
+        has_begun = True
         if self._closed or mark.bitmaps.uncounted or self._thread is None:
-            self._begin(mark)
+            has_begun = self._begin(mark)
         item = ((mark, user_id, now), clocks.monotonic() + options.timeout)
+        accepted = False
         with self._lock:
             waiting = len(self._records) + len(self._in_flight)
             if waiting < options.max_size and not self._closed:
@@ -103,10 +106,15 @@ class Sender:
                     if self._sleeps or len(self._records) == GATHERED:
                         self._sleeps = False
                         self._wake.put(self)
-                    return
+                    if has_begun:
+                        return
+                    accepted = True
             is_closed = self._closed
-            if options.drops and not is_closed:
+            if not accepted and options.drops and not is_closed:
                 self._dropped += 1
+        if accepted:
+            self._begin_instead()
+            return
         if mark.bitmaps.uncounted:
             self._marker.release((mark,), error=TallymarkError("nothing was sent"))
         if is_closed:
@@ -125,22 +133,45 @@ class Sender:
         self._records.pop()
         return True
 
-    def _begin(self, mark: Mark) -> None:
-        """Check that the buffer is usable, reserve a place for an event, start the thread."""
+    def _begin(self, mark: Mark) -> bool:
+        """Check that the buffer is usable, reserve a place for an event, start the thread.
+
+        Return ``False`` if another call is starting the thread.
+        """
         self._check_usable()
         if mark.bitmaps.uncounted:
             self._marker.reserve((mark,))
         # Starting a thread takes long. A signal handler that interrupts it may mark too, but not
         # start another thread: handlers that come often would interrupt each other without end.
-        if self._starting._is_owned():  # noqa: SLF001 - as `threading.Condition` does
-            return
+        if not self._starting.acquire(blocking=False):
+            return False
         try:
-            with self._starting:
+            try:
                 self._start()
+            finally:
+                self._starting.release()
         except BaseException as error:
             if mark.bitmaps.uncounted:
                 self._marker.release((mark,), error=error)
+            if isinstance(error, TallymarkError):  # those of calls that have relied on this one
+                self._fail_waiting(error)
             raise
+        return True
+
+    def _begin_instead(self) -> None:
+        """Start the thread for a mark whose call relied on another one, if that did not start it.
+
+        As long as that one is starting it, it will fail the mark if it cannot.
+        """
+        if self._thread is not None or not self._starting.acquire(blocking=False):
+            return
+        try:
+            try:
+                self._start()
+            finally:
+                self._starting.release()
+        except TallymarkError as error:
+            self._fail_waiting(error)
 
     def _check_usable(self) -> None:
         if self._closed:
@@ -244,16 +275,23 @@ class Sender:
                 return counters
 
     def _abandon(self) -> None:
-        """Fail all marks that wait."""
+        """Fail all marks, since the buffer was closed."""
+        with self._lock:
+            in_flight, self._in_flight = self._in_flight, []
+            self._failed += len(in_flight)
+        failure = ClosedError("the buffer was closed")
+        error = with_outcome(failure, sent=True, timeout=self._options.timeout)
+        self._tell(in_flight, [error] * len(in_flight), Exception)
+        self._fail_waiting(failure)
+
+    def _fail_waiting(self, failure: TallymarkError) -> None:
+        """Fail the marks of which nothing was sent."""
         none: deque[tuple[Record, float]] = deque()
         with self._lock:
-            records, self._records = self._records, none
-            in_flight, self._in_flight = self._in_flight, []
-            self._failed += len(records) + len(in_flight)
-        failure = ClosedError("the buffer was closed")
-        for ended, sent in ((in_flight, True), ([record for record, _ in records], False)):
-            error = with_outcome(failure, sent=sent, timeout=self._options.timeout)
-            self._tell(ended, [error] * len(ended), Exception)
+            waiting, self._records = self._records, none
+            self._failed += len(waiting)
+        error = with_outcome(failure, sent=False, timeout=self._options.timeout)
+        self._tell([record for record, _ in waiting], [error] * len(waiting), Exception)
 
     def _tell(
         self,

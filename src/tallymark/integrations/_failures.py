@@ -47,7 +47,7 @@ class LoggedFailures:
         self._unlogged: dict[str, int] = {}
         _logs.add(self)
 
-    def log(self, error: Exception) -> None:
+    def log(self, error: BaseException) -> None:
         """Log an error, or count it until the next message of its kind. Raises nothing."""
         with _contained():
             kind = _kind(error)
@@ -88,7 +88,7 @@ class LoggedFailures:
         self.caught(exc)
         return True
 
-    def caught(self, error: Exception) -> None:
+    def caught(self, error: BaseException) -> None:
         """Log an exception of a block, as ``with failures:`` does, which takes a little longer."""
         reraise_from_handler(error)
         self.log(error)
@@ -112,7 +112,7 @@ def _contained() -> Iterator[None]:
             traceback.print_exc()
 
 
-def _kind(error: Exception) -> str:
+def _kind(error: BaseException) -> str:
     """Return the kind of an error, as messages show it."""
     if isinstance(error, TallymarkError):
         return kind_of(error)

@@ -10,8 +10,7 @@ from .._async.tally import Tally
 from .._core.options import hide_urls
 from .._core.urls import StoreUrl
 from .._redis.url_sources import url_of_environment
-from ._failures import log_the_rest
-from ._request_marks import buffer_of, failures
+from ._request_marks import aclose_buffer
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -87,15 +86,11 @@ def tally_opener(
     @contextlib.asynccontextmanager
     async def opened() -> AsyncIterator[Tally[Any]]:
         source: Any = store or url_of_environment()  # in place of its text
-        try:
-            async with Tally.from_url(source, user_ids=user_ids, **options) as tally:
-                try:
-                    yield tally
-                finally:
-                    with failures:
-                        await buffer_of(tally).flush()
-        finally:
-            log_the_rest()
+        async with Tally.from_url(source, user_ids=user_ids, **options) as tally:
+            try:
+                yield tally
+            finally:
+                await aclose_buffer(tally)
 
     return opened
 

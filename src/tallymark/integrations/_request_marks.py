@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from asyncio import CancelledError
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 from .._core.arguments import checked_name, described
+from .._core.untrusted import kind_of
 from ..errors import InvalidTypeError
 from ._failures import LoggedFailures, log_the_rest
 
@@ -18,7 +20,14 @@ if TYPE_CHECKING:
     from .._sync.buffer import SyncBuffer
     from .._sync.tally import SyncTally
 
-__all__ = ["RequestMarks", "buffer_of", "checked_event", "close_buffer", "failures"]
+__all__ = [
+    "RequestMarks",
+    "aclose_buffer",
+    "buffer_of",
+    "checked_event",
+    "close_buffer",
+    "failures",
+]
 
 RequestT = TypeVar("RequestT")
 FunctionT = TypeVar("FunctionT", bound="Callable[..., object]")
@@ -42,8 +51,9 @@ def buffer_of(tally: Tally[Any] | SyncTally[Any]) -> Any:
     """Return the buffer of a tally for marks of requests; closing the tally flushes it."""
     buffer = getattr(tally, _BUFFER, None)
     if buffer is None:
-        if not hasattr(tally, "buffered"):
-            raise InvalidTypeError(f"tally must return a tally, got {described(tally)}")
+        if isinstance(tally, type) or not hasattr(tally, "buffered"):
+            # Not the value, which may be a URL with a password.
+            raise InvalidTypeError(f"tally must return a tally, got a {kind_of(tally)}")
         # Of two threads that make one, both get the first one's.
         buffer = vars(tally).setdefault(_BUFFER, tally.buffered(on_full="drop"))
     return buffer
@@ -57,6 +67,15 @@ def close_buffer(tally: SyncTally[Any]) -> None:
     buffer = vars(tally).pop(_BUFFER, None)
     if buffer is not None:
         buffer.close()
+    log_the_rest()
+
+
+async def aclose_buffer(tally: Tally[Any]) -> None:
+    """As `close_buffer`, for asyncio. Errors are logged."""
+    buffer = vars(tally).pop(_BUFFER, None)
+    if buffer is not None:
+        with failures:
+            await buffer.aclose()
     log_the_rest()
 
 
@@ -101,7 +120,7 @@ class RequestMarks(Generic[RequestT]):
             name = event if isinstance(event, str) else event(request)
             if name is not None:
                 buffer_of(self._tally(request)).mark_event(name, user_id)
-        except Exception as error:  # noqa: BLE001 - also of the program's functions
+        except (Exception, CancelledError) as error:  # noqa: BLE001 - of the program's functions
             failures.caught(error)
 
 
@@ -124,8 +143,10 @@ def _checked(name: str, function: FunctionT) -> FunctionT:
     """
     call = getattr(function, "__call__", None)  # noqa: B004 - of an object, the method
     if call is None or inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call):
+        # A tally may be a URL with a password by mistake.
+        got = f"a {kind_of(function)}" if name == "tally" else described(function)
         raise InvalidTypeError(
-            f"{name} must be a plain function, not async, got {described(function)}: it is called "
+            f"{name} must be a plain function, not async, got {got}: it is called "
             "as the response starts, and finds in the request what the app has awaited before"
         )
     return function

@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from .._async.tally import Tally
-from ._failures import log_the_rest
 from ._lifespan import lifespan, tally_of
-from ._request_marks import RequestMarks, buffer_of, failures
+from ._request_marks import RequestMarks, aclose_buffer
 
 if TYPE_CHECKING:
     from .._core.user_ids import UserId
@@ -38,7 +37,8 @@ class MarkMiddleware:
     As the response starts, the mark is put into a buffer of the tally, which holds up to 10,000
     and is sent meanwhile. What the store does never changes a response: marks that Redis
     does not take within the tally's timeout, and those that a full buffer drops, are counted and
-    logged. Closing the tally flushes the buffer, as does the shutdown of the app.
+    logged. Closing the tally flushes the buffer, as does the shutdown of the app, unless ``tally``
+    is a function.
 
     A response is marked once, at its start, also if it streams or its client disconnects
     later. If the app raises before that, nothing is marked.
@@ -95,21 +95,15 @@ class MarkMiddleware:
                 receive = _flushing(receive, self._tally)
             await self.app(scope, receive, send)
             return
-        scope.setdefault(_SKIP, bytearray())
+        skips: bytearray = scope.setdefault(_SKIP, bytearray())
+        mark = self._marks.mark
 
-        def send_and_mark(message: Message) -> Awaitable[None]:
-            if message["type"] == start:
-                return self._start(scope, send, message)
-            sent: Awaitable[None] = send(message)  # a coroutine less for the body
-            return sent
+        async def send_and_mark(message: Message) -> None:
+            await send(message)
+            if message["type"] == start and not skips:
+                mark(scope, message.get("status", 101))
 
         await self.app(scope, receive, send_and_mark)
-
-    async def _start(self, scope: Scope, send: Send, message: Message) -> None:
-        """Start the response, then mark the request."""
-        await send(message)
-        if not scope[_SKIP]:
-            self._marks.mark(scope, message.get("status", 101))
 
 
 def _flushing(receive: Receive, tally: Tally[Any]) -> Receive:
@@ -118,9 +112,7 @@ def _flushing(receive: Receive, tally: Tally[Any]) -> Receive:
     async def receive_and_flush() -> Message:
         message = await receive()
         if message["type"] == "lifespan.shutdown":
-            with failures:
-                await buffer_of(tally).flush()
-            log_the_rest()
+            await aclose_buffer(tally)
         return message
 
     return receive_and_flush
