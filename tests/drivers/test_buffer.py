@@ -187,6 +187,8 @@ async def test_refused_marks_and_their_neighbours(redis_store: Store) -> None:
                         buffer.mark_unique("ok" if user % 2 else "denied", user)
                     await buffer.flush()
                     assert buffer.stats() == (500, 250, 0, 250, 0)
+                writer: Any = half.backend.writer
+                assert writer._queue.size == 0
             assert {mark.user_id for mark in failed} == set(range(0, 500, 2))
             assert await tally.count(tally.unique("ok")) == 250
         finally:

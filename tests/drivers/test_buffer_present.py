@@ -13,12 +13,16 @@ import pytest
 import tallymark
 from servers import free_port
 from tallymark import ClosedError, InvalidValueError, Tally
+from tallymark._marking import batch
 from tallymark._redis.clocks import clocks
 
 if TYPE_CHECKING:
     from stores import Store
 
 BEGIN = 1_700_002_000.0  # some minutes before the end of an hour
+
+
+MARKS = 600
 
 
 class Clock:
@@ -66,9 +70,9 @@ async def test_bits_are_those_of_awaited_marks(
         Tally.from_url(redis_store.url, prefix="buffered:", shards=shards, **options) as tally,
         tally.buffered() as buffer,
     ):
-        for _ in range(300):
-            clock.now += rng.choice([0, 0, 1, 700, 3_600, -3_600, 86_400])
-            if rng.random() < 0.2:
+        for _ in range(MARKS):
+            clock.now += rng.choice([0, 0, 0, 0, 0, 1, 700, 3_600, -3_600, 86_400])
+            if rng.random() < 0.3:
                 name = rng.choice(["TRACK_HOURLY", "TRACK_UNIQUE"])
                 monkeypatch.setattr(tallymark, name, rng.random() < 0.5)
             verb = "mark_event" if rng.random() < 0.8 else "unmark_event"
@@ -76,7 +80,7 @@ async def test_bits_are_those_of_awaited_marks(
             getattr(buffer, verb)(*arguments)
             await getattr(awaited, verb)(*arguments)
         await buffer.flush()
-        assert buffer.stats() == (300, 300, 0, 0, 0)
+        assert buffer.stats() == (MARKS, MARKS, 0, 0, 0)
     expected = dump(redis_store, "awaited:")
     assert len(expected) > 10
     assert dump(redis_store, "buffered:") == expected
@@ -163,7 +167,21 @@ async def test_parts_of_chunks_end_the_flush(redis_store: Store) -> None:
                 buffer.mark_unique("flag", user)
             await buffer.flush()
             assert buffer.stats() == (100, 100, 0, 0, 0)
+            assert tally.stats().batches > 5  # the limit grows
     assert redis_store.bits() == {"trackist_flag_u": set(range(100))}
+
+
+async def test_a_batch_has_a_limited_size(
+    redis_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "MAX_BATCH_SIZE", 10_000)
+    async with Tally.from_url(redis_store.url) as tally, tally.buffered() as buffer:
+        for user in range(1_000):
+            buffer.mark_unique("flag", user)
+        await buffer.flush()
+        assert tally.stats().batches > 5
+        assert tally.stats().bytes_sent < 100_000
+    assert redis_store.bits() == {"trackist_flag_u": set(range(1_000))}
 
 
 async def test_known_ids_of_another_type(redis_store: Store) -> None:
@@ -185,20 +203,19 @@ async def test_the_quota_of_events(redis_store: Store) -> None:
                 buffer.mark_event("write", 2)
                 with pytest.raises(InvalidValueError, match="max_events"):
                     buffer.mark_event("buy", 3)
-            await buffer.flush()
+                await buffer.flush()
             assert buffer.stats() == (6, 6, 0, 0, 0)
 
 
-async def test_refused_chunks_give_their_places_back(redis_store: Store) -> None:
-    redis_store.raw.lpush("trackist_bad_u", 1)
+async def test_an_awaited_mark_keeps_its_place(redis_store: Store) -> None:
     async with Tally.from_url(redis_store.url) as tally, tally.buffered() as buffer:
-        for user in range(100):
-            buffer.mark_unique("bad" if user % 10 == 0 else "good", user)
+        buffer.mark_unique("flag", 1)
+        unmark = asyncio.create_task(tally.unmark_unique("flag", 2))
+        await asyncio.sleep(0)  # it is in the queue, behind the chunk
+        buffer.mark_unique("flag", 2)
+        await unmark
         await buffer.flush()
-        assert buffer.stats() == (100, 90, 0, 10, 0)
-        writer: Any = tally.backend.writer
-        assert writer._queue.size == 0
-    assert redis_store.raw.bitcount("trackist_good_u") == 90
+    assert redis_store.bits() == {"trackist_flag_u": {1, 2}}
 
 
 async def test_marks_while_the_tally_is_being_closed(redis_store: Store) -> None:
