@@ -77,8 +77,11 @@ async def test_bits_are_those_of_awaited_marks(
                 monkeypatch.setattr(tallymark, name, rng.random() < 0.5)
             verb = "mark_event" if rng.random() < 0.8 else "unmark_event"
             arguments = rng.choice(["read", "write", "buy"]), rng.randrange(40)
-            getattr(buffer, verb)(*arguments)
-            await getattr(awaited, verb)(*arguments)
+            own: dict[str, Any] = {}
+            if rng.random() < 0.2:
+                own[rng.choice(["track_hourly", "track_unique"])] = rng.random() < 0.5
+            getattr(buffer, verb)(*arguments, **own)
+            await getattr(awaited, verb)(*arguments, **own)
         await buffer.flush()
         assert buffer.stats() == (MARKS, MARKS, 0, 0, 0)
     expected = dump(redis_store, "awaited:")
@@ -129,6 +132,8 @@ async def test_reports_name_each_mark(clock: Clock, shards: int) -> None:
             for user in range(20):
                 clock.now += 600
                 buffer.mark_event("read", user)
+                if user % 3 == 0:  # the next one begins a chunk
+                    buffer._chunk.room = 0
             await buffer.flush(10)
     now = BEGIN
     for user, mark in enumerate(sorted(told, key=lambda mark: mark.user_id)):
@@ -186,7 +191,8 @@ async def test_a_batch_has_a_limited_size(
 
 async def test_known_ids_of_another_type(redis_store: Store) -> None:
     ids = [f"user {number}" for number in range(50)]
-    async with Tally.from_url(redis_store.url, user_ids=str) as tally, tally.buffered() as buffer:
+    async with Tally.from_url(redis_store.url, user_ids=str, max_cached_ids=100) as tally:
+        buffer = tally.buffered()
         for event in ("read", "write", "read"):
             for user in ids:
                 buffer.mark_event(event, user)
