@@ -172,7 +172,7 @@ async def test_parts_of_chunks_end_the_flush(redis_store: Store) -> None:
                 buffer.mark_unique("flag", user)
             await buffer.flush()
             assert buffer.stats() == (100, 100, 0, 0, 0)
-            assert tally.stats().batches > 5  # the limit grows
+            assert tally.stats().batches > 3  # the limit grows
     assert redis_store.bits() == {"trackist_flag_u": set(range(100))}
 
 
