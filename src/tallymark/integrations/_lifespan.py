@@ -10,7 +10,7 @@ from .._async.tally import Tally
 from .._core.options import hide_urls
 from .._core.urls import StoreUrl
 from .._redis.url_sources import url_of_environment
-from ._request_marks import aclose_buffer
+from ._request_marks import aclose_buffer, buffer_of, failures
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -86,11 +86,16 @@ def tally_opener(
     @contextlib.asynccontextmanager
     async def opened() -> AsyncIterator[Tally[Any]]:
         source: Any = store or url_of_environment()  # in place of its text
-        async with Tally.from_url(source, user_ids=user_ids, **options) as tally:
+        async with contextlib.AsyncExitStack() as stack:
+            tally = Tally.from_url(source, user_ids=user_ids, **options)
+            stack.push_async_callback(aclose_buffer, tally)  # logs all failures, as the last step
+            await stack.enter_async_context(tally)
             try:
                 yield tally
             finally:
-                await aclose_buffer(tally)
+                # If a second signal cancels this, closing the tally still sends the marks.
+                with failures:
+                    await buffer_of(tally).flush()
 
     return opened
 

@@ -75,6 +75,8 @@ async def aclose_buffer(tally: Tally[Any]) -> None:
     buffer = vars(tally).pop(_BUFFER, None)
     if buffer is not None:
         with failures:
+            await buffer.flush()  # a cancellation leaves the marks to the tally
+        with failures:
             await buffer.aclose()
     log_the_rest()
 
