@@ -45,9 +45,9 @@ def middleware(url: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
     ):
         for kind in kinds.values():
             load(port, kind, min(1, seconds), TASKS)
-        for _ in range(rounds):
+        for turn in range(rounds):
             store.flushdb()
-            for name, kind in kinds.items():
+            for name, kind in list(kinds.items())[:: -1 if turn % 2 else 1]:
                 measured, cpu_us = _measured(port, kind, seconds)
                 loads[name].append(measured)
                 cpu[name].append(cpu_us)

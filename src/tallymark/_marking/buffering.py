@@ -42,7 +42,7 @@ OnFull = Literal["raise", "drop"]
 
 #: Marks gather for at most so many seconds if nothing else is to be sent, as several in one
 #: transaction cost much less than one in each: see `benchmarks/middleware.py`.
-GATHERING: Final = 0.01
+GATHERING: Final = 0.02
 
 #: Or until there are so many of them.
 GATHERED: Final = 500

@@ -149,7 +149,7 @@ class SyncBuffer(Sender, Generic[IdT]):
     def flush(self, timeout: float | None = None) -> None:
         """Wait until all marks that were accepted before this call are sent or failed.
 
-        Marks are sent without it as well, at most a hundredth of a second later.
+        Marks are sent without it as well, at most a fiftieth of a second later.
 
         Arguments:
             timeout: how many seconds to wait, more than 0; ``math.inf`` for no limit,

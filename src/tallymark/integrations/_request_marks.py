@@ -121,7 +121,9 @@ class RequestMarks(Generic[RequestT]):
             event = self._event
             name = event if isinstance(event, str) else event(request)
             if name is not None:
-                buffer_of(self._tally(request)).mark_event(name, user_id)
+                tally = self._tally(request)
+                buffer: Any = getattr(tally, _BUFFER, None) or buffer_of(tally)
+                buffer.mark_event(name, user_id)
         except (Exception, CancelledError) as error:  # noqa: BLE001 - of the program's functions
             failures.caught(error)
 
