@@ -366,14 +366,14 @@ class Buffer(Generic[IdT]):
             chunk = self._open.get(fields[0].shard, _NO_CHUNK)
         else:
             chunk = _NO_CHUNK
-        present = chunk.fields
+        appended_to = chunk.fields
         if (
-            len(present) < chunk.room
+            len(appended_to) < chunk.room
             and _running_loop() is self._loop
             and clocks.monotonic() < chunk.closes_at
             and not fields[0].uncounted
         ):
-            present += fields
+            appended_to += fields
             self._accepted += 1
         else:
             self._begin_chunk(fields)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LARGE",
-    "MAX_BATCH_SIZE",
     "AwaitedWrite",
     "InFlightBatch",
     "NotCommitted",

@@ -199,14 +199,11 @@ class Batch:
         bitmaps = mark.bitmaps
         if isinstance(joined, int):
             first_index, first = cast("SingleBit", self._commands[joined])
-            indexes, offsets, values = [first_index], [first.offset], [first.value]
-            command = SetBits(first.bitmaps, indexes, offsets, values)
+            command = SetBits(first.bitmaps, [first_index], [first.offset], [first.value])
             self._commands[joined] = with_expiry(command)
             if first.bitmaps is bitmaps:
                 self._open[bitmaps.order_key] = command
-                indexes.append(index)
-                offsets.append(mark.offset)
-                values.append(mark.value)
+                command.add(index, mark.offset, mark.value)
                 return
             joined = command
         if isinstance(joined, SetBits):

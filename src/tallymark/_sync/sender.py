@@ -97,23 +97,22 @@ class Sender:
         if self._closed or mark.bitmaps.uncounted or self._thread is None:
             has_begun = self._begin(mark)
         item = ((mark, user_id, now), clocks.monotonic() + options.timeout)
-        accepted = False
         with self._lock:
             waiting = len(self._records) + len(self._in_flight)
-            if waiting < options.max_size and not self._closed:
+            is_accepted = waiting < options.max_size and not self._closed
+            if is_accepted:
                 self._records.append(item)
-                if not self._closed or not self._take_back(item):
-                    if self._sleeps or len(self._records) == GATHERED:
-                        self._sleeps = False
-                        self._wake.put(self)
-                    if has_begun:
-                        return
-                    accepted = True
+                is_accepted = not self._closed or not self._take_back(item)
+            if is_accepted and (self._sleeps or len(self._records) == GATHERED):
+                self._sleeps = False
+                self._wake.put(self)
             is_closed = self._closed
-            if not accepted and options.drops and not is_closed:
+            if options.drops and not (is_accepted or is_closed):
                 self._dropped += 1
-        if accepted:
-            self._begin_instead()
+        if is_accepted:
+            if not has_begun and self._thread is None:  # the other call may have failed
+                with contextlib.suppress(TallymarkError):  # `on_error` has been told of it
+                    self._start_alone()
             return
         if mark.bitmaps.uncounted:
             self._marker.release((mark,), error=TallymarkError("nothing was sent"))
@@ -141,8 +140,22 @@ class Sender:
         self._check_usable()
         if mark.bitmaps.uncounted:
             self._marker.reserve((mark,))
-        # Starting a thread takes long. A signal handler that interrupts it may mark too, but not
-        # start another thread: handlers that come often would interrupt each other without end.
+        try:
+            return self._start_alone()
+        except BaseException as error:
+            if mark.bitmaps.uncounted:
+                self._marker.release((mark,), error=error)
+            raise
+
+    def _start_alone(self) -> bool:
+        """Start the thread, unless there is one; return ``False`` if another call is starting it.
+
+        Starting a thread takes long. A signal handler that interrupts it may mark too, but not
+        start another thread: handlers that come often would interrupt each other without end.
+
+        Raises:
+            TallymarkError: the system has no thread; the marks that wait for it have failed.
+        """
         if not self._starting.acquire(blocking=False):
             return False
         try:
@@ -150,28 +163,10 @@ class Sender:
                 self._start()
             finally:
                 self._starting.release()
-        except BaseException as error:
-            if mark.bitmaps.uncounted:
-                self._marker.release((mark,), error=error)
-            if isinstance(error, TallymarkError):  # those of calls that have relied on this one
-                self._fail_waiting(error)
-            raise
-        return True
-
-    def _begin_instead(self) -> None:
-        """Start the thread for a mark whose call relied on another one, if that did not start it.
-
-        As long as that one is starting it, it will fail the mark if it cannot.
-        """
-        if self._thread is not None or not self._starting.acquire(blocking=False):
-            return
-        try:
-            try:
-                self._start()
-            finally:
-                self._starting.release()
         except TallymarkError as error:
             self._fail_waiting(error)
+            raise
+        return True
 
     def _check_usable(self) -> None:
         if self._closed:

@@ -89,7 +89,7 @@ class LoggedFailures:
         return True
 
     def caught(self, error: BaseException) -> None:
-        """Log an exception of a block, as ``with failures:`` does, which takes a little longer."""
+        """Log an exception of the program's code, as ``with failures:`` does for a block."""
         reraise_from_handler(error)
         self.log(error)
 
